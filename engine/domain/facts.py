@@ -1,0 +1,108 @@
+"""What has happened in a session, in the past tense.
+
+Facts are all that is stored of a live session: replayed in the order of `seq` they rebuild the aggregate,
+and the result equals the one that was lost. `seq` counts from 1 without gaps within a session; `at` is the
+server's clock in milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Choice = int | float | bool | str | tuple[int, ...]
+"""What a player answered: the index of a choice (single), sorted indices (multiple), True or False
+(true_false), the text as typed (text), or a number (numeric)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerJoined:
+    seq: int
+    at: int
+    player: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerKicked:
+    seq: int
+    at: int
+    player: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAccepted:
+    """`elapsed_ms` is play time since the question opened (pauses and outages do not count); `points` is
+    what the answer earned, streak bonus included."""
+
+    seq: int
+    at: int
+    player: int
+    question: int
+    choice: Choice
+    elapsed_ms: int
+    correct: bool
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionOpened:
+    """`question` counts from 1."""
+
+    seq: int
+    at: int
+    question: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionClosed:
+    seq: int
+    at: int
+    question: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    seq: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    seq: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockExtended:
+    """The node was away for `by_ms`; the running countdown starts that much later."""
+
+    seq: int
+    at: int
+    by_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockChanged:
+    seq: int
+    at: int
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    seq: int
+    at: int
+
+
+Fact = (
+    PlayerJoined
+    | PlayerKicked
+    | AnswerAccepted
+    | QuestionOpened
+    | QuestionClosed
+    | Paused
+    | Resumed
+    | ClockExtended
+    | LockChanged
+    | Finished
+)

@@ -1,0 +1,169 @@
+"""What the layers above need from the outside world, and what each of them guarantees.
+
+Every implementation of a port passes the same contract test. Times are milliseconds since the epoch unless
+a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.domain.facts import Fact
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+
+
+class StorageUnavailable(Exception):
+    """The store cannot be reached just now. Nothing was changed, or it cannot be known whether it was;
+    every operation that raises this may be repeated without harm."""
+
+
+class CodeTaken(Exception):
+    """Another unfinished session already answers to this code."""
+
+
+class SessionNotFound(Exception):
+    """No session has this id or code."""
+
+
+class QuizNotFound(Exception):
+    """No quiz has this id, or it has no such version."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuiz:
+    """A quiz under its id. `version` counts from 1; a stored version never changes."""
+
+    id: str
+    version: int
+    quiz: Quiz
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuizSummary:
+    """The newest version of a quiz, without its questions."""
+
+    id: str
+    version: int
+    title: str
+    language: str
+    questions: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """The row of a session: what is fixed at creation, and where it stands."""
+
+    id: str
+    code: str
+    quiz_id: str
+    quiz_version: int
+    settings: Settings
+    created_at: int
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedSession:
+    """A session that this node now owns, with all that is needed to rebuild it.
+
+    `facts` come in the order of `seq`. `last_alive_at` is the last moment at which some owner is known to
+    have run the session; None when none ever did. The clock of a question in progress is extended by the
+    time since then.
+    """
+
+    record: SessionRecord
+    quiz: Quiz
+    epoch: int
+    facts: Sequence[Fact]
+    last_alive_at: int | None
+
+
+class QuizCatalog(Protocol):
+    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
+        """Store a quiz. Without an id one is made from the title. Under an id that exists, an equal quiz
+        changes nothing and returns the stored version; a different one becomes the next version."""
+
+    async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
+        """One version, by default the newest. Raises QuizNotFound."""
+
+    async def list(self) -> Sequence[QuizSummary]:
+        """The newest version of every quiz, by title."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerResult:
+    """One line of the final standing, computed from the stored facts alone."""
+
+    rank: int
+    player: int
+    name: str
+    score: int
+    correct: int
+    answered: int
+    elapsed_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """One line of a listing of sessions. `phase` is the domain's phase as far as it is stored."""
+
+    id: str
+    code: str
+    quiz_id: str
+    title: str
+    players: int
+    created_at: int
+    finished_at: int | None
+
+
+class SessionStore(Protocol):
+    async def create(self, record: SessionRecord) -> None:
+        """Store a new session. Raises CodeTaken."""
+
+    async def find(self, key: str) -> SessionRecord:
+        """By id, or by six-digit code: then the unfinished session with this code, else the one that
+        was created last. Raises SessionNotFound."""
+
+    async def claim(self, session_id: str, owner: str) -> ClaimedSession:
+        """Become the owner: raises the epoch by one in the same statement that takes the row, so that no
+        commit under an older epoch can succeed any more, then loads the facts. Raises SessionNotFound."""
+
+    async def unfinished(self) -> Sequence[SessionRecord]:
+        """Every session without an end, oldest first."""
+
+    async def recent(self, limit: int) -> Sequence[SessionSummary]:
+        """The sessions created last, newest first."""
+
+    async def results(self, session_id: str) -> Sequence[PlayerResult]:
+        """The standing of a session, running or finished, as far as it is committed, by rank; within a
+        rank the smaller total answering time first. Kicked players are left out."""
+
+
+class CommitListener(Protocol):
+    """Who hears of the fate of appended facts. Called from the journal's task: must return at once and
+    must not raise."""
+
+    def committed(self, seq: int) -> None:
+        """Every fact of the session up to and including `seq` is in Postgres."""
+
+    def fenced(self) -> None:
+        """Somebody else owns the session now. Nothing of what was appended and not yet reported as
+        committed will ever be."""
+
+
+class Journal(Protocol):
+    """Write-behind: accepted facts queue up and reach Postgres many sessions at a time."""
+
+    def has_room(self) -> bool:
+        """Whether an append is welcome. False means: refuse the request with `busy` and change nothing."""
+
+    def append(
+        self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener
+    ) -> None:
+        """Queue facts behind all earlier ones. Never blocks, never drops. A fact that follows from the
+        clock may be appended without room; the few a session has of those are not bounded by it."""
