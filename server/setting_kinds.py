@@ -1,0 +1,210 @@
+"""The kinds of values that settings have: how each is read, and what is allowed in one phrase.
+
+A kind reads text (from the environment and the command line) as well as what TOML and Python give, and
+raises a bare ValueError for the rest; who asks knows the key and the source and builds the sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+_HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}|[0-9a-fA-F:.]{2,45}")
+_NAME = re.compile(r"[A-Za-z0-9._\-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`read` turns a raw value into a valid one or raises ValueError; `allowed` completes the sentence
+    "... is not allowed; ... is"."""
+
+    allowed: str
+    read: Callable[[object], object]
+
+
+def integer(least: int, most: int) -> Kind:
+    """A whole number. Text may have underscores between digits, as in TOML."""
+
+    def read(raw: object) -> int:
+        value = int(_whole(raw))
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number from {least} to {most}", read)
+
+
+def number(least: float, most: float) -> Kind:
+    """A finite number; whole ones become float."""
+
+    def read(raw: object) -> float:
+        value = raw if isinstance(raw, float) else float(_whole(raw))
+        if not math.isfinite(value) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return Kind(f"a number from {least:,g} to {most:,.10g}".replace(",", ""), read)
+
+
+def choice(*words: str) -> Kind:
+    """One of a few words, in any case."""
+
+    def read(raw: object) -> str:
+        word = _text(raw).lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return Kind(f"one of {', '.join(words)}", read)
+
+
+def name(most: int) -> Kind:
+    """A name of letters, digits, dots, dashes and underscores."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        if len(text) > most or not _NAME.fullmatch(text):
+            raise ValueError
+        return text
+
+    return Kind(f"a name of at most {most} letters, digits, dots, dashes and underscores", read)
+
+
+def secret(least: int) -> Kind:
+    """A key of printable ASCII without spaces, so that it fits into a header and a shell."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        if not least <= len(text) <= 512 or not all("!" <= each <= "~" for each in text):
+            raise ValueError
+        return text
+
+    return Kind(f"a key of {least} to 512 printable ASCII characters without spaces", read)
+
+
+def url(*schemes: str) -> Kind:
+    """An address with a host and perhaps a port and a path. A trailing slash is dropped."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not _authority_fits(parts.netloc, parts.hostname, parts.port):
+            raise ValueError
+        if parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError
+        return text.rstrip("/")
+
+    return Kind(f"an address like {schemes[-1]}://quiz.example without query and password", read)
+
+
+def database_url() -> Kind:
+    """A PostgreSQL address. Host and password may be left to the server's own means (socket, .pgpass)."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        parts = urlsplit(text)
+        if parts.scheme not in ("postgresql", "postgres") or not text.startswith(f"{parts.scheme}://"):
+            raise ValueError
+        if not parts.hostname and "host=" not in parts.query:
+            raise ValueError
+        _ = parts.port
+        return text
+
+    return Kind("an address like postgresql://user:password@host:5432/name", read)
+
+
+def optional(kind: Kind) -> Kind:
+    """The same kind, or nothing at all (None)."""
+
+    def read(raw: object) -> object:
+        return None if raw is None else kind.read(raw)
+
+    return Kind(kind.allowed, read)
+
+
+def without_password(address: str) -> str:
+    """The same address with `***` for its password."""
+    parts = urlsplit(address)
+    query = re.sub(r"(?i)(^|&)((?:ssl)?password)=[^&]*", r"\1\2=***", parts.query)
+    netloc = parts.netloc
+    if "@" in netloc:
+        user, _, place = netloc.rpartition("@")
+        netloc = f"{user.partition(':')[0]}:***@{place}" if ":" in user else netloc
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str) or not raw or raw != raw.strip():
+        raise ValueError
+    return raw
+
+
+def _whole(raw: object) -> int | str:
+    """A bool is an int to Python and a mistake in a setting."""
+    match raw:
+        case bool():
+            raise ValueError
+        case int() | str():
+            return raw
+    raise ValueError
+
+
+def _authority_fits(netloc: str, host: str | None, port: int | None) -> bool:
+    return bool(host and _HOST.fullmatch(host)) and port != 0 and not netloc.endswith(":")
+
+
+def _path(raw: object) -> Path:
+    if isinstance(raw, Path):
+        return raw
+    text = _text(raw)
+    if "\0" in text:
+        raise ValueError
+    return Path(text).expanduser()
+
+
+def _host(raw: object) -> str:
+    text = _text(raw)
+    if not _HOST.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _boolean(raw: object) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    word = _text(raw).lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError
+    return word in _TRUE
+
+
+def _origin(raw: object) -> str:
+    text = _text(raw).lower()
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or text != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError
+    if "@" in parts.netloc or not _authority_fits(parts.netloc, parts.hostname, parts.port):
+        raise ValueError
+    return text
+
+
+def _origins(raw: object) -> tuple[str, ...]:
+    """Text is split at commas; a list or tuple is taken item by item. Repeats are dropped."""
+    if isinstance(raw, str):
+        raw = [part.strip() for part in raw.split(",")]
+    if not isinstance(raw, (list, tuple)) or len(raw) > 100:
+        raise ValueError
+    return tuple(dict.fromkeys(_origin(each) for each in raw))
+
+
+PORT = integer(0, 65_535)
+PATH = Kind("a path", _path)
+HOST = Kind("a host name or an IP address", _host)
+BOOLEAN = Kind("true or false", _boolean)
+ORIGINS = Kind("a list of origins like https://quiz.example", _origins)
