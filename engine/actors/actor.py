@@ -1,0 +1,568 @@
+"""The session actor: the one task that may change a session.
+
+It waits for its mailbox or its next deadline, takes a batch, gives each command to the aggregate, hands the
+facts to the journal and tells the subscribers. Whatever confirms something to a client (`ack`, `done`, the
+first `joined`) is held back until its facts are committed; what everybody sees (questions, scores) is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from engine.actors import messages
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Answer, Command, Detach, Host, Join, Rejoin, Role, Watch
+from engine.actors.endings import Ending
+from engine.actors.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.frame import Frame, Message
+from engine.actors.mailbox import Mailbox
+from engine.actors.stream import BroadcastStream
+from engine.actors.subscriber import Subscriber
+from engine.actors.tokens import Tokens
+from engine.domain.errors import Refusal
+from engine.domain.facts import (
+    AnswerAccepted,
+    ClockExtended,
+    Fact,
+    Finished,
+    LockChanged,
+    Paused,
+    PlayerJoined,
+    PlayerKicked,
+    QuestionClosed,
+    QuestionOpened,
+    Resumed,
+)
+from engine.domain.session import Phase, Repeated, Session
+from engine.ports import ClaimedSession, Journal
+
+FINISHED_LINGER_S = 30.0
+"""How long a finished session stays in memory for those who come back a moment too late for the podium."""
+
+BUSY = Refusal("busy", "A queue is full; nothing has changed. Try again in a moment.")
+
+BATCH_MAX = 100
+"""Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
+
+
+class Fenced(Exception):
+    """Another owner has taken the session. The actor stops at once and confirms nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """How every actor of a node behaves. Times end in their unit; the others are counts."""
+
+    tick_ms: int = 250
+    mailbox_max: int = 10_000
+    history_max: int = 256
+    idle_s: float = 300.0
+    max_age_s: float = 86_400.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the actors of a node have done since it started."""
+
+    answers_accepted: int = 0
+    answers_repeated: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    players_joined: int = 0
+    broadcasts: int = 0
+    frames_pushed: int = 0
+
+
+@dataclass(slots=True)
+class _Attached:
+    """A subscriber's place: `key` is the player's number, "host", or None for a spectator."""
+
+    role: Role
+    player: int | None
+
+    @property
+    def key(self) -> int | str | None:
+        return "host" if self.role == "host" else self.player
+
+
+class SessionActor:
+    """One live session.
+
+    Others may call the synchronous methods at any time and read `session`; only the actor's own task
+    changes it. `run` must be running for anything to happen.
+    """
+
+    def __init__(
+        self,
+        claimed: ClaimedSession,
+        *,
+        clock: SessionClock,
+        journal: Journal,
+        tokens: Tokens,
+        options: ActorOptions,
+        counters: Counters,
+    ) -> None:
+        record = claimed.record
+        self.session_id = record.id
+        self.code = record.code
+        self.record = record
+        self.epoch = claimed.epoch
+        self.session = Session.recover(claimed.quiz, record.settings, record.created_at, claimed.facts)
+        self._clock = clock
+        self._journal = journal
+        self._tokens = tokens
+        self._options = options
+        self._counters = counters
+        self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
+        self._stream = BroadcastStream(options.history_max)
+        self._subscribers: dict[Subscriber, _Attached] = {}
+        self._by_key: dict[int | str, Subscriber] = {}
+        self._unwritten: list[Fact] = []
+        self._seq = self._committed = self.session.seq
+        self._unconfirmed: deque[tuple[int, Subscriber, Callable[[], Frame]]] = deque()
+        self._fenced = False
+        self._stopped = False
+        self._expires_at = record.created_at + int(options.max_age_s * 1000)
+        self._active_at = clock.now_ms()
+        self._board = Frame(messages.leaderboard(self.session, 0, options.tick_ms))
+        self._board_dirty = False
+        self._board_due_at = 0
+        self._catch_up(claimed)
+
+    def _catch_up(self, claimed: ClaimedSession) -> None:
+        """A countdown that ran while nobody was there to run it starts that much later."""
+        if claimed.last_alive_at is None:
+            return
+        now = self._clock.now_ms()
+        last_fact_at = claimed.facts[-1].at if claimed.facts else 0
+        outage_ms = now - max(claimed.last_alive_at, last_fact_at)
+        if outage_ms > 0:
+            self.session.extend_clock(outage_ms, now)
+
+    # -- for others ------------------------------------------------------------------------------
+
+    def send(self, command: Command) -> None:
+        """Hand over a command. A full mailbox, or an actor that has stopped, answers `busy` at once."""
+        if isinstance(command, Detach):
+            self._mailbox.put_over(command)
+        elif self._stopped or not self._mailbox.put_nowait(command):
+            command.reply.push(messages.busy(getattr(command, "id", None)))
+
+    def state(self, role: Role, player: int | None = None) -> dict[str, object]:
+        """The whole picture as this role may see it."""
+        return messages.state(
+            self.session, self._board.message, self._clock.now_ms(), player=player, for_host=role == "host"
+        )
+
+    @property
+    def offset(self) -> int:
+        """Offset of the newest broadcast; 0 before the first."""
+        return self._stream.offset
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscribers)
+
+    @property
+    def backlog(self) -> int:
+        """Commands in the mailbox."""
+        return len(self._mailbox)
+
+    def committed(self, seq: int) -> None:
+        """CommitListener."""
+        self._committed = max(self._committed, seq)
+        self._mailbox.wake()
+
+    def fenced(self) -> None:
+        """CommitListener."""
+        self._fenced = True
+        self._mailbox.wake()
+
+    def end(self, ending: Ending) -> None:
+        """Close everyone who waits or listens. After this the actor takes nothing more."""
+        self._stopped = True
+        waiting = [reply for _, reply, _ in self._unconfirmed]
+        self._unconfirmed.clear()
+        while batch := self._mailbox.take_nowait(BATCH_MAX):
+            waiting += [command.reply for command in batch]
+        for subscriber in [*self._subscribers, *waiting]:
+            subscriber.close(ending)
+        self._subscribers.clear()
+        self._by_key.clear()
+
+    # -- the task --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until the session is over or idle. Raises Fenced; any other exception is a crash."""
+        await self._tell()
+        self._write()
+        while not self._may_rest():
+            with trio.move_on_at(self._wake_at()):
+                await self._mailbox.wait()
+            if self._fenced:
+                raise Fenced(self.session_id)
+            await self._confirm()
+            batch = self._mailbox.take_nowait(BATCH_MAX)
+            if batch:
+                self._active_at = self._clock.now_ms()
+            for command in batch:
+                self._handle(command)
+                await self._tell()
+            await self._pass_time()
+            self._write()
+            await self._tick()
+
+    def _wake_at(self) -> float:
+        """The next moment, on trio's clock, at which there is something to do without being asked."""
+        due = []
+        if self.session.phase is not Phase.FINISHED:
+            due.append(self._expires_at)
+        if self.session.deadline is not None:
+            due.append(self.session.deadline)
+        if self._board_dirty:
+            due.append(self._board_due_at)
+        if self._at_rest:
+            due.append(self._active_at + self._patience_ms)
+        return self._clock.trio_time(min(due)) if due else math.inf
+
+    @property
+    def _patience_ms(self) -> int:
+        """How long the actor stays when at rest."""
+        finished = self.session.phase is Phase.FINISHED
+        return int((FINISHED_LINGER_S if finished else self._options.idle_s) * 1000)
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether only a command could change anything, and nobody listens."""
+        session = self.session
+        finished = session.phase is Phase.FINISHED
+        return (
+            session.deadline is None
+            and (finished or not self._subscribers)
+            and not self._unconfirmed
+            and self._committed == session.seq
+        )
+
+    def _may_rest(self) -> bool:
+        idle_ms = self._clock.now_ms() - self._active_at
+        if self._at_rest and not len(self._mailbox) and idle_ms >= self._patience_ms:
+            self.end(Ending.FINISHED if self.session.phase is Phase.FINISHED else Ending.RESTARTING)
+            return True
+        return False
+
+    async def _pass_time(self) -> None:
+        now = self._clock.now_ms()
+        session = self.session
+        while session.deadline is not None and session.deadline <= self._horizon(now):
+            due, before = session.deadline, session.seq
+            session.elapse(due)
+            if session.seq == before:
+                raise RuntimeError(f"the deadline at {due} brought nothing about")
+            await self._tell()
+        if now >= self._expires_at and session.phase is not Phase.FINISHED:
+            session.finish(now)
+            await self._tell()
+
+    def _horizon(self, now: int) -> int:
+        """Up to when time may pass: what was received before a deadline is judged before it, however
+        long it lay in the mailbox."""
+        oldest = self._mailbox.peek()
+        return min(now, oldest.at - 1) if isinstance(oldest, Answer) else now
+
+    def _write(self) -> None:
+        if self._unwritten:
+            self._journal.append(self.session_id, self.epoch, self._unwritten, self)
+            self._unwritten = []
+
+    async def _confirm(self) -> None:
+        """Send what was held back until its facts were committed."""
+        slicer = Slicer()
+        waiting = self._unconfirmed
+        while waiting and waiting[0][0] <= self._committed:
+            _, reply, frame = waiting.popleft()
+            reply.push(frame())
+            await slicer.breathe()
+
+    def _on_commit(self, seq: int, reply: Subscriber, frame: Callable[[], Frame]) -> None:
+        if seq <= self._committed and not self._unconfirmed:
+            reply.push(frame())
+        else:
+            self._unconfirmed.append((seq, reply, frame))
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def _handle(self, command: Command) -> None:
+        match command:
+            case Answer():
+                self._answer(command)
+            case Join():
+                self._join(command)
+            case Rejoin():
+                self._rejoin(command)
+            case Watch():
+                self._attach(command.reply, _Attached("spectator", None), command.epoch, command.offset)
+            case Host():
+                self._host(command)
+            case Detach():
+                self._forget(command.reply)
+
+    def _refuse(self, reply: Subscriber, refusal: Refusal, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
+        refused = self._counters.refused
+        refused[refusal.code] = refused.get(refusal.code, 0) + 1
+        path = {"bad_choice": "choice"}.get(refusal.code)
+        reply.push(messages.error(refusal.code, refusal.message, id=id, path=path))
+
+    def _answer(self, command: Answer) -> None:
+        if not self._journal.has_room():
+            self._refuse(command.reply, BUSY, command.id)
+            return
+        outcome = self.session.answer(command.player, command.question, command.choice, command.at)
+        match outcome:
+            case AnswerAccepted():
+                self._counters.answers_accepted += 1
+                status, seq = "accepted", outcome.seq
+            case Repeated():
+                self._counters.answers_repeated += 1
+                status, seq = "accepted" if outcome.same else "duplicate", outcome.seq
+            case Refusal():
+                self._refuse(command.reply, outcome, command.id)
+                return
+        elapsed_ms = outcome.elapsed_ms
+
+        def frame() -> Frame:
+            return messages.ack(command.id, command.question, status, elapsed_ms)
+
+        self._on_commit(seq, command.reply, frame)
+
+    def _join(self, command: Join) -> None:
+        if not self._journal.has_room():
+            self._refuse(command.reply, BUSY)
+            return
+        outcome = self.session.join(command.name, command.at)
+        if isinstance(outcome, Refusal):
+            self._refuse(command.reply, outcome)
+            return
+        self._counters.players_joined += 1
+        place = _Attached("player", outcome.player)
+
+        def welcome() -> Frame:
+            if command.attach:
+                self._take_place(command.reply, place)
+            return self._joined(place, state=self.state("player", outcome.player) if command.attach else None)
+
+        self._on_commit(outcome.seq, command.reply, welcome)
+
+    def _rejoin(self, command: Rejoin) -> None:
+        refusal = None
+        if command.code is not None and command.code != self.code:
+            refusal = Refusal("token_invalid", "This token belongs to another session.")
+        elif command.role == "player":
+            player = self.session.players.get(command.player or 0)
+            if player is None:
+                refusal = Refusal("player_not_found", "This session has no such player.")
+            elif player.kicked:
+                refusal = Refusal("kicked", "The host removed you from this session.")
+        if refusal:
+            self._refuse(command.reply, refusal)
+            return
+        self._attach(command.reply, _Attached(command.role, command.player), command.epoch, command.offset)
+
+    def _host(self, command: Host) -> None:
+        if not self._journal.has_room():
+            self._refuse(command.reply, BUSY, command.id)
+            return
+        refusal = self._lead(command, self._clock.now_ms())
+        if refusal is not None:
+            self._refuse(command.reply, refusal, command.id)
+            return
+        phase = self.session.phase
+        self._on_commit(
+            self.session.seq, command.reply, lambda: messages.done(command.id, command.do, phase)
+        )
+
+    def _lead(self, command: Host, now: int) -> Refusal | None:
+        session = self.session
+        match command.do:
+            case "start":
+                return session.start(now)
+            case "next":
+                return session.next(now)
+            case "close":
+                return session.close(now)
+            case "pause":
+                return session.pause(now)
+            case "resume":
+                return session.resume(now)
+            case "finish":
+                return session.finish(now)
+            case "lock":
+                return session.lock(command.on is not False, now)
+            case "kick":
+                return session.kick(command.player or 0, now)
+            case _:
+                return Refusal("bad_field", f"Unknown host command {command.do!r}.")
+
+    # -- subscribers -----------------------------------------------------------------------------
+
+    def _take_place(self, reply: Subscriber, place: _Attached) -> None:
+        """Seat a subscriber; whoever held the same token before is told that it was replaced."""
+        if place.key is not None:
+            older = self._by_key.get(place.key)
+            if older is not None and older is not reply:
+                self._forget(older)
+                older.close(Ending.REPLACED)
+            self._by_key[place.key] = reply
+        self._subscribers[reply] = place
+
+    def _forget(self, reply: Subscriber) -> None:
+        place = self._subscribers.pop(reply, None)
+        if place is not None and place.key is not None and self._by_key.get(place.key) is reply:
+            del self._by_key[place.key]
+
+    def _joined(self, place: _Attached, state: Message | None) -> Frame:
+        token = None
+        if place.role != "spectator":
+            token = self._tokens.issue(self.session_id, place.role, place.player)
+        return messages.joined(
+            player=place.player,
+            name=None if place.player is None else self.session.name_of(place.player),
+            token=token,
+            session_id=self.session_id,
+            code=self.code,
+            role=place.role,
+            state=state,
+            epoch=self.epoch,
+            offset=self._stream.offset,
+        )
+
+    def _attach(self, reply: Subscriber, place: _Attached, epoch: int | None, offset: int | None) -> None:
+        """Seat a subscriber and bring it up to date: with what it missed, or with the whole picture."""
+        self._take_place(reply, place)
+        missed = None
+        if epoch == self.epoch and offset is not None:
+            missed = self._stream.since(offset, host=place.role == "host")
+        if missed is None:
+            reply.push(self._joined(place, self.state(place.role, place.player)))
+            return
+        reply.push(self._joined(place, state=None))
+        for frame in missed:
+            reply.push(self._replayed(frame, place))
+        if place.player is not None and any(frame.kind == "reveal" for frame in missed):
+            reply.push(messages.result(self.session, place.player))
+        reply.push(self._board)
+
+    def _replayed(self, frame: Frame, place: _Attached) -> Frame:
+        """A broadcast for one who comes late: the countdown as it stands, the ending as it is for them."""
+        offset = frame.message["offset"]
+        assert isinstance(offset, int)
+        session = self.session
+        now = self._clock.now_ms()
+        if frame.kind == "finished":
+            return messages.finished(session, offset, place.player)
+        current = frame.kind == "question" and frame.message["number"] == session.number
+        if current and session.remaining_ms(now) is not None:
+            return messages.question(session, offset, now, for_host=place.role == "host")
+        return frame
+
+    # -- broadcasts ------------------------------------------------------------------------------
+
+    async def _tell(self) -> None:
+        """Tell the subscribers what the last command or deadline has brought about.
+
+        Called after each of them, so that every message speaks of the session at that very moment.
+        """
+        session = self.session
+        if session.seq == self._seq:
+            return
+        self._seq = session.seq
+        facts = session.take_facts()
+        self._unwritten += facts
+        for fact in facts:
+            match fact:
+                case AnswerAccepted() | PlayerJoined():
+                    self._board_dirty = True
+                case PlayerKicked():
+                    self._board_dirty = True
+                    self._show_out(fact.player)
+                case QuestionOpened():
+                    self._board_dirty = True
+                    await self._tell_question()
+                case QuestionClosed():
+                    await self._tell_reveal()
+                case Paused() | Resumed() | ClockExtended() | LockChanged():
+                    offset = self._stream.next_offset()
+                    await self._broadcast(messages.state_changed(session, offset, self._clock.now_ms()))
+                case Finished():
+                    await self._tell_end()
+
+    def _show_out(self, player: int) -> None:
+        subscriber = self._by_key.get(player)
+        if subscriber is not None:
+            self._forget(subscriber)
+            subscriber.close(Ending.KICKED)
+
+    async def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
+        """Send a frame that took the newest offset."""
+        self._write()
+        self._stream.append(frame, host_frame)
+        subscribers = list(self._subscribers)
+        host = self._by_key.get("host")
+        if host_frame is not None and host is not None:
+            subscribers.remove(host)
+            host.push(host_frame)
+        await self._fan_out(subscribers, frame)
+
+    async def _fan_out(self, subscribers: list[Subscriber], frame: Frame) -> None:
+        self._counters.broadcasts += 1
+        self._counters.frames_pushed += len(subscribers)
+        await fan_out(subscribers, frame, Slicer())
+
+    async def _tell_question(self) -> None:
+        offset, now = self._stream.next_offset(), self._clock.now_ms()
+        await self._broadcast(
+            messages.question(self.session, offset, now, for_host=False),
+            messages.question(self.session, offset, now, for_host=True),
+        )
+
+    async def _tell_reveal(self) -> None:
+        await self._broadcast(messages.reveal(self.session, self._stream.next_offset()))
+
+        def results() -> Iterator[tuple[Subscriber, Frame]]:
+            for subscriber, place in list(self._subscribers.items()):
+                if place.player is not None:
+                    yield subscriber, messages.result(self.session, place.player)
+
+        await fan_out_each(results(), Slicer())
+        await self._send_board()
+
+    async def _tell_end(self) -> None:
+        if self._board_dirty:
+            await self._send_board()
+        offset = self._stream.next_offset()
+        self._write()
+        self._stream.append(messages.finished(self.session, offset, None))
+
+        def endings() -> Iterator[tuple[Subscriber, Frame]]:
+            for subscriber, place in list(self._subscribers.items()):
+                yield subscriber, messages.finished(self.session, offset, place.player)
+
+        await fan_out_each(endings(), Slicer())
+
+    async def _tick(self) -> None:
+        """Send the leaderboard if it changed, at most once a tick."""
+        if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
+            await self._send_board()
+
+    async def _send_board(self) -> None:
+        self._board_dirty = False
+        self._board_due_at = self._clock.now_ms() + self._options.tick_ms
+        self._board = Frame(
+            messages.leaderboard(self.session, self._stream.offset, self._options.tick_ms)
+        )
+        self._write()
+        await self._fan_out(list(self._subscribers), self._board)
+

@@ -1,0 +1,78 @@
+"""What can be asked of a session. Each may be refused; the answer goes to `reply`.
+
+`id` is the client's own mark on its request and comes back with the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.actors.subscriber import Subscriber
+
+Role = Literal["player", "host", "spectator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Become a new player. With `attach` the reply stays on as the player's subscriber."""
+
+    reply: Subscriber
+    name: object
+    at: int
+    attach: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """Come back with a token that was checked. `code`, when given, must be the session's: the token and
+    the code then speak of the same session."""
+
+    reply: Subscriber
+    role: Role
+    player: int | None = None
+    code: str | None = None
+    epoch: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Become a spectator."""
+
+    reply: Subscriber
+    epoch: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`at` is the time of receipt in milliseconds; `choice` is what came over the wire."""
+
+    reply: Subscriber
+    player: int
+    id: str | None
+    question: int
+    choice: object
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A command of the host. `player` belongs to kick, `on` to lock."""
+
+    reply: Subscriber
+    id: str | None
+    do: str
+    player: int | None = None
+    on: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """The connection of this subscriber is gone. Unknown subscribers are no error."""
+
+    reply: Subscriber
+
+
+Command = Join | Rejoin | Watch | Answer | Host | Detach

@@ -1,0 +1,73 @@
+"""The bounded input queue of an actor."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Many put without waiting, one takes in batches.
+
+    A full mailbox refuses; what that means to the sender is the sender's to say (`busy`).
+    """
+
+    __slots__ = ("_items", "_wakeup", "_woken", "capacity")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: deque[T] = deque()
+        self._wakeup: trio.Event | None = None
+        self._woken = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put_nowait(self, item: T) -> bool:
+        """Queue an item. False when full: nothing was queued."""
+        if len(self._items) >= self.capacity:
+            return False
+        self._items.append(item)
+        self.wake()
+        return True
+
+    def put_over(self, item: T) -> None:
+        """Queue an item even when full: for the few that free something."""
+        self._items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `wait` return though nothing came."""
+        self._woken = True
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    async def wait(self) -> None:
+        """Return once there are items, or there was a wake since the last return. Always a checkpoint."""
+        if self._woken or self._items:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._wakeup = trio.Event()
+            try:
+                await self._wakeup.wait()
+            finally:
+                self._wakeup = None
+        self._woken = False
+
+    def take_nowait(self, count_max: int) -> list[T]:
+        """The oldest items, at most `count_max`, perhaps none."""
+        items = self._items
+        if len(items) <= count_max:
+            batch = list(items)
+            items.clear()
+        else:
+            batch = [items.popleft() for _ in range(count_max)]
+        return batch
+
+    def peek(self) -> T | None:
+        """The oldest item, left where it is."""
+        return self._items[0] if self._items else None

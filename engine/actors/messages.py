@@ -1,0 +1,189 @@
+"""The messages a session sends, as docs/protocol.md describes them."""
+
+from __future__ import annotations
+
+from engine.actors.frame import Frame, Message
+from engine.domain.leaderboard import Entry
+from engine.domain.session import Phase, Session
+
+TOP = 10
+"""Entries of a leaderboard message."""
+
+AROUND = 2
+"""Players ahead, and players behind, in a result."""
+
+PODIUM = 3
+
+
+def error(code: str, message: str, *, id: str | None = None, path: str | None = None) -> Frame:  # noqa: A002 - the protocol's word
+    body: dict[str, object] = {"t": "error"}
+    if id is not None:
+        body["id"] = id
+    body["code"] = code
+    body["message"] = message
+    if path is not None:
+        body["path"] = path
+    return Frame(body)
+
+
+def busy(id: str | None = None) -> Frame:  # noqa: A002 - the protocol's word
+    return error("busy", "A queue is full; nothing has changed. Try again in a moment.", id=id)
+
+
+def ack(id: str | None, question: int, status: str, elapsed_ms: int) -> Frame:  # noqa: A002 - the protocol's word
+    return Frame({"t": "ack", "id": id, "question": question, "status": status, "elapsed_ms": elapsed_ms})
+
+
+def done(id: str | None, do: str, phase: Phase) -> Frame:  # noqa: A002 - the protocol's word
+    return Frame({"t": "done", "id": id, "do": do, "phase": phase})
+
+
+def standings(session: Session, entries: list[Entry]) -> list[dict[str, object]]:
+    return [
+        {"rank": entry.rank, "id": entry.player, "name": session.name_of(entry.player), "score": entry.score}
+        for entry in entries
+    ]
+
+
+def leaderboard(session: Session, offset: int, tick_ms: int) -> dict[str, object]:
+    return {
+        "t": "leaderboard",
+        "offset": offset,
+        "top": standings(session, session.leaderboard.top(TOP)),
+        "players": session.active,
+        "answered": session.answered,
+        "tick_ms": tick_ms,
+    }
+
+
+def question(session: Session, offset: int, now: int, *, for_host: bool) -> Frame:
+    assert session.question is not None
+    body: dict[str, object] = {"t": "question", "offset": offset}
+    body |= _question(session, now, for_host=for_host)
+    return Frame(body)
+
+
+def _question(session: Session, now: int, *, for_host: bool) -> dict[str, object]:
+    assert session.question is not None
+    body: dict[str, object] = {"number": session.number, "of": session.of}
+    body |= session.question.public()
+    body["remaining_ms"] = session.remaining_ms(now)
+    if for_host:
+        body["correct"] = session.question.correct
+    return body
+
+
+def reveal(session: Session, offset: int) -> Frame:
+    return Frame({"t": "reveal", "offset": offset} | _reveal(session))
+
+
+def _reveal(session: Session) -> dict[str, object]:
+    assert session.question is not None
+    return {"number": session.number, "correct": session.question.correct, "counts": session.counts()}
+
+
+def result(session: Session, player: int) -> Frame:
+    return Frame({"t": "result"} | _result(session, player))
+
+
+def _result(session: Session, player: int) -> dict[str, object]:
+    correct, points = session.result_of(player)
+    return {
+        "number": session.number,
+        "correct": correct,
+        "points": points,
+        "score": session.players[player].score,
+        "rank": session.leaderboard.rank(player),
+        "streak": session.streak(player),
+        "around": standings(session, session.leaderboard.around(player, AROUND)),
+    }
+
+
+def state_changed(session: Session, offset: int, now: int) -> Frame:
+    return Frame(
+        {
+            "t": "state",
+            "offset": offset,
+            "phase": session.phase,
+            "locked": session.locked,
+            "number": session.number,
+            "remaining_ms": session.remaining_ms(now),
+        }
+    )
+
+
+def _podium(session: Session) -> list[dict[str, object]]:
+    return standings(session, session.leaderboard.top(PODIUM))
+
+
+def finished(session: Session, offset: int, player: int | None) -> Frame:
+    you = None
+    if player is not None:
+        you = {"rank": session.leaderboard.rank(player), "score": session.players[player].score}
+    return Frame({"t": "finished", "offset": offset, "podium": _podium(session), "you": you})
+
+
+def state(
+    session: Session, board: Message, now: int, *, player: int | None, for_host: bool
+) -> dict[str, object]:
+    """The whole picture, for one who comes in: `state` of `joined`."""
+    closed = session.question is not None and session.remaining_ms(now) is None
+    return {
+        "phase": session.phase,
+        "locked": session.locked,
+        "title": session.quiz.title,
+        "number": session.number,
+        "of": session.of,
+        "players": session.active,
+        "answered": session.answered,
+        "question": _question(session, now, for_host=for_host) if session.question else None,
+        "reveal": _reveal(session) if closed else None,
+        "leaderboard": {"top": board["top"], "players": board["players"], "answered": board["answered"]},
+        "podium": _podium(session) if session.phase is Phase.FINISHED else None,
+        "you": None if player is None else _you(session, player, closed=closed),
+    }
+
+
+def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
+    given = session.answer_of(player, session.number)
+    answered = None
+    if given is not None:
+        choice, elapsed_ms = given
+        answered = {"question": session.number, "choice": choice, "elapsed_ms": elapsed_ms}
+    return {
+        "player": player,
+        "name": session.name_of(player),
+        "score": session.players[player].score,
+        "rank": session.leaderboard.rank(player),
+        "streak": session.streak(player),
+        "answered": answered,
+        "result": _result(session, player) if closed else None,
+    }
+
+
+def joined(
+    *,
+    player: int | None,
+    name: str | None,
+    token: str | None,
+    session_id: str,
+    code: str,
+    role: str,
+    state: Message | None,
+    epoch: int,
+    offset: int,
+) -> Frame:
+    return Frame(
+        {
+            "t": "joined",
+            "player": player,
+            "token": token,
+            "name": name,
+            "session": session_id,
+            "code": code,
+            "role": role,
+            "state": state,
+            "epoch": epoch,
+            "offset": offset,
+        }
+    )

@@ -1,0 +1,327 @@
+"""Which sessions are in memory, and how they come and go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from engine.actors import messages
+from engine.actors.actor import ActorOptions, Counters, Fenced, SessionActor
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Command, Detach
+from engine.actors.endings import Ending
+from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
+from engine.actors.tokens import Tokens
+from engine.domain.session import Settings
+from engine.ports import (
+    CodeTaken,
+    Journal,
+    QuizCatalog,
+    SessionNotFound,
+    SessionRecord,
+    SessionStore,
+    StorageUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY_S = 600.0
+CODE_TRIES = 20
+WAITING_MAX = 10_000
+"""Commands that may wait at one time for their session to come into memory."""
+
+
+class SessionFinished(Exception):
+    """The session is over: it can be read from the store, not played."""
+
+    def __init__(self, record: SessionRecord) -> None:
+        super().__init__(record.id)
+        self.record = record
+
+
+class SessionUnavailable(Exception):
+    """The session was taken out of service."""
+
+
+class NodeFull(Exception):
+    """The node holds as many sessions as it may, or found no free code."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStatistics:
+    """A snapshot. `subscribers` and `backlog` (commands in mailboxes) are sums over the active sessions."""
+
+    active: int
+    quarantined: int
+    waiting: int
+    subscribers: int
+    players: int
+    backlog: int
+    crashes: int
+    answers_accepted: int
+    answers_repeated: int
+    refused: dict[str, int]
+    players_joined: int
+    broadcasts: int
+    frames_pushed: int
+
+
+class _Slot:
+    """A session's place on this node, whether its actor is there just now or not."""
+
+    __slots__ = ("actor", "changed", "gone", "record", "unavailable")
+
+    def __init__(self, record: SessionRecord) -> None:
+        self.record = record
+        self.actor: SessionActor | None = None
+        self.unavailable = False
+        self.gone = False
+        self.changed = trio.Event()
+
+    def announce(self) -> None:
+        """Wake all who wait for a change."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class Registry:
+    """Finds sessions by id or code, brings them into memory on demand, and lets the idle go.
+
+    Args:
+        nursery: where the actors run. Cancelling it ends them all without a word to the clients; call
+            `close` first.
+        new_id, new_code: sources of fresh session ids and six-digit codes.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        store: SessionStore,
+        catalog: QuizCatalog,
+        journal: Journal,
+        tokens: Tokens,
+        clock: SessionClock,
+        owner: str,
+        new_id: Callable[[], str],
+        new_code: Callable[[], str],
+        options: ActorOptions,
+        sessions_max: int = 20_000,
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self._nursery = nursery
+        self._store = store
+        self._catalog = catalog
+        self._journal = journal
+        self._tokens = tokens
+        self._clock = clock
+        self._owner = owner
+        self._new_id = new_id
+        self._new_code = new_code
+        self._options = options
+        self._sessions_max = sessions_max
+        self._policy = policy or RestartPolicy()
+        self._by_id: dict[str, _Slot] = {}
+        self._by_code: dict[str, _Slot] = {}
+        self._finding: dict[str, trio.Event] = {}
+        self._waiting = 0
+        self._counters = Counters()
+        self._crashes = Crashes()
+
+    # -- reaching a session ----------------------------------------------------------------------
+
+    def deliver(self, key: str, command: Command) -> None:
+        """Hand a command to the session with this id or code. Never blocks; brings the session into memory
+        when needed; whatever goes wrong is an `error` to `command.reply`."""
+        slot = self._slot(key)
+        if slot is not None and slot.actor is not None:
+            slot.actor.send(command)
+        elif isinstance(command, Detach):
+            return
+        elif self._waiting >= WAITING_MAX:
+            command.reply.push(messages.busy(getattr(command, "id", None)))
+        else:
+            self._waiting += 1
+            self._nursery.start_soon(self._deliver_later, key, command)
+
+    async def _deliver_later(self, key: str, command: Command) -> None:
+        try:
+            actor = await self.get(key)
+        except SessionNotFound:
+            command.reply.push(messages.error("session_not_found", "No session has this code."))
+        except SessionFinished:
+            command.reply.push(messages.error("session_finished", "This session is over."))
+        except SessionUnavailable:
+            command.reply.push(messages.error("session_unavailable", Ending.UNAVAILABLE.sentence))
+        except (StorageUnavailable, NodeFull):
+            command.reply.push(messages.busy(getattr(command, "id", None)))
+        else:
+            actor.send(command)
+        finally:
+            self._waiting -= 1
+
+    async def get(self, key: str) -> SessionActor:
+        """The live actor of the session with this id or code. Send to it before the next checkpoint.
+
+        Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable.
+        """
+        while True:
+            slot = self._slot(key) or await self._find(key)
+            if slot is None:
+                continue
+            while not slot.gone:
+                if slot.actor is not None:
+                    return slot.actor
+                if slot.unavailable:
+                    raise SessionUnavailable(key)
+                await slot.changed.wait()
+
+    def _slot(self, key: str) -> _Slot | None:
+        return self._by_code.get(key) or self._by_id.get(key)
+
+    async def _find(self, key: str) -> _Slot | None:
+        """Look a session up in the store and open it. One look-up at a time for a key: the others wait for
+        it and get None, which means look again."""
+        if (underway := self._finding.get(key)) is not None:
+            await underway.wait()
+            return None
+        underway = self._finding[key] = trio.Event()
+        try:
+            record = await self._store.find(key)
+        finally:
+            del self._finding[key]
+            underway.set()
+        if record.finished_at is not None:
+            raise SessionFinished(record)
+        return self._by_id.get(record.id) or self._open(record)
+
+    # -- sessions come and go --------------------------------------------------------------------
+
+    async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
+        """Store a new session under a free code and bring it into memory.
+
+        Raises QuizNotFound, NodeFull, StorageUnavailable.
+        """
+        if len(self._by_id) >= self._sessions_max:
+            raise NodeFull
+        stored = await self._catalog.get(quiz_id, version)
+        for _ in range(CODE_TRIES):
+            record = SessionRecord(
+                id=self._new_id(),
+                code=self._new_code(),
+                quiz_id=stored.id,
+                quiz_version=stored.version,
+                settings=settings,
+                created_at=self._clock.now_ms(),
+            )
+            with suppress(CodeTaken):
+                await self._store.create(record)
+                await self.get(record.id)
+                return record
+        raise NodeFull
+
+    async def recover(self) -> int:
+        """Bring every unfinished session back, and wait until each runs or has failed. Returns how many."""
+        records = await self._store.unfinished()
+        for record in records[: self._sessions_max]:
+            if record.id not in self._by_id:
+                self._open(record)
+        for slot in list(self._by_id.values()):
+            while slot.actor is None and not (slot.gone or slot.unavailable):
+                await slot.changed.wait()
+        return len(records)
+
+    async def sweep(self) -> None:
+        """Forever: wake the sessions that sleep past their greatest age, so that they end and free their
+        codes."""
+        while True:
+            await trio.sleep(SWEEP_EVERY_S)
+            oldest = self._clock.now_ms() - int(self._options.max_age_s * 1000)
+            try:
+                overdue = [r for r in await self._store.unfinished() if r.created_at <= oldest]
+            except StorageUnavailable:
+                continue
+            for record in overdue:
+                if record.id not in self._by_id and len(self._by_id) < self._sessions_max:
+                    self._open(record)
+
+    def close(self, ending: Ending) -> None:
+        """Close every connection of every session. The sessions themselves stay unfinished in the store."""
+        for slot in list(self._by_id.values()):
+            if slot.actor is not None:
+                slot.actor.end(ending)
+
+    def _open(self, record: SessionRecord) -> _Slot:
+        if len(self._by_id) >= self._sessions_max:
+            raise NodeFull
+        slot = _Slot(record)
+        self._by_id[record.id] = self._by_code[record.code] = slot
+        self._nursery.start_soon(self._run, slot)
+        return slot
+
+    async def _run(self, slot: _Slot) -> None:
+        def started(actor: SessionActor) -> None:
+            slot.actor = actor
+            slot.announce()
+
+        def stopped() -> None:
+            slot.actor = None
+            slot.announce()
+
+        async def activate() -> SessionActor:
+            claimed = await self._store.claim(slot.record.id, self._owner)
+            return SessionActor(
+                claimed,
+                clock=self._clock,
+                journal=self._journal,
+                tokens=self._tokens,
+                options=self._options,
+                counters=self._counters,
+            )
+
+        try:
+            await supervise(
+                slot.record.id, activate, started, stopped, policy=self._policy, crashes=self._crashes
+            )
+        except Quarantined:
+            slot.unavailable = True
+            slot.announce()
+            return
+        except Fenced:
+            log.warning("session %s was taken over by another owner", slot.record.id)
+        except SessionNotFound:
+            log.warning("session %s is no longer in the store", slot.record.id)
+        slot.gone = True
+        del self._by_id[slot.record.id]
+        if self._by_code.get(slot.record.code) is slot:
+            del self._by_code[slot.record.code]
+        slot.announce()
+
+    # -- looking in ------------------------------------------------------------------------------
+
+    def active(self) -> Iterator[SessionActor]:
+        """The actors in memory just now."""
+        return (slot.actor for slot in list(self._by_id.values()) if slot.actor is not None)
+
+    def statistics(self) -> RegistryStatistics:
+        actors = list(self.active())
+        counters = self._counters
+        return RegistryStatistics(
+            active=len(actors),
+            quarantined=sum(slot.unavailable for slot in self._by_id.values()),
+            waiting=self._waiting,
+            subscribers=sum(actor.subscribers for actor in actors),
+            players=sum(actor.session.active for actor in actors),
+            backlog=sum(actor.backlog for actor in actors),
+            crashes=self._crashes.total,
+            answers_accepted=counters.answers_accepted,
+            answers_repeated=counters.answers_repeated,
+            refused=dict(counters.refused),
+            players_joined=counters.players_joined,
+            broadcasts=counters.broadcasts,
+            frames_pushed=counters.frames_pushed,
+        )

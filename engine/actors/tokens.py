@@ -1,0 +1,12 @@
+"""What the actors need to hand out tokens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.actors.commands import Role
+
+
+class Tokens(Protocol):
+    def issue(self, session_id: str, role: Role, player: int | None) -> str:
+        """A signed token that lets its bearer be this player or the host of this session."""
