@@ -380,9 +380,7 @@ class SessionActor:
             self._refuse(command.reply, refusal, command.id)
             return
         phase = self.session.phase
-        self._on_commit(
-            self.session.seq, command.reply, lambda: messages.done(command.id, command.do, phase)
-        )
+        self._on_commit(self.session.seq, command.reply, lambda: messages.done(command.id, command.do, phase))
 
     def _lead(self, command: Host, now: int) -> Refusal | None:
         session = self.session
@@ -560,9 +558,6 @@ class SessionActor:
     async def _send_board(self) -> None:
         self._board_dirty = False
         self._board_due_at = self._clock.now_ms() + self._options.tick_ms
-        self._board = Frame(
-            messages.leaderboard(self.session, self._stream.offset, self._options.tick_ms)
-        )
+        self._board = Frame(messages.leaderboard(self.session, self._stream.offset, self._options.tick_ms))
         self._write()
         await self._fan_out(list(self._subscribers), self._board)
-
