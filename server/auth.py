@@ -1,0 +1,163 @@
+"""Tokens: who may speak as which player or host of which session."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
+
+from engine.actors.clock import Clock
+from engine.actors.commands import Role
+
+SECRET_FILE = "token-secret"
+SECRET_BYTES_MIN = 16
+TOKEN_CHARS_MAX = 512
+
+SKEW_S = 60
+"""How far ahead the clock of the node that issued a token may be."""
+
+
+class TokenError(Exception):
+    """A token that is not accepted.
+
+    Args:
+        code: `token_invalid` or `token_expired`.
+        message: one sentence for a person.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SecretError(Exception):
+    """The key file cannot be used. The sentence says what to do."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a valid token says. `player` is None for a host."""
+
+    session_id: str
+    role: Role
+    player: int | None
+
+
+class Tokens:
+    """Issues and reads signed tokens (HMAC-SHA256). Implements `engine.actors.tokens.Tokens`.
+
+    Args:
+        secret: the key. Every node of a cluster has the same.
+        ttl_s: seconds for which a token is valid.
+        clock: dates the tokens.
+    """
+
+    def __init__(self, secret: bytes, ttl_s: int, clock: Clock) -> None:
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._serializer = URLSafeTimedSerializer(
+            secret,
+            salt="fanfare",
+            signer=_Signer,
+            signer_kwargs={"clock": clock, "digest_method": hashlib.sha256, "key_derivation": "hmac"},
+        )
+
+    def issue(self, session_id: str, role: Role, player: int | None) -> str:
+        """A token that lets its bearer be this player, or the host, of this session. Safe in a URL."""
+        return self._serializer.dumps([session_id, role, player])
+
+    def read(self, token: str) -> Grant:
+        """What the token grants. Raises TokenError, whatever the text is."""
+        if len(token) > TOKEN_CHARS_MAX:
+            raise _invalid()
+        try:
+            payload, issued = self._serializer.loads(token, return_timestamp=True)
+        except (BadData, ValueError):
+            raise _invalid() from None
+        age_s = self._clock.now_ms() / 1000 - issued.timestamp()
+        if age_s > self._ttl_s:
+            raise TokenError("token_expired", "This token is too old; join again.")
+        if age_s < -SKEW_S:
+            raise _invalid()
+        match payload:
+            case [str(session_id), "player", int(player)]:
+                return Grant(session_id, "player", player)
+            case [str(session_id), "host", None]:
+                return Grant(session_id, "host", None)
+        raise _invalid()
+
+
+def _invalid() -> TokenError:
+    return TokenError("token_invalid", "This token was not issued here.")
+
+
+class _Signer(TimestampSigner):
+    """Dates what it signs by the given clock instead of the machine's."""
+
+    def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clock = clock
+
+    def get_timestamp(self) -> int:
+        return self._clock.now_ms() // 1000
+
+
+def load_secret(secret: str | None, data_dir: Path) -> bytes:
+    """The key that signs tokens.
+
+    Args:
+        secret: the configured one; None takes the random key in the data directory, which is made, readable
+            to its owner alone, when it is not there yet. Processes that start together agree on one.
+        data_dir: made when it is not there yet.
+
+    Raises:
+        SecretError: the key file cannot be read, cannot be made, or is too short to be a key.
+    """
+    if secret is not None:
+        return secret.encode()
+    path = data_dir / SECRET_FILE
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _make_secret(path)
+        key = path.read_bytes().strip()
+    except OSError as exc:
+        raise SecretError(path, f"cannot be used: {exc.strerror or exc}") from exc
+    if len(key) < SECRET_BYTES_MIN:
+        raise SecretError(
+            path, "is too short to be a key. Delete it, and a new one is made; tokens issued before end."
+        )
+    return key
+
+
+def _make_secret(path: Path) -> None:
+    """The file appears whole or not at all, and an existing one is never replaced."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
