@@ -1,0 +1,117 @@
+"""The answers to one question, in columns.
+
+A session of 100,000 players and 20 questions holds two million answers. As an object each they would take
+several hundred bytes; in columns indexed by player it is about twenty, and the close of a question
+moves none of them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import NamedTuple
+
+from engine.domain.facts import AnswerAccepted, Choice
+from engine.domain.questions import Question
+
+
+class Answer(NamedTuple):
+    """What a player answered, after how much play time, and what came of it."""
+
+    choice: Choice
+    elapsed_ms: int
+    correct: bool
+    points: int
+
+
+class Answers:
+    """Who answered what, at most one answer a player. Players are small whole numbers from 1."""
+
+    __slots__ = (
+        "_choices",
+        "_correct",
+        "_elapsed_ms",
+        "_points",
+        "_seqs",
+        "_shared",
+        "answered",
+        "closed_seq",
+        "counts",
+        "question",
+    )
+
+    def __init__(self, question: Question, players: int) -> None:
+        self.question = question
+        self.answered = 0
+        self.counts = [0] * question.cells
+        self.closed_seq: int | None = None
+        self._choices: list[Choice | None] = []
+        self._elapsed_ms = array("i")
+        self._points = array("i")
+        self._correct = bytearray()
+        # While the question is open: the fact of each answer, and one object for equal choices.
+        self._seqs = array("q")
+        self._shared: dict[Choice, Choice] = {}
+        self._grow(players + 1)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Answers):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
+
+    def _grow(self, size: int) -> None:
+        more = size - len(self._choices)
+        self._choices.extend([None] * more)
+        self._elapsed_ms.frombytes(bytes(more * self._elapsed_ms.itemsize))
+        self._points.frombytes(bytes(more * self._points.itemsize))
+        self._correct.extend(bytes(more))
+        self._seqs.frombytes(bytes(more * self._seqs.itemsize))
+
+    def add(self, fact: AnswerAccepted, players: int) -> None:
+        """Keep an answer. `players` is how many there are: the columns grow for all late joiners at once."""
+        player = fact.player
+        if player >= len(self._choices):
+            self._grow(players + 1)
+        choice = fact.choice
+        if isinstance(choice, str | tuple):
+            choice = self._shared.setdefault(choice, choice)
+        self._choices[player] = choice
+        self._elapsed_ms[player] = fact.elapsed_ms
+        self._points[player] = fact.points
+        self._correct[player] = fact.correct
+        self._seqs[player] = fact.seq
+        self.answered += 1
+        for cell in self.question.cells_of(choice, fact.correct):
+            self.counts[cell] += 1
+
+    def withdraw(self, player: int) -> None:
+        """Count a player's answer no more, if there is one; it stays known."""
+        answer = self.of(player)
+        if answer is not None:
+            self.answered -= 1
+            for cell in self.question.cells_of(answer.choice, answer.correct):
+                self.counts[cell] -= 1
+
+    def close(self, seq: int) -> None:
+        """No more answers. `seq` is the fact of the close; whoever waits for it waits for every answer."""
+        self.closed_seq = seq
+        self._seqs = array("q")
+        self._shared = {}
+
+    def choice_of(self, player: int) -> Choice | None:
+        return self._choices[player] if player < len(self._choices) else None
+
+    def of(self, player: int) -> Answer | None:
+        choice = self.choice_of(player)
+        if choice is None:
+            return None
+        return Answer(choice, self._elapsed_ms[player], bool(self._correct[player]), self._points[player])
+
+    def elapsed_ms_of(self, player: int) -> int:
+        """Of a player who answered."""
+        return self._elapsed_ms[player]
+
+    def seq_of(self, player: int) -> int:
+        """The fact whose commit covers the answer of a player who answered."""
+        return self._seqs[player] if self.closed_seq is None else self.closed_seq

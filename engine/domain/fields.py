@@ -1,0 +1,218 @@
+"""Reading data that somebody wrote: every mistake is found, named and located.
+
+`Problems` collects the mistakes in the order of the document; `Fields` reads the members of one mapping
+and puts what is wrong there. A member that is wrong reads as a stand-in of the right type, so that reading
+goes on and finds the next mistake; whoever reads looks at `Problems.count` before using the result.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from math import isfinite
+from typing import Any, Final
+
+from engine.domain.errors import DomainError
+
+_MISSING: Final = object()
+_SHOWN_MAX: Final = 40
+_WHOLE_FLOATS: Final = 2**53
+"""Above this a float no longer tells neighbouring whole numbers apart, and JSON is not sure to carry them."""
+
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters except tab and line feed, and halves of surrogate pairs: not every store takes them."""
+
+
+class Problems:
+    """Mistakes in the order of the document, at most `most` of them.
+
+    The one that reaches the bound is raised; with a bound of 1 that is the first.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.found: list[DomainError] = []
+        self._most = most
+
+    @property
+    def count(self) -> int:
+        return len(self.found)
+
+    def add(self, code: str, message: str, path: str) -> None:
+        error = DomainError(code, message, path or None)
+        self.found.append(error)
+        if len(self.found) >= self._most:
+            raise error
+
+
+def member(path: str, name: str) -> str:
+    """The path of a member: ``questions[2]`` and ``text`` make ``questions[2].text``."""
+    return f"{path}.{name}" if path else name
+
+
+def shown(value: object) -> str:
+    """A value as an error may quote it: short, whatever it is."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        cut = value if len(value) <= _SHOWN_MAX else value[:_SHOWN_MAX] + "..."
+        return ascii(cut) if _UNPRINTABLE.search(cut) else f"'{cut}'"
+    if isinstance(value, int):
+        return str(value) if abs(value) <= _WHOLE_FLOATS else "a huge number"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+
+
+def number(value: object) -> int | float | None:
+    """A finite number, or None for everything else. True and False are not numbers here.
+
+    Whole numbers beyond 2^53 become floats, as they do in any JSON reader that knows only those.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and abs(value) > _WHOLE_FLOATS:
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return value if isfinite(value) else None
+
+
+class Fields:
+    """The members of one mapping. Unknown members are problems, and the known ones are listed."""
+
+    def __init__(
+        self, data: Mapping[Any, object], path: str, problems: Problems, known: Sequence[str]
+    ) -> None:
+        self._data = data
+        self.path = path
+        self.problems = problems
+        for name in data:
+            if not (isinstance(name, str) and name in known):
+                seen = name[:_SHOWN_MAX] if isinstance(name, str) else shown(name)
+                self.add(
+                    seen, f"{shown(name)} is not a field here; known are: {', '.join(known)}", "unknown_field"
+                )
+
+    @classmethod
+    def of(cls, data: object, path: str, problems: Problems, known: Sequence[str]) -> Fields | None:
+        """None, and a problem, when `data` is no mapping."""
+        if not isinstance(data, Mapping):
+            problems.add("bad_field", f"must be a mapping of fields, not {shown(data)}", path)
+            return None
+        return cls(data, path, problems, known)
+
+    def add(self, name: str, message: str, code: str = "bad_field") -> None:
+        """Report a problem of the member `name`."""
+        self.problems.add(code, message, member(self.path, name))
+
+    def has(self, name: str) -> bool:
+        return name in self._data
+
+    def get(self, name: str) -> object:
+        """As it stands in the document; None when it is absent."""
+        return self._data.get(name)
+
+    def _read(self, name: str, required: bool) -> object:
+        value = self._data.get(name, _MISSING)
+        if value is _MISSING and required:
+            self.add(name, f"`{name}` is missing", "missing_field")
+        return value
+
+    def text(self, name: str, longest: int, shortest: int = 1, default: str | None = None) -> str:
+        """Text of `shortest` to `longest` characters, without a default required."""
+        value = self._read(name, required=default is None)
+        if value is _MISSING:
+            return default or ""
+        return read_text(value, member(self.path, name), self.problems, longest, shortest)
+
+    def whole(self, name: str, least: int, most: int, default: int) -> int:
+        """A whole number between `least` and `most`, both allowed."""
+        value = self._data.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            self.add(name, f"must be a whole number from {least} to {most}, not {shown(value)}")
+            return default
+        return value
+
+    def milliseconds(self, name: str, least_s: int, most_s: int, default_s: int) -> int:
+        """A time written in seconds, with up to three decimals, as whole milliseconds."""
+        value = number(self._data.get(name, default_s))
+        if value is None or not least_s <= value <= most_s:
+            seen = shown(self._data.get(name))
+            self.add(name, f"must be a number of seconds from {least_s} to {most_s}, not {seen}")
+            return default_s * 1000
+        exact_ms = Decimal(str(value)) * 1000
+        if exact_ms != int(exact_ms):
+            self.add(name, "must have at most three decimals")
+        return int(exact_ms)
+
+    def number(self, name: str, default: int | None = None) -> int | float:
+        """A finite number, without a default required."""
+        value = self._read(name, required=default is None)
+        if value is _MISSING:
+            return default or 0
+        read = number(value)
+        if read is None:
+            self.add(name, f"must be a number, not {shown(value)}")
+            return 0
+        return read
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """True or false, without a default required."""
+        value = self._read(name, required=default is None)
+        if value is _MISSING:
+            return bool(default)
+        if not isinstance(value, bool):
+            self.add(name, f"must be true or false, not {shown(value)}")
+            return False
+        return value
+
+    def one_of(self, name: str, options: Sequence[str], default: str) -> str:
+        """One of a few words."""
+        value = self._data.get(name, default)
+        if not isinstance(value, str) or value not in options:
+            self.add(name, f"must be one of: {', '.join(options)}; not {shown(value)}")
+            return default
+        return value
+
+    def texts(self, name: str, least: int, most: int, longest: int) -> list[str]:
+        """A list of `least` to `most` texts of at most `longest` characters. Required."""
+        value = self._read(name, required=True)
+        if value is _MISSING:
+            return []
+        if not isinstance(value, list | tuple):
+            self.add(name, f"must be a list, not {shown(value)}")
+            return []
+        if not least <= len(value) <= most:
+            self.add(name, f"must have {least} to {most} entries, not {len(value)}")
+            return []
+        path = member(self.path, name)
+        return [read_text(entry, f"{path}[{i}]", self.problems, longest) for i, entry in enumerate(value)]
+
+
+def read_text(value: object, path: str, problems: Problems, longest: int, shortest: int = 1) -> str:
+    """Text in NFC without blanks around it; empty, and a problem, when it is none or of the wrong length."""
+    if not isinstance(value, str):
+        hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
+        problems.add("bad_field", f"must be text, not {shown(value)}{hint}", path)
+        return ""
+    # Normalising is quadratic in a run of accents, so what is far too long is not even looked at.
+    tidy = (
+        value
+        if len(value) > 4 * longest
+        else unicodedata.normalize("NFC", value.replace("\r\n", "\n")).strip()
+    )
+    if not shortest <= len(tidy) <= longest:
+        wanted = f"{shortest} to {longest}" if shortest else f"at most {longest}"
+        problems.add("bad_field", f"must have {wanted} characters, not {len(tidy)}", path)
+        return ""
+    if _UNPRINTABLE.search(tidy):
+        problems.add("bad_field", "must not contain control characters", path)
+        return ""
+    return tidy

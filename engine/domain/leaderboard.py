@@ -1,0 +1,96 @@
+"""Who is ahead: every player in order, each change and each question about it in O(log n)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sortedcontainers import SortedList
+
+_Key = tuple[int, int, int]
+"""(-score, elapsed_ms, player): ascending order is the order of the standing."""
+
+
+class Entry(NamedTuple):
+    """One line of the standing. `elapsed_ms` is the player's total answering time."""
+
+    rank: int
+    player: int
+    score: int
+    elapsed_ms: int
+
+
+class Leaderboard:
+    """Players by score. Equal scores share a rank and the next rank counts them all (1, 2, 2, 4); within a
+    rank the smaller total answering time comes first, then the player who joined earlier.
+
+    Asking for or changing a player who is not in raises KeyError.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[int, _Key] = {}
+        self._order: SortedList[_Key] = SortedList()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, player: int) -> bool:
+        return player in self._keys
+
+    def __eq__(self, other: object) -> bool:
+        return self._keys == other._keys if isinstance(other, Leaderboard) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
+
+    def add(self, player: int) -> None:
+        """Let a player in, with nothing yet. Raises ValueError when already in."""
+        if player in self._keys:
+            raise ValueError(f"player {player} is already in")
+        self._keys[player] = key = (0, 0, player)
+        self._order.add(key)
+
+    def remove(self, player: int) -> None:
+        self._order.remove(self._keys.pop(player))
+
+    def update(self, player: int, score: int, elapsed_ms: int) -> None:
+        """Set a player's score and total answering time."""
+        old = self._keys[player]
+        new = (-score, elapsed_ms, player)
+        if new != old:
+            self._order.remove(old)
+            self._order.add(new)
+            self._keys[player] = new
+
+    def rank(self, player: int) -> int:
+        """One more than there are players with a higher score."""
+        return self._rank_of(self._keys[player])
+
+    def top(self, n: int) -> list[Entry]:
+        """The first `n` in order."""
+        return list(self._entries(self._order.islice(0, max(n, 0)), 0))
+
+    def around(self, player: int, n: int) -> list[Entry]:
+        """Up to `n` players ahead, the player, and up to `n` behind, in order."""
+        at = self._order.bisect_left(self._keys[player])
+        first = max(at - n, 0)
+        return list(self._entries(self._order.islice(first, at + n + 1), first))
+
+    def ranked(self) -> Iterator[Entry]:
+        """Everyone in order. Must be read to its end before the next change."""
+        return self._entries(iter(self._order), 0)
+
+    def _rank_of(self, key: _Key) -> int:
+        # A tuple sorts before every longer one that it begins, so this finds the first of the same score.
+        return self._order.bisect_left((key[0],)) + 1  # type: ignore[arg-type]  # a prefix of a key
+
+    def _entries(self, keys: Iterable[_Key], first: int) -> Iterator[Entry]:
+        rank = 0
+        above: int | None = None
+        for place, key in enumerate(keys, first + 1):
+            negated, elapsed_ms, player = key
+            if above is None and first:
+                rank = self._rank_of(key)
+            elif negated != above:
+                rank = place
+            above = negated
+            yield Entry(rank, player, -negated, elapsed_ms)

@@ -1,0 +1,27 @@
+"""A player, as the session keeps one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Player:
+    """Who plays, with how many points after how much answering time.
+
+    `streak` counts the right answers in a row that end at `streak_question`. It is not touched when
+    a question is skipped: that `streak_question` falls behind says the streak is broken, so that closing a
+    question costs nothing per player.
+    """
+
+    id: int
+    name: str
+    score: int = 0
+    elapsed_ms: int = 0
+    kicked: bool = False
+    streak: int = 0
+    streak_question: int = 0
+
+    def streak_with(self, question: int) -> int:
+        """The streak that a right answer to this question would make."""
+        return self.streak + 1 if self.streak_question == question - 1 else 1

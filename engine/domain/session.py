@@ -1,0 +1,444 @@
+"""One live run of a quiz.
+
+A session changes in one way only: a command that the rules allow becomes a fact, and the fact is applied.
+Recovery applies the same facts again, and so arrives at an equal session. Time comes in with every
+command, in milliseconds since the epoch; the session has no clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from engine.domain.answers import Answers
+from engine.domain.errors import DomainError, Refusal
+from engine.domain.facts import (
+    AnswerAccepted,
+    Choice,
+    ClockExtended,
+    Fact,
+    Finished,
+    LockChanged,
+    Paused,
+    PlayerJoined,
+    PlayerKicked,
+    QuestionClosed,
+    QuestionOpened,
+    Resumed,
+)
+from engine.domain.leaderboard import Leaderboard
+from engine.domain.phases import Phase, move, refuse
+from engine.domain.players import Player
+from engine.domain.questions import Question
+from engine.domain.quiz import Quiz
+from engine.domain.settings import Settings
+from engine.domain.text import clean_name, fold
+
+__all__ = ["Phase", "Player", "Repeated", "Session", "Settings"]
+
+_PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "nobody here has this number")
+_KICKED: Final = Refusal("kicked", "the host removed this player")
+_WRONG_QUESTION: Final = Refusal("wrong_question", "this question is not the current one and has not been")
+_QUESTION_CLOSED: Final = Refusal("question_closed", "the time for this question is over")
+_LATE: Final = Refusal("late", "the answer came after the time limit")
+_PAUSED: Final = Refusal("paused", "the session is paused")
+_FINISHED: Final = Refusal("session_finished", "the session is over")
+_LOCKED: Final = Refusal("session_locked", "the host lets nobody else in")
+_FULL: Final = Refusal("session_full", "the session has no room for more players")
+_NAME_TAKEN: Final = Refusal("name_taken", "somebody here has this name already")
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The player had answered this question before; that answer stands and nothing has changed.
+
+    `same` tells whether this choice equals the one that stands. The commit of the fact `seq` covers
+    the answer that stands.
+    """
+
+    question: int
+    elapsed_ms: int
+    same: bool
+    seq: int
+
+
+class Session:
+    """The aggregate: phases, players, answers, scores and the play clock of one session.
+
+    Commands return a `Refusal`, and then nothing has changed, or what came of them. Reading never changes
+    anything. Two sessions are equal when they would answer every command alike.
+    """
+
+    def __init__(self, quiz: Quiz, settings: Settings, created_at: int) -> None:
+        self.quiz: Final = quiz
+        self.settings: Final = settings
+        self.created_at: Final = created_at
+        self.leaderboard: Final = Leaderboard()
+        self.phase = Phase.LOBBY
+        self.locked = False
+        self.seq = 0
+        self.opened_at: int | None = None
+        """When the current or last question opened; pauses are not taken out."""
+        self._players: dict[int, Player] = {}
+        self._names: set[str] = set()
+        self._answers: list[Answers] = []
+        self._paused_in: Phase | None = None
+        self._paused_at = 0
+        # When the running countdown would have begun had it never stood still.
+        self._clock_from = created_at
+        self._untaken: list[Fact] = []
+
+    @classmethod
+    def recover(cls, quiz: Quiz, settings: Settings, created_at: int, facts: Iterable[Fact]) -> Session:
+        """The session that recorded these facts, given in the order of `seq`. See `replay`."""
+        session = cls(quiz, settings, created_at)
+        session.replay(facts)
+        return session
+
+    def replay(self, facts: Iterable[Fact]) -> None:
+        """Apply stored facts that follow the last one applied. They are not given out by `take_facts`.
+
+        Raises:
+            DomainError: `bad_fact` for one that cannot have happened. The session is of no use then.
+        """
+        for fact in facts:
+            self._apply(fact)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Session):
+            return NotImplemented
+        return self._state() == other._state()
+
+    __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
+
+    def _state(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_untaken"}
+
+    # Reading
+
+    @property
+    def number(self) -> int:
+        """The current or last question, counted from 1; 0 before the first."""
+        return len(self._answers)
+
+    @property
+    def of(self) -> int:
+        return len(self.quiz.questions)
+
+    @property
+    def question(self) -> Question | None:
+        """The current or last question; None before the first."""
+        return self._answers[-1].question if self._answers else None
+
+    @property
+    def question_open(self) -> bool:
+        """Whether the current question is not closed yet; also while paused."""
+        return bool(self._answers) and self._answers[-1].closed_seq is None
+
+    @property
+    def players(self) -> Mapping[int, Player]:
+        """All who ever joined, kicked ones too."""
+        return self._players
+
+    @property
+    def active(self) -> int:
+        """How many players there are, kicked ones left out."""
+        return len(self.leaderboard)
+
+    @property
+    def answered(self) -> int:
+        """Answers to the current or last question."""
+        return self._answers[-1].answered if self._answers else 0
+
+    def counts(self) -> list[int]:
+        """Answers per choice to the current or last question, as `reveal.counts` in docs/protocol.md."""
+        return list(self._answers[-1].counts) if self._answers else []
+
+    def name_of(self, player: int) -> str:
+        """Raises KeyError."""
+        return self._players[player].name
+
+    def streak(self, player: int) -> int:
+        """Right answers in a row, the open question included once it is answered. Raises KeyError."""
+        who = self._players[player]
+        unbroken_from = self.number - 1 if self.question_open else self.number
+        return who.streak if who.streak_question >= unbroken_from else 0
+
+    def answer_of(self, player: int, question: int) -> tuple[Choice, int] | None:
+        """The choice and its elapsed play time in ms; None when there is no answer."""
+        if not 1 <= question <= self.number:
+            return None
+        answer = self._answers[question - 1].of(player)
+        return None if answer is None else (answer.choice, answer.elapsed_ms)
+
+    def result_of(self, player: int) -> tuple[bool | None, int]:
+        """Right or wrong, and the points, for the last closed question; (None, 0) when not answered."""
+        closed = self.number - 1 if self.question_open else self.number
+        answer = self._answers[closed - 1].of(player) if closed else None
+        return (None, 0) if answer is None else (answer.correct, answer.points)
+
+    @property
+    def deadline(self) -> int | None:
+        """The next moment at which `elapse` has something to do; None when nothing happens by itself."""
+        if self.phase is Phase.QUESTION:
+            return self._clock_from + self._answers[-1].question.limit_ms
+        if self.settings.pace == "auto":
+            if self.phase is Phase.REVEAL:
+                return self._clock_from + self.settings.reveal_ms
+            if self.phase is Phase.LOBBY and self.settings.lobby_ms is not None:
+                return self._clock_from + self.settings.lobby_ms
+        return None
+
+    def remaining_ms(self, now: int) -> int | None:
+        """Play time left to answer; it stands still while paused. None when no question is open."""
+        if not self.question_open:
+            return None
+        limit_ms = self._answers[-1].question.limit_ms
+        running_to = self._paused_at if self.phase is Phase.PAUSED else now
+        return max(0, limit_ms - max(0, running_to - self._clock_from))
+
+    # Players
+
+    def join(self, name: object, at: int) -> PlayerJoined | Refusal:
+        """Let a new player in, under a name nobody here has or had."""
+        if self.phase is Phase.FINISHED:
+            return _FINISHED
+        if self.locked:
+            return _LOCKED
+        if self.active >= self.settings.player_limit:
+            return _FULL
+        try:
+            cleaned = clean_name(name)
+        except DomainError as error:
+            return Refusal(error.code, error.message)
+        if fold(cleaned) in self._names:
+            return _NAME_TAKEN
+        joined = PlayerJoined(self.seq + 1, at, len(self._players) + 1, cleaned)
+        self._record(joined)
+        return joined
+
+    def answer(
+        self, player: int, question: int, raw_choice: object, at: int
+    ) -> AnswerAccepted | Repeated | Refusal:
+        """Take an answer, judge and score it. The first one of a player to a question stands.
+
+        `raw_choice` is the JSON value as it came. `at` earlier than the opening counts as no time at all.
+        """
+        who = self._players.get(player)
+        if who is None:
+            return _PLAYER_NOT_FOUND
+        if who.kicked:
+            return _KICKED
+        if not 1 <= question <= len(self._answers):
+            return _FINISHED if self.phase is Phase.FINISHED else _WRONG_QUESTION
+        answers = self._answers[question - 1]
+        asked = answers.question
+        choice = asked.read(raw_choice)
+        if isinstance(choice, Refusal):
+            return choice
+        standing = answers.choice_of(player)
+        if standing is not None:
+            elapsed_ms, seq = answers.elapsed_ms_of(player), answers.seq_of(player)
+            return Repeated(question, elapsed_ms, choice == standing, seq)
+        if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
+            return self._not_open(answers)
+        elapsed_ms = max(0, at - self._clock_from)
+        if elapsed_ms > asked.limit_ms:
+            return _LATE
+        correct = asked.judge(choice)
+        streak = who.streak_with(question) if correct else 0
+        points = self.quiz.scoring.points(asked.points, asked.limit_ms, elapsed_ms, correct, streak)
+        fact = AnswerAccepted(self.seq + 1, at, player, question, choice, elapsed_ms, correct, points)
+        self._record(fact)
+        self._close_if_all_answered(at)
+        return fact
+
+    def _not_open(self, answers: Answers) -> Refusal:
+        if self.phase is Phase.FINISHED:
+            return _FINISHED
+        return _QUESTION_CLOSED if answers.closed_seq is not None else _PAUSED
+
+    # The host, and the clock
+
+    def start(self, at: int) -> Refusal | None:
+        """Open the first question."""
+        refusal = refuse("start", self.phase)
+        if refusal is None:
+            self._record(QuestionOpened(self.seq + 1, at, 1))
+        return refusal
+
+    def next(self, at: int) -> Refusal | None:
+        """Open the question after the one that is closed; after the last, finish."""
+        refusal = refuse("next", self.phase)
+        if refusal is None:
+            self._advance(at)
+        return refusal
+
+    def close(self, at: int) -> Refusal | None:
+        """Close the question before its time is over."""
+        refusal = refuse("close", self.phase)
+        if refusal is None:
+            self._close(at)
+        return refusal
+
+    def pause(self, at: int) -> Refusal | None:
+        """Stop the play clock, and take no answers."""
+        refusal = refuse("pause", self.phase)
+        if refusal is None:
+            self._record(Paused(self.seq + 1, at))
+        return refusal
+
+    def resume(self, at: int) -> Refusal | None:
+        """Go on where `pause` stopped."""
+        refusal = refuse("resume", self.phase)
+        if refusal is None:
+            self._record(Resumed(self.seq + 1, at))
+            self._close_if_all_answered(at)
+        return refusal
+
+    def finish(self, at: int) -> Refusal | None:
+        """End the session; an open question is closed first."""
+        refusal = refuse("finish", self.phase)
+        if refusal is None:
+            if self.phase is Phase.PAUSED:
+                self._record(Resumed(self.seq + 1, at))
+            if self.phase is Phase.QUESTION:
+                self._close(at)
+            self._record(Finished(self.seq + 1, at))
+        return refusal
+
+    def lock(self, on: bool, at: int) -> Refusal | None:
+        """Let nobody else in, or let players in again. Nothing happens when it is so already."""
+        refusal = refuse("lock", self.phase)
+        if refusal is None and on != self.locked:
+            self._record(LockChanged(self.seq + 1, at, on))
+        return refusal
+
+    def kick(self, player: int, at: int) -> Refusal | None:
+        """Remove a player for good. Nothing happens when that was done already."""
+        refusal = refuse("kick", self.phase)
+        if refusal is not None:
+            return refusal
+        who = self._players.get(player)
+        if who is None:
+            return _PLAYER_NOT_FOUND
+        if not who.kicked:
+            self._record(PlayerKicked(self.seq + 1, at, player))
+            self._close_if_all_answered(at)
+        return None
+
+    def extend_clock(self, by_ms: int, at: int) -> None:
+        """Give back the time during which nobody could answer. Does nothing when no countdown runs."""
+        if by_ms > 0 and self.deadline is not None:
+            self._record(ClockExtended(self.seq + 1, at, by_ms))
+
+    def elapse(self, now: int) -> None:
+        """Do all that is due by now, each thing dated at the moment it was due."""
+        due = self.deadline
+        while due is not None and due <= now:
+            if self.phase is Phase.QUESTION:
+                self._close(due)
+            else:
+                self._advance(due)
+            due = self.deadline
+
+    def take_facts(self) -> list[Fact]:
+        """What was recorded since the last call."""
+        taken, self._untaken = self._untaken, []
+        return taken
+
+    def _advance(self, at: int) -> None:
+        if self.number < self.of:
+            self._record(QuestionOpened(self.seq + 1, at, self.number + 1))
+        else:
+            self._record(Finished(self.seq + 1, at))
+
+    def _close(self, at: int) -> None:
+        self._record(QuestionClosed(self.seq + 1, at, self.number))
+
+    def _close_if_all_answered(self, at: int) -> None:
+        if (
+            self.phase is Phase.QUESTION
+            and self.settings.early_close
+            and self._answers[-1].answered == len(self.leaderboard) > 0
+        ):
+            self._close(at)
+
+    # Facts: the only code that changes what the session is
+
+    def _record(self, fact: Fact) -> None:
+        self._apply(fact)
+        self._untaken.append(fact)
+
+    def _apply(self, fact: Fact) -> None:
+        if fact.seq != self.seq + 1:
+            raise DomainError("bad_fact", f"fact {fact.seq} cannot follow fact {self.seq}")
+        _APPLY[type(fact)](self, fact)
+        self.seq = fact.seq
+
+    def _apply_player_joined(self, fact: PlayerJoined) -> None:
+        self._players[fact.player] = Player(fact.player, fact.name)
+        self._names.add(fold(fact.name))
+        self.leaderboard.add(fact.player)
+
+    def _apply_player_kicked(self, fact: PlayerKicked) -> None:
+        self._players[fact.player].kicked = True
+        self.leaderboard.remove(fact.player)
+        if self.question_open:
+            self._answers[-1].withdraw(fact.player)
+
+    def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
+        who = self._players[fact.player]
+        self._answers[fact.question - 1].add(fact, len(self._players))
+        who.score += fact.points
+        who.elapsed_ms += fact.elapsed_ms
+        if fact.correct:
+            who.streak = who.streak_with(fact.question)
+            who.streak_question = fact.question
+        else:
+            who.streak = 0
+        self.leaderboard.update(fact.player, who.score, who.elapsed_ms)
+
+    def _apply_question_opened(self, fact: QuestionOpened) -> None:
+        self.phase = move(fact, self.phase, None)
+        self._answers.append(Answers(self.quiz.questions[fact.question - 1], len(self._players)))
+        self.opened_at = fact.at
+        self._clock_from = fact.at
+
+    def _apply_question_closed(self, fact: QuestionClosed) -> None:
+        self.phase = move(fact, self.phase, None)
+        self._answers[-1].close(fact.seq)
+        self._clock_from = fact.at
+
+    def _apply_paused(self, fact: Paused) -> None:
+        self._paused_in, self.phase = self.phase, move(fact, self.phase, None)
+        self._paused_at = fact.at
+
+    def _apply_resumed(self, fact: Resumed) -> None:
+        self.phase = move(fact, self.phase, self._paused_in)
+        self._paused_in = None
+        self._clock_from += max(0, fact.at - self._paused_at)
+
+    def _apply_clock_extended(self, fact: ClockExtended) -> None:
+        self._clock_from += fact.by_ms
+
+    def _apply_lock_changed(self, fact: LockChanged) -> None:
+        self.locked = fact.locked
+
+    def _apply_finished(self, fact: Finished) -> None:
+        self.phase = move(fact, self.phase, None)
+
+
+_APPLY: Final[Mapping[type[Fact], Callable[[Session, Any], None]]] = {
+    PlayerJoined: Session._apply_player_joined,
+    PlayerKicked: Session._apply_player_kicked,
+    AnswerAccepted: Session._apply_answer_accepted,
+    QuestionOpened: Session._apply_question_opened,
+    QuestionClosed: Session._apply_question_closed,
+    Paused: Session._apply_paused,
+    Resumed: Session._apply_resumed,
+    ClockExtended: Session._apply_clock_extended,
+    LockChanged: Session._apply_lock_changed,
+    Finished: Session._apply_finished,
+}
