@@ -1,0 +1,59 @@
+"""When a client comes back after its connection ended, and after how long: docs/protocol.md as a table."""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+
+RESUME_JITTER_S = 0.25
+LATER_LEAST_S = 0.5
+LATER_MOST_S = 3.0
+LATER_CAP_S = 30.0
+
+
+class Policy(Enum):
+    """What a client does after an end."""
+
+    NO = "no"
+    RESUME = "resume"
+    LATER = "later"
+
+
+_BY_CODE = {
+    1003: Policy.NO,
+    1009: Policy.NO,
+    4000: Policy.NO,
+    4001: Policy.NO,
+    4002: Policy.NO,
+    4003: Policy.NO,
+    4004: Policy.LATER,
+    4005: Policy.NO,
+    4006: Policy.RESUME,
+    4007: Policy.RESUME,
+    4008: Policy.NO,
+    4009: Policy.LATER,
+    4010: Policy.LATER,
+    4011: Policy.LATER,
+    4012: Policy.NO,
+}
+
+_TRY_AGAIN = frozenset({"busy", "rate_limited"})
+"""Errors that say: not now. Every other error in answer to a `join` is final."""
+
+
+def after_close(code: int | None) -> Policy:
+    """By close code; None, and every code that the protocol does not name, is a connection that broke."""
+    return Policy.LATER if code is None else _BY_CODE.get(code, Policy.LATER)
+
+
+def after_error(code: str) -> Policy:
+    """By the code of an `error` in answer to a `join`."""
+    return Policy.LATER if code in _TRY_AGAIN else Policy.NO
+
+
+def delay_s(policy: Policy, failures: int, rng: random.Random) -> float:
+    """Seconds to wait. `failures` counts the attempts in a row that have failed since the end."""
+    if policy is Policy.RESUME and not failures:
+        return rng.uniform(0.0, RESUME_JITTER_S)
+    doubled = rng.uniform(LATER_LEAST_S, LATER_MOST_S) * 2.0 ** min(failures, 16)
+    return min(doubled, LATER_CAP_S)

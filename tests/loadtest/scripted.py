@@ -1,0 +1,199 @@
+"""A server that plays a script: it speaks canned frames over streams in memory, on virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+Message = dict[str, Any]
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, url: str, socket: WebSocketConnection, stream: trio.abc.Stream) -> None:
+        self.url = url
+        self._socket = socket
+        self._stream = stream
+
+    async def hear(self) -> Message:
+        """The client's next message, which must come."""
+        message = json.loads(await self._socket.get_message())
+        assert isinstance(message, dict)
+        return message
+
+    async def say(self, *messages: Message) -> None:
+        for message in messages:
+            await self._socket.send_message(json.dumps(message))
+
+    async def say_raw(self, frame: str | bytes) -> None:
+        await self._socket.send_message(frame)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._socket.aclose(code, reason)
+
+    async def cut(self) -> None:
+        """Go away without a word."""
+        await trio.aclose_forcefully(self._stream)
+
+    async def silence(self) -> list[Message]:
+        """What the client still says until it goes."""
+        heard = []
+        try:
+            while True:
+                heard.append(await self.hear())
+        except ConnectionClosed:
+            return heard
+
+
+Scene = Callable[[Peer], Awaitable[object]]
+
+
+class ScriptedServer:
+    """Plays one scene a connection, in order. `connect` is what clients dial with.
+
+    A scene of None refuses the connection; when no scene is left, every connection is refused. `dialed` has
+    the virtual time and the URL of every attempt.
+    """
+
+    def __init__(self, nursery: trio.Nursery, scenes: Sequence[Scene | None]) -> None:
+        self._nursery = nursery
+        self._scenes = list(scenes)
+        self.dialed: list[tuple[float, str]] = []
+
+    async def connect(self, url: str) -> trio.abc.Stream:
+        self.dialed.append((trio.current_time(), url))
+        scene = self._scenes.pop(0) if self._scenes else None
+        if scene is None:
+            raise ConnectionRefusedError(111, "Connection refused")
+        here, there = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._play, url, there, scene)
+        return here
+
+    async def _play(self, url: str, stream: trio.abc.Stream, scene: Scene) -> None:
+        async with trio.open_nursery() as nursery:
+            request = await wrap_server_stream(nursery, stream)
+            socket = await request.accept(subprotocol="fanfare.v1")
+            await scene(Peer(url, socket, stream))
+            await socket.aclose()
+            nursery.cancel_scope.cancel()
+
+
+def joined(
+    *,
+    epoch: int = 1,
+    offset: int = 0,
+    token: str | None = "tok-1",
+    state: Message | None = None,
+    resumed: bool = False,
+    player: int | None = 1,
+    name: str | None = "Ada",
+) -> Message:
+    return {
+        "t": "joined",
+        "player": player,
+        "token": token,
+        "name": name,
+        "session": "s1",
+        "code": "123456",
+        "role": "player",
+        "state": None if resumed else state or picture(),
+        "epoch": epoch,
+        "offset": offset,
+    }
+
+
+def picture(phase: str = "lobby", *, score: int = 0, **members: Any) -> Message:
+    """The `state` of a `joined`."""
+    return {
+        "phase": phase,
+        "locked": False,
+        "title": "Capitals",
+        "number": 0,
+        "of": 3,
+        "players": 1,
+        "answered": 0,
+        "question": None,
+        "reveal": None,
+        "leaderboard": {"top": [], "players": 1, "answered": 0},
+        "podium": [] if phase == "finished" else None,
+        "you": {
+            "player": 1,
+            "name": "Ada",
+            "score": score,
+            "rank": 1,
+            "streak": 0,
+            "answered": None,
+            "result": None,
+        },
+        **members,
+    }
+
+
+def question(offset: int, number: int = 1, **members: Any) -> Message:
+    return {
+        "t": "question",
+        "offset": offset,
+        "number": number,
+        "of": 3,
+        "type": "single",
+        "text": "What is the capital of Portugal?",
+        "choices": ["Porto", "Lisbon", "Coimbra"],
+        "limit_ms": 20_000,
+        "remaining_ms": 20_000,
+        "points": 1000,
+        **members,
+    }
+
+
+def reveal(offset: int, number: int = 1, correct: Any = 1) -> Message:
+    return {"t": "reveal", "offset": offset, "number": number, "correct": correct, "counts": [0, 1, 0]}
+
+
+def result(number: int, points: int, score: int, *, correct: bool | None = True, rank: int = 1) -> Message:
+    return {
+        "t": "result",
+        "number": number,
+        "correct": correct,
+        "points": points,
+        "score": score,
+        "rank": rank,
+        "streak": 0,
+        "around": [],
+    }
+
+
+def leaderboard(offset: int, *top: tuple[int, str, int], players: int = 1, answered: int = 0) -> Message:
+    entries = [{"rank": rank, "id": rank, "name": name, "score": score} for rank, name, score in top]
+    return {
+        "t": "leaderboard",
+        "offset": offset,
+        "top": entries,
+        "players": players,
+        "answered": answered,
+        "tick_ms": 250,
+    }
+
+
+def finished(offset: int, score: int = 0, rank: int = 1) -> Message:
+    return {"t": "finished", "offset": offset, "podium": [], "you": {"rank": rank, "score": score}}
+
+
+def ack(request: Message, status: str = "accepted", elapsed_ms: int = 1200) -> Message:
+    return {
+        "t": "ack",
+        "id": request["id"],
+        "question": request["question"],
+        "status": status,
+        "elapsed_ms": elapsed_ms,
+    }
+
+
+def error(code: str, request: Message | None = None) -> Message:
+    told = {"t": "error", "code": code, "message": f"This is {code}."}
+    return told | ({"id": request["id"]} if request else {})
