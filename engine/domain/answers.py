@@ -44,14 +44,14 @@ class Answers:
         self.answered = 0
         self.counts = [0] * question.cells
         self.closed_seq: int | None = None
-        self._choices: list[Choice | None] = []
-        self._elapsed_ms = array("i")
-        self._points = array("i")
-        self._correct = bytearray()
+        size = players + 1
+        self._choices: list[Choice | None] = [None] * size
+        self._elapsed_ms = array("i", [0]) * size
+        self._points = array("i", [0]) * size
+        self._correct = bytearray(size)
         # While the question is open: the fact of each answer, and one object for equal choices.
-        self._seqs = array("q")
+        self._seqs = array("I", [0]) * size
         self._shared: dict[Choice, Choice] = {}
-        self._grow(players + 1)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Answers):
@@ -63,10 +63,8 @@ class Answers:
     def _grow(self, size: int) -> None:
         more = size - len(self._choices)
         self._choices.extend([None] * more)
-        self._elapsed_ms.frombytes(bytes(more * self._elapsed_ms.itemsize))
-        self._points.frombytes(bytes(more * self._points.itemsize))
-        self._correct.extend(bytes(more))
-        self._seqs.frombytes(bytes(more * self._seqs.itemsize))
+        for column in (self._elapsed_ms, self._points, self._correct, self._seqs):
+            column.extend([0] * more)
 
     def add(self, fact: AnswerAccepted, players: int) -> None:
         """Keep an answer. `players` is how many there are: the columns grow for all late joiners at once."""
@@ -96,7 +94,7 @@ class Answers:
     def close(self, seq: int) -> None:
         """No more answers. `seq` is the fact of the close; whoever waits for it waits for every answer."""
         self.closed_seq = seq
-        self._seqs = array("q")
+        self._seqs = array("I")
         self._shared = {}
 
     def choice_of(self, player: int) -> Choice | None:

@@ -58,8 +58,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        cut = value if len(value) <= _SHOWN_MAX else value[:_SHOWN_MAX] + "..."
-        return ascii(cut) if _UNPRINTABLE.search(cut) else f"'{cut}'"
+        return f"'{_cut(value)}'"
     if isinstance(value, int):
         return str(value) if abs(value) <= _WHOLE_FLOATS else "a huge number"
     if isinstance(value, float):
@@ -67,6 +66,21 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
+    cut = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+    return cut if cut.isprintable() else ascii(cut)[1:-1]
+
+
+def tidied(text: str, longest: int) -> str:
+    """In NFC, with line feeds alone ending lines, without blanks around it.
+
+    Normalising is quadratic in a run of accents, so text that is far beyond `longest` stays as it is.
+    """
+    if len(text) > 4 * longest:
+        return text
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
 
 
 def number(value: object) -> int | float | None:
@@ -95,9 +109,9 @@ class Fields:
         self.problems = problems
         for name in data:
             if not (isinstance(name, str) and name in known):
-                seen = name[:_SHOWN_MAX] if isinstance(name, str) else shown(name)
+                seen = _cut(name) if isinstance(name, str) else shown(name)
                 self.add(
-                    seen, f"{shown(name)} is not a field here; known are: {', '.join(known)}", "unknown_field"
+                    seen, f"'{seen}' is not a field here; known are: {', '.join(known)}", "unknown_field"
                 )
 
     @classmethod
@@ -202,12 +216,7 @@ def read_text(value: object, path: str, problems: Problems, longest: int, shorte
         hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
         problems.add("bad_field", f"must be text, not {shown(value)}{hint}", path)
         return ""
-    # Normalising is quadratic in a run of accents, so what is far too long is not even looked at.
-    tidy = (
-        value
-        if len(value) > 4 * longest
-        else unicodedata.normalize("NFC", value.replace("\r\n", "\n")).strip()
-    )
+    tidy = tidied(value, longest)
     if not shortest <= len(tidy) <= longest:
         wanted = f"{shortest} to {longest}" if shortest else f"at most {longest}"
         problems.add("bad_field", f"must have {wanted} characters, not {len(tidy)}", path)

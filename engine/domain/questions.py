@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import ClassVar, Final
 
 from engine.domain.errors import Refusal
 from engine.domain.facts import Choice
-from engine.domain.fields import Fields, Problems, member, number, shown
+from engine.domain.fields import Fields, Problems, member, number, shown, tidied
 from engine.domain.text import clean_answer, fold
 
 TEXT_MAX: Final = 300
@@ -25,6 +25,9 @@ TIME_LIMIT_MAX_S: Final = 600
 TIME_LIMIT_DEFAULT_S: Final = 20
 POINTS_MAX: Final = 10_000
 POINTS_DEFAULT: Final = 1_000
+
+_EXACT: Final = Context(prec=700)
+"""Floats lie between 1e-324 and 1e308 with 17 digits each: a sum of two has at most 650."""
 
 _COMMON: Final = ("type", "text", "time_limit_s", "points")
 
@@ -113,10 +116,10 @@ class SingleChoice(Question):
     @classmethod
     def build(cls, fields: Fields, text: str, limit_ms: int, points: int) -> SingleChoice:
         choices = _read_choices(fields)
-        right = (
-            _index(fields.get("correct"), "correct", choices, fields) if _has_right(fields, "correct") else 0
-        )
-        return cls(text, limit_ms, points, choices, right)
+        right = None
+        if _has_right(fields, "correct"):
+            right = _index(fields.get("correct"), "correct", choices, fields)
+        return cls(text, limit_ms, points, choices, right or 0)
 
     @property
     def correct(self) -> int:
@@ -170,11 +173,11 @@ class MultipleChoice(Question):
             return ()
         right: list[int] = []
         for place, entry in enumerate(named):
-            found = fields.problems.count
             index = _index(entry, f"correct[{place}]", choices, fields)
-            if index in right and fields.problems.count == found:
+            if index in right:
                 fields.add(f"correct[{place}]", f"{shown(entry)} is listed twice", "duplicate_choice")
-            right.append(index)
+            elif index is not None:
+                right.append(index)
         return tuple(sorted(right))
 
     @property
@@ -260,14 +263,13 @@ class TypedText(Question):
         seen: set[str] = set()
         for place, spelling in enumerate(accept):
             folded = fold(spelling)
-            if folded in seen:
+            if folded and folded in seen:
                 fields.add(
                     f"accept[{place}]", f"{shown(spelling)} counts as the same as another", "duplicate_choice"
                 )
             elif spelling and not folded:
                 fields.add(f"accept[{place}]", f"{shown(spelling)} has no letters, digits or symbols")
-            else:
-                seen.add(folded)
+            seen.add(folded)
         return cls(text, limit_ms, points, tuple(accept))
 
     @property
@@ -312,8 +314,8 @@ class Numeric(Question):
 
     def __post_init__(self) -> None:
         right, tolerance = Decimal(str(self.right)), Decimal(str(self.tolerance))
-        object.__setattr__(self, "_low", right - tolerance)
-        object.__setattr__(self, "_high", right + tolerance)
+        object.__setattr__(self, "_low", _EXACT.subtract(right, tolerance))
+        object.__setattr__(self, "_high", _EXACT.add(right, tolerance))
 
     @classmethod
     def build(cls, fields: Fields, text: str, limit_ms: int, points: int) -> Numeric:
@@ -394,15 +396,15 @@ def _read_choices(fields: Fields) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _index(named: object, name: str, choices: tuple[str, ...], fields: Fields) -> int:
-    """Where among the choices the text is that the field `name` holds."""
+def _index(named: object, name: str, choices: tuple[str, ...], fields: Fields) -> int | None:
+    """Where among the choices the text is that the field `name` holds; None, and a problem, when nowhere."""
     if not isinstance(named, str):
         fields.add(name, f"must be the text of a choice, not {shown(named)}")
-        return 0
-    tidy = named.strip()
+        return None
+    tidy = tidied(named, CHOICE_MAX)
     if tidy in choices:
         return choices.index(tidy)
     # Without readable choices nothing can be among them, and that was reported.
     if choices:
         fields.add(name, f"{shown(named)} is not one of the choices", "no_right_answer")
-    return 0
+    return None

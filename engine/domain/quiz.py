@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -63,7 +64,7 @@ class Quiz:
 
     @classmethod
     def _read(cls, data: object, problems: Problems) -> Quiz | None:
-        if not isinstance(data, dict):
+        if not isinstance(data, Mapping):
             problems.add("invalid_quiz", f"a quiz must be a mapping of fields, not {shown(data)}", "")
             return None
         fields = Fields(data, "", problems, _FIELDS)

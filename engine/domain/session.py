@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.domain.answers import Answers
+from engine.domain.clock import PlayClock
 from engine.domain.errors import DomainError, Refusal
 from engine.domain.facts import (
     AnswerAccepted,
@@ -84,9 +85,7 @@ class Session:
         self._names: set[str] = set()
         self._answers: list[Answers] = []
         self._paused_in: Phase | None = None
-        self._paused_at = 0
-        # When the running countdown would have begun had it never stood still.
-        self._clock_from = created_at
+        self._clock = PlayClock(created_at)
         self._untaken: list[Fact] = []
 
     @classmethod
@@ -182,21 +181,19 @@ class Session:
     def deadline(self) -> int | None:
         """The next moment at which `elapse` has something to do; None when nothing happens by itself."""
         if self.phase is Phase.QUESTION:
-            return self._clock_from + self._answers[-1].question.limit_ms
+            return self._clock.moment(self._answers[-1].question.limit_ms)
         if self.settings.pace == "auto":
             if self.phase is Phase.REVEAL:
-                return self._clock_from + self.settings.reveal_ms
+                return self._clock.moment(self.settings.reveal_ms)
             if self.phase is Phase.LOBBY and self.settings.lobby_ms is not None:
-                return self._clock_from + self.settings.lobby_ms
+                return self._clock.moment(self.settings.lobby_ms)
         return None
 
     def remaining_ms(self, now: int) -> int | None:
         """Play time left to answer; it stands still while paused. None when no question is open."""
         if not self.question_open:
             return None
-        limit_ms = self._answers[-1].question.limit_ms
-        running_to = self._paused_at if self.phase is Phase.PAUSED else now
-        return max(0, limit_ms - max(0, running_to - self._clock_from))
+        return max(0, self._answers[-1].question.limit_ms - self._clock.elapsed_ms(now))
 
     # Players
 
@@ -212,7 +209,7 @@ class Session:
             cleaned = clean_name(name)
         except DomainError as error:
             return Refusal(error.code, error.message)
-        if fold(cleaned) in self._names:
+        if _likeness(cleaned) in self._names:
             return _NAME_TAKEN
         joined = PlayerJoined(self.seq + 1, at, len(self._players) + 1, cleaned)
         self._record(joined)
@@ -243,7 +240,7 @@ class Session:
             return Repeated(question, elapsed_ms, choice == standing, seq)
         if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
             return self._not_open(answers)
-        elapsed_ms = max(0, at - self._clock_from)
+        elapsed_ms = self._clock.elapsed_ms(at)
         if elapsed_ms > asked.limit_ms:
             return _LATE
         correct = asked.judge(choice)
@@ -379,7 +376,7 @@ class Session:
 
     def _apply_player_joined(self, fact: PlayerJoined) -> None:
         self._players[fact.player] = Player(fact.player, fact.name)
-        self._names.add(fold(fact.name))
+        self._names.add(_likeness(fact.name))
         self.leaderboard.add(fact.player)
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:
@@ -404,30 +401,35 @@ class Session:
         self.phase = move(fact, self.phase, None)
         self._answers.append(Answers(self.quiz.questions[fact.question - 1], len(self._players)))
         self.opened_at = fact.at
-        self._clock_from = fact.at
+        self._clock.restart(fact.at)
 
     def _apply_question_closed(self, fact: QuestionClosed) -> None:
         self.phase = move(fact, self.phase, None)
         self._answers[-1].close(fact.seq)
-        self._clock_from = fact.at
+        self._clock.restart(fact.at)
 
     def _apply_paused(self, fact: Paused) -> None:
         self._paused_in, self.phase = self.phase, move(fact, self.phase, None)
-        self._paused_at = fact.at
+        self._clock.stop(fact.at)
 
     def _apply_resumed(self, fact: Resumed) -> None:
         self.phase = move(fact, self.phase, self._paused_in)
         self._paused_in = None
-        self._clock_from += max(0, fact.at - self._paused_at)
+        self._clock.go_on(fact.at)
 
     def _apply_clock_extended(self, fact: ClockExtended) -> None:
-        self._clock_from += fact.by_ms
+        self._clock.extend(fact.by_ms)
 
     def _apply_lock_changed(self, fact: LockChanged) -> None:
         self.locked = fact.locked
 
     def _apply_finished(self, fact: Finished) -> None:
         self.phase = move(fact, self.phase, None)
+
+
+def _likeness(name: str) -> str:
+    """Two names with the same one are too much alike. Of a name all of marks nothing is left to fold."""
+    return fold(name) or name
 
 
 _APPLY: Final[Mapping[type[Fact], Callable[[Session, Any], None]]] = {

@@ -9,8 +9,8 @@ from engine.domain.errors import DomainError
 
 NAME_MAX: Final = 32
 NAME_RAW_MAX: Final = 200
-MARKS_MAX: Final = 3
-"""Combining marks in a row that a name keeps. Thai and Hebrew need two or three, a wall of accents thirty."""
+MARKS_MAX: Final = 4
+"""Stacked marks that a name keeps on a letter: Tibetan needs four, Hebrew three, a wall of accents thirty."""
 
 _JOINER: Final = "\u200d"
 _EMOJI_STYLE: Final = "\ufe0f"
@@ -58,7 +58,7 @@ def clean_name(raw: object) -> str:
     """A name as everyone may see it: 1 to 32 characters, composed (NFC), single spaces.
 
     Control, bidirectional and other format characters are taken out, except those that emoji are made of;
-    so are marks beyond three in a row.
+    so are marks stacked higher than any script needs.
 
     Raises:
         DomainError: `name_too_long`; `name_invalid` when it is no text or nothing visible is left.
@@ -92,10 +92,11 @@ def _visible(text: str) -> str:
         char = text[at]
         at += 1
         if _is_mark(char):
-            # A mark needs something to stand on.
-            if kept and not kept[-1].isspace() and marks < MARKS_MAX:
+            # A mark needs something to stand on. Spacing marks follow their letter and pile up nothing.
+            stacks = unicodedata.category(char) != "Mc"
+            if kept and not kept[-1].isspace() and marks + stacks <= MARKS_MAX:
                 kept.append(char)
-                marks += 1
+                marks += stacks
         elif char == _JOINER:
             if kept and _joins(kept[-1]) and at < len(text) and _is_emoji(text[at]):
                 kept.append(char)
@@ -131,7 +132,8 @@ def fold(text: str) -> str:
     and hyphens, and invisible characters make no difference."""
     if text.isascii() and text.isprintable() and "`" not in text:
         return " ".join(text.lower().split())
-    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    plain = unicodedata.normalize("NFKD", text.translate(_SPELLING))
+    apart = unicodedata.normalize("NFKD", plain.casefold())
     bare = "".join(char for char in apart if _is_significant(char)).translate(_SPELLING)
     return " ".join(unicodedata.normalize("NFKC", bare).casefold().split())
 
