@@ -1,0 +1,191 @@
+"""The HTTP API, put together: one table of routes, and what holds for every request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, cast
+
+from quart import Response, request
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from engine.actors.registry import NodeFull
+from engine.domain.errors import DomainError
+from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable
+from server.http.access import Access
+from server.http.answers import Answer, body_answer
+from server.http.errors import ApiError, busy
+from server.http.events import EXIT_STACK, Events, OpenStreams
+from server.http.lifecycle import Lifecycle
+from server.http.metrics import Metrics
+from server.http.operations import Operations
+from server.http.playing import Playing
+from server.http.quizzes import Quizzes
+from server.http.results import Results
+from server.http.services import Services
+from server.http.sessions import Sessions
+
+BODY_TIMEOUT_S = 30
+PREFLIGHT_FRESH_S = 600
+
+log = logging.getLogger("fanfare.http")
+
+View = Callable[..., Awaitable[Answer]]
+
+
+class _Connection(TrioASGIHTTPConnection):
+    """One request. What it has tied to its exit stack is let go however it ends: a client can leave
+    between the answer of a view and the first byte of its body."""
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        with ExitStack() as exits:
+            cast(dict[str, object], self.scope)[EXIT_STACK] = exits
+            await super().__call__(receive, send)
+
+
+class Api(QuartTrio):
+    """The application, and the event streams that are open in it."""
+
+    asgi_http_class = _Connection
+
+    def __init__(self) -> None:
+        super().__init__(__name__, static_folder=None)
+        self.streams = OpenStreams()
+
+    def log_exception(
+        self, exception_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]
+    ) -> None:
+        """With the path alone: query strings can hold tokens."""
+        log.error("%s %s has failed", request.method, request.path, exc_info=exception_info)
+
+
+def create_app(services: Services) -> Api:
+    """The API of one node. Keeps nothing outside of the object it returns."""
+    app = Api()
+    app.config.update(
+        MAX_CONTENT_LENGTH=services.config.body_bytes_max,
+        BODY_TIMEOUT=BODY_TIMEOUT_S,
+        # Each send is bounded by itself (serving.py).
+        RESPONSE_TIMEOUT=None,
+    )
+    access = Access(services)
+    for method, rule, view in _routes(services, access, app.streams):
+        app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
+    _frame_requests(app, access)
+    _answer_errors(app)
+    return app
+
+
+def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tuple[str, str, View]]:
+    sessions = Sessions(services.registry, access)
+    quizzes = Quizzes(services, access)
+    lifecycle = Lifecycle(services, access, sessions)
+    playing = Playing(services, access, sessions)
+    events = Events(services, access, sessions, streams)
+    results = Results(services, access, sessions)
+    operations = Operations(services, Metrics(services, lambda: len(streams)))
+    return [
+        ("POST", "/api/quizzes", quizzes.create),
+        ("GET", "/api/quizzes", quizzes.list),
+        ("GET", "/api/quizzes/<quiz_id>", quizzes.get),
+        ("POST", "/api/sessions", lifecycle.create),
+        ("GET", "/api/sessions", lifecycle.list),
+        ("GET", "/api/sessions/<key>", lifecycle.get),
+        ("POST", "/api/sessions/<key>/players", playing.join),
+        ("POST", "/api/sessions/<key>/answers", playing.answer),
+        ("POST", "/api/sessions/<key>/host", playing.lead),
+        ("GET", "/api/sessions/<key>/leaderboard", playing.leaderboard),
+        ("GET", "/api/sessions/<key>/events", events.open),
+        ("GET", "/api/sessions/<key>/results", results.show),
+        ("GET", "/api/sessions/<key>/results.json", results.json_file),
+        ("GET", "/api/sessions/<key>/results.csv", results.csv_file),
+        ("GET", "/", operations.index),
+        ("GET", "/healthz", operations.healthz),
+        ("GET", "/readyz", operations.readyz),
+        ("GET", "/metrics", operations.metrics),
+        ("GET", "/openapi.json", operations.openapi),
+    ]
+
+
+def _frame_requests(app: Api, access: Access) -> None:
+    """What comes before every view, and what is added to every answer."""
+
+    @app.before_request
+    async def check_origin() -> Answer | None:
+        access.refuse_foreign_origin()
+        preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        return _preflight() if preflight else None
+
+    @app.after_request
+    async def add_headers(response: Response) -> Response:
+        for name, value in access.cors_headers().items():
+            response.headers[name] = value
+        response.headers.setdefault("Vary", "Origin")
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+def _preflight() -> Answer:
+    """What pages of allowed origins may send; for others the header that names the origin is missing."""
+    headers = {
+        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+        "Access-Control-Max-Age": str(PREFLIGHT_FRESH_S),
+    }
+    return body_answer(b"", "text/plain", 204, headers)
+
+
+def _answer_errors(app: Api) -> None:
+    @app.errorhandler(ApiError)
+    async def turned_down(error: ApiError) -> Answer:
+        return error.answer()
+
+    @app.errorhandler(DomainError)
+    async def not_valid(error: DomainError) -> Answer:
+        return ApiError(error.code, error.message, error.path).answer()
+
+    @app.errorhandler(StorageUnavailable)
+    @app.errorhandler(NodeFull)
+    async def overloaded(_: Exception) -> Answer:
+        return busy().answer()
+
+    @app.errorhandler(QuizNotFound)
+    async def no_quiz(_: QuizNotFound) -> Answer:
+        return ApiError("quiz_not_found", "No quiz has this id and version.").answer()
+
+    @app.errorhandler(SessionNotFound)
+    async def no_session(_: SessionNotFound) -> Answer:
+        return ApiError("session_not_found", "No session has this code.").answer()
+
+    @app.errorhandler(HTTPException)
+    async def by_status(error: HTTPException) -> Answer | WerkzeugResponse:
+        return _http_error(error)
+
+
+def _http_error(error: HTTPException) -> Answer | WerkzeugResponse:
+    """What quart and werkzeug raise themselves, a crash included."""
+    match error.code:
+        case 404:
+            return ApiError("not_found", "Nothing is here; /openapi.json lists what is.").answer()
+        case 405:
+            allowed = ", ".join(sorted(set(getattr(error, "valid_methods", None) or ()) - {"HEAD"}))
+            answer = ApiError("method_not_allowed", f"This address takes {allowed} only.").answer()
+            answer.headers["Allow"] = allowed
+            return answer
+        case 408:
+            return ApiError("request_timeout", "The body did not come in time.").answer()
+        case 413:
+            return ApiError("too_large", "The body is too large.").answer()
+        case code if code is not None and 300 <= code < 400:
+            return error.get_response()
+        case code if code is not None and 400 <= code < 500:
+            return ApiError("bad_message", error.description or "The request is malformed.").answer()
+        case _:
+            return ApiError("internal", "Something went wrong here; it has been logged.").answer()

@@ -1,0 +1,261 @@
+"""Server-Sent Events: the broadcasts of a session, for networks that block WebSockets."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import cast
+
+import orjson
+import trio
+from quart import request
+from quart.wrappers.response import ResponseBody
+from quart_trio.wrappers import TrioResponse
+
+from engine.actors.actor import SessionActor
+from engine.actors.commands import Command, Detach, Rejoin, Watch
+from engine.actors.endings import Ending, Reconnect
+from engine.actors.frame import Frame, Message
+from engine.actors.outbox import Outbox
+from engine.actors.subscriber import ConnectionEnded
+from server.http.access import Access
+from server.http.answers import Answer, body_answer
+from server.http.errors import busy, refused
+from server.http.reading import read_query
+from server.http.services import Services
+from server.http.sessions import Sessions, bounded_wait
+
+EXIT_STACK = "fanfare.exit_stack"
+"""Where a request's scope holds what is to be done when the request is over, however it ends."""
+
+EVENT_STREAM = "text/event-stream"
+KEEP_ALIVE_S = 15.0
+KEEP_ALIVE = b": still here\n\n"
+CHUNK_BYTES = 32 * 1024
+
+POSITION = re.compile(r"(\d{1,15}):(\d{1,15})", re.ASCII)
+
+RETRY_MS: Mapping[Reconnect, tuple[int, int]] = {
+    Reconnect.RESUME: (0, 250),
+    Reconnect.LATER: (500, 3_000),
+    Reconnect.NO: (3_600_000, 3_600_000),
+}
+"""How long a browser waits before it comes back by itself: chosen at random between the two. It cannot be
+told not to."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventDialect:
+    """How a message becomes an event. Equal for all streams of an epoch, so that they share the bytes.
+
+    The id is where the client stands: a browser sends it back by itself as Last-Event-ID. It is given only
+    with what moves a client on: not with a leaderboard, which has no offset of its own, and not with a
+    `joined` that what was missed has yet to follow.
+    """
+
+    epoch: int
+
+    def __call__(self, message: Message) -> bytes:
+        kind = message["t"]
+        lines = f"event: {kind}\n".encode()
+        behind = kind == "joined" and message["state"] is None
+        if "offset" in message and kind != "leaderboard" and not behind:
+            lines += f"id: {self.epoch}:{message['offset']}\n".encode()
+        # JSON has no raw line breaks, so one data line holds it.
+        return lines + b"data: " + orjson.dumps(message) + b"\n\n"
+
+
+class EventStream:
+    """One open stream; to the session it is a subscriber.
+
+    Frames wait in a bounded outbox for the task that sends. A client that does not keep up is let go: the
+    session forgets it at once, and the connection ends with what was taken and a last `close`.
+    """
+
+    def __init__(self, actor: SessionActor, bytes_max: int) -> None:
+        self._actor = actor
+        self._outbox = Outbox(EventDialect(actor.epoch), bytes_max)
+        self._first: Frame | None = None
+        self._ending: Ending | None = None
+        self._said_retry = False
+        self._over = False
+        self._wakeup = trio.Event()
+
+    # -- from the session ------------------------------------------------------------------------
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if self._ending is not None:
+            return
+        if self._first is None:
+            self._first = frame
+        if not self._outbox.push(frame):
+            self.close(Ending.SLOW_CONSUMER)
+            self.leave()
+        self._wakeup.set()
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        if self._ending is None:
+            self._ending = ending
+            self._wakeup.set()
+
+    # -- towards the client ----------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Give the seat in the session back. More than once does no harm."""
+        self._actor.send(Detach(self))
+
+    async def opening(self) -> Frame:
+        """The first frame. Raises ConnectionEnded if the session closes instead."""
+        await self._wakeup.wait()
+        if self._first is None:
+            assert self._ending is not None
+            raise ConnectionEnded(self._ending)
+        return self._first
+
+    async def next_chunk(self) -> bytes | None:
+        """The events that wait, or a sign of life when there have been none for a while; None at the end.
+
+        Always a checkpoint: after the client has gone hypercorn's send is none, and a stream with much to
+        say would never hear that it is cancelled.
+        """
+        await trio.lowlevel.checkpoint()
+        if not self._said_retry:
+            self._said_retry = True
+            return _retry(Reconnect.LATER)
+        if not self._outbox and self._ending is None:
+            self._wakeup = trio.Event()
+            with trio.move_on_after(KEEP_ALIVE_S) as quiet:
+                await self._wakeup.wait()
+            if quiet.cancelled_caught:
+                return KEEP_ALIVE
+        if self._outbox:
+            return self._take()
+        assert self._ending is not None
+        if self._over:
+            return None
+        self._over = True
+        return _retry(self._ending.reconnect) + _close_event(self._ending)
+
+    def _take(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while size < CHUNK_BYTES and (data := self._outbox.pop()) is not None:
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts)
+
+
+class OpenStreams:
+    """The streams of this node, so that they can be counted and, at shutdown, closed."""
+
+    def __init__(self) -> None:
+        self._streams: set[EventStream] = set()
+        self._ending: Ending | None = None
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def add(self, stream: EventStream) -> None:
+        self._streams.add(stream)
+        if self._ending is not None:
+            stream.close(self._ending)
+
+    def discard(self, stream: EventStream) -> None:
+        self._streams.discard(stream)
+
+    def close_all(self, ending: Ending) -> None:
+        """Close every stream, and from now on every new one."""
+        self._ending = ending
+        for stream in self._streams:
+            stream.close(ending)
+
+
+class Events:
+    def __init__(self, services: Services, access: Access, sessions: Sessions, streams: OpenStreams) -> None:
+        self._services = services
+        self._access = access
+        self._sessions = sessions
+        self._streams = streams
+
+    async def open(self, key: str) -> Answer:
+        """A stream for a spectator or, with a token, for its player or host. A refusal is an ordinary error:
+        browsers then do not come back by themselves."""
+        token = read_query("token").get("token") or self._access.bearer()
+        if request.method == "HEAD":
+            return body_answer(b"", EVENT_STREAM)
+        grant = None if token is None else self._access.grant(token)
+        epoch, offset = _position(request.headers.get("Last-Event-ID", ""))
+        if grant is None:
+            actor = await self._sessions.live(key)
+        else:
+            actor = await self._sessions.granted(key, grant)
+        stream = EventStream(actor, self._services.config.outbox_bytes_max)
+        command: Command = Watch(stream, epoch, offset)
+        if grant is not None:
+            command = Rejoin(stream, grant.role, grant.player, None, epoch, offset)
+        # The response may fail before its body is entered, so the seat is tied to the request.
+        self._tie_to_request(stream)
+        actor.send(command)
+        try:
+            with bounded_wait():
+                opening = await stream.opening()
+        except ConnectionEnded:
+            raise busy() from None
+        if opening.kind == "error":
+            raise refused(opening)
+        answer = TrioResponse(StreamBody(stream), 200, content_type=EVENT_STREAM)
+        # Nginx would hold events back to fill its buffers.
+        answer.headers["X-Accel-Buffering"] = "no"
+        answer.timeout = None
+        return answer
+
+    def _tie_to_request(self, stream: EventStream) -> None:
+        exits = cast(Mapping[str, object], request.scope)[EXIT_STACK]
+        assert isinstance(exits, ExitStack)
+        self._streams.add(stream)
+        exits.callback(self._streams.discard, stream)
+        exits.callback(stream.leave)
+
+
+class StreamBody(ResponseBody):
+    """The body of a response: a stream until its end."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> StreamBody:
+        return self
+
+    async def __aexit__(self, exc_type: type, exc_value: BaseException, traceback: TracebackType) -> None:
+        pass
+
+    def __aiter__(self) -> StreamBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._stream.next_chunk()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+
+def _position(last_event_id: str) -> tuple[int | None, int | None]:
+    """Epoch and offset. What is not ours counts as none: the stream then begins with the whole picture."""
+    match = POSITION.fullmatch(last_event_id.strip())
+    return (int(match[1]), int(match[2])) if match else (None, None)
+
+
+def _retry(policy: Reconnect) -> bytes:
+    least, most = RETRY_MS[policy]
+    return b"retry: %d\n\n" % random.randint(least, most)
+
+
+def _close_event(ending: Ending) -> bytes:
+    body = {"t": "close", "code": ending.code, "reason": ending.reason, "reconnect": ending.reconnect}
+    return b"event: close\ndata: " + orjson.dumps(body) + b"\n\n"

@@ -1,0 +1,89 @@
+"""Sessions: open one, list them, look at one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from engine.actors.actor import SessionActor
+from engine.domain.settings import Settings
+from engine.ports import SessionRecord
+from server.http.access import Access
+from server.http.addresses import ws_url
+from server.http.answers import Answer, json_answer
+from server.http.errors import ApiError
+from server.http.reading import read_count, read_object, read_query
+from server.http.services import Services
+from server.http.sessions import Sessions
+from server.http.standing import final_state
+
+SETTINGS = ("pace", "player_limit", "reveal_ms", "lobby_ms", "early_close")
+RECENT_MAX = 200
+
+
+class Lifecycle:
+    def __init__(self, services: Services, access: Access, sessions: Sessions) -> None:
+        self._services = services
+        self._access = access
+        self._sessions = sessions
+
+    async def create(self) -> Answer:
+        """A new session, its code, and the token that leads it."""
+        self._access.require_author()
+        data = await read_object(("quiz_id", "quiz_version", *SETTINGS), required=("quiz_id",))
+        settings = Settings.parse({name: data[name] for name in SETTINGS if name in data})
+        record = await self._services.registry.create(_quiz_id(data), settings, _quiz_version(data))
+        body = {
+            "session_id": record.id,
+            "code": record.code,
+            "quiz_id": record.quiz_id,
+            "quiz_version": record.quiz_version,
+            "host_token": self._services.tokens.issue(record.id, "host", None),
+            "ws_url": ws_url(self._services),
+        }
+        return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
+
+    async def list(self) -> Answer:
+        self._access.require_author()
+        limit = read_count(read_query("limit"), "limit", 50, RECENT_MAX)
+        recent = await self._services.store.recent(limit)
+        return json_answer({"sessions": [asdict(summary) for summary in recent]})
+
+    async def get(self, key: str) -> Answer:
+        """What a spectator sees; over or not."""
+        read_query()
+        found = await self._sessions.live_or_over(key)
+        if isinstance(found, SessionActor):
+            return json_answer(
+                self._public(found.record)
+                | {"epoch": found.epoch, "offset": found.offset, "state": found.state("spectator")}
+            )
+        state = await final_state(self._services, found)
+        return json_answer(self._public(found) | {"epoch": None, "offset": None, "state": state})
+
+    def _public(self, record: SessionRecord) -> dict[str, object]:
+        return {
+            "session_id": record.id,
+            "code": record.code,
+            "quiz_id": record.quiz_id,
+            "quiz_version": record.quiz_version,
+            "settings": record.settings.to_dict(),
+            "created_at": record.created_at,
+            "ws_url": ws_url(self._services),
+        }
+
+
+def _quiz_id(data: dict[str, object]) -> str:
+    quiz_id = data["quiz_id"]
+    if not isinstance(quiz_id, str):
+        raise ApiError("bad_field", "quiz_id is text.", "quiz_id")
+    return quiz_id
+
+
+def _quiz_version(data: dict[str, object]) -> int | None:
+    version = data.get("quiz_version")
+    if version is None:
+        return None
+    # bool is a subclass of int, hence the type itself.
+    if type(version) is not int or not 1 <= version <= 999_999_999:
+        raise ApiError("bad_field", "quiz_version is a whole number from 1.", "quiz_version")
+    return version

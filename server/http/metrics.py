@@ -1,0 +1,133 @@
+"""What Prometheus reads: snapshots, taken when it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    GCCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.http.services import Services
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class NodeCollector(Collector):
+    """Reads every `statistics()` of the node.
+
+    Args:
+        streams: how many event streams are open.
+    """
+
+    def __init__(self, services: Services, streams: Callable[[], int]) -> None:
+        self._services = services
+        self._streams = streams
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: registering must not take a snapshot."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("fanfare", "The program.", {"version": self._services.version})
+        yield from self._sessions()
+        yield from self._connections()
+        yield from self._journal()
+        lag = self._services.loop_lag.statistics()
+        yield _gauge("fanfare_loop_lag_seconds", "Lateness of the event loop, last reading.", lag.last_s)
+        yield _gauge("fanfare_loop_lag_max_seconds", "Worst of the last minute.", lag.max_s)
+
+    def _sessions(self) -> Iterator[Metric]:
+        registry = self._services.registry.statistics()
+        yield _gauge("fanfare_sessions_active", "Sessions in memory.", registry.active)
+        yield _gauge("fanfare_sessions_quarantined", "Sessions taken out of service.", registry.quarantined)
+        yield _gauge("fanfare_players", "Players in the sessions in memory.", registry.players)
+        yield _gauge("fanfare_subscribers", "Clients that listen to a session.", registry.subscribers)
+        yield _gauge("fanfare_mailbox_commands", "Commands that wait in mailboxes.", registry.backlog)
+        yield _gauge(
+            "fanfare_commands_waiting", "Commands that wait for their session to come up.", registry.waiting
+        )
+        yield _counter("fanfare_session_crashes", "Crashes of session actors.", registry.crashes)
+        yield _counter("fanfare_players_joined", "Players who joined.", registry.players_joined)
+        yield _counter("fanfare_answers_accepted", "Answers accepted.", registry.answers_accepted)
+        yield _counter("fanfare_answers_repeated", "Answers sent again.", registry.answers_repeated)
+        refused = CounterMetricFamily("fanfare_refused", "Requests refused, by code.", labels=["code"])
+        _add(refused, registry.refused)
+        yield refused
+        yield _counter("fanfare_broadcasts", "Broadcasts of all sessions.", registry.broadcasts)
+        yield _counter("fanfare_frames_pushed", "Frames handed to subscribers.", registry.frames_pushed)
+
+    def _connections(self) -> Iterator[Metric]:
+        transports = list(self._services.transports())
+        yield _gauge(
+            "fanfare_connections", "Open WebSocket connections.", sum(t.connections for t in transports)
+        )
+        yield _gauge("fanfare_event_streams", "Open event streams.", self._streams())
+        yield _counter(
+            "fanfare_messages_in",
+            "Messages from WebSocket clients.",
+            sum(t.messages_in_total for t in transports),
+        )
+        yield _counter(
+            "fanfare_frames_out",
+            "Frames sent to WebSocket clients.",
+            sum(t.frames_out_total for t in transports),
+        )
+        yield _counter(
+            "fanfare_bytes_out",
+            "Bytes sent to WebSocket clients.",
+            sum(t.bytes_out_total for t in transports),
+        )
+        yield _counter(
+            "fanfare_connections_accepted",
+            "WebSocket connections accepted.",
+            sum(t.accepted_total for t in transports),
+        )
+        refused = CounterMetricFamily(
+            "fanfare_handshakes_refused", "Failed handshakes, by reason.", labels=["reason"]
+        )
+        closed = CounterMetricFamily(
+            "fanfare_connections_closed", "Ended connections, by reason.", labels=["reason"]
+        )
+        for transport in transports:
+            _add(refused, transport.refused_total)
+            _add(closed, transport.closed_total)
+        yield refused
+        yield closed
+
+    def _journal(self) -> Iterator[Metric]:
+        journal = self._services.journal.statistics()
+        yield _gauge("fanfare_journal_queued_facts", "Facts that wait for their commit.", journal.queued)
+        yield _counter("fanfare_journal_committed_facts", "Facts committed.", journal.committed_total)
+        yield _counter("fanfare_journal_batches", "Transactions committed.", journal.batches_total)
+
+
+class Metrics:
+    def __init__(self, services: Services, streams: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(NodeCollector(services, streams))
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value)
+
+
+def _add(family: CounterMetricFamily, counts: Mapping[str, int]) -> None:
+    for label, count in sorted(counts.items()):
+        family.add_metric([label], count)
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, help_text, value)

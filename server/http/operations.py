@@ -1,0 +1,60 @@
+"""For those who run the node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+
+from server.http.answers import Answer, body_answer, json_answer
+from server.http.metrics import CONTENT_TYPE, Metrics
+from server.http.readiness import DatabaseProbe
+from server.http.services import Services
+
+PAGE_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+}
+
+
+class Operations:
+    def __init__(self, services: Services, metrics: Metrics) -> None:
+        self._services = services
+        self._metrics = metrics
+        self._database = DatabaseProbe(services.probe_storage)
+        self._openapi = _packaged("openapi.json")
+        self._page = _page(_packaged("index.html").decode(), services)
+
+    async def index(self) -> Answer:
+        return body_answer(self._page, "text/html; charset=utf-8", headers=PAGE_HEADERS)
+
+    async def healthz(self) -> Answer:
+        """That this is answered at all says that the loop turns."""
+        return json_answer({"status": "alive"})
+
+    async def readyz(self) -> Answer:
+        reasons = []
+        problem = await self._database.problem()
+        if problem is not None:
+            reasons.append(problem)
+        if not self._services.journal.has_room():
+            reasons.append("the journal is full: the database does not keep up")
+        return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def metrics(self) -> Answer:
+        return body_answer(self._metrics.exposition(), CONTENT_TYPE)
+
+    async def openapi(self) -> Answer:
+        return body_answer(self._openapi, "application/json")
+
+
+def _packaged(name: str) -> bytes:
+    return files("server.http").joinpath(name).read_bytes()
+
+
+def _page(template: str, services: Services) -> bytes:
+    for name, value in (("version", services.version), ("ws_url", services.ws_url)):
+        template = template.replace(f"{{{name}}}", escape(value))
+    return template.encode()

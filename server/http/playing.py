@@ -1,0 +1,128 @@
+"""Playing and leading over plain requests, for whoever cannot hold a connection open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from engine.actors import commands
+from engine.actors.actor import SessionActor
+from engine.actors.frame import Frame
+from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
+from engine.ports import SessionRecord
+from server.http.access import Access
+from server.http.addresses import ws_url
+from server.http.answers import Answer, json_answer
+from server.http.errors import ApiError, busy, refused
+from server.http.reading import read_count, read_object, read_query
+from server.http.services import Services
+from server.http.sessions import Sessions, bounded_wait
+from server.http.standing import final_board, running_board
+from server.realtime import protocol
+
+TOP_MAX = 1_000
+
+
+class Playing:
+    def __init__(self, services: Services, access: Access, sessions: Sessions) -> None:
+        self._services = services
+        self._access = access
+        self._sessions = sessions
+        self._bytes_max = services.config.frame_bytes_max
+
+    async def join(self, key: str) -> Answer:
+        """A new player, once that is committed."""
+        data = await read_object(("name",), ("name",), self._bytes_max)
+        actor = await self._sessions.live(key)
+        now = self._services.clock.now_ms()
+        if not self._services.joins.take(actor.code, now):
+            raise busy()
+        joined = await _ask(actor, lambda reply: commands.Join(reply, data["name"], now, attach=False))
+        body = {
+            "player_id": joined.message["player"],
+            "name": joined.message["name"],
+            "token": joined.message["token"],
+            "session_id": actor.session_id,
+            "code": actor.code,
+            "ws_url": ws_url(self._services),
+        }
+        return json_answer(body, 201)
+
+    async def answer(self, key: str) -> Answer:
+        """The `ack` that the WebSocket would bring, once the answer is committed."""
+        grant = self._access.grant()
+        if grant.player is None:
+            raise ApiError("not_player", "Only players answer.")
+        player = grant.player
+        fields = ("id", "question", "choice")
+        data = await read_object(fields, fields, self._bytes_max)
+        now = self._services.clock.now_ms()
+        message = _parsed({"t": "answer", **data})
+        assert isinstance(message, protocol.Answer)
+        actor = await self._sessions.granted(key, grant)
+        ack = await _ask(
+            actor,
+            lambda reply: commands.Answer(reply, player, message.id, message.question, message.choice, now),
+        )
+        return json_answer(ack.message)
+
+    async def lead(self, key: str) -> Answer:
+        """A command of the host: the `done` that the WebSocket would bring."""
+        grant = self._access.grant()
+        if grant.role != "host":
+            raise ApiError("not_host", "Only the host may do this.")
+        data = await read_object(("id", "do", "player", "on"), ("do",), self._bytes_max)
+        message = _parsed({"t": "host", "id": "-", **data})
+        assert isinstance(message, protocol.Host)
+        mark = message.id if "id" in data else None
+        actor = await self._sessions.granted(key, grant)
+        done = await _ask(
+            actor, lambda reply: commands.Host(reply, mark, message.do, message.player, message.on)
+        )
+        return json_answer(done.message)
+
+    async def leaderboard(self, key: str) -> Answer:
+        """The first `top`; with `around=me` also those next to the player whose token it is."""
+        query = read_query("top", "around")
+        count = read_count(query, "top", 10, TOP_MAX)
+        me = None
+        if "around" in query:
+            if query["around"] != "me":
+                raise ApiError("bad_field", "around can only be me.", "around")
+            grant = self._access.grant()
+            if grant.player is None:
+                raise ApiError("not_player", "around=me needs a player's token.")
+            me = grant.player
+            found = await self._sessions.granted_or_over(key, grant)
+        else:
+            found = await self._sessions.live_or_over(key)
+        if isinstance(found, SessionRecord):
+            return json_answer(final_board(await self._services.store.results(found.id), count, me))
+        return json_answer(running_board(found.session, count, me))
+
+
+async def _ask(actor: SessionActor, command: Callable[[Subscriber], commands.Command]) -> Frame:
+    """Send a command and wait for its answer.
+
+    Raises ApiError for a refusal, and `busy` when no answer comes in time or the session is being restored:
+    what was asked for may have happened, and asking again is safe.
+    """
+    waiter = Waiter()
+    actor.send(command(waiter))
+    try:
+        with bounded_wait():
+            frame = await waiter.wait()
+    except ConnectionEnded:
+        raise busy() from None
+    if frame.kind == "error":
+        raise refused(frame)
+    return frame
+
+
+def _parsed(members: dict[str, object]) -> protocol.Message:
+    """The same reading as for a WebSocket frame. Raises ApiError."""
+    try:
+        return protocol.parse(orjson.dumps(members))
+    except protocol.ProtocolError as error:
+        raise ApiError(error.code, error.message, error.path) from None

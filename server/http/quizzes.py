@@ -1,0 +1,65 @@
+"""Quizzes: write one, list them, read one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from urllib.parse import quote
+
+from engine.domain.quiz import Quiz
+from engine.ports import QuizNotFound, StoredQuiz
+from server.http.access import Access
+from server.http.answers import Answer, json_answer
+from server.http.errors import ApiError
+from server.http.reading import read_count, read_json, read_query
+from server.http.services import Services
+
+VERSION_MAX = 999_999_999
+ID_CHARS_MAX = 100
+
+
+class Quizzes:
+    def __init__(self, services: Services, access: Access) -> None:
+        self._catalog = services.catalog
+        self._access = access
+
+    async def create(self) -> Answer:
+        """201 with the new quiz or version; 200 when `?id=` has an equal newest version already."""
+        self._access.require_author()
+        quiz_id = read_query("id").get("id")
+        if quiz_id is not None and not 0 < len(quiz_id) <= ID_CHARS_MAX:
+            raise ApiError("bad_field", f"id is text of 1 to {ID_CHARS_MAX} characters.", "id")
+        quiz = Quiz.parse(await read_json())
+        before = None if quiz_id is None else await self._newest_version(quiz_id)
+        stored = await self._catalog.add(quiz, quiz_id)
+        location = f"/api/quizzes/{quote(stored.id, safe='')}?version={stored.version}"
+        status = 200 if stored.version == before else 201
+        return json_answer(_identity(stored), status, {"Location": location})
+
+    async def list(self) -> Answer:
+        """Open to all: hosts choose from it."""
+        read_query()
+        return json_answer({"quizzes": [asdict(summary) for summary in await self._catalog.list()]})
+
+    async def get(self, quiz_id: str) -> Answer:
+        """Holds the right answers, so it is for authors alone."""
+        self._access.require_author()
+        query = read_query("version")
+        version = read_count(query, "version", 0, VERSION_MAX) or None
+        stored = await self._catalog.get(quiz_id, version)
+        return json_answer(_identity(stored) | {"quiz": stored.quiz.to_dict()})
+
+    async def _newest_version(self, quiz_id: str) -> int | None:
+        try:
+            return (await self._catalog.get(quiz_id)).version
+        except QuizNotFound:
+            return None
+
+
+def _identity(stored: StoredQuiz) -> dict[str, object]:
+    return {
+        "id": stored.id,
+        "version": stored.version,
+        "title": stored.quiz.title,
+        "questions": len(stored.quiz.questions),
+        "created_at": stored.created_at,
+    }

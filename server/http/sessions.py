@@ -1,0 +1,90 @@
+"""Finding the session that a request speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from engine.actors.actor import SessionActor
+from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
+from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
+from server.auth import Grant
+from server.http.access import Access
+from server.http.errors import ApiError, busy
+
+KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
+REPLY_TIMEOUT_S = 15.0
+
+
+@contextmanager
+def bounded_wait() -> Iterator[None]:
+    """For what a request waits for: raises ApiError `busy` after `REPLY_TIMEOUT_S`.
+
+    What was asked for may still happen; asking again is safe.
+    """
+    try:
+        with trio.fail_after(REPLY_TIMEOUT_S):
+            yield
+    except trio.TooSlowError:
+        raise busy() from None
+
+
+class Sessions:
+    """Sessions by code or id, with every failure as the ApiError that fits."""
+
+    def __init__(self, registry: Registry, access: Access) -> None:
+        self._registry = registry
+        self._access = access
+
+    async def live(self, key: str) -> SessionActor:
+        """The running session with this code or id."""
+        found = await self.live_or_over(key)
+        if isinstance(found, SessionRecord):
+            raise ApiError("session_finished", "This session is over.")
+        return found
+
+    async def live_or_over(self, key: str) -> SessionActor | SessionRecord:
+        """The session with this code or id: its actor, or its record when it is over and out of memory.
+
+        A wrong key counts against the client's address; too many, and no key is looked up for it.
+        """
+        self._access.refuse_blocked()
+        return await self._find(key)
+
+    async def granted(self, key: str, grant: Grant) -> SessionActor:
+        """The running session that the grant speaks of, if `key` means the same one."""
+        found = await self.granted_or_over(key, grant)
+        if isinstance(found, SessionRecord):
+            raise ApiError("session_finished", "This session is over.")
+        return found
+
+    async def granted_or_over(self, key: str, grant: Grant) -> SessionActor | SessionRecord:
+        found = await self._find(grant.session_id)
+        record = found if isinstance(found, SessionRecord) else found.record
+        if key not in (record.code, record.id):
+            self._access.refuse_foreign_token()
+        return found
+
+    async def _find(self, key: str) -> SessionActor | SessionRecord:
+        if not KEY.fullmatch(key):
+            raise self._no_session()
+        try:
+            with bounded_wait():
+                return await self._registry.get(key)
+        except SessionFinished as finished:
+            return finished.record
+        except SessionNotFound:
+            raise self._no_session() from None
+        except SessionUnavailable:
+            raise ApiError(
+                "session_unavailable", "The session keeps failing and was taken out of service."
+            ) from None
+        except (StorageUnavailable, NodeFull):
+            raise busy() from None
+
+    def _no_session(self) -> ApiError:
+        self._access.count_failure()
+        return ApiError("session_not_found", "No session has this code.")

@@ -1,0 +1,69 @@
+"""The standing of a session: from its actor while it runs, from the stored facts when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.actors import messages
+from engine.domain.session import Phase, Session
+from engine.ports import PlayerResult, SessionRecord
+from server.http.errors import ApiError
+from server.http.services import Services
+
+
+async def final_state(services: Services, record: SessionRecord) -> dict[str, object]:
+    """The `state` of a session that is over and out of memory, as docs/protocol.md describes it."""
+    quiz = (await services.catalog.get(record.quiz_id, record.quiz_version)).quiz
+    results = await services.store.results(record.id)
+    top = lines(results[: messages.TOP])
+    return {
+        "phase": Phase.FINISHED,
+        "locked": True,
+        "title": quiz.title,
+        "number": len(quiz.questions),
+        "of": len(quiz.questions),
+        "players": len(results),
+        "answered": 0,
+        "question": None,
+        "reveal": None,
+        "leaderboard": {"top": top, "players": len(results), "answered": 0},
+        "podium": top[: messages.PODIUM],
+        "you": None,
+    }
+
+
+def running_board(session: Session, count: int, me: int | None) -> dict[str, object]:
+    """The first `count`, and those around the player `me`. Raises ApiError for a player who is not in."""
+    if me is not None and me not in session.leaderboard:
+        raise _not_in(session.players.get(me) is not None)
+    around = None if me is None else session.leaderboard.around(me, messages.AROUND)
+    return {
+        "top": messages.standings(session, session.leaderboard.top(count)),
+        "around": None if around is None else messages.standings(session, around),
+        "players": session.active,
+        "answered": session.answered,
+    }
+
+
+def final_board(results: Sequence[PlayerResult], count: int, me: int | None) -> dict[str, object]:
+    """As `running_board`, of a session that is over."""
+    around = None
+    if me is not None:
+        at = next((at for at, result in enumerate(results) if result.player == me), None)
+        if at is None:
+            raise _not_in(known=True)
+        around = lines(results[max(at - messages.AROUND, 0) : at + messages.AROUND + 1])
+    return {"top": lines(results[:count]), "around": around, "players": len(results), "answered": 0}
+
+
+def lines(results: Sequence[PlayerResult]) -> list[dict[str, object]]:
+    return [
+        {"rank": result.rank, "id": result.player, "name": result.name, "score": result.score}
+        for result in results
+    ]
+
+
+def _not_in(known: bool) -> ApiError:
+    if known:
+        return ApiError("kicked", "The host removed you from this session.")
+    return ApiError("player_not_found", "This session has no such player.")
