@@ -1,0 +1,35 @@
+"""The bridge to asyncio: the one place that imports trio_asyncio.
+
+Some clients exist for asyncio alone. They run in an asyncio loop that is itself a part of trio's: in a
+thread of their own a busy trio loop starves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio_asyncio  # type: ignore[import-untyped]  # ships no types
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_asyncio() -> AsyncIterator[None]:
+    """Within the block, `call` works in this task and in every task started from it.
+
+    Open it outside of every nursery whose tasks use `call`: they must end before the loop does.
+    """
+    async with trio_asyncio.open_loop():
+        yield
+
+
+async def call(function: Callable[..., Awaitable[T]], *args: object) -> T:
+    """Run an asyncio-flavoured function to its end.
+
+    Cancellation is passed on to it as asyncio's, and waits for it to unwind: what it holds is given back in
+    good order. Code inside must not use trio.
+    """
+    result: T = await trio_asyncio.aio_as_trio(function)(*args)
+    return result

@@ -1,0 +1,184 @@
+"""The catalog of quizzes: in Postgres, and a cache in front of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import trio
+
+from engine.domain.quiz import Quiz
+from engine.ports import QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz
+from engine.storage.postgres import Database, Row
+
+_SLUG_MAX = 60
+
+
+class PostgresCatalog:
+    """Quizzes in Postgres (port `QuizCatalog`). `now_ms` dates what is added."""
+
+    def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._now_ms = now_ms
+
+    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
+        if quiz_id is None:
+            return await self._add_new(quiz)
+        while True:
+            newest = await self._newest(quiz_id)
+            if newest is not None and newest.quiz == quiz:
+                return newest
+            # Somebody else may take the number meanwhile; then this is an edit of theirs.
+            stored = await self._insert(quiz_id, 1 if newest is None else newest.version + 1, quiz)
+            if stored is not None:
+                return stored
+
+    async def _add_new(self, quiz: Quiz) -> StoredQuiz:
+        slug = _slug(quiz.title)
+        rows = await self._database.fetch(
+            "SELECT DISTINCT id FROM quizzes WHERE id = $1 OR id LIKE $2", slug, f"{slug}-%"
+        )
+        taken = {row["id"] for row in rows}
+        for quiz_id in (slug if n == 1 else f"{slug}-{n}" for n in count(1)):
+            if quiz_id not in taken:
+                stored = await self._insert(quiz_id, 1, quiz)
+                if stored is not None:
+                    return stored
+        raise AssertionError("unreachable")
+
+    async def _insert(self, quiz_id: str, version: int, quiz: Quiz) -> StoredQuiz | None:
+        """None when this version exists."""
+        created_at = self._now_ms()
+        row = await self._database.fetchrow(
+            "INSERT INTO quizzes (id, version, title, language, definition, created_at) "
+            "VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms') "
+            "ON CONFLICT DO NOTHING RETURNING id",
+            quiz_id,
+            version,
+            quiz.title,
+            quiz.language,
+            json.dumps(quiz.to_dict(), ensure_ascii=False),
+            created_at,
+        )
+        return None if row is None else StoredQuiz(quiz_id, version, quiz, created_at)
+
+    async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
+        stored = await (self._newest(quiz_id) if version is None else self._version(quiz_id, version))
+        if stored is None:
+            raise QuizNotFound(quiz_id if version is None else f"{quiz_id}, version {version}")
+        return stored
+
+    async def _newest(self, quiz_id: str) -> StoredQuiz | None:
+        return _stored(
+            await self._database.fetchrow(f"{_SELECT} WHERE id = $1 ORDER BY version DESC LIMIT 1", quiz_id)
+        )
+
+    async def _version(self, quiz_id: str, version: int) -> StoredQuiz | None:
+        return _stored(
+            await self._database.fetchrow(f"{_SELECT} WHERE id = $1 AND version = $2", quiz_id, version)
+        )
+
+    async def list(self) -> Sequence[QuizSummary]:
+        rows = await self._database.fetch(_LIST)
+        return [
+            QuizSummary(
+                row["id"], row["version"], row["title"], row["language"], row["questions"], row["created_at"]
+            )
+            for row in rows
+        ]
+
+
+_SELECT = (
+    "SELECT id, version, definition::text AS definition, "
+    "(extract(epoch FROM created_at) * 1000)::bigint AS created_at FROM quizzes"
+)
+
+_LIST = """
+SELECT * FROM (
+    SELECT DISTINCT ON (id) id, version, title, language,
+           jsonb_array_length(definition -> 'questions') AS questions,
+           (extract(epoch FROM created_at) * 1000)::bigint AS created_at
+    FROM quizzes ORDER BY id, version DESC
+) AS newest
+ORDER BY title COLLATE "C", id COLLATE "C"
+"""
+
+
+def _stored(row: Row | None) -> StoredQuiz | None:
+    if row is None:
+        return None
+    quiz = Quiz.parse(json.loads(row["definition"]))
+    return StoredQuiz(row["id"], row["version"], quiz, row["created_at"])
+
+
+def _slug(title: str) -> str:
+    """The title in ASCII letters, digits and hyphens. It holds no character that LIKE takes for a pattern."""
+    ascii_title = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_title.lower()).strip("-")[:_SLUG_MAX].strip("-") or "quiz"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    stored: StoredQuiz
+    until: float
+
+
+class CachedCatalog:
+    """Keeps quizzes in memory that were asked for lately, in front of another catalog.
+
+    A stored version never changes, so only the question which is the newest can grow stale: up to `ttl_s`
+    after an edit elsewhere that `invalidate` was not told of. At most `quizzes_max` are kept; the one not
+    asked for longest gives way.
+    """
+
+    def __init__(
+        self,
+        behind: QuizCatalog,
+        *,
+        ttl_s: float = 1800.0,
+        quizzes_max: int = 500,
+        current_time: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._behind = behind
+        self._ttl_s = ttl_s
+        self._quizzes_max = quizzes_max
+        self._current_time = current_time
+        self._cached: OrderedDict[tuple[str, int | None], _Cached] = OrderedDict()
+        self._invalidations = 0
+
+    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
+        stored = await self._behind.add(quiz, quiz_id)
+        self.invalidate(stored.id)
+        return stored
+
+    async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
+        cached = self._cached.get((quiz_id, version))
+        if cached is not None and self._current_time() < cached.until:
+            self._cached.move_to_end((quiz_id, version))
+            await trio.lowlevel.checkpoint()
+            return cached.stored
+        invalidations = self._invalidations
+        stored = await self._behind.get(quiz_id, version)
+        self._keep((quiz_id, stored.version), stored)
+        if version is None and invalidations == self._invalidations:
+            self._keep((quiz_id, None), stored)
+        return stored
+
+    async def list(self) -> Sequence[QuizSummary]:
+        return await self._behind.list()
+
+    def invalidate(self, quiz_id: str) -> None:
+        """Forget which version of the quiz is the newest. A look-up under way does not bring it back."""
+        self._invalidations += 1
+        self._cached.pop((quiz_id, None), None)
+
+    def _keep(self, key: tuple[str, int | None], stored: StoredQuiz) -> None:
+        self._cached[key] = _Cached(stored, self._current_time() + self._ttl_s)
+        self._cached.move_to_end(key)
+        while len(self._cached) > self._quizzes_max:
+            self._cached.popitem(last=False)

@@ -1,0 +1,184 @@
+"""Facts as rows, and back: a fact that is read equals the one that was written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from engine.domain import facts as f
+from engine.storage.postgres import Row
+
+PlayerRow = tuple[int, str, int, int]
+AnswerRow = tuple[int, int, int, str, int, bool, int, int]
+ChangeRow = tuple[int, str, int | None, int | None, int | None, bool | None, int]
+
+
+class FactRows:
+    """The rows of some facts of one session, by table.
+
+    Raises:
+        ValueError: a fact holds what Postgres cannot (not-a-number, a name with a NUL).
+    """
+
+    __slots__ = ("answers", "changes", "finished_at", "players")
+
+    def __init__(self, facts: Sequence[f.Fact]) -> None:
+        self.players: list[PlayerRow] = []
+        self.answers: list[AnswerRow] = []
+        self.changes: list[ChangeRow] = []
+        self.finished_at: int | None = None
+        for fact in facts:
+            if isinstance(fact, f.AnswerAccepted):
+                self.answers.append(
+                    (
+                        fact.question,
+                        fact.player,
+                        fact.seq,
+                        choice_to_json(fact.choice),
+                        fact.elapsed_ms,
+                        fact.correct,
+                        fact.points,
+                        fact.at,
+                    )
+                )
+            elif isinstance(fact, f.PlayerJoined):
+                self.players.append((fact.player, _storable(fact.name), fact.at, fact.seq))
+            else:
+                self.changes.append(_change(fact))
+                if isinstance(fact, f.Finished):
+                    self.finished_at = fact.at
+
+
+def _storable(name: str) -> str:
+    name.encode()
+    if "\0" in name:
+        raise ValueError("a name with a NUL cannot be stored")
+    return name
+
+
+def _change(
+    fact: f.PlayerKicked
+    | f.QuestionOpened
+    | f.QuestionClosed
+    | f.Paused
+    | f.Resumed
+    | f.ClockExtended
+    | f.LockChanged
+    | f.Finished,
+) -> ChangeRow:
+    question: int | None = None
+    player: int | None = None
+    by_ms: int | None = None
+    locked: bool | None = None
+    match fact:
+        case f.QuestionOpened(question=question):
+            kind = "opened"
+        case f.QuestionClosed(question=question):
+            kind = "closed"
+        case f.Paused():
+            kind = "paused"
+        case f.Resumed():
+            kind = "resumed"
+        case f.ClockExtended(by_ms=by_ms):
+            kind = "extended"
+        case f.LockChanged(locked=locked):
+            kind = "lock"
+        case f.PlayerKicked(player=player):
+            kind = "kicked"
+        case f.Finished():
+            kind = "finished"
+    return fact.seq, kind, question, player, by_ms, locked, fact.at
+
+
+READ_FACTS = """
+SELECT seq, 'joined' AS kind, (extract(epoch FROM joined_at) * 1000)::bigint AS at,
+       player, NULL::smallint AS question, name AS text,
+       NULL::integer AS elapsed_ms, NULL::boolean AS flag, NULL::bigint AS number
+FROM players WHERE session_id = $1
+UNION ALL
+SELECT seq, 'answered', (extract(epoch FROM at) * 1000)::bigint,
+       player, question, choice::text, elapsed_ms, correct, points
+FROM answers WHERE session_id = $1
+UNION ALL
+SELECT seq, kind, (extract(epoch FROM at) * 1000)::bigint,
+       player, question, NULL, NULL, locked, by_ms
+FROM session_changes WHERE session_id = $1
+ORDER BY seq
+"""
+"""All facts of the session $1 in the order of `seq`, for `fact_of`."""
+
+_BUILDERS: dict[str, Callable[[Any], f.Fact]] = {
+    "answered": lambda row: f.AnswerAccepted(
+        row["seq"],
+        row["at"],
+        row["player"],
+        row["question"],
+        choice_from_json(row["text"]),
+        row["elapsed_ms"],
+        row["flag"],
+        row["number"],
+    ),
+    "joined": lambda row: f.PlayerJoined(row["seq"], row["at"], row["player"], row["text"]),
+    "kicked": lambda row: f.PlayerKicked(row["seq"], row["at"], row["player"]),
+    "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"]),
+    "closed": lambda row: f.QuestionClosed(row["seq"], row["at"], row["question"]),
+    "paused": lambda row: f.Paused(row["seq"], row["at"]),
+    "resumed": lambda row: f.Resumed(row["seq"], row["at"]),
+    "extended": lambda row: f.ClockExtended(row["seq"], row["at"], row["number"]),
+    "lock": lambda row: f.LockChanged(row["seq"], row["at"], row["flag"]),
+    "finished": lambda row: f.Finished(row["seq"], row["at"]),
+}
+
+
+def fact_of(row: Row) -> f.Fact:
+    """The fact in one row of `READ_FACTS`."""
+    return _BUILDERS[row["kind"]](row)
+
+
+def choice_to_json(choice: f.Choice) -> str:
+    """Keeps 1, 1.0 and true apart. Raises ValueError for what is not a finite number."""
+    if isinstance(choice, bool):
+        return "true" if choice else "false"
+    if isinstance(choice, int):
+        return str(choice)
+    if isinstance(choice, str):
+        return _text_to_json(choice)
+    if isinstance(choice, float):
+        return _float_to_json(choice)
+    return f"[{','.join(map(str, choice))}]"
+
+
+def choice_from_json(text: str) -> f.Choice:
+    value = json.loads(text)
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict):
+        escaped: str = value["escaped"]
+        return escaped.encode("ascii").decode("unicode_escape")
+    choice: f.Choice = value
+    return choice
+
+
+def _text_to_json(text: str) -> str:
+    # jsonb takes neither a NUL nor half of a surrogate pair.
+    if "\0" not in text:
+        try:
+            return orjson.dumps(text).decode()
+        except orjson.JSONEncodeError:
+            pass
+    return orjson.dumps({"escaped": text.encode("unicode_escape").decode("ascii")}).decode()
+
+
+def _float_to_json(number: float) -> str:
+    if not math.isfinite(number):
+        raise ValueError(f"{number} cannot be stored")
+    # jsonb keeps the digits after the point, but turns 1e16 into an integer.
+    text = repr(number)
+    if "e" in text:
+        text = f"{Decimal(text):f}"
+    return text if "." in text else f"{text}.0"

@@ -1,0 +1,238 @@
+"""Connections to Postgres: the one place that imports asyncpg.
+
+Errors are sorted by whose doing they are. What lies with the server, the network or the operator (connection
+lost, shutting down, disk full, deadlock, time-out) becomes StorageUnavailable: the same call may succeed
+later. All else, such as a violated constraint or a value that does not fit its column, is a mistake of ours
+and passes unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]  # ships no types
+import trio
+
+from engine.ports import StorageUnavailable
+from engine.storage.aio import call
+
+T = TypeVar("T")
+
+UniqueViolation: type[Exception] = asyncpg.UniqueViolationError
+
+_TROUBLE = (
+    OSError,  # includes every time-out
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class Row(Protocol):
+    """One row of a result, read by the names of its columns."""
+
+    def __getitem__(self, column: str) -> Any: ...
+
+
+class Cursor(Protocol):
+    """asyncio-flavoured."""
+
+    async def fetch(self, rows_max: int) -> Sequence[Row]: ...
+
+
+class Connection(Protocol):
+    """What may be done with a connection inside a transaction. asyncio-flavoured."""
+
+    async def execute(self, sql: str, *args: object) -> object: ...
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]: ...
+    async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
+    async def fetchval(self, sql: str, *args: object) -> Any: ...
+    async def cursor(self, sql: str, *args: object) -> Cursor: ...
+
+
+def _unavailable(error: BaseException) -> StorageUnavailable:
+    return StorageUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+async def _on(connection: Any, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run `work` and sort its errors."""
+    try:
+        return await work(connection)
+    except _TROUBLE as error:
+        raise _unavailable(error) from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # Also raised for misuse; only a connection that died under the call is not our doing.
+        if _is_dead(connection):
+            raise _unavailable(error) from error
+        raise
+
+
+def _is_dead(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool has taken it back already, as it does when it is lost
+        return True
+
+
+async def _call(function: Callable[..., Awaitable[T]], *args: object) -> T:
+    try:
+        return await call(function, *args)
+    except asyncio.CancelledError as error:
+        # trio was not cancelled, or this would be trio.Cancelled: the connection was aborted under the call.
+        raise _unavailable(error) from error
+
+
+async def _closing(close: Callable[[], Awaitable[None]]) -> None:
+    """`close` sets its own bound."""
+    with trio.CancelScope(shield=True):
+        await _call(close)
+
+
+async def _connecting(connect: Awaitable[T]) -> T:
+    """Whatever the server says while a connection is set up (no such database, wrong password, starting up)
+    concerns its state, not a statement of ours."""
+    try:
+        return await connect
+    except (OSError, asyncpg.PostgresError) as error:
+        raise _unavailable(error) from error
+
+
+class Database:
+    """A pool of connections. Each call takes a connection for itself and may be cancelled at any point
+    without harm to it. Every call may raise StorageUnavailable."""
+
+    def __init__(self, pool: Any, dsn: str, *, connect_timeout_s: float, statement_timeout_s: float) -> None:
+        self._pool = pool
+        self._dsn = dsn
+        self._connect_timeout_s = connect_timeout_s
+        self._statement_timeout_s = statement_timeout_s
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        connections_max: int = 8,
+        connect_timeout_s: float = 5.0,
+        statement_timeout_s: float = 30.0,
+        close_timeout_s: float = 2.0,
+    ) -> AsyncIterator[Database]:
+        """Does not connect yet. Needs `open_asyncio()` around it."""
+
+        async def create() -> Any:
+            return await asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=connections_max,
+                timeout=connect_timeout_s,
+                command_timeout=statement_timeout_s,
+            )
+
+        async def close() -> None:
+            try:
+                await asyncio.wait_for(pool.close(), close_timeout_s)
+            except (TimeoutError, *_TROUBLE):
+                pool.terminate()
+
+        pool = await _call(create)
+        try:
+            yield cls(pool, dsn, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
+        finally:
+            await _closing(close)
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        """All rows of one statement, which is its own transaction."""
+        return await self._with_connection(lambda connection: connection.fetch(sql, *args))
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        """The first row, or None."""
+        return await self._with_connection(lambda connection: connection.fetchrow(sql, *args))
+
+    async def execute(self, sql: str, *args: object) -> None:
+        """One statement for its effect."""
+        await self._with_connection(lambda connection: connection.execute(sql, *args))
+
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run the asyncio-flavoured `work` in one transaction; an exception from it rolls everything back."""
+
+        async def transaction(connection: Any) -> T:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self._with_connection(transaction)
+
+    async def _with_connection(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        async def borrow() -> T:
+            connection = await _connecting(self._pool.acquire(timeout=self._connect_timeout_s))
+            try:
+                return await _on(connection, work)
+            finally:
+                # Trouble with giving it back costs only this connection: the work is done, its result stands.
+                with suppress(*_TROUBLE):
+                    await self._pool.release(connection)
+
+        return await _call(borrow)
+
+    def connection(self) -> DedicatedConnection:
+        """A connection outside of the pool, for one task that must never wait for another."""
+        return DedicatedConnection(
+            self._dsn,
+            connect_timeout_s=self._connect_timeout_s,
+            statement_timeout_s=self._statement_timeout_s,
+        )
+
+
+class DedicatedConnection:
+    """One connection, opened at its first use and again after it was lost. For one task at a time.
+
+    After an error or a cancellation the connection is thrown away: whether the statement took effect is then
+    unknown, and the next one starts from a clean state.
+    """
+
+    def __init__(self, dsn: str, *, connect_timeout_s: float, statement_timeout_s: float) -> None:
+        self._dsn = dsn
+        self._connect_timeout_s = connect_timeout_s
+        self._statement_timeout_s = statement_timeout_s
+        self._connection: Any = None
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        """All rows of one statement, which is its own transaction. Raises StorageUnavailable."""
+
+        async def run() -> Sequence[Row]:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await _connecting(
+                    asyncpg.connect(
+                        self._dsn,
+                        timeout=self._connect_timeout_s,
+                        command_timeout=self._statement_timeout_s,
+                    )
+                )
+            try:
+                return await _on(self._connection, lambda connection: connection.fetch(sql, *args))
+            except BaseException:
+                self._connection.terminate()
+                self._connection = None
+                raise
+
+        return await _call(run)
+
+    async def aclose(self) -> None:
+        """Close in good order, within a second."""
+        connection, self._connection = self._connection, None
+
+        async def close() -> None:
+            try:
+                await connection.close(timeout=1.0)
+            except _TROUBLE:
+                connection.terminate()
+
+        if connection is not None:
+            await _closing(close)

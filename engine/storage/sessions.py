@@ -1,0 +1,189 @@
+"""Sessions in Postgres: creation, ownership, recovery, results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from uuid import UUID
+
+from engine.domain.facts import Fact
+from engine.domain.session import Settings
+from engine.ports import (
+    ClaimedSession,
+    CodeTaken,
+    PlayerResult,
+    QuizCatalog,
+    SessionNotFound,
+    SessionRecord,
+    SessionSummary,
+)
+from engine.storage.fact_rows import READ_FACTS, fact_of
+from engine.storage.postgres import Connection, Database, Row, UniqueViolation
+
+_FACTS_PER_FETCH = 500
+"""Turned into facts without a pause in between: about 2 ms."""
+
+
+class PostgresSessionStore:
+    """Port `SessionStore`. The quiz of a claimed session comes from `catalog`."""
+
+    def __init__(self, database: Database, catalog: QuizCatalog) -> None:
+        self._database = database
+        self._catalog = catalog
+
+    async def create(self, record: SessionRecord) -> None:
+        try:
+            await self._database.execute(
+                _CREATE,
+                record.id,
+                record.code,
+                record.quiz_id,
+                record.quiz_version,
+                json.dumps(record.settings.to_dict()),
+                record.created_at,
+            )
+        except UniqueViolation:
+            raise CodeTaken(record.code) from None
+
+    async def find(self, key: str) -> SessionRecord:
+        if re.fullmatch(r"[0-9]{6}", key):
+            row = await self._database.fetchrow(_FIND_CODE, key)
+        elif _is_id(key):
+            row = await self._database.fetchrow(f"{_SELECT} WHERE id = $1", key)
+        else:
+            row = None
+        if row is None:
+            raise SessionNotFound(key)
+        return _record(row)
+
+    async def claim(self, session_id: str, owner: str) -> ClaimedSession:
+        if not _is_id(session_id):
+            raise SessionNotFound(session_id)
+
+        async def work(connection: Connection) -> tuple[Row, list[Fact], int | None]:
+            row = await connection.fetchrow(_CLAIM, session_id, owner)
+            if row is None:
+                raise SessionNotFound(session_id)
+            facts: list[Fact] = []
+            alive_at: int | None = row["alive_at"]
+            cursor = await connection.cursor(READ_FACTS, session_id)
+            while rows := await cursor.fetch(_FACTS_PER_FETCH):
+                facts += map(fact_of, rows)
+                # Signs of life are written twice a second at best: a fact may be younger than the last.
+                newest = max(row["at"] for row in rows)
+                alive_at = newest if alive_at is None else max(alive_at, newest)
+            return row, facts, alive_at
+
+        # One transaction: the row stays locked until the facts are read, so nobody adds to them meanwhile.
+        row, facts, alive_at = await self._database.in_transaction(work)
+        record = _record(row)
+        stored = await self._catalog.get(record.quiz_id, record.quiz_version)
+        return ClaimedSession(record, stored.quiz, row["epoch"], facts, alive_at)
+
+    async def unfinished(self) -> Sequence[SessionRecord]:
+        rows = await self._database.fetch(f"{_SELECT} WHERE finished_at IS NULL ORDER BY created_at, id")
+        return [_record(row) for row in rows]
+
+    async def recent(self, limit: int) -> Sequence[SessionSummary]:
+        rows = await self._database.fetch(_RECENT, limit)
+        return [
+            SessionSummary(
+                str(row["id"]),
+                row["code"],
+                row["quiz_id"],
+                row["title"],
+                row["players"],
+                row["created_at"],
+                row["finished_at"],
+            )
+            for row in rows
+        ]
+
+    async def results(self, session_id: str) -> Sequence[PlayerResult]:
+        if not _is_id(session_id):
+            raise SessionNotFound(session_id)
+        rows = await self._database.fetch(_RESULTS, session_id)
+        if not rows:
+            await self.find(session_id)
+        return [
+            PlayerResult(
+                row["rank"],
+                row["player"],
+                row["name"],
+                row["score"],
+                row["correct"],
+                row["answered"],
+                row["elapsed_ms"],
+            )
+            for row in rows
+        ]
+
+
+def _is_id(key: str) -> bool:
+    try:
+        UUID(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _record(row: Row) -> SessionRecord:
+    return SessionRecord(
+        id=str(row["id"]),
+        code=row["code"],
+        quiz_id=row["quiz_id"],
+        quiz_version=row["quiz_version"],
+        settings=Settings.parse(json.loads(row["settings"])),
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+_COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
+       (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
+       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at"""
+
+_SELECT = f"SELECT {_COLUMNS} FROM sessions"
+
+_FIND_CODE = (
+    f"{_SELECT} WHERE code = $1 ORDER BY (sessions.finished_at IS NULL) DESC, created_at DESC LIMIT 1"
+)
+
+_CREATE = """
+INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
+VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms')
+ON CONFLICT (id) DO NOTHING
+"""
+
+# A commit under the old epoch holds the row until its facts are in; after this statement none can succeed.
+_CLAIM = f"""
+WITH before AS (
+    SELECT id, owner FROM sessions WHERE id = $1 FOR UPDATE
+), taken AS (
+    UPDATE sessions SET epoch = epoch + 1, owner = $2 FROM before WHERE sessions.id = before.id
+    RETURNING sessions.*, before.owner AS previous_owner
+)
+SELECT {_COLUMNS}, epoch, previous_owner,
+       (SELECT (extract(epoch FROM alive_at) * 1000)::bigint
+        FROM nodes WHERE node = previous_owner) AS alive_at
+FROM taken
+"""
+
+_RECENT = """
+SELECT s.id, s.code, s.quiz_id, q.title,
+       (extract(epoch FROM s.created_at) * 1000)::bigint AS created_at,
+       (extract(epoch FROM s.finished_at) * 1000)::bigint AS finished_at,
+       (SELECT count(*) FROM players p WHERE p.session_id = s.id AND NOT EXISTS (
+            SELECT FROM session_changes c
+            WHERE c.session_id = s.id AND c.kind = 'kicked' AND c.player = p.player)) AS players
+FROM (SELECT * FROM sessions ORDER BY created_at DESC, id DESC LIMIT $1) AS s
+JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
+ORDER BY s.created_at DESC, s.id DESC
+"""
+
+_RESULTS = """
+SELECT rank, player, name, score, correct, answered, elapsed_ms
+FROM standings WHERE session_id = $1
+ORDER BY rank, elapsed_ms, player
+"""
