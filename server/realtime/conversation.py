@@ -1,0 +1,247 @@
+"""What is said on one connection: who speaks, what they may say, and who hears of it.
+
+The same for every transport. A transport feeds `receive` with the text frames of one connection and calls
+`disconnected` once at the end; what the client gets to hear goes to the connection's `push` and `close`.
+Everything here is synchronous, and nothing waits for a client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from engine.actors import commands, messages
+from engine.actors.clock import Clock
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.actors.subscriber import Subscriber
+from server.auth import Grant, TokenError
+from server.limits import Attempts, JoinRate, TokenBucket
+from server.realtime import protocol
+from server.realtime.protocol import ProtocolError
+
+
+class Sessions(Protocol):
+    """Where commands go. `engine.actors.registry.Registry` is one."""
+
+    def deliver(self, key: str, command: commands.Command) -> None:
+        """Hand a command to the session with this code or id. Never blocks; answers through `reply`."""
+
+
+class TokenReader(Protocol):
+    def read(self, token: str) -> Grant:
+        """Raises TokenError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What all conversations of a node share."""
+
+    sessions: Sessions
+    tokens: TokenReader
+    clock: Clock
+    attempts: Attempts
+    join_rate: JoinRate
+    messages_per_s: float
+    messages_burst: int
+
+
+class _State(Enum):
+    """How far a conversation has come.
+
+    NEW -> JOINING on a join that is passed on; JOINING -> JOINED or back to NEW by the session's word;
+    any of them -> OVER when somebody ends it: the client, the session, a limit, the network. Nothing
+    leads out of OVER. A session may still be about to seat a conversation that is over; that seat is given
+    back as soon as it is offered.
+    """
+
+    NEW = "new"
+    JOINING = "joining"
+    JOINED = "joined"
+    OVER = "over"
+
+
+_COUNTED = frozenset({"session_not_found", "token_invalid", "token_expired"})
+"""Refused joins that look like guessing."""
+
+
+class Conversation:
+    """One connection's side of the talk; to the session it is the connection's subscriber.
+
+    Args:
+        gate: what is shared.
+        connection: takes frames to the client, and ends the connection.
+        address: the client's, for the limit on attempts.
+    """
+
+    __slots__ = ("_address", "_connection", "_gate", "_messages", "_player", "_role", "_session", "_state")
+
+    def __init__(self, gate: Gate, connection: Subscriber, address: str) -> None:
+        self._gate = gate
+        self._connection = connection
+        self._address = address
+        self._messages = TokenBucket(gate.messages_per_s, gate.messages_burst)
+        self._state = _State.NEW
+        self._session: str | None = None
+        """Where this conversation holds a seat; kept until the seat is given back."""
+        self._role: str | None = None
+        self._player = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has joined and no join is under way: what a connection may be for a while only."""
+        return self._state is _State.NEW
+
+    # -- from the client -------------------------------------------------------------------------
+
+    def receive(self, raw: str | bytes) -> None:
+        """Take the payload of one text frame."""
+        if self._state is _State.OVER:
+            return
+        now = self._gate.clock.now_ms()
+        if not self._messages.take(now):
+            self._end(Ending.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
+            return
+        try:
+            message = protocol.parse(raw)
+        except ProtocolError as error:
+            self._connection.push(messages.error(error.code, error.message, id=error.id, path=error.path))
+            return
+        if isinstance(message, protocol.Answer):
+            self._answer(message, now)
+        elif isinstance(message, protocol.Ping):
+            self._connection.push(Frame({"t": "pong", "at": message.at, "now": now}))
+        elif isinstance(message, protocol.Host):
+            self._host(message)
+        elif isinstance(message, protocol.Join):
+            self._join(message, now)
+        else:
+            self._state = _State.OVER
+            self._connection.close(Ending.LEFT)
+
+    def receive_binary(self) -> None:
+        """Take a binary frame, which the protocol does not know."""
+        if self._state is not _State.OVER:
+            self._end(Ending.BAD_FRAME, "bad_message", "Only text frames are understood.")
+
+    def disconnected(self) -> None:
+        """The connection is gone. Gives the seat back, if there is one."""
+        self._state = _State.OVER
+        self._give_back()
+
+    def _answer(self, message: protocol.Answer, now: int) -> None:
+        if self._session is None or self._role != "player":
+            self._refuse_speaker("not_player", "Only players answer.", message.id)
+            return
+        self._gate.sessions.deliver(
+            self._session,
+            commands.Answer(self, self._player, message.id, message.question, message.choice, now),
+        )
+
+    def _host(self, message: protocol.Host) -> None:
+        if self._session is None or self._role != "host":
+            self._refuse_speaker("not_host", "Only the host may do this.", message.id)
+            return
+        self._gate.sessions.deliver(
+            self._session, commands.Host(self, message.id, message.do, message.player, message.on)
+        )
+
+    def _refuse_speaker(self, code: str, message: str, id_: str) -> None:
+        if self._session is None:
+            code, message = "not_joined", "Join a session first."
+        self._connection.push(messages.error(code, message, id=id_))
+
+    def _join(self, message: protocol.Join, now: int) -> None:
+        if self._state is not _State.NEW:
+            self._connection.push(messages.error("already_joined", "This connection has joined."))
+            return
+        if message.token is not None:
+            self._rejoin(message, message.token, now)
+            return
+        # A token proves itself; a code might be a guess. So only codes are turned away while the address
+        # has too many failures behind it, and whoever plays already can always come back.
+        if self._gate.attempts.blocked(self._address, now):
+            self._end_guessing()
+            return
+        if message.watch:
+            self._ask(message.code, commands.Watch(self, message.epoch, message.offset))
+        elif self._gate.join_rate.take(message.code, now):
+            self._ask(message.code, commands.Join(self, message.name, now, attach=True))
+        else:
+            self._connection.push(messages.busy())
+
+    def _rejoin(self, message: protocol.Join, token: str, now: int) -> None:
+        try:
+            grant = self._gate.tokens.read(token)
+        except TokenError as error:
+            self._connection.push(messages.error(error.code, error.message, path="token"))
+            self._count_failure(now)
+            return
+        self._ask(
+            grant.session_id,
+            commands.Rejoin(self, grant.role, grant.player, message.code, message.epoch, message.offset),
+        )
+
+    def _ask(self, key: str, command: commands.Command) -> None:
+        # The state first: the session may answer before `deliver` returns.
+        self._state = _State.JOINING
+        self._gate.sessions.deliver(key, command)
+
+    def _count_failure(self, now: int) -> None:
+        attempts = self._gate.attempts
+        attempts.failed(self._address, now)
+        if attempts.blocked(self._address, now):
+            self._end_guessing()
+
+    def _end_guessing(self) -> None:
+        self._end(
+            Ending.TOO_MANY_ATTEMPTS, "too_many_attempts", "Too many wrong codes or tokens; wait a minute."
+        )
+
+    def _end(self, ending: Ending, code: str, message: str) -> None:
+        self._state = _State.OVER
+        self._connection.push(messages.error(code, message))
+        self._connection.close(ending)
+
+    # -- from the session ------------------------------------------------------------------------
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if self._state is _State.JOINED:
+            self._connection.push(frame)
+        elif self._state is _State.OVER:
+            if frame.kind == "joined":
+                self._take_seat(frame)
+                self._give_back()
+        else:
+            self._hear_of_join(frame)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber. The session has let go of this conversation: there is no seat to give back."""
+        self._state = _State.OVER
+        self._session = None
+        self._connection.close(ending)
+
+    def _hear_of_join(self, frame: Frame) -> None:
+        if frame.kind == "joined":
+            self._take_seat(frame)
+            self._state = _State.JOINED
+        else:
+            self._state = _State.NEW
+        self._connection.push(frame)
+        if frame.kind == "error" and frame.message["code"] in _COUNTED:
+            self._count_failure(self._gate.clock.now_ms())
+
+    def _take_seat(self, frame: Frame) -> None:
+        session, role, player = (frame.message[name] for name in ("session", "role", "player"))
+        assert isinstance(session, str)
+        assert isinstance(role, str)
+        self._session, self._role = session, role
+        if isinstance(player, int):
+            self._player = player
+
+    def _give_back(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            self._gate.sessions.deliver(session, commands.Detach(self))

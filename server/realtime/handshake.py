@@ -1,0 +1,93 @@
+"""Who may come in: the judgement over an opening handshake, the same for every transport. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from server.config import Config
+from server.peers import client_address, origin_allowed
+from server.realtime.protocol import SUBPROTOCOL
+
+PATH = "/ws"
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A request to open a WebSocket. `peer` is the address that the socket shows; `target` the path with
+    its query; `forwarded_for` all X-Forwarded-For headers, joined by commas."""
+
+    peer: str
+    target: str
+    host: str | None = None
+    origin: str | None = None
+    forwarded_for: str | None = None
+    subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Come in. `address` is the client's; `subprotocol` what to confirm, if anything."""
+
+    address: str
+    subprotocol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Stay out. `code` and `message` are as in an `error` of the protocol."""
+
+    status: HTTPStatus
+    code: str
+    message: str
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [(b"Content-Type", b"application/json"), (b"Connection", b"close")]
+        if self.status is HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"Retry-After", b"3"))
+        return headers
+
+    @property
+    def body(self) -> bytes:
+        return json.dumps({"error": {"code": self.code, "message": self.message}}).encode()
+
+    @property
+    def response(self) -> bytes:
+        """The whole HTTP response, for transports without an HTTP library."""
+        head = [f"HTTP/1.1 {self.status.value} {self.status.phrase}".encode()]
+        head += [name + b": " + value for name, value in self.headers]
+        head.append(b"Content-Length: %d" % len(self.body))
+        return b"\r\n".join(head) + b"\r\n\r\n" + self.body
+
+
+OVERLOADED = Rejection(
+    HTTPStatus.SERVICE_UNAVAILABLE, "busy", "The node is full. Try again in a moment, after a random pause."
+)
+SHUTTING_DOWN = Rejection(
+    HTTPStatus.SERVICE_UNAVAILABLE, "busy", "The node is going down. Try again in a moment."
+)
+BAD_REQUEST = Rejection(HTTPStatus.BAD_REQUEST, "bad_message", "This is not a WebSocket handshake.")
+TOO_LATE = Rejection(HTTPStatus.REQUEST_TIMEOUT, "join_timeout", "The handshake took too long.")
+NOT_FOUND = Rejection(HTTPStatus.NOT_FOUND, "not_found", f"The WebSocket is at {PATH}.")
+ORIGIN_REFUSED = Rejection(
+    HTTPStatus.FORBIDDEN, "origin_refused", "Pages of this origin may not use this node."
+)
+SUBPROTOCOL_REFUSED = Rejection(
+    HTTPStatus.BAD_REQUEST, "subprotocol_refused", f"The one subprotocol spoken here is {SUBPROTOCOL}."
+)
+
+
+def judge(upgrade: Upgrade, config: Config) -> Admission | Rejection:
+    """Whether this client may come in."""
+    if upgrade.target.partition("?")[0] != PATH:
+        return NOT_FOUND
+    if not origin_allowed(upgrade.origin, upgrade.host, config.public_url, config.allowed_origins):
+        return ORIGIN_REFUSED
+    if upgrade.subprotocols and SUBPROTOCOL not in upgrade.subprotocols:
+        return SUBPROTOCOL_REFUSED
+    return Admission(
+        client_address(upgrade.peer, upgrade.forwarded_for, config.proxy_hops),
+        SUBPROTOCOL if upgrade.subprotocols else None,
+    )

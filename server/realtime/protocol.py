@@ -1,0 +1,249 @@
+"""What clients say on the wire: bytes in, one typed message or one error out.
+
+Pure: no socket, no clock. Whatever comes in, `parse` returns a message or raises ProtocolError, nothing
+else. What the members mean is in docs/protocol.md; what makes a good `name` or `choice` is for the domain
+to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+import orjson
+
+SUBPROTOCOL = "fanfare.v1"
+
+ID_CHARS_MAX = 64
+TOKEN_CHARS_MAX = 512
+NAMES_SHOWN_MAX = 64
+"""Characters of a client's own words that an error repeats."""
+
+HOST_COMMANDS = ("start", "next", "close", "pause", "resume", "lock", "kick", "finish")
+
+
+class ProtocolError(Exception):
+    """A frame that is not a message of the protocol.
+
+    Args:
+        code: stable, machine-readable, as in docs/protocol.md.
+        message: one sentence for a person.
+        path: the offending member; None when it is the whole.
+        id: the client's mark on the request, when it could be read.
+    """
+
+    def __init__(self, code: str, message: str, path: str | None = None, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
+        super().__init__(code, message, path, id)
+        self.code = code
+        self.message = message
+        self.path = path
+        self.id = id
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Exactly one of `name` (a new player), `token` (somebody who comes back) and `watch` is given.
+    `name` is whatever JSON value the client sent."""
+
+    code: str
+    name: object = None
+    token: str | None = None
+    watch: bool = False
+    epoch: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`choice` is whatever JSON value the client sent."""
+
+    id: str
+    question: int
+    choice: object
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`player` is given with kick, `on` with lock."""
+
+    id: str
+    do: str
+    player: int | None = None
+    on: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    at: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    pass
+
+
+Message = Join | Answer | Host | Ping | Leave
+
+_Members = dict[str, object]
+
+
+def encode(message: Mapping[str, object]) -> bytes:
+    """The wire dialect of a WebSocket text frame: UTF-8 JSON."""
+    return orjson.dumps(message)
+
+
+def parse(raw: str | bytes) -> Message:
+    """One message from the payload of one text frame. Raises ProtocolError."""
+    try:
+        data = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise ProtocolError("bad_json", "This is not JSON.") from None
+    if type(data) is not dict:
+        raise ProtocolError("bad_message", "A message is one JSON object.")
+    kind = data.get("t")
+    if kind == "answer":
+        return _answer(data)
+    reader = _READERS.get(kind) if type(kind) is str else None
+    if reader is None:
+        _refuse_type(data)
+    return reader(data)
+
+
+def _answer(data: _Members) -> Answer:
+    if len(data) != 4 or "choice" not in data:
+        _check(data, ("id", "question", "choice"))
+    return Answer(_id(data), _integer(data, "question", 1), data["choice"])
+
+
+def _join(data: _Members) -> Join:
+    if "token" in data:
+        _check(data, ("code", "token"), ("epoch", "offset"))
+        token = data["token"]
+        if type(token) is not str or not 0 < len(token) <= TOKEN_CHARS_MAX:
+            _refuse(data, "bad_field", f"token is text of 1 to {TOKEN_CHARS_MAX} characters.", "token")
+        return Join(
+            _code(data), token=token, epoch=_position(data, "epoch"), offset=_position(data, "offset")
+        )
+    if "role" in data:
+        _check(data, ("code", "role"), ("epoch", "offset"))
+        if data["role"] != "spectator":
+            _refuse(data, "bad_field", "role is spectator; players give a name, hosts a token.", "role")
+        return Join(_code(data), watch=True, epoch=_position(data, "epoch"), offset=_position(data, "offset"))
+    _check(data, ("code", "name"))
+    return Join(_code(data), name=data["name"])
+
+
+def _host(data: _Members) -> Host:
+    do = data.get("do")
+    if do == "kick":
+        _check(data, ("id", "do", "player"))
+        return Host(_id(data), "kick", player=_integer(data, "player", 1))
+    if do == "lock":
+        _check(data, ("id", "do", "on"))
+        on = data["on"]
+        if type(on) is not bool:
+            _refuse(data, "bad_field", "on is true or false.", "on")
+        return Host(_id(data), "lock", on=on)
+    _check(data, ("id", "do"))
+    if type(do) is not str or do not in HOST_COMMANDS:
+        _refuse(data, "bad_field", f"do is one of: {', '.join(HOST_COMMANDS)}.", "do")
+    return Host(_id(data), do)
+
+
+def _ping(data: _Members) -> Ping:
+    _check(data, ("at",))
+    at = data["at"]
+    if type(at) is not int and type(at) is not float:
+        _refuse(data, "bad_field", "at is a number.", "at")
+    return Ping(at)
+
+
+def _leave(data: _Members) -> Leave:
+    _check(data, ())
+    return Leave()
+
+
+_READERS: Mapping[str, Callable[[_Members], Message]] = {
+    "join": _join,
+    "answer": _answer,
+    "host": _host,
+    "ping": _ping,
+    "leave": _leave,
+}
+
+
+# -- members ---------------------------------------------------------------------------------------
+
+
+def _check(data: _Members, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+    """Exactly these members, besides `t`. The unknown are named first: a misspelt one is both."""
+    for name in data:
+        if name != "t" and name not in required and name not in optional:
+            known = ", ".join(required + optional) or "none"
+            _refuse(
+                data,
+                "unknown_field",
+                f"{_shown(name)} is not a member of this message; known: {known}.",
+                name,
+            )
+    for name in required:
+        if name not in data:
+            _refuse(data, "missing_field", f"{name} is missing.", name)
+
+
+def _id(data: _Members) -> str:
+    id_ = data["id"]
+    if type(id_) is not str or not 0 < len(id_) <= ID_CHARS_MAX:
+        _refuse(data, "bad_field", f"id is text of 1 to {ID_CHARS_MAX} characters.", "id")
+    return id_
+
+
+def _code(data: _Members) -> str:
+    code = data["code"]
+    if type(code) is not str or len(code) != 6 or not (code.isascii() and code.isdigit()):
+        _refuse(data, "bad_field", "code is text of six digits.", "code")
+    return code
+
+
+def _integer(data: _Members, name: str, least: int) -> int:
+    value = data[name]
+    # bool is a subclass of int, hence the type itself.
+    if type(value) is not int or value < least:
+        _refuse(data, "bad_field", f"{name} is a whole number from {least}.", name)
+    return value
+
+
+def _position(data: _Members, name: str) -> int | None:
+    return _integer(data, name, 0) if name in data else None
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+def _refuse_type(data: _Members) -> NoReturn:
+    kind = data.get("t")
+    known = ", ".join(_READERS)
+    if "t" not in data:
+        _refuse(data, "missing_field", f"t is missing; it is one of: {known}.", "t")
+    if type(kind) is not str:
+        _refuse(data, "bad_field", f"t is text, one of: {known}.", "t")
+    _refuse(data, "unknown_type", f"{_shown(kind)} is not a type of message; known: {known}.", "t")
+
+
+def _refuse(
+    data: _Members,
+    code: Literal["unknown_type", "unknown_field", "missing_field", "bad_field"],
+    message: str,
+    path: str,
+) -> NoReturn:
+    id_ = data.get("id")
+    known = type(id_) is str and 0 < len(id_) <= ID_CHARS_MAX
+    raise ProtocolError(code, message, path[:NAMES_SHOWN_MAX], id_ if known else None)  # type: ignore[arg-type]  # `known` says it is text
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= NAMES_SHOWN_MAX else name[:NAMES_SHOWN_MAX] + "…"

@@ -1,0 +1,86 @@
+"""What every transport of the realtime port offers, and what it counts."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from engine.actors.endings import Ending
+
+PARTING_S = 2.0
+"""Time for a client to answer a close frame, or to take the last bytes of a refusal, before it is cut off."""
+
+SHUTDOWN_S = 5.0
+"""Time for all clients together to be told that the node is going down."""
+
+PEER_CLOSED = "peer_closed"
+"""The end of a connection that the client closed with a close frame."""
+
+CONNECTION_LOST = "connection_lost"
+"""The end of a connection that broke."""
+
+UNFLUSHED = frozenset({Ending.SLOW_CONSUMER, Ending.PING_TIMEOUT})
+"""Endings of clients that do not take what is sent: the close frame does not wait for the backlog."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """A snapshot. `connections` are open now, those in the handshake included. `refused_total` counts failed
+    handshakes by reason, `closed_total` ended connections by the reason in their close frame, or
+    PEER_CLOSED, or CONNECTION_LOST. Messages, frames and bytes are those of the protocol, without pings."""
+
+    connections: int
+    accepted_total: int
+    refused_total: Mapping[str, int]
+    closed_total: Mapping[str, int]
+    messages_in_total: int
+    frames_out_total: int
+    bytes_out_total: int
+
+
+class Tally:
+    """The running counts behind the statistics."""
+
+    __slots__ = ("accepted", "bytes_out", "closed", "connections", "frames_out", "messages_in", "refused")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.messages_in = 0
+        self.frames_out = 0
+        self.bytes_out = 0
+
+    def snapshot(self) -> TransportStatistics:
+        return TransportStatistics(
+            connections=self.connections,
+            accepted_total=self.accepted,
+            refused_total=dict(self.refused),
+            closed_total=dict(self.closed),
+            messages_in_total=self.messages_in,
+            frames_out_total=self.frames_out,
+            bytes_out_total=self.bytes_out,
+        )
+
+
+class Transport(Protocol):
+    """Carries conversations over WebSocket. Every implementation passes tests/realtime/test_transport.py."""
+
+    async def serve(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve on bound sockets until cancelled; started once it listens. When cancelled it accepts no more,
+        ends every connection with SHUTDOWN, waits SHUTDOWN_S for them at most, and closes the sockets."""
+
+    def statistics(self) -> TransportStatistics: ...

@@ -1,0 +1,396 @@
+"""The portable transport: trio-websocket, with TLS in this process if wanted.
+
+One nursery a connection holds the library's reader, and inside it three tasks of ours: one takes messages to
+the conversation, one sends what the session pushed, one looks for signs of life. What the library raises for
+the network's sake stops at the connection it happened on; so does a mistake in our own code, with a traceback
+in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import socket
+import ssl
+import struct
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.actors.outbox import Outbox
+from server.config import Config
+from server.realtime import handshake, transport
+from server.realtime.client_stream import Accepted, ClientStream
+from server.realtime.conversation import Conversation, Gate
+from server.realtime.handshake import Admission, Rejection, Upgrade
+from server.realtime.protocol import encode
+from server.realtime.transport import Tally, TransportStatistics
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+"""Connections that the kernel completes before we accept them: a class joins in one second."""
+
+REFUSED_AT_ONCE_MAX = 64
+"""Connections past the limit that are told so; further ones are cut off without a word."""
+
+SILENCE_FRAMES_MAX = 16
+"""Frames' worth of bytes that may come without one whole message."""
+
+GONE = "gone"
+"""Handshakes that the client broke off."""
+
+
+class TrioWebSocketTransport:
+    """Transport.
+
+    Args:
+        gate: what the conversations share.
+        config: the limits and times.
+        rng: spreads the pings, so that the clients of one start do not answer in step.
+    """
+
+    def __init__(self, gate: Gate, config: Config, rng: random.Random | None = None) -> None:
+        self._gate = gate
+        self._config = config
+        self._rng = rng or random.Random()
+        self._tally = Tally()
+        self._open: set[_Connection] = set()
+        self._shaking: set[trio.CancelScope] = set()
+        self._stopping = False
+
+    def statistics(self) -> TransportStatistics:
+        return self._tally.snapshot()
+
+    async def serve(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Transport."""
+        stopped = trio.Event()
+        async with trio.open_nursery() as nursery:
+            connections = await nursery.start(self._hold, stopped)
+            try:
+                listen = partial(
+                    trio.serve_listeners,
+                    self._serve_client,
+                    _listeners(sockets, ssl_context),
+                    handler_nursery=connections,
+                )
+                await nursery.start(listen)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                stopped.set()
+
+    async def _hold(self, stopped: trio.Event, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """Keep the connections until `serve` is cancelled, and long enough after it to tell the clients."""
+        async with trio.open_nursery() as connections:
+            connections.cancel_scope.shield = True
+            task_status.started(connections)
+            await stopped.wait()
+            self._stopping = True
+            connections.cancel_scope.deadline = trio.current_time() + transport.SHUTDOWN_S
+            for scope in self._shaking:
+                scope.cancel()
+            for connection in self._open:
+                connection.close(Ending.SHUTDOWN)
+
+    # -- one client ------------------------------------------------------------------------------
+
+    async def _serve_client(self, accepted: Accepted) -> None:
+        tally = self._tally
+        if tally.connections >= self._config.connections_max + REFUSED_AT_ONCE_MAX:
+            tally.refused[handshake.OVERLOADED.code] += 1
+            await trio.aclose_forcefully(accepted)
+            return
+        tally.connections += 1
+        stream = ClientStream(accepted, SILENCE_FRAMES_MAX * self._config.frame_bytes_max)
+        last_words = b""
+        try:
+            async with trio.open_nursery() as library:
+                try:
+                    last_words = await self._meet(library, stream)
+                except Exception:
+                    log.exception("a connection failed")
+                library.cancel_scope.cancel()
+        except* Exception as group:  # noqa: BLE001 - the boundary: the network costs one connection
+            # From the library's reader: malformed headers, control frames after the close, lost peers.
+            log.debug("a connection broke: %r", group.exceptions)
+            if not stream.answered:
+                last_words = self._refused(handshake.BAD_REQUEST).response
+        finally:
+            try:
+                await stream.part(last_words, transport.PARTING_S)
+            finally:
+                tally.connections -= 1
+
+    async def _meet(self, library: trio.Nursery, stream: ClientStream) -> bytes:
+        """Everything between the first byte and the last message. Returns the bytes that are left to say."""
+        join_by = trio.current_time() + self._config.join_timeout_s
+        with trio.CancelScope(deadline=join_by) as scope:
+            stream.on_end = scope.cancel
+            self._shaking.add(scope)
+            try:
+                opened = await self._shake_hands(library, stream)
+            except ConnectionClosed:
+                self._tally.refused[GONE] += 1
+                return b""
+            finally:
+                self._shaking.discard(scope)
+        if scope.cancelled_caught:
+            return self._give_up(stream)
+        if opened is None:
+            return b""
+        websocket, address = opened
+        connection = _Connection(websocket, stream, self._gate, self._config, self._tally, address)
+        self._tally.accepted += 1
+        self._open.add(connection)
+        try:
+            if self._stopping:
+                connection.close(Ending.SHUTDOWN)
+            return await connection.run(join_by, self._rng.random())
+        finally:
+            self._open.discard(connection)
+
+    async def _shake_hands(
+        self, library: trio.Nursery, stream: ClientStream
+    ) -> tuple[WebSocketConnection, str] | None:
+        """The open connection and the client's address; None when the client was turned away."""
+        request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
+        verdict: Admission | Rejection = handshake.OVERLOADED
+        if self._tally.connections <= self._config.connections_max:
+            verdict = handshake.judge(_upgrade(stream, request), self._config)
+        if isinstance(verdict, Rejection):
+            self._refused(verdict)
+            await request.reject(verdict.status, extra_headers=verdict.headers, body=verdict.body)
+            return None
+        return await request.accept(subprotocol=verdict.subprotocol), verdict.address
+
+    def _give_up(self, stream: ClientStream) -> bytes:
+        """A handshake that came to no end. Returns what to say to it."""
+        if stream.answered:
+            self._refused(handshake.BAD_REQUEST)  # the library has said so
+            return b""
+        if stream.ended:
+            self._tally.refused[GONE] += 1
+            return b""
+        return self._refused(handshake.SHUTTING_DOWN if self._stopping else handshake.TOO_LATE).response
+
+    def _refused(self, rejection: Rejection) -> Rejection:
+        self._tally.refused[rejection.code] += 1
+        return rejection
+
+
+class _Connection:
+    """One open WebSocket; the conversation's way to the client."""
+
+    __slots__ = (
+        "_config",
+        "_conversation",
+        "_ending",
+        "_flush_by",
+        "_lost",
+        "_outbox",
+        "_stream",
+        "_tally",
+        "_wakeup",
+        "_websocket",
+    )
+
+    def __init__(
+        self,
+        websocket: WebSocketConnection,
+        stream: ClientStream,
+        gate: Gate,
+        config: Config,
+        tally: Tally,
+        address: str,
+    ) -> None:
+        self._websocket = websocket
+        self._stream = stream
+        self._config = config
+        self._tally = tally
+        self._outbox = Outbox(encode, config.outbox_bytes_max)
+        self._conversation = Conversation(gate, self, address)
+        self._ending: Ending | None = None
+        self._flush_by = math.inf
+        self._lost = False
+        self._wakeup = trio.Event()
+
+    # -- Subscriber ------------------------------------------------------------------------------
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if self._ending is not None or self._lost:
+            return
+        try:
+            taken = self._outbox.push(frame)
+        except Exception:
+            log.exception("a %s could not be encoded", frame.kind)
+            self.close(Ending.RESTARTING)
+            return
+        if taken:
+            self._wakeup.set()
+        else:
+            self.close(Ending.SLOW_CONSUMER)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        if self._ending is not None:
+            return
+        self._ending = ending
+        self._flush_by = trio.current_time() + self._config.send_timeout_s
+        if ending in transport.UNFLUSHED:
+            self._outbox = Outbox(encode, self._config.outbox_bytes_max)
+        self._wakeup.set()
+
+    # -- tasks -----------------------------------------------------------------------------------
+
+    async def run(self, join_by: float, spread: float) -> bytes:
+        """Until the connection is over. Returns the bytes that are left to say.
+
+        Args:
+            join_by: on trio's clock.
+            spread: 0 to 1, where in the first interval the pings begin.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._receive)
+                nursery.start_soon(self._look_for_life, join_by, spread)
+                await self._send()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._tally.closed[self._end_reason()] += 1
+            self._conversation.disconnected()
+        closed = self._websocket.closed
+        if closed is not None and closed.code in (1002, 1007):
+            # The library hangs up on malformed frames; the client learns why.
+            return struct.pack("!BBH", 0x88, 2, closed.code)
+        return b""
+
+    def _end_reason(self) -> str:
+        if self._ending is not None:
+            return self._ending.reason
+        closed = self._websocket.closed
+        if closed is None or closed.code == 1006:
+            return transport.CONNECTION_LOST
+        return Ending.TOO_LARGE.reason if closed.code == Ending.TOO_LARGE.code else transport.PEER_CLOSED
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                message = await self._websocket.get_message()
+                self._stream.claimed()
+                self._hear(message)
+        except ConnectionClosed:
+            self._lost = True
+            self._wakeup.set()
+
+    def _hear(self, message: str | bytes) -> None:
+        if self._ending is not None:
+            return
+        self._tally.messages_in += 1
+        try:
+            if isinstance(message, bytes):
+                self._conversation.receive_binary()
+            elif self._too_large(message):
+                self.close(Ending.TOO_LARGE)
+            else:
+                self._conversation.receive(message)
+        except Exception:
+            log.exception("a conversation failed")
+            self.close(Ending.RESTARTING)
+
+    def _too_large(self, message: str) -> bool:
+        """The library bounds characters; what counts is bytes."""
+        return not message.isascii() and len(message.encode()) > self._config.frame_bytes_max
+
+    async def _send(self) -> None:
+        while not self._lost:
+            data = self._outbox.pop()
+            if data is not None:
+                await self._send_frame(data)
+            elif self._ending is not None:
+                with trio.move_on_after(transport.PARTING_S):
+                    await self._websocket.aclose(self._ending.code, self._ending.reason)
+                return
+            else:
+                self._wakeup = trio.Event()
+                await self._wakeup.wait()
+
+    async def _send_frame(self, data: bytes) -> None:
+        deadline = min(trio.current_time() + self._config.send_timeout_s, self._flush_by)
+        with trio.move_on_at(deadline) as scope:
+            try:
+                await self._websocket.send_message(data.decode())
+            except ConnectionClosed:
+                self._lost = True
+                return
+        if scope.cancelled_caught:
+            # Perhaps in the middle of the frame, so that no close frame can follow.
+            self.close(Ending.SLOW_CONSUMER)
+            self._lost = True
+            return
+        self._tally.frames_out += 1
+        self._tally.bytes_out += len(data)
+
+    async def _look_for_life(self, join_by: float, spread: float) -> None:
+        """Close what does not join in time, and what does not answer pings."""
+        interval_s = self._config.ping_interval_s
+        ping_at = trio.current_time() + interval_s * spread
+        while self._ending is None:
+            expecting = self._conversation.idle
+            await trio.sleep_until(min(ping_at, join_by) if expecting else ping_at)
+            now = trio.current_time()
+            if self._conversation.idle and now >= join_by:
+                self.close(Ending.JOIN_TIMEOUT)
+            elif now >= ping_at:
+                if not await self._ping():
+                    return
+                ping_at = now + interval_s
+
+    async def _ping(self) -> bool:
+        """False when the connection is over."""
+        with trio.move_on_after(self._config.ping_timeout_s) as scope:
+            try:
+                await self._websocket.ping()
+            except ConnectionClosed:
+                return False
+        if scope.cancelled_caught:
+            self.close(Ending.PING_TIMEOUT)
+        return not scope.cancelled_caught
+
+
+def _listeners(
+    sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None
+) -> list[trio.abc.Listener[Accepted]]:
+    for each in sockets:
+        each.listen(BACKLOG)
+    plain = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+    if ssl_context is None:
+        return list(plain)
+    return [trio.SSLListener(each, ssl_context, https_compatible=True) for each in plain]
+
+
+def _upgrade(stream: ClientStream, request: WebSocketRequest) -> Upgrade:
+    def header(wanted: bytes) -> str | None:
+        values = [value.decode("latin-1") for name, value in request.headers if name == wanted]
+        return ",".join(values) if values else None
+
+    return Upgrade(
+        peer=stream.peer,
+        target=request.path,
+        host=stream.take_host(),
+        origin=header(b"origin"),
+        forwarded_for=header(b"x-forwarded-for"),
+        subprotocols=request.proposed_subprotocols,
+    )
