@@ -1,0 +1,106 @@
+"""The documentation says what the program does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.domain.quiz import Quiz
+from server.config import Setting, settings
+from server.quizfile import QuizFileError, parse
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def default(setting: Setting) -> str:
+    value = setting.default
+    if value in (None, ()):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("setting", settings(), ids=lambda setting: setting.key)
+def test_every_setting_is_in_the_table(setting: Setting) -> None:
+    row = f"| `{setting.key}` | {default(setting)} | {setting.allowed} | {setting.doc} |"
+    assert row.replace("|  |", "| |") in page("docs/operations.md").splitlines()
+
+
+def test_the_table_of_settings_has_no_others() -> None:
+    table = page("docs/operations.md").partition("| setting |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {setting.key for setting in settings()}
+
+
+def test_the_table_of_bounds_has_the_defaults() -> None:
+    by_key = {setting.key: setting.default for setting in settings()}
+    rows = [line for line in page("docs/architecture.md").splitlines() if line.startswith("| ")]
+    checked = 0
+    for row in rows:
+        for key in re.findall(r"`(\w+)`", row.split("|")[2]):
+            if key in by_key:
+                assert f"{int(by_key[key]):,}" in row.split("|")[3], row
+                checked += 1
+    assert checked > 10
+
+
+def test_the_metrics_that_are_named_exist() -> None:
+    named = set(re.findall(r"`(fanfare_\w+)`", page("docs/operations.md")))
+    source = page("server/http/metrics.py")
+    assert named
+    assert [name for name in named if f'"{name.removesuffix("_total")}"' not in source] == []
+
+
+def test_the_examples_of_quizzes_are_valid() -> None:
+    whole, *questions = re.findall(r"```yaml\n(.*?)```", page("docs/quizzes.md"), re.DOTALL)
+    quiz = parse(whole + "".join(questions), "docs.yaml").quiz
+    assert {question.type for question in quiz.questions} == {
+        "single",
+        "multiple",
+        "true_false",
+        "text",
+        "numeric",
+    }
+    for example in re.findall(r"```yaml\n(.*?)```", page("README.md"), re.DOTALL):
+        parse(example, "readme.yaml")
+
+
+def test_every_error_code_of_quizzes_is_listed_and_no_other() -> None:
+    question = {"type": "single", "text": "q", "choices": ["a", "b"], "correct": "a"}
+    good: dict[str, object] = {"title": "t", "questions": [question]}
+    wrong: list[object] = [
+        None,
+        {"title": "t"},
+        good | {"colour": 1},
+        good | {"title": 1},
+        good | {"questions": []},
+        good | {"questions": [question] * 201},
+        good | {"questions": [question | {"choices": ["a", "a"]}]},
+        good | {"questions": [question | {"correct": "c"}]},
+    ]
+    codes = [error.code for data in wrong for error in Quiz.problems(data)]
+    for text in ("title: a\ntitle: b\n", "title: [", "- " * 9, "x" * 2_000_000):
+        with pytest.raises(QuizFileError) as caught:
+            parse(text, "quiz.yaml")
+        codes += [problem.code for problem in caught.value.problems]
+    listed = page("docs/quizzes.md").partition("## Error codes")[2]
+    assert set(re.findall(r"^\| `(\w+)`", listed, re.MULTILINE)) == {*codes, "unreadable"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_within_the_project_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs/decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
