@@ -1,0 +1,223 @@
+"""How many facts a second reach Postgres, how long they take, and how long the loop is held meanwhile.
+
+Saturated: the queue is never empty. Paced: 8,000 facts a second, as many answers as a large session sees.
+Each with the loop otherwise idle, and with a task beside that takes 0.5 ms of it over and over.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from engine.domain.facts import AnswerAccepted, Fact
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+from engine.ports import SessionRecord
+from engine.storage import schema
+from engine.storage.aio import open_asyncio
+from engine.storage.catalog import PostgresCatalog
+from engine.storage.embedded import EmbeddedPostgres
+from engine.storage.postgres import Database
+from engine.storage.sessions import PostgresSessionStore
+from engine.storage.write_behind import WriteBehind
+
+HEADINGS = (
+    "facts a commit",
+    "load",
+    "facts/s",
+    "append to report p50 ms",
+    "p99 ms",
+    "max ms",
+    "longest hold ms",
+    "p99.9 hold ms",
+)
+
+SESSIONS = 20
+RUN_S = 1.2
+
+
+class Steps(trio.abc.Instrument):
+    """How long each step of each task holds the loop, other than the steps of the load itself."""
+
+    def __init__(self) -> None:
+        self.held_s: list[float] = []
+        self.ignored: set[object] = set()
+        self._since: float | None = None
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._since = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        # The step that adds the instrument has no beginning.
+        if self._since is not None and task not in self.ignored:
+            self.held_s.append(time.perf_counter() - self._since)
+
+
+@dataclass
+class Bench:
+    database: Database
+    sessions: list[tuple[str, int]]
+    seqs: dict[str, int] = field(default_factory=dict)
+
+    def facts(self, session_id: str, count: int) -> Sequence[Fact]:
+        seq = self.seqs.get(session_id, 0)
+        self.seqs[session_id] = seq + count
+        return [
+            AnswerAccepted(n, 1_790_000_000_000 + n, n, 1 + n % 20, n % 4, 1234, n % 2 == 0, 900)
+            for n in range(seq + 1, seq + count + 1)
+        ]
+
+
+class Listener:
+    """Notes how long each append waited for its report."""
+
+    def __init__(self, waits_s: list[float]) -> None:
+        self.waits_s = waits_s
+        self.sent: list[tuple[int, float]] = []
+
+    def committed(self, seq: int) -> None:
+        now = time.perf_counter()
+        while self.sent and self.sent[0][0] <= seq:
+            self.waits_s.append(now - self.sent.pop(0)[1])
+
+    def fenced(self) -> None:
+        raise AssertionError("nobody else is here")
+
+
+Feed = Callable[[WriteBehind, Bench, list[Listener], int], Awaitable[None]]
+
+
+async def saturate(journal: WriteBehind, bench: Bench, listeners: list[Listener], batch: int) -> None:
+    """Appends of 20 facts, as an actor makes of a full mailbox, whenever fewer than two batches wait."""
+    while True:
+        for (session_id, epoch), listener in zip(bench.sessions, listeners, strict=True):
+            if journal.statistics().queued < 2 * batch:
+                facts = bench.facts(session_id, 20)
+                listener.sent.append((facts[-1].seq, time.perf_counter()))
+                journal.append(session_id, epoch, facts, listener)
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(0.0005)
+
+
+async def pace(journal: WriteBehind, bench: Bench, listeners: list[Listener], batch: int) -> None:
+    """8 facts every millisecond."""
+    due = trio.current_time()
+    turn = 0
+    while True:
+        due += 0.001
+        await trio.sleep_until(due)
+        session_id, epoch = bench.sessions[turn % SESSIONS]
+        listener = listeners[turn % SESSIONS]
+        facts = bench.facts(session_id, 8)
+        listener.sent.append((facts[-1].seq, time.perf_counter()))
+        journal.append(session_id, epoch, facts, listener)
+        turn += 1
+
+
+CASES: Sequence[tuple[int, Feed, str]] = (
+    (100, saturate, "saturated"),
+    (500, saturate, "saturated"),
+    (1_000, saturate, "saturated"),
+    (5_000, saturate, "saturated"),
+    (500, pace, "8,000/s"),
+)
+
+
+async def busy(steps: Steps) -> None:
+    steps.ignored.add(trio.lowlevel.current_task())
+    while True:
+        until = time.perf_counter() + 0.0005
+        while time.perf_counter() < until:
+            pass
+        await trio.lowlevel.checkpoint()
+
+
+async def measure(bench: Bench, batch: int, feed: Feed, label: str, loaded: bool) -> list[str]:
+    journal = WriteBehind(
+        bench.database, owner="bench", now_ms=lambda: 1_790_000_000_000, batch_facts_max=batch
+    )
+    waits_s: list[float] = []
+    listeners = [Listener(waits_s) for _ in bench.sessions]
+    steps = Steps()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        nursery.start_soon(feed, journal, bench, listeners, batch)
+        if loaded:
+            nursery.start_soon(busy, steps)
+        await trio.sleep(0.2)
+        trio.lowlevel.add_instrument(steps)
+        waits_s.clear()
+        before = journal.statistics()
+        started = time.perf_counter()
+        await trio.sleep(RUN_S)
+        took_s = time.perf_counter() - started
+        after = journal.statistics()
+        trio.lowlevel.remove_instrument(steps)
+        seen_s = sorted(waits_s)
+        nursery.cancel_scope.cancel()
+    held_s = sorted(steps.held_s)
+    rate = (after.committed_total - before.committed_total) / took_s
+    return [
+        str(batch),
+        f"{label}, {'busy' if loaded else 'idle'} loop",
+        f"{rate:,.0f}",
+        *(f"{1000 * seen_s[int(part * (len(seen_s) - 1))]:.1f}" for part in (0.5, 0.99, 1.0)),
+        f"{1000 * held_s[-1]:.2f}",
+        f"{1000 * held_s[int(0.999 * len(held_s))]:.2f}",
+    ]
+
+
+async def prepare(database: Database) -> Bench:
+    await schema.apply(database)
+    catalog = PostgresCatalog(database, lambda: 0)
+    store = PostgresSessionStore(database, catalog)
+    quiz = Quiz.parse(
+        {"title": "Bench", "questions": [{"type": "true_false", "text": "Sure?", "correct": True}]}
+    )
+    stored = await catalog.add(quiz)
+    sessions = []
+    for n in range(SESSIONS):
+        session_id = str(uuid4())
+        await store.create(SessionRecord(session_id, f"{n:06}", stored.id, 1, Settings(), 0))
+        sessions.append((session_id, (await store.claim(session_id, "bench")).epoch))
+    return Bench(database, sessions)
+
+
+async def _run(dsn: str) -> list[list[str]]:
+    async with open_asyncio(), Database.open(dsn) as database:
+        bench = await prepare(database)
+        return [
+            await measure(bench, batch, feed, label, loaded)
+            for loaded in (False, True)
+            for batch, feed, label in CASES
+        ]
+
+
+def run() -> list[list[str]]:
+    """The rows under `HEADINGS`."""
+    with tempfile.TemporaryDirectory(prefix="fanfare-") as directory:
+        server = EmbeddedPostgres(Path(directory))
+        dsn = server.start()
+        try:
+            return trio.run(_run, dsn)
+        finally:
+            server.stop()
+
+
+def main() -> None:
+    table = Table(*HEADINGS, title="Group commit")
+    for row in run():
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
