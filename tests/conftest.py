@@ -1,10 +1,11 @@
-"""What tests of several suites share: a real PostgreSQL for the whole run, and an empty schema in it for each test."""
+"""What several suites of tests share: a PostgreSQL for the whole run, and a schema in it for each test."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engine.storage.aio import open_asyncio
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database
 
-_schemas = count(1)
+_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,18 @@ def postgres_dsn(short_tmp_path: Path) -> Iterator[str]:
     server.stop("immediate")
 
 
+@asynccontextmanager
+async def fresh_database(postgres_dsn: str, *, tables: bool = True) -> AsyncIterator[tuple[Database, str]]:
+    """A schema of its own in the server, and its DSN. Needs `open_asyncio()` around it."""
+    name = f"test_{next(_numbers)}"
+    dsn = f"{postgres_dsn}&search_path={name}"
+    async with Database.open(dsn) as database:
+        await database.execute(f"CREATE SCHEMA {name}")
+        if tables:
+            await schema.apply(database)
+        yield database, dsn
+
+
 @pytest.fixture
 async def asyncio_loop() -> AsyncIterator[None]:
     async with open_asyncio():
@@ -41,23 +54,25 @@ async def asyncio_loop() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def empty_dsn(asyncio_loop: None, postgres_dsn: str) -> str:
-    """A place of its own in the shared server, without tables. Several connections may use it."""
-    name = f"test_{next(_schemas)}"
-    async with Database.open(postgres_dsn) as database:
-        await database.execute(f"CREATE SCHEMA {name}")
-    return f"{postgres_dsn}&search_path={name}"
+async def empty_database(asyncio_loop: None, postgres_dsn: str) -> AsyncIterator[tuple[Database, str]]:
+    """A database without tables, and its DSN."""
+    async with fresh_database(postgres_dsn, tables=False) as found:
+        yield found
 
 
 @pytest.fixture
-async def database_dsn(empty_dsn: str) -> str:
-    """As `empty_dsn`, with the tables."""
-    async with Database.open(empty_dsn) as database:
-        await schema.apply(database)
-    return empty_dsn
+async def database_and_dsn(asyncio_loop: None, postgres_dsn: str) -> AsyncIterator[tuple[Database, str]]:
+    async with fresh_database(postgres_dsn) as found:
+        yield found
 
 
 @pytest.fixture
-async def database(database_dsn: str) -> AsyncIterator[Database]:
-    async with Database.open(database_dsn) as database:
-        yield database
+async def database(database_and_dsn: tuple[Database, str]) -> Database:
+    """An empty database with its tables."""
+    return database_and_dsn[0]
+
+
+@pytest.fixture
+async def database_dsn(database_and_dsn: tuple[Database, str]) -> str:
+    """How to reach `database` from elsewhere."""
+    return database_and_dsn[1]

@@ -109,6 +109,8 @@ class MemorySessionStore:
 
     async def create(self, record: ports.SessionRecord) -> None:
         await self._checkpoint()
+        if record.id in self._rows:
+            return
         if any(
             row.record.code == record.code and row.record.finished_at is None for row in self._rows.values()
         ):
@@ -136,8 +138,9 @@ class MemorySessionStore:
             last_alive_at = max(signs, default=None)
         row.owner = owner
         row.epoch += 1
-        stored = await self.catalog.get(row.record.quiz_id, row.record.quiz_version)
-        return ports.ClaimedSession(row.record, stored.quiz, row.epoch, facts, last_alive_at)
+        record, epoch = row.record, row.epoch
+        stored = await self.catalog.get(record.quiz_id, record.quiz_version)
+        return ports.ClaimedSession(record, stored.quiz, epoch, facts, last_alive_at)
 
     async def unfinished(self) -> Sequence[ports.SessionRecord]:
         await self._checkpoint()
@@ -205,8 +208,8 @@ class MemorySessionStore:
 
     def write(self, session_id: str, epoch: int, facts: Sequence[Fact]) -> bool:
         """False, and nothing changed, under a stale epoch."""
-        row = self._row(session_id)
-        if row.epoch != epoch:
+        row = self._rows.get(session_id)
+        if row is None or row.epoch != epoch:
             return False
         for fact in facts:
             row.facts.setdefault(fact.seq, fact)
@@ -275,8 +278,9 @@ class MemoryJournal:
     def append(
         self, session_id: str, epoch: int, facts: Sequence[Fact], listener: ports.CommitListener
     ) -> None:
-        self.queue.append(Appended(session_id, epoch, tuple(facts), listener))
-        self._wake()
+        if facts:
+            self.queue.append(Appended(session_id, epoch, tuple(facts), listener))
+            self._wake()
 
     def _wake(self) -> None:
         if self.auto == "now":
@@ -295,8 +299,7 @@ class MemoryJournal:
             appended = self.queue.popleft()
             left -= 1
             if self.store.write(appended.session_id, appended.epoch, appended.facts):
-                if appended.facts:
-                    committed[appended.listener] = appended.facts[-1].seq
+                committed[appended.listener] = appended.facts[-1].seq
             elif appended.listener not in fenced:
                 fenced.append(appended.listener)
         self.commits_total += 1

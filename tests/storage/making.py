@@ -1,0 +1,172 @@
+"""Quizzes, sessions and facts to store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from uuid import uuid4
+
+import trio
+from hypothesis import strategies as st
+
+from engine.domain import facts as f
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+from engine.ports import SessionRecord
+
+AT = 1_790_000_000_123
+"""A moment with odd milliseconds."""
+
+_codes = count(100_000)
+
+
+def quiz_of(title: str = "Capitals", questions: int = 1) -> Quiz:
+    question = {"type": "true_false", "text": "Is Paris one?", "correct": True}
+    return Quiz.parse({"title": title, "questions": [question] * questions})
+
+
+EVERY_KIND = Quiz.parse(
+    {
+        "title": "Ünïcødé “quotes” \U0001f600",
+        "description": "two\nlines",
+        "language": "pt-BR",
+        "scoring": {"rule": "flat", "streak": True},
+        "questions": [
+            {"type": "single", "text": "1?", "choices": ["a", "b"], "correct": "b", "time_limit_s": 1.5},
+            {"type": "multiple", "text": "2?", "choices": ["a", "b", "c"], "correct": ["a", "c"]},
+            {"type": "true_false", "text": "3?", "correct": False},
+            {"type": "text", "text": "4?", "accept": ["São Paulo", "\\ \" '"]},
+            {"type": "numeric", "text": "5?", "correct": 1e300, "tolerance": 1e-300},
+            {"type": "numeric", "text": "6?", "correct": -3, "tolerance": 0.1},
+            {"type": "numeric", "text": "7?", "correct": 2.0},
+        ],
+    }
+)
+
+
+def record_of(quiz_id: str, code: str | None = None, created_at: int = AT, version: int = 1) -> SessionRecord:
+    settings = Settings(pace="auto", player_limit=7, lobby_ms=1234)
+    return SessionRecord(str(uuid4()), code or str(next(_codes)), quiz_id, version, settings, created_at)
+
+
+def joined(seq: int, player: int | None = None, name: str | None = None) -> f.PlayerJoined:
+    player = player or seq
+    return f.PlayerJoined(seq, AT + seq, player, name or f"player {player}")
+
+
+def answered(
+    seq: int, player: int, question: int = 1, choice: f.Choice = 0, points: int = 0, elapsed_ms: int = 1000
+) -> f.AnswerAccepted:
+    return f.AnswerAccepted(seq, AT + seq, player, question, choice, elapsed_ms, points > 0, points)
+
+
+ONE_OF_EACH: Sequence[f.Fact] = (
+    joined(1, 1, "Ann"),
+    joined(2, 2, "Zoë \U0001f600"),
+    f.LockChanged(3, AT + 3, True),
+    f.QuestionOpened(4, AT + 4, 1),
+    answered(5, 1, 1, choice=1, points=967),
+    f.Paused(6, AT + 6),
+    f.ClockExtended(7, AT + 7, 3_000_000_000),
+    f.Resumed(8, AT + 8),
+    answered(9, 2, 1, choice=(0, 2), points=500),
+    f.QuestionClosed(10, AT + 10, 1),
+    f.PlayerKicked(11, AT + 11, 2),
+    f.LockChanged(12, AT + 12, False),
+    f.Finished(13, AT + 13),
+)
+
+_ats = st.integers(0, 4_000_000_000_000)
+_players = st.integers(1, 100_000)
+_questions = st.integers(1, 200)
+_names = st.text(
+    st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=32
+)
+
+choices: st.SearchStrategy[f.Choice] = st.one_of(
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(), max_size=50),
+    st.lists(st.integers(0, 7), unique=True, max_size=8).map(tuple),
+)
+
+
+def _answer(seq: int) -> st.SearchStrategy[f.Fact]:
+    return st.builds(
+        f.AnswerAccepted,
+        seq=st.just(seq),
+        at=_ats,
+        player=_players,
+        question=_questions,
+        choice=choices,
+        elapsed_ms=st.integers(0, 600_000),
+        correct=st.booleans(),
+        points=st.integers(0, 10_500),
+    )
+
+
+def _fact(seq: int) -> st.SearchStrategy[f.Fact]:
+    here = {"seq": st.just(seq), "at": _ats}
+    return st.one_of(
+        st.builds(f.PlayerJoined, player=_players, name=_names, **here),
+        st.builds(f.PlayerKicked, player=_players, **here),
+        _answer(seq),
+        _answer(seq),
+        st.builds(f.QuestionOpened, question=_questions, **here),
+        st.builds(f.QuestionClosed, question=_questions, **here),
+        st.builds(f.Paused, **here),
+        st.builds(f.Resumed, **here),
+        st.builds(f.ClockExtended, by_ms=st.integers(1, 10**12), **here),
+        st.builds(f.LockChanged, locked=st.booleans(), **here),
+        st.builds(f.Finished, **here),
+    )
+
+
+def _key(fact: f.Fact) -> object:
+    """A player joins once and answers a question once."""
+    if isinstance(fact, f.PlayerJoined):
+        return "joined", fact.player
+    if isinstance(fact, f.AnswerAccepted):
+        return "answered", fact.player, fact.question
+    return fact.seq
+
+
+fact_lists: st.SearchStrategy[list[f.Fact]] = (
+    st.integers(1, 30)
+    .flatmap(lambda n: st.tuples(*(_fact(seq) for seq in range(1, n + 1))))
+    .map(lambda facts: list({_key(fact): fact for fact in reversed(facts)}.values())[::-1])
+)
+"""Facts that may stand in one session as far as the tables are concerned; not all could have happened."""
+
+
+class Listener:
+    """Remembers what it was told, and wakes who waits for it."""
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.fences = 0
+        self._changed = trio.Event()
+
+    @property
+    def seq(self) -> int:
+        return self.seqs[-1] if self.seqs else 0
+
+    def committed(self, seq: int) -> None:
+        self.seqs.append(seq)
+        self._changed.set()
+
+    def fenced(self) -> None:
+        self.fences += 1
+        self._changed.set()
+
+    async def until(self, seq: int) -> None:
+        """Until this much is reported as committed."""
+        while self.seq < seq:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    async def until_fenced(self) -> None:
+        while not self.fences:
+            self._changed = trio.Event()
+            await self._changed.wait()

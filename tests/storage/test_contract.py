@@ -1,0 +1,416 @@
+"""What every implementation of the storage ports must do: the real ones and those that stand in for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+import trio
+
+from engine import ports
+from engine.domain import facts as f
+from engine.storage.aio import open_asyncio
+from engine.storage.catalog import CachedCatalog, PostgresCatalog
+from engine.storage.sessions import PostgresSessionStore
+from engine.storage.write_behind import WriteBehind
+from tests.conftest import fresh_database
+from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+from tests.storage.making import (
+    AT,
+    EVERY_KIND,
+    ONE_OF_EACH,
+    Listener,
+    answered,
+    joined,
+    quiz_of,
+    record_of,
+)
+
+
+@dataclass
+class Storage:
+    catalog: ports.QuizCatalog
+    store: ports.SessionStore
+    journal: ports.Journal
+
+    async def session(self, code: str | None = None, created_at: int = AT) -> ports.SessionRecord:
+        """A new session of a quiz of its own."""
+        stored = await self.catalog.add(quiz_of())
+        record = record_of(stored.id, code, created_at)
+        await self.store.create(record)
+        return record
+
+    async def facts(self, session_id: str) -> list[f.Fact]:
+        return list((await self.store.claim(session_id, "reader")).facts)
+
+    async def write(self, record: ports.SessionRecord, *facts: f.Fact) -> None:
+        """Claim the session and commit facts to it."""
+        claimed = await self.store.claim(record.id, "writer")
+        listener = Listener()
+        self.journal.append(record.id, claimed.epoch, facts, listener)
+        await listener.until(facts[-1].seq)
+
+
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[Storage]:
+    catalog = MemoryCatalog(now_ms=AT)
+    store = MemorySessionStore(catalog)
+    yield Storage(catalog, store, MemoryJournal(store, facts_max=100))
+
+
+@asynccontextmanager
+async def in_postgres(dsn: str, *, cached: bool) -> AsyncIterator[Storage]:
+    async with open_asyncio(), fresh_database(dsn) as (database, _):
+        catalog: ports.QuizCatalog = PostgresCatalog(database, lambda: AT)
+        if cached:
+            catalog = CachedCatalog(catalog)
+        store = PostgresSessionStore(database, catalog)
+        journal = WriteBehind(database, owner="writer", now_ms=lambda: AT, facts_max=100)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(journal.run)
+            yield Storage(catalog, store, journal)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(params=["memory", "postgres", "postgres-cached"])
+async def storage(request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
+    if request.param == "memory":
+        async with in_memory() as storage:
+            yield storage
+    else:
+        dsn = request.getfixturevalue("postgres_dsn")
+        async with in_postgres(dsn, cached=request.param == "postgres-cached") as storage:
+            yield storage
+
+
+# The catalog
+
+
+async def test_a_quiz_comes_back_equal(storage: Storage) -> None:
+    stored = await storage.catalog.add(EVERY_KIND)
+    assert stored.version == 1
+    assert stored.created_at == AT
+    assert stored.quiz == EVERY_KIND
+    assert await storage.catalog.get(stored.id) == stored
+    assert await storage.catalog.get(stored.id, 1) == stored
+
+
+@pytest.mark.parametrize(
+    ("title", "quiz_id"),
+    [
+        ("Capitals of Europe", "capitals-of-europe"),
+        ("  São Paulo & Zürich!  ", "sao-paulo-zurich"),
+        ("日本", "quiz"),
+        ("100% _pure_", "100-pure"),
+    ],
+)
+async def test_the_id_is_made_from_the_title(storage: Storage, title: str, quiz_id: str) -> None:
+    assert (await storage.catalog.add(quiz_of(title))).id == quiz_id
+
+
+async def test_equal_titles_get_ids_of_their_own(storage: Storage) -> None:
+    ids = [(await storage.catalog.add(quiz_of("Capitals"))).id for _ in range(3)]
+    assert ids == ["capitals", "capitals-2", "capitals-3"]
+
+
+async def test_quizzes_added_at_once_get_ids_of_their_own(storage: Storage) -> None:
+    ids = []
+
+    async def add() -> None:
+        ids.append((await storage.catalog.add(quiz_of("Capitals"))).id)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(add)
+    assert sorted(ids) == ["capitals", *(f"capitals-{n}" for n in range(2, 9))]
+
+
+async def test_an_edit_is_the_next_version(storage: Storage) -> None:
+    first = await storage.catalog.add(quiz_of("One"), "mine")
+    second = await storage.catalog.add(quiz_of("Two"), "mine")
+    assert (first.version, second.version) == (1, 2)
+    assert await storage.catalog.get("mine") == second
+    assert await storage.catalog.get("mine", 1) == first
+
+
+async def test_the_newest_is_found_after_an_edit_even_when_it_was_asked_for_before(storage: Storage) -> None:
+    await storage.catalog.add(quiz_of("One"), "mine")
+    assert (await storage.catalog.get("mine")).version == 1
+    await storage.catalog.add(quiz_of("Two"), "mine")
+    assert (await storage.catalog.get("mine")).version == 2
+
+
+async def test_an_equal_quiz_changes_nothing(storage: Storage) -> None:
+    first = await storage.catalog.add(EVERY_KIND, "mine")
+    assert await storage.catalog.add(EVERY_KIND, "mine") == first
+    assert (await storage.catalog.get("mine")).version == 1
+
+
+async def test_edits_at_once_are_all_kept(storage: Storage) -> None:
+    async with trio.open_nursery() as nursery:
+        for n in range(6):
+            nursery.start_soon(storage.catalog.add, quiz_of(f"Edit {n}"), "mine")
+    titles = {(await storage.catalog.get("mine", version)).quiz.title for version in range(1, 7)}
+    assert titles == {f"Edit {n}" for n in range(6)}
+
+
+@pytest.mark.parametrize(("quiz_id", "version"), [("other", None), ("mine", 2), ("mine", 0), ("mine", -1)])
+async def test_unknown_quizzes(storage: Storage, quiz_id: str, version: int | None) -> None:
+    await storage.catalog.add(quiz_of(), "mine")
+    with pytest.raises(ports.QuizNotFound):
+        await storage.catalog.get(quiz_id, version)
+
+
+async def test_the_list_has_the_newest_versions_by_title(storage: Storage) -> None:
+    await storage.catalog.add(quiz_of("Zebras"), "a")
+    await storage.catalog.add(quiz_of("Old name"), "b")
+    await storage.catalog.add(quiz_of("Apples", questions=3), "b")
+    assert await storage.catalog.list() == [
+        ports.QuizSummary("b", 2, "Apples", "en", 3, AT),
+        ports.QuizSummary("a", 1, "Zebras", "en", 1, AT),
+    ]
+
+
+# Sessions
+
+
+async def test_a_session_is_found_by_id_and_by_code(storage: Storage) -> None:
+    record = await storage.session(code="012345")
+    assert await storage.store.find(record.id) == record
+    assert await storage.store.find("012345") == record
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "999999",
+        "00000000-0000-4000-8000-000000000000",
+        "",
+        "12345",
+        "x' OR 1=1",
+        "\uff11\uff12\uff13\uff14\uff15\uff16",
+    ],
+)
+async def test_unknown_sessions(storage: Storage, key: str) -> None:
+    await storage.session(code="123456")
+    with pytest.raises(ports.SessionNotFound):
+        await storage.store.find(key)
+    with pytest.raises(ports.SessionNotFound):
+        await storage.store.claim(key, "me")
+    with pytest.raises(ports.SessionNotFound):
+        await storage.store.results(key)
+
+
+async def test_a_code_belongs_to_one_unfinished_session(storage: Storage) -> None:
+    first = await storage.session(code="123456")
+    with pytest.raises(ports.CodeTaken):
+        await storage.session(code="123456")
+    await storage.write(first, f.Finished(1, AT + 5))
+    second = await storage.session(code="123456", created_at=AT - 5)
+    assert await storage.store.find("123456") == second
+
+
+async def test_among_finished_sessions_the_code_finds_the_last_one(storage: Storage) -> None:
+    for created_at in (AT + 2, AT + 9, AT + 4):
+        record = await storage.session(code="123456", created_at=created_at)
+        await storage.write(record, f.Finished(1, AT + 50))
+    found = await storage.store.find("123456")
+    assert (found.created_at, found.finished_at) == (AT + 9, AT + 50)
+
+
+async def test_creating_may_be_repeated(storage: Storage) -> None:
+    record = await storage.session()
+    await storage.store.create(record)
+    assert await storage.store.find(record.id) == record
+
+
+async def test_every_claim_raises_the_epoch(storage: Storage) -> None:
+    record = await storage.session()
+    epochs = []
+
+    async def claim(owner: str) -> None:
+        epochs.append((await storage.store.claim(record.id, owner)).epoch)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(6):
+            nursery.start_soon(claim, f"node {n % 2}")
+    assert sorted(epochs) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_claim_brings_record_and_quiz(storage: Storage) -> None:
+    stored = await storage.catalog.add(EVERY_KIND)
+    await storage.catalog.add(quiz_of("A later edit"), stored.id)
+    record = record_of(stored.id)
+    await storage.store.create(record)
+    claimed = await storage.store.claim(record.id, "me")
+    assert (claimed.record, claimed.quiz) == (record, EVERY_KIND)
+    assert (claimed.epoch, list(claimed.facts), claimed.last_alive_at) == (1, [], None)
+
+
+async def test_the_owner_is_known_to_have_lived_until_its_last_fact(storage: Storage) -> None:
+    record = await storage.session()
+    far_ahead = AT + 1_000_000
+    await storage.write(record, joined(1), f.PlayerKicked(2, far_ahead, 1))
+    assert (await storage.store.claim(record.id, "me")).last_alive_at == far_ahead
+
+
+async def test_unfinished_sessions_come_oldest_first(storage: Storage) -> None:
+    young = await storage.session(created_at=AT + 2)
+    ended = await storage.session(created_at=AT + 1)
+    old = await storage.session(created_at=AT)
+    await storage.write(ended, f.Finished(1, AT + 5))
+    assert await storage.store.unfinished() == [old, young]
+
+
+async def test_recent_sessions_come_newest_first(storage: Storage) -> None:
+    old = await storage.session(created_at=AT)
+    young = await storage.session(created_at=AT + 2)
+    await storage.session(created_at=AT - 1)
+    await storage.write(old, joined(1), joined(2), f.PlayerKicked(3, AT, 1), f.Finished(4, AT + 9))
+    assert await storage.store.recent(2) == [
+        ports.SessionSummary(young.id, young.code, young.quiz_id, "Capitals", 0, AT + 2, None),
+        ports.SessionSummary(old.id, old.code, old.quiz_id, "Capitals", 1, AT, AT + 9),
+    ]
+
+
+# Results
+
+
+async def test_ties_share_a_rank_and_the_faster_comes_first(storage: Storage) -> None:
+    record = await storage.session()
+    facts = [joined(n) for n in range(1, 6)]
+    facts += [
+        answered(6, 1, 1, points=500, elapsed_ms=700),
+        answered(7, 2, 1, points=500, elapsed_ms=100),
+        answered(8, 2, 2, points=0, elapsed_ms=500),
+        answered(9, 3, 1, points=400),
+        answered(10, 4, 1, points=900),
+        answered(11, 4, 2, points=100, elapsed_ms=2000),
+    ]
+    await storage.write(record, *facts)
+    assert await storage.store.results(record.id) == [
+        ports.PlayerResult(1, 4, "player 4", 1000, 2, 2, 3000),
+        ports.PlayerResult(2, 2, "player 2", 500, 1, 2, 600),
+        ports.PlayerResult(2, 1, "player 1", 500, 1, 1, 700),
+        ports.PlayerResult(4, 3, "player 3", 400, 1, 1, 1000),
+        ports.PlayerResult(5, 5, "player 5", 0, 0, 0, 0),
+    ]
+
+
+async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> None:
+    record = await storage.session()
+    other = await storage.session()
+    await storage.write(record, joined(1), joined(2), answered(3, 1, points=9), f.PlayerKicked(4, AT, 1))
+    await storage.write(other, joined(1), f.PlayerKicked(2, AT, 2))
+    assert await storage.store.results(record.id) == [ports.PlayerResult(1, 2, "player 2", 0, 0, 0, 0)]
+    assert [result.player for result in await storage.store.results(other.id)] == [1]
+
+
+async def test_a_session_without_players_has_no_results(storage: Storage) -> None:
+    record = await storage.session()
+    assert await storage.store.results(record.id) == []
+
+
+# The journal
+
+
+async def test_facts_come_back_equal_and_in_order(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "writer")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH[:4], listener)
+    storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH[4:5], listener)
+    storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH[5:], listener)
+    await listener.until(13)
+    assert await storage.facts(record.id) == list(ONE_OF_EACH)
+    assert listener.seqs == sorted(listener.seqs)
+    assert listener.fences == 0
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [0, 1, True, False, 1.0, 0.0, 0.1, 1e16, -2.5e-7, "", "1", 'naïve " \\ \U0001f600', (), (0,), (0, 2, 3)],
+)
+async def test_choices_keep_value_and_type(storage: Storage, choice: f.Choice) -> None:
+    record = await storage.session()
+    await storage.write(record, answered(1, 1, choice=choice))
+    [fact] = await storage.facts(record.id)
+    assert isinstance(fact, f.AnswerAccepted)
+    assert fact.choice == choice
+    assert type(fact.choice) is type(choice)
+
+
+async def test_nothing_is_written_under_an_old_epoch(storage: Storage) -> None:
+    record = await storage.session()
+    old = await storage.store.claim(record.id, "old")
+    new = await storage.store.claim(record.id, "new")
+    stale, present = Listener(), Listener()
+    storage.journal.append(record.id, old.epoch, [joined(1, 1, "Stale")], stale)
+    storage.journal.append(record.id, new.epoch, [joined(1, 1, "Present")], present)
+    await stale.until_fenced()
+    await present.until(1)
+    assert (stale.seqs, stale.fences, present.fences) == ([], 1, 0)
+    assert await storage.facts(record.id) == [joined(1, 1, "Present")]
+
+
+async def test_fencing_concerns_one_session_alone(storage: Storage) -> None:
+    lost, kept = await storage.session(), await storage.session()
+    epochs = {record.id: (await storage.store.claim(record.id, "me")).epoch for record in (lost, kept)}
+    await storage.store.claim(lost.id, "other")
+    losing, keeping = Listener(), Listener()
+    for seq in (1, 2, 3):
+        storage.journal.append(lost.id, epochs[lost.id], [joined(seq)], losing)
+        storage.journal.append(kept.id, epochs[kept.id], [joined(seq)], keeping)
+    await losing.until_fenced()
+    await keeping.until(3)
+    assert (losing.fences, losing.seqs, keeping.fences) == (1, [], 0)
+    assert await storage.facts(lost.id) == []
+    assert len(await storage.facts(kept.id)) == 3
+
+
+async def test_a_session_that_does_not_exist_is_fenced(storage: Storage) -> None:
+    listener = Listener()
+    storage.journal.append(replace(record_of("x")).id, 1, [joined(1)], listener)
+    await listener.until_fenced()
+
+
+async def test_repeated_facts_change_nothing(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "writer")
+    for _ in range(2):
+        listener = Listener()
+        storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH, listener)
+        await listener.until(13)
+    assert await storage.facts(record.id) == list(ONE_OF_EACH)
+
+
+async def test_the_end_is_on_the_record(storage: Storage) -> None:
+    record = await storage.session()
+    await storage.write(record, joined(1), f.Finished(2, AT + 77))
+    assert (await storage.store.find(record.id)).finished_at == AT + 77
+    assert (await storage.store.claim(record.id, "me")).record.finished_at == AT + 77
+
+
+async def test_a_full_queue_has_no_room_and_still_takes_what_it_is_given(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "me")
+    listener = Listener()
+    assert storage.journal.has_room()
+    storage.journal.append(record.id, claimed.epoch, [joined(seq) for seq in range(1, 101)], listener)
+    assert not storage.journal.has_room()
+    storage.journal.append(record.id, claimed.epoch, [f.Paused(101, AT)], listener)
+    await listener.until(101)
+    assert storage.journal.has_room()
+    assert len(await storage.facts(record.id)) == 101
+
+
+async def test_an_empty_append_is_nothing(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "me")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, [], listener)
+    storage.journal.append(record.id, claimed.epoch, [joined(1)], listener)
+    await listener.until(1)
+    assert (listener.seqs, listener.fences) == ([1], 0)
