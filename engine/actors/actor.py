@@ -187,8 +187,8 @@ class SessionActor:
         self._stopped = True
         waiting = [reply for _, reply, _ in self._unconfirmed]
         self._unconfirmed.clear()
-        while batch := self._mailbox.take_nowait(BATCH_MAX):
-            waiting += [command.reply for command in batch]
+        while len(self._mailbox):
+            waiting.append(self._mailbox.pop().reply)
         for subscriber in [*self._subscribers, *waiting]:
             subscriber.close(ending)
         self._subscribers.clear()
@@ -206,15 +206,22 @@ class SessionActor:
             if self._fenced:
                 raise Fenced(self.session_id)
             await self._confirm()
-            batch = self._mailbox.take_nowait(BATCH_MAX)
-            if batch:
-                self._active_at = self._clock.now_ms()
-            for command in batch:
-                self._handle(command)
-                await self._tell()
+            await self._work()
             await self._pass_time()
             self._write()
             await self._tick()
+
+    async def _work(self) -> None:
+        """Handle a batch. Each command stays in the mailbox until it is done, so that after a crash whoever
+        sent it is told."""
+        for _ in range(BATCH_MAX):
+            command = self._mailbox.peek()
+            if command is None:
+                return
+            self._active_at = self._clock.now_ms()
+            self._handle(command)
+            self._mailbox.pop()
+            await self._tell()
 
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Many put without waiting, one takes in batches.
+    """Many put without waiting, one takes.
 
     A full mailbox refuses; what that means to the sender is the sender's to say (`busy`).
     """
@@ -58,16 +58,10 @@ class Mailbox(Generic[T]):
                 self._wakeup = None
         self._woken = False
 
-    def take_nowait(self, count_max: int) -> list[T]:
-        """The oldest items, at most `count_max`, perhaps none."""
-        items = self._items
-        if len(items) <= count_max:
-            batch = list(items)
-            items.clear()
-        else:
-            batch = [items.popleft() for _ in range(count_max)]
-        return batch
-
     def peek(self) -> T | None:
         """The oldest item, left where it is."""
         return self._items[0] if self._items else None
+
+    def pop(self) -> T:
+        """Take the oldest item. Raises IndexError when there is none."""
+        return self._items.popleft()

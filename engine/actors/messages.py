@@ -83,13 +83,14 @@ def _reveal(session: Session) -> dict[str, object]:
 
 
 def result(session: Session, player: int) -> Frame:
+    """Of the last question that was closed."""
     return Frame({"t": "result"} | _result(session, player))
 
 
 def _result(session: Session, player: int) -> dict[str, object]:
     correct, points = session.result_of(player)
     return {
-        "number": session.number,
+        "number": session.number - session.question_open,
         "correct": correct,
         "points": points,
         "score": session.players[player].score,
@@ -127,7 +128,7 @@ def state(
     session: Session, board: Message, now: int, *, player: int | None, for_host: bool
 ) -> dict[str, object]:
     """The whole picture, for one who comes in: `state` of `joined`."""
-    closed = session.question is not None and session.remaining_ms(now) is None
+    closed = session.number > 0 and not session.question_open
     return {
         "phase": session.phase,
         "locked": session.locked,

@@ -1,0 +1,431 @@
+"""A session actor as its clients and its journal see it."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import MockClock
+
+from engine.actors.actor import FINISHED_LINGER_S, ActorOptions
+from engine.actors.commands import Answer, Detach, Host, Join, Rejoin
+from engine.actors.endings import Ending
+from engine.domain.session import Phase
+from tests.actors.world import START_MS, Client, settle, world
+
+
+async def test_a_whole_quiz_at_the_hosts_pace(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        host = await w.host(actor)
+        assert ada.last("joined")["player"] == 1
+        assert ada.last("joined")["state"]["phase"] == "lobby"
+        assert (await w.do(actor, "start")).last("done")["phase"] == "question"
+        question = ada.last("question")
+        assert question["number"] == 1
+        assert question["of"] == 3
+        assert "correct" not in question
+        assert host.last("question")["correct"] == 0
+
+        mock_clock.jump(2)
+        w.answer(actor, ada, 1, 0, id="mine")
+        w.answer(actor, ben, 2, 1)
+        await settle()
+        assert ada.last("ack") == {
+            "t": "ack",
+            "id": "mine",
+            "question": 1,
+            "status": "accepted",
+            "elapsed_ms": 2000,
+        }
+        reveal = ada.last("reveal")
+        assert (reveal["correct"], reveal["counts"]) == (0, [1, 1, 0])
+        assert ada.last("result") | {"around": None} == {
+            "t": "result",
+            "number": 1,
+            "correct": True,
+            "points": 950,
+            "score": 950,
+            "rank": 1,
+            "streak": 1,
+            "around": None,
+        }
+        assert ben.last("result")["points"] == 0
+        assert [entry["name"] for entry in ben.last("result")["around"]] == ["Ada", "Ben"]
+        assert ben.last("leaderboard")["top"][0] == {"rank": 1, "id": 1, "name": "Ada", "score": 950}
+
+        for phase in ("question", "reveal", "question", "reveal", "finished"):
+            await w.do(actor, "next" if phase != "reveal" else "close")
+            assert actor.session.phase == phase
+        assert ada.last("finished")["you"] == {"rank": 1, "score": 950}
+        assert host.last("finished")["you"] is None
+        assert ada.offsets == [1, 2, 3, 4, 5, 6, 7]
+        assert host.offsets == ada.offsets
+
+
+async def test_nothing_is_confirmed_before_the_commit(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        ben = await w.join(actor, "Ben")
+        paused = await w.do(actor, "pause")
+        assert ada.got("ack") == []
+        assert ben.frames == []
+        assert paused.frames == []
+        assert ada.last("reveal")["counts"] == [1, 0, 0], "what everybody sees does not wait"
+        w.journal.commit()
+        await settle()
+        assert len(ada.got("ack")) == 1
+        assert ben.last("joined")["player"] == 2
+        assert paused.last("done")["do"] == "pause"
+
+
+async def test_a_repeated_answer_gets_the_same_ack_and_only_after_the_commit(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        over_http = Client()
+        w.answer(actor, ada, 1, 0, id="x")
+        w.answer(actor, over_http, 1, 0, id="x")  # type: ignore[arg-type]
+        await settle()
+        assert ada.got("ack") == over_http.got("ack") == []
+        w.journal.commit()
+        await settle()
+        assert ada.got("ack") == over_http.got("ack")
+        assert ada.last("ack")["status"] == "accepted"
+        w.answer(actor, ada, 1, 1, id="y")
+        await settle()
+        assert ada.last("ack") == {
+            "t": "ack",
+            "id": "y",
+            "question": 1,
+            "status": "duplicate",
+            "elapsed_ms": 0,
+        }
+        assert [type(f).__name__ for f in w.store.facts(actor.session_id)].count("AnswerAccepted") == 1
+
+
+async def test_the_newer_connection_of_a_token_wins(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        first = await w.join(actor, "Ada")
+        second = await w.rejoin(actor, 1)
+        assert first.ending is Ending.REPLACED
+        assert second.last("joined")["name"] == "Ada"
+        actor.send(Detach(first))
+        await w.do(actor, "start")
+        mock_clock.jump(1)
+        await settle()
+        assert second.kinds[-2:] == ["question", "leaderboard"]
+        assert first.got("question") == []
+
+
+async def test_the_leaderboard_comes_at_most_once_a_tick(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(tick_ms=250)) as w:
+        actor = await w.session(early_close=False)
+        screen = await w.watch(actor)
+        players = [await w.join(actor, f"P{n}") for n in range(1, 6)]
+        mock_clock.jump(1)
+        await w.do(actor, "start")
+        await settle()
+        before = len(screen.got("leaderboard"))
+        for number, player in enumerate(players, 1):
+            w.answer(actor, player, number)
+            await settle()
+        assert len(screen.got("leaderboard")) == before
+        mock_clock.jump(0.25)
+        await settle()
+        assert len(screen.got("leaderboard")) == before + 1
+        assert screen.last("leaderboard")["answered"] == 5
+        mock_clock.jump(5)
+        await settle()
+        assert len(screen.got("leaderboard")) == before + 1, "nothing changed, nothing sent"
+
+
+async def test_auto_pace_plays_by_the_clock_alone(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="auto", lobby_ms=10_000, reveal_ms=5_000)
+        ada = await w.join(actor, "Ada")
+        timeline = []
+        for _ in range(90):
+            mock_clock.jump(1)
+            await settle()
+            timeline.append(actor.session.phase)
+            if actor.session.phase is Phase.FINISHED:
+                break
+        assert len(timeline) == 10 + 3 * (20 + 5)
+        assert ada.kinds.count("question") == ada.kinds.count("reveal") == 3
+        assert ada.offsets == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_what_was_received_in_time_counts_however_long_it_lay_in_the_mailbox(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        clients = [await w.join(actor, f"P{n}") for n in range(1, 251)]
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        for number, client in enumerate(clients, 1):
+            actor.send(Answer(client, number, "a", 1, 0, START_MS + 19_999))
+        late = Client()
+        actor.send(Answer(late, 1, "late", 1, 1, w.clock.now_ms() + 1))
+        await settle()
+        assert all(client.last("ack")["status"] == "accepted" for client in clients)
+        assert clients[0].last("reveal")["counts"] == [250, 0, 0]
+
+
+async def test_resume_brings_what_was_missed_and_nothing_twice(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        screen = await w.watch(actor)
+        await w.do(actor, "start")
+        actor.send(Detach(ada))
+        w.answer(actor, Client(), 1)
+        mock_clock.jump(5)
+        await w.do(actor, "close")
+        await w.do(actor, "next")
+        mock_clock.jump(3)
+        await settle()
+
+        again = await w.rejoin(actor, 1, epoch=actor.epoch, offset=1)
+        assert again.kinds == ["joined", "reveal", "question", "result", "leaderboard"]
+        assert again.last("joined")["state"] is None
+        assert again.last("question")["remaining_ms"] == 17_000
+        assert again.offsets == [2, 3]
+        assert screen.offsets == [1, 2, 3]
+
+        nothing_missed = await w.watch(actor, epoch=actor.epoch, offset=3)
+        assert nothing_missed.kinds == ["joined", "leaderboard"]
+
+
+@pytest.mark.parametrize(("epoch", "offset"), [(1, 99), (1, -1), (7, 1), (1, None), (None, None)])
+async def test_who_cannot_resume_gets_the_whole_picture(
+    mock_clock: MockClock, epoch: int | None, offset: int | None
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        again = await w.rejoin(actor, 1, epoch=epoch, offset=offset)
+        state = again.last("joined")["state"]
+        assert again.kinds == ["joined"]
+        assert state["phase"] == "question"
+        assert state["question"]["number"] == 1
+        assert "correct" not in state["question"]
+        assert state["reveal"] is None
+        assert state["you"]["rank"] == 1
+
+
+async def test_history_is_bounded(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(history_max=2)) as w:
+        actor = await w.session()
+        await w.do(actor, "start")
+        await w.do(actor, "pause")
+        await w.do(actor, "resume")
+        within = await w.watch(actor, epoch=1, offset=1)
+        beyond = await w.watch(actor, epoch=1, offset=0)
+        assert within.offsets == [2, 3]
+        assert beyond.last("joined")["state"]["phase"] == "question"
+
+
+async def test_the_right_answer_goes_to_the_host_alone_until_the_close(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada, screen = await w.join(actor, "Ada"), await w.watch(actor)
+        await w.do(actor, "start")
+        late, host = await w.watch(actor), await w.host(actor)
+        replay = await w.watch(actor, epoch=1, offset=0)
+        for client in (ada, screen, late, replay):
+            assert "correct" not in repr([frame.message for frame in client.frames])
+        assert host.last("joined")["state"]["question"]["correct"] == 0
+        await w.do(actor, "close")
+        assert all("reveal" in client.kinds for client in (ada, screen, late, replay))
+        assert (await w.watch(actor)).last("joined")["state"]["reveal"]["correct"] == 0
+
+
+async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        mock_clock.jump(5)
+        await w.do(actor, "pause")
+        assert ada.last("state")["remaining_ms"] == 15_000
+        mock_clock.jump(100)
+        w.answer(actor, ada, 1)
+        await settle()
+        assert ada.errors == ["paused"]
+        await w.do(actor, "resume")
+        assert ada.last("state") == {
+            "t": "state",
+            "offset": 3,
+            "phase": "question",
+            "locked": False,
+            "number": 1,
+            "remaining_ms": 15_000,
+        }
+        mock_clock.jump(14.9)
+        await settle()
+        assert actor.session.phase is Phase.QUESTION
+        mock_clock.jump(0.2)
+        await settle()
+        assert actor.session.phase is Phase.REVEAL
+
+
+async def test_kick_and_lock(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        assert (await w.do(actor, "kick", player=1)).last("done")
+        assert ada.ending is Ending.KICKED
+        assert (await w.rejoin(actor, 1)).errors == ["kicked"]
+        assert (await w.do(actor, "lock", on=True)).last("done")
+        assert (await w.join(actor, "Ben")).errors == ["session_locked"]
+        assert (await w.do(actor, "lock", on=False)).last("done")
+        assert (await w.join(actor, "Ben")).last("joined")["player"] == 2
+
+
+async def test_refusals_name_the_request_and_change_nothing(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        w.answer(actor, ada, 1, id="early", question=1)
+        await settle()
+        assert ada.last("error")["id"] == "early"
+        assert ada.errors == ["wrong_question"]
+        assert (await w.do(actor, "next")).errors == ["illegal_move"]
+        assert (await w.do(actor, "dance")).errors == ["bad_field"]
+        assert (await w.do(actor, "kick", player=9)).errors == ["player_not_found"]
+        assert (await w.rejoin(actor, 9)).errors == ["player_not_found"]
+        assert (await w.rejoin(actor, 1, code="999999")).errors == ["token_invalid"]
+        assert (await w.join(actor, "ADA ")).errors == ["name_taken"]
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1, "nonsense")
+        await settle()
+        assert ada.last("error")["path"] == "choice"
+        assert len(w.store.facts(actor.session_id)) == 2
+
+
+async def test_a_full_journal_and_a_full_mailbox_answer_busy(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(mailbox_max=3)) as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.facts_max = 0
+        w.answer(actor, ada, 1, id="no room")
+        await settle()
+        assert (await w.join(actor, "Ben")).errors == ["busy"]
+        assert ada.last("error") | {"message": ""} == {
+            "t": "error",
+            "id": "no room",
+            "code": "busy",
+            "message": "",
+        }
+        assert (await w.do(actor, "pause")).errors == ["busy"]
+        w.journal.facts_max = 50_000
+        for n in range(5):
+            w.answer(actor, ada, 1, id=str(n))
+        refused = [message["id"] for message in ada.got("error")][1:]
+        actor.send(Detach(ada))
+        await settle()
+        assert refused == ["3", "4"]
+        assert actor.subscribers == 0, "a departure is heard though the mailbox was full"
+        assert len(ada.got("ack")) == 3
+
+
+async def test_idle_sessions_leave_memory_and_come_back_equal(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(idle_s=60)) as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        mock_clock.jump(120)
+        await settle()
+        assert list(w.registry.active()) == [actor], "somebody is there"
+        actor.send(Detach(ada))
+        await settle()
+        mock_clock.jump(59)
+        await settle()
+        assert list(w.registry.active()) == [actor]
+        mock_clock.jump(2)
+        await settle()
+        assert list(w.registry.active()) == []
+
+        ben = Client()
+        w.registry.deliver(actor.code, Join(ben, "Ben", w.clock.now_ms()))
+        await settle()
+        assert ben.last("joined")["player"] == 2
+        assert ben.last("joined")["epoch"] == 2
+
+
+async def test_a_session_without_listeners_goes_on_while_its_clock_runs(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(idle_s=1)) as w:
+        actor = await w.session(pace="auto", lobby_ms=5_000)
+        for _ in range(200):
+            mock_clock.jump(1)
+            await settle()
+        assert [type(f).__name__ for f in w.store.facts(actor.session_id)][-1] == "Finished"
+
+
+async def test_a_finished_session_lingers_and_then_ends_its_connections(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "finish")
+        again = await w.rejoin(actor, 1)
+        assert again.last("joined")["state"]["podium"][0]["name"] == "Ada"
+        mock_clock.jump(FINISHED_LINGER_S)
+        await settle()
+        assert again.ending is Ending.FINISHED
+        assert ada.ending is Ending.REPLACED
+        late = Client()
+        w.registry.deliver(actor.code, Join(late, "Ben", w.clock.now_ms()))
+        await settle()
+        assert late.errors == ["session_finished"]
+
+
+async def test_a_session_past_its_greatest_age_is_finished(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(max_age_s=3600)) as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        mock_clock.jump(3601)
+        await settle()
+        assert ada.got("finished")
+
+
+async def test_a_fenced_actor_stops_at_once_and_confirms_nothing(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.store.take_over(actor.session_id)
+        w.answer(actor, ada, 1)
+        await settle()
+        assert ada.got("ack") == []
+        assert ada.ending is Ending.RESTARTING
+        assert list(w.registry.active()) == []
+
+
+async def test_rejoin_keeps_nothing_of_a_connection_that_left_meanwhile(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        client = Client()
+        actor.send(Rejoin(client, "player", 1))
+        actor.send(Detach(client))
+        await settle()
+        assert len(w.store.facts(actor.session_id)) == 1
+        assert actor.subscribers == 0
+
+
+async def test_host_commands_default_to_locking(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        client = Client()
+        actor.send(Host(client, "h", "lock"))
+        await settle()
+        assert actor.session.locked

@@ -1,0 +1,157 @@
+"""The small parts: mailbox, outbox, stream, fan-out."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+import trio
+
+from engine.actors import fanout
+from engine.actors.endings import BY_CODE, Ending
+from engine.actors.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.frame import Frame
+from engine.actors.mailbox import Mailbox
+from engine.actors.outbox import Outbox
+from engine.actors.stream import BroadcastStream
+from engine.actors.subscriber import ConnectionEnded, Waiter
+from tests.actors.world import Client
+
+
+def frame(kind: str, **members: object) -> Frame:
+    return Frame({"t": kind, **members})
+
+
+def drained(outbox: Outbox) -> list[bytes]:
+    taken = []
+    while (data := outbox.pop()) is not None:
+        taken.append(data)
+    return taken
+
+
+def test_a_frame_is_encoded_once_per_dialect() -> None:
+    calls = []
+
+    def json(message: object) -> bytes:
+        calls.append(message)
+        return orjson.dumps(message)
+
+    def shout(message: object) -> bytes:
+        return orjson.dumps(message).upper()
+
+    f = frame("question")
+    assert f.encoded(json) is f.encoded(json)
+    assert f.encoded(shout) == b'{"T":"QUESTION"}'
+    assert len(calls) == 1
+
+
+def test_an_older_leaderboard_gives_way() -> None:
+    outbox = Outbox(orjson.dumps, 1000)
+    for f in (frame("leaderboard", n=1), frame("reveal"), frame("leaderboard", n=2)):
+        assert outbox.push(f)
+    assert drained(outbox) == [b'{"t":"reveal"}', b'{"t":"leaderboard","n":2}']
+    assert outbox.bytes == 0
+
+
+def test_a_leaderboard_that_was_sent_is_not_taken_back() -> None:
+    outbox = Outbox(orjson.dumps, 1000)
+    outbox.push(frame("leaderboard", n=1))
+    outbox.push(frame("reveal"))
+    assert outbox.pop() == b'{"t":"leaderboard","n":1}'
+    outbox.push(frame("leaderboard", n=2))
+    assert drained(outbox) == [b'{"t":"reveal"}', b'{"t":"leaderboard","n":2}']
+
+
+def test_an_outbox_is_bounded_in_bytes_but_takes_one_frame_always() -> None:
+    outbox = Outbox(orjson.dumps, 40)
+    assert outbox.push(frame("question", text="x" * 100))
+    assert not outbox.push(frame("reveal"))
+    assert len(drained(outbox)) == 1
+    assert outbox.push(frame("reveal"))
+    assert outbox.push(frame("leaderboard"))
+    assert not outbox.push(frame("question"))
+    assert outbox.push(frame("leaderboard")), "it replaces the older one"
+    assert len(outbox) == 2
+
+
+def test_a_full_mailbox_refuses() -> None:
+    mailbox: Mailbox[int] = Mailbox(2)
+    assert [mailbox.put_nowait(n) for n in range(3)] == [True, True, False]
+    mailbox.put_over(9)
+    assert mailbox.peek() == 0
+    assert [mailbox.pop() for _ in range(3)] == [0, 1, 9]
+    assert mailbox.peek() is None
+
+
+async def test_a_mailbox_wakes_its_reader(autojump_clock: trio.testing.MockClock) -> None:
+    mailbox: Mailbox[int] = Mailbox(2)
+    with trio.move_on_after(10) as nothing:
+        await mailbox.wait()
+    assert nothing.cancelled_caught
+    mailbox.wake()
+    await mailbox.wait()
+    with trio.move_on_after(10) as only_once:
+        await mailbox.wait()
+    assert only_once.cancelled_caught
+    mailbox.put_nowait(1)
+    await mailbox.wait()
+    await mailbox.wait()
+    assert mailbox.pop() == 1
+
+
+def test_the_stream_counts_without_gaps() -> None:
+    stream = BroadcastStream(3)
+    frames = [frame("question", n=n) for n in range(5)]
+    for f in frames:
+        stream.next_offset()
+        stream.append(f)
+    assert stream.offset == 5
+    assert stream.since(5, host=False) == []
+    assert stream.since(3, host=False) == frames[3:]
+    assert stream.since(2, host=False) == frames[2:]
+    assert stream.since(1, host=False) is None
+    assert stream.since(6, host=False) is None
+    assert stream.since(-1, host=False) is None
+
+
+async def test_fan_out_gives_way_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(fanout.time, "perf_counter", lambda: next(clock) * 0.001)
+    clients = [Client() for _ in range(1000)]
+    turns = 0
+    done = False
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while not done:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(neighbour)
+        await fan_out(clients, frame("question"), Slicer())
+        together = turns
+        await fan_out_each(((client, frame("result", n=n)) for n, client in enumerate(clients)), Slicer())
+        done = True
+    assert together >= 4
+    assert turns >= 20
+    assert all(client.kinds == ["question", "result"] for client in clients)
+    assert [client.last("result")["n"] for client in clients] == list(range(1000))
+
+
+async def test_a_waiter_takes_the_first_reply() -> None:
+    waiter = Waiter()
+    waiter.push(frame("ack", n=1))
+    waiter.push(frame("ack", n=2))
+    waiter.close(Ending.SHUTDOWN)
+    assert (await waiter.wait()).message["n"] == 1
+    closed = Waiter()
+    closed.close(Ending.RESTARTING)
+    closed.push(frame("ack"))
+    with pytest.raises(ConnectionEnded) as ended:
+        await closed.wait()
+    assert ended.value.ending is Ending.RESTARTING
+
+
+def test_every_ending_has_its_own_code() -> None:
+    assert len(BY_CODE) == len(Ending)
+    assert all(ending.code in (1003, 1009) or 4000 <= ending.code < 5000 for ending in Ending)

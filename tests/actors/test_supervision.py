@@ -1,0 +1,216 @@
+"""Crashes, restarts, quarantine, recovery: what happens to the clients and to the others."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.commands import Join, Rejoin
+from engine.actors.endings import Ending
+from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.supervisor import RestartPolicy
+from engine.domain.session import Phase, Session, Settings
+from engine.ports import SessionNotFound
+from tests.actors.world import Client, settle, world
+
+
+async def crash(actor: SessionActor) -> None:
+    """With a command that no client can send."""
+    actor.send(Rejoin(Client(), "player", ["no number"]))  # type: ignore[arg-type]
+    await settle()
+
+
+async def test_a_crash_harms_no_other_and_the_session_comes_back_from_its_facts(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        victim, other = await w.session(early_close=False), await w.session()
+        ada, ben = await w.join(victim, "Ada"), await w.join(other, "Ben")
+        await w.do(victim, "start")
+        w.answer(victim, ada, 1, 0)
+        await settle()
+        assert ada.got("ack")
+        before = victim.session
+        await crash(victim)
+        await settle()
+        assert ada.ending is Ending.RESTARTING
+        assert ben.ending is None
+        mock_clock.jump(1)
+        await settle()
+        revived = await w.registry.get(victim.code)
+        assert revived is not victim
+        assert revived.epoch == 2
+        assert revived.session.players[1].score == before.players[1].score == 1000
+        again = await w.rejoin(revived, 1, epoch=1, offset=1)
+        assert again.last("joined")["state"]["you"]["answered"]["choice"] == 0
+        w.answer(revived, again, 1, 0, id="same")
+        await settle()
+        assert again.last("ack")["status"] == "accepted"
+        assert w.registry.statistics().crashes == 1
+
+
+async def test_everyone_who_waited_for_a_crashed_actor_is_told(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        unconfirmed, behind = Client(), Client()
+        w.answer(actor, unconfirmed, 1)
+        await settle()
+        actor.send(Rejoin(Client(), "player", ["no number"]))  # type: ignore[arg-type]
+        actor.send(Join(behind, "Ben", w.clock.now_ms()))
+        await settle()
+        assert unconfirmed.ending is behind.ending is Ending.RESTARTING
+        assert unconfirmed.frames == behind.frames == []
+
+
+async def test_one_that_keeps_failing_is_quarantined(mock_clock: MockClock) -> None:
+    async with world(policy=RestartPolicy(crashes_max=3, window_s=60)) as w:
+        actor, other = await w.session(), await w.session()
+        for _ in range(4):
+            mock_clock.jump(2)
+            await settle()
+            await crash(await w.registry.get(actor.session_id))
+            await settle()
+        with pytest.raises(SessionUnavailable):
+            await w.registry.get(actor.session_id)
+        client = Client()
+        w.registry.deliver(actor.code, Join(client, "Ada", w.clock.now_ms()))
+        await settle()
+        assert client.errors == ["session_unavailable"]
+        assert await w.registry.get(other.code) is other
+        assert w.registry.statistics().quarantined == 1
+
+
+async def test_crashes_far_apart_do_not_add_up(mock_clock: MockClock) -> None:
+    async with world(policy=RestartPolicy(crashes_max=2, window_s=60)) as w:
+        actor = await w.session()
+        for _ in range(6):
+            await crash(await w.registry.get(actor.session_id))
+            mock_clock.jump(61)
+            await settle()
+        assert (await w.registry.get(actor.session_id)).epoch == 7
+
+
+async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: MockClock) -> None:
+    async with world() as w:
+        async with trio.open_nursery() as first_life:
+            registry = w.registry = w.new_registry("node", first_life)
+            actor = await w.session(early_close=False)
+            ada = await w.join(actor, "Ada")
+            await w.join(actor, "Ben")
+            await w.do(actor, "start")
+            mock_clock.jump(5)
+            w.answer(actor, ada, 1)
+            await settle()
+            w.store.alive["node"] = w.clock.now_ms()
+            first_life.cancel_scope.cancel()
+        mock_clock.jump(600)
+        registry = w.registry = w.new_registry("node")
+        assert await registry.recover() == 1
+        revived = await registry.get(actor.code)
+        await settle()
+        assert revived.session.phase is Phase.QUESTION
+        assert revived.session.remaining_ms(w.clock.now_ms()) == 15_000
+        ben = await w.rejoin(revived, 2)
+        assert ben.last("joined")["state"]["question"]["remaining_ms"] == 15_000
+        w.answer(revived, ben, 2)
+        await settle()
+        assert ben.last("ack")["elapsed_ms"] == 5_000
+        facts = w.store.facts(actor.session_id)
+        stored = await w.catalog.get(actor.record.quiz_id)
+        assert Session.recover(stored.quiz, Settings(early_close=False), actor.record.created_at, facts) == (
+            revived.session
+        )
+
+
+async def test_recovery_waits_for_storage(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await crash(actor)
+        w.store.available = False
+        client = Client()
+        w.registry.deliver(actor.code, Rejoin(client, "host"))
+        for _ in range(20):
+            mock_clock.jump(5)
+            await settle()
+        assert client.frames == []
+        w.store.available = True
+        mock_clock.jump(10)
+        await settle()
+        assert client.last("joined")["epoch"] == 2
+
+
+async def test_unknown_and_finished_sessions(mock_clock: MockClock) -> None:
+    async with world() as w:
+        client = Client()
+        w.registry.deliver("000000", Join(client, "Ada", w.clock.now_ms()))
+        await settle()
+        assert client.errors == ["session_not_found"]
+        with pytest.raises(SessionNotFound):
+            await w.registry.get("000000")
+        actor = await w.session()
+        await w.do(actor, "finish")
+        mock_clock.jump(60)
+        await settle()
+        with pytest.raises(SessionFinished):
+            await w.registry.get(actor.code)
+
+
+async def test_many_who_ask_for_a_sleeping_session_wake_it_once(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(idle_s=1)) as w:
+        actor = await w.session()
+        mock_clock.jump(2)
+        await settle()
+        clients = [Client() for _ in range(50)]
+        for n, client in enumerate(clients):
+            w.registry.deliver(actor.code, Join(client, f"P{n}", w.clock.now_ms()))
+        await settle()
+        assert {client.last("joined")["epoch"] for client in clients} == {2}
+        assert len({client.last("joined")["player"] for client in clients}) == 50
+
+
+async def test_storage_away_answers_busy(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(idle_s=1)) as w:
+        actor = await w.session()
+        mock_clock.jump(2)
+        await settle()
+        w.store.available = False
+        client = Client()
+        w.registry.deliver(actor.code, Join(client, "Ada", w.clock.now_ms()))
+        await settle()
+        assert client.errors == ["busy"]
+
+
+async def test_the_sweep_ends_what_everybody_forgot(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(idle_s=1, max_age_s=3600)) as w:
+        actor = await w.session()
+        w.nursery.start_soon(w.registry.sweep)
+        await settle()
+        mock_clock.jump(2)
+        await settle()
+        assert list(w.registry.active()) == []
+        for _ in range(7):
+            mock_clock.jump(600)
+            await settle()
+        assert type(w.store.facts(actor.session_id)[-1]).__name__ == "Finished"
+
+
+async def test_a_full_node_takes_no_more_sessions(mock_clock: MockClock) -> None:
+    async with world() as w:
+        w.registry._sessions_max = 1
+        actor = await w.session()
+        with pytest.raises(NodeFull):
+            await w.session()
+        assert await w.registry.get(actor.code) is actor
+
+
+async def test_close_tells_everyone(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        w.registry.close(Ending.SHUTDOWN)
+        assert ada.ending is Ending.SHUTDOWN

@@ -1,0 +1,172 @@
+"""A node's actors without a network and without Postgres, under trio's mock clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import trio
+import trio.testing
+
+from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Answer, Host, Join, Rejoin, Watch
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.actors.registry import Registry
+from engine.actors.supervisor import RestartPolicy
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+
+START_MS = 1_700_000_000_000
+
+QUIZ = Quiz.parse(
+    {
+        "title": "Capitals",
+        "questions": [
+            {
+                "type": "single",
+                "text": f"Capital number {n}?",
+                "choices": ["right", "wrong", "other"],
+                "correct": "right",
+                "time_limit_s": 20,
+            }
+            for n in (1, 2, 3)
+        ],
+    }
+)
+
+
+class Client:
+    """A subscriber that keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.ending: Ending | None = None
+
+    def push(self, frame: Frame) -> None:
+        if self.ending is None:
+            orjson.dumps(frame.message)
+            self.frames.append(frame)
+
+    def close(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+
+    def got(self, kind: str) -> list[Mapping[str, Any]]:
+        return [frame.message for frame in self.frames if frame.kind == kind]
+
+    def last(self, kind: str) -> Mapping[str, Any]:
+        return self.got(kind)[-1]
+
+    @property
+    def kinds(self) -> list[object]:
+        return [frame.kind for frame in self.frames]
+
+    @property
+    def offsets(self) -> list[object]:
+        """Of the numbered broadcasts, in the order they came."""
+        numbered = ("question", "reveal", "state", "finished")
+        return [frame.message["offset"] for frame in self.frames if frame.kind in numbered]
+
+    @property
+    def errors(self) -> list[str]:
+        return [message["code"] for message in self.got("error")]
+
+
+class PlainTokens:
+    def issue(self, session_id: str, role: str, player: int | None) -> str:
+        return f"{session_id}/{role}/{player}"
+
+
+class World:
+    def __init__(self, nursery: trio.Nursery, options: ActorOptions, policy: RestartPolicy | None) -> None:
+        self.nursery = nursery
+        self.clock = SessionClock(START_MS)
+        self.catalog = MemoryCatalog()
+        self.store = MemorySessionStore(self.catalog)
+        self.journal = MemoryJournal(self.store)
+        self.options = options
+        self.policy = policy
+        self._numbers = itertools.count(1)
+        self.registry = self.new_registry()
+
+    def new_registry(self, owner: str = "node", nursery: trio.Nursery | None = None) -> Registry:
+        return Registry(
+            nursery or self.nursery,
+            store=self.store,
+            catalog=self.catalog,
+            journal=self.journal,
+            tokens=PlainTokens(),
+            clock=self.clock,
+            owner=owner,
+            new_id=lambda: f"session-{next(self._numbers)}",
+            new_code=lambda: f"{next(self._numbers):06}",
+            options=self.options,
+            policy=self.policy,
+        )
+
+    async def session(self, quiz: Quiz = QUIZ, **settings: Any) -> SessionActor:
+        stored = await self.catalog.add(quiz)
+        record = await self.registry.create(stored.id, Settings(**settings))
+        return await self.registry.get(record.id)
+
+    async def join(self, actor: SessionActor, name: str) -> Client:
+        client = Client()
+        actor.send(Join(client, name, self.clock.now_ms()))
+        await settle()
+        return client
+
+    async def rejoin(self, actor: SessionActor, player: int, **where: Any) -> Client:
+        client = Client()
+        actor.send(Rejoin(client, "player", player, **where))
+        await settle()
+        return client
+
+    async def host(self, actor: SessionActor) -> Client:
+        client = Client()
+        actor.send(Rejoin(client, "host"))
+        await settle()
+        return client
+
+    async def watch(self, actor: SessionActor, **where: Any) -> Client:
+        client = Client()
+        actor.send(Watch(client, **where))
+        await settle()
+        return client
+
+    async def do(self, actor: SessionActor, do: str, **kwargs: Any) -> Client:
+        client = Client()
+        actor.send(Host(client, "h", do, **kwargs))
+        await settle()
+        return client
+
+    def answer(
+        self,
+        actor: SessionActor,
+        client: Client,
+        player: int,
+        choice: object = 0,
+        *,
+        question: int = 1,
+        id: str = "a",  # noqa: A002
+    ) -> None:
+        actor.send(Answer(client, player, id, question, choice, self.clock.now_ms()))
+
+
+async def settle() -> None:
+    """Until every task waits for something."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def world(
+    options: ActorOptions | None = None, policy: RestartPolicy | None = None
+) -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        yield World(nursery, options or ActorOptions(), policy)
+        nursery.cancel_scope.cancel()
