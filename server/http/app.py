@@ -12,7 +12,6 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
-from werkzeug.wrappers import Response as WerkzeugResponse
 
 from engine.actors.registry import NodeFull
 from engine.domain.errors import DomainError
@@ -73,6 +72,8 @@ def create_app(services: Services) -> Api:
         # Each send is bounded by itself (serving.py).
         RESPONSE_TIMEOUT=None,
     )
+    # Addresses are taken as they are: nothing here answers with a redirect.
+    app.url_map.merge_slashes = False
     access = Access(services)
     for method, rule, view in _routes(services, access, app.streams):
         app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
@@ -165,11 +166,11 @@ def _answer_errors(app: Api) -> None:
         return ApiError("session_not_found", "No session has this code.").answer()
 
     @app.errorhandler(HTTPException)
-    async def by_status(error: HTTPException) -> Answer | WerkzeugResponse:
+    async def by_status(error: HTTPException) -> Answer:
         return _http_error(error)
 
 
-def _http_error(error: HTTPException) -> Answer | WerkzeugResponse:
+def _http_error(error: HTTPException) -> Answer:
     """What quart and werkzeug raise themselves, a crash included."""
     match error.code:
         case 404:
@@ -183,8 +184,6 @@ def _http_error(error: HTTPException) -> Answer | WerkzeugResponse:
             return ApiError("request_timeout", "The body did not come in time.").answer()
         case 413:
             return ApiError("too_large", "The body is too large.").answer()
-        case code if code is not None and 300 <= code < 400:
-            return error.get_response()
         case code if code is not None and 400 <= code < 500:
             return ApiError("bad_message", error.description or "The request is malformed.").answer()
         case _:

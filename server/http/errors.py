@@ -49,8 +49,7 @@ STATUS: Mapping[str, int] = {
     "unsupported_media_type": 415,
     "internal": 500,
 }
-"""docs/protocol.md has the same in words. Any other is one of a quiz that cannot be built, which
-is a 400."""
+"""docs/protocol.md has the same in words. Any other code is that of a quiz that cannot be built: 400."""
 
 RETRY_AFTER_S = {429: 10, 503: 1}
 

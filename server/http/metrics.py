@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
@@ -95,9 +96,8 @@ class NodeCollector(Collector):
         closed = CounterMetricFamily(
             "fanfare_connections_closed", "Ended connections, by reason.", labels=["reason"]
         )
-        for transport in transports:
-            _add(refused, transport.refused_total)
-            _add(closed, transport.closed_total)
+        _add(refused, sum((Counter(t.refused_total) for t in transports), Counter()))
+        _add(closed, sum((Counter(t.closed_total) for t in transports), Counter()))
         yield refused
         yield closed
 

@@ -1,0 +1,267 @@
+"""A node's HTTP edge over storage in memory, and a client that holds every answer against openapi.json."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import orjson
+import trio
+from openapi_schema_validator import OAS31Validator
+
+from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.clock import SessionClock
+from engine.actors.registry import Registry
+from engine.actors.supervisor import RestartPolicy
+from server.auth import Tokens
+from server.config import Config
+from server.http.app import Api, create_app
+from server.http.loop_lag import LoopLag
+from server.http.services import Services
+from server.limits import Attempts, JoinRate
+from server.realtime.transport import Tally, TransportStatistics
+from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+
+START_MS = 1_700_000_000_000
+LOOPBACK = ("127.0.0.1", 50_000)
+OUTSIDE = ("203.0.113.9", 50_000)
+
+QUIZ: dict[str, Any] = {
+    "title": "Capitals",
+    "questions": [
+        {
+            "type": "single",
+            "text": f"Capital number {n}?",
+            "choices": ["right", "wrong", "other"],
+            "correct": "right",
+        }
+        for n in (1, 2)
+    ],
+}
+
+
+@dataclass(frozen=True)
+class JournalSnapshot:
+    queued: int
+    committed_total: int
+    batches_total: int
+
+
+class Journal(MemoryJournal):
+    """With the snapshot that the real one gives."""
+
+    def statistics(self) -> JournalSnapshot:
+        return JournalSnapshot(self.queued, 0, self.commits_total)
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        return str(self.json["error"]["code"])
+
+    @property
+    def path(self) -> object:
+        return self.json["error"].get("path")
+
+    @property
+    def message(self) -> str:
+        return str(self.json["error"]["message"])
+
+
+class Edge:
+    """Requests go straight to the app; `peer` is the address they seem to come from."""
+
+    def __init__(self, nursery: trio.Nursery, config: Config) -> None:
+        self.config = config
+        self.clock = SessionClock(START_MS)
+        self.catalog = MemoryCatalog(START_MS)
+        self.store = MemorySessionStore(self.catalog)
+        self.journal = Journal(self.store)
+        self.tokens = Tokens(b"0123456789abcdef", config.token_ttl_s, self.clock)
+        self.numbers = itertools.count(1)
+        self.tally = Tally()
+        self.storage_up = True
+        self.probes = 0
+        self.registry = Registry(
+            nursery,
+            store=self.store,
+            catalog=self.catalog,
+            journal=self.journal,
+            tokens=self.tokens,
+            clock=self.clock,
+            owner="node",
+            new_id=lambda: f"session-{next(self.numbers)}",
+            new_code=lambda: f"{next(self.numbers):06}",
+            options=ActorOptions(),
+            policy=RestartPolicy(),
+        )
+        self.services = Services(
+            config=config,
+            clock=self.clock,
+            registry=self.registry,
+            store=self.store,
+            catalog=self.catalog,
+            journal=self.journal,
+            tokens=self.tokens,
+            attempts=Attempts(config.attempts_per_min),
+            joins=JoinRate(config.joins_per_s),
+            loop_lag=LoopLag(),
+            ws_url="ws://127.0.0.1:5002/ws",
+            transports=self._transports,
+            probe_storage=self._probe,
+            version="1.2.3",
+        )
+        self.app: Api = create_app(self.services)
+
+    def _transports(self) -> list[TransportStatistics]:
+        return [self.tally.snapshot()]
+
+    async def _probe(self) -> None:
+        self.probes += 1
+        await trio.lowlevel.checkpoint()
+        if not self.storage_up:
+            raise OSError("nobody there")
+
+    def but(self, **changes: Any) -> None:
+        """Put the app together anew with other services."""
+        self.services = replace(self.services, **changes)
+        self.app = create_app(self.services)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        json: object = None,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        peer: tuple[str, int] = LOOPBACK,
+    ) -> Reply:
+        """One request. The answer must be one that openapi.json describes."""
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        if json is not None:
+            data = orjson.dumps(json)
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        response = await self.app.test_client().open(
+            path, method=method, headers=sent, data=data, scope_base={"client": peer}
+        )
+        reply = Reply(response.status_code, response.headers, await response.get_data())
+        check_described(method, path.partition("?")[0], reply)
+        return reply
+
+    async def get(self, path: str, **more: Any) -> Reply:
+        return await self.call("GET", path, **more)
+
+    async def post(self, path: str, json: object = None, **more: Any) -> Reply:
+        return await self.call("POST", path, json, **more)
+
+    # -- shortcuts -------------------------------------------------------------------------------
+
+    async def session(self, quiz: Mapping[str, Any] = QUIZ, **settings: Any) -> Played:
+        made = (await self.post("/api/quizzes", quiz)).json
+        opened = await self.post("/api/sessions", {"quiz_id": made["id"], **settings})
+        assert opened.status == 201, opened.body
+        return Played(self, opened.json)
+
+
+class Played:
+    """One session, seen by its host."""
+
+    def __init__(self, edge: Edge, opened: Mapping[str, Any]) -> None:
+        self.edge = edge
+        self.id = str(opened["session_id"])
+        self.code = str(opened["code"])
+        self.host_token = str(opened["host_token"])
+        self.url = f"/api/sessions/{self.code}"
+
+    async def join(self, name: str) -> Mapping[str, Any]:
+        reply = await self.edge.post(f"{self.url}/players", {"name": name})
+        assert reply.status == 201, reply.body
+        return dict(reply.json)
+
+    async def do(self, do: str, **more: Any) -> Reply:
+        return await self.edge.post(f"{self.url}/host", {"do": do, **more}, token=self.host_token)
+
+    async def answer(
+        self,
+        player: Mapping[str, Any],
+        choice: object,
+        question: int = 1,
+        id: str = "a",  # noqa: A002
+    ) -> Reply:
+        body = {"id": id, "question": question, "choice": choice}
+        return await self.edge.post(f"{self.url}/answers", body, token=player["token"])
+
+    async def actor(self) -> SessionActor:
+        return await self.edge.registry.get(self.id)
+
+    async def leave_memory(self) -> None:
+        """Let the idle actor go. Needs the mock clock."""
+        await trio.sleep(2_000)
+
+
+@asynccontextmanager
+async def edge(**config: Any) -> AsyncIterator[Edge]:
+    async with trio.open_nursery() as nursery:
+        yield Edge(nursery, Config(**config))
+        nursery.cancel_scope.cancel()
+
+
+# -- openapi.json ------------------------------------------------------------------------------------
+
+
+@cache
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = orjson.loads(files("server.http").joinpath("openapi.json").read_bytes())
+    return loaded
+
+
+def described(path: str) -> dict[str, Any] | None:
+    """The path item for an address, literal segments before templates."""
+    for template, item in sorted(document()["paths"].items(), key=lambda entry: entry[0].count("{")):
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            found: dict[str, Any] = item
+            return found
+    return None
+
+
+def check_described(method: str, path: str, reply: Reply) -> None:
+    operation = (described(path) or {}).get(method.lower())
+    if operation is None:
+        if method not in ("OPTIONS", "HEAD"):
+            assert reply.status in (403, 404, 405), f"{method} {path} is not described"
+        return
+    response = operation["responses"].get(str(reply.status))
+    assert response is not None, f"{method} {path}: {reply.status} is not described: {reply.body!r}"
+    if "$ref" in response:
+        response = document()["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    content_type = reply.headers["Content-Type"].partition(";")[0]
+    assert content_type in response["content"], f"{method} {path}: {content_type} is not described"
+    if content_type == "application/json":
+        schema = response["content"][content_type]["schema"]
+        validator(schema).validate(reply.json)
+
+
+def validator(schema: Mapping[str, Any]) -> OAS31Validator:
+    return OAS31Validator({**schema, "components": document()["components"]})

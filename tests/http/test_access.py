@@ -1,0 +1,150 @@
+"""Who may do what: authors, addresses behind proxies, web origins."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.http.edge import LOOPBACK, OUTSIDE, QUIZ, Edge, Reply, edge
+
+AUTHORING = [
+    ("POST", "/api/quizzes", QUIZ),
+    ("GET", "/api/quizzes/caps", None),
+    ("POST", "/api/sessions", {"quiz_id": "caps"}),
+    ("GET", "/api/sessions", None),
+]
+
+
+async def author(e: Edge, **more: object) -> list[Reply]:
+    return [await e.call(method, path, body, **more) for method, path, body in AUTHORING]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers"),
+    [
+        (OUTSIDE, {}),
+        (("192.168.1.7", 1), {}),
+        (("::ffff:203.0.113.9", 1), {}),
+        (None, {}),
+        (LOOPBACK, {"X-Forwarded-For": "203.0.113.9"}),
+        (LOOPBACK, {"X-Forwarded-For": "127.0.0.1"}),
+        (LOOPBACK, {"X-Real-IP": "203.0.113.9"}),
+        (LOOPBACK, {"Forwarded": "for=203.0.113.9"}),
+        (LOOPBACK, {"Host": "rebound.example"}),
+        (LOOPBACK, {"Host": "127.0.0.1.example"}),
+        (LOOPBACK, {"Host": ""}),
+    ],
+)
+async def test_without_a_key_authoring_is_for_this_machine_alone(
+    peer: tuple[str, int] | None, headers: dict[str, str]
+) -> None:
+    async with edge() as e:
+        for reply in await author(e, peer=peer, headers=headers):
+            assert (reply.status, reply.error) == (403, "author_only")
+
+
+@pytest.mark.parametrize("peer", [LOOPBACK, ("127.8.9.1", 1), ("::1", 1), ("::ffff:127.0.0.1", 1)])
+@pytest.mark.parametrize("host", ["localhost:5001", "127.0.0.1:5001", "[::1]:5001"])
+async def test_this_machine_is_known_by_its_loopback_addresses(peer: tuple[str, int], host: str) -> None:
+    async with edge() as e:
+        for reply in await author(e, peer=peer, headers={"Host": host}):
+            assert reply.status in (200, 201, 404)
+
+
+async def test_behind_a_proxy_loopback_is_nobody_special() -> None:
+    async with edge(proxy_hops=1) as e:
+        for reply in await author(e):
+            assert reply.error == "author_only"
+
+
+async def test_with_a_key_only_its_bearer_writes_from_wherever() -> None:
+    async with edge(author_key="the-author-key") as e:
+        for reply in await author(e):
+            assert (reply.status, reply.error) == (401, "token_missing")
+        for reply in await author(e, token="the-author-kez"):
+            assert (reply.status, reply.error) == (401, "token_invalid")
+        for reply in await author(e, token="the-author-key", peer=OUTSIDE):
+            assert reply.status in (200, 201, 404)
+        basic = await e.get("/api/sessions", headers={"Authorization": "Basic the-author-key"})
+        assert basic.error == "token_missing"
+
+
+async def test_guessing_the_key_is_stopped() -> None:
+    async with edge(author_key="the-author-key", attempts_per_min=2) as e:
+        codes = [(await e.get("/api/sessions", token=f"guess{n}")).error for n in range(3)]
+        assert codes == ["token_invalid", "token_invalid", "too_many_attempts"]
+        assert (await e.get("/api/sessions", token="the-author-key")).error == "too_many_attempts"
+        assert (await e.get("/api/sessions", token="the-author-key", peer=OUTSIDE)).status == 200
+
+
+async def test_failures_count_against_the_client_behind_the_proxy() -> None:
+    async with edge(proxy_hops=1, attempts_per_min=1) as e:
+        guesser = {"X-Forwarded-For": "127.0.0.1, 203.0.113.9"}
+        other = {"X-Forwarded-For": "203.0.113.10"}
+        assert (await e.get("/api/sessions/999999", headers=guesser)).status == 404
+        assert (await e.get("/api/sessions/999999", headers=guesser)).status == 429
+        assert (await e.get("/api/sessions/999999", headers=other)).status == 404
+
+
+async def test_without_proxies_nobody_can_put_failures_on_another_address() -> None:
+    async with edge(attempts_per_min=1) as e:
+        for n in range(2):
+            reply = await e.get("/api/sessions/999999", headers={"X-Forwarded-For": f"203.0.113.{n}"})
+        assert reply.status == 429
+
+
+CHANGING = [
+    ("POST", "/api/quizzes", QUIZ),
+    ("POST", "/api/sessions", {"quiz_id": "caps"}),
+    ("POST", "/api/sessions/000002/players", {"name": "Ada"}),
+    ("POST", "/api/sessions/000002/answers", {"id": "a", "question": 1, "choice": 0}),
+    ("POST", "/api/sessions/000002/host", {"do": "start"}),
+]
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "x"])
+async def test_pages_of_foreign_origins_change_nothing(origin: str) -> None:
+    async with edge() as e:
+        session = await e.session()
+        assert session.code == "000002"
+        for method, path, body in CHANGING:
+            refused = await e.call(method, path, body, headers={"Origin": origin}, token=session.host_token)
+            assert (refused.status, refused.error) == (403, "origin_refused")
+        assert (await session.actor()).session.active == 0
+        read = await e.get("/api/quizzes", headers={"Origin": origin})
+        assert read.status == 200
+        assert "Access-Control-Allow-Origin" not in read.headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "config"),
+    [
+        ("http://localhost", {}),
+        ("http://localhost:3000", {}),
+        ("https://play.example", {"allowed_origins": ("https://play.example",)}),
+        ("https://quiz.example", {"public_url": "https://quiz.example"}),
+    ],
+)
+async def test_pages_of_our_own_and_allowed_origins_may(origin: str, config: dict[str, object]) -> None:
+    async with edge(**config) as e:
+        session = await e.session()
+        joined = await e.post(f"{session.url}/players", {"name": "Ada"}, headers={"Origin": origin})
+        assert joined.status == 201
+        assert joined.headers["Access-Control-Allow-Origin"] == origin
+        assert "Origin" in joined.headers["Vary"]
+        error = await e.get("/api/sessions/999999", headers={"Origin": origin})
+        assert error.headers["Access-Control-Allow-Origin"] == origin
+
+
+async def test_preflights() -> None:
+    async with edge(allowed_origins=("https://play.example",)) as e:
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        url = "/api/sessions/000002/answers"
+        granted = await e.call("OPTIONS", url, headers=asked | {"Origin": "https://play.example"})
+        assert granted.status == 204
+        assert granted.headers["Access-Control-Allow-Origin"] == "https://play.example"
+        assert "POST" in granted.headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in granted.headers["Access-Control-Allow-Headers"]
+        refused = await e.call("OPTIONS", url, headers=asked | {"Origin": "https://evil.example"})
+        assert "Access-Control-Allow-Origin" not in refused.headers
+        plain = await e.call("OPTIONS", url)
+        assert plain.status == 405

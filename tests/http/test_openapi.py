@@ -1,0 +1,78 @@
+"""openapi.json is valid, complete, and speaks of nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from server.http.errors import STATUS
+from tests.http.edge import QUIZ, document, edge, validator
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(document()).validate()
+
+
+async def test_it_has_every_route_and_no_other() -> None:
+    async with edge() as e:
+        routes = {
+            (method.lower(), re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+            for rule in e.app.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD"}
+        }
+    described = {(method, path) for path, item in document()["paths"].items() for method in item}
+    assert routes == described
+
+
+async def test_it_is_served_as_it_is() -> None:
+    async with edge() as e:
+        assert (await e.get("/openapi.json")).json == document()
+
+
+def test_every_component_is_used() -> None:
+    used = set(re.findall(r"#/components/(\w+/\w+)", str(document())))
+    components = document()["components"]
+    defined = {
+        f"{kind}/{name}" for kind in ("schemas", "responses", "parameters") for name in components[kind]
+    }
+    assert used == defined
+
+
+def test_operations_have_ids_of_their_own() -> None:
+    ids = [operation["operationId"] for item in document()["paths"].values() for operation in item.values()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_status_of_an_error_is_described_somewhere() -> None:
+    statuses = {
+        status
+        for item in document()["paths"].values()
+        for operation in item.values()
+        for status in operation["responses"]
+    }
+    assert {str(status) for status in STATUS.values()} - {"405"} <= statuses
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"type": "multiple", "text": "?", "choices": ["a", "b", "c"], "correct": ["a", "b"]},
+        {"type": "true_false", "text": "?", "correct": True, "points": 0},
+        {"type": "text", "text": "?", "accept": ["x"], "time_limit_s": 1.5},
+        {"type": "numeric", "text": "?", "correct": 1.5, "tolerance": 0.1},
+        QUIZ["questions"][0],
+    ],
+)
+async def test_what_it_says_of_a_quiz_is_what_the_node_takes_and_gives(question: dict[str, object]) -> None:
+    quiz = {"title": "T", "scoring": {"rule": "flat", "streak": True}, "questions": [question]}
+    schema = document()["paths"]["/api/quizzes"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    validator(schema).validate(quiz)
+    async with edge() as e:
+        made = await e.post("/api/quizzes?id=q", quiz)
+        assert made.status == 201
+        read = await e.get("/api/quizzes/q")
+        validator(schema).validate(read.json["quiz"])

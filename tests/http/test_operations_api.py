@@ -1,0 +1,194 @@
+"""Health, readiness, metrics, the page, and what holds for every answer."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock
+
+from server.http.errors import STATUS
+from server.http.loop_lag import LoopLag
+from tests.http.edge import OUTSIDE, Edge, edge
+
+
+async def samples(e: Edge) -> dict[str, float]:
+    text = (await e.get("/metrics", peer=OUTSIDE)).body.decode()
+    return {
+        sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_health() -> None:
+    async with edge() as e:
+        assert (await e.get("/healthz", peer=OUTSIDE)).json == {"status": "alive"}
+
+
+async def test_ready_while_the_database_answers_and_the_journal_has_room(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        assert (await e.get("/readyz")).json == {"ready": True, "reasons": []}
+        e.storage_up = False
+        e.journal.facts_max = 0
+        mock_clock.jump(1)
+        reply = await e.get("/readyz")
+        assert reply.status == 503
+        assert reply.json["ready"] is False
+        assert len(reply.json["reasons"]) == 2
+        assert b"nobody there" not in reply.body
+        e.storage_up = True
+        e.journal.facts_max = 10
+        mock_clock.jump(1)
+        assert (await e.get("/readyz")).status == 200
+
+
+async def test_the_database_is_asked_once_a_second_however_many_ask_here(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(e.get, "/readyz")
+        assert e.probes == 1
+        mock_clock.jump(1)
+        await e.get("/readyz")
+        assert e.probes == 2
+
+
+async def test_a_database_that_hangs_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with edge() as e:
+        e.but(probe_storage=trio.sleep_forever)
+        began = trio.current_time()
+        assert (await e.get("/readyz")).status == 503
+        assert trio.current_time() - began < 3
+
+
+async def test_metrics_tell_what_happens() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.join("Ben")
+        await session.do("start")
+        await session.answer(ada, 0)
+        await session.answer(ada, 0)
+        await session.answer(ada, 7, question=2)
+        e.tally.connections = 7
+        e.tally.messages_in = 11
+        e.tally.closed["left"] = 3
+        seen = await samples(e)
+        expected = {
+            "fanfare_sessions_active": 1,
+            "fanfare_sessions_quarantined": 0,
+            "fanfare_players": 2,
+            "fanfare_answers_accepted_total": 1,
+            "fanfare_answers_repeated_total": 1,
+            "fanfare_refused_total[wrong_question]": 1,
+            "fanfare_connections": 7,
+            "fanfare_messages_in_total": 11,
+            "fanfare_connections_closed_total[left]": 3,
+            "fanfare_event_streams": 0,
+            "fanfare_journal_queued_facts": 0,
+            "fanfare_info[1.2.3]": 1,
+        }
+        assert {name: seen[name] for name in expected} == expected
+        assert seen["fanfare_journal_batches_total"] > 0
+        assert "process_resident_memory_bytes" in seen
+
+
+async def test_two_apps_in_one_process_share_no_metrics() -> None:
+    async with edge() as one, edge() as other:
+        await one.session()
+        assert (await samples(one))["fanfare_sessions_active"] == 1
+        assert (await samples(other))["fanfare_sessions_active"] == 0
+
+
+async def test_the_lag_of_the_loop_is_measured(autojump_clock: MockClock) -> None:
+    readings = itertools.chain([0.0, 0.25, 1.0, 2.25, 3.0, 3.5], itertools.repeat(9.0))
+    lag = LoopLag(now_s=lambda: next(readings))
+    assert lag.statistics().max_s == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lag.run)
+        await trio.sleep(0.6)
+        assert (lag.statistics().last_s, lag.statistics().beats_total) == (1.0, 2)
+        await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()
+    assert (lag.statistics().last_s, lag.statistics().max_s) == (0.25, 1.0)
+
+
+async def test_the_page_needs_no_scripts_and_escapes_what_it_shows() -> None:
+    async with edge() as e:
+        e.but(version="<b>1</b>")
+        page = await e.get("/", peer=OUTSIDE)
+        assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert b"ws://127.0.0.1:5002/ws" in page.body
+        assert b"<b>" not in page.body
+        for forbidden in (b"<script", b"<style", b"style=", b"onclick"):
+            assert forbidden not in page.body
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api", "/api/sessions/000002/nothing", "/static/x", "/%ff"]
+)
+async def test_addresses_that_are_not_there(path: str) -> None:
+    async with edge() as e:
+        missing = await e.get(path)
+        assert missing.status == 404
+        assert missing.json["error"]["code"] in ("not_found", "session_not_found")
+
+
+async def test_methods_that_are_not_taken() -> None:
+    async with edge() as e:
+        refused = await e.call("DELETE", "/api/quizzes")
+        assert (refused.status, refused.error) == (405, "method_not_allowed")
+        assert refused.headers["Allow"] == "GET, POST"
+        refused = await e.call("GET", "/api/sessions/000002/answers")
+        assert (refused.status, refused.headers["Allow"]) == (405, "POST")
+
+
+async def test_heads_have_no_body_and_open_no_stream() -> None:
+    async with edge() as e:
+        session = await e.session()
+        for path in (session.url, f"{session.url}/events", "/healthz"):
+            assert (await e.call("HEAD", path)).status == 200
+        assert (await session.actor()).subscribers == 0
+
+
+async def test_a_crash_is_logged_and_tells_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with edge() as e:
+
+        async def crash() -> Any:
+            raise RuntimeError("the secret of the house")
+
+        monkeypatch.setattr(e.catalog, "list", crash)
+        with caplog.at_level(logging.ERROR, logger="fanfare.http"):
+            failed = await e.get("/api/quizzes?", peer=OUTSIDE)
+        assert (failed.status, failed.error) == (500, "internal")
+        assert b"secret" not in failed.body
+        assert "the secret of the house" in caplog.text
+
+
+async def test_every_answer_forbids_sniffing_caching_and_referrers() -> None:
+    async with edge() as e:
+        for path in ("/", "/api/quizzes", "/nothing", "/metrics"):
+            headers = (await e.get(path)).headers
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Cache-Control"] == "no-store"
+            assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_statuses_are_those_of_the_protocol() -> None:
+    documented: dict[str, int] = {}
+    for row in re.findall(r"^\| (`.*?) \| ([\d, ]+) \|", Path("docs/protocol.md").read_text(), re.MULTILINE):
+        codes = re.findall(r"`(\w+)`", row[0])
+        statuses = [int(status) for status in row[1].split(",")]
+        documented |= zip(codes, statuses * (len(codes) // len(statuses)), strict=True)
+    # Not a code of its own, but the first of those of a quiz that cannot be built.
+    assert documented.pop("invalid_quiz") == 400
+    assert documented == dict(STATUS)

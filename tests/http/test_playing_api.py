@@ -1,0 +1,334 @@
+"""Playing and leading over plain requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.actors.commands import Answer
+from tests.actors.world import Client, settle
+from tests.http.edge import OUTSIDE, Edge, Reply, edge
+
+
+async def test_a_whole_quiz_over_http() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        assert (ada["player_id"], ada["name"], ada["code"]) == (1, "Ada", session.code)
+        started = await session.do("start", id="go")
+        assert started.json == {"t": "done", "id": "go", "do": "start", "phase": "question"}
+        ack = await session.answer(ada, 0, id="mine")
+        assert ack.status == 200
+        assert ack.json | {"elapsed_ms": 0} == {
+            "t": "ack",
+            "id": "mine",
+            "question": 1,
+            "status": "accepted",
+            "elapsed_ms": 0,
+        }
+        await session.answer(ben, 1)
+        board = (await e.get(f"{session.url}/leaderboard?top=1&around=me", token=ben["token"])).json
+        assert [line["name"] for line in board["top"]] == ["Ada"]
+        assert [line["name"] for line in board["around"]] == ["Ada", "Ben"]
+        assert (board["players"], board["answered"]) == (2, 2)
+        assert (await session.do("next")).json["phase"] == "question"
+        assert (await session.do("finish")).json["phase"] == "finished"
+        standing = (await e.get(f"{session.url}/results", peer=OUTSIDE)).json
+        assert [(line["name"], line["rank"], line["correct"]) for line in standing["players"]] == [
+            ("Ada", 1, 1),
+            ("Ben", 2, 0),
+        ]
+
+
+async def test_the_answer_is_confirmed_only_once_it_is_stored() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.auto = "off"
+        replies: list[Reply] = []
+
+        async def answer() -> None:
+            replies.append(await session.answer(ada, 0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            await settle()
+            assert replies == []
+            e.journal.commit()
+        assert replies[0].json["status"] == "accepted"
+
+
+async def test_the_same_choice_on_both_ways_at_once_gets_equal_acks() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        websocket = Client()
+        actor = await session.actor()
+        actor.send(Answer(websocket, 1, "same", 1, 0, e.clock.now_ms()))
+        over_http = await session.answer(ada, 0, id="same")
+        assert over_http.json == dict(websocket.last("ack"))
+        again = await session.answer(ada, 0, id="same")
+        assert again.json == over_http.json
+        other = await session.answer(ada, 1, id="same")
+        assert other.json == over_http.json | {"status": "duplicate"}
+
+
+@pytest.mark.parametrize("commit_after_s", [20, None])
+async def test_waiting_for_an_ack_is_bounded(autojump_clock: MockClock, commit_after_s: int | None) -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.fail()
+        waited_from = trio.current_time()
+        reply = await session.answer(ada, 0)
+        assert (reply.status, reply.error) == (503, "busy")
+        assert trio.current_time() - waited_from == pytest.approx(15, abs=0.5)
+        e.journal.heal()
+        assert (await session.answer(ada, 0)).json["status"] == "accepted"
+
+
+async def test_a_full_journal_is_busy() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.facts_max = 0
+        for reply in (
+            await session.answer(ada, 0),
+            await session.do("next"),
+            await e.post(f"{session.url}/players", {"name": "Ben"}),
+        ):
+            assert (reply.status, reply.error) == (503, "busy")
+            assert reply.headers["Retry-After"] == "1"
+
+
+async def test_a_crash_of_the_session_while_one_waits_is_busy() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.auto = "off"
+        replies: list[Reply] = []
+
+        async def answer() -> None:
+            replies.append(await session.answer(ada, 0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            await settle()
+            e.journal.fence(session.id)
+            e.journal.commit()
+        assert replies[0].error == "busy"
+
+
+JOINS: list[tuple[Any, int, str, str | None]] = [
+    ({}, 400, "missing_field", "name"),
+    ({"name": "Ada", "colour": 1}, 400, "unknown_field", "colour"),
+    ({"name": 7}, 400, "name_invalid", None),
+    ({"name": None}, 400, "name_invalid", None),
+    ({"name": ""}, 400, "name_invalid", None),
+    ({"name": "x" * 40}, 400, "name_too_long", None),
+    ({"name": "ÁDA"}, 409, "name_taken", None),
+    ([1], 400, "bad_message", None),
+    ({"name": "x" * 5000}, 413, "too_large", None),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code", "path"), JOINS)
+async def test_joins_that_are_refused(body: Any, status: int, code: str, path: str | None) -> None:
+    async with edge() as e:
+        session = await e.session()
+        await session.join("Ada")
+        refused = await e.post(f"{session.url}/players", body)
+        assert (refused.status, refused.error) == (status, code)
+        if path is not None:
+            assert refused.path == path
+
+
+async def test_sessions_that_take_nobody() -> None:
+    async with edge() as e:
+        full = await e.session(player_limit=1)
+        await full.join("Ada")
+        assert (await e.post(f"{full.url}/players", {"name": "Ben"})).error == "session_full"
+        locked = await e.session()
+        await locked.do("lock", on=True)
+        assert (await e.post(f"{locked.url}/players", {"name": "Ben"})).error == "session_locked"
+        await locked.do("lock", on=False)
+        await locked.join("Ben")
+        await locked.do("finish")
+        over = await e.post(f"{locked.url}/players", {"name": "Cy"})
+        assert (over.status, over.error) == (409, "session_finished")
+
+
+async def test_a_rush_into_one_session_is_slowed_down() -> None:
+    async with edge(joins_per_s=1) as e:
+        session = await e.session()
+        await session.join("Ada")
+        rushed = await e.post(f"{session.url}/players", {"name": "Ben"})
+        assert (rushed.status, rushed.error) == (503, "busy")
+
+
+ANSWERS: list[tuple[Any, int, str, str | None]] = [
+    ({"id": "a", "question": 1}, 400, "missing_field", "choice"),
+    ({"id": "a", "question": 1, "choice": 0, "t": "answer"}, 400, "unknown_field", "t"),
+    ({"id": 1, "question": 1, "choice": 0}, 400, "bad_field", "id"),
+    ({"id": "x" * 65, "question": 1, "choice": 0}, 400, "bad_field", "id"),
+    ({"id": "a", "question": "1", "choice": 0}, 400, "bad_field", "question"),
+    ({"id": "a", "question": True, "choice": 0}, 400, "bad_field", "question"),
+    ({"id": "a", "question": 1, "choice": 3}, 400, "bad_choice", "choice"),
+    ({"id": "a", "question": 1, "choice": "right"}, 400, "bad_choice", "choice"),
+    ({"id": "a", "question": 2, "choice": 0}, 409, "wrong_question", None),
+    ({"id": "a", "question": 1, "choice": "x" * 5000}, 413, "too_large", None),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code", "path"), ANSWERS)
+async def test_answers_that_are_refused(body: Any, status: int, code: str, path: str | None) -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        refused = await e.post(f"{session.url}/answers", body, token=ada["token"])
+        assert (refused.status, refused.error, refused.path) == (status, code, path)
+        assert (await session.actor()).session.answered == 0
+
+
+async def test_answers_out_of_time(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.join("Ben")
+        await session.do("start")
+        await session.do("pause")
+        assert (await session.answer(ada, 0)).error == "paused"
+        await session.do("resume")
+        await session.do("close")
+        assert (await session.answer(ada, 0)).error == "question_closed"
+        await session.do("finish")
+        assert (await session.answer(ada, 0)).error in ("session_finished", "question_closed")
+
+
+HOSTS: list[tuple[Any, int, str, str | None]] = [
+    ({}, 400, "missing_field", "do"),
+    ({"do": "dance"}, 400, "bad_field", "do"),
+    ({"do": 7}, 400, "bad_field", "do"),
+    ({"do": "kick"}, 400, "missing_field", "player"),
+    ({"do": "kick", "player": "1"}, 400, "bad_field", "player"),
+    ({"do": "kick", "player": 9}, 404, "player_not_found", None),
+    ({"do": "lock"}, 400, "missing_field", "on"),
+    ({"do": "lock", "on": 1}, 400, "bad_field", "on"),
+    ({"do": "start", "on": True}, 400, "unknown_field", "on"),
+    ({"do": "start", "id": ""}, 400, "bad_field", "id"),
+    ({"do": "resume"}, 409, "illegal_move", None),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code", "path"), HOSTS)
+async def test_host_commands_that_are_refused(body: Any, status: int, code: str, path: str | None) -> None:
+    async with edge() as e:
+        session = await e.session()
+        await session.join("Ada")
+        refused = await e.post(f"{session.url}/host", body, token=session.host_token)
+        assert (refused.status, refused.error, refused.path) == (status, code, path)
+        assert (await session.actor()).session.phase == "lobby"
+
+
+async def test_a_kicked_player_is_out() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.join("Ben")
+        await session.do("start")
+        assert (await session.do("kick", player=1)).status == 200
+        for reply in (
+            await session.answer(ada, 0),
+            await e.get(f"{session.url}/leaderboard?around=me", token=ada["token"]),
+            await e.get(f"{session.url}/events", token=ada["token"]),
+        ):
+            assert (reply.status, reply.error) == (403, "kicked")
+
+
+async def test_tokens_open_only_what_they_were_made_for(mock_clock: MockClock) -> None:
+    async with edge(token_ttl_s=60) as e:
+        session, other = await e.session(), await e.session()
+        ada = await session.join("Ada")
+        answer = {"id": "a", "question": 1, "choice": 0}
+
+        async def tried(address: str, body: Any, token: str | None) -> tuple[int, str]:
+            reply = await e.post(address, body, token=token)
+            return reply.status, reply.error
+
+        assert await tried(f"{session.url}/answers", answer, None) == (401, "token_missing")
+        assert await tried(f"{session.url}/answers", answer, "forged") == (401, "token_invalid")
+        assert await tried(f"{session.url}/answers", answer, session.host_token) == (403, "not_player")
+        assert await tried(f"{session.url}/host", {"do": "start"}, ada["token"]) == (403, "not_host")
+        assert await tried(f"{other.url}/answers", answer, ada["token"]) == (401, "token_invalid")
+        assert await tried(f"{other.url}/host", {"do": "start"}, session.host_token) == (401, "token_invalid")
+        board = await e.get(f"{session.url}/leaderboard?around=me", token=session.host_token)
+        assert (board.status, board.error) == (403, "not_player")
+        mock_clock.jump(61)
+        assert await tried(f"{session.url}/host", {"do": "start"}, session.host_token) == (
+            401,
+            "token_expired",
+        )
+        assert (await session.actor()).session.phase == "lobby"
+
+
+async def test_refusals_of_tokens_name_the_scheme() -> None:
+    async with edge() as e:
+        session = await e.session()
+        missing = await e.post(f"{session.url}/host", {"do": "start"})
+        assert missing.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_guessing_tokens_is_stopped() -> None:
+    async with edge(attempts_per_min=3) as e:
+        session = await e.session()
+        codes = [
+            (await e.post(f"{session.url}/host", {"do": "start"}, token=f"guess{n}")).error for n in range(5)
+        ]
+        assert codes == ["token_invalid"] * 3 + ["too_many_attempts"] * 2
+        assert (await session.do("start")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "path"),
+    [
+        ("top=0", "bad_field", "top"),
+        ("top=1001", "bad_field", "top"),
+        ("top=ten", "bad_field", "top"),
+        ("around=you", "bad_field", "around"),
+        ("around=me", "token_missing", None),
+        ("tip=1", "unknown_field", "tip"),
+    ],
+)
+async def test_leaderboard_queries_that_are_refused(query: str, code: str, path: str | None) -> None:
+    async with edge() as e:
+        session = await e.session()
+        refused = await e.get(f"{session.url}/leaderboard?{query}")
+        assert (refused.error, refused.path) == (code, path)
+
+
+async def test_the_leaderboard_of_a_session_out_of_memory(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        session = await e.session()
+        players = [await session.join(f"player {n}") for n in range(8)]
+        await session.do("start")
+        await session.answer(players[5], 0)
+        await session.do("finish")
+        live = await board(e, session.url, players[5]["token"])
+        mock_clock.autojump_threshold = 0
+        await session.leave_memory()
+        assert await board(e, session.url, players[5]["token"]) == live
+        assert [line["id"] for line in live["around"]] == [6, 1, 2]
+
+
+async def board(e: Edge, url: str, token: str) -> Any:
+    body = (await e.get(f"{url}/leaderboard?top=3&around=me", token=token)).json
+    return body | {"answered": None}

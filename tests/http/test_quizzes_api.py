@@ -1,0 +1,125 @@
+"""Writing and reading quizzes over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from tests.http.edge import OUTSIDE, QUIZ, edge
+
+
+async def test_a_quiz_is_written_listed_and_read() -> None:
+    async with edge() as e:
+        made = await e.post("/api/quizzes", QUIZ)
+        assert made.status == 201
+        assert made.json["version"] == 1
+        quiz_id = made.json["id"]
+        assert made.headers["Location"] == f"/api/quizzes/{quiz_id}?version=1"
+        listed = (await e.get("/api/quizzes")).json["quizzes"]
+        assert [(quiz["id"], quiz["title"], quiz["questions"]) for quiz in listed] == [
+            (quiz_id, "Capitals", 2)
+        ]
+        read = await e.get(made.headers["Location"])
+        assert read.json["quiz"]["questions"][0]["correct"] == "right"
+
+
+async def test_the_list_has_no_answers_and_is_open_to_all() -> None:
+    async with edge() as e:
+        await e.post("/api/quizzes", QUIZ)
+        listed = await e.get("/api/quizzes", peer=OUTSIDE)
+        assert listed.status == 200
+        assert b"right" not in listed.body
+
+
+async def test_writing_under_an_id_makes_versions_and_an_equal_quiz_changes_nothing() -> None:
+    async with edge() as e:
+        first = await e.post("/api/quizzes?id=caps", QUIZ)
+        again = await e.post("/api/quizzes?id=caps", QUIZ)
+        changed = await e.post("/api/quizzes?id=caps", QUIZ | {"title": "More capitals"})
+        assert [(r.status, r.json["version"]) for r in (first, again, changed)] == [
+            (201, 1),
+            (200, 1),
+            (201, 2),
+        ]
+        assert (await e.get("/api/quizzes/caps")).json["title"] == "More capitals"
+        assert (await e.get("/api/quizzes/caps?version=1")).json["title"] == "Capitals"
+
+
+@pytest.mark.parametrize("address", ["/api/quizzes/nobody", "/api/quizzes/caps?version=7"])
+async def test_a_quiz_that_is_not_there(address: str) -> None:
+    async with edge() as e:
+        await e.post("/api/quizzes?id=caps", QUIZ)
+        missing = await e.get(address)
+        assert (missing.status, missing.error) == (404, "quiz_not_found")
+
+
+@pytest.mark.parametrize(
+    ("quiz", "code", "path"),
+    [
+        ([], "invalid_quiz", None),
+        ({}, "missing_field", "title"),
+        (QUIZ | {"tittle": 1}, "unknown_field", "tittle"),
+        (QUIZ | {"title": 7}, "bad_field", "title"),
+        (QUIZ | {"questions": [QUIZ["questions"][0] | {"correct": "no"}]}, None, "questions[0].correct"),
+        (QUIZ | {"questions": [QUIZ["questions"][0]] * 201}, "too_many_questions", "questions"),
+    ],
+)
+async def test_a_quiz_that_cannot_be_built_is_refused_by_field(
+    quiz: Any, code: str | None, path: str | None
+) -> None:
+    async with edge() as e:
+        refused = await e.post("/api/quizzes", quiz)
+        assert refused.status == 400
+        assert code is None or refused.error == code
+        assert refused.path == path
+
+
+async def test_bodies_that_are_no_json_object() -> None:
+    async with edge(body_bytes_max=2048) as e:
+        broken = await e.post("/api/quizzes", data=b'{"title": ')
+        assert (broken.status, broken.error) == (400, "bad_json")
+        deep = await e.post("/api/quizzes", data=b"[" * 2000)
+        assert (deep.status, deep.error) == (400, "bad_json")
+        not_utf8 = await e.post("/api/quizzes", data=b'{"title": "\xff"}')
+        assert (not_utf8.status, not_utf8.error) == (400, "bad_json")
+        empty = await e.post("/api/quizzes", data=b"")
+        assert (empty.status, empty.error) == (400, "bad_json")
+        form = await e.post("/api/quizzes", data=b"title=x", headers={"Content-Type": "text/plain"})
+        assert (form.status, form.error) == (415, "unsupported_media_type")
+        undeclared = await e.post("/api/quizzes")
+        assert (undeclared.status, undeclared.error) == (415, "unsupported_media_type")
+        long = await e.post("/api/quizzes", data=b" " * 2049)
+        assert (long.status, long.error) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "path"),
+    [
+        ("/api/quizzes?di=caps", "unknown_field", "di"),
+        ("/api/quizzes?id=", "bad_field", "id"),
+        (f"/api/quizzes?id={'x' * 101}", "bad_field", "id"),
+        ("/api/quizzes?id=a&id=b", "bad_field", "id"),
+    ],
+)
+async def test_query_strings_are_read_narrowly(address: str, code: str, path: str) -> None:
+    async with edge() as e:
+        refused = await e.post(address, QUIZ)
+        assert (refused.status, refused.error, refused.path) == (400, code, path)
+        assert (await e.get("/api/quizzes")).json["quizzes"] == []
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "x", "1.5", "%D9%A3", "9" * 30, ""])
+async def test_versions_are_whole_numbers(version: str) -> None:
+    async with edge() as e:
+        refused = await e.get(f"/api/quizzes/caps?version={version}")
+        assert (refused.status, refused.error, refused.path) == (400, "bad_field", "version")
+
+
+async def test_a_database_that_is_away_is_busy(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        e.catalog.available = False
+        for reply in (await e.post("/api/quizzes", QUIZ), await e.get("/api/quizzes")):
+            assert (reply.status, reply.error) == (503, "busy")
+            assert reply.headers["Retry-After"] == "1"

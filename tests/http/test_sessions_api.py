@@ -1,0 +1,189 @@
+"""Opening sessions and looking at them over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from tests.http.edge import OUTSIDE, QUIZ, edge
+
+
+async def test_a_session_is_opened_and_found_by_code_and_by_id() -> None:
+    async with edge() as e:
+        await e.post("/api/quizzes?id=caps", QUIZ)
+        opened = await e.post(
+            "/api/sessions",
+            {
+                "quiz_id": "caps",
+                "quiz_version": 1,
+                "pace": "auto",
+                "player_limit": 3,
+                "reveal_ms": 1000,
+                "lobby_ms": 60_000,
+                "early_close": False,
+            },
+        )
+        assert opened.status == 201
+        assert opened.headers["Location"] == f"/api/sessions/{opened.json['code']}"
+        by_code = await e.get(f"/api/sessions/{opened.json['code']}", peer=OUTSIDE)
+        by_id = await e.get(f"/api/sessions/{opened.json['session_id']}", peer=OUTSIDE)
+        assert by_code.json == by_id.json
+        assert by_code.json["state"]["phase"] == "lobby"
+        assert by_code.json["settings"] == {
+            "pace": "auto",
+            "player_limit": 3,
+            "reveal_ms": 1000,
+            "lobby_ms": 60_000,
+            "early_close": False,
+        }
+        assert opened.json["host_token"].encode() not in by_code.body
+
+
+async def test_the_public_state_does_not_tell_the_right_answer_of_an_open_question() -> None:
+    async with edge() as e:
+        session = await e.session()
+        await session.join("Ada")
+        await session.do("start")
+        open_question = await e.get(session.url)
+        assert open_question.json["state"]["question"]["choices"] == ["right", "wrong", "other"]
+        assert open_question.json["state"]["reveal"] is None
+        assert b"correct" not in open_question.body
+        await session.do("close")
+        closed = await e.get(session.url)
+        assert closed.json["state"]["reveal"] == {"number": 1, "correct": 0, "counts": [0, 0, 0]}
+
+
+async def test_a_session_that_is_over_and_out_of_memory_is_shown_from_the_store(
+    mock_clock: MockClock,
+) -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada, _ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("start")
+        await session.answer(ada, 0)
+        await session.do("finish")
+        in_memory = (await e.get(session.url)).json
+        mock_clock.autojump_threshold = 0
+        await session.leave_memory()
+        stored = (await e.get(session.url)).json
+        assert e.registry.statistics().active == 0
+        assert (stored["epoch"], stored["offset"]) == (None, None)
+        assert stored["state"]["podium"] == in_memory["state"]["podium"]
+        assert [line["name"] for line in stored["state"]["podium"]] == ["Ada", "Ben"]
+        assert stored["state"]["phase"] == "finished"
+
+
+async def test_the_list_of_sessions_is_for_authors() -> None:
+    async with edge() as e:
+        first, second = await e.session(), await e.session()
+        listed = (await e.get("/api/sessions")).json["sessions"]
+        assert {line["id"] for line in listed} == {first.id, second.id}
+        assert len((await e.get("/api/sessions?limit=1")).json["sessions"]) == 1
+        outside = await e.get("/api/sessions", peer=OUTSIDE)
+        assert (outside.status, outside.error) == (403, "author_only")
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "x"])
+async def test_the_list_of_sessions_is_bounded(limit: str) -> None:
+    async with edge() as e:
+        refused = await e.get(f"/api/sessions?limit={limit}")
+        assert (refused.status, refused.error, refused.path) == (400, "bad_field", "limit")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "path"),
+    [
+        ({}, 400, "missing_field", "quiz_id"),
+        ([], 400, "bad_message", None),
+        ("caps", 400, "bad_message", None),
+        ({"quiz_id": 7}, 400, "bad_field", "quiz_id"),
+        ({"quiz_id": "caps", "quiz_version": True}, 400, "bad_field", "quiz_version"),
+        ({"quiz_id": "caps", "quiz_version": 0}, 400, "bad_field", "quiz_version"),
+        ({"quiz_id": "caps", "quiz_version": 2}, 404, "quiz_not_found", None),
+        ({"quiz_id": "none"}, 404, "quiz_not_found", None),
+        ({"quiz_id": "caps", "speed": 1}, 400, "unknown_field", "speed"),
+        ({"quiz_id": "caps", "pace": "slow"}, 400, "bad_field", "pace"),
+        ({"quiz_id": "caps", "player_limit": 0}, 400, "bad_field", "player_limit"),
+        ({"quiz_id": "caps", "reveal_ms": "5"}, 400, "bad_field", "reveal_ms"),
+        ({"quiz_id": "caps", "lobby_ms": -1}, 400, "bad_field", "lobby_ms"),
+        ({"quiz_id": "caps", "early_close": 1}, 400, "bad_field", "early_close"),
+    ],
+)
+async def test_what_cannot_be_opened(body: Any, status: int, code: str, path: str | None) -> None:
+    async with edge() as e:
+        await e.post("/api/quizzes?id=caps", QUIZ)
+        refused = await e.post("/api/sessions", body)
+        assert (refused.status, refused.error, refused.path) == (status, code, path)
+        assert e.registry.statistics().active == 0
+
+
+async def test_an_unknown_field_is_told_the_known_ones() -> None:
+    async with edge() as e:
+        refused = await e.post("/api/sessions", {"quiz_id": "caps", "players": 5})
+        assert "player_limit" in refused.message
+
+
+@pytest.mark.parametrize("key", ["999999", "1", "no-such-session", "x" * 200, "a%20b", "..%2Fadmin", "%00"])
+async def test_a_session_that_is_not_there(key: str) -> None:
+    async with edge() as e:
+        for address in ("", "/leaderboard", "/results", "/results.json", "/results.csv", "/events"):
+            missing = await e.get(f"/api/sessions/{key}{address}")
+            assert missing.status == 404
+        missing = await e.post(f"/api/sessions/{key}/players", {"name": "Ada"})
+        assert missing.status == 404
+
+
+async def test_guessing_codes_is_stopped_by_address() -> None:
+    async with edge(attempts_per_min=5) as e:
+        session = await e.session()
+        for guess in range(5):
+            wrong = await e.get(f"/api/sessions/90000{guess}", peer=OUTSIDE)
+            assert (wrong.status, wrong.error) == (404, "session_not_found")
+        for address in ("", "/leaderboard", "/results.csv", "/events"):
+            stopped = await e.get(f"{session.url}{address}", peer=OUTSIDE)
+            assert (stopped.status, stopped.error) == (429, "too_many_attempts")
+            assert stopped.headers["Retry-After"] == "10"
+        stopped = await e.post(f"{session.url}/players", {"name": "Ada"}, peer=OUTSIDE)
+        assert stopped.error == "too_many_attempts"
+        assert (await e.get(session.url, peer=("203.0.113.10", 1))).status == 200
+
+
+async def test_who_holds_a_good_token_is_not_locked_out_with_the_guessers() -> None:
+    async with edge(attempts_per_min=1) as e:
+        session = await e.session()
+        await e.get("/api/sessions/900000")
+        assert (await e.get(session.url)).status == 429
+        assert (await session.do("start")).status == 200
+
+
+async def test_a_session_whose_actor_cannot_start_is_busy_and_then_there(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        session = await e.session()
+        mock_clock.autojump_threshold = 0
+        await session.leave_memory()
+        e.store.available = False
+        away = await e.get(session.url)
+        assert (away.status, away.error) == (503, "busy")
+        e.store.available = True
+        assert (await e.get(session.url)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "configured", "url"),
+    [
+        ("192.168.1.5:5001", None, "ws://192.168.1.5:5002/ws"),
+        ("[fe80::1]:5001", None, "ws://[fe80::1]:5002/ws"),
+        ("quiz.local", None, "ws://quiz.local:5002/ws"),
+        ("<script>", None, "ws://127.0.0.1:5002/ws"),
+        ("a@b", None, "ws://127.0.0.1:5002/ws"),
+        ("quiz.local", "wss://play.example/ws", "wss://play.example/ws"),
+    ],
+)
+async def test_clients_are_sent_to_a_websocket_that_they_can_reach(
+    host: str, configured: str | None, url: str
+) -> None:
+    async with edge(public_ws_url=configured) as e:
+        session = await e.session()
+        assert (await e.get(session.url, headers={"Host": host})).json["ws_url"] == url
