@@ -132,7 +132,8 @@ def fold(text: str) -> str:
     and hyphens, and invisible characters make no difference."""
     if text.isascii() and text.isprintable() and "`" not in text:
         return " ".join(text.lower().split())
-    plain = unicodedata.normalize("NFKD", text.translate(_SPELLING))
+    # Composed first: Unicode has several accents standing alone, and the table knows the one they become.
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFC", text).translate(_SPELLING))
     apart = unicodedata.normalize("NFKD", plain.casefold())
     bare = "".join(char for char in apart if _is_significant(char)).translate(_SPELLING)
     return " ".join(unicodedata.normalize("NFKC", bare).casefold().split())
@@ -148,6 +149,5 @@ def clean_answer(raw: str) -> str:
     """Typed text as it is kept: composed (NFC), on one line, without control and format characters."""
     if raw.isascii() and raw.isprintable():
         return " ".join(raw.split())
-    text = unicodedata.normalize("NFC", raw)
-    kept = (char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))
-    return " ".join("".join(kept).split())
+    kept = (char for char in raw if char.isspace() or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))
+    return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
