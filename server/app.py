@@ -1,0 +1,288 @@
+"""The composition root: a node from one configuration, and the order in which its parts come and go.
+
+Each part is a block inside the block of what it needs. On the way out the realtime and HTTP edges end first
+and tell their clients, then the actors, then the write-behind commits what is queued, then the database goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+import secrets
+import socket
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TypeVar
+
+import trio
+
+from engine.actors.actor import ActorOptions
+from engine.actors.clock import SessionClock
+from engine.actors.endings import Ending
+from engine.actors.registry import Registry
+from engine.domain.quiz import Quiz
+from engine.ports import QuizCatalog, StorageUnavailable
+from engine.storage import schema
+from engine.storage.aio import open_asyncio
+from engine.storage.catalog import CachedCatalog, PostgresCatalog
+from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from engine.storage.postgres import Database
+from engine.storage.sessions import PostgresSessionStore
+from engine.storage.write_behind import WriteBehind
+from server import samples
+from server.auth import SecretError, Tokens, load_secret
+from server.config import Config
+from server.http import serving
+from server.http.app import create_app
+from server.http.loop_lag import LoopLag
+from server.http.services import Services
+from server.limits import Attempts, JoinRate
+from server.realtime.conversation import Gate
+from server.realtime.trio_websocket import TrioWebSocketTransport
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class StartError(Exception):
+    """The node cannot start. One sentence for the person who started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a node can be reached, as bound or as configured, and what it brought back."""
+
+    http_url: str
+    ws_url: str
+    sessions_recovered: int
+
+
+async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run a node until cancelled; then end it in good order, which takes a few seconds at most.
+
+    Raises StartError when it cannot start, and whatever shows that it must not go on.
+    """
+    async with AsyncExitStack() as stack:
+        running = await _assemble(config, stack)
+        task_status.started(running)
+        await trio.sleep_forever()
+
+
+async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
+    _allow_many_files()
+    http_socket = stack.enter_context(_bound(config.host, config.http_port, "http_port"))
+    realtime_socket = stack.enter_context(_bound(config.host, config.realtime_port, "realtime_port"))
+    tls = _tls(config)
+    clock = SessionClock()
+    try:
+        tokens = Tokens(load_secret(config.secret, config.data_dir), config.token_ttl_s, clock)
+    except SecretError as error:
+        raise StartError(str(error)) from error
+
+    database = await stack.enter_async_context(_database(config))
+    owner = f"{config.node or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    journal = WriteBehind(database, owner=owner, now_ms=clock.now_ms, facts_max=config.journal_facts_max)
+    await stack.enter_async_context(_beside(journal.run))
+    catalog = CachedCatalog(PostgresCatalog(database, clock.now_ms))
+    store = PostgresSessionStore(database, catalog)
+    if config.samples:
+        await _add_samples(catalog)
+
+    registry: Registry = await stack.enter_async_context(
+        _beside(
+            partial(
+                _keep_sessions,
+                lambda nursery: Registry(
+                    nursery,
+                    store=store,
+                    catalog=catalog,
+                    journal=journal,
+                    tokens=tokens,
+                    clock=clock,
+                    owner=owner,
+                    new_id=lambda: str(uuid.uuid4()),
+                    new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
+                    options=ActorOptions(
+                        tick_ms=config.tick_ms,
+                        mailbox_max=config.mailbox_max,
+                        history_max=config.history_max,
+                        idle_s=config.session_idle_s,
+                        max_age_s=config.session_max_age_s,
+                    ),
+                    sessions_max=config.sessions_max,
+                ),
+            )
+        )
+    )
+    stack.callback(registry.close, Ending.SHUTDOWN)
+    recovered = await registry.recover()
+
+    attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
+    transport = TrioWebSocketTransport(
+        Gate(registry, tokens, clock, attempts, joins, config.messages_per_s, config.messages_burst), config
+    )
+    ws_url = config.public_ws_url or _url("ws", realtime_socket, tls) + "/ws"
+    loop_lag = LoopLag()
+    app = create_app(
+        Services(
+            config=config,
+            clock=clock,
+            registry=registry,
+            store=store,
+            catalog=catalog,
+            journal=journal,
+            tokens=tokens,
+            attempts=attempts,
+            joins=joins,
+            loop_lag=loop_lag,
+            ws_url=ws_url,
+            transports=lambda: [transport.statistics()],
+            probe_storage=partial(database.execute, "SELECT 1"),
+            version=version("fanfare"),
+        )
+    )
+    await stack.enter_async_context(_beside(partial(transport.serve, [realtime_socket], ssl_context=tls)))
+    shutdown = trio.Event()
+    await stack.enter_async_context(
+        _beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
+    )
+    await stack.enter_async_context(_beside(_started(loop_lag.run)))
+    return Running(
+        http_url=config.public_url or _url("http", http_socket, tls),
+        ws_url=ws_url,
+        sessions_recovered=recovered,
+    )
+
+
+@asynccontextmanager
+async def _beside(
+    task: Callable[..., Awaitable[object]], *, end: Callable[[], object] | None = None
+) -> AsyncIterator[T]:
+    """Run a task beside the block, from its start until the block has ended.
+
+    A cancellation from outside reaches the block alone; the task goes on until the block is left, and is then
+    ended: by `end` if it is given, else by cancelling it. If the task fails, the block is cancelled.
+    Gives what the task was started with.
+    """
+    scope = trio.CancelScope(shield=True)
+
+    async def run(task_status: trio.TaskStatus[T]) -> None:
+        with scope:
+            await task(task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        try:
+            yield await nursery.start(run)
+        finally:
+            (end or scope.cancel)()
+
+
+def _started(task: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await task()
+
+    return run
+
+
+async def _keep_sessions(
+    make: Callable[[trio.Nursery], Registry], *, task_status: trio.TaskStatus[Registry]
+) -> None:
+    async with trio.open_nursery() as nursery:
+        registry = make(nursery)
+        nursery.start_soon(registry.sweep)
+        task_status.started(registry)
+
+
+@asynccontextmanager
+async def _database(config: Config) -> AsyncIterator[Database]:
+    """A database with the schema of this release: the configured one, or the embedded one."""
+    async with AsyncExitStack() as stack:
+        try:
+            dsn = config.database_url
+            if dsn is None:
+                dsn = await stack.enter_async_context(_embedded(config))
+            await stack.enter_async_context(open_asyncio())
+            database = await stack.enter_async_context(Database.open(dsn))
+            await schema.apply(database)
+        except EmbeddedPostgresError as error:
+            raise StartError(f"the embedded PostgreSQL: {error}") from error
+        except StorageUnavailable as error:
+            raise StartError(f"PostgreSQL at {config.shown('database_url')}: {error}") from error
+        except schema.SchemaTooNew as error:
+            raise StartError(str(error)) from error
+        yield database
+
+
+@asynccontextmanager
+async def _embedded(config: Config) -> AsyncIterator[str]:
+    embedded = EmbeddedPostgres(config.data_dir)
+    dsn = await trio.to_thread.run_sync(embedded.start)
+    try:
+        yield dsn
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(embedded.stop)
+
+
+async def _add_samples(catalog: QuizCatalog) -> None:
+    """On the first start only: what an author has made of a sample since then stays."""
+    there = {summary.id for summary in await catalog.list()}
+    for quiz_id, loaded in zip(samples.ids(), samples.load_all(), strict=True):
+        if quiz_id not in there:
+            await catalog.add(Quiz.parse(loaded.data), quiz_id)
+
+
+def _bound(host: str, port: int, setting: str) -> socket.socket:
+    """A bound TCP socket that does not listen yet. Raises StartError."""
+    option = "--" + setting.replace("_", "-")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}: {error.strerror or error}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        # Only a listening socket keeps a second node from binding the same port.
+        bound.listen(1)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"port {port} on {host} is taken: stop what listens there, or choose another with {option}"
+            ) from error
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return bound
+
+
+def _url(scheme: str, bound: socket.socket, tls: ssl.SSLContext | None) -> str:
+    host, port = bound.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{scheme}{'s' if tls else ''}://{host}:{port}"
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"the certificate {config.tls_cert} with its key: {error}") from error
+    return context
+
+
+def _allow_many_files() -> None:
+    """A connection is an open file: use all that the process is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
