@@ -1,0 +1,381 @@
+"""Any sequence of commands, against a model that is too simple to be wrong.
+
+The model counts play time in a variable that it moves by hand, keeps every answer in one dictionary, and
+computes scores and ranks from scratch whenever it is asked.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from engine.domain.errors import Refusal
+from engine.domain.facts import AnswerAccepted, PlayerJoined
+from engine.domain.session import Repeated, Session, Settings
+from tests.domain.making import CREATED_AT, quiz_of
+
+QUESTIONS: list[dict[str, Any]] = [
+    {"type": "single", "text": "1", "choices": ["a", "b"], "correct": "b", "time_limit_s": 2},
+    {"type": "multiple", "text": "2", "choices": ["a", "b", "c"], "correct": ["a", "b"], "time_limit_s": 1},
+    {"type": "numeric", "text": "3", "correct": 1, "time_limit_s": 3, "points": 777},
+    {"type": "text", "text": "4", "accept": ["yes"], "time_limit_s": 2, "points": 0},
+    {"type": "true_false", "text": "5", "correct": False, "time_limit_s": 1.5, "points": 2000},
+]
+LIMITS_MS = [2_000, 1_000, 3_000, 2_000, 1_500]
+POINTS = [1000, 1000, 777, 0, 2000]
+CHOICES: list[list[tuple[Any, Any, list[int] | None]]] = [
+    # Per question: the JSON value, what is kept of it, and the cells that it counts in; None for a bad one.
+    [(0, 0, [0]), (1, 1, [1]), (2, None, None), (True, None, None)],
+    [([1, 0], (0, 1), [0, 1]), ([2], (2,), [2]), ([], None, None), ([1, 1], None, None)],
+    [(1, 1, [0]), (1.5, 1.5, [1]), ("1", None, None), (float("nan"), None, None)],
+    [(" YES ", "YES", [0]), ("no", "no", [1]), ("", None, None), (7, None, None)],
+    [(False, False, [1]), (True, True, [0]), (0, None, None), (None, None, None)],
+]
+RIGHT: list[Any] = [1, (0, 1), 1, "YES", False]
+
+
+class SessionMachine(RuleBasedStateMachine):
+    @initialize(
+        pace=st.sampled_from(["host", "auto"]),
+        early_close=st.booleans(),
+        scoring_rule=st.sampled_from(["speed", "flat"]),
+        streak=st.booleans(),
+        lobby_ms=st.sampled_from([None, 0, 4_000]),
+    )
+    def create(self, pace: Any, early_close: bool, scoring_rule: str, streak: bool, lobby_ms: Any) -> None:
+        self.quiz = quiz_of(*QUESTIONS, scoring={"rule": scoring_rule, "streak": streak})
+        if pace == "host":
+            lobby_ms = None
+        self.settings = Settings(
+            pace=pace, player_limit=4, reveal_ms=1_000, lobby_ms=lobby_ms, early_close=early_close
+        )
+        self.session = Session(self.quiz, self.settings, CREATED_AT)
+        self.twin = Session(self.quiz, self.settings, CREATED_AT)
+        self.facts: list[Any] = []
+        self.now = CREATED_AT
+        # The model.
+        self.phase = "lobby"
+        self.paused_in = ""
+        self.played_ms = 0
+        self.number = 0
+        self.locked = False
+        self.names: list[str] = []
+        self.kicked: set[int] = set()
+        self.answers: dict[tuple[int, int], tuple[Any, int, list[int]]] = {}
+        self.closed: dict[int, tuple[list[int], int]] = {}
+
+    # What the model knows
+
+    def active(self) -> list[int]:
+        return [player for player in range(1, len(self.names) + 1) if player not in self.kicked]
+
+    def is_right(self, player: int, question: int) -> bool:
+        answer = self.answers.get((player, question))
+        return answer is not None and answer[0] == RIGHT[question - 1]
+
+    def streak_at(self, player: int, question: int) -> int:
+        streak = 0
+        while question and self.is_right(player, question):
+            streak, question = streak + 1, question - 1
+        return streak
+
+    def points_of(self, player: int, question: int) -> int:
+        if not self.is_right(player, question):
+            return 0
+        points = Fraction(POINTS[question - 1])
+        elapsed_ms = self.answers[player, question][1]
+        if self.quiz.scoring.rule == "speed" and elapsed_ms >= 500:
+            points *= 1 - Fraction(elapsed_ms, LIMITS_MS[question - 1]) / 2
+        bonus = 0
+        if self.quiz.scoring.streak and points:
+            bonus = min(500, 100 * (self.streak_at(player, question) - 1))
+        return floor(points + Fraction(1, 2)) + bonus
+
+    def standing(self, player: int) -> tuple[int, int]:
+        mine = [question for who, question in self.answers if who == player]
+        elapsed_ms = sum(self.answers[player, question][1] for question in mine)
+        return sum(self.points_of(player, question) for question in mine), elapsed_ms
+
+    def tally(self, question: int) -> tuple[list[int], int]:
+        """Counts, and how many have answered, of those who are still in."""
+        cells = [self.answers[p, question][2] for p in self.active() if (p, question) in self.answers]
+        size = [2, 3, 2, 2, 2][question - 1]
+        return [sum(cell in each for each in cells) for cell in range(size)], len(cells)
+
+    def open_number(self) -> int:
+        """The question that is open or paused in the middle; 0 when none is."""
+        return self.number if self.number and self.number not in self.closed else 0
+
+    # What the model does
+
+    def model_open(self) -> None:
+        self.phase, self.number, self.played_ms = "question", self.number + 1, 0
+
+    def model_close(self) -> None:
+        self.closed[self.number] = self.tally(self.number)
+        self.phase, self.played_ms = "reveal", 0
+
+    def model_advance(self) -> None:
+        if self.number < len(QUESTIONS):
+            self.model_open()
+        else:
+            self.phase = "finished"
+
+    def model_close_if_all_answered(self) -> None:
+        if self.phase == "question" and self.settings.early_close:
+            active = self.active()
+            if active and all((player, self.number) in self.answers for player in active):
+                self.model_close()
+
+    def model_countdown_ms(self) -> int | None:
+        if self.phase == "question":
+            return LIMITS_MS[self.number - 1]
+        if self.settings.pace == "auto":
+            return {"lobby": self.settings.lobby_ms, "reveal": 1_000}.get(self.phase)
+        return None
+
+    def model_pass(self, ms: int) -> None:
+        while (limit_ms := self.model_countdown_ms()) is not None and limit_ms - self.played_ms <= ms:
+            ms -= limit_ms - self.played_ms
+            if self.phase == "question":
+                self.model_close()
+            else:
+                self.model_advance()
+        if self.phase in ("lobby", "question", "reveal"):
+            self.played_ms += ms
+
+    def settle(self, outcome: object, expected: str | None) -> None:
+        """The code of a refusal, or none; and whatever changed is in the facts: they make an equal session."""
+        got = outcome.code if isinstance(outcome, Refusal) else None
+        assert got == expected
+        news = self.session.take_facts()
+        if expected is not None:
+            assert not news
+        assert [fact.seq for fact in news] == list(
+            range(len(self.facts) + 1, len(self.facts) + len(news) + 1)
+        )
+        self.facts += news
+        self.twin.replay(news)
+        assert self.twin == self.session
+
+    # Commands
+
+    @rule(name=st.sampled_from(["a", "A", "á", "b", "c", "d", "e", "", "\u202e"]))
+    def join(self, name: str) -> None:
+        expected = None
+        folded = {"A": "a", "á": "a"}.get(name, name)
+        if self.phase == "finished":
+            expected = "session_finished"
+        elif self.locked:
+            expected = "session_locked"
+        elif len(self.active()) >= 4:
+            expected = "session_full"
+        elif folded in ("", "\u202e"):
+            expected = "name_invalid"
+        elif folded in self.names:
+            expected = "name_taken"
+        outcome = self.session.join(name, self.now)
+        self.settle(outcome, expected)
+        if expected is None:
+            self.names.append(folded)
+            assert isinstance(outcome, PlayerJoined)
+            assert outcome.player == len(self.names)
+
+    @rule(player=st.integers(1, 5), back=st.sampled_from([0, 0, 0, 0, 1, -1]), pick=st.integers(0, 3))
+    def answer(self, player: int, back: int, pick: int) -> None:
+        question = self.number - back
+        raw, choice, cells = CHOICES[question - 1 if 1 <= question <= len(QUESTIONS) else 0][pick]
+        expected, repeated = self.refusal_of_answer(player, question, choice)
+        outcome = self.session.answer(player, question, raw, self.now)
+        if repeated:
+            stands, elapsed_ms, _ = self.answers[player, question]
+            assert isinstance(outcome, Repeated)
+            assert (outcome.question, outcome.elapsed_ms, outcome.same) == (
+                question,
+                elapsed_ms,
+                choice == stands,
+            )
+            covering = self.facts[outcome.seq - 1]
+            assert covering.question == question
+            seen = len(self.facts)
+            self.settle(None, None)
+            assert len(self.facts) == seen
+            return
+        self.settle(outcome, expected)
+        if expected is None:
+            assert isinstance(outcome, AnswerAccepted)
+            assert cells is not None
+            self.answers[player, question] = (choice, self.played_ms, cells)
+            assert outcome.elapsed_ms == self.played_ms
+            assert outcome.correct == self.is_right(player, question)
+            assert outcome.points == self.points_of(player, question)
+            self.model_close_if_all_answered()
+
+    def refusal_of_answer(self, player: int, question: int, choice: Any) -> tuple[str | None, bool]:
+        if player > len(self.names):
+            return "player_not_found", False
+        if player in self.kicked:
+            return "kicked", False
+        if not 1 <= question <= self.number:
+            return ("session_finished" if self.phase == "finished" else "wrong_question"), False
+        if choice is None:
+            return "bad_choice", False
+        if (player, question) in self.answers:
+            return None, True
+        if self.phase == "finished":
+            return "session_finished", False
+        if question in self.closed:
+            return "question_closed", False
+        return ("paused" if self.phase == "paused" else None), False
+
+    def host(self, command: str, *phases: str) -> bool:
+        if self.phase == "finished":
+            expected: str | None = "session_finished"
+        else:
+            expected = None if self.phase in phases else "illegal_move"
+        self.settle(getattr(self.session, command)(self.now), expected)
+        return expected is None
+
+    @rule()
+    def start(self) -> None:
+        if self.host("start", "lobby"):
+            self.model_open()
+
+    @rule()
+    def next(self) -> None:
+        if self.host("next", "reveal"):
+            self.model_advance()
+
+    @rule()
+    def close(self) -> None:
+        if self.host("close", "question"):
+            self.model_close()
+
+    @rule()
+    def pause(self) -> None:
+        if self.host("pause", "lobby", "question", "reveal"):
+            self.paused_in, self.phase = self.phase, "paused"
+
+    @rule()
+    def resume(self) -> None:
+        if self.host("resume", "paused"):
+            self.phase = self.paused_in
+            self.model_close_if_all_answered()
+
+    @precondition(lambda self: len(self.facts) > 12)
+    @rule()
+    def finish(self) -> None:
+        if self.host("finish", "lobby", "question", "reveal", "paused"):
+            if self.open_number():
+                self.model_close()
+            self.phase = "finished"
+
+    @rule(on=st.booleans())
+    def lock(self, on: bool) -> None:
+        over = self.phase == "finished"
+        self.settle(self.session.lock(on, self.now), "session_finished" if over else None)
+        if not over:
+            self.locked = on
+
+    @precondition(lambda self: len(self.names) > 2)
+    @rule(player=st.integers(1, 7))
+    def kick(self, player: int) -> None:
+        expected = None
+        if self.phase == "finished":
+            expected = "session_finished"
+        elif player > len(self.names):
+            expected = "player_not_found"
+        self.settle(self.session.kick(player, self.now), expected)
+        if expected is None and player not in self.kicked:
+            self.kicked.add(player)
+            self.model_close_if_all_answered()
+
+    @rule(ms=st.sampled_from([1, 300, 499, 500, 700, 1_000, 1_300, 9_000]))
+    def wait(self, ms: int) -> None:
+        self.now += ms
+        self.session.elapse(self.now)
+        self.model_pass(ms)
+        self.settle(None, None)
+
+    @rule(ms=st.sampled_from([1, 400, 5_000]))
+    def crash(self, ms: int) -> None:
+        """The node dies, is away for a while, and another session comes up from the facts."""
+        self.session = Session.recover(self.quiz, self.settings, CREATED_AT, self.facts)
+        self.now += ms
+        running = self.model_countdown_ms() is not None
+        self.session.extend_clock(ms, self.now)
+        if not running and self.phase in ("lobby", "reveal"):
+            self.played_ms += ms
+        self.settle(None, None)
+
+    # What always holds
+
+    @invariant()
+    def looks_like_the_model(self) -> None:
+        session = self.session
+        assert (session.phase, session.number, session.locked) == (self.phase, self.number, self.locked)
+        assert session.question_open == bool(self.open_number())
+        limit_ms = self.model_countdown_ms()
+        assert session.deadline == (None if limit_ms is None else self.now + limit_ms - self.played_ms)
+        open_number = self.open_number()
+        remaining_ms = LIMITS_MS[open_number - 1] - self.played_ms if open_number else None
+        assert session.remaining_ms(self.now) == remaining_ms
+
+    @invariant()
+    def ranks_are_right(self) -> None:
+        standing = {player: self.standing(player) for player in self.active()}
+        order = sorted(standing, key=lambda player: (-standing[player][0], standing[player][1], player))
+        expected = [
+            (
+                1 + sum(score > standing[player][0] for score, _ in standing.values()),
+                player,
+                *standing[player],
+            )
+            for player in order
+        ]
+        assert [tuple(entry) for entry in self.session.leaderboard.ranked()] == expected
+        assert self.session.active == len(expected)
+        for player in range(1, len(self.names) + 1):
+            who = self.session.players[player]
+            assert (who.score, who.elapsed_ms) == self.standing(player)
+            assert who.kicked == (player in self.kicked)
+
+    @invariant()
+    def closed_questions_and_first_answers_stand(self) -> None:
+        for question in range(1, self.number + 1):
+            for player in range(1, len(self.names) + 1):
+                expected = self.answers.get((player, question))
+                kept = self.session.answer_of(player, question)
+                assert kept == (None if expected is None else expected[:2])
+        if self.number:
+            counts, answered = self.closed.get(self.number) or self.tally(self.number)
+            assert (self.session.counts(), self.session.answered) == (counts, answered)
+
+    @invariant()
+    def results_are_right(self) -> None:
+        last = self.number - bool(self.open_number())
+        for player in range(1, len(self.names) + 1):
+            answered = (player, last) in self.answers
+            expected = (self.is_right(player, last), self.points_of(player, last)) if answered else (None, 0)
+            assert self.session.result_of(player) == expected
+            shown = self.number if (player, self.number) in self.answers else last
+            assert self.session.streak(player) == self.streak_at(player, shown)
+
+    def teardown(self) -> None:
+        """Recovery from any number of facts, and on from there, comes to the same end."""
+        if not hasattr(self, "facts"):
+            return
+        for cut in range(0, len(self.facts) + 1, max(1, len(self.facts) // 4)):
+            session = Session.recover(self.quiz, self.settings, CREATED_AT, self.facts[:cut])
+            assert session.seq == cut
+            session.replay(self.facts[cut:])
+            assert session == self.session
+
+
+TestSession = SessionMachine.TestCase
+TestSession.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,533 @@
+"""The rules of a session, one by one. Questions here last 30 s; choice 1 is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.domain.errors import Refusal
+from engine.domain.facts import (
+    AnswerAccepted,
+    ClockExtended,
+    Finished,
+    LockChanged,
+    PlayerJoined,
+    PlayerKicked,
+    QuestionClosed,
+    QuestionOpened,
+)
+from engine.domain.session import Phase, Repeated, Session
+from tests.domain.making import CREATED_AT, quiz_of, session_of, singles, started
+
+T = CREATED_AT
+RIGHT, WRONG = 1, 0
+
+
+def code(outcome: object) -> str:
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.code
+
+
+def accepted(outcome: object) -> AnswerAccepted:
+    assert isinstance(outcome, AnswerAccepted), outcome
+    return outcome
+
+
+def scores(session: Session) -> list[tuple[int, int]]:
+    return [(entry.player, entry.score) for entry in session.leaderboard.ranked()]
+
+
+# Joining
+
+
+def test_players_are_numbered_from_1_in_the_order_of_joining() -> None:
+    session = session_of()
+    assert session.join(" Ada ", T) == PlayerJoined(1, T, 1, "Ada")
+    assert session.join("Bob", T + 5) == PlayerJoined(2, T + 5, 2, "Bob")
+    assert (session.active, session.name_of(2), session.seq) == (2, "Bob", 2)
+    assert scores(session) == [(1, 0), (2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("", "name_invalid"), (5, "name_invalid"), ("x" * 33, "name_too_long"), ("PLAYER  1", "name_taken")],
+)
+def test_names_that_are_refused(name: object, expected: str) -> None:
+    session = session_of(1)
+    assert code(session.join(name, T)) == expected
+    assert session.active == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("José", "JOSE"), ("Straße", "strasse"), ("a", "\uff41"), ("\u00a8", "\u00a8")]
+)
+def test_names_that_are_too_much_alike(first: str, second: str) -> None:
+    session = session_of()
+    session.join(first, T)
+    assert code(session.join(second, T)) == "name_taken"
+
+
+def test_names_of_nothing_but_signs_are_told_apart() -> None:
+    session = session_of()
+    assert [isinstance(session.join(name, T), PlayerJoined) for name in ("\u00a8", "\u00b8", "🎉", "🎈")] == [
+        True
+    ] * 4
+
+
+def test_a_full_session_takes_nobody_until_somebody_is_kicked() -> None:
+    session = session_of(2, player_limit=2)
+    assert code(session.join("late", T)) == "session_full"
+    session.kick(1, T)
+    assert isinstance(session.join("late", T), PlayerJoined)
+
+
+def test_a_locked_session_takes_nobody() -> None:
+    session = session_of()
+    session.lock(True, T)
+    assert code(session.join("a", T)) == "session_locked"
+    session.lock(False, T)
+    assert isinstance(session.join("a", T), PlayerJoined)
+
+
+def test_locking_twice_records_one_fact() -> None:
+    session = session_of()
+    assert [session.lock(True, T), session.lock(True, T + 1)] == [None, None]
+    assert session.take_facts() == [LockChanged(1, T, True)]
+
+
+def test_a_late_joiner_plays_the_open_question_on_its_running_clock() -> None:
+    session = started(1)
+    joined = session.join("late", T + 10_000)
+    assert isinstance(joined, PlayerJoined)
+    answer = accepted(session.answer(joined.player, 1, RIGHT, T + 15_000))
+    assert (answer.elapsed_ms, answer.points) == (15_000, 750)
+
+
+def test_a_late_joiner_is_not_asked_what_is_closed() -> None:
+    session = started(1)
+    session.close(T)
+    session.join("late", T)
+    assert code(session.answer(2, 1, RIGHT, T)) == "question_closed"
+    assert session.result_of(2) == (None, 0)
+    session.next(T)
+    accepted(session.answer(2, 2, RIGHT, T))
+    assert code(session.answer(2, 1, RIGHT, T)) == "question_closed"
+
+
+# Answering
+
+
+def test_an_accepted_answer_is_a_fact_and_moves_the_leaderboard_at_once() -> None:
+    session = started(2)
+    session.take_facts()
+    answer = session.answer(2, 1, RIGHT, T + 2_000)
+    assert answer == AnswerAccepted(4, T + 2_000, 2, 1, 1, 2_000, True, 967)
+    assert session.take_facts() == [answer]
+    assert scores(session) == [(2, 967), (1, 0)]
+    assert session.players[2].elapsed_ms == 2_000
+    assert (session.answered, session.counts()) == (1, [0, 1])
+    assert session.answer_of(2, 1) == (1, 2_000)
+    assert session.answer_of(1, 1) is None
+
+
+def test_a_wrong_answer_costs_time_and_earns_nothing() -> None:
+    session = started(1)
+    answer = accepted(session.answer(1, 1, WRONG, T + 2_000))
+    assert (answer.correct, answer.points) == (False, 0)
+    assert session.leaderboard.top(1)[0].elapsed_ms == 2_000
+
+
+@pytest.mark.parametrize(("choice", "same"), [(RIGHT, True), (WRONG, False)])
+def test_the_first_answer_stands(choice: int, same: bool) -> None:
+    session = started(2)
+    first = accepted(session.answer(1, 1, RIGHT, T + 1_000))
+    session.take_facts()
+    assert session.answer(1, 1, choice, T + 2_000) == Repeated(1, 1_000, same, first.seq)
+    assert session.answer(1, 1, choice, T + 99_000) == Repeated(1, 1_000, same, first.seq)
+    assert session.take_facts() == []
+    assert scores(session) == [(1, first.points), (2, 0)]
+
+
+def test_a_repeated_answer_is_known_in_every_later_phase() -> None:
+    session = started(2)
+    accepted(session.answer(1, 1, RIGHT, T + 1_000))
+    session.pause(T + 2_000)
+    assert session.answer(1, 1, RIGHT, T) == Repeated(1, 1_000, True, 4)
+    session.resume(T + 3_000)
+    session.close(T + 4_000)
+    closed = session.seq
+    assert session.answer(1, 1, RIGHT, T) == Repeated(1, 1_000, True, closed)
+    session.next(T)
+    assert session.answer(1, 1, WRONG, T) == Repeated(1, 1_000, False, closed)
+    session.finish(T)
+    assert session.answer(1, 1, RIGHT, T) == Repeated(1, 1_000, True, closed)
+
+
+def test_the_limit_itself_is_in_time_and_a_millisecond_more_is_late() -> None:
+    session = started(2)
+    assert accepted(session.answer(1, 1, RIGHT, T + 30_000)).points == 500
+    assert code(session.answer(2, 1, RIGHT, T + 30_001)) == "late"
+    assert session.answered == 1
+
+
+def test_an_answer_dated_before_the_opening_took_no_time() -> None:
+    assert accepted(started(2).answer(1, 1, RIGHT, T - 5_000)).elapsed_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("player", "question", "choice", "expected"),
+    [
+        (9, 1, RIGHT, "player_not_found"),
+        (0, 1, RIGHT, "player_not_found"),
+        (1, 0, RIGHT, "wrong_question"),
+        (1, -1, RIGHT, "wrong_question"),
+        (1, 2, RIGHT, "wrong_question"),
+        (1, 99, RIGHT, "wrong_question"),
+        (1, 1, 7, "bad_choice"),
+        (1, 1, "b", "bad_choice"),
+        (1, 1, None, "bad_choice"),
+    ],
+)
+def test_answers_that_are_refused(player: int, question: int, choice: object, expected: str) -> None:
+    assert code(started(2).answer(player, question, choice, T)) == expected
+
+
+# Kicking
+
+
+def test_a_kicked_player_is_gone_and_the_name_stays_taken() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.take_facts()
+    assert session.kick(1, T + 1) is None
+    assert session.take_facts() == [PlayerKicked(5, T + 1, 1)]
+    assert scores(session) == [(2, 0)]
+    assert session.active == 1
+    assert session.players[1].kicked
+    assert code(session.answer(1, 1, RIGHT, T)) == "kicked"
+    assert code(session.join("Player 1", T)) == "name_taken"
+    joined = session.join("another", T)
+    assert isinstance(joined, PlayerJoined)
+    assert joined.player == 3
+
+
+def test_kicking_again_does_nothing_and_kicking_nobody_is_refused() -> None:
+    session = session_of(1)
+    assert [session.kick(1, T), session.kick(1, T)] == [None, None]
+    assert len(session.take_facts()) == 2
+    assert code(session.kick(5, T)) == "player_not_found"
+
+
+def test_a_kicked_player_no_longer_counts_in_the_open_question() -> None:
+    session = started(3)
+    session.answer(1, 1, RIGHT, T)
+    session.kick(1, T)
+    assert (session.answered, session.counts()) == (0, [0, 0])
+
+
+def test_a_closed_question_stays_as_it_was_whoever_is_kicked() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.close(T)
+    session.kick(1, T)
+    assert (session.answered, session.counts()) == (1, [0, 1])
+
+
+# Closing
+
+
+def test_a_question_closes_when_all_who_are_in_have_answered() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T + 100)
+    assert session.phase is Phase.QUESTION
+    last = accepted(session.answer(2, 1, WRONG, T + 200))
+    assert session.phase is Phase.REVEAL
+    assert session.take_facts()[-2:] == [last, QuestionClosed(last.seq + 1, T + 200, 1)]
+
+
+def test_early_close_can_be_switched_off() -> None:
+    session = started(1, early_close=False)
+    session.answer(1, 1, RIGHT, T)
+    assert session.phase is Phase.QUESTION
+
+
+def test_kicking_the_last_one_who_has_not_answered_closes_the_question() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.kick(2, T + 300)
+    assert session.phase is Phase.REVEAL
+
+
+def test_kicking_everybody_closes_nothing() -> None:
+    session = started(1)
+    session.kick(1, T)
+    assert session.phase is Phase.QUESTION
+
+
+def test_what_became_complete_during_a_pause_closes_on_resuming() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.pause(T)
+    session.kick(2, T)
+    assert session.phase is Phase.PAUSED
+    session.resume(T + 10)
+    assert session.phase is Phase.REVEAL
+
+
+def test_the_clock_closes_a_question_at_its_limit_and_dates_it_then() -> None:
+    session = started(1)
+    assert session.deadline == T + 30_000
+    session.elapse(T + 29_999)
+    assert session.phase is Phase.QUESTION
+    session.elapse(T + 31_234)
+    assert session.phase is Phase.REVEAL
+    assert session.take_facts()[-1] == QuestionClosed(3, T + 30_000, 1)
+    assert code(session.answer(1, 1, RIGHT, T + 30_000)) == "question_closed"
+
+
+# Results
+
+
+def test_results_of_the_last_closed_question() -> None:
+    session = started(3)
+    assert session.result_of(1) == (None, 0)
+    session.answer(1, 1, RIGHT, T)
+    session.answer(2, 1, WRONG, T)
+    assert session.result_of(1) == (None, 0)
+    session.close(T)
+    expected = [(True, 1000), (False, 0), (None, 0)]
+    assert [session.result_of(player) for player in (1, 2, 3)] == expected
+    session.next(T)
+    session.answer(3, 2, RIGHT, T)
+    assert [session.result_of(player) for player in (1, 2, 3)] == expected
+
+
+def test_reads_before_the_first_question() -> None:
+    session = session_of(1)
+    assert (session.number, session.of, session.question, session.opened_at) == (0, 3, None, None)
+    assert (session.answered, session.counts(), session.remaining_ms(T)) == (0, [], None)
+    assert session.answer_of(1, 1) is None
+    assert session.streak(1) == 0
+    assert not session.question_open
+
+
+def play(session: Session, choices: list[int | None]) -> list[int]:
+    """Answer one question after the other at once; what each answer earned."""
+    earned = []
+    for n, choice in enumerate(choices, 1):
+        if n > 1:
+            session.next(T)
+        if choice is not None:
+            earned.append(accepted(session.answer(1, n, choice, T)).points)
+        session.close(T)
+    return earned
+
+
+def test_right_answers_in_a_row_earn_more() -> None:
+    session = started(2, quiz_of(*singles(8), scoring={"streak": True}))
+    assert play(session, [RIGHT] * 8) == [1000, 1100, 1200, 1300, 1400, 1500, 1500, 1500]
+    assert session.streak(1) == 8
+
+
+@pytest.mark.parametrize("missed", [WRONG, None])
+def test_a_wrong_or_skipped_question_breaks_the_row(missed: int | None) -> None:
+    session = started(2, quiz_of(*singles(5), scoring={"streak": True}))
+    earned = play(session, [RIGHT, RIGHT, missed, RIGHT, RIGHT])
+    assert [points for points in earned if points] == [1000, 1100, 1000, 1100]
+
+
+def test_a_row_is_broken_when_the_question_closes_not_while_it_is_open() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    assert session.streak(1) == 1
+    session.close(T)
+    session.next(T)
+    assert session.streak(1) == 1
+    session.close(T)
+    assert session.streak(1) == 0
+
+
+def test_a_wrong_answer_breaks_the_row_at_once() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.close(T)
+    session.next(T)
+    session.answer(1, 2, WRONG, T)
+    assert session.streak(1) == 0
+
+
+# Time
+
+
+def test_play_time_stands_still_in_a_pause() -> None:
+    session = started(2)
+    session.pause(T + 10_000)
+    assert session.deadline is None
+    assert session.remaining_ms(T + 999_000) == 20_000
+    session.elapse(T + 999_000)
+    assert session.phase is Phase.PAUSED
+    session.resume(T + 60_000)
+    assert session.deadline == T + 80_000
+    assert session.remaining_ms(T + 65_000) == 15_000
+    assert accepted(session.answer(1, 1, RIGHT, T + 65_000)).elapsed_ms == 15_000
+
+
+def test_pauses_add_up() -> None:
+    session = started(2)
+    for begin in (1_000, 21_000, 41_000):
+        session.pause(T + begin)
+        session.resume(T + begin + 10_000)
+    assert accepted(session.answer(1, 1, RIGHT, T + 60_000)).elapsed_ms == 30_000
+
+
+def test_a_clock_that_went_backwards_takes_no_time_away() -> None:
+    session = started(2)
+    session.pause(T + 10_000)
+    session.resume(T + 5_000)
+    assert session.deadline == T + 30_000
+
+
+def test_an_outage_is_given_back() -> None:
+    session = started(2)
+    session.take_facts()
+    session.extend_clock(20_000, T + 25_000)
+    assert session.take_facts() == [ClockExtended(4, T + 25_000, 20_000)]
+    assert session.deadline == T + 50_000
+    assert session.remaining_ms(T + 25_000) == 25_000
+    assert accepted(session.answer(1, 1, RIGHT, T + 25_000)).elapsed_ms == 5_000
+
+
+@pytest.mark.parametrize("by_ms", [0, -5])
+def test_no_outage_is_nothing(by_ms: int) -> None:
+    session = started(1)
+    session.take_facts()
+    session.extend_clock(by_ms, T)
+    assert session.take_facts() == []
+
+
+def test_an_outage_matters_only_to_a_running_countdown() -> None:
+    waiting = session_of(1)
+    paused = started(1)
+    paused.pause(T)
+    revealed = started(1)
+    revealed.close(T)
+    for session in (waiting, paused, revealed):
+        session.take_facts()
+        session.extend_clock(5_000, T)
+        assert session.take_facts() == []
+
+
+def test_remaining_time_ends_at_nothing_and_begins_at_the_limit() -> None:
+    session = started(1)
+    assert session.remaining_ms(T - 5) == 30_000
+    assert session.remaining_ms(T + 40_000) == 0
+    session.close(T)
+    assert session.remaining_ms(T) is None
+
+
+# Pace
+
+
+def auto(**settings: Any) -> Session:
+    return session_of(1, pace="auto", reveal_ms=5_000, **settings)
+
+
+def test_with_the_host_s_pace_nothing_opens_by_itself() -> None:
+    session = session_of(1)
+    assert session.deadline is None
+    session.start(T)
+    session.close(T)
+    assert session.deadline is None
+
+
+def test_auto_pace_plays_to_the_end_by_itself_and_dates_each_step() -> None:
+    session = auto(lobby_ms=10_000)
+    assert session.deadline == T + 10_000
+    session.take_facts()
+    session.elapse(T + 500_000)
+    assert session.phase is Phase.FINISHED
+    assert session.deadline is None
+    assert session.take_facts() == [
+        QuestionOpened(2, T + 10_000, 1),
+        QuestionClosed(3, T + 40_000, 1),
+        QuestionOpened(4, T + 45_000, 2),
+        QuestionClosed(5, T + 75_000, 2),
+        QuestionOpened(6, T + 80_000, 3),
+        QuestionClosed(7, T + 110_000, 3),
+        Finished(8, T + 115_000),
+    ]
+
+
+def test_auto_pace_without_a_lobby_time_waits_for_the_host() -> None:
+    session = auto()
+    assert session.deadline is None
+    session.elapse(T + 10**9)
+    assert session.phase is Phase.LOBBY
+    session.start(T)
+    assert session.deadline == T + 30_000
+
+
+def test_in_auto_pace_the_next_question_follows_an_early_close() -> None:
+    session = auto()
+    session.start(T)
+    session.answer(1, 1, RIGHT, T + 3_000)
+    assert session.deadline == T + 8_000
+    session.elapse(T + 8_000)
+    assert (session.number, session.opened_at) == (2, T + 8_000)
+
+
+def test_the_host_may_go_ahead_of_the_clock() -> None:
+    session = auto()
+    session.start(T)
+    session.close(T + 1_000)
+    assert session.next(T + 2_000) is None
+    assert session.deadline == T + 32_000
+
+
+@pytest.mark.parametrize("phase", [Phase.LOBBY, Phase.REVEAL])
+def test_a_pause_stops_the_other_countdowns_too(phase: Phase) -> None:
+    session = auto(lobby_ms=5_000)
+    if phase is Phase.REVEAL:
+        session.start(T)
+        session.close(T)
+    session.pause(T + 2_000)
+    session.elapse(T + 100_000)
+    session.resume(T + 100_000)
+    assert session.phase is phase
+    assert session.deadline == T + 103_000
+
+
+# Equality
+
+
+def test_sessions_with_different_pasts_differ() -> None:
+    one, other = started(2), started(2)
+    assert one == other
+    one.answer(1, 1, RIGHT, T + 1)
+    assert one != other
+    other.answer(1, 1, WRONG, T + 1)
+    assert one != other
+    assert one != object()
+
+
+def test_sessions_and_leaderboards_are_no_keys() -> None:
+    session = started(1)
+    for thing in (session, session.leaderboard):
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(thing)
+
+
+def test_many_players_and_late_joiners_keep_their_own_answers() -> None:
+    session = started(300, early_close=False)
+    for player in range(1, 301, 3):
+        session.answer(player, 1, player % 2, T + player)
+    for n in range(20):
+        session.join(f"late {n}", T)
+        session.answer(301 + n, 1, n % 2, T + 1_000 + n)
+    session.close(T + 5_000)
+    for player in range(1, 301):
+        expected = (player % 2, player) if player % 3 == 1 else None
+        assert session.answer_of(player, 1) == expected
+    assert [session.answer_of(301 + n, 1) for n in range(20)] == [(n % 2, 1_000 + n) for n in range(20)]
+    assert session.answered == sum(session.counts()) == 120
