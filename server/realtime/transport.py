@@ -22,6 +22,9 @@ SHUTDOWN_S = 5.0
 PEER_CLOSED = "peer_closed"
 """The end of a connection that the client closed with a close frame."""
 
+MALFORMED = "malformed"
+"""The end of a connection whose bytes were no WebSocket frames (1002) or no UTF-8 (1007)."""
+
 CONNECTION_LOST = "connection_lost"
 """The end of a connection that broke."""
 
@@ -31,9 +34,12 @@ UNFLUSHED = frozenset({Ending.SLOW_CONSUMER, Ending.PING_TIMEOUT})
 
 @dataclass(frozen=True, slots=True)
 class TransportStatistics:
-    """A snapshot. `connections` are open now, those in the handshake included. `refused_total` counts failed
-    handshakes by reason, `closed_total` ended connections by the reason in their close frame, or
-    PEER_CLOSED, or CONNECTION_LOST. Messages, frames and bytes are those of the protocol, without pings."""
+    """A snapshot.
+
+    `connections` are open now, those in the handshake included; `refused_total` counts failed handshakes by
+    reason; `closed_total` ended connections by the reason in their close frame, or PEER_CLOSED, MALFORMED or
+    CONNECTION_LOST. Messages, frames and bytes are those of the protocol, without pings.
+    """
 
     connections: int
     accepted_total: int

@@ -42,6 +42,9 @@ REFUSED_AT_ONCE_MAX = 64
 SILENCE_FRAMES_MAX = 16
 """Frames' worth of bytes that may come without one whole message."""
 
+MALFORMED = (1002, 1007)
+"""Close codes of RFC 6455 for broken framing and broken UTF-8."""
+
 GONE = "gone"
 """Handshakes that the client broke off."""
 
@@ -113,7 +116,14 @@ class TrioWebSocketTransport:
             await trio.aclose_forcefully(accepted)
             return
         tally.connections += 1
-        stream = ClientStream(accepted, SILENCE_FRAMES_MAX * self._config.frame_bytes_max)
+        try:
+            await self._attend(ClientStream(accepted, SILENCE_FRAMES_MAX * self._config.frame_bytes_max))
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            tally.connections -= 1
+
+    async def _attend(self, stream: ClientStream) -> None:
         last_words = b""
         try:
             async with trio.open_nursery() as library:
@@ -128,10 +138,7 @@ class TrioWebSocketTransport:
             if not stream.answered:
                 last_words = self._refused(handshake.BAD_REQUEST).response
         finally:
-            try:
-                await stream.part(last_words, transport.PARTING_S)
-            finally:
-                tally.connections -= 1
+            await stream.part(last_words, transport.PARTING_S)
 
     async def _meet(self, library: trio.Nursery, stream: ClientStream) -> bytes:
         """Everything between the first byte and the last message. Returns the bytes that are left to say."""
@@ -272,8 +279,8 @@ class _Connection:
             self._tally.closed[self._end_reason()] += 1
             self._conversation.disconnected()
         closed = self._websocket.closed
-        if closed is not None and closed.code in (1002, 1007):
-            # The library hangs up on malformed frames; the client learns why.
+        if closed is not None and closed.code in MALFORMED:
+            # The library hangs up without a word; the client shall learn why.
             return struct.pack("!BBH", 0x88, 2, closed.code)
         return b""
 
@@ -283,6 +290,8 @@ class _Connection:
         closed = self._websocket.closed
         if closed is None or closed.code == 1006:
             return transport.CONNECTION_LOST
+        if closed.code in MALFORMED:
+            return transport.MALFORMED
         return Ending.TOO_LARGE.reason if closed.code == Ending.TOO_LARGE.code else transport.PEER_CLOSED
 
     async def _receive(self) -> None:
@@ -320,12 +329,18 @@ class _Connection:
             if data is not None:
                 await self._send_frame(data)
             elif self._ending is not None:
-                with trio.move_on_after(transport.PARTING_S):
-                    await self._websocket.aclose(self._ending.code, self._ending.reason)
+                await self._say_goodbye(self._ending)
                 return
             else:
                 self._wakeup = trio.Event()
                 await self._wakeup.wait()
+
+    async def _say_goodbye(self, ending: Ending) -> None:
+        with trio.move_on_after(transport.PARTING_S) as scope:
+            await self._websocket.aclose(ending.code, ending.reason)
+        if not scope.cancelled_caught:
+            # The client has answered with its own close frame, which was its last.
+            self._stream.ended = True
 
     async def _send_frame(self, data: bytes) -> None:
         deadline = min(trio.current_time() + self._config.send_timeout_s, self._flush_by)
