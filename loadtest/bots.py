@@ -307,6 +307,10 @@ class Crowd:
             self.all_in.set()
 
     @property
+    def connected(self) -> int:
+        return sum(bot.connected for bot in self.bots)
+
+    @property
     def ledgers(self) -> list[Ledger]:
         return [bot.ledger for bot in self.bots]
 

@@ -20,7 +20,7 @@ from server import setting_kinds as kinds
 PREFIX = "FANFARE_"
 FILE_NAME = "fanfare.toml"
 
-CLIENT_VARIABLES = frozenset({"FANFARE_URL"})
+CLIENT_VARIABLES = frozenset({"FANFARE_URL", "FANFARE_HOST_TOKEN"})
 """Variables of the same family that the client commands read; a node passes over them."""
 
 Source = Literal["flag", "environment", "file", "default"]

@@ -1,0 +1,115 @@
+"""Leading a session from a terminal: keys in, the live state out."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+from rich.console import Console
+
+from loadtest.client import Gone, HostClient
+from server.cli.scene import Scene
+from server.cli.screen import Screen
+from server.cli.terminal import printable
+
+KEYS = "Enter: {enter}   p: {pause}   l: {lock}   f: finish   q: leave"
+
+_ENTER = {"lobby": "start", "question": "close", "reveal": "next", "paused": "resume"}
+
+
+class Lectern:
+    """Who stands there and leads: turns keys into the host's commands."""
+
+    def __init__(self, client: HostClient, scene: Scene) -> None:
+        self._client = client
+        self._scene = scene
+        self._said = ""
+        self._sure = False
+
+    @property
+    def footer(self) -> str:
+        """What the keys do just now, and what became of the last one."""
+        scene = self._scene
+        keys = KEYS.format(
+            enter=_ENTER.get(scene.phase, "-"),
+            pause="resume" if scene.phase == "paused" else "pause",
+            lock="unlock" if scene.locked else "lock",
+        )
+        lost = "" if self._client.connected else "The connection is lost; coming back...\n"
+        return f"\n{lost}{self._said}\n{keys}"
+
+    async def press(self, key: str) -> None:
+        """One key. Raises Gone."""
+        sure, self._sure = self._sure, False
+        self._said = ""
+        match key.lower():
+            case "\n" | "\r" | " " if self._scene.phase in _ENTER:
+                await self._command(_ENTER[self._scene.phase])
+            case "p":
+                await self._command("resume" if self._scene.phase == "paused" else "pause")
+            case "l":
+                await self._command("lock", on=not self._scene.locked)
+            case "f" if sure:
+                await self._command("finish")
+            case "f":
+                self._said, self._sure = "Press f again to finish the session.", True
+            case "q":
+                await self._client.leave()
+
+    async def _command(self, do: str, **members: object) -> None:
+        reply = await self._client.command(do, **members)
+        if reply.error is not None:
+            self._said = f"{do}: {printable(reply.message['message'])}"
+
+
+async def lead(ws_url: str, code: str, token: str) -> str:
+    """Lead until the session is over or the host leaves. Returns why it ended, as `HostClient.run` does."""
+    scene = Scene(code)
+    client: HostClient
+
+    def footer() -> str:
+        return lectern.footer
+
+    screen = Screen(scene, Console(), footer)
+    client = HostClient(ws_url, code, rng=random.Random(), token=token, listener=screen.hear)
+    lectern = Lectern(client, scene)
+    with screen.shown(), _single_keys():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(screen.redraw)
+            nursery.start_soon(_obey, lectern)
+            ended = await client.run()
+            nursery.cancel_scope.cancel()
+    return ended
+
+
+async def _obey(lectern: Lectern) -> None:
+    """Hand over what is typed, key by key, to the end of the input.
+
+    Read in a thread that is left behind when nobody waits any longer: a read cannot be called off.
+    """
+    while key := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 1, abandon_on_cancel=True):
+        try:
+            await lectern.press(key.decode(errors="ignore"))
+        except Gone:
+            return
+
+
+@contextmanager
+def _single_keys() -> Generator[None]:
+    """On a terminal: keys without Enter, and not shown."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin.fileno())
+    try:
+        tty.setcbreak(sys.stdin.fileno())
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)

@@ -1,0 +1,54 @@
+"""The command `fanfare`. Each subcommand is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+_COMMANDS: Mapping[str, str] = {
+    "serve": "server.cli.serve",
+    "demo": "server.cli.demo",
+    "quiz": "server.cli.quiz",
+    "session": "server.cli.session",
+    "bots": "server.cli.bots",
+    "watch": "server.cli.watch",
+    "doctor": "server.cli.doctor",
+}
+"""In the order of the help page. Each module has a command of the same name."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(version("fanfare"), message="fanfare %(version)s")
+def main() -> None:
+    """Live quizzes in real time.
+
+    Begin with `fanfare demo`: it plays a whole session with 200 bots. Or run `fanfare serve`, which says what
+    to type next.
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="fanfare")

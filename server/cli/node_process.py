@@ -1,0 +1,130 @@
+"""A node as a process of its own, and the embedded database that it leaves behind when it is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+import trio
+
+START_WITHIN_S = 120.0
+END_WITHIN_S = 30.0
+LINES_KEPT = 20
+
+_ADDRESS = re.compile(r"HTTP API\s+(https?://\S+)")
+
+
+@asynccontextmanager
+async def node_process(data_dir: Path) -> AsyncGenerator[str]:
+    """Run `fanfare serve` on free ports while the block runs; gives the address of its HTTP API.
+
+    However the block is left, the process has ended afterwards, and so has the database in `data_dir`. Raises
+    ClickException when the node does not start or dies.
+    """
+    process = await trio.lowlevel.open_process(
+        [
+            *(sys.executable, "-m", "server.cli.main", "serve"),
+            *("--data-dir", str(data_dir), "--http-port", "0", "--realtime-port", "0"),
+            *("--log-level", "warning"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=data_dir,  # not here, where a fanfare.toml may lie
+        env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")},
+        start_new_session=True,  # Ctrl-C is for us; the node is ended in good order
+    )
+    output = _Output(process)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(output.read)
+            with trio.move_on_after(START_WITHIN_S):
+                await output.address_known.wait()
+            if output.address is None:
+                raise click.ClickException(
+                    f"The node has not started within {START_WITHIN_S:g} s.{output.tail}"
+                )
+            yield output.address
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await _end(process, data_dir)
+
+
+class _Output:
+    """What a node prints: its address, and its last lines in case it dies."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.address: str | None = None
+        self.address_known = trio.Event()
+        self._process = process
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+
+    async def read(self) -> None:
+        """To the end, which must not come by itself."""
+        assert self._process.stdout is not None
+        rest = b""
+        async for chunk in self._process.stdout:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._hear(line.decode(errors="replace"))
+        raise click.ClickException(f"The node has ended by itself.{self.tail}")
+
+    def _hear(self, line: str) -> None:
+        self._lines.append(line)
+        found = _ADDRESS.search(line)
+        if found and self.address is None:
+            self.address = found[1]
+            self.address_known.set()
+
+    @property
+    def tail(self) -> str:
+        return "".join(f"\n  {line}" for line in self._lines)
+
+
+async def _end(process: trio.Process, data_dir: Path) -> None:
+    if process.returncode is None:
+        process.terminate()
+        with trio.move_on_after(END_WITHIN_S):
+            await _drain(process)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.stdout is not None:
+        await process.stdout.aclose()
+    if process.returncode != 0:
+        await trio.to_thread.run_sync(_stop_database, data_dir)
+
+
+async def _drain(process: trio.Process) -> None:
+    """Wait for the end; a full pipe must not hold it up."""
+    async with trio.open_nursery() as nursery:
+
+        async def discard() -> None:
+            assert process.stdout is not None
+            async for _ in process.stdout:
+                pass
+
+        nursery.start_soon(discard)
+        await process.wait()
+        nursery.cancel_scope.cancel()
+
+
+def _stop_database(data_dir: Path) -> None:
+    """The database outlives a node that was killed: take it up and stop it."""
+    from engine.storage.embedded import EmbeddedPostgres, NotRunning, dsn
+
+    try:
+        dsn(data_dir)
+    except NotRunning:
+        return
+    database = EmbeddedPostgres(data_dir)
+    database.start()
+    database.stop()

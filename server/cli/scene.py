@@ -1,0 +1,104 @@
+"""What can be seen of a session: kept up to date by the messages that a spectator or a host hears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the leaderboard. `moved`: ranks gained since the question opened; None for who was not
+    among the first."""
+
+    rank: int
+    name: str
+    score: int
+    moved: int | None
+
+
+class Scene:
+    """Args: code: the session's."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.title = ""
+        self.phase = "lobby"
+        self.locked = False
+        self.number = 0
+        self.of = 0
+        self.players = 0
+        self.answered = 0
+        self.question: Message | None = None
+        self.reveal: Message | None = None
+        self.podium: list[Line] | None = None
+        self._top: Sequence[Message] = ()
+        self._ranks_before: Mapping[int, int] = {}
+        self._closes_at: float | None = None
+
+    def hear(self, message: Message, now: float) -> None:
+        """Take in a message. `now` in seconds of any clock that `remaining_s` is asked by, too."""
+        match message["t"]:
+            case "joined" if message["state"] is not None:
+                self.see(message["state"], now)
+            case "question":
+                self.phase, self.reveal, self.answered = "question", None, 0
+                self._compare_with_now()
+                self._ask(message, now)
+            case "reveal":
+                self.phase, self.reveal, self._closes_at = "reveal", message, None
+            case "leaderboard":
+                self._top = message["top"]
+                self.players, self.answered = message["players"], message["answered"]
+            case "state":
+                self.phase, self.locked = message["phase"], message["locked"]
+                self._count_down(message["remaining_ms"], now)
+            case "finished":
+                self.phase, self._closes_at = "finished", None
+                self.podium = self._lines(message["podium"])
+
+    def see(self, state: Message, now: float) -> None:
+        """Take in the whole picture: the `state` of `joined`, or of the session's page."""
+        self.phase, self.locked, self.title = state["phase"], state["locked"], state["title"]
+        self.number, self.of, self.players = state["number"], state["of"], state["players"]
+        self.answered, self.reveal = state["answered"], state["reveal"]
+        self._top = state["leaderboard"]["top"]
+        self._compare_with_now()
+        if state["question"] is not None:
+            self._ask(state["question"], now)
+        if state["podium"] is not None:
+            self.podium = self._lines(state["podium"])
+
+    def remaining_s(self, now: float) -> float | None:
+        """Until the question closes; None while none is open."""
+        if self._closes_at is None or self.phase != "question":
+            return None
+        return max(self._closes_at - now, 0.0)
+
+    @property
+    def top(self) -> list[Line]:
+        return self._lines(self._top)
+
+    def _ask(self, question: Message, now: float) -> None:
+        self.question, self.number, self.of = question, question["number"], question["of"]
+        self._count_down(question["remaining_ms"], now)
+
+    def _count_down(self, remaining_ms: int | None, now: float) -> None:
+        self._closes_at = None if remaining_ms is None else now + remaining_ms / 1000
+
+    def _lines(self, entries: Sequence[Message]) -> list[Line]:
+        return [Line(entry["rank"], entry["name"], entry["score"], self._moved(entry)) for entry in entries]
+
+    def _compare_with_now(self) -> None:
+        """From now on ranks are told as they move. Before the first points nobody has one to lose."""
+        scored = any(entry["score"] for entry in self._top)
+        self._ranks_before = {entry["id"]: entry["rank"] for entry in self._top} if scored else {}
+
+    def _moved(self, entry: Message) -> int | None:
+        if not self._ranks_before:
+            return 0
+        before = self._ranks_before.get(entry["id"])
+        return None if before is None else before - entry["rank"]

@@ -1,0 +1,106 @@
+"""`fanfare serve`: one node, in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from server.cli.terminal import command_line, leaves, run
+from server.config import FILE_NAME, Config, Setting, settings
+
+if TYPE_CHECKING:
+    from server.app import Running
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+LOGGERS = ("fanfare", "server", "engine")
+
+
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each setting of a node, and `--config`."""
+    for setting in reversed(settings()):
+        command = _option(setting)(command)
+    return click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"TOML file with settings.  [default: {FILE_NAME}, if it is there]",
+    )(command)
+
+
+def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    text = setting.doc[0].upper() + setting.doc[1:]
+    if setting.default not in (None, ()):
+        text += f"  [default: {Config().shown(setting.key)}]"
+    if setting.flag:
+        names = f"{setting.option}/--no-{setting.option[2:]}"
+        return click.option(names, setting.key, default=None, help=text)
+    return click.option(setting.option, setting.key, metavar="VALUE", multiple=setting.many, help=text)
+
+
+@click.command()
+@setting_options
+def serve(file: Path | None, **flags: Any) -> None:
+    """Run a node until Ctrl-C or SIGTERM.
+
+    Every option can also be set in the environment, as in FANFARE_HTTP_PORT=8080, or in a TOML file, as in
+    http_port = 8080. A flag counts more than the environment, and that more than the file.
+    """
+
+    async def main() -> int:
+        import trio
+
+        from server.app import StartError
+        from server.app import serve as serve_node
+
+        config = load(file, flags)
+        log_to_stderr(config.log_level)
+        failed: list[str] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                running: Running = await nursery.start(serve_node, config)
+                greet(running)
+        except* StartError as group:
+            failed = [str(each) for each in leaves(group)]
+        if failed:
+            raise click.ClickException("; ".join(failed))
+        return 0
+
+    run(main, on_signal=0)
+
+
+def log_to_stderr(level: str) -> None:
+    """Our own loggers from `level` on; libraries when they warn."""
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def load(file: Path | None, flags: dict[str, Any]) -> Config:
+    """The settings of this process. Raises ConfigError."""
+    return Config.load(file, os.environ, {key: value for key, value in flags.items() if value != ()})
+
+
+def greet(running: Running) -> None:
+    """Say what runs where, and what to type next."""
+    url = running.http_url
+
+    def command(words: str) -> str:
+        return command_line(url, words)
+
+    rows = [
+        (command("session start european-capitals"), "opens a session and prints its code"),
+        (command("bots CODE --players 200"), "lets 200 bots play in it"),
+        (command("watch CODE"), "shows its leaderboard"),
+    ]
+    width = max(len(words) for words, _ in rows)
+    click.echo("Fanfare is up. Ctrl-C ends it.")
+    click.echo(f"  HTTP API   {url}  (open it in a browser; described at {url}/openapi.json)")
+    click.echo(f"  WebSocket  {running.ws_url}  (docs/protocol.md)")
+    click.echo("In another terminal:")
+    for words, meaning in rows:
+        click.echo(f"  {words.ljust(width)}  {meaning}")

@@ -1,0 +1,209 @@
+"""`fanfare session`: opening, leading and reading sessions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from server.cli.terminal import DEFAULT_URL, api_at, command_line, printable, run, server_option
+
+DEFAULT_LOBBY_S = 20.0
+
+
+@click.group()
+def session() -> None:
+    """Open, lead and list sessions; read their results."""
+
+
+@session.command()
+@click.argument("quiz_id", metavar="QUIZ")
+@click.option(
+    "--pace",
+    type=click.Choice(["auto", "host"]),
+    default="auto",
+    show_default=True,
+    help="auto: the clock leads. host: you do, from this terminal.",
+)
+@click.option(
+    "--lobby",
+    "lobby_s",
+    type=click.FloatRange(0, 86_400),
+    help=f"Pace auto: seconds until it starts by itself.  [default: {DEFAULT_LOBBY_S:g}]",
+)
+@click.option(
+    "--reveal",
+    "reveal_s",
+    type=click.FloatRange(0, 600),
+    help="Pace auto: seconds for which a closed question is shown.  [default: 5]",
+)
+@click.option("--player-limit", type=click.IntRange(1, 100_000), help="Players at a time.  [default: 10000]")
+@click.option(
+    "--early-close/--no-early-close",
+    default=True,
+    show_default=True,
+    help="Whether a question closes as soon as everyone who is in has answered.",
+)
+@server_option
+def start(
+    quiz_id: str,
+    pace: str,
+    lobby_s: float | None,
+    reveal_s: float | None,
+    player_limit: int | None,
+    early_close: bool,
+    url: str,
+) -> None:
+    """Open a session of the quiz QUIZ and print its code.
+
+    With `--pace host` this terminal leads it: Enter goes on, p pauses, l locks, f finishes.
+    """
+    settings: dict[str, Any] = {"pace": pace, "early_close": early_close}
+    if pace == "auto":
+        settings["lobby_ms"] = round(1000 * (DEFAULT_LOBBY_S if lobby_s is None else lobby_s))
+        if reveal_s is not None:
+            settings["reveal_ms"] = round(1000 * reveal_s)
+    elif lobby_s is not None or reveal_s is not None:
+        raise click.UsageError("--lobby and --reveal belong to --pace auto.")
+    if player_limit is not None:
+        settings["player_limit"] = player_limit
+
+    async def main() -> int:
+        async with api_at(url) as api:
+            opened = await api.create_session(quiz_id, settings)
+        code, token = opened["code"], opened["host_token"]
+        click.echo(f"Session {code} of {printable(opened['quiz_id'])} is open. Players join with this code.")
+        click.echo(f"  {command_line(url, f'bots {code} --players 200 --quiz {quiz_id}')}")
+        click.echo(f"  {command_line(url, f'watch {code}')}")
+        if pace == "host":
+            return await _lead(url, code, token, opened["ws_url"])
+        click.echo(f"It starts by itself in {settings['lobby_ms'] / 1000:g} s. To lead it nevertheless:")
+        click.echo(f"  {_host_line(url, code, token)}")
+        return 0
+
+    run(main)
+
+
+@session.command()
+@click.argument("code")
+@click.option(
+    "--token",
+    envvar="FANFARE_HOST_TOKEN",
+    show_envvar=True,
+    required=True,
+    help="The host's token, as `session start` prints it.",
+)
+@server_option
+def host(code: str, token: str, url: str) -> None:
+    """Lead the session CODE from this terminal."""
+
+    async def main() -> int:
+        async with api_at(url) as api:
+            page = await api.session(code)
+        return await _lead(url, page["code"], token, page["ws_url"])
+
+    run(main)
+
+
+async def _lead(url: str, code: str, token: str, ws_url: str) -> int:
+    from server.cli.hosting import lead
+
+    ended = await lead(ws_url, code, token)
+    if ended == "finished":
+        click.echo(f"Results: {command_line(url, f'session results {code}')}")
+        return 0
+    if ended == "left":
+        click.echo("The session goes on without you. To come back:")
+        click.echo(f"  {_host_line(url, code, token)}")
+        return 0
+    raise click.ClickException(f"The session cannot be led any longer: {ended}.")
+
+
+def _host_line(url: str, code: str, token: str) -> str:
+    variables = f"FANFARE_HOST_TOKEN={token}" + ("" if url == DEFAULT_URL else f" FANFARE_URL={url}")
+    return f"{variables} fanfare session host {code}"
+
+
+@session.command(name="list")
+@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many.")
+@server_option
+def list_sessions(limit: int, url: str) -> None:
+    """List the sessions that were opened last."""
+
+    async def main() -> int:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        async with api_at(url) as api:
+            sessions = await api.sessions(limit)
+        if not sessions:
+            click.echo("There are no sessions. Open one with `fanfare session start QUIZ`.")
+            return 0
+        table = Table("Code", "Quiz", box=None)
+        table.add_column("Players", justify="right")
+        table.add_column("Opened")
+        table.add_column("State")
+        for each in sessions:
+            state = "running" if each["finished_at"] is None else "finished"
+            cells = (each["code"], each["title"], each["players"], _at(each["created_at"]), state)
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+        Console().print(table)
+        return 0
+
+    run(main)
+
+
+@session.command()
+@click.argument("code")
+@click.option("--csv", "form", flag_value="csv", help="As CSV.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@server_option
+def results(code: str, form: str | None, url: str) -> None:
+    """Print the results of the session CODE.
+
+    Everybody may see them once it is over, authors while it runs.
+    """
+
+    async def main() -> int:
+        async with api_at(url) as api:
+            if form == "csv":
+                click.echo(await api.results_csv(code), nl=False)
+                return 0
+            found = await api.results(code)
+        if form == "json":
+            import orjson
+
+            click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+            return 0
+        _print_results(found)
+        return 0
+
+    run(main)
+
+
+def _print_results(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None)
+    for column in ("Rank", "Name", "Score", "Right", "Answered", "Seconds"):
+        table.add_column(column, justify="left" if column == "Name" else "right")
+    for row in found["players"]:
+        table.add_row(
+            str(row["rank"]),
+            Text(printable(row["name"])),
+            f"{row['score']:,}",
+            str(row["correct"]),
+            str(row["answered"]),
+            f"{row['elapsed_ms'] / 1000:.1f}",
+        )
+    Console().print(table)
+    if not found["final"]:
+        click.echo("The session still runs.")
+
+
+def _at(created_at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created_at_ms / 1000))

@@ -1,0 +1,136 @@
+"""What all commands share: how they run, how they fail, and where the server is.
+
+The command modules import click and this one; whatever is heavy is imported where it is used, so that
+`--help` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from server.setting_kinds import url as url_kind
+
+if TYPE_CHECKING:
+    from loadtest.api import Api
+
+DEFAULT_URL = "http://127.0.0.1:5001"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run(main: Callable[[], Awaitable[int]], *, on_signal: int = INTERRUPTED) -> None:
+    """Run an async command to its end, or until SIGINT or SIGTERM cancels it.
+
+    Ends the process with what `main` returns, or with `on_signal`. Whatever a person can do something about
+    becomes one line on stderr and exit code 1.
+    """
+    import trio
+
+    try:
+        code = trio.run(_until_signal, main, on_signal)
+    except Exception as exc:
+        failure = explained(sole(exc))
+        if failure is None:
+            raise
+        raise failure from exc
+    sys.exit(code)
+
+
+async def _until_signal(main: Callable[[], Awaitable[int]], on_signal: int) -> int:
+    import trio
+
+    code = on_signal
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_signal(task_status: trio.TaskStatus[None]) -> None:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+        await nursery.start(wait_for_signal)
+        code = await main()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    """The exceptions in a group and in the groups within; or just the exception."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [exc]
+    return [leaf for each in exc.exceptions for leaf in leaves(each)]
+
+
+def sole(exc: BaseException) -> BaseException:
+    """The only exception within a group; else the exception as it is."""
+    found = leaves(exc)
+    return found[0] if len(found) == 1 else exc
+
+
+def explained(exc: BaseException) -> click.ClickException | None:
+    """One line for a person, if it is something that a person can do something about."""
+    from loadtest.api import ApiRefused, ApiUnreachable
+    from server.config import ConfigError
+    from server.quizfile import QuizFileError
+
+    match exc:
+        case click.ClickException():
+            return exc
+        case ApiUnreachable():
+            return click.ClickException(
+                f"No server answers at {exc.url} ({exc.why}). Start one with `fanfare serve`, "
+                "or name another with --url or FANFARE_URL."
+            )
+        case ApiRefused(code="token_missing" | "author_only" | "token_invalid"):
+            return click.ClickException(f"{exc}. Authors set FANFARE_AUTHOR_KEY.")
+        case ApiRefused():
+            return click.ClickException(f"{exc}.")
+        case ConfigError() | QuizFileError():
+            return click.ClickException(str(exc))
+    return None
+
+
+def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    kind = url_kind("http", "https")
+    try:
+        return str(kind.read(value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not allowed; {kind.allowed} is") from None
+
+
+def server_option(command: F) -> F:
+    """Adds `--url`."""
+    return click.option(
+        "--url",
+        envvar="FANFARE_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        show_envvar=True,
+        callback=_checked_url,
+        help="Address of the server's HTTP API.",
+    )(command)
+
+
+def api_at(url: str) -> Api:
+    """The server's API, with the author's key if the environment has one."""
+    from loadtest.api import Api
+
+    return Api(url, author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None)
+
+
+def command_line(url: str, words: str) -> str:
+    """A command to type next, for this server."""
+    return f"fanfare {words}" if url == DEFAULT_URL else f"fanfare {words} --url {url}"
+
+
+def printable(text: object) -> str:
+    """Text from the network without anything that a terminal would obey."""
+    return "".join(each if each.isprintable() else " " for each in str(text))

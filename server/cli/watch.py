@@ -1,0 +1,52 @@
+"""`fanfare watch`: the big screen."""
+
+from __future__ import annotations
+
+import click
+
+from server.cli.terminal import api_at, run, server_option
+
+
+@click.command()
+@click.argument("code")
+@server_option
+def watch(code: str, url: str) -> None:
+    """Follow the session CODE: questions, answers, leaderboard, podium.
+
+    On a terminal the picture is drawn anew, elsewhere it is told in lines.
+    """
+
+    async def main() -> int:
+        import random
+
+        import trio
+        from rich.console import Console
+
+        from loadtest.client import SpectatorClient
+        from server.cli.scene import Scene
+        from server.cli.screen import Screen
+
+        async with api_at(url) as api:
+            page = await api.session(code)
+        scene = Scene(page["code"])
+        client: SpectatorClient | None = None
+
+        def footer() -> str:
+            return "" if client is None or client.connected else "The connection is lost; coming back..."
+
+        screen = Screen(scene, Console(), footer)
+        with screen.shown():
+            if page["state"]["phase"] == "finished":
+                screen.hear({"t": "joined", "state": page["state"]})
+                screen.hear({"t": "finished", "podium": page["state"]["podium"]})
+                return 0
+            client = SpectatorClient(page["ws_url"], page["code"], rng=random.Random(), listener=screen.hear)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(screen.redraw)
+                ended = await client.run()
+                nursery.cancel_scope.cancel()
+        if ended not in ("finished", "session_finished"):
+            raise click.ClickException(f"The connection to {page['ws_url']} has ended: {ended}.")
+        return 0
+
+    run(main)
