@@ -131,9 +131,7 @@ async def test_the_page_needs_no_scripts_and_escapes_what_it_shows() -> None:
             assert forbidden not in page.body
 
 
-@pytest.mark.parametrize(
-    "path", ["/nothing", "/api", "/api/sessions/000002/nothing", "/static/x", "/%ff"]
-)
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/sessions/000002/nothing", "/static/x", "/%ff"])
 async def test_addresses_that_are_not_there(path: str) -> None:
     async with edge() as e:
         missing = await e.get(path)
