@@ -208,6 +208,8 @@ class WireClient:
         except NotOpened as exc:
             refused = exc.status is not None and 400 <= exc.status < 500 and exc.status != 429
             return _Parted(f"http_{exc.status}", Policy.NO) if refused else _Parted(str(exc), Policy.LATER)
+        except WireClosed:
+            return _Parted("broken", Policy.LATER)
         finally:
             self._wire = None
             self._joined = False

@@ -13,10 +13,33 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 Message = dict[str, Any]
 
 
+class _LateStream(trio.abc.Stream):
+    """Passes on what it receives only while `hears` is set."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.hears = trio.Event()
+        self.hears.set()
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(max_bytes)
+        await self.hears.wait()
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class Peer:
     """The server's end of one connection."""
 
-    def __init__(self, url: str, socket: WebSocketConnection, stream: trio.abc.Stream) -> None:
+    def __init__(self, url: str, socket: WebSocketConnection, stream: _LateStream) -> None:
         self.url = url
         self._socket = socket
         self._stream = stream
@@ -33,6 +56,14 @@ class Peer:
 
     async def say_raw(self, frame: str | bytes) -> None:
         await self._socket.send_message(frame)
+
+    async def ping_while_the_client_closes(self) -> None:
+        """A ping frame that goes out after the client's close frame has come in, and before it was read."""
+        self._stream.hears = trio.Event()
+        await trio.sleep(0.1)
+        await self._stream.send_all(b"\x89\x01!")
+        await trio.sleep(0.1)
+        self._stream.hears.set()
 
     async def close(self, code: int, reason: str) -> None:
         await self._socket.aclose(code, reason)
@@ -72,10 +103,10 @@ class ScriptedServer:
         if scene is None:
             raise ConnectionRefusedError(111, "Connection refused")
         here, there = trio.testing.memory_stream_pair()
-        self._nursery.start_soon(self._play, url, there, scene)
+        self._nursery.start_soon(self._play, url, _LateStream(there), scene)
         return here
 
-    async def _play(self, url: str, stream: trio.abc.Stream, scene: Scene) -> None:
+    async def _play(self, url: str, stream: _LateStream, scene: Scene) -> None:
         async with trio.open_nursery() as nursery:
             request = await wrap_server_stream(nursery, stream)
             socket = await request.accept(subprotocol="fanfare.v1")

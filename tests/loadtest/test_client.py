@@ -430,6 +430,19 @@ async def test_coming_back_to_a_finished_session_brings_the_final_score(autojump
     assert client.finished == {"podium": [], "you": {"rank": 1, "score": 2750}}
 
 
+async def test_a_ping_that_crosses_the_close_harms_nobody(autojump_clock: object) -> None:
+    """The library trips over it: this holds the way around."""
+
+    async def scene(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(), finished(1))
+        await peer.ping_while_the_client_closes()
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        assert await player(ScriptedServer(nursery, [scene])).run() == "finished"
+
+
 @pytest.mark.parametrize("frame", ["no json", "[1]", '{"t": 3}', b"{}"])
 async def test_a_frame_that_is_no_message_is_the_servers_fault(
     autojump_clock: object, frame: str | bytes
