@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from engine.domain.quiz import Quiz
+from server.cli.main import main as cli
 from server.config import Setting, settings
 from server.quizfile import QuizFileError, parse
 
@@ -56,6 +59,29 @@ def test_the_metrics_that_are_named_exist() -> None:
     source = page("server/http/metrics.py")
     assert named
     assert [name for name in named if f'"{name.removesuffix("_total")}"' not in source] == []
+
+
+def commands() -> list[str]:
+    """Every line with a command of ours in a block of code."""
+    indented = re.compile(r"^ {4}(fanfare .*)$", re.MULTILINE)
+    return sorted({line for path in PAGES for line in indented.findall(path.read_text(encoding="utf-8"))})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_the_commands_that_are_shown_exist(line: str) -> None:
+    words = shlex.split(line)[1:]
+    context = click.Context(cli)
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None
+        command = found
+    options = {option for param in command.params for option in param.opts}
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(commands()) >= 5
 
 
 def test_the_examples_of_quizzes_are_valid() -> None:
