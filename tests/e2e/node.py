@@ -1,0 +1,151 @@
+"""A node as a process of its own, started the way a person starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import trio
+
+from engine.storage import embedded
+from engine.storage.aio import open_asyncio
+from engine.storage.postgres import Database, Row
+from loadtest.api import Api
+
+PATIENCE_S = 60.0
+"""Longer than a start or an end takes on a busy machine."""
+
+FANFARE = [sys.executable, "-m", "server.cli.main"]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
+
+
+@dataclass
+class Node:
+    """`start` it, `kill` it, start it again: the ports and the data directory stay the same."""
+
+    data_dir: Path
+    options: Sequence[str] = ()
+    ports: list[int] = field(default_factory=lambda: free_ports(2))
+    process: trio.Process | None = None
+    said: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.ports[1]}/ws"
+
+    @property
+    def command(self) -> list[str]:
+        return [
+            *FANFARE,
+            "serve",
+            "--data-dir",
+            str(self.data_dir),
+            "--http-port",
+            str(self.ports[0]),
+            "--realtime-port",
+            str(self.ports[1]),
+            *self.options,
+        ]
+
+    async def start(self) -> None:
+        """Returns once the node says that it is up."""
+        self.process = await trio.lowlevel.open_process(
+            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment()
+        )
+        assert self.process.stdout is not None
+        self.said = ""
+        with trio.fail_after(PATIENCE_S):
+            while "watch CODE" not in self.said:
+                data = await self.process.stdout.receive_some()
+                assert data, f"the node ended at its start:\n{self.said}"
+                self.said += data.decode()
+
+    async def kill(self) -> None:
+        """As if the power of this one process had been cut. Its database server stays up."""
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+        await self._forget()
+
+    async def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        """End it in good order. Returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(sign)
+        with trio.fail_after(PATIENCE_S):
+            code = await self.process.wait()
+        await self._forget()
+        return code
+
+    async def _forget(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        async for data in self.process.stdout:
+            self.said += data.decode()
+        self.process = None
+
+    @property
+    def database_processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.name() == "postgres" and str(self.data_dir) in process.cwd():
+                    found.append(process)
+        return found
+
+    async def query(self, sql: str, *args: object) -> Sequence[Row]:
+        """Straight from the tables."""
+        async with open_asyncio(), Database.open(embedded.dsn(self.data_dir)) as database:
+            return await database.fetch(sql, *args)
+
+
+@asynccontextmanager
+async def running_node(data_dir: Path, *options: str) -> AsyncIterator[tuple[Node, Api]]:
+    """A node and its API; nothing of it is left afterwards, however the test ends."""
+    node = Node(data_dir, options)
+    try:
+        await node.start()
+        async with Api(node.url) as api:
+            yield node, api
+    finally:
+        with trio.CancelScope(shield=True):
+            if node.process is not None:
+                await node.stop()
+            for process in node.database_processes:
+                with suppress(psutil.Error):
+                    process.kill()
+
+
+async def fanfare(*words: str) -> tuple[int, str]:
+    """Run a client command to its end. Returns its exit code and all that it printed."""
+    with trio.fail_after(3 * PATIENCE_S):
+        done = await trio.run_process(
+            [*FANFARE, *words],
+            capture_stdout=True,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env=clean_environment(),
+        )
+    return done.returncode, done.stdout.decode()
