@@ -99,18 +99,18 @@ READ_FACTS = """
 SELECT seq, 'joined' AS kind, (extract(epoch FROM joined_at) * 1000)::bigint AS at,
        player, NULL::smallint AS question, name AS text,
        NULL::integer AS elapsed_ms, NULL::boolean AS flag, NULL::bigint AS number
-FROM players WHERE session_id = $1
+FROM players WHERE session_id = $1 AND seq > $2
 UNION ALL
 SELECT seq, 'answered', (extract(epoch FROM at) * 1000)::bigint,
        player, question, choice::text, elapsed_ms, correct, points
-FROM answers WHERE session_id = $1
+FROM answers WHERE session_id = $1 AND seq > $2
 UNION ALL
 SELECT seq, kind, (extract(epoch FROM at) * 1000)::bigint,
        player, question, NULL, NULL, locked, by_ms
-FROM session_changes WHERE session_id = $1
+FROM session_changes WHERE session_id = $1 AND seq > $2
 ORDER BY seq
 """
-"""All facts of the session $1 in the order of `seq`, for `fact_of`."""
+"""The facts of the session $1 after the seq $2, in order, for `fact_of`."""
 
 _BUILDERS: dict[str, Callable[[Any], f.Fact]] = {
     "answered": lambda row: f.AnswerAccepted(

@@ -34,6 +34,12 @@ _TROUBLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+_SERVER_SETTINGS = {
+    "application_name": "fanfare",
+    # A node that froze in the middle of a claim must not hold up others for longer than this.
+    "idle_in_transaction_session_timeout": "10s",
+}
+
 
 class Row(Protocol):
     """One row of a result, read by the names of its columns."""
@@ -134,6 +140,7 @@ class Database:
                 max_size=connections_max,
                 timeout=connect_timeout_s,
                 command_timeout=statement_timeout_s,
+                server_settings=_SERVER_SETTINGS,
             )
 
         async def close() -> None:
@@ -213,6 +220,7 @@ class DedicatedConnection:
                         self._dsn,
                         timeout=self._connect_timeout_s,
                         command_timeout=self._statement_timeout_s,
+                        server_settings=_SERVER_SETTINGS,
                     )
                 )
             try:

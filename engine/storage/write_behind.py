@@ -21,7 +21,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import trio
 
@@ -49,7 +48,7 @@ class WriteBehindStatistics:
         retries_total: commits that had to be tried again.
         last_commit_s: how long the last transaction took.
         latency: from the append of a batch's oldest fact to the end of its transaction.
-        healthy: whether the last attempt to reach Postgres succeeded.
+        healthy: no commit has to be repeated just now, and the last attempt to reach Postgres succeeded.
     """
 
     queued: int
@@ -177,19 +176,23 @@ class WriteBehind:
         if self._queued:
             raise StorageUnavailable(f"{self._queued} facts were not committed before the end")
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit until cancelled, then what is still queued, as far as `shutdown_s` reaches.
 
-        Raises what shows a mistake of ours. Never raises StorageUnavailable.
+        Reports as started after the first sign of life. Raises what shows a mistake of ours, but never
+        StorageUnavailable.
         """
         writing = trio.CancelScope(shield=True)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stay_alive)
                 nursery.start_soon(self._write, writing)
-                task_status.started()
                 try:
-                    await trio.sleep_forever()
+                    await self._say(_FORGET_NODES, self._now_ms())
+                    await self._say(_ALIVE, self._owner, self._now_ms())
+                    task_status.started()
+                    while True:
+                        await trio.sleep(self._alive_interval_s)
+                        await self._say(_ALIVE, self._owner, self._now_ms())
                 finally:
                     self._ending = True
                     self._arrived.set()
@@ -200,7 +203,6 @@ class WriteBehind:
             await self._connection.aclose()
             if self._queued:
                 _log.error("%d facts were not committed; none of them was acknowledged", self._queued)
-        raise AssertionError("unreachable")
 
     async def _write(self, writing: trio.CancelScope) -> None:
         with writing:
@@ -247,7 +249,7 @@ class WriteBehind:
         ended = trio.current_time()
         if not self._commits_healthy:
             _log.warning("commits go on")
-        self._commits_healthy = True
+        self._commits_healthy = self._alive_healthy = True
         self._batches_total += 1
         self._last_commit_s = ended - started
         self._latency.add(ended - taken.since)
@@ -281,14 +283,8 @@ class WriteBehind:
         if not self._queued:
             self._emptied.set()
 
-    async def _stay_alive(self) -> None:
-        """The sign of life has a connection of the pool: a long commit does not delay it."""
-        await self._alive(_FORGET_NODES, self._now_ms())
-        while True:
-            await self._alive(_ALIVE, self._owner, self._now_ms())
-            await trio.sleep(self._alive_interval_s)
-
-    async def _alive(self, sql: str, *args: object) -> None:
+    async def _say(self, sql: str, *args: object) -> None:
+        """Signs of life have a connection of the pool: a long commit does not delay them."""
         try:
             await self._database.execute(sql, *args)
         except StorageUnavailable:

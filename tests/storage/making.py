@@ -135,7 +135,7 @@ def _key(fact: f.Fact) -> object:
 fact_lists: st.SearchStrategy[list[f.Fact]] = (
     st.integers(1, 30)
     .flatmap(lambda n: st.tuples(*(_fact(seq) for seq in range(1, n + 1))))
-    .map(lambda facts: list({_key(fact): fact for fact in reversed(facts)}.values())[::-1])
+    .map(lambda facts: sorted({_key(fact): fact for fact in facts}.values(), key=lambda fact: fact.seq))
 )
 """Facts that may stand in one session as far as the tables are concerned; not all could have happened."""
 
