@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
 from engine.actors import messages
+from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Command, Detach, Host, Join, Rejoin, Role, Watch
 from engine.actors.endings import Ending
-from engine.actors.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.fanout import Slicer
 from engine.actors.frame import Frame, Message
 from engine.actors.mailbox import Mailbox
 from engine.actors.stream import BroadcastStream
@@ -73,20 +74,7 @@ class Counters:
     answers_repeated: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     players_joined: int = 0
-    broadcasts: int = 0
-    frames_pushed: int = 0
-
-
-@dataclass(slots=True)
-class _Attached:
-    """A subscriber's place: `key` is the player's number, "host", or None for a spectator."""
-
-    role: Role
-    player: int | None
-
-    @property
-    def key(self) -> int | str | None:
-        return "host" if self.role == "host" else self.player
+    sent: Sent = field(default_factory=Sent)
 
 
 class SessionActor:
@@ -119,8 +107,7 @@ class SessionActor:
         self._counters = counters
         self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
         self._stream = BroadcastStream(options.history_max)
-        self._subscribers: dict[Subscriber, _Attached] = {}
-        self._by_key: dict[int | str, Subscriber] = {}
+        self._audience = Audience(counters.sent)
         self._unwritten: list[Fact] = []
         self._seq = self._committed = self.session.seq
         self._unconfirmed: deque[tuple[int, Subscriber, Callable[[], Frame]]] = deque()
@@ -165,7 +152,7 @@ class SessionActor:
 
     @property
     def subscribers(self) -> int:
-        return len(self._subscribers)
+        return len(self._audience)
 
     @property
     def backlog(self) -> int:
@@ -189,10 +176,9 @@ class SessionActor:
         self._unconfirmed.clear()
         while len(self._mailbox):
             waiting.append(self._mailbox.pop().reply)
-        for subscriber in [*self._subscribers, *waiting]:
+        for subscriber in waiting:
             subscriber.close(ending)
-        self._subscribers.clear()
-        self._by_key.clear()
+        self._audience.dismiss(ending)
 
     # -- the task --------------------------------------------------------------------------------
 
@@ -249,7 +235,7 @@ class SessionActor:
         finished = session.phase is Phase.FINISHED
         return (
             session.deadline is None
-            and (finished or not self._subscribers)
+            and (finished or not len(self._audience))
             and not self._unconfirmed
             and self._committed == session.seq
         )
@@ -311,11 +297,11 @@ class SessionActor:
             case Rejoin():
                 self._rejoin(command)
             case Watch():
-                self._attach(command.reply, _Attached("spectator", None), command.epoch, command.offset)
+                self._attach(command.reply, Place("spectator"), command.epoch, command.offset)
             case Host():
                 self._host(command)
             case Detach():
-                self._forget(command.reply)
+                self._audience.leave(command.reply)
 
     def _refuse(self, reply: Subscriber, refusal: Refusal, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
         refused = self._counters.refused
@@ -354,11 +340,11 @@ class SessionActor:
             self._refuse(command.reply, outcome)
             return
         self._counters.players_joined += 1
-        place = _Attached("player", outcome.player)
+        place = Place("player", outcome.player)
 
         def welcome() -> Frame:
             if command.attach:
-                self._take_place(command.reply, place)
+                self._audience.seat(command.reply, place)
             return self._joined(place, state=self.state("player", outcome.player) if command.attach else None)
 
         self._on_commit(outcome.seq, command.reply, welcome)
@@ -376,7 +362,7 @@ class SessionActor:
         if refusal:
             self._refuse(command.reply, refusal)
             return
-        self._attach(command.reply, _Attached(command.role, command.player), command.epoch, command.offset)
+        self._attach(command.reply, Place(command.role, command.player), command.epoch, command.offset)
 
     def _host(self, command: Host) -> None:
         if not self._journal.has_room():
@@ -413,22 +399,7 @@ class SessionActor:
 
     # -- subscribers -----------------------------------------------------------------------------
 
-    def _take_place(self, reply: Subscriber, place: _Attached) -> None:
-        """Seat a subscriber; whoever held the same token before is told that it was replaced."""
-        if place.key is not None:
-            older = self._by_key.get(place.key)
-            if older is not None and older is not reply:
-                self._forget(older)
-                older.close(Ending.REPLACED)
-            self._by_key[place.key] = reply
-        self._subscribers[reply] = place
-
-    def _forget(self, reply: Subscriber) -> None:
-        place = self._subscribers.pop(reply, None)
-        if place is not None and place.key is not None and self._by_key.get(place.key) is reply:
-            del self._by_key[place.key]
-
-    def _joined(self, place: _Attached, state: Message | None) -> Frame:
+    def _joined(self, place: Place, state: Message | None) -> Frame:
         token = None
         if place.role != "spectator":
             token = self._tokens.issue(self.session_id, place.role, place.player)
@@ -444,9 +415,9 @@ class SessionActor:
             offset=self._stream.offset,
         )
 
-    def _attach(self, reply: Subscriber, place: _Attached, epoch: int | None, offset: int | None) -> None:
+    def _attach(self, reply: Subscriber, place: Place, epoch: int | None, offset: int | None) -> None:
         """Seat a subscriber and bring it up to date: with what it missed, or with the whole picture."""
-        self._take_place(reply, place)
+        self._audience.seat(reply, place)
         missed = None
         if epoch == self.epoch and offset is not None:
             missed = self._stream.since(offset, host=place.role == "host")
@@ -460,7 +431,7 @@ class SessionActor:
             reply.push(messages.result(self.session, place.player))
         reply.push(self._board)
 
-    def _replayed(self, frame: Frame, place: _Attached) -> Frame:
+    def _replayed(self, frame: Frame, place: Place) -> Frame:
         """A broadcast for one who comes late: the countdown as it stands, the ending as it is for them."""
         offset = frame.message["offset"]
         assert isinstance(offset, int)
@@ -492,7 +463,7 @@ class SessionActor:
                     self._board_dirty = True
                 case PlayerKicked():
                     self._board_dirty = True
-                    self._show_out(fact.player)
+                    self._audience.show_out(fact.player, Ending.KICKED)
                 case QuestionOpened():
                     self._board_dirty = True
                     await self._tell_question()
@@ -504,27 +475,11 @@ class SessionActor:
                 case Finished():
                     await self._tell_end()
 
-    def _show_out(self, player: int) -> None:
-        subscriber = self._by_key.get(player)
-        if subscriber is not None:
-            self._forget(subscriber)
-            subscriber.close(Ending.KICKED)
-
     async def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
         """Send a frame that took the newest offset."""
         self._write()
         self._stream.append(frame, host_frame)
-        subscribers = list(self._subscribers)
-        host = self._by_key.get("host")
-        if host_frame is not None and host is not None:
-            subscribers.remove(host)
-            host.push(host_frame)
-        await self._fan_out(subscribers, frame)
-
-    async def _fan_out(self, subscribers: list[Subscriber], frame: Frame) -> None:
-        self._counters.broadcasts += 1
-        self._counters.frames_pushed += len(subscribers)
-        await fan_out(subscribers, frame, Slicer())
+        await self._audience.send(frame, host_frame)
 
     async def _tell_question(self) -> None:
         offset, now = self._stream.next_offset(), self._clock.now_ms()
@@ -536,12 +491,10 @@ class SessionActor:
     async def _tell_reveal(self) -> None:
         await self._broadcast(messages.reveal(self.session, self._stream.next_offset()))
 
-        def results() -> Iterator[tuple[Subscriber, Frame]]:
-            for subscriber, place in list(self._subscribers.items()):
-                if place.player is not None:
-                    yield subscriber, messages.result(self.session, place.player)
+        def result(place: Place) -> Frame | None:
+            return None if place.player is None else messages.result(self.session, place.player)
 
-        await fan_out_each(results(), Slicer())
+        await self._audience.send_each(result)
         await self._send_board()
 
     async def _tell_end(self) -> None:
@@ -551,11 +504,7 @@ class SessionActor:
         self._write()
         self._stream.append(messages.finished(self.session, offset, None))
 
-        def endings() -> Iterator[tuple[Subscriber, Frame]]:
-            for subscriber, place in list(self._subscribers.items()):
-                yield subscriber, messages.finished(self.session, offset, place.player)
-
-        await fan_out_each(endings(), Slicer())
+        await self._audience.send_each(lambda place: messages.finished(self.session, offset, place.player))
 
     async def _tick(self) -> None:
         """Send the leaderboard if it changed, at most once a tick."""
@@ -567,4 +516,4 @@ class SessionActor:
         self._board_due_at = self._clock.now_ms() + self._options.tick_ms
         self._board = Frame(messages.leaderboard(self.session, self._stream.offset, self._options.tick_ms))
         self._write()
-        await self._fan_out(list(self._subscribers), self._board)
+        await self._audience.send(self._board)

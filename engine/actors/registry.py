@@ -322,6 +322,6 @@ class Registry:
             answers_repeated=counters.answers_repeated,
             refused=dict(counters.refused),
             players_joined=counters.players_joined,
-            broadcasts=counters.broadcasts,
-            frames_pushed=counters.frames_pushed,
+            broadcasts=counters.sent.broadcasts,
+            frames_pushed=counters.sent.frames,
         )
