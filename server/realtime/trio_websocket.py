@@ -1,9 +1,9 @@
 """The portable transport: trio-websocket, with TLS in this process if wanted.
 
-One nursery a connection holds the library's reader, and inside it three tasks of ours: one takes messages to
-the conversation, one sends what the session pushed, one looks for signs of life. What the library raises for
-the network's sake stops at the connection it happened on; so does a mistake in our own code, with a traceback
-in the log.
+One nursery a connection holds the library's reader, and inside it a few tasks of ours: one takes messages to
+the conversation, one sends what the session pushed, one looks for signs of life, and for a while one waits
+for the join. What the library raises for the network's sake stops at the connection it happened on; so does
+a mistake in our own code, with a traceback in the log.
 """
 
 from __future__ import annotations
@@ -272,6 +272,7 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive)
+                nursery.start_soon(self._expect_join, join_by)
                 nursery.start_soon(self._look_for_life, join_by, spread)
                 await self._send()
                 nursery.cancel_scope.cancel()
@@ -358,20 +359,19 @@ class _Connection:
         self._tally.frames_out += 1
         self._tally.bytes_out += len(data)
 
+    async def _expect_join(self, join_by: float) -> None:
+        await trio.sleep_until(join_by)
+        if self._conversation.idle:
+            self.close(Ending.JOIN_TIMEOUT)
+
     async def _look_for_life(self, join_by: float, spread: float) -> None:
-        """Close what does not join in time, and what does not answer pings."""
+        """Close what does not answer pings, and what was refused too late for `_expect_join` to see."""
         interval_s = self._config.ping_interval_s
-        ping_at = trio.current_time() + interval_s * spread
-        while self._ending is None:
-            expecting = self._conversation.idle
-            await trio.sleep_until(min(ping_at, join_by) if expecting else ping_at)
-            now = trio.current_time()
-            if self._conversation.idle and now >= join_by:
+        await trio.sleep(interval_s * spread)
+        while await self._ping():
+            if self._conversation.idle and trio.current_time() >= join_by:
                 self.close(Ending.JOIN_TIMEOUT)
-            elif now >= ping_at:
-                if not await self._ping():
-                    return
-                ping_at = now + interval_s
+            await trio.sleep(interval_s)
 
     async def _ping(self) -> bool:
         """False when the connection is over."""

@@ -53,6 +53,10 @@ def wire(**message: Any) -> bytes:
     return frame(json.dumps(message).encode())
 
 
+LONG_ANSWERED = wire(t="x" * 64)
+"""A message whose answer is several times as long."""
+
+
 async def try_to_send(raw: RawClient, data: bytes) -> None:
     """Send as much as the server takes."""
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -376,11 +380,11 @@ async def test_ten_thousand_messages_a_second_get_one_error_and_the_end(make: Ma
 )
 async def test_a_client_that_never_reads_is_let_go(make: MakeTransport, limits: dict[str, Any]) -> None:
     limits = {"messages_per_s": 1_000_000, "messages_burst": 1_000_000, "send_timeout_s": 1.0} | limits
-    async with rig(make, **limits) as node, node.neighbour(), node.opened() as raw:
+    async with rig(make, **limits) as node, node.neighbour(), node.opened(receive_buffer=4096) as raw:
         await raw.send_message(t="join", code=node.code, name="Ada")
         await raw.expect_message("joined")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(try_to_send, raw, wire(t="ping", at=1) * 200_000)
+            nursery.start_soon(try_to_send, raw, LONG_ANSWERED * 2_000)
             await node.until(lambda: node.statistics.connections == 1)
             nursery.cancel_scope.cancel()
         assert node.statistics.closed_total == {"slow_consumer": 1}
@@ -500,6 +504,23 @@ async def test_a_handshake_and_then_silence(make: MakeTransport) -> None:
         assert (end.close_code, end.payload[2:]) == (4008, b"join_timeout")
 
 
+async def test_a_silent_client_that_answers_no_ping_is_late_all_the_same(make: MakeTransport) -> None:
+    async with rig(make, join_timeout_s=0.5, ping_interval_s=0.1) as node, node.opened() as raw:
+        await raw.expect(9)
+        assert (await raw.expect(8)).close_code == 4008
+
+
+async def test_a_join_that_waits_for_the_database_is_not_late(make: MakeTransport) -> None:
+    async with rig(make, join_timeout_s=0.3, ping_interval_s=0.1) as node, node.client() as client:
+        node.journal.fail()
+        await client.send(t="join", code=node.code, name="Ada")
+        with trio.move_on_after(0.6):
+            await client.websocket.get_message()
+            pytest.fail("something came before the join was committed")
+        node.journal.heal()
+        assert (await client.expect("joined"))["name"] == "Ada"
+
+
 async def test_a_handshake_a_byte_at_a_time_is_as_late(make: MakeTransport) -> None:
     async with rig(make, join_timeout_s=0.5) as node, node.neighbour(), node.raw() as raw:
 
@@ -593,8 +614,12 @@ async def test_at_shutdown_everybody_is_told(make: MakeTransport) -> None:
 
 async def test_who_does_not_listen_does_not_hold_the_shutdown_up(make: MakeTransport) -> None:
     limits = {"messages_per_s": 1_000_000, "messages_burst": 1_000_000}
-    async with rig(make, **limits) as node, node.opened() as raw, trio.open_nursery() as nursery:
-        nursery.start_soon(try_to_send, raw, wire(t="ping", at=1) * 20_000)
+    async with (
+        rig(make, **limits) as node,
+        node.opened(receive_buffer=4096) as raw,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(try_to_send, raw, LONG_ANSWERED * 1_000)
         await node.settle()
         with trio.fail_after(transport.SHUTDOWN_S + transport.PARTING_S + 0.5):
             await node.stop()
