@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from math import inf
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -12,9 +14,16 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from engine.storage.latency import LatencyStatistics
 from server.http.services import Services
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -106,6 +115,21 @@ class NodeCollector(Collector):
         yield _gauge("fanfare_journal_queued_facts", "Facts that wait for their commit.", journal.queued)
         yield _counter("fanfare_journal_committed_facts", "Facts committed.", journal.committed_total)
         yield _counter("fanfare_journal_batches", "Transactions committed.", journal.batches_total)
+        yield _counter(
+            "fanfare_journal_retries", "Commits that had to be tried again.", journal.retries_total
+        )
+        yield _counter(
+            "fanfare_journal_fenced", "Sessions found to be somebody else's.", journal.fenced_total
+        )
+        yield _gauge("fanfare_journal_healthy", "Whether commits succeed just now.", journal.healthy)
+        yield _gauge(
+            "fanfare_journal_last_commit_seconds", "The last transaction's duration.", journal.last_commit_s
+        )
+        yield _histogram(
+            "fanfare_journal_latency_seconds",
+            "From the append of a batch's oldest fact to the end of its transaction.",
+            journal.latency,
+        )
 
 
 class Metrics:
@@ -122,6 +146,12 @@ class Metrics:
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, help_text, value)
+
+
+def _histogram(name: str, help_text: str, latency: LatencyStatistics) -> Metric:
+    labels = ["+Inf" if bound_s == inf else str(bound_s) for bound_s in latency.bounds_s]
+    buckets = list(zip(labels, accumulate(latency.counts), strict=True))
+    return HistogramMetricFamily(name, help_text, buckets, latency.sum_s)
 
 
 def _add(family: CounterMetricFamily, counts: Mapping[str, int]) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from engine.actors.clock import Clock
 from engine.actors.registry import Registry
 from engine.ports import QuizCatalog, SessionStore
+from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.config import Config
 from server.http.loop_lag import LoopLag
@@ -16,20 +17,9 @@ from server.limits import Attempts, JoinRate
 from server.realtime.transport import TransportStatistics
 
 
-class JournalStatistics(Protocol):
-    """A snapshot of the write-behind queue. Totals count since the node started."""
-
-    @property
-    def queued(self) -> int: ...
-    @property
-    def committed_total(self) -> int: ...
-    @property
-    def batches_total(self) -> int: ...
-
-
 class JournalState(Protocol):
     def has_room(self) -> bool: ...
-    def statistics(self) -> JournalStatistics: ...
+    def statistics(self) -> WriteBehindStatistics: ...
 
 
 @dataclass(frozen=True, slots=True)

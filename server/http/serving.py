@@ -10,14 +10,14 @@ Against slow clients: the head of a request must be complete `HEAD_TIMEOUT_S` af
 the last response ended, its body `BODY_TIMEOUT_S` (app.py) after that, and every 64 KiB sent must be taken
 within `send_timeout_s`. What hypercorn cannot do: tell the wait for a first byte from the wait for the rest
 of a head, bound connections per address, answer a malformed head with anything but an empty body, or
-refuse HTTP/2 without TLS (it is let in, and bounded like the rest). That belongs to the load balancer.
+refuse HTTP/2 before it is spoken (each request gets a 505). That belongs to the load balancer.
 """
 
 from __future__ import annotations
 
 import logging
 import socket as stdlib_socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -47,10 +47,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message | None], Awaitable[None]]
 
 
-class SendTimedOut(Exception):
-    """A client took nothing for `send_timeout_s`."""
-
-
 async def serve(
     app: Api,
     sock: stdlib_socket.socket,
@@ -72,23 +68,27 @@ async def serve(
     )
     hypercorn_config = _hypercorn_config(config)
     tls = hypercorn_config.create_ssl_context()
-    context = WorkerContext(None)
-    application = _bounded_sends(app, config.send_timeout_s)
+    application = _application(app, config.send_timeout_s)
 
     async def serve_connection(stream: BoundedStream) -> None:
         try:
             transport: object = stream
             if tls is not None:
                 transport = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
-            await TCPServer(application, hypercorn_config, context, ConnectionState({}), cast(Any, transport))
+            context = WorkerContext(None)
+            context.terminated = _AsyncEvent(stream.over)
+            server = TCPServer(
+                application, hypercorn_config, context, ConnectionState({}), cast(Any, transport)
+            )
+            await server.run()
         except BaseExceptionGroup as group:
             cancelled, crashes = group.split(trio.Cancelled)
             if crashes is not None:
-                log.exception("An HTTP connection has crashed", exc_info=crashes)
+                _log_crash(crashes)
             if cancelled is not None:
                 raise cancelled from None
-        except Exception:
-            log.exception("An HTTP connection has crashed")
+        except Exception as crash:  # noqa: BLE001 - this is the crash boundary
+            _log_crash(crash)
         finally:
             listener.release(stream)
 
@@ -110,7 +110,7 @@ async def serve(
                     await shutdown.wait()
                     accepting.cancel_scope.cancel()
                 app.streams.close_all(Ending.SHUTDOWN)
-                await context.terminated.set()
+                listener.end_all()
                 outer.start_soon(cut_off, connections.cancel_scope)
             except BaseException:
                 # Cancelled without a shutdown: hypercorn's shielded sends would hold that up.
@@ -133,31 +133,97 @@ def _hypercorn_config(config: Config) -> HypercornConfig:
     return made
 
 
-def _bounded_sends(app: Api, send_timeout_s: float) -> Any:
-    """The app as hypercorn calls it: no WebSockets, bodies in slices, and a limit on each send.
+def _log_crash(crash: BaseException) -> None:
+    """In one line: any client can bring this about as often as it likes."""
+    while isinstance(crash, BaseExceptionGroup):
+        crash = crash.exceptions[0]
+    log.warning("an HTTP connection was dropped: %r", crash)
+    log.debug("an HTTP connection was dropped", exc_info=crash)
 
-    The limit is that of BoundedStream again, for HTTP/2, where a client can hold a send up by its flow
-    control window without touching the socket.
+
+class _AsyncEvent:
+    """A trio event as hypercorn wants them.
+
+    One for each connection, where hypercorn has one for all: set at the end of the client's bytes, it ends
+    the wait for a next request, which else keeps the socket of a client that has gone for `HEAD_TIMEOUT_S`.
+    """
+
+    def __init__(self, event: trio.Event) -> None:
+        self._event = event
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    async def set(self) -> None:
+        self._event.set()
+
+    async def clear(self) -> None:
+        self._event = trio.Event()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+
+def _application(app: Api, send_timeout_s: float) -> Any:
+    """The app as hypercorn calls it: HTTP/1 alone, and bodies in slices, so that a limit on the time of each
+    send speaks of progress.
+
+    hypercorn lets HTTP/2 in where there is no TLS and cannot be told not to. It is refused here, because
+    there a client that grants no window makes hypercorn buffer without bound.
     """
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
-            return
+        elif scope["http_version"] not in ("1.0", "1.1"):
+            await finish(receive, send, _empty(505))
+        elif not scope["path"].startswith("/"):
+            # Targets that are no path, such as `*`: quart cannot read all of them.
+            await finish(receive, send, _empty(400))
+        else:
+            await answer(scope, receive, send)
 
-        async def send_within_limit(message: Message) -> None:
+    async def answer(scope: Any, receive: Receive, send: Send) -> None:
+        end: list[Message] = []
+
+        async def send_part(message: Message) -> None:
             for part in _slices(message):
-                with trio.move_on_after(send_timeout_s) as limit:
+                if part["type"] == "http.response.body" and not part.get("more_body", False):
+                    end.append(part)
+                else:
                     await send(part)
-                if limit.cancelled_caught:
-                    raise SendTimedOut
 
-        try:
-            await app(scope, cast(Any, receive), cast(Any, send_within_limit))
-        except* SendTimedOut:
-            pass
+        await app(scope, cast(Any, receive), cast(Any, send_part))
+        await finish(receive, send, end)
+
+    async def finish(receive: Receive, send: Send, messages: Iterable[Message]) -> None:
+        """Send the end of a response, from outside of the app.
+
+        hypercorn answers it with a disconnect, on which quart-trio cancels the request, the send included:
+        sent from there, hypercorn would neither close the connection nor start the timer that waits
+        for the next request. Meanwhile somebody must take what the client still sends. The time is limited,
+        because over HTTP/2 hypercorn does not notice here that the client has gone.
+        """
+        with trio.move_on_after(send_timeout_s):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_discard, receive)
+                for message in messages:
+                    await send(message)
+                nursery.cancel_scope.cancel()
 
     return application
+
+
+async def _discard(receive: Receive) -> None:
+    while True:
+        await receive()
+
+
+def _empty(status: int) -> tuple[Message, Message]:
+    return (
+        {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]},
+        {"type": "http.response.body", "body": b"", "more_body": False},
+    )
 
 
 def _slices(message: Message) -> Iterator[Message]:

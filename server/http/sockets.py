@@ -18,6 +18,8 @@ read, and a slow consumer is noticed that much later."""
 class BoundedStream(trio.abc.HalfCloseableStream):
     """A socket stream in which a send that makes no progress breaks the connection.
 
+    `over` is set once nothing more will come from the client, and by whoever wants the connection to end.
+
     Args:
         stream: the accepted connection.
         send_timeout_s: how long one `send_all` may take. Keep what is sent at once small (64 KiB), so
@@ -26,6 +28,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
 
     def __init__(self, stream: trio.SocketStream, send_timeout_s: float) -> None:
         self.socket = stream.socket
+        self.over = trio.Event()
         self._stream = stream
         self._send_timeout_s = send_timeout_s
 
@@ -40,7 +43,13 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
+        data: bytes | bytearray = b""
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        finally:
+            if not data:
+                self.over.set()
+        return data
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
@@ -90,6 +99,11 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         """The connection is over. Closes it in case that has not happened."""
         self._open.discard(stream)
         stream.abort()
+
+    def end_all(self) -> None:
+        """Ask every open connection to end."""
+        for stream in self._open:
+            stream.over.set()
 
     def abort_all(self) -> None:
         """Break every open connection."""

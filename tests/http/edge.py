@@ -19,6 +19,8 @@ from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
+from engine.storage.latency import Latency
+from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.config import Config
 from server.http.app import Api, create_app
@@ -46,18 +48,22 @@ QUIZ: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class JournalSnapshot:
-    queued: int
-    committed_total: int
-    batches_total: int
-
-
 class Journal(MemoryJournal):
     """With the snapshot that the real one gives."""
 
-    def statistics(self) -> JournalSnapshot:
-        return JournalSnapshot(self.queued, 0, self.commits_total)
+    latency: Latency
+
+    def statistics(self) -> WriteBehindStatistics:
+        return WriteBehindStatistics(
+            queued=self.queued,
+            committed_total=0,
+            batches_total=self.commits_total,
+            fenced_total=0,
+            retries_total=3,
+            last_commit_s=0.004,
+            latency=self.latency.statistics(),
+            healthy=True,
+        )
 
 
 @dataclass
@@ -92,6 +98,7 @@ class Edge:
         self.catalog = MemoryCatalog(START_MS)
         self.store = MemorySessionStore(self.catalog)
         self.journal = Journal(self.store)
+        self.journal.latency = Latency()
         self.tokens = Tokens(b"0123456789abcdef", config.token_ttl_s, self.clock)
         self.numbers = itertools.count(1)
         self.tally = Tally()

@@ -77,6 +77,8 @@ async def test_metrics_tell_what_happens() -> None:
         await session.answer(ada, 0)
         await session.answer(ada, 0)
         await session.answer(ada, 7, question=2)
+        for duration_s in (0.003, 0.004, 0.3):
+            e.journal.latency.add(duration_s)
         e.tally.connections = 7
         e.tally.messages_in = 11
         e.tally.closed["left"] = 3
@@ -93,6 +95,12 @@ async def test_metrics_tell_what_happens() -> None:
             "fanfare_connections_closed_total[left]": 3,
             "fanfare_event_streams": 0,
             "fanfare_journal_queued_facts": 0,
+            "fanfare_journal_retries_total": 3,
+            "fanfare_journal_healthy": 1,
+            "fanfare_journal_latency_seconds_bucket[0.002]": 0,
+            "fanfare_journal_latency_seconds_bucket[0.005]": 2,
+            "fanfare_journal_latency_seconds_bucket[+Inf]": 3,
+            "fanfare_journal_latency_seconds_count": 3,
             "fanfare_info[1.2.3]": 1,
         }
         assert {name: seen[name] for name in expected} == expected

@@ -1,0 +1,467 @@
+"""The API on a real socket, and the clients that one would rather not have."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket as stdlib_socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import httpx
+import pytest
+import trio
+
+from engine.actors.actor import SessionActor
+from server.http import app as app_module
+from server.http import serving
+from server.http.serving import serve
+from tests.http.edge import QUIZ, Edge, Played, edge
+from tests.http.events import EventReader
+
+HEAD = b"GET %s HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class Node:
+    """An edge that listens."""
+
+    def __init__(self, e: Edge, port: int, shutdown: trio.Event) -> None:
+        self.edge = e
+        self.port = port
+        self.shutdown = shutdown
+        self.ended = trio.Event()
+        self.stream_left = trio.Event()
+        self._raw: list[trio.SocketStream] = []
+        discard = e.app.streams.discard
+
+        def noticed(stream: Any) -> None:
+            discard(stream)
+            self.stream_left.set()
+
+        e.app.streams.discard = noticed  # type: ignore[method-assign]
+
+    def http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=5, trust_env=False)
+
+    async def raw(self, sent: bytes = b"", receive_bytes: int | None = None) -> trio.SocketStream:
+        """A connection by hand, on which `sent` was said."""
+        sock = trio.socket.socket()
+        if receive_bytes is not None:
+            sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVBUF, receive_bytes)
+        stream = trio.SocketStream(sock)
+        self._raw.append(stream)
+        await sock.connect(("127.0.0.1", self.port))
+        await stream.send_all(sent)
+        return stream
+
+    def hang_up(self) -> None:
+        """Close what `raw` has opened."""
+        for stream in self._raw:
+            stream.socket.close()
+
+    async def follow(self, session: Played, **more: Any) -> trio.SocketStream:
+        return await self.raw(HEAD % f"{session.url}/events".encode() + b"\r\n", **more)
+
+
+@asynccontextmanager
+async def node(**config: Any) -> AsyncIterator[Node]:
+    sock = stdlib_socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    async with edge(**config) as e, trio.open_nursery() as nursery:
+        running = Node(e, sock.getsockname()[1], trio.Event())
+
+        async def run(task_status: trio.TaskStatus[None]) -> None:
+            await serve(e.app, sock, e.config, running.shutdown, task_status=task_status)
+            running.ended.set()
+
+        with trio.fail_after(20):
+            await nursery.start(run)
+            try:
+                yield running
+                running.shutdown.set()
+                await running.ended.wait()
+            finally:
+                running.hang_up()
+
+
+async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
+    received = b""
+    with suppress(trio.BrokenResourceError):
+        async for data in stream:
+            received += data
+    return received
+
+
+async def read_until(stream: trio.abc.ReceiveStream, what: bytes) -> bytes:
+    received = b""
+    while what not in received:
+        data = await stream.receive_some()
+        assert data, f"ended before {what!r}: {received!r}"
+        received += data
+    return received
+
+
+async def test_a_quiz_over_a_real_socket() -> None:
+    async with node() as n, n.http() as client:
+        made = await client.post("/api/quizzes", json=QUIZ)
+        assert made.status_code == 201
+        opened = (await client.post("/api/sessions", json={"quiz_id": made.json()["id"]})).json()
+        url = f"/api/sessions/{opened['code']}"
+        joined = (await client.post(f"{url}/players", json={"name": "Ada"})).json()
+        host = {"Authorization": f"Bearer {opened['host_token']}"}
+        await client.post(f"{url}/host", json={"do": "start"}, headers=host)
+        ack = await client.post(
+            f"{url}/answers",
+            json={"id": "a", "question": 1, "choice": 0},
+            headers={"Authorization": f"Bearer {joined['token']}"},
+        )
+        assert ack.json()["status"] == "accepted"
+        assert "server" not in ack.headers
+        assert (await client.get("/nothing")).json()["error"]["code"] == "not_found"
+
+
+async def test_a_stream_from_end_to_end() -> None:
+    async with node() as n, n.http() as client:
+        session = await n.edge.session()
+        async with client.stream("GET", f"{session.url}/events") as response:
+            assert response.headers["content-type"] == "text/event-stream"
+            assert response.headers["cache-control"] == "no-store"
+            chunks = response.aiter_bytes()
+
+            async def more() -> bytes:
+                return await anext(chunks, b"")
+
+            reader = EventReader(more)
+            assert (await reader.until("joined")).id == "1:0"
+            await session.do("start")
+            assert (await reader.until("question")).id == "1:1"
+            n.shutdown.set()
+            last = (await reader.rest())[-1]
+            assert last.message == {"t": "close", "code": 4010, "reason": "shutdown", "reconnect": "later"}
+
+
+async def test_shutdown_does_not_wait_for_streams_or_idle_connections() -> None:
+    async with node() as n:
+        session = await n.edge.session()
+        streams = [await n.follow(session) for _ in range(5)]
+        for stream in streams:
+            await read_until(stream, b"joined")
+        idle = await n.raw()
+        half = await n.raw(HEAD % b"/healthz")
+        began = time.perf_counter()
+        n.shutdown.set()
+        await n.ended.wait()
+        assert time.perf_counter() - began < 1
+        for stream in streams:
+            assert b'"reason":"shutdown"' in await read_to_end(stream)
+        assert await read_to_end(idle) == b""
+        assert await read_to_end(half) == b""
+        with pytest.raises(OSError, match="refused"):
+            await n.raw()
+
+
+async def flood(session: Played, actor: SessionActor, until: Callable[[], bool]) -> int:
+    """Broadcast until it is so. Returns how many broadcasts that took."""
+    for turn in range(20_000):
+        if until():
+            return turn
+        await session.do("lock", on=turn % 2 == 0)
+    raise AssertionError("still not so")
+
+
+async def test_a_client_that_never_reads_is_cut_off_and_the_others_go_on() -> None:
+    async with node(send_timeout_s=0.5, outbox_bytes_max=4096) as n, n.http() as client:
+        session = await n.edge.session()
+        actor = await session.actor()
+        await n.follow(session, receive_bytes=2048)
+        async with client.stream("GET", f"{session.url}/events") as response, trio.open_nursery() as nursery:
+            seen = 0
+
+            async def count() -> None:
+                nonlocal seen
+                async for data in response.aiter_bytes():
+                    seen += data.count(b"event: state")
+
+            nursery.start_soon(count)
+            while actor.subscribers < 2:
+                await client.get("/healthz")
+            sent = await flood(session, actor, until=lambda: actor.subscribers == 1)
+            await n.stream_left.wait()
+            assert len(n.edge.app.streams) == 1
+            while seen < sent:
+                await client.get("/healthz")
+            nursery.cancel_scope.cancel()
+
+
+async def test_shutdown_does_not_wait_for_a_client_that_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "GRACE_S", 0.3)
+    async with node(send_timeout_s=600, outbox_bytes_max=4096) as n, n.http() as client:
+        session = await n.edge.session()
+        actor = await session.actor()
+        await n.follow(session, receive_bytes=2048)
+        while actor.subscribers < 1:
+            await client.get("/healthz")
+        await flood(session, actor, until=lambda: actor.subscribers == 0)
+        began = time.perf_counter()
+        n.shutdown.set()
+        await n.ended.wait()
+        assert time.perf_counter() - began < 1.5
+
+
+async def test_being_cancelled_does_not_wait_for_a_client_that_never_reads() -> None:
+    sock = stdlib_socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    async with edge(send_timeout_s=600, outbox_bytes_max=4096) as e:
+        n = Node(e, sock.getsockname()[1], trio.Event())
+        session = await e.session()
+        actor = await session.actor()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery, n.http() as client:
+                await nursery.start(partial(serve, e.app, sock, e.config, n.shutdown))
+                await n.follow(session, receive_bytes=2048)
+                while actor.subscribers < 1:
+                    await client.get("/healthz")
+                await flood(session, actor, until=lambda: actor.subscribers == 0)
+                nursery.cancel_scope.cancel()
+        n.hang_up()
+
+
+@pytest.mark.parametrize("abruptly", [False, True])
+async def test_a_client_that_goes_away_is_detached(abruptly: bool) -> None:
+    async with node() as n:
+        session = await n.edge.session()
+        actor = await session.actor()
+        client = await n.follow(session)
+        await read_until(client, b"joined")
+        assert actor.subscribers == 1
+        if abruptly:
+            client.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        await client.aclose()
+        await n.stream_left.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert actor.subscribers == 0
+
+
+async def test_a_head_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.2)
+    async with node() as n:
+        silent = await n.raw()
+        slow = await n.raw(HEAD % b"/healthz")
+        assert await read_to_end(silent) == b""
+        assert await read_to_end(slow) == b""
+        reused = await n.raw(HEAD % b"/healthz" + b"\r\n")
+        await read_until(reused, b"alive")
+        await reused.send_all(HEAD % b"/healthz")
+        assert await read_to_end(reused) == b""
+
+
+async def test_a_body_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "BODY_TIMEOUT_S", 0.2)
+    async with node() as n:
+        slow = await n.raw(
+            b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        answer = await read_to_end(slow)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"request_timeout" in answer
+
+
+async def test_a_body_that_is_refused_early_holds_nothing_up() -> None:
+    async with node(body_bytes_max=2048) as n:
+        length = 8_000_000
+        long = await n.raw(
+            b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % length
+        )
+        answers: list[bytes] = []
+
+        async def listen() -> None:
+            answers.append(await read_to_end(long))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await long.send_all(b" " * length)
+        assert answers[0] == b"" or answers[0].startswith(b"HTTP/1.1 413")
+        began = time.perf_counter()
+        n.shutdown.set()
+        await n.ended.wait()
+        assert time.perf_counter() - began < 1
+
+
+async def test_a_client_that_asks_first_whether_to_send() -> None:
+    async with node() as n:
+        asking = await n.raw(
+            b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
+        await read_until(asking, b"HTTP/1.1 100")
+        await asking.send_all(b"{}")
+        assert b"missing_field" in await read_to_end(asking)
+
+
+async def test_tls_in_this_process(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    await trio.run_process([*command, "-keyout", key, "-out", certificate], capture_stderr=True)
+    context = ssl.create_default_context(cafile=str(certificate))
+    async with node(tls_cert=certificate, tls_key=key) as n:
+        session = await n.edge.session()
+        url = f"https://localhost:{n.port}"
+        plain = await n.raw(HEAD % b"/healthz" + b"\r\n")
+        assert b"alive" not in await read_to_end(plain)
+        async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False) as client:
+            assert (await client.get("/healthz")).json() == {"status": "alive"}
+            async with client.stream("GET", f"{session.url}/events") as response:
+                n.shutdown.set()
+                assert b'"reason":"shutdown"' in await response.aread()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\r\n\r\n\x00\x01\x02",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /\x80 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET ? HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET //evil.example/.. HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET http://[/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: \xff\r\nOrigin: \xff\r\nConnection: close\r\n\r\n",
+        b"GET /?%ff=%ff HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET /api/sessions/%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"POST /api/quizzes HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nHTTP2-Settings: !\r\n\r\n",
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_no_request_however_broken_harms_the_others(head: bytes) -> None:
+    async with node(send_timeout_s=0.3) as n:
+        session = await n.edge.session()
+        follower = await n.follow(session)
+        await read_until(follower, b"joined")
+        broken = await n.raw(head)
+        await broken.send_eof()
+        answer = await read_to_end(broken)
+        assert b"Traceback" not in answer
+        assert not answer.startswith(b"HTTP/1.1 3")
+        assert not answer.startswith(b"HTTP/1.1 101") or b"h2c" in answer
+        await session.do("start")
+        await read_until(follower, b"event: question")
+
+
+class H2Client:
+    """HTTP/2 by prior knowledge."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self.connection.initiate_connection()
+
+    async def flush(self) -> None:
+        await self._stream.send_all(self.connection.data_to_send())
+
+    def ask(self, path: str, *, end: bool = True, method: str = "GET") -> int:
+        stream_id = self.connection.get_next_available_stream_id()
+        headers = [(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", path)]
+        self.connection.send_headers(stream_id, headers, end_stream=end)
+        return stream_id
+
+    async def until(self, kind: type) -> Any:
+        while True:
+            data = await self._stream.receive_some()
+            assert data
+            for event in self.connection.receive_data(data):
+                if isinstance(event, kind):
+                    return event
+
+
+async def test_http2_is_not_spoken() -> None:
+    async with node() as n:
+        client = H2Client(await n.raw())
+        client.ask("/healthz")
+        await client.flush()
+        headers = dict((await client.until(h2.events.ResponseReceived)).headers)
+        assert headers[b":status"] == b"505"
+
+
+async def test_http2_frames_that_crash_hypercorn_harm_one_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with node() as n:
+        session = await n.edge.session()
+        follower = await n.follow(session)
+        await read_until(follower, b"joined")
+        stream = await n.raw()
+        client = H2Client(stream)
+        client.ask("/healthz", end=False)
+        await client.flush()
+        asked = (await client.until(h2.events.StreamEnded)).stream_id
+        with caplog.at_level(logging.WARNING, logger="fanfare.http"):
+            with suppress(trio.BrokenResourceError):
+                for _ in range(20):
+                    client.connection.send_data(asked, b"late")
+                    await client.flush()
+            await read_to_end(stream)
+        assert "an HTTP connection was dropped: KeyError" in caplog.text
+        await session.do("start")
+        await read_until(follower, b"event: question")
+
+
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS_MAX", 2)
+    async with node() as n:
+        first, second = [await n.raw(HEAD % b"/healthz" + b"\r\n") for _ in range(2)]
+        for stream in (first, second):
+            await read_until(stream, b"alive")
+        assert await read_to_end(await n.raw()) == b""
+        await first.aclose()
+        freed = b""
+        while b"alive" not in freed:
+            freed = await read_to_end(await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n"))
+        await second.send_all(HEAD % b"/healthz" + b"\r\n")
+        await read_until(second, b"alive")
+
+
+async def test_a_long_answer_goes_out_in_slices() -> None:
+    async with node() as n, n.http() as client:
+
+        async def long() -> Any:
+            from server.http.answers import body_answer
+
+            return body_answer(b"x" * 1_000_000, "text/plain")
+
+        n.edge.app.add_url_rule("/long", "long", long)
+        assert len((await client.get("/long")).content) == 1_000_000
+
+
+def test_slices_keep_the_bytes_and_the_end() -> None:
+    body = bytes(range(256)) * 1024
+    for more in (True, False):
+        message = {"type": "http.response.body", "body": body, "more_body": more}
+        parts = list(serving._slices(message))
+        assert b"".join(part["body"] for part in parts) == body
+        assert [part["more_body"] for part in parts] == [True] * (len(parts) - 1) + [more]
+        assert max(len(part["body"]) for part in parts) <= serving.SLICE_BYTES
+    end = {"type": "http.response.body", "body": b"", "more_body": False}
+    assert list(serving._slices(end)) == [end]
