@@ -90,6 +90,8 @@ Message = Join | Answer | Host | Ping | Leave
 
 _Members = dict[str, object]
 
+_ANSWER_MEMBERS = frozenset({"t", "id", "question", "choice"})
+
 
 def encode(message: Mapping[str, object]) -> bytes:
     """The wire dialect of a WebSocket text frame: UTF-8 JSON."""
@@ -114,7 +116,7 @@ def parse(raw: str | bytes) -> Message:
 
 
 def _answer(data: _Members) -> Answer:
-    if len(data) != 4 or "choice" not in data:
+    if data.keys() != _ANSWER_MEMBERS:
         _check(data, ("id", "question", "choice"))
     return Answer(_id(data), _integer(data, "question", 1), data["choice"])
 

@@ -122,6 +122,8 @@ def test_json_that_is_no_object_is_a_bad_message(raw: str) -> None:
         ({"t": "answer", "question": 1, "choice": 1}, "missing_field", "id"),
         ({"t": "answer", "id": "a", "question": 1, "choice": 0, "at": 5}, "unknown_field", "at"),
         ({"t": "answer", "id": "a", "question": 1, "chioce": 0}, "unknown_field", "chioce"),
+        ({"t": "answer", "di": "a", "question": 1, "choice": 0}, "unknown_field", "di"),
+        ({"t": "answer", "id": "a", "qestion": 1, "choice": 0}, "unknown_field", "qestion"),
         ({"t": "answer", "id": "", "question": 1, "choice": 0}, "bad_field", "id"),
         ({"t": "answer", "id": "a" * 65, "question": 1, "choice": 0}, "bad_field", "id"),
         ({"t": "answer", "id": 5, "question": 1, "choice": 0}, "bad_field", "id"),
@@ -250,6 +252,7 @@ def test_no_object_does_worse_than_being_refused(data: dict[str, Any]) -> None:
     parses_or_refuses(json.dumps(data))
 
 
+@settings(max_examples=500)
 @given(st.data())
 def test_no_damaged_message_does_worse_than_being_refused(data: st.DataObject) -> None:
     raw = bytearray(b'{"t":"answer","id":"a-17","question":3,"choice":[0,2]}')
