@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -531,3 +532,29 @@ def test_many_players_and_late_joiners_keep_their_own_answers() -> None:
         assert session.answer_of(player, 1) == expected
     assert [session.answer_of(301 + n, 1) for n in range(20)] == [(n % 2, 1_000 + n) for n in range(20)]
     assert session.answered == sum(session.counts()) == 120
+
+
+def test_answers_of_closed_questions_are_kept_compact() -> None:
+    """Two million answers of a large session have to fit beside everything else."""
+    players, questions = 2_000, 5
+    text = {"type": "text", "text": "?", "accept": ["Reykjavik"]}
+    session = started(players, quiz_of(*[text] * questions), early_close=False)
+    tracemalloc.start()
+    try:
+        for number in range(1, questions + 1):
+            for player in range(1, players + 1):
+                session.answer(player, number, f"Reykja{'vik' if player % 2 else 'wick'}", T + 300 * number)
+                session.take_facts()
+            session.close(T + 10_000)
+            session.next(T)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert session.answer_of(1, 1) == ("Reykjavik", 300)
+    per_answer = (held_bytes - _standing_bytes(players)) / (players * questions)
+    assert per_answer < 40
+
+
+def _standing_bytes(players: int) -> int:
+    """Roughly what new scores and leaderboard keys take, which there are once a player."""
+    return players * 250
