@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 from engine.actors.actor import SessionActor
 from engine.domain.settings import Settings
-from engine.ports import SessionRecord
+from engine.ports import QuizNotFound, SessionRecord
 from server.http.access import Access
 from server.http.addresses import ws_url
 from server.http.answers import Answer, json_answer
 from server.http.errors import ApiError
+from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
 from server.http.services import Services
 from server.http.sessions import Sessions
@@ -76,6 +77,8 @@ def _quiz_id(data: dict[str, object]) -> str:
     quiz_id = data["quiz_id"]
     if not isinstance(quiz_id, str):
         raise ApiError("bad_field", "quiz_id is text.", "quiz_id")
+    if not may_be_quiz_id(quiz_id):
+        raise QuizNotFound(quiz_id)
     return quiz_id
 
 

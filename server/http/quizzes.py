@@ -26,8 +26,12 @@ class Quizzes:
         """201 with the new quiz or version; 200 when `?id=` has an equal newest version already."""
         self._access.require_author()
         quiz_id = read_query("id").get("id")
-        if quiz_id is not None and not 0 < len(quiz_id) <= ID_CHARS_MAX:
-            raise ApiError("bad_field", f"id is text of 1 to {ID_CHARS_MAX} characters.", "id")
+        if quiz_id is not None and not may_be_quiz_id(quiz_id):
+            raise ApiError(
+                "bad_field",
+                f"id is text of 1 to {ID_CHARS_MAX} printable characters, without slashes or outer blanks.",
+                "id",
+            )
         quiz = Quiz.parse(await read_json())
         before = None if quiz_id is None else await self._newest_version(quiz_id)
         stored = await self._catalog.add(quiz, quiz_id)
@@ -45,6 +49,8 @@ class Quizzes:
         self._access.require_author()
         query = read_query("version")
         version = read_count(query, "version", 0, VERSION_MAX) or None
+        if not may_be_quiz_id(quiz_id):
+            raise QuizNotFound(quiz_id)
         stored = await self._catalog.get(quiz_id, version)
         return json_answer(_identity(stored) | {"quiz": stored.quiz.to_dict()})
 
@@ -53,6 +59,17 @@ class Quizzes:
             return (await self._catalog.get(quiz_id)).version
         except QuizNotFound:
             return None
+
+
+def may_be_quiz_id(text: str) -> bool:
+    """Whether a quiz can have this id: one that fits into an address and that the store takes."""
+    return (
+        0 < len(text) <= ID_CHARS_MAX
+        and text.isprintable()
+        and text == text.strip()
+        and "/" not in text
+        and text not in (".", "..")
+    )
 
 
 def _identity(stored: StoredQuiz) -> dict[str, object]:

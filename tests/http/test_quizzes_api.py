@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from trio.testing import MockClock
@@ -47,7 +48,9 @@ async def test_writing_under_an_id_makes_versions_and_an_equal_quiz_changes_noth
         assert (await e.get("/api/quizzes/caps?version=1")).json["title"] == "Capitals"
 
 
-@pytest.mark.parametrize("address", ["/api/quizzes/nobody", "/api/quizzes/caps?version=7"])
+@pytest.mark.parametrize(
+    "address", ["/api/quizzes/nobody", "/api/quizzes/caps?version=7", "/api/quizzes/%00", "/api/quizzes/a%0A"]
+)
 async def test_a_quiz_that_is_not_there(address: str) -> None:
     async with edge() as e:
         await e.post("/api/quizzes?id=caps", QUIZ)
@@ -100,6 +103,11 @@ async def test_bodies_that_are_no_json_object() -> None:
         ("/api/quizzes?di=caps", "unknown_field", "di"),
         ("/api/quizzes?id=", "bad_field", "id"),
         (f"/api/quizzes?id={'x' * 101}", "bad_field", "id"),
+        ("/api/quizzes?id=a%00b", "bad_field", "id"),
+        ("/api/quizzes?id=a%0Ab", "bad_field", "id"),
+        ("/api/quizzes?id=%20a", "bad_field", "id"),
+        ("/api/quizzes?id=a/b", "bad_field", "id"),
+        ("/api/quizzes?id=..", "bad_field", "id"),
         ("/api/quizzes?id=a&id=b", "bad_field", "id"),
     ],
 )
@@ -108,6 +116,16 @@ async def test_query_strings_are_read_narrowly(address: str, code: str, path: st
         refused = await e.post(address, QUIZ)
         assert (refused.status, refused.error, refused.path) == (400, code, path)
         assert (await e.get("/api/quizzes")).json["quizzes"] == []
+
+
+@pytest.mark.parametrize("quiz_id", ["Länder & Leute", "a.b", "クイズ", "x" * 100])
+async def test_ids_are_what_authors_like(quiz_id: str) -> None:
+    async with edge() as e:
+        made = await e.post(f"/api/quizzes?id={quote(quiz_id, safe='')}", QUIZ)
+        assert (made.status, made.json["id"]) == (201, quiz_id)
+        assert (await e.get(made.headers["Location"])).json["id"] == quiz_id
+        opened = await e.post("/api/sessions", {"quiz_id": quiz_id})
+        assert opened.status == 201
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "x", "1.5", "%D9%A3", "9" * 30, ""])

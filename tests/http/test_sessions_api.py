@@ -103,6 +103,7 @@ async def test_the_list_of_sessions_is_bounded(limit: str) -> None:
         ({"quiz_id": "caps", "quiz_version": 0}, 400, "bad_field", "quiz_version"),
         ({"quiz_id": "caps", "quiz_version": 2}, 404, "quiz_not_found", None),
         ({"quiz_id": "none"}, 404, "quiz_not_found", None),
+        ({"quiz_id": "a\0b"}, 404, "quiz_not_found", None),
         ({"quiz_id": "caps", "speed": 1}, 400, "unknown_field", "speed"),
         ({"quiz_id": "caps", "pace": "slow"}, 400, "bad_field", "pace"),
         ({"quiz_id": "caps", "player_limit": 0}, 400, "bad_field", "player_limit"),
