@@ -67,10 +67,6 @@ class Bot:
         )
 
     @property
-    def connected(self) -> bool:
-        return self._client.connected
-
-    @property
     def reconnects(self) -> int:
         return self._client.reconnects
 
@@ -307,8 +303,9 @@ class Crowd:
             self.all_in.set()
 
     @property
-    def connected(self) -> int:
-        return sum(bot.connected for bot in self.bots)
+    def joined(self) -> int:
+        """How many bots have become players."""
+        return sum(bot.ledger.player is not None for bot in self.bots)
 
     @property
     def ledgers(self) -> list[Ledger]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from server.cli.terminal import api_at, run, server_option
+from server.cli.terminal import api_at, output, run, server_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from loadtest.bots import Crowd
 
 share = click.FloatRange(0.0, 1.0)
 
@@ -58,15 +65,13 @@ def bots(
     """
 
     async def main() -> int:
-        import trio
-        from rich.console import Console
-
+        from loadtest.books import tally
         from loadtest.bots import Crowd
         from loadtest.habits import CrowdPlan
         from server.cli import crowding
 
         crowding.make_room_for(players)
-        console = Console()
+        console = output()
         async with api_at(url) as api:
             page = await api.session(code)
             if page["state"]["phase"] == "finished":
@@ -89,11 +94,24 @@ def bots(
                 api=api,
                 knowledge=await crowding.knowledge_of(api, quiz),
             )
-            async with trio.open_nursery() as playing:
-                await crowding.bring_in(crowd, console, playing)
-                console.print(
-                    f"{crowd.connected} of {players} bots are in. They play until the session is over."
-                )
+            try:
+                await _play(crowd, console)
+            except BaseException:
+                crowding.report(tally(crowd.ledgers), crowd, console)
+                console.print("The session is not over: nothing was compared.")
+                raise
             return await crowding.settle(api, page["code"], crowd, console)
 
     run(main)
+
+
+async def _play(crowd: Crowd, console: Console) -> None:
+    import trio
+
+    from server.cli.crowding import bring_in
+
+    async with trio.open_nursery() as playing:
+        await bring_in(crowd, console, playing)
+        console.print(
+            f"{crowd.joined} of {len(crowd.bots)} bots have joined. They play to the end of the session."
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.cli.terminal import run
+from server.cli.terminal import output, run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,16 +45,14 @@ def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
     """
 
     async def main() -> int:
-        from rich.console import Console
-
         from loadtest.api import Api
         from server.cli.crowding import make_room_for
         from server.cli.node_process import node_process
 
         make_room_for(players)
-        console = Console()
+        console = output()
         with _directory(data_dir) as directory:
-            console.print(f"Starting a node in {directory}", highlight=False, soft_wrap=True)
+            console.print(f"Starting a node in {directory}", soft_wrap=True)
             async with node_process(directory) as url, Api(url) as api:
                 known = (await api.quiz(quiz))["quiz"]
                 opened = await api.create_session(quiz, {"pace": "auto", "reveal_ms": REVEAL_MS})
@@ -147,7 +145,7 @@ async def _compare(api: Api, crowd: Crowd, opened: Message, directory: Path, con
         table.add_row(source, f"{answers:,}", f"{points:,}")
     console.print()
     console.print(table)
-    console.print(f"{query};", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"{query};", style="dim", soft_wrap=True)
     report_mismatches(found.mismatches)
     if found.mismatches or len(set(books.values())) != 1:
         console.print("The books do not agree.", style="bold red")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from server.cli.terminal import run
+from server.cli.terminal import output, run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,11 +54,9 @@ def doctor(file: Path | None, url: str | None) -> None:
     """
 
     async def main() -> int:
-        from rich.console import Console
-
         from server.config import resolve
 
-        console = Console()
+        console = output()
         resolved = resolve(file, os.environ, {})
         _print_settings(console, resolved)
         config = resolved.config

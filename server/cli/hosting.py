@@ -9,12 +9,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import trio
-from rich.console import Console
 
 from loadtest.client import Gone, HostClient
 from server.cli.scene import Scene
 from server.cli.screen import Screen
-from server.cli.terminal import printable
+from server.cli.terminal import output, printable
 
 KEYS = "Enter: {enter}   p: {pause}   l: {lock}   f: finish   q: leave"
 
@@ -74,7 +73,7 @@ async def lead(ws_url: str, code: str, token: str) -> str:
     def footer() -> str:
         return lectern.footer
 
-    screen = Screen(scene, Console(), footer)
+    screen = Screen(scene, output(), footer)
     client = HostClient(ws_url, code, rng=random.Random(), token=token, listener=screen.hear)
     lectern = Lectern(client, scene)
     with screen.shown(), _single_keys():

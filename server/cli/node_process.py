@@ -41,7 +41,7 @@ async def node_process(data_dir: Path) -> AsyncGenerator[str]:
         env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")},
         start_new_session=True,  # Ctrl-C is for us; the node is ended in good order
     )
-    output = _Output(process)
+    output = Output(process)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(output.read)
@@ -58,7 +58,7 @@ async def node_process(data_dir: Path) -> AsyncGenerator[str]:
             await _end(process, data_dir)
 
 
-class _Output:
+class Output:
     """What a node prints: its address, and its last lines in case it dies."""
 
     def __init__(self, process: trio.Process) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from server.cli.terminal import api_at, printable, run, server_option
+from server.cli.terminal import api_at, output, printable, run, server_option
 
 quiz_file = click.argument("file", type=click.Path(path_type=Path))
 
@@ -49,7 +49,6 @@ def list_quizzes(url: str) -> None:
     """List the quizzes of the server."""
 
     async def main() -> int:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -64,7 +63,7 @@ def list_quizzes(url: str) -> None:
         for each in quizzes:
             cells = (each["id"], each["title"], each["language"], each["questions"], each["version"])
             table.add_row(*(Text(printable(cell)) for cell in cells))
-        Console().print(table)
+        output().print(table)
         return 0
 
     run(main)

@@ -201,7 +201,7 @@ def right_answer(question: Message, reveal: Message) -> str:
     elif question["type"] == "text":
         words = " or ".join(correct)
     else:
-        words = f"{correct:g}"
+        words = f"{correct:.15g}"
     return f"Right: {printable(words)}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from server.cli.terminal import DEFAULT_URL, api_at, command_line, printable, run, server_option
+from server.cli.terminal import DEFAULT_URL, api_at, command_line, output, printable, run, server_option
 
 DEFAULT_LOBBY_S = 20.0
 
@@ -132,7 +132,6 @@ def list_sessions(limit: int, url: str) -> None:
     """List the sessions that were opened last."""
 
     async def main() -> int:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -149,7 +148,7 @@ def list_sessions(limit: int, url: str) -> None:
             state = "running" if each["finished_at"] is None else "finished"
             cells = (each["code"], each["title"], each["players"], _at(each["created_at"]), state)
             table.add_row(*(Text(printable(cell)) for cell in cells))
-        Console().print(table)
+        output().print(table)
         return 0
 
     run(main)
@@ -184,7 +183,6 @@ def results(code: str, form: str | None, url: str) -> None:
 
 
 def _print_results(found: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -200,7 +198,7 @@ def _print_results(found: dict[str, Any]) -> None:
             str(row["answered"]),
             f"{row['elapsed_ms'] / 1000:.1f}",
         )
-    Console().print(table)
+    output().print(table)
     if not found["final"]:
         click.echo("The session still runs.")
 

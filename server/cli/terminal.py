@@ -17,11 +17,15 @@ import click
 from server.setting_kinds import url as url_kind
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from loadtest.api import Api
 
 DEFAULT_URL = "http://127.0.0.1:5001"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+PIPE_COLUMNS = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -124,6 +128,16 @@ def api_at(url: str) -> Api:
     from loadtest.api import Api
 
     return Api(url, author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None)
+
+
+def output() -> Console:
+    """Where tables and pictures go. Into a pipe or a file, lines are not broken for a terminal's sake."""
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = PIPE_COLUMNS
+    return made
 
 
 def command_line(url: str, words: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from server.cli.terminal import api_at, run, server_option
+from server.cli.terminal import api_at, output, run, server_option
 
 
 @click.command()
@@ -20,7 +20,6 @@ def watch(code: str, url: str) -> None:
         import random
 
         import trio
-        from rich.console import Console
 
         from loadtest.client import SpectatorClient
         from server.cli.scene import Scene
@@ -34,7 +33,7 @@ def watch(code: str, url: str) -> None:
         def footer() -> str:
             return "" if client is None or client.connected else "The connection is lost; coming back..."
 
-        screen = Screen(scene, Console(), footer)
+        screen = Screen(scene, output(), footer)
         with screen.shown():
             if page["state"]["phase"] == "finished":
                 screen.hear({"t": "joined", "state": page["state"]})

@@ -1,0 +1,352 @@
+"""Commands that ask a server and print: what they send, what they say, and how they fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Fanfare
+from tests.cli.fake_server import FakeServer
+
+QUIZ = """\
+title: Two questions
+questions:
+  - type: single
+    text: Which is a fruit?
+    choices: [pear, chair]
+    correct: pear
+  - type: numeric
+    text: How many days has a week?
+    correct: 7
+"""
+
+STORED_QUIZ = {
+    "id": "two",
+    "version": 3,
+    "title": "Two questions",
+    "questions": 5,
+    "created_at": 0,
+    "quiz": {
+        "title": "Two\x1b[31m questions",
+        "description": "Short.",
+        "questions": [
+            {"type": "single", "text": "Fruit?", "choices": ["pear", "chair"], "correct": "pear"},
+            {"type": "multiple", "text": "Even?", "choices": ["1", "2", "4"], "correct": ["2", "4"]},
+            {"type": "true_false", "text": "Wet?", "correct": True},
+            {"type": "text", "text": "Type it.", "accept": ["honey", "Honig"]},
+            {"type": "numeric", "text": "Days?", "correct": 7, "tolerance": 0.5},
+        ],
+    },
+}
+for each in STORED_QUIZ["quiz"]["questions"]:  # type: ignore[index]  # a literal
+    each |= {"time_limit_s": 20, "points": 1000}
+
+OPENED = {
+    "session_id": "0b0e7a8e-0000-4000-8000-000000000000",
+    "code": "123456",
+    "quiz_id": "two",
+    "quiz_version": 1,
+    "host_token": "host.token",
+    "ws_url": "ws://127.0.0.1:1/ws",
+}
+
+
+# -- help and failures -------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(fanfare: Fanfare) -> None:
+    result = fanfare("--help")
+    assert result.exit_code == 0
+    for command in ("serve", "demo", "quiz", "session", "bots", "watch", "doctor"):
+        assert f"\n  {command} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve"],
+        ["demo"],
+        ["quiz", "add"],
+        ["quiz", "check"],
+        ["session", "start"],
+        ["session", "host"],
+        ["session", "results"],
+        ["bots"],
+        ["watch"],
+        ["doctor"],
+    ],
+)
+def test_every_command_explains_itself(fanfare: Fanfare, words: list[str]) -> None:
+    result = fanfare(*words, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 5
+
+
+def test_an_unknown_command_is_a_usage_error(fanfare: Fanfare) -> None:
+    assert fanfare("sing").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quiz", "list"],
+        ["quiz", "show", "two"],
+        ["session", "start", "two"],
+        ["session", "list"],
+        ["session", "results", "123456"],
+        ["bots", "123456"],
+        ["watch", "123456"],
+    ],
+)
+def test_without_a_server_one_sentence_says_how_to_start_one(fanfare: Fanfare, words: list[str]) -> None:
+    result = fanfare(*words, "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "No server answers at http://127.0.0.1:1" in result.stderr
+    assert "fanfare serve" in result.stderr
+
+
+def test_the_servers_own_words_reach_the_person(fanfare: Fanfare, server: FakeServer) -> None:
+    server.refuses("GET /api/sessions/999999", 404, "session_not_found", "No session has this code.")
+    result = fanfare("watch", "999999", "--url", server.url)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: No session has this code (session_not_found).\n"
+
+
+def test_who_is_no_author_is_told_about_the_key(fanfare: Fanfare, server: FakeServer) -> None:
+    server.refuses("POST /api/sessions", 401, "token_missing", "This needs Authorization.")
+    result = fanfare("session", "start", "two", "--url", server.url)
+    assert "FANFARE_AUTHOR_KEY" in result.stderr
+
+
+def test_a_proxys_error_page_is_told_by_its_status(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("GET /api/quizzes", "<h1>Bad Gateway</h1>", 502)
+    assert "http_502" in fanfare("quiz", "list", "--url", server.url).stderr
+
+
+def test_the_address_comes_from_the_environment_too(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("GET /api/quizzes", {"quizzes": []})
+    result = fanfare("quiz", "list", env={"FANFARE_URL": server.url})
+    assert result.exit_code == 0
+    assert "fanfare quiz add" in result.stdout
+
+
+def test_an_address_that_is_none_is_a_usage_error(fanfare: Fanfare) -> None:
+    result = fanfare("quiz", "list", "--url", "localhost:5001")
+    assert result.exit_code == 2
+    assert "an address like https://" in result.stderr
+
+
+# -- quiz --------------------------------------------------------------------------------------------
+
+
+def test_quiz_add_sends_the_file_under_its_name(fanfare: Fanfare, server: FakeServer) -> None:
+    Path("two.yaml").write_text(QUIZ, encoding="utf-8")
+    server.says("POST /api/quizzes?id=two", STORED_QUIZ, 201)
+    result = fanfare(
+        "quiz", "add", "two.yaml", "--url", server.url, env={"FANFARE_AUTHOR_KEY": "key-of-author"}
+    )
+    assert result.exit_code == 0
+    assert "two (version 3) is stored" in result.stdout
+    ((_, _, token, body),) = server.heard
+    assert token == "key-of-author"
+    assert body["questions"][1] == {"type": "numeric", "text": "How many days has a week?", "correct": 7}
+
+
+def test_quiz_add_says_when_nothing_has_changed(fanfare: Fanfare, server: FakeServer) -> None:
+    Path("two.yaml").write_text(QUIZ, encoding="utf-8")
+    server.says("POST /api/quizzes?id=another", STORED_QUIZ)
+    result = fanfare("quiz", "add", "two.yaml", "--id", "another", "--url", server.url)
+    assert "unchanged" in result.stdout
+
+
+def test_a_bad_file_is_not_sent(fanfare: Fanfare, server: FakeServer) -> None:
+    Path("bad.yaml").write_text("title: X\nquestions:\n  - type: single\n", encoding="utf-8")
+    result = fanfare("quiz", "add", "bad.yaml", "--url", server.url)
+    assert result.exit_code == 1
+    assert "bad.yaml:3" in result.stderr
+    assert server.heard == []
+
+
+def test_quiz_list_is_a_table(fanfare: Fanfare, server: FakeServer) -> None:
+    quiz = {"id": "two", "version": 3, "title": "Two questions", "language": "en", "questions": 2}
+    server.says("GET /api/quizzes", {"quizzes": [quiz]})
+    lines = fanfare("quiz", "list", "--url", server.url).stdout.splitlines()
+    assert lines[0].split() == ["Id", "Title", "Language", "Questions", "Version"]
+    assert lines[1].split() == ["two", "Two", "questions", "en", "2", "3"]
+
+
+def test_quiz_show_marks_the_right_answers_and_obeys_no_escapes(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("GET /api/quizzes/two", STORED_QUIZ)
+    result = fanfare("quiz", "show", "two", "--url", server.url)
+    assert "\x1b" not in result.stdout
+    for line in ("* pear", "- chair", "* 4", "* true", "* Honig", "* 7 (plus or minus 0.5)"):
+        assert f"   {line}\n" in result.stdout
+
+
+def test_quiz_check_needs_no_server_and_names_everything(fanfare: Fanfare) -> None:
+    Path("good.yaml").write_text(QUIZ, encoding="utf-8")
+    assert "good.yaml is fine: Two questions, 2 questions." in fanfare("quiz", "check", "good.yaml").stdout
+    bad = QUIZ.replace("correct: pear", "correct: peach").replace("correct: 7", "correct: seven")
+    Path("bad.yaml").write_text(bad, encoding="utf-8")
+    result = fanfare("quiz", "check", "bad.yaml")
+    assert result.exit_code == 1
+    assert "bad.yaml:6: questions[0].correct" in result.stderr
+    assert "bad.yaml:9: questions[1].correct" in result.stderr
+    assert "2 problems in bad.yaml" in result.stderr
+
+
+def test_a_missing_file_is_named(fanfare: Fanfare) -> None:
+    assert "none.yaml" in fanfare("quiz", "check", "none.yaml").stderr
+
+
+# -- session -----------------------------------------------------------------------------------------
+
+
+def test_a_session_of_pace_auto_starts_by_itself(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("POST /api/sessions", OPENED, 201)
+    words = ["--lobby", "2.5", "--reveal", "1", "--player-limit", "7", "--no-early-close"]
+    result = fanfare("session", "start", "two", *words, "--url", server.url)
+    assert result.exit_code == 0
+    assert "Session 123456" in result.stdout
+    assert f"fanfare bots 123456 --players 200 --quiz two --url {server.url}" in result.stdout
+    assert "FANFARE_HOST_TOKEN=host.token" in result.stdout
+    assert server.heard[0][3] == {
+        "quiz_id": "two",
+        "pace": "auto",
+        "early_close": False,
+        "lobby_ms": 2500,
+        "reveal_ms": 1000,
+        "player_limit": 7,
+    }
+
+
+def test_the_lobby_lasts_twenty_seconds_unless_told(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("POST /api/sessions", OPENED, 201)
+    fanfare("session", "start", "two", "--url", server.url)
+    assert server.heard[0][3]["lobby_ms"] == 20_000
+
+
+def test_a_host_has_no_lobby_to_time(fanfare: Fanfare) -> None:
+    assert fanfare("session", "start", "two", "--pace", "host", "--lobby", "3").exit_code == 2
+
+
+def test_session_list_is_a_table(fanfare: Fanfare, server: FakeServer) -> None:
+    one = {"code": "123456", "title": "Two", "players": 4, "created_at": 0, "finished_at": None}
+    server.says("GET /api/sessions?limit=20", {"sessions": [one, one | {"finished_at": 1}]})
+    lines = fanfare("session", "list", "--url", server.url).stdout.splitlines()
+    assert lines[1].startswith(" 123456  Two")
+    assert lines[1].rstrip().endswith("running")
+    assert lines[2].rstrip().endswith("finished")
+
+
+RESULTS = {
+    "session_id": "s",
+    "code": "123456",
+    "final": False,
+    "players": [
+        {
+            "rank": 1,
+            "player": 2,
+            "name": "Ada",
+            "score": 1950,
+            "correct": 2,
+            "answered": 2,
+            "elapsed_ms": 2140,
+        }
+    ],
+}
+
+
+def test_results_come_as_table_json_or_csv(fanfare: Fanfare, server: FakeServer) -> None:
+    csv = "rank,player,name,score,correct,answered,elapsed_ms\r\n1,2,Ada,1950,2,2,2140\r\n"
+    server.says("GET /api/sessions/123456/results.json", RESULTS)
+    server.says("GET /api/sessions/123456/results.csv", csv)
+    words = ["session", "results", "123456", "--url", server.url]
+    table = fanfare(*words).stdout
+    assert table.splitlines()[1].split() == ["1", "Ada", "1,950", "2", "2", "2.1"]
+    assert "still runs" in table
+    assert json.loads(fanfare(*words, "--json").stdout) == RESULTS
+    assert fanfare(*words, "--csv").stdout_bytes == csv.encode()
+
+
+def test_watching_a_finished_session_shows_its_podium(fanfare: Fanfare, server: FakeServer) -> None:
+    top = [{"rank": 1, "id": 2, "name": "Ada", "score": 1950}]
+    state = {
+        "phase": "finished",
+        "locked": True,
+        "title": "Two questions",
+        "number": 2,
+        "of": 2,
+        "players": 1,
+        "answered": 0,
+        "question": None,
+        "reveal": None,
+        "leaderboard": {"top": top, "players": 1, "answered": 0},
+        "podium": top,
+        "you": None,
+    }
+    server.says("GET /api/sessions/123456", {"code": "123456", "ws_url": "ws://x/ws", "state": state})
+    result = fanfare("watch", "123456", "--url", server.url)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1:] == ["Podium", "    1. Ada                          1,950"]
+    assert "is over" in fanfare("bots", "123456", "--url", server.url).stderr
+
+
+# -- serve and doctor --------------------------------------------------------------------------------
+
+
+def test_serve_refuses_a_wrong_setting_in_one_line(fanfare: Fanfare) -> None:
+    result = fanfare("serve", "--http-port", "http")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: http_port (--http-port): 'http' is not allowed; a whole number from 0 to 65535 is\n"
+    )
+    assert "FANFARE_HTTP_PROT" in fanfare("serve", env={"FANFARE_HTTP_PROT": "1"}).stderr
+
+
+def test_serve_help_has_every_setting_and_no_secret(fanfare: Fanfare) -> None:
+    from server.config import settings
+
+    result = fanfare("serve", "--help", env={"FANFARE_SECRET": "hunter2hunter2hunter2"})
+    for setting in settings():
+        assert setting.option in result.stdout
+    assert "hunter2" not in result.stdout
+
+
+def test_doctor_shows_settings_with_their_sources_and_what_is_wrong(fanfare: Fanfare) -> None:
+    Path("fanfare.toml").write_text("tick_ms = 100\n", encoding="utf-8")
+    environ = {"FANFARE_SECRET": "hunter2hunter2hunter2", "FANFARE_HTTP_PORT": "1"}
+    result = fanfare("doctor", env=environ)
+    assert result.exit_code == 1
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.split()}
+    assert rows["tick_ms"] == ["100", "fanfare.toml"]
+    assert rows["secret"] == ["(set)", "FANFARE_SECRET"]
+    assert rows["host"] == ["127.0.0.1", "default"]
+    assert "hunter2" not in result.stdout
+    assert rows["failed"][:2] == ["HTTP", "API"]
+    assert "will be created" in result.stdout
+
+
+def test_doctor_tells_what_does_not_answer_behind_the_api(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("GET /healthz", {"status": "alive"})
+    server.says("GET /readyz", {"ready": False, "reasons": ["the database cannot be reached"]}, 503)
+    result = fanfare("doctor", "--url", server.url, env={"FANFARE_REALTIME_PORT": "1"})
+    assert result.exit_code == 1
+    findings = [line.split()[:2] for line in result.stdout.splitlines()[-4:]]
+    assert ["ok", "HTTP"] in findings
+    assert ["failed", "ready"] in findings
+    assert ["failed", "WebSocket"] in findings
+
+
+def test_doctor_refuses_a_data_directory_that_is_a_file(fanfare: Fanfare) -> None:
+    Path("data").write_text("", encoding="utf-8")
+    assert "is no directory" in fanfare("doctor").stdout
+
+
+def test_doctor_ends_at_a_configuration_that_cannot_be_read(fanfare: Fanfare) -> None:
+    result = fanfare("doctor", env={"FANFARE_TICK_MS": "soon"})
+    assert result.exit_code == 1
+    assert "tick_ms (FANFARE_TICK_MS)" in result.stderr

@@ -1,0 +1,132 @@
+"""The parts of the longer commands: files, audits, and nodes as processes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import click
+import httpx
+import pytest
+import trio
+
+from loadtest.api import Api
+from loadtest.books import Ledger
+from server.cli import crowding, node_process
+from server.cli.sql import totals_query
+from server.cli.terminal import explained, sole
+from tests.loadtest.scripted import question
+
+CSV = "rank,player,name,score,correct,answered,elapsed_ms\r\n1,1,Ada,0,0,{answered},0\r\n"
+
+
+def api_of(answered: int, finals: list[bool]) -> Api:
+    """Results that become final as `finals` says, one request at a time."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith(".csv"):
+            return httpx.Response(200, text=CSV.format(answered=answered))
+        return httpx.Response(200, json={"final": finals.pop(0) if finals else False, "players": []})
+
+    return Api("http://x", transport=httpx.MockTransport(answer))
+
+
+async def test_an_audit_waits_until_the_results_are_final(autojump_clock: object) -> None:
+    ledger = Ledger("Ada", player=1, final=(0, 1))
+    found = await crowding.audit(api_of(0, [False, False, True]), "123456", [ledger])
+    assert found.mismatches == []
+    assert (found.stored_answers, found.stored_score) == (0, 0)
+    assert trio.current_time() == pytest.approx(0.4)
+
+
+async def test_an_audit_finds_what_does_not_agree(autojump_clock: object) -> None:
+    ledger = Ledger("Ada", player=1, final=(0, 1))
+    found = await crowding.audit(api_of(1, [True]), "123456", [ledger])
+    assert [mismatch.what for mismatch in found.mismatches] == ["answers"]
+
+
+async def test_results_that_never_become_final_are_an_error(autojump_clock: object) -> None:
+    with pytest.raises(click.ClickException, match="have not become final"):
+        await crowding.audit(api_of(0, []), "123456", [])
+
+
+async def test_bots_learn_from_a_file_or_from_the_server(tmp_path: Path) -> None:
+    quiz = {
+        "title": "One",
+        "questions": [
+            {
+                "type": "single",
+                "text": question(1)["text"],
+                "choices": question(1)["choices"],
+                "correct": "Lisbon",
+            }
+        ],
+    }
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(quiz), encoding="utf-8")
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"quiz": quiz}))
+    api = Api("http://x", transport=transport)
+    for source in (str(path), "one"):
+        assert (await crowding.knowledge_of(api, source)).right(question(1)) == 1
+    assert (await crowding.knowledge_of(api, None)).right(question(1)) is None
+
+
+def test_more_bots_than_open_files_are_refused() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(click.ClickException, match="open files"):
+        crowding.make_room_for(hard)
+    crowding.make_room_for(1)
+
+
+def test_the_query_takes_nothing_but_an_id() -> None:
+    session = str(uuid.uuid4())
+    assert session in totals_query(session)
+    with pytest.raises(ValueError, match="badly formed"):
+        totals_query("x'; DROP TABLE answers; --")
+
+
+def test_one_failure_within_groups_is_explained() -> None:
+    failure = click.ClickException("It does not work.")
+    assert explained(sole(ExceptionGroup("a", [ExceptionGroup("b", [failure])]))) is failure
+    assert explained(sole(ExceptionGroup("a", [failure, failure]))) is None
+    assert explained(ZeroDivisionError()) is None
+
+
+async def spoken(program: str) -> node_process.Output:
+    """What is heard of a process until it has ended."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output = node_process.Output(process)
+    with pytest.raises(click.ClickException, match="ended by itself"):
+        await output.read()
+    await process.wait()
+    assert process.stdout is not None
+    await process.stdout.aclose()
+    return output
+
+
+async def test_the_address_of_a_node_is_what_serve_prints() -> None:
+    from server.app import Running
+    from server.cli import serve
+
+    lines: list[str] = []
+    running = Running(
+        http_url="http://127.0.0.1:43210", ws_url="ws://127.0.0.1:43211/ws", sessions_recovered=0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(click, "echo", lines.append)
+        serve.greet(running)
+    output = await spoken(f"print({'; '.join(lines)!r}.replace('; ', chr(10)))")
+    assert output.address == "http://127.0.0.1:43210"
+    assert output.address_known.is_set()
+
+
+async def test_the_last_words_of_a_node_that_dies_are_told() -> None:
+    output = await spoken("print('one'); raise SystemExit('port 5001 is taken')")
+    assert output.address is None
+    assert output.tail == "\n  one\n  port 5001 is taken"

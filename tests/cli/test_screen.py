@@ -1,0 +1,235 @@
+"""What a terminal shows of a session: the scene, its picture, its plain lines, and the host's keys."""
+
+from __future__ import annotations
+
+import io
+import random
+from typing import Any
+
+import pytest
+import trio
+from rich.console import Console
+
+from loadtest.client import Gone, HostClient
+from server.cli.hosting import Lectern
+from server.cli.scene import Scene
+from server.cli.screen import Screen, picture, right_answer, spaced
+from tests.loadtest.scripted import (
+    Message,
+    Peer,
+    ScriptedServer,
+    error,
+    finished,
+    joined,
+    leaderboard,
+    question,
+    reveal,
+)
+from tests.loadtest.scripted import (
+    picture as state_of,
+)
+
+BOARD = ((1, "Ada", 900), (2, "Björn", 800), (3, "Chloé", 700))
+
+
+def entries(*top: tuple[int, int, int]) -> list[Message]:
+    """(rank, id, score)"""
+    return [{"rank": rank, "id": number, "name": f"P{number}", "score": score} for rank, number, score in top]
+
+
+def drawn(scene: Scene, now: float = 0.0) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(picture(scene, now, "Enter: next"))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def told(*messages: Message) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    screen = Screen(Scene("123456"), console)
+    for message in messages:
+        screen.hear(message)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_scene_follows_a_question_to_its_reveal() -> None:
+    scene = Scene("123456")
+    scene.hear(joined(), 0.0)
+    assert (scene.phase, scene.title, scene.remaining_s(0.0)) == ("lobby", "Capitals", None)
+    scene.hear(question(1), 10.0)
+    assert scene.remaining_s(15.0) == 15.0
+    assert scene.remaining_s(99.0) == 0.0
+    scene.hear(leaderboard(1, *BOARD, players=3, answered=2), 16.0)
+    assert (scene.players, scene.answered) == (3, 2)
+    scene.hear(reveal(2), 30.0)
+    assert (scene.phase, scene.remaining_s(30.0)) == ("reveal", None)
+
+
+def test_a_pause_stops_the_countdown_and_a_resume_goes_on() -> None:
+    scene = Scene("123456")
+    scene.hear(question(1), 0.0)
+    state: dict[str, Any] = {"t": "state", "offset": 2, "phase": "paused", "locked": True, "number": 1}
+    scene.hear(state | {"remaining_ms": 15_000}, 5.0)
+    assert scene.remaining_s(5.0) is None
+    assert scene.locked
+    scene.hear(state | {"phase": "question", "remaining_ms": 15_000}, 60.0)
+    assert scene.remaining_s(61.0) == 14.0
+
+
+def test_ranks_are_told_as_they_moved_since_the_question_opened() -> None:
+    scene = Scene("123456")
+    scene.hear(leaderboard(0) | {"top": entries((1, 1, 0), (1, 2, 0))}, 0)
+    scene.hear(question(1), 0)
+    scene.hear(leaderboard(1) | {"top": entries((1, 2, 900), (2, 1, 800))}, 0)
+    assert [line.moved for line in scene.top] == [0, 0]
+    scene.hear(question(3, 2), 0)
+    scene.hear(leaderboard(3) | {"top": entries((1, 3, 1900), (2, 1, 1800), (3, 2, 1700))}, 0)
+    assert [line.moved for line in scene.top] == [None, 0, -2]
+
+
+def test_the_picture_shows_question_countdown_and_board() -> None:
+    scene = Scene("123456")
+    scene.hear(joined(), 0.0)
+    assert "Join with the code 123 456" in drawn(scene)
+    scene.hear(question(1), 0.0)
+    scene.hear(leaderboard(1, *BOARD, players=3, answered=1), 0.0)
+    shown = drawn(scene, 5.0)
+    for words in ("1 of 3", "What is the capital of Portugal?", "15 s left, 1 answer of 3", "Björn", "Enter"):
+        assert words in shown
+    scene.hear(reveal(2), 0.0)
+    assert "Right: Lisbon" in drawn(scene)
+    scene.hear(finished(3) | {"podium": entries((1, 1, 900))}, 0.0)
+    assert "Podium" in drawn(scene)
+
+
+async def test_plain_lines_tell_the_story_once() -> None:
+    lines = told(
+        joined(),
+        question(1),
+        leaderboard(1, *BOARD),
+        reveal(2),
+        leaderboard(2, *BOARD),
+        leaderboard(2, *BOARD),
+        {"t": "state", "offset": 3, "phase": "reveal", "locked": True, "number": 1, "remaining_ms": None},
+        finished(4) | {"podium": entries((1, 1, 900))},
+    )
+    assert lines == [
+        "Capitals: session 123456, 1 player, phase lobby",
+        "Question 1 of 3: What is the capital of Portugal? (20 s)",
+        "  Right: Lisbon",
+        "  Porto  0; Lisbon  1; Coimbra  0",
+        "    1. Ada                            900",
+        "    2. Björn                          800",
+        "    3. Chloé                          700",
+        "  now: reveal, locked",
+        "Podium",
+        "    1. P1                             900",
+    ]
+
+
+async def test_who_comes_late_is_told_the_open_question() -> None:
+    lines = told(joined(state=state_of("question", number=1, question=question(0))))
+    assert lines[-1].startswith("Question 1 of 3")
+
+
+async def test_nothing_from_the_network_reaches_the_terminal_as_a_command() -> None:
+    evil = question(1) | {"text": "\x1b[2Jgone\x07", "choices": ["\x9b31m", "b"]}
+    scene = Scene("123456")
+    scene.hear(evil, 0.0)
+    scene.hear(leaderboard(1, (1, "\x1b]0;title\x07[bold]Ada", 5)), 0.0)
+    for text in (drawn(scene), "\n".join(told(evil))):
+        assert not {"\x1b", "\x07", "\x9b"} & set(text)
+    assert "[bold]Ada" in drawn(scene)
+
+
+@pytest.mark.parametrize(
+    ("kind", "correct", "words"),
+    [
+        ("single", 1, "Lisbon"),
+        ("multiple", [0, 2], "Porto, Coimbra"),
+        ("true_false", False, "false"),
+        ("text", ["Oslo", "Kristiania"], "Oslo or Kristiania"),
+        ("numeric", 1989, "1989"),
+        ("numeric", 2.5, "2.5"),
+        ("numeric", 12_345_678, "12345678"),
+    ],
+)
+def test_the_right_answer_in_words(kind: str, correct: object, words: str) -> None:
+    assert right_answer(question(1, type=kind), reveal(2, correct=correct)) == f"Right: {words}"
+
+
+def test_a_code_is_spaced_as_it_is_read_aloud() -> None:
+    assert spaced("123456") == "123 456"
+
+
+# -- the host's keys ---------------------------------------------------------------------------------
+
+
+async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
+    """Enter goes on from wherever the session stands; finishing takes two presses."""
+    heard: list[Message] = []
+    phases = iter(["question", "reveal", "question", "paused", "question", "question"])
+
+    async def scene_of(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(token="host", player=None, name=None))
+        offset = 0
+        while (command := await peer.hear())["t"] == "host":
+            heard.append(command)
+            offset += 1
+            if command["do"] == "finish":
+                await peer.say(finished(offset))
+                break
+            phase, locked = next(phases), command["do"] == "lock"
+            state: Message = {"t": "state", "offset": offset, "phase": phase, "locked": locked}
+            await peer.say(state | {"number": 1, "remaining_ms": None})
+            await peer.say({"t": "done", "id": command["id"], "do": command["do"], "phase": phase})
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [scene_of])
+        scene = Scene("123456")
+
+        def hear(message: Message) -> None:
+            scene.hear(message, trio.current_time())
+
+        client = HostClient(
+            "ws://x/ws", "123456", rng=random.Random(1), token="host", listener=hear, connect=server.connect
+        )
+        nursery.start_soon(client.run)
+        await client.arrived.wait()
+        lectern = Lectern(client, scene)
+        for key in "\n\n\npplxf":
+            await lectern.press(key)
+        assert "Press f again" in lectern.footer
+        with pytest.raises(Gone):
+            await lectern.press("f")
+
+    assert [command["do"] for command in heard] == [
+        "start",
+        "close",
+        "next",
+        "pause",
+        "resume",
+        "lock",
+        "finish",
+    ]
+    assert heard[5]["on"] is True
+
+
+async def test_a_refused_command_is_told_below_the_picture(autojump_clock: object) -> None:
+    async def scene_of(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(token="host", player=None, name=None))
+        await peer.say(error("illegal_move", await peer.hear()), finished(1))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [scene_of])
+        client = HostClient("ws://x/ws", "123456", rng=random.Random(1), token="host", connect=server.connect)
+        nursery.start_soon(client.run)
+        await client.arrived.wait()
+        lectern = Lectern(client, Scene("123456"))
+        await lectern.press("\n")
+        assert "start: This is illegal_move." in lectern.footer
