@@ -19,9 +19,12 @@ class Policy(Enum):
     LATER = "later"
 
 
-_BY_CODE = {
+BY_CODE = {
+    1002: Policy.NO,
     1003: Policy.NO,
+    1007: Policy.NO,
     1009: Policy.NO,
+    1011: Policy.LATER,
     4000: Policy.NO,
     4001: Policy.NO,
     4002: Policy.NO,
@@ -31,11 +34,11 @@ _BY_CODE = {
     4006: Policy.RESUME,
     4007: Policy.RESUME,
     4008: Policy.NO,
-    4009: Policy.LATER,
     4010: Policy.LATER,
     4011: Policy.LATER,
     4012: Policy.NO,
 }
+"""As docs/protocol.md has it."""
 
 _TRY_AGAIN = frozenset({"busy", "rate_limited"})
 """Errors that say: not now. Every other error in answer to a `join` is final."""
@@ -43,7 +46,7 @@ _TRY_AGAIN = frozenset({"busy", "rate_limited"})
 
 def after_close(code: int | None) -> Policy:
     """By close code; None, and every code that the protocol does not name, is a connection that broke."""
-    return Policy.LATER if code is None else _BY_CODE.get(code, Policy.LATER)
+    return Policy.LATER if code is None else BY_CODE.get(code, Policy.LATER)
 
 
 def after_error(code: str) -> Policy:

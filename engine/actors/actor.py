@@ -137,7 +137,7 @@ class SessionActor:
         if isinstance(command, Detach):
             self._mailbox.put_over(command)
         elif self._stopped or not self._mailbox.put_nowait(command):
-            command.reply.push(messages.busy(getattr(command, "id", None)))
+            command.reply.push(messages.busy(command.id if isinstance(command, Answer | Host) else None))
 
     def state(self, role: Role, player: int | None = None) -> dict[str, object]:
         """The whole picture as this role may see it."""

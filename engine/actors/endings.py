@@ -26,6 +26,7 @@ class Ending(Enum):
 
     BAD_FRAME = (1003, Reconnect.NO, "only text frames with one JSON object each are understood")
     TOO_LARGE = (1009, Reconnect.NO, "the frame is larger than 4 KiB")
+    FAILED = (1011, Reconnect.LATER, "a mistake on the server's side")
 
     LEFT = (4000, Reconnect.NO, "you left")
     REPLACED = (4001, Reconnect.NO, "this token joined from somewhere else")
@@ -36,7 +37,6 @@ class Ending(Enum):
     SLOW_CONSUMER = (4006, Reconnect.RESUME, "too far behind")
     PING_TIMEOUT = (4007, Reconnect.RESUME, "no sign of life")
     JOIN_TIMEOUT = (4008, Reconnect.NO, "no join within the time allowed")
-    OVERLOADED = (4009, Reconnect.LATER, "the node is full")
     SHUTDOWN = (4010, Reconnect.LATER, "the node is going down")
     RESTARTING = (4011, Reconnect.LATER, "the session is being restored")
     UNAVAILABLE = (4012, Reconnect.NO, "the session keeps failing and was taken out of service")

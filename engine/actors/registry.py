@@ -12,7 +12,7 @@ import trio
 from engine.actors import messages
 from engine.actors.actor import ActorOptions, Counters, Fenced, SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Command, Detach
+from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.endings import Ending
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
@@ -68,6 +68,11 @@ class RegistryStatistics:
     players_joined: int
     broadcasts: int
     frames_pushed: int
+
+
+def _mark(command: Command) -> str | None:
+    """The client's own mark on a request, if it is of a kind that has one."""
+    return command.id if isinstance(command, Answer | Host) else None
 
 
 class _Slot:
@@ -143,26 +148,27 @@ class Registry:
         elif isinstance(command, Detach):
             return
         elif self._waiting >= WAITING_MAX:
-            command.reply.push(messages.busy(getattr(command, "id", None)))
+            command.reply.push(messages.busy(_mark(command)))
         else:
             self._waiting += 1
             self._nursery.start_soon(self._deliver_later, key, command)
 
     async def _deliver_later(self, key: str, command: Command) -> None:
         try:
-            actor = await self.get(key)
+            (await self.get(key)).send(command)
         except SessionNotFound:
-            command.reply.push(messages.error("session_not_found", "No session has this code."))
+            self._refuse(command, "session_not_found", "No session has this code.")
         except SessionFinished:
-            command.reply.push(messages.error("session_finished", "This session is over."))
+            self._refuse(command, "session_finished", "This session is over.")
         except SessionUnavailable:
-            command.reply.push(messages.error("session_unavailable", Ending.UNAVAILABLE.sentence))
+            self._refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
         except (StorageUnavailable, NodeFull):
-            command.reply.push(messages.busy(getattr(command, "id", None)))
-        else:
-            actor.send(command)
+            command.reply.push(messages.busy(_mark(command)))
         finally:
             self._waiting -= 1
+
+    def _refuse(self, command: Command, code: str, message: str) -> None:
+        command.reply.push(messages.error(code, message, id=_mark(command)))
 
     async def get(self, key: str) -> SessionActor:
         """The live actor of the session with this id or code. Send to it before the next checkpoint.

@@ -243,7 +243,7 @@ class _Connection:
             taken = self._outbox.push(frame)
         except Exception:
             log.exception("a %s could not be encoded", frame.kind)
-            self.close(Ending.RESTARTING)
+            self.close(Ending.FAILED)
             return
         if taken:
             self._wakeup.set()
@@ -318,7 +318,7 @@ class _Connection:
                 self._conversation.receive(message)
         except Exception:
             log.exception("a conversation failed")
-            self.close(Ending.RESTARTING)
+            self.close(Ending.FAILED)
 
     def _too_large(self, message: str) -> bool:
         """The library bounds characters; what counts is bytes."""

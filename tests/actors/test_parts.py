@@ -14,6 +14,7 @@ from engine.actors.mailbox import Mailbox
 from engine.actors.outbox import Outbox
 from engine.actors.stream import BroadcastStream
 from engine.actors.subscriber import ConnectionEnded, Waiter
+from loadtest import reconnect
 from tests.actors.world import Client
 
 
@@ -152,6 +153,12 @@ async def test_a_waiter_takes_the_first_reply() -> None:
     assert ended.value.ending is Ending.RESTARTING
 
 
+def test_clients_know_every_ending_and_what_to_do_after_it() -> None:
+    broken_framing = {1002: "no", 1007: "no"}
+    told = {ending.code: ending.reconnect.value for ending in Ending} | broken_framing
+    assert {code: policy.value for code, policy in reconnect.BY_CODE.items()} == told
+
+
 def test_every_ending_has_its_own_code() -> None:
     assert len(BY_CODE) == len(Ending)
-    assert all(ending.code in (1003, 1009) or 4000 <= ending.code < 5000 for ending in Ending)
+    assert all(ending.code in (1003, 1009, 1011) or 4000 <= ending.code < 5000 for ending in Ending)

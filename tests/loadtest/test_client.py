@@ -299,7 +299,7 @@ async def test_ends_for_good_where_the_protocol_says_so(
     assert len(server.dialed) == 1
 
 
-@pytest.mark.parametrize("code", [4004, 4009, 4010, 4011, 1001, 1011])
+@pytest.mark.parametrize("code", [4004, 4010, 4011, 1001, 1011])
 async def test_comes_back_later_where_the_protocol_says_so(autojump_clock: object, code: int) -> None:
     async def first(peer: Peer) -> None:
         await peer.hear()

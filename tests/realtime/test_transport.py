@@ -590,7 +590,7 @@ async def test_a_mistake_of_ours_costs_one_connection(
     monkeypatch.setattr(Conversation, "receive", faulty)
     async with rig(make) as node, node.neighbour(), node.player("Ada") as ada:
         await ada.send(t="boom")
-        assert await ada.ended() == (Ending.RESTARTING.code, "restarting")
+        assert await ada.ended() == (Ending.FAILED.code, "failed")
         await node.settle()
         assert await node.subscribers() == 1
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
