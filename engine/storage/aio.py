@@ -29,7 +29,9 @@ async def call(function: Callable[..., Awaitable[T]], *args: object) -> T:
     """Run an asyncio-flavoured function to its end.
 
     Cancellation is passed on to it as asyncio's, and waits for it to unwind: what it holds is given back in
-    good order. Code inside must not use trio.
+    good order. Code inside must not use trio. Raises RuntimeError outside of `open_asyncio`.
     """
+    if trio_asyncio.current_loop.get() is None:
+        raise RuntimeError("asyncio functions can be called within `open_asyncio()` only")
     result: T = await trio_asyncio.aio_as_trio(function)(*args)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from uuid import uuid4
 
@@ -92,35 +93,30 @@ choices: st.SearchStrategy[f.Choice] = st.one_of(
 )
 
 
-def _answer(seq: int) -> st.SearchStrategy[f.Fact]:
-    return st.builds(
-        f.AnswerAccepted,
-        seq=st.just(seq),
-        at=_ats,
-        player=_players,
-        question=_questions,
-        choice=choices,
-        elapsed_ms=st.integers(0, 600_000),
-        correct=st.booleans(),
-        points=st.integers(0, 10_500),
-    )
-
-
-def _fact(seq: int) -> st.SearchStrategy[f.Fact]:
-    here = {"seq": st.just(seq), "at": _ats}
-    return st.one_of(
-        st.builds(f.PlayerJoined, player=_players, name=_names, **here),
-        st.builds(f.PlayerKicked, player=_players, **here),
-        _answer(seq),
-        _answer(seq),
-        st.builds(f.QuestionOpened, question=_questions, **here),
-        st.builds(f.QuestionClosed, question=_questions, **here),
-        st.builds(f.Paused, **here),
-        st.builds(f.Resumed, **here),
-        st.builds(f.ClockExtended, by_ms=st.integers(1, 10**12), **here),
-        st.builds(f.LockChanged, locked=st.booleans(), **here),
-        st.builds(f.Finished, **here),
-    )
+_here = {"seq": st.just(0), "at": _ats}
+_answers = st.builds(
+    f.AnswerAccepted,
+    player=_players,
+    question=_questions,
+    choice=choices,
+    elapsed_ms=st.integers(0, 600_000),
+    correct=st.booleans(),
+    points=st.integers(0, 10_500),
+    **_here,
+)
+_facts = st.one_of(
+    st.builds(f.PlayerJoined, player=_players, name=_names, **_here),
+    st.builds(f.PlayerKicked, player=_players, **_here),
+    _answers,
+    _answers,
+    st.builds(f.QuestionOpened, question=_questions, **_here),
+    st.builds(f.QuestionClosed, question=_questions, **_here),
+    st.builds(f.Paused, **_here),
+    st.builds(f.Resumed, **_here),
+    st.builds(f.ClockExtended, by_ms=st.integers(1, 10**12), **_here),
+    st.builds(f.LockChanged, locked=st.booleans(), **_here),
+    st.builds(f.Finished, **_here),
+)
 
 
 def _key(fact: f.Fact) -> object:
@@ -129,14 +125,15 @@ def _key(fact: f.Fact) -> object:
         return "joined", fact.player
     if isinstance(fact, f.AnswerAccepted):
         return "answered", fact.player, fact.question
-    return fact.seq
+    return id(fact)
 
 
-fact_lists: st.SearchStrategy[list[f.Fact]] = (
-    st.integers(1, 30)
-    .flatmap(lambda n: st.tuples(*(_fact(seq) for seq in range(1, n + 1))))
-    .map(lambda facts: sorted({_key(fact): fact for fact in facts}.values(), key=lambda fact: fact.seq))
-)
+def _numbered(facts: list[f.Fact]) -> list[f.Fact]:
+    distinct = {_key(fact): fact for fact in facts}.values()
+    return [replace(fact, seq=seq) for seq, fact in enumerate(distinct, start=1)]
+
+
+fact_lists: st.SearchStrategy[list[f.Fact]] = st.lists(_facts, min_size=1, max_size=40).map(_numbered)
 """Facts that may stand in one session as far as the tables are concerned; not all could have happened."""
 
 

@@ -131,7 +131,11 @@ async def test_everybody_who_drains_is_woken(world: World) -> None:
 
 
 async def test_many_listeners_are_told_in_slices(world: World) -> None:
-    sessions = [await world.session() for _ in range(120)]
+    rows = await world.database.fetch(
+        "INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, epoch, created_at) "
+        "SELECT gen_random_uuid(), 500000 + n, $1, 1, '{}', 1, now() FROM generate_series(1, 120) n RETURNING id",
+        world.quiz_id,
+    )
     turns = 0
     seen: list[int] = []
 
@@ -146,8 +150,8 @@ async def test_many_listeners_are_told_in_slices(world: World) -> None:
             await trio.lowlevel.checkpoint()
 
     journal = world.journal()
-    for record, epoch in sessions:
-        journal.append(record.id, epoch, [joined(1)], Counting())
+    for row in rows:
+        journal.append(str(row["id"]), 1, [joined(1)], Counting())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
         nursery.start_soon(journal.run)

@@ -1,0 +1,158 @@
+"""Connections: whose doing an error is, and what cancellation leaves behind."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from engine.ports import StorageUnavailable
+from engine.storage.aio import call
+from engine.storage.postgres import Connection, Database, UniqueViolation
+
+
+async def test_a_server_that_is_not_there_is_unavailable(asyncio_loop: None, tmp_path: Path) -> None:
+    async with Database.open(f"postgresql://postgres@/postgres?host={tmp_path}") as database:
+        with pytest.raises(StorageUnavailable):
+            await database.fetch("SELECT 1")
+        with pytest.raises(StorageUnavailable):
+            await database.connection().fetch("SELECT 1")
+
+
+async def test_a_port_that_refuses_is_unavailable(asyncio_loop: None, closed_port: int) -> None:
+    async with Database.open(f"postgresql://postgres@127.0.0.1:{closed_port}/postgres") as database:
+        with pytest.raises(StorageUnavailable, match=r"refused|Connect call failed"):
+            await database.fetch("SELECT 1")
+
+
+async def test_a_database_that_does_not_exist_is_named(asyncio_loop: None, postgres_dsn: str) -> None:
+    async with Database.open(postgres_dsn.replace("/postgres?", "/nowhere?")) as database:
+        with pytest.raises(StorageUnavailable, match='"nowhere" does not exist'):
+            await database.fetch("SELECT 1")
+
+
+async def test_a_server_that_does_not_answer_is_unavailable_after_a_while(database_dsn: str) -> None:
+    async with Database.open(database_dsn, statement_timeout_s=0.05) as database:
+        with pytest.raises(StorageUnavailable):
+            await database.fetch("SELECT pg_sleep(10)")
+        with pytest.raises(StorageUnavailable):
+            await database.connection().fetch("SELECT pg_sleep(10)")
+        assert len(await database.fetch("SELECT 1")) == 1
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1/0", "SELEKT", "SELECT * FROM nowhere", "SELECT $1::int"])
+async def test_mistakes_of_ours_are_not_taken_for_trouble(database: Database, sql: str) -> None:
+    dedicated = database.connection()
+    for fetch in (database.fetch, dedicated.fetch):
+        with pytest.raises(Exception) as caught:  # noqa: PT011  # any but the one
+            await fetch(sql)
+        assert not isinstance(caught.value, StorageUnavailable)
+        assert len(await fetch("SELECT 1")) == 1
+    await dedicated.aclose()
+
+
+async def test_a_violated_constraint_passes_unchanged(database: Database) -> None:
+    insert = "INSERT INTO nodes VALUES ('a', now())"
+    await database.execute(insert)
+    with pytest.raises(UniqueViolation):
+        await database.execute(insert)
+
+
+async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    async def work(connection: Connection) -> None:
+        await connection.execute("INSERT INTO nodes VALUES ('a', now())")
+        raise KeyError("given up")
+
+    with pytest.raises(KeyError):
+        await database.in_transaction(work)
+    assert await database.fetch("SELECT FROM nodes") == []
+
+
+async def test_a_lost_connection_is_replaced(database: Database) -> None:
+    dedicated = database.connection()
+    [mine] = await dedicated.fetch("SELECT pg_backend_pid() AS pid")
+    [pooled] = await database.fetch("SELECT pg_backend_pid() AS pid")
+    with pytest.raises(StorageUnavailable):
+        await database.fetch(
+            "SELECT pg_terminate_backend($1), pg_terminate_backend($2)", mine["pid"], pooled["pid"]
+        )
+    assert len(await database.fetch("SELECT 1")) == 1
+    # The loss may be noticed before the next statement or by it.
+    try:
+        await dedicated.fetch("SELECT 1")
+    except StorageUnavailable:
+        assert len(await dedicated.fetch("SELECT 1")) == 1
+    await dedicated.aclose()
+
+
+async def test_cancellation_leaves_every_connection_in_order(database_dsn: str) -> None:
+    randomly = random.Random(7)
+    async with Database.open(database_dsn, connections_max=3) as database:
+
+        async def work(connection: Connection) -> None:
+            await connection.execute("INSERT INTO nodes VALUES ('half-done', now())")
+            await connection.fetch("SELECT pg_sleep(0.005)")
+            raise KeyError("never committed")
+
+        async def use() -> None:
+            for _ in range(15):
+                with trio.move_on_after(randomly.random() * 0.012):
+                    await database.fetch("SELECT pg_sleep(0.004)")
+                with trio.move_on_after(randomly.random() * 0.012):
+                    with pytest.raises(KeyError):
+                        await database.in_transaction(work)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(use)
+        for n in range(20):
+            [row] = await database.fetch("SELECT $1::int AS n", n)
+            assert row["n"] == n
+        assert await database.fetch("SELECT FROM nodes") == []
+        [row] = await database.fetch(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+        )
+        assert row["n"] == 0
+
+
+async def test_a_cancelled_dedicated_connection_starts_anew(database: Database) -> None:
+    dedicated = database.connection()
+    await dedicated.fetch("SELECT 1")
+    with trio.move_on_after(0.01) as scope:
+        await dedicated.fetch("SELECT pg_sleep(10)")
+    assert scope.cancelled_caught
+    assert len(await dedicated.fetch("SELECT 1")) == 1
+    await dedicated.aclose()
+    await dedicated.aclose()
+
+
+async def test_calls_from_tasks_do_not_mix(database: Database) -> None:
+    seen = []
+
+    async def ask(n: int) -> None:
+        [row] = await database.fetch("SELECT $1::int AS n", n)
+        seen.append(row["n"] == n)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(50):
+            nursery.start_soon(ask, n)
+    assert seen == [True] * 50
+
+
+async def test_the_bridge_needs_its_block() -> None:
+    async def nothing() -> None:
+        pass
+
+    with pytest.raises(RuntimeError):
+        await call(nothing)
