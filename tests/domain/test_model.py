@@ -393,7 +393,7 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSession = SessionMachine.TestCase
-TestSession.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSession.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def walk(machine: SessionMachine, random: Random) -> None:
