@@ -57,7 +57,7 @@ def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
                 known = (await api.quiz(quiz))["quiz"]
                 opened = await api.create_session(quiz, {"pace": "auto", "reveal_ms": REVEAL_MS})
                 crowd = _crowd(api, opened, known, players, seed)
-                await _play(crowd, opened, console)
+                await _play(api, crowd, opened, console)
                 return await _compare(api, crowd, opened, directory, console)
 
     run(main)
@@ -86,7 +86,7 @@ def _crowd(api: Api, opened: Message, known: Message, players: int, seed: int) -
     return Crowd(plan, ws_url=opened["ws_url"], code=opened["code"], api=api, knowledge=Knowledge(known))
 
 
-async def _play(crowd: Crowd, opened: Message, console: Console) -> None:
+async def _play(api: Api, crowd: Crowd, opened: Message, console: Console) -> None:
     """From the first bot that joins to the last that leaves, with the leaderboard in between."""
     import random
 
@@ -98,7 +98,9 @@ async def _play(crowd: Crowd, opened: Message, console: Console) -> None:
     from server.cli.screen import Screen
 
     ws_url, code = opened["ws_url"], opened["code"]
-    screen = Screen(Scene(code), console)
+    scene = Scene(code)
+    scene.see((await api.session(code))["state"], trio.current_time())
+    screen = Screen(scene, console)
     spectator = SpectatorClient(ws_url, code, rng=random.Random(), listener=screen.hear)
     host = HostClient(ws_url, code, rng=random.Random(), token=opened["host_token"])
     async with trio.open_nursery() as watching:

@@ -38,7 +38,12 @@ class Lectern:
             pause="resume" if scene.phase == "paused" else "pause",
             lock="unlock" if scene.locked else "lock",
         )
-        lost = "" if self._client.connected else "The connection is lost; coming back...\n"
+        client = self._client
+        lost = (
+            "The connection is lost; coming back...\n"
+            if client.arrived.is_set() and not client.connected
+            else ""
+        )
         return f"\n{lost}{self._said}\n{keys}"
 
     async def press(self, key: str) -> None:

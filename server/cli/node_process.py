@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ async def node_process(data_dir: Path) -> AsyncGenerator[str]:
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         cwd=data_dir,  # not here, where a fanfare.toml may lie
         env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")},
         start_new_session=True,  # Ctrl-C is for us; the node is ended in good order
@@ -59,26 +59,22 @@ async def node_process(data_dir: Path) -> AsyncGenerator[str]:
 
 
 class Output:
-    """What a node prints: its address, and its last lines in case it dies."""
+    """What a node prints: its address, and its last complaints in case it dies."""
 
     def __init__(self, process: trio.Process) -> None:
         self.address: str | None = None
         self.address_known = trio.Event()
         self._process = process
-        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._complaints: deque[str] = deque(maxlen=LINES_KEPT)
 
     async def read(self) -> None:
         """To the end, which must not come by itself."""
-        assert self._process.stdout is not None
-        rest = b""
-        async for chunk in self._process.stdout:
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._hear(line.decode(errors="replace"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_each_line, self._process.stdout, self._hear)
+            nursery.start_soon(_each_line, self._process.stderr, self._complaints.append)
         raise click.ClickException(f"The node has ended by itself.{self.tail}")
 
     def _hear(self, line: str) -> None:
-        self._lines.append(line)
         found = _ADDRESS.search(line)
         if found and self.address is None:
             self.address = found[1]
@@ -86,7 +82,16 @@ class Output:
 
     @property
     def tail(self) -> str:
-        return "".join(f"\n  {line}" for line in self._lines)
+        return "".join(f"\n  {line}" for line in self._complaints)
+
+
+async def _each_line(stream: trio.abc.ReceiveStream | None, hear: Callable[[str], None]) -> None:
+    assert stream is not None, "the process was opened with pipes"
+    rest = b""
+    async for chunk in stream:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            hear(line.decode(errors="replace"))
 
 
 async def _end(process: trio.Process, data_dir: Path) -> None:
@@ -97,8 +102,9 @@ async def _end(process: trio.Process, data_dir: Path) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.stdout is not None:
-        await process.stdout.aclose()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            await stream.aclose()
     if process.returncode != 0:
         await trio.to_thread.run_sync(_stop_database, data_dir)
 
@@ -106,25 +112,20 @@ async def _end(process: trio.Process, data_dir: Path) -> None:
 async def _drain(process: trio.Process) -> None:
     """Wait for the end; a full pipe must not hold it up."""
     async with trio.open_nursery() as nursery:
-
-        async def discard() -> None:
-            assert process.stdout is not None
-            async for _ in process.stdout:
-                pass
-
-        nursery.start_soon(discard)
+        for stream in (process.stdout, process.stderr):
+            nursery.start_soon(_each_line, stream, lambda _: None)
         await process.wait()
         nursery.cancel_scope.cancel()
 
 
 def _stop_database(data_dir: Path) -> None:
-    """The database outlives a node that was killed: take it up and stop it."""
-    from engine.storage.embedded import EmbeddedPostgres, NotRunning, dsn
+    """The database outlives a node that was killed: take it up and stop it, unless it is another node's."""
+    from engine.storage.embedded import DataDirectoryInUse, EmbeddedPostgres, NotRunning, dsn
 
     try:
         dsn(data_dir)
-    except NotRunning:
+        database = EmbeddedPostgres(data_dir)
+        database.start()
+    except (NotRunning, DataDirectoryInUse):
         return
-    database = EmbeddedPostgres(data_dir)
-    database.start()
     database.stop()

@@ -75,12 +75,12 @@ def picture(scene: Scene, now: float, footer: str = "") -> RenderableType:
     """The session as it stands."""
     parts: list[RenderableType] = [_heading(scene)]
     if scene.phase == "finished":
-        parts.append(_podium(scene.podium or []))
+        parts += [Text(), _podium(scene.podium or []), Text()]
     elif scene.question is None:
-        parts.append(Text(f"Join with the code {spaced(scene.code)}. {people(scene.players)} in."))
+        parts.append(Text(f"\nJoin with the code {spaced(scene.code)}. {people(scene.players)} in."))
     else:
         parts += _question(scene, now)
-    if scene.top and scene.phase != "lobby":
+    if any(line.score for line in scene.top):
         parts.append(_board(scene.top))
     if footer:
         parts.append(Text(footer, style="dim"))

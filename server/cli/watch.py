@@ -31,7 +31,9 @@ def watch(code: str, url: str) -> None:
         client: SpectatorClient | None = None
 
         def footer() -> str:
-            return "" if client is None or client.connected else "The connection is lost; coming back..."
+            if client is None or client.connected or not client.arrived.is_set():
+                return ""
+            return "The connection is lost; coming back..."
 
         screen = Screen(scene, output(), footer)
         with screen.shown():

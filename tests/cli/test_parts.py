@@ -99,14 +99,15 @@ def test_one_failure_within_groups_is_explained() -> None:
 async def spoken(program: str) -> node_process.Output:
     """What is heard of a process until it has ended."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     output = node_process.Output(process)
     with pytest.raises(click.ClickException, match="ended by itself"):
         await output.read()
     await process.wait()
-    assert process.stdout is not None
-    await process.stdout.aclose()
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        await stream.aclose()
     return output
 
 
@@ -126,7 +127,7 @@ async def test_the_address_of_a_node_is_what_serve_prints() -> None:
     assert output.address_known.is_set()
 
 
-async def test_the_last_words_of_a_node_that_dies_are_told() -> None:
+async def test_the_last_complaints_of_a_node_that_dies_are_told() -> None:
     output = await spoken("print('one'); raise SystemExit('port 5001 is taken')")
     assert output.address is None
-    assert output.tail == "\n  one\n  port 5001 is taken"
+    assert output.tail == "\n  port 5001 is taken"
