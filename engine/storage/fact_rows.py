@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
 
 import orjson
 
@@ -112,32 +111,28 @@ ORDER BY seq
 """
 """The facts of the session $1 after the seq $2, in order, for `fact_of`."""
 
-_BUILDERS: dict[str, Callable[[Any], f.Fact]] = {
-    "answered": lambda row: f.AnswerAccepted(
-        row["seq"],
-        row["at"],
-        row["player"],
-        row["question"],
-        choice_from_json(row["text"]),
-        row["elapsed_ms"],
-        row["flag"],
-        row["number"],
-    ),
-    "joined": lambda row: f.PlayerJoined(row["seq"], row["at"], row["player"], row["text"]),
-    "kicked": lambda row: f.PlayerKicked(row["seq"], row["at"], row["player"]),
+
+def fact_of(row: Row) -> f.Fact:
+    """The fact in one row of `READ_FACTS`."""
+    seq, kind, at, player, question, text, elapsed_ms, flag, number = row
+    if kind == "answered":
+        choice = choice_from_json(text)
+        return f.AnswerAccepted(seq, at, player, question, choice, elapsed_ms, flag, number)
+    if kind == "joined":
+        return f.PlayerJoined(seq, at, player, text)
+    return _CHANGES[kind](row)
+
+
+_CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"]),
     "closed": lambda row: f.QuestionClosed(row["seq"], row["at"], row["question"]),
     "paused": lambda row: f.Paused(row["seq"], row["at"]),
     "resumed": lambda row: f.Resumed(row["seq"], row["at"]),
     "extended": lambda row: f.ClockExtended(row["seq"], row["at"], row["number"]),
     "lock": lambda row: f.LockChanged(row["seq"], row["at"], row["flag"]),
+    "kicked": lambda row: f.PlayerKicked(row["seq"], row["at"], row["player"]),
     "finished": lambda row: f.Finished(row["seq"], row["at"]),
 }
-
-
-def fact_of(row: Row) -> f.Fact:
-    """The fact in one row of `READ_FACTS`."""
-    return _BUILDERS[row["kind"]](row)
 
 
 def choice_to_json(choice: f.Choice) -> str:
@@ -154,6 +149,8 @@ def choice_to_json(choice: f.Choice) -> str:
 
 
 def choice_from_json(text: str) -> f.Choice:
+    if text.isdigit():
+        return int(text)
     value = json.loads(text)
     if isinstance(value, list):
         return tuple(value)

@@ -9,7 +9,7 @@ and passes unchanged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -42,9 +42,10 @@ _SERVER_SETTINGS = {
 
 
 class Row(Protocol):
-    """One row of a result, read by the names of its columns."""
+    """One row of a result: read by the names of its columns, or unpacked in their order."""
 
     def __getitem__(self, column: str) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Cursor(Protocol):
