@@ -81,12 +81,44 @@ class SessionActor:
     """One live session.
 
     Others may call the synchronous methods at any time and read `session`; only the actor's own task
-    changes it. `run` must be running for anything to happen.
+    changes it. `run` must be running for anything to happen. Made by `revive`.
     """
+
+    @classmethod
+    async def revive(
+        cls,
+        claimed: ClaimedSession,
+        *,
+        clock: SessionClock,
+        journal: Journal,
+        tokens: Tokens,
+        options: ActorOptions,
+        counters: Counters,
+    ) -> SessionActor:
+        """An actor for a session that was just claimed, with the session as its facts have it.
+
+        Raises DomainError if the facts cannot have happened.
+        """
+        record = claimed.record
+        session = Session(claimed.quiz, record.settings, record.created_at)
+        slicer = Slicer()
+        for start in range(0, len(claimed.facts), BATCH_MAX):
+            session.replay(claimed.facts[start : start + BATCH_MAX])
+            await slicer.breathe()
+        return cls(
+            claimed,
+            session,
+            clock=clock,
+            journal=journal,
+            tokens=tokens,
+            options=options,
+            counters=counters,
+        )
 
     def __init__(
         self,
         claimed: ClaimedSession,
+        session: Session,
         *,
         clock: SessionClock,
         journal: Journal,
@@ -99,7 +131,7 @@ class SessionActor:
         self.code = record.code
         self.record = record
         self.epoch = claimed.epoch
-        self.session = Session.recover(claimed.quiz, record.settings, record.created_at, claimed.facts)
+        self.session = session
         self._clock = clock
         self._journal = journal
         self._tokens = tokens
@@ -109,13 +141,13 @@ class SessionActor:
         self._stream = BroadcastStream(options.history_max)
         self._audience = Audience(counters.sent)
         self._unwritten: list[Fact] = []
-        self._seq = self._committed = self.session.seq
+        self._seq = self._committed = session.seq
         self._unconfirmed: deque[tuple[int, Subscriber, Callable[[], Frame]]] = deque()
         self._fenced = False
         self._stopped = False
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
         self._active_at = clock.now_ms()
-        self._board = Frame(messages.leaderboard(self.session, 0, options.tick_ms))
+        self._board = Frame(messages.leaderboard(session, 0, options.tick_ms))
         self._board_dirty = False
         self._board_due_at = 0
         self._catch_up(claimed)
@@ -205,6 +237,8 @@ class SessionActor:
             if command is None:
                 return
             self._active_at = self._clock.now_ms()
+            if isinstance(command, Host):
+                await self._pass_time()  # the host acts on what the clock shows
             self._handle(command)
             self._mailbox.pop()
             await self._tell()

@@ -280,7 +280,7 @@ class Registry:
 
         async def activate() -> SessionActor:
             claimed = await self._store.claim(slot.record.id, self._owner)
-            return SessionActor(
+            return await SessionActor.revive(
                 claimed,
                 clock=self._clock,
                 journal=self._journal,

@@ -11,6 +11,7 @@ Pace = Literal["host", "auto"]
 
 PACES: Final[tuple[Pace, ...]] = ("host", "auto")
 PLAYER_LIMIT_MAX: Final = 100_000
+REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
 LOBBY_MAX_MS: Final = 86_400_000
 
@@ -58,7 +59,7 @@ class Settings:
     def _read(fields: Fields) -> tuple[Pace, int, int, int | None, bool]:
         pace: Pace = "auto" if fields.one_of("pace", PACES, default="host") == "auto" else "host"
         player_limit = fields.whole("player_limit", 1, PLAYER_LIMIT_MAX, default=10_000)
-        reveal_ms = fields.whole("reveal_ms", 0, REVEAL_MAX_MS, default=5_000)
+        reveal_ms = fields.whole("reveal_ms", REVEAL_MIN_MS, REVEAL_MAX_MS, default=5_000)
         lobby_ms = None
         if fields.get("lobby_ms") is not None:
             lobby_ms = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)

@@ -179,6 +179,20 @@ async def test_what_was_received_in_time_counts_however_long_it_lay_in_the_mailb
         assert clients[0].last("reveal")["counts"] == [250, 0, 0]
 
 
+async def test_a_host_who_comes_right_after_the_deadline_finds_the_question_closed(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        w.answer(actor, ada, 1)
+        assert (await w.do(actor, "next")).last("done")["phase"] == "question"
+        assert ada.last("ack")["status"] == "accepted"
+        assert ada.offsets == [1, 2, 3]
+
+
 async def test_resume_brings_what_was_missed_and_nothing_twice(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session(early_close=False)
