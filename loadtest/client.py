@@ -123,6 +123,7 @@ class WireClient:
         self._patience_s = patience_s
         self._connect = connect
         self._wire: Wire | None = None
+        self._staying = trio.CancelScope()
         self._joined = False
         self._requests: dict[str, _Request] = {}
         self._last_id = 0
@@ -142,7 +143,10 @@ class WireClient:
             that refused the join; or `unreachable` when the patience ran out.
         """
         try:
-            self.ended = await self._stay()
+            with self._staying:
+                self.ended = await self._stay()
+            if self._staying.cancelled_caught:
+                self.ended = "left"
         finally:
             self._joined = False
             self.ended = self.ended or "cancelled"
@@ -168,8 +172,12 @@ class WireClient:
             await trio.sleep(self._rng.uniform(0.2, 1.0))
 
     async def leave(self) -> None:
-        """Say goodbye. `run` then returns `left`."""
-        await self._send({"t": "leave"})
+        """Say goodbye, or stop trying to come back. `run` then returns `left`."""
+        if self._joined:
+            await self._send({"t": "leave"})
+        else:
+            self._staying.cancel()
+            await trio.lowlevel.checkpoint()
 
     async def drop(self) -> None:
         """Cut the connection as a network failure would. The client comes back by itself."""

@@ -91,7 +91,7 @@ async def lead(ws_url: str, code: str, token: str) -> str:
 
 
 async def _obey(lectern: Lectern) -> None:
-    """Hand over what is typed, key by key, to the end of the input.
+    """Hand over what is typed, key by key. At the end of the input the host leaves.
 
     Read in a thread that is left behind when nobody waits any longer: a read cannot be called off.
     """
@@ -100,6 +100,7 @@ async def _obey(lectern: Lectern) -> None:
             await lectern.press(key.decode(errors="ignore"))
         except Gone:
             return
+    await lectern.press("q")
 
 
 @contextmanager

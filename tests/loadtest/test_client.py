@@ -489,6 +489,18 @@ async def test_the_host_commands_and_the_spectator_only_joins(autojump_clock: ob
     ]
 
 
+async def test_leaving_while_away_ends_the_attempts(autojump_clock: object) -> None:
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [])
+        client = player(server)
+        nursery.start_soon(client.run)
+        await trio.sleep(5)
+        await client.leave()
+        attempts = len(server.dialed)
+        await trio.sleep(100)
+    assert (client.ended, len(server.dialed)) == ("left", attempts)
+
+
 async def test_leaving_is_an_end_of_its_own(autojump_clock: object) -> None:
     async def scene(peer: Peer) -> None:
         await peer.hear()
