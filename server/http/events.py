@@ -28,6 +28,7 @@ from server.http.errors import busy, refused
 from server.http.reading import read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
+from server.http.turnstile import Turnstile
 
 EXIT_STACK = "fanfare.exit_stack"
 """Where a request's scope holds what is to be done when the request is over, however it ends."""
@@ -76,8 +77,9 @@ class EventStream:
     session forgets it at once, and the connection ends with what was taken and a last `close`.
     """
 
-    def __init__(self, actor: SessionActor, bytes_max: int) -> None:
+    def __init__(self, actor: SessionActor, bytes_max: int, turnstile: Turnstile) -> None:
         self._actor = actor
+        self._turnstile = turnstile
         self._outbox = Outbox(EventDialect(actor.epoch), bytes_max)
         self._first: Frame | None = None
         self._ending: Ending | None = None
@@ -120,23 +122,24 @@ class EventStream:
 
     async def next_chunk(self) -> bytes | None:
         """The events that wait, or a sign of life when there have been none for a while; None at the end.
+        While a stream waits for its turn, newer leaderboards replace older ones.
 
         Always a checkpoint: after the client has gone hypercorn's send is none, and a stream with much to
         say would never hear that it is cancelled.
         """
-        await trio.lowlevel.checkpoint()
         if not self._said_retry:
             self._said_retry = True
+            await trio.lowlevel.checkpoint()
             return _retry(Reconnect.LATER)
         if not self._outbox and self._ending is None:
             self._wakeup = trio.Event()
-            with trio.move_on_after(KEEP_ALIVE_S) as quiet:
+            with trio.move_on_after(KEEP_ALIVE_S):
                 await self._wakeup.wait()
-            if quiet.cancelled_caught:
-                return KEEP_ALIVE
+        await self._turnstile.go_through()
         if self._outbox:
             return self._take()
-        assert self._ending is not None
+        if self._ending is None:
+            return KEEP_ALIVE
         if self._over:
             return None
         self._over = True
@@ -155,6 +158,7 @@ class OpenStreams:
     """The streams of this node, so that they can be counted and, at shutdown, closed."""
 
     def __init__(self) -> None:
+        self.turnstile = Turnstile()
         self._streams: set[EventStream] = set()
         self._ending: Ending | None = None
 
@@ -195,7 +199,7 @@ class Events:
             actor = await self._sessions.live(key)
         else:
             actor = await self._sessions.granted(key, grant)
-        stream = EventStream(actor, self._services.config.outbox_bytes_max)
+        stream = EventStream(actor, self._services.config.outbox_bytes_max, self._streams.turnstile)
         command: Command = Watch(stream, epoch, offset)
         if grant is not None:
             command = Rejoin(stream, grant.role, grant.player, None, epoch, offset)

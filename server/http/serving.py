@@ -31,6 +31,7 @@ from engine.actors.endings import Ending
 from server.config import Config
 from server.http.app import Api
 from server.http.sockets import BoundedListener, BoundedStream
+from server.http.turnstile import Turnstile
 
 HEAD_TIMEOUT_S = 10.0
 GRACE_S = 2.0
@@ -172,6 +173,8 @@ def _application(app: Api, send_timeout_s: float) -> Any:
     there a client that grants no window makes hypercorn buffer without bound.
     """
 
+    turnstile = Turnstile()
+
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
@@ -184,6 +187,7 @@ def _application(app: Api, send_timeout_s: float) -> Any:
             await answer(scope, receive, send)
 
     async def answer(scope: Any, receive: Receive, send: Send) -> None:
+        await turnstile.go_through()
         end: list[Message] = []
 
         async def send_part(message: Message) -> None:
