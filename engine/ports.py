@@ -85,8 +85,10 @@ class ClaimedSession:
 
 class QuizCatalog(Protocol):
     async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
-        """Store a quiz. Without an id one is made from the title. Under an id that exists, an equal quiz
-        changes nothing and returns the stored version; a different one becomes the next version."""
+        """Store a quiz. Without an id one is made from the title. Under an id that exists, a quiz equal to
+        the newest version changes nothing and returns that; a different one becomes the next version.
+
+        Repeated without an id after StorageUnavailable, it may be stored twice, under two ids."""
 
     async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
         """One version, by default the newest. Raises QuizNotFound."""
@@ -110,7 +112,7 @@ class PlayerResult:
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """One line of a listing of sessions. `phase` is the domain's phase as far as it is stored."""
+    """One line of a listing of sessions. `players` counts those who were not kicked."""
 
     id: str
     code: str
@@ -123,7 +125,7 @@ class SessionSummary:
 
 class SessionStore(Protocol):
     async def create(self, record: SessionRecord) -> None:
-        """Store a new session. Raises CodeTaken."""
+        """Store a new session. Raises CodeTaken. Repeated with the same id, it changes nothing."""
 
     async def find(self, key: str) -> SessionRecord:
         """By id, or by six-digit code: then the unfinished session with this code, else the one that
@@ -131,7 +133,9 @@ class SessionStore(Protocol):
 
     async def claim(self, session_id: str, owner: str) -> ClaimedSession:
         """Become the owner: raises the epoch by one in the same statement that takes the row, so that no
-        commit under an older epoch can succeed any more, then loads the facts. Raises SessionNotFound."""
+        commit under an older epoch can succeed any more, and loads the facts. Raises SessionNotFound.
+
+        `owner` names one run of a node, and no earlier one: signs of life are told apart by it."""
 
     async def unfinished(self) -> Sequence[SessionRecord]:
         """Every session without an end, oldest first."""
@@ -152,8 +156,9 @@ class CommitListener(Protocol):
         """Every fact of the session up to and including `seq` is in Postgres."""
 
     def fenced(self) -> None:
-        """Somebody else owns the session now. Nothing of what was appended and not yet reported as
-        committed will ever be."""
+        """Somebody else owns the session now. What was appended and not yet reported as committed never will
+        be. None of it is stored, unless a commit took effect whose answer was lost: then the new owner has
+        found it there."""
 
 
 class Journal(Protocol):
@@ -162,8 +167,8 @@ class Journal(Protocol):
     def has_room(self) -> bool:
         """Whether an append is welcome. False means: refuse the request with `busy` and change nothing."""
 
-    def append(
-        self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener
-    ) -> None:
+    def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
         """Queue facts behind all earlier ones. Never blocks, never drops. A fact that follows from the
-        clock may be appended without room; the few a session has of those are not bounded by it."""
+        clock may be appended without room; the few a session has of those are not bounded by it.
+
+        Raises ValueError, and queues nothing, when a fact can never be stored (not-a-number, a NUL)."""

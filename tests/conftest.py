@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,20 +19,33 @@ from engine.storage.postgres import Database
 _numbers = count(1)
 
 
+# Reads until the tests have ended, however they do: a server would outlive tests that are killed.
+_CLEAN_UP = """
+cat
+for file in "$0"/*/postgres/postmaster.pid; do
+    if test -e "$file"; then kill -QUIT "$(head -n 1 "$file")"; fi
+done
+for attempt in 1 2 3 4 5; do rm -rf "$0" && break; sleep 0.2; done
+"""
+
+
 @pytest.fixture(scope="session")
 def short_tmp_path() -> Iterator[Path]:
-    """A directory whose path leaves room for a socket's name."""
+    """A directory whose path leaves room for a socket's name. Servers of data directories in it are stopped
+    at the end."""
     path = Path(tempfile.mkdtemp(prefix="fanfare-"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with subprocess.Popen(
+        ["sh", "-c", _CLEAN_UP, path], stdin=subprocess.PIPE, start_new_session=True
+    ) as cleaner:
+        yield path
+        assert cleaner.stdin is not None
+        cleaner.stdin.close()
 
 
 @pytest.fixture(scope="session")
-def postgres_dsn(short_tmp_path: Path) -> Iterator[str]:
+def postgres_dsn(short_tmp_path: Path) -> str:
     """A PostgreSQL that runs until the end of the tests. Its default schema stays empty."""
-    server = EmbeddedPostgres(short_tmp_path / "shared")
-    yield server.start()
-    server.stop("immediate")
+    return EmbeddedPostgres(short_tmp_path / "shared").start()
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,8 +130,12 @@ class EmbeddedPostgres:
         if self._programs is None:
             return
         try:
-            if _postmaster(self._cluster) is not None:
+            found = _postmaster(self._cluster)
+            if found is not None:
                 self._programs.pg_ctl(self._cluster, "stop", "-m", mode, timeout_s=self._timeout_s)
+                if found.socket_dir != self._cluster:
+                    with suppress(OSError):
+                        found.socket_dir.rmdir()
         finally:
             self._programs = None
             self._release_lock()
