@@ -141,8 +141,9 @@ class Api:
 
     # -- the node ---------------------------------------------------------------------------------
 
-    async def alive(self) -> None:
-        await self._get("/healthz")
+    async def alive(self) -> Message:
+        """Among others `ws_url`: where the node's WebSocket is."""
+        return await self._get("/healthz")
 
     async def readiness(self) -> Message:
         """`ready` and `reasons`: also an answer when it is not ready."""

@@ -8,7 +8,7 @@ Message = Mapping[str, object]
 """A message of docs/protocol.md before encoding; `t` is its type."""
 
 Dialect = Callable[[Message], bytes]
-"""Turns a message into the bytes of one transport. Compared by identity: use one object per dialect."""
+"""Turns a message into the bytes of one transport. Dialects that compare equal share what was encoded."""
 
 
 class Frame:

@@ -156,7 +156,7 @@ async def reachable(config: Config, url: str | None) -> list[Finding]:
     """What answers: the HTTP API, the database behind it, the WebSocket."""
     from loadtest.api import Api, ApiRefused, ApiUnreachable
 
-    http_url = url or config.public_url or _local("http", config, config.http_port)
+    http_url = url or config.public_url or _local(config)
     if http_url is None:
         return [
             Finding(
@@ -165,7 +165,7 @@ async def reachable(config: Config, url: str | None) -> list[Finding]:
         ]
     try:
         async with Api(http_url, timeout_s=10.0) as api:
-            await api.alive()
+            ws_url = (await api.alive())["ws_url"]
             ready = await api.readiness()
     except (ApiRefused, ApiUnreachable) as exc:
         return [Finding("HTTP API", "failed", f"{exc}. Is `fanfare serve` running?")]
@@ -174,17 +174,13 @@ async def reachable(config: Config, url: str | None) -> list[Finding]:
         Finding("ready", "ok", "the database answers")
         if ready["ready"]
         else Finding("ready", "failed", "; ".join(ready["reasons"])),
-        await _realtime(config),
+        await _realtime(ws_url),
     ]
 
 
-async def _realtime(config: Config) -> Finding:
+async def _realtime(ws_url: str) -> Finding:
     from loadtest.wire import NotOpened, open_wire
 
-    local = _local("ws", config, config.realtime_port)
-    ws_url = config.public_ws_url or (local and f"{local}/ws")
-    if ws_url is None:
-        return Finding("WebSocket", "warning", "realtime_port is 0, so that its address is not known")
     try:
         async with open_wire(ws_url, timeout_s=10.0):
             return Finding("WebSocket", "ok", ws_url)
@@ -192,10 +188,11 @@ async def _realtime(config: Config) -> Finding:
         return Finding("WebSocket", "failed", str(exc))
 
 
-def _local(scheme: str, config: Config, port: int) -> str | None:
+def _local(config: Config) -> str | None:
     """Where a node with this configuration is found from its own machine; None for any free port."""
+    port = config.http_port
     if port == 0:
         return None
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    secure = "s" if config.tls_cert else ""
-    return f"{scheme}{secure}://[{host}]:{port}" if ":" in host else f"{scheme}{secure}://{host}:{port}"
+    scheme = "https" if config.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 
+from server.http.addresses import ws_url
 from server.http.answers import Answer, body_answer, json_answer
 from server.http.metrics import CONTENT_TYPE, Metrics
 from server.http.readiness import DatabaseProbe
@@ -32,7 +33,9 @@ class Operations:
 
     async def healthz(self) -> Answer:
         """That this is answered at all says that the loop turns."""
-        return json_answer({"status": "alive"})
+        return json_answer(
+            {"status": "alive", "version": self._services.version, "ws_url": ws_url(self._services)}
+        )
 
     async def readyz(self) -> Answer:
         reasons = []

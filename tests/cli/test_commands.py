@@ -331,9 +331,9 @@ def test_doctor_shows_settings_with_their_sources_and_what_is_wrong(fanfare: Fan
 
 
 def test_doctor_tells_what_does_not_answer_behind_the_api(fanfare: Fanfare, server: FakeServer) -> None:
-    server.says("GET /healthz", {"status": "alive"})
+    server.says("GET /healthz", {"status": "alive", "version": "1", "ws_url": "ws://127.0.0.1:1/ws"})
     server.says("GET /readyz", {"ready": False, "reasons": ["the database cannot be reached"]}, 503)
-    result = fanfare("doctor", "--url", server.url, env={"FANFARE_REALTIME_PORT": "1"})
+    result = fanfare("doctor", "--url", server.url)
     assert result.exit_code == 1
     findings = [line.split()[:2] for line in result.stdout.splitlines()[-4:]]
     assert ["ok", "HTTP"] in findings
@@ -343,7 +343,7 @@ def test_doctor_tells_what_does_not_answer_behind_the_api(fanfare: Fanfare, serv
 
 def test_doctor_refuses_a_data_directory_that_is_a_file(fanfare: Fanfare) -> None:
     Path("data").write_text("", encoding="utf-8")
-    assert "is no directory" in fanfare("doctor").stdout
+    assert "is no directory" in fanfare("doctor", "--url", "http://127.0.0.1:1").stdout
 
 
 def test_doctor_ends_at_a_configuration_that_cannot_be_read(fanfare: Fanfare) -> None:

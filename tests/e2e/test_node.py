@@ -32,7 +32,7 @@ QUIZ = {
         {"type": "numeric", "text": "Pi", "correct": 3.14, "tolerance": 0.01},
     ],
 }
-"""Every type of question, 20 s each; with bots that think for a second each closes early."""
+"""Every type of question, 20 s each; with bots that think for a moment each closes early."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def play(node: Node, api: Api, *, kill_in: int | None = None) -> None:
     """
     await api.add_quiz(QUIZ, "all-five")
     made = await api.create_session("all-five", {"pace": "auto", "reveal_ms": 500})
-    plan = CrowdPlan(PLAYERS, seed=7, think_s=1.0, silent_share=0.0, drop_share=0.05)
+    plan = CrowdPlan(PLAYERS, seed=7, think_s=0.3, silent_share=0.0, drop_share=0.05)
     crowd = Crowd(plan, ws_url=node.ws_url, code=made["code"], api=api, knowledge=Knowledge(QUIZ))
     host = HostClient(
         node.ws_url, made["code"], token=made["host_token"], rng=random.Random(1), patience_s=PATIENCE_S
@@ -239,7 +239,7 @@ async def test_the_commands_of_the_readme(data_dir: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             code, said = await fanfare(
-                "bots", session, "--players", "40", "--quiz", "quick-tour", "--think", "0.5",
+                "bots", session, "--players", "40", "--quiz", "quick-tour", "--think", "0.2",
                 "--silent-share", "0", *at,
             )  # fmt: skip
         assert code == 0, said

@@ -29,7 +29,9 @@ async def samples(e: Edge) -> dict[str, float]:
 
 async def test_health() -> None:
     async with edge() as e:
-        assert (await e.get("/healthz", peer=OUTSIDE)).json == {"status": "alive"}
+        health = (await e.get("/healthz", peer=OUTSIDE)).json
+        assert health["status"] == "alive"
+        assert health["ws_url"].startswith("ws://")
 
 
 async def test_ready_while_the_database_answers_and_the_journal_has_room(mock_clock: MockClock) -> None:
