@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import trustme
 
 from engine.storage import schema
 from engine.storage.aio import open_asyncio
@@ -58,6 +59,20 @@ async def fresh_database(postgres_dsn: str, *, tables: bool = True) -> AsyncIter
         if tables:
             await schema.apply(database)
         yield database, dsn
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """For localhost: the files of the chain, which ends with an authority of its own, and of the key."""
+    directory = tmp_path_factory.mktemp("tls")
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(key)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    authority.cert_pem.write_to_path(chain, append=True)
+    return chain, key
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import socket as stdlib_socket
 import ssl
 import time
@@ -309,16 +308,10 @@ async def test_a_client_that_asks_first_whether_to_send() -> None:
         assert b"missing_field" in await read_to_end(asking)
 
 
-async def test_tls_in_this_process(tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    await trio.run_process([*command, "-keyout", key, "-out", certificate], capture_stderr=True)
-    context = ssl.create_default_context(cafile=str(certificate))
-    async with node(tls_cert=certificate, tls_key=key) as n:
+async def test_tls_in_this_process(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    context = ssl.create_default_context(cafile=str(chain))
+    async with node(tls_cert=chain, tls_key=key) as n:
         session = await n.edge.session()
         url = f"https://localhost:{n.port}"
         plain = await n.raw(HEAD % b"/healthz" + b"\r\n")
