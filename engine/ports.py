@@ -147,6 +147,9 @@ class SessionStore(Protocol):
         """The standing of a session, running or finished, as far as it is committed, by rank; within a
         rank the smaller total answering time first. Kicked players are left out."""
 
+    async def progress(self, session_id: str) -> int:
+        """How many questions have been opened, as far as it is committed; 0 for an unknown session."""
+
 
 class CommitListener(Protocol):
     """Who hears of the fate of appended facts. Called from the journal's task: must return at once and

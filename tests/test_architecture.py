@@ -47,6 +47,7 @@ NOT_FOR_ACTORS = set(
 
 ONE_PLACE = {
     "asyncpg": "engine/storage/postgres.py",
+    "hypercorn": "server/http/serving.py",
     "redis": "engine/shards/redis.py",
     "trio_asyncio": "engine/storage/aio.py",
 }

@@ -127,6 +127,15 @@ class PostgresSessionStore:
             for row in rows
         ]
 
+    async def progress(self, session_id: str) -> int:
+        if not _is_id(session_id):
+            return 0
+        row = await self._database.fetchrow(
+            "SELECT count(*) AS opened FROM session_changes WHERE session_id = $1 AND kind = 'opened'",
+            session_id,
+        )
+        return 0 if row is None else int(row["opened"])
+
 
 def _is_id(key: str) -> bool:
     try:

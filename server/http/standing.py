@@ -20,7 +20,7 @@ async def final_state(services: Services, record: SessionRecord) -> dict[str, ob
         "phase": Phase.FINISHED,
         "locked": True,
         "title": quiz.title,
-        "number": len(quiz.questions),
+        "number": await services.store.progress(record.id),
         "of": len(quiz.questions),
         "players": len(results),
         "answered": 0,

@@ -327,6 +327,16 @@ async def test_a_session_without_players_has_no_results(storage: Storage) -> Non
     assert await storage.store.results(record.id) == []
 
 
+async def test_progress_counts_the_questions_that_were_opened(storage: Storage) -> None:
+    record = await storage.session()
+    assert await storage.store.progress(record.id) == 0
+    await storage.write(
+        record, f.QuestionOpened(1, AT, 1), f.QuestionClosed(2, AT, 1), f.QuestionOpened(3, AT, 2)
+    )
+    assert await storage.store.progress(record.id) == 2
+    assert await storage.store.progress("nowhere") == 0
+
+
 # The journal
 
 
