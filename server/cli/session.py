@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from server.cli.terminal import DEFAULT_URL, api_at, command_line, output, printable, run, server_option
+from server.cli.terminal import (
+    DEFAULT_URL,
+    api_at,
+    command_line,
+    output,
+    printable,
+    program,
+    run,
+    server_option,
+)
 
 DEFAULT_LOBBY_S = 20.0
 
@@ -122,7 +131,7 @@ async def _lead(url: str, code: str, token: str, ws_url: str) -> int:
 
 def _host_line(url: str, code: str, token: str) -> str:
     variables = f"FANFARE_HOST_TOKEN={token}" + ("" if url == DEFAULT_URL else f" FANFARE_URL={url}")
-    return f"{variables} fanfare session host {code}"
+    return f"{variables} {program()} session host {code}"
 
 
 @session.command(name="list")

@@ -7,9 +7,11 @@ The command modules import click and this one; whatever is heavy is imported whe
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -142,7 +144,16 @@ def output() -> Console:
 
 def command_line(url: str, words: str) -> str:
     """A command to type next, for this server."""
-    return f"fanfare {words}" if url == DEFAULT_URL else f"fanfare {words} --url {url}"
+    return f"{program()} {words}" if url == DEFAULT_URL else f"{program()} {words} --url {url}"
+
+
+def program() -> str:
+    """This program as it can be typed here: by its name if that finds it, else by its path."""
+    script = Path(sys.argv[0])
+    if script.name != "fanfare" or shutil.which("fanfare") == str(script.absolute()):
+        return "fanfare"
+    below_here = script.absolute().is_relative_to(Path.cwd())
+    return str(script.absolute().relative_to(Path.cwd()) if below_here else script.absolute())
 
 
 def printable(text: object) -> str:
