@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "engine.actors": ("engine.domain", "engine.ports", "engine.actors"),
     "engine.storage": ("engine.domain", "engine.ports", "engine.actors", "engine.storage"),
     "engine.shards": ("engine.domain", "engine.ports", "engine.actors", "engine.shards"),
+    "engine.websocket": (),
     "server": ("engine", "server"),
     # The command line drives bots, a host and a screen, and those are clients: they live where clients live.
     "server.cli": ("engine", "server", "loadtest"),
