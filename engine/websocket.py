@@ -12,6 +12,7 @@ memory between two reads. What it does not take goes through a parser, which can
 from __future__ import annotations
 
 from base64 import b64encode
+from codecs import IncrementalDecoder, getincrementaldecoder
 from hashlib import sha1
 from typing import Final, NamedTuple
 
@@ -186,7 +187,7 @@ class Parser:
         message_bytes_max: bound for one message. A frame that would exceed it is refused by its head.
     """
 
-    __slots__ = ("_data", "_ended", "_fragments", "_kind", "_masked", "_message_bytes_max", "_size")
+    __slots__ = ("_data", "_ended", "_fragments", "_kind", "_masked", "_message_bytes_max", "_size", "_utf8")
 
     def __init__(self, *, masked: bool, message_bytes_max: int) -> None:
         self._masked = masked
@@ -196,6 +197,8 @@ class Parser:
         self._kind = CONTINUATION
         """Opcode of the message whose fragments are coming; CONTINUATION between messages."""
         self._size = 0
+        self._utf8: IncrementalDecoder | None = None
+        """Checks the text that comes in fragments: a character may be cut by them."""
         self._ended = False
 
     @property
@@ -231,9 +234,10 @@ class Parser:
         self._ended = True
         self._data = bytearray()
         self._fragments = []
+        self._utf8 = None
 
     def _next_frame(self) -> tuple[int, int, bytes] | None:
-        """First byte, opcode and payload of the next frame, taken out of the data; None if it is not whole."""
+        """First byte, opcode and payload of the next frame, taken out; None if it is not whole yet."""
         data = self._data
         if len(data) < 2:
             return None
@@ -293,19 +297,30 @@ class Parser:
                 read_close(payload)
                 self._end()
             return Event(opcode, payload)
-        if not first & _FIN:
-            if opcode != CONTINUATION:
-                self._kind = opcode
-            if payload:
-                self._fragments.append(payload)
-                self._size += len(payload)
+        if first & _FIN and opcode != CONTINUATION:
+            if opcode == TEXT and not _is_utf8(payload):
+                raise FramingError(NOT_UTF8, "the text is not UTF-8")
+            return Event(opcode, payload)
+        return self._piece(first & _FIN != 0, opcode, payload)
+
+    def _piece(self, last: bool, opcode: int, payload: bytes) -> Event | None:
+        """The message that a fragment completes, if it does."""
+        if opcode != CONTINUATION:
+            self._kind = opcode
+            self._utf8 = getincrementaldecoder("utf-8")() if opcode == TEXT else None
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(payload, last)
+            except UnicodeDecodeError:
+                raise FramingError(NOT_UTF8, "the text is not UTF-8") from None
+        if payload:
+            self._fragments.append(payload)
+            self._size += len(payload)
+        if not last:
             return None
-        if opcode == CONTINUATION:
-            opcode, payload = self._kind, b"".join([*self._fragments, payload])
-            self._kind, self._size, self._fragments = CONTINUATION, 0, []
-        if opcode == TEXT and not _is_utf8(payload):
-            raise FramingError(NOT_UTF8, "the text is not UTF-8")
-        return Event(opcode, payload)
+        event = Event(self._kind, b"".join(self._fragments))
+        self._kind, self._size, self._fragments, self._utf8 = CONTINUATION, 0, [], None
+        return event
 
 
 def _is_utf8(payload: bytes) -> bool:
