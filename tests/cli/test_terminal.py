@@ -21,7 +21,8 @@ def test_the_program_is_named_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch
     assert (
         command_line("http://127.0.0.1:9", "watch 1") == ".venv/bin/fanfare watch 1 --url http://127.0.0.1:9"
     )
-    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert program() == str(script)
     monkeypatch.setenv("PATH", str(script.parent))
     assert program() == "fanfare"
