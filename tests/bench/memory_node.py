@@ -1,0 +1,123 @@
+"""Two servers to compare a node with, each a process of its own: the realtime port over sessions that are
+kept in memory only, and a loop that answers every frame and knows nothing."""
+
+from __future__ import annotations
+
+import itertools
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+import trio
+
+from engine.actors.actor import ActorOptions
+from engine.actors.clock import SessionClock
+from engine.actors.registry import Registry
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+from server.auth import Tokens
+from server.config import Config
+from server.limits import Attempts, JoinRate
+from server.realtime.conversation import Gate
+from server.realtime.protocol import encode
+from server.realtime.trio_websocket import TrioWebSocketTransport
+from tests.bench import wire
+from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+
+ACK = wire.server_frame(
+    encode({"t": "ack", "id": "a", "question": 1, "status": "accepted", "elapsed_ms": 1234})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a session is. `pids` are the processes that serve it."""
+
+    port: int
+    code: str = ""
+    host_token: str = ""
+
+
+def answer_everything(control: Connection) -> None:
+    """Every read is answered with one ack, until the control connection ends."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    control.send(Address(listener.getsockname()[1]))
+    poll = select.epoll()
+    for each in (listener, control):
+        poll.register(each.fileno(), select.EPOLLIN)
+    clients: dict[int, socket.socket] = {}
+    while True:
+        for fd, _ in poll.poll():
+            if fd in clients:
+                if clients[fd].recv(4096):
+                    clients[fd].send(ACK)
+                else:
+                    poll.unregister(fd)
+                    clients.pop(fd).close()
+            elif fd == listener.fileno():
+                client, _ = listener.accept()
+                client.setblocking(False)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                clients[client.fileno()] = client
+                poll.register(client.fileno(), select.EPOLLIN)
+            else:
+                return
+
+
+def serve_from_memory(quiz: dict[str, object], tick_ms: int, control: Connection) -> None:
+    """One session, until the control connection ends."""
+    trio.run(_serve_from_memory, Quiz.parse(quiz), tick_ms, control)
+
+
+async def _serve_from_memory(quiz: Quiz, tick_ms: int, control: Connection) -> None:
+    clock = SessionClock()
+    tokens = Tokens(b"a secret for the benchmark", 3600, clock)
+    store = MemorySessionStore(MemoryCatalog())
+    numbers = itertools.count(1)
+    async with trio.open_nursery() as nursery:
+        registry = Registry(
+            nursery,
+            store=store,
+            catalog=store.catalog,
+            journal=MemoryJournal(store),
+            tokens=tokens,
+            clock=clock,
+            owner="bench",
+            new_id=lambda: f"session-{next(numbers)}",
+            new_code=lambda: f"{next(numbers):06}",
+            options=ActorOptions(tick_ms=tick_ms),
+        )
+        stored = await store.catalog.add(quiz)
+        record = await registry.create(stored.id, Settings(early_close=False))
+        gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(5000), 20, 60)
+        transport = TrioWebSocketTransport(gate, Config(ping_interval_s=3600, ping_timeout_s=600))
+        listener = socket.create_server(("127.0.0.1", 0))
+        await nursery.start(partial(transport.serve, [listener]))
+        host_token = tokens.issue(record.id, "host", None)
+        control.send(Address(listener.getsockname()[1], record.code, host_token))
+        await trio.lowlevel.wait_readable(control.fileno())
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def beside(serve: Callable[[Connection], None]) -> Iterator[tuple[Address, int]]:
+    """Run a server in another process during the block. Gives its address and its process id."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        address = ours.recv()
+        assert isinstance(address, Address)
+        assert process.pid is not None
+        yield address, process.pid
+    finally:
+        ours.close()
+        process.join(10)
+        process.kill()

@@ -1,0 +1,52 @@
+"""The benchmarks run, small, and the one figure that is a promise holds."""
+
+from __future__ import annotations
+
+from random import Random
+
+from rich.console import Console
+
+from tests.bench import answer, fan_out, leaderboard
+from tests.bench.__main__ import table
+from tests.bench.figures import Costs, Figure
+
+
+def test_a_session_a_hundred_times_as_large_costs_less_than_ten_times_as_much_per_update() -> None:
+    rng = Random(1)
+    costs = Costs()
+    boards = {size: leaderboard.filled(size, rng) for size in (1_000, 100_000)}
+    for _ in range(7):
+        for size, board in boards.items():
+            leaderboard.measure_board(costs, board, size, 500, rng)
+    assert costs.ratio("update", 100_000, "update", 1_000) < 10
+    assert costs.ratio("rank", 100_000, "rank", 1_000) < 10
+
+
+def test_the_benchmarks_run_and_are_shown() -> None:
+    results = {
+        "leaderboard": leaderboard.run(sizes=(5, 20), rounds=2),
+        "answer": answer.run(players=20, rounds=2),
+        "fan_out": fan_out.run(sizes=(3,), rounds=1),
+    }
+    console = Console(width=120, record=True)
+    console.print(table(results))
+    shown = console.export_text()
+    for name, figures in results.items():
+        assert name in shown
+        assert all(figure.value >= 0 for figure in figures)
+        assert all(figure.what in shown for figure in figures)
+
+
+def test_figures_are_medians_and_ratios_are_taken_within_the_rounds() -> None:
+    costs = Costs()
+    for base, mine in ((1.0, 2.0), (10.0, 30.0), (2.0, 8.0)):
+        costs.add("base", 1, base)
+        costs.add("mine", 1, mine)
+    assert costs.median("mine", 1) == 8
+    assert costs.ratio("mine", 1, "base", 1) == 3
+
+
+def test_what_has_no_ratio_shows_none() -> None:
+    console = Console(width=120, record=True)
+    console.print(table({"name": [Figure("what", "where", 12_345.6, "ms")]}))
+    assert console.export_text().splitlines()[-1].split() == ["name", "what", "where", "12,346", "ms"]
