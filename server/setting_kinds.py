@@ -165,7 +165,10 @@ def _path(raw: object) -> Path:
     text = _text(raw)
     if "\0" in text:
         raise ValueError
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as exc:  # the home directory of a user whom nobody knows
+        raise ValueError from exc
 
 
 def _host(raw: object) -> str:

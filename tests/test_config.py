@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.config import Config, ConfigError, Setting, resolve, setting
@@ -209,6 +209,7 @@ any_setting = st.sampled_from(all_settings())
 
 
 @given(each=any_setting, text=st.text(max_size=30))
+@example(each=setting("data_dir"), text="~nobody-by-this-name/data")
 @settings(max_examples=200)
 def test_whatever_is_typed_is_either_a_value_or_a_config_error(each: Setting, text: str) -> None:
     try:
