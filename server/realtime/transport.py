@@ -32,13 +32,18 @@ UNFLUSHED = frozenset({Ending.SLOW_CONSUMER, Ending.PING_TIMEOUT})
 """Endings of clients that do not take what is sent: the close frame does not wait for the backlog."""
 
 
+class TlsUnsupported(Exception):
+    """The transport cannot speak TLS in this process."""
+
+
 @dataclass(frozen=True, slots=True)
 class TransportStatistics:
     """A snapshot.
 
     `connections` are open now, those in the handshake included; `refused_total` counts failed handshakes by
     reason; `closed_total` ended connections by the reason in their close frame, or PEER_CLOSED, MALFORMED or
-    CONNECTION_LOST. Messages, frames and bytes are those of the protocol, without pings.
+    CONNECTION_LOST. Messages, frames and bytes are those of the protocol, without pings; the bytes that were
+    sent may include the few that frame them.
     """
 
     connections: int

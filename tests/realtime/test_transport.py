@@ -21,10 +21,14 @@ import trio
 from engine.actors.endings import Ending
 from server.realtime import transport
 from server.realtime.conversation import Conversation
+from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.realtime.rig import MakeTransport, RawClient, Rig, frame, request, rig
 
-TRANSPORTS: dict[str, MakeTransport] = {"trio-websocket": TrioWebSocketTransport}
+TRANSPORTS: dict[str, MakeTransport] = {
+    "trio-websocket": TrioWebSocketTransport,
+    "reactor": ReactorTransport,
+}
 
 
 @pytest.fixture(params=list(TRANSPORTS))

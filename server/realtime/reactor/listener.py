@@ -1,0 +1,150 @@
+"""Accepts connections, and refuses them when the machine has no room for more."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from contextlib import suppress
+
+import trio
+
+from server.realtime import handshake
+from server.realtime.reactor.arrival import Arrival
+from server.realtime.reactor.loop import READABLE
+from server.realtime.reactor.port import Port
+from server.realtime.reactor.wheel import NEVER
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+"""Connections that the kernel completes before we accept them: a class joins in one second."""
+
+ACCEPTED_AT_ONCE_MAX = 32
+"""Connections accepted in one call."""
+
+REFUSED_AT_ONCE_MAX = 64
+"""Connections past the limit that are told so; further ones are cut off without a word."""
+
+SEND_BUFFER_BYTES = 65_536
+"""What the kernel may hold for one client. Left alone it grows to megabytes for each that does not read, and
+a slow consumer is noticed that much later."""
+
+PAUSE_S = 0.5
+"""How long nobody is accepted when not even refusing works."""
+
+COMPLAINT_INTERVAL_S = 10.0
+
+NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
+
+
+class Listener:
+    """Attendant of a listening socket.
+
+    One file is kept open in reserve. When there are no more to be had it is given up for a moment, so that
+    who knocks can be let in, told to come back later, and shown out: otherwise they would hang in the
+    kernel's queue, and the loop would be woken for them again and again.
+    """
+
+    __slots__ = ("_complained_at", "_port", "_reserve", "_socket", "tick")
+
+    def __init__(self, port: Port, bound: socket.socket) -> None:
+        self._port = port
+        self._socket = bound
+        self._reserve = _reserve()
+        self._complained_at = -COMPLAINT_INTERVAL_S
+        self.tick = NEVER
+        # Accepted sockets inherit both, which saves two system calls for each.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound.setblocking(False)
+        bound.listen(BACKLOG)
+        port.loop.add(bound.fileno(), self, READABLE)
+
+    def ready(self, events: int) -> None:  # noqa: ARG002 - Attendant
+        """Attendant."""
+        for _ in range(ACCEPTED_AT_ONCE_MAX):
+            try:
+                client, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in NO_FILES | NO_MEMORY:
+                    self._no_room(error)
+                    return
+                continue  # of one client who has gone again
+            self._welcome(client, address[0])
+
+    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
+        """Attendant: the pause is over."""
+        if self._reserve is None:
+            self._reserve = _reserve()
+        self._port.loop.want(self._socket.fileno(), READABLE)
+
+    def stop(self) -> None:
+        """Attendant: accepts no more."""
+        self._port.loop.remove(self._socket.fileno())
+        self._socket.close()
+        if self._reserve is not None:
+            os.close(self._reserve)
+
+    def cut(self) -> None:
+        """Attendant: a mistake here must not end the listening."""
+
+    def _welcome(self, client: socket.socket, peer: str) -> None:
+        tally = self._port.tally
+        if tally.connections >= self._port.config.connections_max + REFUSED_AT_ONCE_MAX:
+            tally.refused[handshake.OVERLOADED.code] += 1
+            client.close()
+            return
+        try:
+            client.setblocking(False)
+            Arrival(self._port, client, peer)
+        except OSError as error:
+            client.close()
+            self._no_room(error)
+
+    def _no_room(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self._complained_at >= COMPLAINT_INTERVAL_S:
+            self._complained_at = now
+            log.error(
+                "no room for new connections, which are refused: %s. %d are open and go on. "
+                "Allow more open files or memory, or lower connections_max",
+                error.strerror,
+                self._port.tally.connections,
+            )
+        if error.errno in NO_MEMORY or not self._turn_away():
+            self._port.loop.want(self._socket.fileno(), 0)
+            self._port.loop.at(self, now + PAUSE_S)
+
+    def _turn_away(self) -> bool:
+        """Refuse who is waiting, with the file in reserve. False when that cannot be done."""
+        for _ in range(ACCEPTED_AT_ONCE_MAX):
+            if self._reserve is not None:
+                os.close(self._reserve)
+                self._reserve = None
+            try:
+                client, _ = self._socket.accept()
+            except BlockingIOError:
+                break
+            except OSError:
+                return False
+            with client, suppress(OSError):
+                client.setblocking(False)
+                client.send(handshake.OVERLOADED.response)
+                client.shutdown(socket.SHUT_WR)
+                client.recv(65_536)  # what is unread would make the kernel take the answer back
+            self._port.tally.refused[handshake.OVERLOADED.code] += 1
+        self._reserve = _reserve()
+        return self._reserve is not None
+
+
+def _reserve() -> int | None:
+    """A file that is open for nothing but to be closed when there are no others."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None

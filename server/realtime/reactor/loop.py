@@ -1,0 +1,186 @@
+"""One task for all sockets: wait, serve what is ready, give way to other tasks, again.
+
+How to think about it: every socket has one attendant at a time, which is told when the socket is ready and
+when its own time has come. Attendants neither wait nor raise. A round takes all that is ready, and gives way
+after ROUND_S whatever is left of it; a socket gets one call a round, however much it has sent.
+
+`push` and `close` of a connection are called by sessions, in the middle of their work. What then has to be
+said to sessions in turn is an errand: the loop's own task runs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from server.realtime.reactor.wheel import Wheel
+
+log = logging.getLogger(__name__)
+
+ROUND_S = 0.002
+"""How long a round may hold the loop before it gives way. The promise is 5 ms, and one call may take 1 ms."""
+
+EVENTS_MAX = 1024
+"""Sockets that are taken from the kernel at a time."""
+
+TICK_S = 0.05
+
+READABLE = select.EPOLLIN | select.EPOLLRDHUP
+WRITABLE = select.EPOLLOUT
+
+
+class Attendant(Protocol):
+    """Looks after one socket."""
+
+    tick: int
+    """For the wheel."""
+
+    def ready(self, events: int) -> None:
+        """The socket can be read (READABLE, or an error to be found by reading) or written (WRITABLE)."""
+
+    def due(self, now: float) -> None:
+        """The time given to `Loop.at` has come."""
+
+    def stop(self) -> None:
+        """The node is going down: tell the client, and end."""
+
+    def cut(self) -> None:
+        """End at once, without a word."""
+
+
+class Loop:
+    """Owns the epoll and the table of attendants; the sockets belong to their attendants."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._attendants: list[Attendant | None] = []
+        self._wheel: Wheel[Attendant] = Wheel(TICK_S)
+        self._errands: deque[Callable[[], None]] = deque()
+        self._alarm: trio.CancelScope | None = None
+        """Around the wait, while it lasts."""
+
+    # -- for attendants --------------------------------------------------------------------------
+
+    def add(self, fd: int, attendant: Attendant, events: int) -> None:
+        """Begin to watch a socket. Raises OSError when the kernel has no memory for it."""
+        self._epoll.register(fd, events)
+        if fd >= len(self._attendants):
+            self._attendants += [None] * (fd + 1 - len(self._attendants))
+        self._attendants[fd] = attendant
+
+    def hand_over(self, fd: int, attendant: Attendant) -> None:
+        """Let another attendant look after a socket."""
+        previous = self._attendants[fd]
+        if previous is not None:
+            self._wheel.drop(previous)
+        self._attendants[fd] = attendant
+
+    def want(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Stop watching a socket, which is to be closed then."""
+        attendant, self._attendants[fd] = self._attendants[fd], None
+        if attendant is not None:
+            self._wheel.drop(attendant)
+        self._epoll.unregister(fd)
+
+    def at(self, attendant: Attendant, when: float) -> None:
+        """Call `due` at a time (of trio's clock), instead of any time that was set before."""
+        self._wheel.set(attendant, when)
+        if self._alarm is not None and when < self._alarm.deadline:
+            self._alarm.deadline = self._wheel.next_at
+
+    def later(self, errand: Callable[[], None]) -> None:
+        """Call this soon, from the loop's own task."""
+        self._errands.append(errand)
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    # -- for the transport -----------------------------------------------------------------------
+
+    async def run(self, over: Callable[[], bool] = lambda: False) -> None:
+        """Serve until it is over, which is asked after each round."""
+        while not over():
+            await self._wait()
+            until = time.perf_counter() + ROUND_S
+            for fd, events in self._epoll.poll(0, EVENTS_MAX):
+                attendant = self._attendants[fd]
+                if attendant is None:
+                    continue  # its socket was closed in this round
+                try:
+                    attendant.ready(events)
+                except Exception:  # noqa: BLE001 - the boundary; it is logged
+                    self._give_up(attendant)
+                if time.perf_counter() >= until:
+                    until = await self._breathe()
+            now = trio.current_time()
+            while (attendant := self._wheel.pop_due(now)) is not None:
+                try:
+                    attendant.due(now)
+                except Exception:  # noqa: BLE001 - the boundary; it is logged
+                    self._give_up(attendant)
+                if time.perf_counter() >= until:
+                    until = await self._breathe()
+            await self._run_errands(until)
+
+    async def each(self, act: Callable[[Attendant], None]) -> None:
+        """Do something with every attendant, and give way now and then."""
+        until = time.perf_counter() + ROUND_S
+        for fd in range(len(self._attendants)):
+            attendant = self._attendants[fd]
+            if attendant is None:
+                continue
+            try:
+                act(attendant)
+            except Exception:  # noqa: BLE001 - the boundary; it is logged
+                self._give_up(attendant)
+            if time.perf_counter() >= until:
+                until = await self._breathe()
+        await self._run_errands(until)
+
+    def close(self) -> None:
+        trio.lowlevel.notify_closing(self._epoll.fileno())
+        self._epoll.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        """Until a socket is ready, somebody's time has come, or there is an errand."""
+        if self._errands:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.CancelScope(deadline=self._wheel.next_at) as self._alarm:
+            try:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            finally:
+                self._alarm = None
+
+    async def _breathe(self) -> float:
+        """Give way. Returns until when to go on."""
+        await trio.lowlevel.checkpoint()
+        return time.perf_counter() + ROUND_S
+
+    async def _run_errands(self, until: float) -> None:
+        while self._errands:
+            errand = self._errands.popleft()
+            try:
+                errand()
+            except Exception:
+                log.exception("a mistake in the realtime port")
+            if time.perf_counter() >= until:
+                until = await self._breathe()
+
+    def _give_up(self, attendant: Attendant) -> None:
+        """The boundary for mistakes of our own: they cost one connection."""
+        log.exception("a connection failed")
+        try:
+            attendant.cut()
+        except Exception:
+            log.exception("a connection could not be cut")

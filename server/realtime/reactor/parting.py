@@ -1,0 +1,85 @@
+"""The end of a connection: the last words, and time for them to arrive."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from server.realtime import transport
+from server.realtime.reactor.loop import READABLE, WRITABLE
+from server.realtime.reactor.port import Port
+from server.realtime.reactor.wheel import NEVER
+
+DRAINED_BYTES_MAX = 4 * 1024 * 1024
+"""What is read and thrown away while a connection ends."""
+
+DRAIN_BYTES = 65_536
+
+
+class Parting:
+    """Attendant: says the last words, closes our side, and waits until the client has closed its side too,
+    but not longer than PARTING_S.
+
+    A socket that is closed with bytes of the client still unread makes the kernel reset the connection, and
+    the client then never sees what was said last. So everything is read first.
+    """
+
+    __slots__ = ("_drained", "_port", "_socket", "_words", "tick")
+
+    def __init__(self, port: Port, client: socket.socket, words: bytes) -> None:
+        self._port = port
+        self._socket = client
+        self._words = words
+        self._drained = 0
+        self.tick = NEVER
+        port.loop.hand_over(client.fileno(), self)
+        port.loop.at(self, trio.current_time() + transport.PARTING_S)
+        self._say()
+
+    def ready(self, events: int) -> None:
+        """Attendant."""
+        if events & WRITABLE:
+            self._say()
+        elif not self._drain():
+            self.cut()
+
+    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
+        """Attendant."""
+        self.cut()
+
+    def stop(self) -> None:
+        """Attendant."""
+
+    def cut(self) -> None:
+        """Attendant."""
+        self._port.release(self._socket)
+
+    def _say(self) -> None:
+        try:
+            self._words = self._words[self._socket.send(self._words) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.cut()
+            return
+        if self._words:
+            self._port.loop.want(self._socket.fileno(), READABLE | WRITABLE)
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.cut()
+            return
+        self._port.loop.want(self._socket.fileno(), READABLE)
+
+    def _drain(self) -> bool:
+        """Whether to go on."""
+        try:
+            data = self._socket.recv(DRAIN_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._drained += len(data)
+        return bool(data) and self._drained < DRAINED_BYTES_MAX

@@ -1,0 +1,69 @@
+"""The reactor as a transport of the realtime port."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from collections.abc import Sequence
+
+import trio
+
+from server.config import Config
+from server.realtime import transport
+from server.realtime.conversation import Gate
+from server.realtime.reactor.listener import Listener
+from server.realtime.reactor.loop import Loop
+from server.realtime.reactor.port import Port
+from server.realtime.transport import Tally, TlsUnsupported, TransportStatistics
+
+
+class ReactorTransport:
+    """Transport. Without TLS: that is for a load balancer in front, or for trio-websocket.
+
+    Args:
+        gate: what the conversations share.
+        config: the limits and times.
+        rng: spreads the pings, so that the clients of one start do not answer in step.
+    """
+
+    def __init__(self, gate: Gate, config: Config, rng: random.Random | None = None) -> None:
+        self._gate = gate
+        self._config = config
+        self._rng = rng or random.Random()
+        self._tally = Tally()
+
+    def statistics(self) -> TransportStatistics:
+        return self._tally.snapshot()
+
+    async def serve(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Transport. Raises TlsUnsupported."""
+        if ssl_context is not None:
+            raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
+        loop = Loop()
+        port = Port(self._gate, self._config, self._tally, self._rng, loop)
+        try:
+            listeners = [Listener(port, each) for each in sockets]
+            task_status.started()
+            try:
+                await loop.run()
+            finally:
+                for listener in listeners:
+                    listener.stop()
+                with trio.CancelScope(shield=True):
+                    await self._end(loop)
+        finally:
+            loop.close()
+
+    async def _end(self, loop: Loop) -> None:
+        """Tell everyone, give them time, and cut off who has not taken it."""
+        with trio.move_on_after(transport.SHUTDOWN_S):
+            await loop.each(lambda attendant: attendant.stop())
+            await loop.run(lambda: self._tally.connections == 0)
+        await loop.each(lambda attendant: attendant.cut())
