@@ -71,8 +71,8 @@ def refuse(command: str, phase: Phase) -> Refusal | None:
     if phase in COMMANDS[command]:
         return None
     if phase is Phase.FINISHED:
-        return Refusal("session_finished", "the session is over")
-    return Refusal("illegal_move", f"`{command}` does not fit the phase `{phase}`")
+        return Refusal("session_finished", "The session is over.")
+    return Refusal("illegal_move", f"`{command}` does not fit the phase `{phase}`.")
 
 
 def move(fact: Fact, phase: Phase, paused_in: Phase | None) -> Phase:

@@ -133,7 +133,7 @@ class SingleChoice(Question):
         # The exact type: True is an int to Python, but it is no index.
         if type(raw) is int and 0 <= raw < len(self.choices):
             return raw
-        return Refusal("bad_choice", f"the choice must be an index from 0 to {len(self.choices) - 1}")
+        return Refusal("bad_choice", f"The choice must be an index from 0 to {len(self.choices) - 1}.")
 
     def judge(self, choice: Choice) -> bool:
         return choice == self.right
@@ -194,7 +194,7 @@ class MultipleChoice(Question):
             chosen = tuple(sorted({index for index in raw if type(index) is int and 0 <= index < most}))
             if len(chosen) == len(raw):
                 return chosen
-        return Refusal("bad_choice", f"the choice must be a list of different indices from 0 to {most - 1}")
+        return Refusal("bad_choice", f"The choice must be a list of different indices from 0 to {most - 1}.")
 
     def judge(self, choice: Choice) -> bool:
         return choice == self.right
@@ -230,7 +230,7 @@ class TrueFalse(Question):
     def read(self, raw: object) -> Choice | Refusal:
         if isinstance(raw, bool):
             return raw
-        return Refusal("bad_choice", "the choice must be true or false")
+        return Refusal("bad_choice", "The choice must be true or false.")
 
     def judge(self, choice: Choice) -> bool:
         return choice is self.right
@@ -285,7 +285,7 @@ class TypedText(Question):
             text = clean_answer(raw)
             if text:
                 return text
-        return Refusal("bad_choice", f"the choice must be text of 1 to {ANSWER_MAX} characters")
+        return Refusal("bad_choice", f"The choice must be text of 1 to {ANSWER_MAX} characters.")
 
     def judge(self, choice: Choice) -> bool:
         return isinstance(choice, str) and fold(choice) in self._folded
@@ -335,7 +335,7 @@ class Numeric(Question):
 
     def read(self, raw: object) -> Choice | Refusal:
         read = number(raw)
-        return Refusal("bad_choice", "the choice must be a number") if read is None else read
+        return Refusal("bad_choice", "The choice must be a number.") if read is None else read
 
     def judge(self, choice: Choice) -> bool:
         return self._low <= Decimal(str(choice)) <= self._high

@@ -38,16 +38,16 @@ from engine.domain.text import clean_name, fold
 
 __all__ = ["Phase", "Player", "Repeated", "Session", "Settings"]
 
-_PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "nobody here has this number")
-_KICKED: Final = Refusal("kicked", "the host removed this player")
-_WRONG_QUESTION: Final = Refusal("wrong_question", "this question is not the current one and has not been")
-_QUESTION_CLOSED: Final = Refusal("question_closed", "the time for this question is over")
-_LATE: Final = Refusal("late", "the answer came after the time limit")
-_PAUSED: Final = Refusal("paused", "the session is paused")
-_FINISHED: Final = Refusal("session_finished", "the session is over")
-_LOCKED: Final = Refusal("session_locked", "the host lets nobody else in")
-_FULL: Final = Refusal("session_full", "the session has no room for more players")
-_NAME_TAKEN: Final = Refusal("name_taken", "somebody here has this name already")
+_PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this number.")
+_KICKED: Final = Refusal("kicked", "The host removed this player.")
+_WRONG_QUESTION: Final = Refusal("wrong_question", "This question is not the current one and has not been.")
+_QUESTION_CLOSED: Final = Refusal("question_closed", "The time for this question is over.")
+_LATE: Final = Refusal("late", "The answer came after the time limit.")
+_PAUSED: Final = Refusal("paused", "The session is paused.")
+_FINISHED: Final = Refusal("session_finished", "The session is over.")
+_LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
+_FULL: Final = Refusal("session_full", "The session has no room for more players.")
+_NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already.")
 
 
 @dataclass(frozen=True, slots=True)

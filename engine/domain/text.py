@@ -64,17 +64,17 @@ def clean_name(raw: object) -> str:
         DomainError: `name_too_long`; `name_invalid` when it is no text or nothing visible is left.
     """
     if not isinstance(raw, str):
-        raise DomainError("name_invalid", "the name must be text", "name")
+        raise DomainError("name_invalid", "The name must be text.", "name")
     if len(raw) > NAME_RAW_MAX:
-        raise DomainError("name_too_long", f"the name must have at most {NAME_MAX} characters", "name")
+        raise DomainError("name_too_long", f"The name must have at most {NAME_MAX} characters.", "name")
     if raw.isascii() and raw.isprintable():
         name = " ".join(raw.split())
     else:
         name = _visible(unicodedata.normalize("NFC", raw))
     if not name:
-        raise DomainError("name_invalid", "the name must have at least one visible character", "name")
+        raise DomainError("name_invalid", "The name must have at least one visible character.", "name")
     if len(name) > NAME_MAX:
-        raise DomainError("name_too_long", f"the name must have at most {NAME_MAX} characters", "name")
+        raise DomainError("name_too_long", f"The name must have at most {NAME_MAX} characters.", "name")
     return name
 
 
