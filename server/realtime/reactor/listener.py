@@ -85,10 +85,12 @@ class Listener:
 
     def stop(self) -> None:
         """Attendant: accepts no more."""
-        self._port.loop.remove(self._socket.fileno())
-        self._socket.close()
+        if self._socket.fileno() >= 0:  # else whoever made the socket has closed it
+            self._port.loop.remove(self._socket.fileno())
+            self._socket.close()
         if self._reserve is not None:
             os.close(self._reserve)
+            self._reserve = None
 
     def cut(self) -> None:
         """Attendant: a mistake here must not end the listening."""
