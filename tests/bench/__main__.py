@@ -21,8 +21,8 @@ WIDTH = 120
 
 
 def number(value: float) -> str:
-    """Three significant digits, as far as they are there."""
-    if value >= 100:
+    """Three significant digits or whole numbers, whichever is more."""
+    if value >= 100 or not value:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

@@ -1,10 +1,10 @@
 """What an answer costs over real connections, and how long its player waits for the ack.
 
-Four servers, each a process of its own with a thousand players of one session on it, take turns: a loop that
-answers every frame; the realtime port over sessions in memory; a whole node with PostgreSQL; and a node as it
-is configured by default. The first three send no leaderboard during the answers, so that what is counted is
-answers alone; the last one sends it to everybody four times a second, as in a real session. The players are
-one process beside them, and all share the machine.
+Several servers, each a process of its own with a thousand players of one session on it, take turns: a loop
+that answers every frame; the realtime port over sessions in memory, by each of the transports; a whole node
+with PostgreSQL; and a node as it is configured by default. All but the last send no leaderboard during the
+answers, so that what is counted is answers alone; the last one sends it to everybody four times a second, as
+in a real session. The players are one process beside them, and all share the machine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import trio
 
 from loadtest.api import Api
 from tests.bench.figures import Costs, Figure, percentile, process_cpu_s
-from tests.bench.memory_node import Address, answer_everything, beside, serve_from_memory
+from tests.bench.memory_node import TRANSPORTS, Address, answer_everything, beside, serve_from_memory
 from tests.bench.players import Players
 from tests.e2e.node import Node, running_node
 
 PLAYERS = 1_000
-ROUNDS = 4
+ROUNDS = 3
 PACE_PER_S = 1_000
-RATES_PER_S = (100, 250, 500, 1_000, 2_000)
+RATES_PER_S = (100, 250, 500, 1_000)
 PACED_S = 2.0
 """A slow rate goes on for that long; then not everybody answers."""
 
@@ -51,7 +51,7 @@ QUIZ: dict[str, object] = {
 }
 
 LOOP = "loop that answers every frame"
-MEMORY = "trio-websocket, sessions in memory"
+MEMORY = {transport: f"{transport}, sessions in memory" for transport in TRANSPORTS}
 NODE = "node with PostgreSQL"
 PLAYING = "node with PostgreSQL, tick 250 ms"
 POSTGRES = "PostgreSQL beside the node"
@@ -121,7 +121,7 @@ def measure_all(costs: Costs, servers: dict[str, Served], rounds: int) -> Waits:
     waits: Waits = {}
     for _ in range(rounds):
         for pace in (AT_ONCE, PACE_PER_S):
-            for what in (LOOP, MEMORY, NODE):
+            for what in (LOOP, *MEMORY.values(), NODE):
                 waits.setdefault((what, pace), []).extend(turn(costs, what, servers[what], pace))
     for _ in range(2):
         for pace in (AT_ONCE, *RATES_PER_S):
@@ -135,13 +135,13 @@ async def measure(count: int, rounds: int) -> tuple[Costs, Waits]:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanfare-")))
         slow = ("--tick-ms", str(SLOW_TICK_MS))
         loop = stack.enter_context(beside(answer_everything))
-        memory = stack.enter_context(beside(partial(serve_from_memory, QUIZ, SLOW_TICK_MS)))
-        servers = {
-            LOOP: seat(loop[0], count, loop[1]),
-            MEMORY: seat(memory[0], count, memory[1]),
-            NODE: await stack.enter_async_context(node_with_players(place / "a", count, *slow)),
-            PLAYING: await stack.enter_async_context(node_with_players(place / "b", count)),
-        }
+        servers = {LOOP: seat(loop[0], count, loop[1])}
+        for transport, what in MEMORY.items():
+            serve = partial(serve_from_memory, transport, QUIZ, SLOW_TICK_MS)
+            memory = stack.enter_context(beside(serve))
+            servers[what] = seat(memory[0], count, memory[1])
+        servers[NODE] = await stack.enter_async_context(node_with_players(place / "a", count, *slow))
+        servers[PLAYING] = await stack.enter_async_context(node_with_players(place / "b", count))
         for served in servers.values():
             stack.callback(served.players.close)
         return costs, measure_all(costs, servers, rounds)
@@ -153,13 +153,13 @@ def run(count: int = PLAYERS, rounds: int = ROUNDS) -> list[Figure]:
     figures = [
         Figure(what, at(pace), costs.median(what, pace), "µs CPU", costs.ratio(what, pace, LOOP, pace), BASE)
         for pace in paces
-        for what in (LOOP, MEMORY, NODE, POSTGRES)
+        for what in (LOOP, *MEMORY.values(), NODE, POSTGRES)
     ]
-    for what in (LOOP, MEMORY, NODE):
+    for what in (LOOP, *MEMORY.values(), NODE):
         name, base = f"{what}/s", f"{LOOP}/s"
         ratio = costs.ratio(name, AT_ONCE, base, AT_ONCE)
         figures.append(Figure(what, at(AT_ONCE), costs.median(name, AT_ONCE), "answers/s", ratio, BASE))
-    for what in (MEMORY, NODE):
+    for what in (*MEMORY.values(), NODE):
         for pace in paces:
             figures += both_waits(waits, what, pace)
     for pace in (AT_ONCE, *RATES_PER_S):

@@ -32,10 +32,11 @@ from server.config import Config
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.protocol import encode
-from server.realtime.trio_websocket import TrioWebSocketTransport
+from server.realtime.transport import Transport
 from tests.bench import wire
 from tests.bench.figures import Costs, Figure
 from tests.bench.leaderboard import played
+from tests.bench.memory_node import REACTOR, TRANSPORTS, TRIO_WEBSOCKET
 
 SIZES = (500, 2_000, 5_000)
 ROUNDS = 5
@@ -46,17 +47,16 @@ HELLO = Frame({"t": "joined", "session": "bench", "role": "spectator", "player":
 """Short: what a client gets on arrival is not measured here."""
 
 USUAL = gc.get_threshold()
-RARE = (50_000, 20, 100)
-"""Thresholds of the garbage collector under which it does not run during a broadcast. A connection is some
-220 objects that it has to look at, and a broadcast through one task a connection sets it going."""
+RARE = (50_000, 5, 4)
+"""Thresholds of the garbage collector under which it does not run in the middle of a broadcast. A task for
+each connection gives it 200 objects a connection to look at, and every broadcast sets it going."""
 
 BARE = "bare loop of sends"
-NOBODY = "engine, to subscribers that do nothing"
-OUTBOX = "engine, into outboxes"
-CONVERSATION = "engine, conversations, into outboxes"
-RESULTS = "engine, a result of its own for each"
-TRANSPORT = "engine, trio-websocket"
-TRANSPORT_RARE = "the same, collections rare"
+NOBODY = "engine, subscribers that do nothing"
+OUTBOX = "engine, outboxes"
+CONVERSATION = "engine, conversations, outboxes"
+RESULTS = "engine, a result for each"
+RARELY = ", collections rare"
 WALL = "until the last client has it: "
 HOLD = "longest wait of another task: "
 
@@ -170,11 +170,11 @@ def gate_to(seats: Seats) -> Gate:
 class Crowd:
     """As many subscribers of every kind."""
 
-    def __init__(self, count: int, transport: TrioWebSocketTransport, receivers: Receivers) -> None:
+    def __init__(self, count: int, transport: Transport, seats: Seats, receivers: Receivers) -> None:
         self.transport = transport
         self.receivers = receivers
         self.bare: list[socket.socket] = []
-        self.seats = Seats()
+        self.seats = seats
         self.nobodies = [Nobody() for _ in range(count)]
         self.boxes = [Box() for _ in range(count)]
         self._behind = [Box() for _ in range(count)]
@@ -198,19 +198,16 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd_of(count: int) -> AsyncIterator[Crowd]:
+async def crowd_of(count: int, transport: str) -> AsyncIterator[Crowd]:
     listeners = [socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(2)]
     ours, theirs = get_context("spawn").Pipe()
     ports = [each.getsockname()[1] for each in listeners]
     other = get_context("spawn").Process(target=receive, args=(*ports, count, theirs), daemon=True)
     seats = Seats()
-    transport = TrioWebSocketTransport(
-        gate_to(seats), Config(ping_interval_s=3600, frame_bytes_max=4096), LastMoment()
-    )
-    crowd = Crowd(count, transport, Receivers(ours))
-    crowd.seats = seats
+    serving = TRANSPORTS[transport](gate_to(seats), Config(ping_interval_s=3600), LastMoment())
+    crowd = Crowd(count, serving, seats, Receivers(ours))
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(transport.serve, [listeners[1]]))
+        await nursery.start(partial(serving.serve, [listeners[1]]))
         other.start()
         theirs.close()
         try:
@@ -314,54 +311,60 @@ async def hold(costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subs
     costs.add(HOLD + what, size, 1000 * neighbour.longest_s)
 
 
-async def measure_round(costs: Costs, crowd: Crowd, size: int, number: int) -> None:
-    await send_bare(costs, crowd, size, number)
-    await send_websockets(costs, TRANSPORT, crowd, size, number)
+async def measure_engine(costs: Costs, crowd: Crowd, number: int) -> None:
     await push(costs, NOBODY, crowd, crowd.nobodies, number)
     await push(costs, OUTBOX, crowd, crowd.boxes, number)
     await push(costs, CONVERSATION, crowd, crowd.conversations, number)
-    await push_results(costs, crowd, size)
+    await push_results(costs, crowd, len(crowd.boxes))
     await hold(costs, CONVERSATION, crowd, crowd.conversations, number)
-    await hold(costs, TRANSPORT, crowd, crowd.seats.subscribers, number)
-    gc.set_threshold(*RARE)
-    await send_websockets(costs, TRANSPORT_RARE, crowd, size, number)
-    await hold(costs, TRANSPORT_RARE, crowd, crowd.seats.subscribers, number)
-    gc.set_threshold(*USUAL)
 
 
-async def measure(sizes: Sequence[int], rounds: int) -> Costs:
+async def measure_wire(costs: Costs, what: str, crowd: Crowd, size: int, number: int) -> None:
+    await send_websockets(costs, what, crowd, size, number)
+    await hold(costs, what, crowd, crowd.seats.subscribers, number)
+
+
+async def measure(transport: str, sizes: Sequence[int], rounds: int) -> Costs:
     costs = Costs()
     for size in sizes:
-        async with crowd_of(size) as crowd:
+        async with crowd_of(size, transport) as crowd:
             for number in range(rounds):
-                await measure_round(costs, crowd, size, number)
+                await send_bare(costs, crowd, size, number)
+                await measure_wire(costs, transport, crowd, size, number)
+                if transport == REACTOR:
+                    await measure_engine(costs, crowd, number)
+                else:
+                    gc.set_threshold(*RARE)
+                    await measure_wire(costs, transport + RARELY, crowd, size, number)
+                    gc.set_threshold(*USUAL)
     return costs
 
 
 def run(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Figure]:
     allow_files()
-    costs = trio.run(measure, sizes, rounds)
+    costs = {transport: trio.run(measure, transport, sizes, rounds) for transport in TRANSPORTS}
+    on_wire = (
+        (REACTOR, REACTOR),
+        (TRIO_WEBSOCKET, TRIO_WEBSOCKET),
+        (TRIO_WEBSOCKET, TRIO_WEBSOCKET + RARELY),
+    )
 
-    def figures(whats: Sequence[str], prefix: str, unit: str) -> Iterator[Figure]:
-        for what in whats:
-            for size in sizes:
-                yield Figure(
-                    what,
-                    f"{size:,} subscribers",
-                    costs.median(prefix + what, size),
-                    unit,
-                    costs.ratio(prefix + what, size, prefix + BARE, size),
-                    "bare loop",
-                )
+    def figures(transport: str, what: str, prefix: str, unit: str) -> Iterator[Figure]:
+        seen = costs[transport]
+        for size in sizes:
+            ratio = seen.ratio(prefix + what, size, prefix + BARE, size)
+            value = seen.median(prefix + what, size)
+            yield Figure(what, f"{size:,} subscribers", value, unit, ratio, "bare loop")
 
-    on_wire = (TRANSPORT, TRANSPORT_RARE)
-    holds = [
-        Figure(what, f"{size:,} subscribers", max(costs.rounds(HOLD + what, size)), "ms held")
-        for what in (CONVERSATION, *on_wire)
-        for size in sizes
-    ]
-    return [
-        *figures((BARE, NOBODY, OUTBOX, CONVERSATION, RESULTS, *on_wire), "", "µs CPU"),
-        *figures((BARE, *on_wire), WALL, "ms to all"),
-        *holds,
-    ]
+    shown: list[Figure] = []
+    for what in (BARE, NOBODY, OUTBOX, CONVERSATION, RESULTS):
+        shown += figures(REACTOR, what, "", "µs CPU")
+    for transport, what in on_wire:
+        shown += figures(transport, what, "", "µs CPU")
+    for transport, what in ((REACTOR, BARE), *on_wire):
+        shown += figures(transport, what, WALL, "ms to all")
+    for transport, what in ((REACTOR, CONVERSATION), *on_wire):
+        for size in sizes:
+            longest = max(costs[transport].rounds(HOLD + what, size))
+            shown.append(Figure(what, f"{size:,} subscribers", longest, "ms held"))
+    return shown

@@ -6,12 +6,13 @@ from __future__ import annotations
 import itertools
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from random import Random
 
 import trio
 
@@ -25,9 +26,18 @@ from server.config import Config
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Gate
 from server.realtime.protocol import encode
+from server.realtime.reactor.transport import ReactorTransport
+from server.realtime.transport import Transport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.bench import wire
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+
+REACTOR = "reactor"
+TRIO_WEBSOCKET = "trio-websocket"
+TRANSPORTS: Mapping[str, Callable[[Gate, Config, Random], Transport]] = {
+    REACTOR: ReactorTransport,
+    TRIO_WEBSOCKET: TrioWebSocketTransport,
+}
 
 ACK = wire.server_frame(
     encode({"t": "ack", "id": "a", "question": 1, "status": "accepted", "elapsed_ms": 1234})
@@ -36,7 +46,7 @@ ACK = wire.server_frame(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a session is. `pids` are the processes that serve it."""
+    """Where a session is. Without a code there is none."""
 
     port: int
     code: str = ""
@@ -69,12 +79,12 @@ def answer_everything(control: Connection) -> None:
                 return
 
 
-def serve_from_memory(quiz: dict[str, object], tick_ms: int, control: Connection) -> None:
+def serve_from_memory(transport: str, quiz: dict[str, object], tick_ms: int, control: Connection) -> None:
     """One session, until the control connection ends."""
-    trio.run(_serve_from_memory, Quiz.parse(quiz), tick_ms, control)
+    trio.run(_serve_from_memory, transport, Quiz.parse(quiz), tick_ms, control)
 
 
-async def _serve_from_memory(quiz: Quiz, tick_ms: int, control: Connection) -> None:
+async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: Connection) -> None:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
     store = MemorySessionStore(MemoryCatalog())
@@ -95,9 +105,9 @@ async def _serve_from_memory(quiz: Quiz, tick_ms: int, control: Connection) -> N
         stored = await store.catalog.add(quiz)
         record = await registry.create(stored.id, Settings(early_close=False))
         gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(5000), 20, 60)
-        transport = TrioWebSocketTransport(gate, Config(ping_interval_s=3600, ping_timeout_s=600))
+        serving = TRANSPORTS[transport](gate, Config(ping_interval_s=3600, ping_timeout_s=600), Random(1))
         listener = socket.create_server(("127.0.0.1", 0))
-        await nursery.start(partial(transport.serve, [listener]))
+        await nursery.start(partial(serving.serve, [listener]))
         host_token = tokens.issue(record.id, "host", None)
         control.send(Address(listener.getsockname()[1], record.code, host_token))
         await trio.lowlevel.wait_readable(control.fileno())

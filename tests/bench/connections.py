@@ -1,0 +1,185 @@
+"""What connections cost: a handshake, an idle connection, a player who has joined. For both transports.
+
+The server is a process of its own, and so are the clients. Memory is counted apart: what the server's process
+has grown by, and what the kernel has for both ends of the loopback connections. The bytes of an idle
+connection are those of an open WebSocket on which nobody has joined.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+import trio
+
+from engine.actors.actor import ActorOptions
+from engine.actors.clock import SessionClock
+from engine.actors.registry import Registry
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+from server.auth import Tokens
+from server.config import Config
+from server.limits import Attempts, JoinRate
+from server.realtime.conversation import Gate
+from server.realtime.reactor.transport import ReactorTransport
+from server.realtime.transport import Transport
+from server.realtime.trio_websocket import TrioWebSocketTransport
+from tests.bench import wire
+from tests.bench.fan_out import allow_files
+from tests.bench.figures import Figure, process_cpu_s
+from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+
+COUNTS = {"reactor": 10_000, "trio-websocket": 2_000}
+"""Connections, of each kind: fewer where one costs much."""
+
+TRANSPORTS: dict[str, Callable[[Gate, Config], Transport]] = {
+    "reactor": ReactorTransport,
+    "trio-websocket": TrioWebSocketTransport,
+}
+QUIZ: dict[str, object] = {
+    "title": "Bench",
+    "questions": [{"type": "true_false", "text": "Sure?", "correct": True}],
+}
+
+
+def serve(name: str, count: int, control: Connection) -> None:
+    """A realtime port over one session in memory. Says its port and the session's code; asked for anything,
+    collects garbage and says so, until the control connection ends."""
+    allow_files()
+    trio.run(_serve, name, count, control)
+
+
+async def _serve(name: str, count: int, control: Connection) -> None:
+    clock = SessionClock()
+    tokens = Tokens(b"a secret for the benchmark", 3600, clock)
+    store = MemorySessionStore(MemoryCatalog())
+    numbers = itertools.count(1)
+    async with trio.open_nursery() as nursery:
+        registry = Registry(
+            nursery,
+            store=store,
+            catalog=store.catalog,
+            journal=MemoryJournal(store),
+            tokens=tokens,
+            clock=clock,
+            owner="bench",
+            new_id=lambda: f"session-{next(numbers)}",
+            new_code=lambda: f"{next(numbers):06}",
+            options=ActorOptions(tick_ms=10_000),
+        )
+        stored = await store.catalog.add(Quiz.parse(QUIZ))
+        record = await registry.create(stored.id, Settings(player_limit=count))
+        gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(1e6), 20, 60)
+        config = Config(
+            ping_interval_s=3600, ping_timeout_s=600, join_timeout_s=600, connections_max=3 * count
+        )
+        transport = TRANSPORTS[name](gate, config)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await nursery.start(partial(transport.serve, [listener]))
+        control.send((listener.getsockname()[1], record.code))
+        while True:
+            await trio.lowlevel.wait_readable(control.fileno())
+            try:
+                control.recv()
+            except EOFError:
+                break
+            gc.collect()
+            control.send(None)
+        nursery.cancel_scope.cancel()
+
+
+class Server:
+    """The server's process, as seen from outside."""
+
+    def __init__(self, pid: int, control: Connection) -> None:
+        self._process = psutil.Process(pid)
+        self._control = control
+        self.pid = pid
+        self.port, self.code = control.recv()
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the process and of the kernel, without garbage."""
+        self._control.send(None)
+        self._control.recv()
+        return self._process.memory_info().rss, _kernel_bytes()
+
+    def cpu_s(self) -> float:
+        return process_cpu_s(self.pid)
+
+
+def _kernel_bytes() -> int:
+    """Slabs, and pages of sockets' buffers."""
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
+    sockstat = Path("/proc/net/sockstat").read_text("utf-8").splitlines()
+    pages = next(int(line.split()[-1]) for line in sockstat if line.startswith("TCP:"))
+    return int(meminfo["Slab"].split()[0]) * 1024 + pages * 4096
+
+
+@contextmanager
+def serving(name: str, count: int) -> Iterator[Server]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(name, count, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        assert process.pid is not None
+        yield Server(process.pid, ours)
+    finally:
+        ours.close()
+        process.join(20)
+        process.kill()
+
+
+def hear(sockets: list[socket.socket], mark: bytes) -> None:
+    """Until everyone has been sent the mark."""
+    for each in sockets:
+        heard = b""
+        while mark not in heard:
+            part = each.recv(65_536)
+            if not part:
+                raise ConnectionError(f"closed after {heard!r}")
+            heard += part
+
+
+def measure(name: str, count: int) -> Iterator[Figure]:
+    at = f"{count:,} connections"
+    with serving(name, count) as server:
+        hear_one = wire.open_websockets(server.port, 200, [b""] * 200)  # imports and arenas are there now
+        for each in hear_one:
+            each.close()
+        time.sleep(0.5)
+        empty = server.memory()
+        started_s = server.cpu_s()
+        sockets = wire.open_websockets(server.port, count, [b""] * count)
+        handshake_s = (server.cpu_s() - started_s) / count
+        idle = server.memory()
+        started_s = server.cpu_s()
+        for number, each in enumerate(sockets):
+            each.sendall(wire.client_frame({"t": "join", "code": server.code, "name": f"Player {number}"}))
+        hear(sockets, b'"t":"joined"')
+        join_s = (server.cpu_s() - started_s) / count
+        joined = server.memory()
+        for each in sockets:
+            each.close()
+    yield Figure(f"{name}, handshake", at, handshake_s * 1e6, "µs CPU")
+    yield Figure(f"{name}, handshakes of one core", at, 1 / handshake_s, "a second")
+    yield Figure(f"{name}, join", at, join_s * 1e6, "µs CPU")
+    yield Figure(f"{name}, joins of one core", at, 1 / join_s, "a second")
+    for place, what in enumerate(("process", "kernel, both ends")):
+        yield Figure(f"{name}, idle: {what}", at, (idle[place] - empty[place]) / count / 1024, "KiB")
+        yield Figure(f"{name}, joined: {what}", at, (joined[place] - empty[place]) / count / 1024, "KiB")
+
+
+def run() -> list[Figure]:
+    allow_files()
+    return [figure for name, count in COUNTS.items() for figure in measure(name, count)]
