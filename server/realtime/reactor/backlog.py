@@ -18,7 +18,7 @@ class Backlog:
         counted: bytes of the whole frame, to be counted when it is sent; 0 for a control frame.
     """
 
-    __slots__ = ("control", "counted", "head", "last_words", "outbox", "send_by")
+    __slots__ = ("control", "counted", "head", "outbox", "send_by")
 
     def __init__(self, dialect: Dialect, bytes_max: int, head: bytes, counted: int) -> None:
         self.head = head
@@ -28,8 +28,6 @@ class Backlog:
         """The newest control frame that waits; it goes before the outbox."""
         self.send_by = math.inf
         """When the head, or once the connection is ended all of it, must have been sent."""
-        self.last_words = b""
-        """The close frame, once the connection is ended."""
 
     def advance(self) -> bool:
         """Go on to the next frame, when the head was sent. False when there is none."""

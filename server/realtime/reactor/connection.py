@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import trio
 
@@ -44,12 +45,33 @@ def text_frame(message: Mapping[str, object]) -> bytes:
     return websocket.encode_text_frame(encode(message))
 
 
+class End(NamedTuple):
+    """How a connection ends. `reason` is for the statistics; `words` is the close frame, empty when nobody is
+    there to read it; `waits` says whether it waits for what was pushed before."""
+
+    reason: str
+    words: bytes = b""
+    waits: bool = False
+
+
+ENDS = {
+    ending: End(
+        ending.reason,
+        websocket.encode_close(ending.code, ending.reason),
+        waits=ending not in transport.UNFLUSHED,
+    )
+    for ending in Ending
+}
+LOST = End(transport.CONNECTION_LOST)
+
+
 class Connection:
     """Attendant of an open WebSocket, and Subscriber.
 
     How to think about it: it is open until it is ended, once, by either side; from then on nothing is pushed
-    or heard any more, and the conversation is told, not at once (a session may be calling), but by an errand
-    of the loop. What is left to send goes out within `send_timeout_s`; then a Parting takes the socket over.
+    or heard any more. Ending it is no more than a mark, because a session may be doing it to thousands in a
+    row. The rest is an errand of the loop: the conversation is told, and the socket goes to a Parting, after
+    what was pushed before and within `send_timeout_s`.
 
     A connection that keeps up has no buffers: frames go to the kernel as they are pushed. Only what the
     kernel does not take makes a Backlog. Only what is not one whole text frame makes a Parser.
@@ -62,13 +84,12 @@ class Connection:
     __slots__ = (
         "_backlog",
         "_conversation",
+        "_end",
         "_heard",
         "_join_by",
-        "_open",
         "_parser",
         "_pinged_at",
         "_port",
-        "_reason",
         "_socket",
         "_unclaimed",
         "tick",
@@ -80,8 +101,7 @@ class Connection:
         self._join_by = join_by
         self._backlog: Backlog | None = None
         self._parser: Parser | None = None
-        self._open = True
-        self._reason = ""
+        self._end: End | None = None
         self._unclaimed = 0
         """Bytes that came since the last whole message."""
         self._heard = True
@@ -90,6 +110,7 @@ class Connection:
         now = trio.current_time()
         self._pinged_at = now - interval_s * port.rng.random()
         self._conversation: Conversation | None = Conversation(port.gate, self, address)
+        """None once it was told of the end."""
         self.tick = NEVER
         port.loop.hand_over(client.fileno(), self)
         self._set_alarm(now)
@@ -98,7 +119,7 @@ class Connection:
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if not self._open:
+        if self._end is not None:
             return
         try:
             if self._backlog is not None:
@@ -114,7 +135,7 @@ class Connection:
             sent = self._socket.send(data)
         except OSError as error:
             if error.errno not in BUSY_KERNEL:
-                self._lose()
+                self._conclude(LOST)
                 return
             sent = 0
         size = len(data)
@@ -127,12 +148,14 @@ class Connection:
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
-        self._end(ending.reason, websocket.encode_close(ending.code, ending.reason), ending)
+        self._conclude(ENDS[ending])
 
     # -- Attendant -------------------------------------------------------------------------------
 
     def ready(self, events: int) -> None:
         """Attendant."""
+        if self._leaving:
+            return
         if events & WRITABLE and self._backlog is not None:
             self._flush(self._backlog)  # what there is to read comes in the next round
         else:
@@ -140,14 +163,15 @@ class Connection:
 
     def due(self, now: float) -> None:
         """Attendant."""
+        if self._leaving:
+            return
         backlog = self._backlog
         if backlog is not None and now >= backlog.send_by:
-            if self._open:
+            if self._end is None:
                 self.close(Ending.SLOW_CONSUMER)
             else:
                 self.cut()
-            return
-        if self._open and self._sign_of_life(now):
+        elif self._end is None and self._sign_of_life(now):
             self._set_alarm(now)
 
     def stop(self) -> None:
@@ -156,16 +180,14 @@ class Connection:
 
     def cut(self) -> None:
         """Attendant."""
-        if self._open:
-            self._lose()
-        elif self._socket.fileno() >= 0:
-            self._port.release(self._socket)
+        self._conclude(LOST)
+        self._port.release(self._socket)
 
     # -- from the client -------------------------------------------------------------------------
 
     def take(self, data: bytes) -> None:
         """Hear what came."""
-        if not self._open:
+        if self._end is not None:
             return
         self._heard = True
         if self._parser is None:
@@ -184,6 +206,8 @@ class Connection:
             data = b""
         if data:
             self.take(data)
+        elif self._end is None:
+            self._conclude(LOST)
         else:
             self.cut()
 
@@ -196,24 +220,25 @@ class Connection:
         ping: bytes | None = None
         parser.feed(data)
         try:
-            while self._open and (event := parser.next_event()) is not None:
+            while self._end is None and (event := parser.next_event()) is not None:
                 if event.opcode in (websocket.TEXT, websocket.BINARY):
                     self._hear(event.payload, binary=event.opcode == websocket.BINARY)
                 elif event.opcode == websocket.PING:
                     ping = event.payload  # of many, only the last has to be answered
                 elif event.opcode == websocket.CLOSE:
-                    self._end(transport.PEER_CLOSED, _answer_to_close(event.payload))
+                    self._conclude(End(transport.PEER_CLOSED, _answer_to_close(event.payload)))
         except FramingError as error:
             if error.code == websocket.TOO_LARGE:
                 self.close(Ending.TOO_LARGE)
             else:
-                self._end(transport.MALFORMED, websocket.encode_close(error.code, error.sentence))
-        self._parser = None if parser.clean or not self._open else parser
-        if self._open and ping is not None:
+                words = websocket.encode_close(error.code, error.sentence)
+                self._conclude(End(transport.MALFORMED, words))
+        self._parser = None if parser.clean or parser.ended else parser
+        if ping is not None and self._end is None:
             self._send_control(websocket.encode_frame(websocket.PONG, ping))
-        if self._open and self._unclaimed > SILENCE_FRAMES_MAX * config.frame_bytes_max:
+        if self._unclaimed > SILENCE_FRAMES_MAX * config.frame_bytes_max:
             # Endless empty fragments or pings: nothing that a limit on messages would see.
-            self._lose()
+            self._conclude(LOST)
 
     def _hear(self, payload: bytes, *, binary: bool = False) -> None:
         self._unclaimed = 0
@@ -247,7 +272,7 @@ class Connection:
             if self._backlog is None:  # else the time a send may take tells whether anybody is there
                 self._heard = False
                 self._send_control(PING)
-        return self._open
+        return self._end is None
 
     def _set_alarm(self, now: float) -> None:
         config = self._port.config
@@ -271,7 +296,7 @@ class Connection:
             sent = self._socket.send(data)
         except OSError as error:
             if error.errno not in BUSY_KERNEL:
-                self._lose()
+                self._conclude(LOST)
                 return
             sent = 0
         if sent < len(data):
@@ -302,53 +327,56 @@ class Connection:
             if backlog.counted:
                 tally.frames_out += 1
                 tally.bytes_out += backlog.counted
-            if self._open:
+            if self._end is None:
                 backlog.send_by = trio.current_time() + self._port.config.send_timeout_s
             if not backlog.advance():
-                self._catch_up(backlog)
+                self._catch_up()
                 return
 
-    def _catch_up(self, backlog: Backlog) -> None:
+    def _catch_up(self) -> None:
         self._backlog = None
-        if self._open:
+        if self._end is None:
             self._port.loop.want(self._socket.fileno(), READABLE)
         else:
-            Parting(self._port, self._socket, backlog.last_words)
+            Parting(self._port, self._socket, self._end.words)
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def _end(self, reason: str, last_words: bytes, ending: Ending | None = None) -> None:
-        """Say the last words, after what was pushed if `ending` is one that waits for that."""
-        if not self._open:
-            return
-        self._conclude(reason)
-        backlog, self._backlog = self._backlog, None
-        if backlog is None:
-            Parting(self._port, self._socket, last_words)
-        elif ending is None or ending in transport.UNFLUSHED:
-            # What the kernel took a part of has to be completed, or the last words could not be read.
-            Parting(self._port, self._socket, backlog.head + last_words)
-        else:
-            backlog.last_words = last_words
+    @property
+    def _leaving(self) -> bool:
+        """Whether the end is marked and `_leave` has not run yet."""
+        return self._end is not None and self._conversation is not None
+
+    def _conclude(self, end: End) -> None:
+        """Mark the end. The first one counts."""
+        if self._end is None:
+            self._end = end
+            self._port.loop.later(self._leave)
+
+    def _leave(self) -> None:
+        """The errand after the end."""
+        end, conversation, self._conversation = self._end, self._conversation, None
+        assert end is not None
+        assert conversation is not None
+        self._parser = None
+        self._port.tally.closed[end.reason] += 1
+        if self._socket.fileno() >= 0:
+            self._part(end)
+        conversation.disconnected()
+
+    def _part(self, end: End) -> None:
+        backlog = self._backlog
+        if not end.words:
+            self._port.release(self._socket)
+        elif backlog is None:
+            Parting(self._port, self._socket, end.words)
+        elif end.waits:
             backlog.send_by = trio.current_time() + self._port.config.send_timeout_s
-            self._backlog = backlog
             self._port.loop.at(self, backlog.send_by)
-
-    def _lose(self) -> None:
-        """The connection is broken: no words, and the socket is closed."""
-        self._conclude(transport.CONNECTION_LOST)
-        self._port.release(self._socket)
-
-    def _conclude(self, reason: str) -> None:
-        self._open = False
-        self._reason = reason
-        self._port.loop.later(self._dismiss)
-
-    def _dismiss(self) -> None:
-        self._port.tally.closed[self._reason] += 1
-        conversation, self._conversation = self._conversation, None
-        if conversation is not None:
-            conversation.disconnected()
+        else:
+            # What the kernel took a part of has to be completed, or the last words could not be read.
+            self._backlog = None
+            Parting(self._port, self._socket, backlog.head + end.words)
 
 
 def _answer_to_close(payload: bytes) -> bytes:

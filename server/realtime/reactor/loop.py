@@ -102,6 +102,7 @@ class Loop:
         self._errands.append(errand)
         if self._alarm is not None:
             self._alarm.cancel()
+            self._alarm = None
 
     # -- for the transport -----------------------------------------------------------------------
 
