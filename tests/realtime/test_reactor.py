@@ -1,0 +1,439 @@
+"""What the contract of a transport does not say: how the reactor keeps its promises to the sessions and to
+the machine. The contract itself is in test_transport.py."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.actors import commands
+from engine.actors.clock import SessionClock
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.actors.subscriber import Subscriber
+from engine.websocket import Parser
+from server.auth import Tokens
+from server.config import Config
+from server.limits import Attempts, JoinRate
+from server.realtime import transport
+from server.realtime.conversation import Conversation, Gate
+from server.realtime.reactor.backlog import Backlog
+from server.realtime.reactor.head import Head, HeadReader, NoHandshake
+from server.realtime.reactor.transport import ReactorTransport
+from server.realtime.reactor.wheel import NEVER, Wheel
+from server.realtime.transport import TlsUnsupported
+from tests.realtime.rig import RawClient, frame, request
+
+WATCH = frame(b'{"t":"join","code":"123456","role":"spectator"}')
+
+
+class Seats:
+    """Instead of the sessions: seats every spectator and gives the test what an actor would have."""
+
+    def __init__(self) -> None:
+        self.subscribers: list[Subscriber] = []
+        self.detached: list[tuple[Subscriber, str]] = []
+
+    def deliver(self, key: str, command: commands.Command) -> None:
+        if isinstance(command, commands.Watch):
+            self.subscribers.append(command.reply)
+            command.reply.push(
+                Frame({"t": "joined", "session": "seats", "role": "spectator", "player": None})
+            )
+        elif isinstance(command, commands.Detach):
+            self.detached.append((command.reply, trio.lowlevel.current_task().name))
+
+
+class Node:
+    def __init__(self, seats: Seats, reactor: ReactorTransport, port: int) -> None:
+        self.seats = seats
+        self.transport = reactor
+        self.port = port
+
+    @asynccontextmanager
+    async def seated(self, receive_buffer: int | None = None) -> AsyncIterator[tuple[RawClient, Subscriber]]:
+        """A client, and what the session has of it."""
+        sock = trio.socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", self.port))
+        client = RawClient(trio.SocketStream(sock))
+        try:
+            await client.open()
+            await client.send(WATCH)
+            await client.expect_message("joined")
+            yield client, self.seats.subscribers[-1]
+        finally:
+            await trio.aclose_forcefully(client.stream)
+
+    async def until(self, connections: int) -> None:
+        with trio.fail_after(8):
+            while self.transport.statistics().connections != connections:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@asynccontextmanager
+async def reactor(**settings: Any) -> AsyncIterator[Node]:
+    seats = Seats()
+    clock = SessionClock()
+    tokens = Tokens(b"a secret for these tests", 3600, clock)
+    gate = Gate(seats, tokens, clock, Attempts(1000), JoinRate(1000), 1000, 1000)
+    subject = ReactorTransport(gate, Config(**settings))
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(subject.serve, [listener]))
+        yield Node(seats, subject, listener.getsockname()[1])
+        nursery.cancel_scope.cancel()
+    assert subject.statistics().connections == 0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "PARTING_S", 0.3)
+    monkeypatch.setattr(transport, "SHUTDOWN_S", 0.6)
+
+
+def long(number: int, kind: str = "question", size: int = 300_000) -> Frame:
+    return Frame({"t": kind, "number": number, "text": "x" * size})
+
+
+# -- promises to the sessions ------------------------------------------------------------------------
+
+
+async def test_a_push_to_who_has_vanished_neither_raises_nor_calls_back() -> None:
+    async with reactor() as node, node.seated() as (client, subscriber):
+        assert isinstance(client.stream, trio.SocketStream)
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.stream.socket.close()
+        for number in range(3):  # before the reactor can have noticed
+            subscriber.push(Frame({"t": "question", "number": number}))
+        assert node.transport.statistics().frames_out_total == 1
+        assert node.seats.detached == []
+        await node.until(connections=0)
+        ((gone, task),) = node.seats.detached
+        assert gone is subscriber
+        assert "serve" in task
+        assert node.transport.statistics().closed_total == {"connection_lost": 1}
+        subscriber.push(Frame({"t": "question", "number": 4}))
+        subscriber.close(Ending.FINISHED)
+
+
+async def test_closing_thousands_in_a_row_is_marking_them() -> None:
+    async with reactor() as node, node.seated() as (client, subscriber):
+        subscriber.close(Ending.RESTARTING)
+        subscriber.close(Ending.FINISHED)
+        subscriber.push(Frame({"t": "question"}))
+        assert node.transport.statistics().closed_total == {}
+        assert (await client.expect(8)).close_code == Ending.RESTARTING.code
+        assert await client.rest() == b""
+        assert node.transport.statistics().closed_total == {"restarting": 1}
+        assert node.seats.detached == []
+
+
+async def test_what_the_kernel_does_not_take_arrives_whole_and_in_order() -> None:
+    async with (
+        reactor(outbox_bytes_max=16_000_000) as node,
+        node.seated(receive_buffer=4096) as (client, subscriber),
+    ):
+        for number in range(8):
+            subscriber.push(long(number))
+        assert node.transport.statistics().frames_out_total < 5
+        await client.send(frame(b"still there?", 9))
+        kinds: list[Any] = []
+        while len(kinds) < 9:
+            wire = await client.receive_frame()
+            kinds.append(wire.message["number"] if wire.opcode == 1 else bytes(wire.payload))
+        assert [each for each in kinds if isinstance(each, int)] == list(range(8))
+        assert b"still there?" in kinds
+        assert node.transport.statistics().frames_out_total == 9
+        subscriber.push(Frame({"t": "question", "number": 9}))
+        assert (await client.receive_frame()).message["number"] == 9
+
+
+async def test_an_old_leaderboard_gives_way_to_a_new_one() -> None:
+    async with (
+        reactor(outbox_bytes_max=16_000_000) as node,
+        node.seated(receive_buffer=4096) as (client, subscriber),
+    ):
+        subscriber.push(long(0, size=3_000_000))
+        for number in range(1, 6):
+            subscriber.push(long(number, "leaderboard", 10))
+        subscriber.push(long(6, size=10))
+        assert [(await client.receive_frame()).message["number"] for _ in range(3)] == [0, 5, 6]
+
+
+async def test_the_end_waits_for_what_was_pushed_before_it() -> None:
+    async with (
+        reactor(outbox_bytes_max=16_000_000) as node,
+        node.seated(receive_buffer=4096) as (client, subscriber),
+    ):
+        for number in range(3):
+            subscriber.push(long(number, size=1_000_000))
+        subscriber.close(Ending.FINISHED)
+        subscriber.push(long(3))
+        assert [(await client.receive_frame()).message["number"] for _ in range(3)] == [0, 1, 2]
+        assert (await client.receive_frame()).close_code == Ending.FINISHED.code
+
+
+async def test_the_end_of_a_slow_consumer_waits_for_the_frame_that_has_begun_only() -> None:
+    async with (
+        reactor(outbox_bytes_max=1_500_000) as node,
+        node.seated(receive_buffer=4096) as (client, subscriber),
+    ):
+        for number in range(4):
+            subscriber.push(long(number, size=1_000_000))
+        assert (await client.receive_frame()).message["number"] == 0
+        assert (await client.receive_frame()).close_code == Ending.SLOW_CONSUMER.code
+
+
+async def test_who_is_behind_when_the_node_goes_down_is_cut_off_in_time() -> None:
+    async with reactor(outbox_bytes_max=16_000_000) as node, node.seated(receive_buffer=4096) as (_, slow):
+        slow.push(long(0, size=8_000_000))
+        slow.push(long(1))
+
+
+# -- promises to the machine -------------------------------------------------------------------------
+
+
+def alive(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+async def test_the_idle_have_no_buffers() -> None:
+    async with reactor(outbox_bytes_max=16_000_000) as node, node.seated(4096) as (client, subscriber):
+        before = alive(Parser), alive(Backlog), alive(HeadReader)
+        await client.send(WATCH[:9])
+        subscriber.push(long(0, size=3_000_000))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (alive(Parser), alive(Backlog)) == (before[0] + 1, before[1] + 1)
+        await client.send(WATCH[9:])
+        assert (await client.receive_frame()).message["number"] == 0
+        assert (await client.receive_frame()).message["code"] == "already_joined"
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (alive(Parser), alive(Backlog), alive(HeadReader)) == before
+
+
+async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:
+    async with reactor() as node:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with node.seated():
+                    pass
+                await node.until(connections=0)
+                node.seats.subscribers.clear()
+                node.seats.detached.clear()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert sum(isinstance(each, Conversation) for each in gc.get_objects()) == 0
+        finally:
+            gc.enable()
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Not one more file can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_out_of_files_new_clients_are_told_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with reactor() as node, node.seated() as (client, subscriber):
+        knocking = [trio.socket.socket() for _ in range(5)]
+        with no_more_files():
+            for each in knocking:
+                await each.connect(("127.0.0.1", node.port))
+                knocker = RawClient(trio.SocketStream(each))
+                status, body = await knocker.response()
+                assert (status, json.loads(body)["error"]["code"]) == (503, "busy")
+            subscriber.push(Frame({"t": "question", "number": 1}))
+            assert (await client.receive_frame()).message["number"] == 1
+        for each in knocking:
+            each.close()
+        async with node.seated():
+            assert node.transport.statistics().connections == 2
+        assert node.transport.statistics().refused_total == {"busy": 5}
+    (record,) = caplog.records
+    assert "no room for new connections" in record.getMessage()
+    assert "1 are open" in record.getMessage()
+
+
+async def test_out_of_memory_the_port_pauses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept = socket.socket.accept
+    failures = [OSError(12, "Cannot allocate memory")] * 2
+
+    def poor(self: socket.socket) -> Any:
+        if failures:
+            raise failures.pop()
+        return accept(self)
+
+    monkeypatch.setattr(socket.socket, "accept", poor)
+    with trio.fail_after(8):
+        async with reactor() as node, node.seated() as (client, subscriber):
+            subscriber.push(Frame({"t": "question", "number": 1}))
+            assert (await client.receive_frame()).message["number"] == 1
+    assert len(caplog.records) == 1
+
+
+async def test_tls_is_refused_with_advice() -> None:
+    gate: Any = None
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(TlsUnsupported, match="trio-websocket"),
+    ):
+        await ReactorTransport(gate, Config()).serve(
+            [listener], ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        )
+
+
+async def test_no_round_goes_on_for_long_whatever_comes() -> None:
+    """Many clients that send as much as they can: another task still gets its turn."""
+    async with reactor(messages_per_s=1_000_000, messages_burst=1_000_000) as node:
+        clients = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                client = RawClient(await trio.open_tcp_stream("127.0.0.1", node.port))
+                await client.open()
+                clients.append(client)
+
+            turns = 0
+
+            async def flood(client: RawClient) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await client.send(frame(b"", 10) * 20_000)
+
+            for client in clients:
+                nursery.start_soon(flood, client)
+            while node.transport.statistics().connections:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+        assert turns > 30
+        for client in clients:
+            await trio.aclose_forcefully(client.stream)
+
+
+# -- the parts ---------------------------------------------------------------------------------------
+
+
+class Item:
+    def __init__(self) -> None:
+        self.tick = NEVER
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-1, 30), st.booleans()), max_size=40), st.randoms())
+def test_the_wheel_is_late_by_a_tick_at_most_and_never_early(
+    moves: list[tuple[int, float, bool]], random: Random
+) -> None:
+    tick_s = 0.25
+    wheel: Wheel[Item] = Wheel(tick_s)
+    items = [Item() for _ in range(6)]
+    meant: dict[Item, float] = {}
+    now = 0.0
+    for number, in_s, drop in moves:
+        item = items[number]
+        if drop:
+            wheel.drop(item)
+            meant.pop(item, None)
+        else:
+            wheel.set(item, now + in_s)
+            meant[item] = max(now, now + in_s)
+        now += random.choice([0, 0, 0.1, 1.7])
+        assert (wheel.next_at < 1e9) == bool(meant)
+        while (due := wheel.pop_due(now)) is not None:
+            assert meant.pop(due) <= now
+        assert all(at > now - 2 * tick_s for at in meant.values())
+    for _ in range(200):
+        now += tick_s
+        while (due := wheel.pop_due(now)) is not None:
+            del meant[due]
+    assert not meant
+    assert wheel.next_at == float("inf")
+
+
+def heads(data: bytes, sizes: list[int]) -> Head | None:
+    reader = HeadReader()
+    for size in [*sizes, len(data)]:
+        chunk, data = data[:size], data[size:]
+        if chunk and (head := reader.feed(chunk)) is not None:
+            return head
+    return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=12))
+def test_a_head_may_come_in_any_pieces(sizes: list[int]) -> None:
+    data = b"\r\n" + request(
+        "Origin: https://quiz.example",
+        "X-Forwarded-For: 203.0.113.1",
+        "X-Forwarded-For: 203.0.113.2",
+        "Sec-WebSocket-Protocol: chat, fanfare.v1",
+        path="/ws?a=b",
+    )
+    head = heads(data, sizes)
+    assert head == Head(
+        target="/ws?a=b",
+        key=b"dGhlIHNhbXBsZSBub25jZQ==",
+        host="127.0.0.1",
+        origin="https://quiz.example",
+        forwarded_for="203.0.113.1,203.0.113.2",
+        subprotocols=("chat", "fanfare.v1"),
+        rest=b"",
+    )
+
+
+def test_what_comes_behind_a_head_is_kept() -> None:
+    head = heads(request() + WATCH, [])
+    assert head is not None
+    assert head.rest == WATCH
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request().replace(b"GET", b"PUT"),
+        request().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        request().replace(b"Version: 13", b"Version: 8"),
+        request().replace(b"Host: 127.0.0.1\r\n", b""),
+        request("Host: other.example"),
+        request("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        request().replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short"),
+        request().replace(b"Connection: Upgrade", b"Connection: keep-alive"),
+        request().replace(b"Upgrade: websocket", b"Upgrade: h2c"),
+        request("Content-Length: 4") + b"abcd",
+        request("Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        b"\r\n\r\n" + request(),
+        b"GET /ws HTTP/1.1\r\n" + b"A: b\r\n" * 4_000,
+    ],
+)
+def test_what_is_no_handshake(data: bytes) -> None:
+    for sizes in ([], [2], [2, 2], [4096] * 8):
+        if data.startswith(b"\r\n\r\n") and sizes != [2, 2]:
+            continue
+        with pytest.raises(NoHandshake):
+            heads(data, sizes)
