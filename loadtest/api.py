@@ -130,6 +130,13 @@ class Api:
         )
         return cast(Message, response.json())
 
+    async def host(self, code: str, token: str, mark: str, do: str) -> Message:
+        """The `done` of a host's command. `mark` is the request's id."""
+        response = await self._send(
+            "POST", f"/api/sessions/{_part(code)}/host", json={"id": mark, "do": do}, token=token
+        )
+        return cast(Message, response.json())
+
     async def results(self, code: str, token: str | None = None) -> Message:
         """`final` and `players`. Before the end of the session for authors and the host's token only."""
         path = f"/api/sessions/{_part(code)}/results.json"

@@ -44,6 +44,8 @@ class Ledger:
     """Questions answered without having heard what became of it."""
     final: tuple[int, int] | None = None
     """Score and rank at the end."""
+    top: list[Message] | None = None
+    """Entries of the last leaderboard."""
     faults: list[str] = field(default_factory=list)
     """What the server said and should not have."""
     latencies_s: list[float] = field(default_factory=list)

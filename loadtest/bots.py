@@ -106,12 +106,15 @@ class Bot:
                 self._stop_thinking()
             case "result":
                 self.ledger.result(message)
+            case "leaderboard":
+                self.ledger.top = message["top"]
         if message["t"] != "leaderboard":
             self._tell_phase()
 
     def _look(self, state: Message) -> None:
         """Take in the whole picture, which stands for a new beginning."""
         self.ledger.restored()
+        self.ledger.top = state["leaderboard"]["top"]
         you = state["you"]
         if you["result"] is not None:
             self.ledger.result(you["result"])

@@ -48,8 +48,8 @@ fsync = on
 full_page_writes = on
 synchronous_commit = on
 
-# One small node beside the server on the same machine.
-max_connections = 40
+# Small nodes beside the server on the same machine.
+max_connections = {connections_max}
 shared_buffers = 64MB
 max_wal_size = 512MB
 wal_level = minimal
@@ -99,12 +99,16 @@ class EmbeddedPostgres:
     """The server of one data directory, which is ours alone between `start` and `stop`.
 
     Both calls block (a first start for a second or so, more on a busy machine): run them in a thread.
+
+    Args:
+        connections_max: as the next start of the server has it; one that still runs keeps its own.
     """
 
-    def __init__(self, data_dir: Path | str, *, timeout_s: float = 120.0) -> None:
+    def __init__(self, data_dir: Path | str, *, timeout_s: float = 120.0, connections_max: int = 40) -> None:
         self.data_dir = Path(data_dir).absolute()
         self._cluster = _cluster(data_dir)
         self._timeout_s = timeout_s
+        self._connections_max = connections_max
         self._lock: int | None = None
         self._programs: _Programs | None = None
 
@@ -188,7 +192,9 @@ class EmbeddedPostgres:
         _remove_stale_pid_file(self._cluster)
         socket_dir = self._socket_dir(programs)
         configuration = self._cluster / _CONFIGURATION_NAME
-        configuration.write_text(_CONFIGURATION.format(port=_PORT, socket_dir=socket_dir))
+        configuration.write_text(
+            _CONFIGURATION.format(port=_PORT, socket_dir=socket_dir, connections_max=self._connections_max)
+        )
         programs.own(configuration)
         log = self._cluster / "server.log"
         try:

@@ -15,6 +15,7 @@ _COMMANDS: Mapping[str, str] = {
     "session": "server.cli.session",
     "bots": "server.cli.bots",
     "watch": "server.cli.watch",
+    "load": "server.cli.load",
     "doctor": "server.cli.doctor",
 }
 """In the order of the help page. Each module has a command of the same name."""

@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,9 +22,17 @@ LINES_KEPT = 20
 _ADDRESS = re.compile(r"HTTP API\s+(https?://\S+)")
 
 
+@dataclass(frozen=True, slots=True)
+class NodeProcess:
+    """A node that runs. `url` is the address of its HTTP API."""
+
+    url: str
+    pid: int
+
+
 @asynccontextmanager
-async def node_process(data_dir: Path) -> AsyncGenerator[str]:
-    """Run `fanfare serve` on free ports while the block runs; gives the address of its HTTP API.
+async def node_process(data_dir: Path, options: Sequence[str] = ()) -> AsyncGenerator[NodeProcess]:
+    """Run `fanfare serve` on free ports while the block runs.
 
     However the block is left, the process has ended afterwards, and so has the database in `data_dir`. Raises
     ClickException when the node does not start or dies.
@@ -33,6 +42,7 @@ async def node_process(data_dir: Path) -> AsyncGenerator[str]:
             *(sys.executable, "-m", "server.cli.main", "serve"),
             *("--data-dir", str(data_dir), "--http-port", "0", "--realtime-port", "0"),
             *("--log-level", "warning"),
+            *options,
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -51,7 +61,7 @@ async def node_process(data_dir: Path) -> AsyncGenerator[str]:
                 raise click.ClickException(
                     f"The node has not started within {START_WITHIN_S:g} s.{output.tail}"
                 )
-            yield output.address
+            yield NodeProcess(output.address, process.pid)
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):

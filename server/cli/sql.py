@@ -1,8 +1,11 @@
-"""Asking the embedded database with PostgreSQL's own `psql`: a witness that is no code of ours."""
+"""Asking a database with PostgreSQL's own `psql`: a witness that is no code of ours."""
 
 from __future__ import annotations
 
+import csv
+import io
 import uuid
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +13,9 @@ import click
 import trio
 
 from engine.storage.embedded import dsn
+from loadtest.proof import StoredAnswer
+
+SESSIONS_PER_QUERY = 100
 
 
 def totals_query(session_id: str) -> str:
@@ -21,14 +27,39 @@ def totals_query(session_id: str) -> str:
 
 async def totals(data_dir: Path, session_id: str) -> tuple[int, int]:
     """Answers and points of a session, from the table itself. Raises ClickException."""
-    command = [str(_psql()), dsn(data_dir), "--no-psqlrc", "--tuples-only", "--no-align", "--command"]
+    answers, points = (await _ask(dsn(data_dir), totals_query(session_id))).strip().split("|")
+    return int(answers), int(points)
+
+
+async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, list[StoredAnswer]]:
+    """Every answer of some sessions, by session id, from the table itself. Raises ClickException."""
+    found: dict[str, list[StoredAnswer]] = {}
+    for start in range(0, len(session_ids), SESSIONS_PER_QUERY):
+        ids = ", ".join(f"'{uuid.UUID(each)}'" for each in session_ids[start : start + SESSIONS_PER_QUERY])
+        text = await _ask(
+            database,
+            "COPY (SELECT session_id, player, question, elapsed_ms, correct, points FROM answers "
+            f"WHERE session_id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
+        )
+        for session_id, player, question, elapsed_ms, correct, points in csv.reader(io.StringIO(text)):
+            answer = StoredAnswer(int(player), int(question), int(elapsed_ms), correct == "t", int(points))
+            found.setdefault(session_id, []).append(answer)
+        await trio.lowlevel.checkpoint()
+    return found
+
+
+async def _ask(database: str, query: str) -> str:
+    command = [str(_psql()), database, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
     done = await trio.run_process(
-        [*command, totals_query(session_id)], capture_stdout=True, capture_stderr=True, check=False
+        [*command, "--set", "ON_ERROR_STOP=1"],
+        stdin=f"{query};\n".encode(),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
     )
     if done.returncode != 0:
         raise click.ClickException(f"psql: {done.stderr.decode(errors='replace').strip()}")
-    answers, points = done.stdout.decode().strip().split("|")
-    return int(answers), int(points)
+    return done.stdout.decode()
 
 
 def _psql() -> Path:

@@ -1,0 +1,256 @@
+"""A load run from the quiz to the verdict."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import trio
+
+from loadtest.api import Api
+from loadtest.canaries import Canaries
+from loadtest.fleet import Generator, Pulse, generators, read_books, shared_out, sources_of
+from loadtest.load_quiz import LoadQuiz, load_quiz
+from loadtest.load_sessions import LoadSessions, Session
+from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict
+from loadtest.sampling import NodeMetrics, Processes
+from loadtest.scenario import Scenario
+from loadtest.swarm.crowd import CrowdPlan, Seats
+from loadtest.swarm.link import Target
+from loadtest.swarm.player import Habits
+from loadtest.timeline import Timeline
+
+AHEAD_S = 1.0
+"""Time for the generators to make their players before the first one comes."""
+
+END_SPARE_S = 60.0
+"""How long after the last question everybody has left, at most."""
+
+SAMPLE_S = 1.0
+
+AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
+"""Reads the stored answers of sessions, by their ids, from the database itself."""
+
+
+class RunFailed(Exception):
+    """The run did not come far enough to prove anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done, and to whom.
+
+    Args:
+        nodes: addresses of the HTTP APIs; one after another gets the next session.
+        generators: how many processes drive the players.
+        seed: of sizes, skill and the like; what happens when is up to the machine.
+        processes: process ids by name, whose costs are sampled; those of the generators are added.
+        ask_answers: None when the database cannot be asked.
+    """
+
+    scenario: Scenario
+    nodes: Sequence[str]
+    generators: int
+    seed: int = 1
+    author_key: str | None = None
+    processes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ask_answers: AskAnswers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that a run has found. Moments are seconds on its timeline."""
+
+    timeline: Timeline
+    verdict: Verdict
+    sessions: int
+    canaries: int
+    commits: Mapping[float, float]
+    """Commits of all nodes by the upper bound of their latency in seconds."""
+    play_began_s: float
+    cut_at_s: Sequence[float]
+
+
+class LoadRun:
+    """One run. `phase` and `timeline` may be watched meanwhile."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.phase = "starting"
+        self.timeline = Timeline(time.monotonic())
+        self._plan = plan
+        self._scenario = plan.scenario
+        self._pulsed = trio.Event()
+        self._metrics: list[NodeMetrics] = []
+        self._cut_at_s: list[float] = []
+        self._play_began_s = 0.0
+
+    async def run(self) -> Outcome:
+        """Raises RunFailed, NotFinal, GeneratorDied, ApiRefused, ApiUnreachable."""
+        plan, scenario = self._plan, self._scenario
+        quiz = load_quiz(scenario.questions, scenario.question_s)
+        async with AsyncExitStack() as stack:
+            apis = [
+                await stack.enter_async_context(Api(url, author_key=plan.author_key, timeout_s=60.0))
+                for url in plan.nodes
+            ]
+            sessions = LoadSessions(apis, scenario, random.Random(plan.seed))
+            self.phase = "opening sessions"
+            await sessions.open(quiz)
+            canaries = Canaries(scenario, sessions.opened, apis, quiz, plan.seed)
+            http = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0, trust_env=False))
+            self._metrics = [NodeMetrics(url, http) for url in plan.nodes]
+            crowds = await stack.enter_async_context(generators(plan.generators, self._on_pulse))
+            books = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanfare-load-")))
+            async with trio.open_nursery() as beside:
+                beside.start_soon(self._sample, crowds)
+                await self._play(sessions, canaries, crowds, quiz)
+                beside.cancel_scope.cancel()
+            verdict = await self._prove(sessions, canaries, crowds, books)
+        return Outcome(
+            self.timeline,
+            verdict,
+            len(sessions.opened),
+            len(canaries),
+            sum((Counter(node.commits) for node in self._metrics), Counter[float]()),
+            self._play_began_s,
+            self._cut_at_s,
+        )
+
+    # -- the play --------------------------------------------------------------------------------
+
+    async def _play(
+        self, sessions: LoadSessions, canaries: Canaries, crowds: Sequence[Generator], quiz: LoadQuiz
+    ) -> None:
+        scenario = self._scenario
+        self.phase = "joining"
+        for crowd, plan in zip(crowds, self._crowd_plans(sessions.opened, quiz), strict=True):
+            await crowd.begin(plan)
+        async with trio.open_nursery() as playing:
+            await playing.start(canaries.play)
+            joining_s = scenario.players / scenario.join_per_s + AHEAD_S
+            await self._until(self._all_came, joining_s + 2 * scenario.patience_s)
+            self.phase = "playing"
+            self._play_began_s = time.monotonic() - self.timeline.zero_s
+            for moment_s in scenario.cut_all_at_s:
+                playing.start_soon(self._cut_all, crowds, moment_s)
+            await sessions.start()
+            rounds_s = scenario.questions * (scenario.question_s + scenario.reveal_s)
+            await self._until(lambda: self.timeline.all_over, rounds_s + scenario.patience_s + END_SPARE_S)
+            playing.cancel_scope.deadline = trio.current_time() + scenario.patience_s
+
+    def _crowd_plans(self, opened: Sequence[Session], quiz: LoadQuiz) -> list[CrowdPlan]:
+        scenario, count = self._scenario, self._plan.generators
+        seats, first = [], 1
+        for session in opened:
+            seats.append(Seats(session.number, session.code, session.ws_url, first, session.players))
+            first += session.players
+        habits = Habits(
+            scenario.think_s,
+            scenario.skill,
+            scenario.silent_share,
+            scenario.duplicate_share,
+            scenario.drop_share,
+            scenario.stall_share,
+            scenario.stall_s,
+            scenario.patience_s,
+        )
+        try:
+            loopback = all(Target.of(url).loopback for url in {each.ws_url for each in opened})
+        except (ValueError, OSError) as exc:
+            raise RunFailed(str(exc)) from exc
+        plans = []
+        for number, share in enumerate(shared_out(seats, count)):
+            players = sum(each.count for each in share)
+            plans.append(
+                CrowdPlan(
+                    self._plan.seed,
+                    habits,
+                    time.monotonic() + AHEAD_S,
+                    max(scenario.join_per_s * players / scenario.players, 0.001),
+                    sources_of(number, players) if loopback else (),
+                    quiz.answers,
+                    share,
+                )
+            )
+        return plans
+
+    def _all_came(self) -> bool:
+        """Whether everyone has joined or given it up."""
+        totals = self.timeline.totals
+        return totals["joined"] + totals["gone"] >= self._scenario.players
+
+    async def _cut_all(self, crowds: Sequence[Generator], after_s: float) -> None:
+        await trio.sleep(after_s)
+        self._cut_at_s.append(time.monotonic() - self.timeline.zero_s)
+        for crowd in crowds:
+            await crowd.cut_all()
+
+    def _on_pulse(self, generator: int, pulse: Pulse) -> None:
+        self.timeline.take(generator, pulse)
+        self._pulsed.set()
+        self._pulsed = trio.Event()
+
+    async def _until(self, reached: Callable[[], bool], within_s: float) -> None:
+        """Wait for the generators to report it; raises RunFailed when they do not in time."""
+        with trio.move_on_after(within_s):
+            while not reached():
+                await self._pulsed.wait()
+            return
+        totals = self.timeline.totals
+        raise RunFailed(
+            f"after {within_s:.0f} s of {self.phase}, {totals['joined']} of {self._scenario.players} players "
+            f"have joined and {totals['gone']} have left; connections ended: {self.timeline.tally('ends')}"
+        )
+
+    # -- beside it -------------------------------------------------------------------------------
+
+    async def _sample(self, crowds: Sequence[Generator]) -> None:
+        groups = {**self._plan.processes, "generators": [crowd.pid for crowd in crowds]}
+        processes = Processes(groups)
+        while True:
+            await trio.sleep(SAMPLE_S)
+            usage = processes.look()
+            told = [await node.look() for node in self._metrics]
+            for name in {name for each in told for name in each}:
+                values = [each[name] for each in told if name in each]
+                usage[name] = max(values) if name.endswith("_ms") else sum(values)
+            self.timeline.at(time.monotonic()).usage.update(usage)
+
+    # -- the proof -------------------------------------------------------------------------------
+
+    async def _prove(
+        self, sessions: LoadSessions, canaries: Canaries, crowds: Sequence[Generator], directory: Path
+    ) -> Verdict:
+        self.phase = "comparing the books"
+        async with trio.open_nursery() as writing:
+            for number, crowd in enumerate(crowds):
+                writing.start_soon(crowd.write, directory / f"{number}")
+        stored = await self._stored(sessions)
+        proof = Proof(stored)
+        for number in range(len(crowds)):
+            await read_books(directory / f"{number}", proof.take)
+        for books in canaries.books():
+            proof.take(books)
+        return proof.verdict()
+
+    async def _stored(self, sessions: LoadSessions) -> dict[int, StoredSession]:
+        found: dict[int, StoredSession] = {}
+
+        async def read(session: Session) -> None:
+            found[session.number] = StoredSession(await sessions.results(session), None)
+
+        async with trio.open_nursery() as reading:
+            for session in sessions.opened:
+                reading.start_soon(read, session)
+        if self._plan.ask_answers is not None:
+            answers = await self._plan.ask_answers([session.id for session in sessions.opened])
+            for session in sessions.opened:
+                found[session.number].answers = answers.get(session.id, [])
+        return found

@@ -1,0 +1,140 @@
+"""What one player was told, in compact form, and the same as a line of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Top = list[dict[str, Any]]
+"""The entries of a leaderboard."""
+
+_VERDICTS: tuple[bool | None, ...] = (None, False, True)
+
+
+@dataclass(slots=True, eq=False)
+class Books:
+    """The books of one player. Questions count from 1.
+
+    A `Top` may be shared with other players; it must not be changed.
+    """
+
+    session: int
+    """Number of the session within the run."""
+    name: str
+    player: int | None = None
+    acks: dict[int, int] = field(default_factory=dict)
+    """Question to elapsed milliseconds, of acknowledged answers."""
+    results: dict[int, int] = field(default_factory=dict)
+    """Question to points and verdict in one number: see `coded`."""
+    unsettled: set[int] = field(default_factory=set)
+    """Questions answered without having heard what became of it."""
+    refused: dict[int, str] = field(default_factory=dict)
+    score: int = 0
+    """As last told."""
+    final: tuple[int, int] | None = None
+    """Rank and score at the end."""
+    top: Top | None = None
+    """Of the last leaderboard."""
+    gaps: list[tuple[int, int, int]] = field(default_factory=list)
+    """Epoch, the offset that was missing, the one that came."""
+    faults: list[str] = field(default_factory=list)
+    """What the server said and should not have."""
+    ended: str | None = None
+    """Why it left; None while it plays."""
+
+    def acked(self, question: int, status: str, elapsed_ms: int) -> bool:
+        """Whether this is the first ack of the answer."""
+        before = self.acks.get(question)
+        if status != "accepted":
+            self.faults.append(f"question {question}: `{status}` for an answer that never changed")
+        if before is not None and before != elapsed_ms:
+            self.faults.append(f"question {question}: acks with {before} and with {elapsed_ms} ms")
+        self.acks[question] = elapsed_ms
+        self.unsettled.discard(question)
+        if self.refused.pop(question, None) is not None:
+            self.faults.append(f"question {question}: acknowledged after it was refused")
+        return before is None
+
+    def refuse(self, question: int, code: str) -> None:
+        self.unsettled.discard(question)
+        if question in self.acks:
+            self.faults.append(f"question {question}: `{code}` after it was acknowledged")
+        else:
+            self.refused[question] = code
+
+    def told(self, question: int, correct: bool | None, points: int, score: int) -> None:
+        """A `result`."""
+        self.score = score
+        now = coded(correct, points)
+        before = self.results.setdefault(question, now)
+        if before != now:
+            self.faults.append(f"question {question}: two results, {decoded(before)} and {decoded(now)}")
+        if correct is None and question in self.acks:
+            self.faults.append(f"question {question}: acknowledged, but the result knows no answer")
+
+    def restored(self) -> None:
+        """The session was brought into memory anew. What was told of answers that were never acknowledged may
+        be lost with the memory it came from; what was acknowledged stands."""
+        for question in self.results.keys() - self.acks.keys():
+            del self.results[question]
+
+
+def coded(correct: bool | None, points: int) -> int:
+    """A verdict and its points in one number."""
+    return points * 3 + _VERDICTS.index(correct)
+
+
+def decoded(code: int) -> tuple[bool | None, int]:
+    return _VERDICTS[code % 3], code // 3
+
+
+def lines(books: Iterable[Books]) -> Iterator[dict[str, Any]]:
+    """One object a player, and one before the first player who has it for each distinct leaderboard."""
+    written: dict[int, int] = {}
+    for each in books:
+        top = None
+        if each.top is not None:
+            top = written.get(id(each.top))
+            if top is None:
+                top = written[id(each.top)] = len(written)
+                yield {"top": top, "entries": each.top}
+        yield {
+            "session": each.session,
+            "name": each.name,
+            "player": each.player,
+            "acks": list(each.acks.items()),
+            "results": list(each.results.items()),
+            "unsettled": sorted(each.unsettled),
+            "refused": list(each.refused.items()),
+            "score": each.score,
+            "final": each.final,
+            "last_top": top,
+            "gaps": each.gaps,
+            "faults": each.faults,
+            "ended": each.ended,
+        }
+
+
+def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[Books]:
+    """The books that `lines` wrote, one at a time."""
+    tops: dict[int, Top] = {}
+    for each in objects:
+        if "entries" in each:
+            tops[each["top"]] = each["entries"]
+            continue
+        yield Books(
+            session=each["session"],
+            name=each["name"],
+            player=each["player"],
+            acks=dict(each["acks"]),
+            results=dict(each["results"]),
+            unsettled=set(each["unsettled"]),
+            refused=dict(each["refused"]),
+            score=each["score"],
+            final=None if each["final"] is None else (each["final"][0], each["final"][1]),
+            top=None if each["last_top"] is None else tops[each["last_top"]],
+            gaps=[(epoch, expected, got) for epoch, expected, got in each["gaps"]],
+            faults=list(each["faults"]),
+            ended=each["ended"],
+        )

@@ -1,0 +1,152 @@
+"""All players of one process: who comes when, and what they have measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadtest.histogram import Histogram
+from loadtest.swarm.link import Target
+from loadtest.swarm.loop import Loop
+from loadtest.swarm.player import Habits, Measures, Player, SessionView, Surroundings
+
+_HISTOGRAMS = ("join", "ack", "board", "late")
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """Players of one session who live in one process. `first` is the number of the first of them."""
+
+    session: int
+    code: str
+    ws_url: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdPlan:
+    """What one process has to do. Made once, sent as JSON.
+
+    Args:
+        seed: of all that is random; what happens when is up to the server and the machine.
+        join_from_s: on the machine's monotonic clock, when the first one comes.
+        join_per_s: how many come in a second.
+        sources: addresses to come from, in turn; none for whichever the system takes.
+        answers: per question, what to answer if right and if wrong, as JSON.
+    """
+
+    seed: int
+    habits: Habits
+    join_from_s: float
+    join_per_s: float
+    sources: Sequence[str]
+    answers: Sequence[tuple[str, str]]
+    seats: Sequence[Seats]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CrowdPlan:
+        """From what `to_dict` gave, also after it was JSON."""
+        return cls(
+            **{
+                **data,
+                "habits": Habits(**data["habits"]),
+                "answers": [(right, wrong) for right, wrong in data["answers"]],
+                "seats": [Seats(**each) for each in data["seats"]],
+            }
+        )
+
+
+class Crowd:
+    """The players of a plan. They begin to come when `begin` is called and the loop runs.
+
+    Raises ValueError for an address that no load can be sent to.
+    """
+
+    def __init__(self, plan: CrowdPlan, loop: Loop) -> None:
+        self._plan = plan
+        self._loop = loop
+        self._coming = 0
+        self.measures = Measures()
+        around = Surroundings(
+            loop,
+            random.Random(f"{plan.seed}/{plan.sources}"),
+            plan.habits,
+            list(plan.answers),
+            self.measures,
+            list(plan.sources),
+        )
+        targets = {seats.ws_url: Target.of(seats.ws_url) for seats in plan.seats}
+        self.players: list[Player] = []
+        for seats in plan.seats:
+            view = SessionView(seats.session, seats.code, targets[seats.ws_url])
+            self.players += [
+                _player(number, view, around) for number in range(seats.first, seats.first + seats.count)
+            ]
+
+    def begin(self) -> None:
+        self._loop.at(self._plan.join_from_s, self._bring_in)
+
+    def cut_all(self) -> None:
+        """Everybody loses the connection at once."""
+        for player in self.players:
+            player.cut()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last one has left for good."""
+        return self.measures.gone == len(self.players)
+
+    def take(self) -> dict[str, Any]:
+        """What was counted so far, and the latencies since this was last called."""
+        measures = self.measures
+        taken: dict[str, Any] = {
+            "joined": measures.joined,
+            "gone": measures.gone,
+            "answers_sent": measures.answers_sent,
+            "acks": measures.acks,
+            "frames": measures.frames,
+            "reconnects": measures.reconnects,
+            "connections": measures.connections,
+            "stalls": measures.stalls,
+            "open": measures.open,
+            "ends": measures.ends,
+            "refused": measures.refused,
+            "late_s": self._loop.late_s,
+        }
+        self._loop.late_s = 0.0
+        for name in _HISTOGRAMS:
+            taken[name] = getattr(measures, name).to_dict()
+            setattr(measures, name, Histogram())
+        return taken
+
+    def _bring_in(self) -> None:
+        """Those whose time has come. Never more than that: a late start is the server's latency."""
+        plan, now = self._plan, self._loop.now()
+        while self._coming < len(self.players):
+            intended = plan.join_from_s + self._coming / plan.join_per_s
+            if intended > now:
+                self._loop.at(intended, self._bring_in)
+                return
+            self.players[self._coming].come(intended)
+            self._coming += 1
+            if self._coming % 64 == 0:
+                self._loop.at(now, self._bring_in)  # the others' sockets are not forgotten meanwhile
+                return
+
+
+def _player(number: int, view: SessionView, around: Surroundings) -> Player:
+    habits, rng = around.habits, around.rng
+    return Player(
+        f"P{number}",
+        view,
+        around,
+        skill=min(max(rng.gauss(habits.skill, 0.15), 0.0), 1.0),
+        slowness=rng.lognormvariate(0.0, 0.35),
+        slow=rng.random() < habits.stall_share,
+    )

@@ -1,0 +1,548 @@
+"""One player of a swarm: joins, answers when its time has come, comes back, sends again what has no ack.
+
+How to think about it: a player is AWAY, OPENING (a connection and its handshake), JOINING, IN, or GONE for
+good. Whatever ends a connection leads to AWAY with a timer, or to GONE by the protocol's table of endings.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from loadtest.histogram import Histogram
+from loadtest.reconnect import Policy, after_close, after_error, delay_s
+from loadtest.swarm.books import Books
+from loadtest.swarm.link import Link, Target
+from loadtest.swarm.loop import Loop
+
+Message = dict[str, Any]
+
+JOIN_WITHIN_S = 30.0
+"""From the first SYN to `joined`; then the connection is given up and another is tried."""
+
+SETTLE_S = 10.0
+"""How long a player stays after `finished` for answers to its last requests."""
+
+IN_TIME_SHARE = 0.9
+"""However slow a player is, it answers within this share of the time that is left."""
+
+MEMO_MAX = 8
+"""Broadcasts of one session that are kept parsed: all its players get the same bytes."""
+
+NAMES_MAX = 10
+"""Names that a player tries when the answers to its joins were lost."""
+
+_BROADCASTS = frozenset({"question", "reveal", "state"})
+_SHARED = frozenset({"question", "reveal", "state", "leaderboard"})
+_NOT_NOW = frozenset({"busy", "rate_limited"})
+
+
+class Stage(Enum):
+    AWAY = "away"
+    OPENING = "opening"
+    JOINING = "joining"
+    IN = "in"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What the players of a run are like: the fields of a scenario that concern one player."""
+
+    think_s: float
+    skill: float
+    silent_share: float
+    duplicate_share: float
+    drop_share: float
+    stall_share: float
+    stall_s: float
+    patience_s: float
+
+
+@dataclass(slots=True)
+class Measures:
+    """What the players of one process have counted since the start; the histograms since they were last
+    taken."""
+
+    joined: int = 0
+    """Players who have joined at least once."""
+    gone: int = 0
+    answers_sent: int = 0
+    acks: int = 0
+    frames: int = 0
+    reconnects: int = 0
+    connections: int = 0
+    """Attempts, failed ones too."""
+    stalls: int = 0
+    open: int = 0
+    """Players who are in, now."""
+    ends: dict[str, int] = field(default_factory=dict)
+    """How connections have ended, but for the last one of a player who stayed to the end."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Errors, by code."""
+    join: Histogram = field(default_factory=Histogram)
+    """From the intended first SYN to `joined`."""
+    ack: Histogram = field(default_factory=Histogram)
+    """From the intended moment of an answer to its ack."""
+    board: Histogram = field(default_factory=Histogram)
+    """From the intended moment of an answer to the first leaderboard in the player's own hands that shows
+    its points. Only players among the first ten can tell."""
+    late: Histogram = field(default_factory=Histogram)
+    """From the intended moment of an answer to its sending: the generator's own share of what it measures."""
+
+    def ended(self, reason: str) -> None:
+        self.ends[reason] = self.ends.get(reason, 0) + 1
+
+
+class Told:
+    """A message, and for a leaderboard its scores by player."""
+
+    __slots__ = ("kind", "message", "scores")
+
+    def __init__(self, message: Message) -> None:
+        self.kind: str = message["t"]
+        self.message = message
+        self.scores = {}
+        if self.kind == "leaderboard":
+            self.scores = {entry["id"]: entry["score"] for entry in message["top"]}
+
+
+class SessionView:
+    """What the players of one session share: its address, and the broadcasts that all of them get."""
+
+    __slots__ = ("_memo", "code", "number", "target")
+
+    def __init__(self, number: int, code: str, target: Target) -> None:
+        self.number = number
+        self.code = code
+        self.target = target
+        self._memo: dict[bytes, Told] = {}
+
+    def read(self, payload: bytes) -> Told:
+        """Raises ValueError for what is no message."""
+        told = self._memo.get(payload)
+        if told is not None:
+            return told
+        message = orjson.loads(payload)
+        if not isinstance(message, dict) or not isinstance(message.get("t"), str):
+            raise ValueError(  # noqa: TRY004 - the type of what a peer sent is a value here
+                f"no message: {payload[:80]!r}"
+            )
+        told = Told(message)
+        if told.kind in _SHARED:
+            if len(self._memo) == MEMO_MAX:
+                del self._memo[next(iter(self._memo))]
+            self._memo[payload] = told
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all players of one process share.
+
+    Args:
+        answers: per question, what to answer if right and if wrong, as JSON.
+        sources: addresses to come from, in turn; none for whichever the system takes.
+    """
+
+    loop: Loop
+    rng: random.Random
+    habits: Habits
+    answers: list[tuple[str, str]]
+    measures: Measures
+    sources: list[str]
+
+
+@dataclass(slots=True)
+class Sent:
+    """An answer without an ack."""
+
+    question: int
+    payload: bytes
+    intended: float
+
+
+class Player:
+    """One player. `books` are its own; all else is for the crowd.
+
+    Args:
+        skill: how likely it is right.
+        slowness: factor on the time it thinks.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_attempt",
+        "_awaits_board",
+        "_away_since",
+        "_begun",
+        "_epoch",
+        "_failures",
+        "_intended",
+        "_link",
+        "_offset",
+        "_pending",
+        "_session",
+        "_skill",
+        "_slow",
+        "_slowness",
+        "_stage",
+        "_target",
+        "_token",
+        "_wanted",
+        "_with",
+        "books",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        session: SessionView,
+        around: Surroundings,
+        *,
+        skill: float,
+        slowness: float,
+        slow: bool,
+    ) -> None:
+        self.books = Books(session.number, name)
+        self._with = around
+        self._session = session
+        self._target = session.target
+        self._wanted = name
+        self._skill = skill
+        self._slowness = slowness
+        self._slow = slow
+        """Whether it has yet to stop reading for a while."""
+        self._link: Link | None = None
+        self._stage = Stage.AWAY
+        self._attempt = 0
+        self._asked = 0
+        self._failures = 0
+        self._intended = self._away_since = 0.0
+        self._token: str | None = None
+        self._epoch: int | None = None
+        self._offset = 0
+        self._begun = 0
+        """The newest question that it has thought about."""
+        self._awaits_board: float | None = None
+        self._pending: dict[str, Sent] = {}
+
+    # -- for the crowd ---------------------------------------------------------------------------
+
+    def come(self, intended: float) -> None:
+        """Connect for the first time."""
+        self._intended = self._away_since = intended
+        self._connect()
+
+    def cut(self) -> None:
+        """Lose the connection, if there is one."""
+        if self._link is not None:
+            self._link.cut()
+            self.ended(None, "cut")
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if self._stage is not Stage.AWAY:
+            return
+        around = self._with
+        self._attempt += 1
+        around.measures.connections += 1
+        source = around.sources[self._attempt % len(around.sources)] if around.sources else None
+        try:
+            self._link = Link(around.loop, self._target, source, self, slow=self._slow)
+        except OSError as exc:
+            self._part(Policy.LATER, f"connect: {exc.strerror}")
+            return
+        self._stage = Stage.OPENING
+        around.loop.at(around.loop.now() + JOIN_WITHIN_S, self._give_up, self._attempt)
+
+    def _give_up(self, attempt: int) -> None:
+        if attempt == self._attempt and self._stage in (Stage.OPENING, Stage.JOINING) and self._link:
+            self._link.cut()
+            self._part(Policy.LATER, "no answer in time")
+
+    def opened(self) -> None:
+        """Holder."""
+        self._stage = Stage.JOINING
+        self._ask_in()
+
+    def _ask_in(self) -> None:
+        greeting: Message = {"t": "join", "code": self._session.code}
+        if self._token is None:
+            greeting["name"] = self.books.name
+            self._asked += 1
+        else:
+            greeting["token"] = self._token
+        if self._epoch is not None:
+            greeting |= {"epoch": self._epoch, "offset": self._offset}
+        assert self._link is not None
+        self._link.send(orjson.dumps(greeting))
+
+    def ended(self, code: int | None, reason: str) -> None:
+        """Holder."""
+        if self.books.final is not None and not self._pending:
+            self._leave("finished")
+        elif code is not None and code < 1000:
+            turned_away = 400 <= code < 500 and code != 429
+            self._part(Policy.NO if turned_away else Policy.LATER, reason)
+        else:
+            self._part(after_close(code), reason or f"close {code}")
+
+    def _part(self, policy: Policy, reason: str) -> None:
+        """The connection is over, and was not the last one unless the policy says so."""
+        around = self._with
+        now = around.loop.now()
+        if self._stage is Stage.IN:
+            around.measures.open -= 1
+            self._away_since, self._failures = now, 0
+        around.measures.ended(reason)
+        self._link = None
+        self._stage = Stage.AWAY
+        delay = delay_s(policy, self._failures, around.rng)
+        self._failures += 1
+        if policy is Policy.NO:
+            self._leave(reason)
+        elif now + delay - self._away_since > around.habits.patience_s:
+            self._leave("unreachable")
+        else:
+            around.loop.at(now + delay, self._connect)
+
+    def _leave(self, reason: str) -> None:
+        """For good."""
+        if self._stage is Stage.GONE:
+            return
+        if self._stage is Stage.IN:
+            self._with.measures.open -= 1
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        self._stage = Stage.GONE
+        self.books.ended = reason
+        self._with.measures.gone += 1
+
+    def _moved(self, message: Message) -> None:
+        around = self._with
+        try:
+            self._target = Target.of(message["url"])
+        except ValueError as exc:
+            self.books.faults.append(f"moved to {exc}")
+            return
+        if self._stage is Stage.IN:
+            around.measures.open -= 1
+            self._away_since = around.loop.now()
+        around.measures.ended("moved")
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        self._stage = Stage.AWAY
+        around.loop.at(around.loop.now() + message["after_ms"] / 1000, self._connect)
+
+    # -- hearing ---------------------------------------------------------------------------------
+
+    def heard(self, payload: bytes) -> None:
+        """Holder."""
+        self._with.measures.frames += 1
+        try:
+            told = self._session.read(payload)
+        except ValueError as exc:
+            self.books.faults.append(str(exc))
+            return
+        kind, message = told.kind, told.message
+        if kind == "leaderboard":
+            self._on_board(told)
+        elif kind == "ack":
+            self._on_ack(message)
+        elif kind in _BROADCASTS:
+            if self._in_order(message["offset"]) and kind == "question":
+                self._consider(message)
+        elif kind == "result":
+            self._on_result(message)
+        elif kind == "finished":
+            if self._in_order(message["offset"]):
+                self._on_end(message["you"])
+        elif kind == "joined":
+            self._on_joined(message)
+        elif kind == "error":
+            self._on_error(message)
+        elif kind == "moved":
+            self._moved(message)
+
+    def _in_order(self, offset: int) -> bool:
+        """Whether this broadcast is new; a missing one before it is noted."""
+        if offset <= self._offset:
+            return False
+        if offset != self._offset + 1:
+            self._missed(offset)
+        self._offset = offset
+        return True
+
+    def _missed(self, got: int) -> None:
+        self.books.gaps.append((self._epoch or 0, self._offset + 1, got))
+
+    def _on_board(self, told: Told) -> None:
+        offset = told.message["offset"]
+        if offset > self._offset:
+            self._missed(offset + 1)
+            self._offset = offset
+        self.books.top = told.message["top"]
+        if self._awaits_board is not None:
+            player = self.books.player
+            assert player is not None
+            if told.scores.get(player, 0) > self.books.score:
+                self._with.measures.board.add(self._with.loop.now() - self._awaits_board)
+                self._awaits_board = None
+
+    def _on_result(self, message: Message) -> None:
+        self.books.told(message["number"], message["correct"], message["points"], message["score"])
+        self._awaits_board = None
+
+    def _on_joined(self, message: Message) -> None:
+        measures, state = self._with.measures, message["state"]
+        if self.books.player is None:
+            self.books.player, self.books.name = message["player"], message["name"]
+            measures.joined += 1
+            measures.join.add(self._with.loop.now() - self._intended)
+        else:
+            measures.reconnects += 1
+            if message["player"] != self.books.player:
+                self.books.faults.append(f"was player {self.books.player}, now {message['player']}")
+        self._token = message["token"]
+        self._stage = Stage.IN
+        self._failures = 0
+        measures.open += 1
+        if state is not None:
+            if self._epoch is not None and self._epoch != message["epoch"]:
+                self.books.restored()
+            self._epoch, self._offset = message["epoch"], message["offset"]
+            self._look(state)
+        elif message["epoch"] != self._epoch:
+            self.books.faults.append(f"resumed in epoch {message['epoch']}, asked for {self._epoch}")
+        if self._link is not None:
+            for sent in self._pending.values():
+                self._link.send(sent.payload)
+
+    def _look(self, state: Message) -> None:
+        """Take in the whole picture."""
+        you, top = state["you"], state["leaderboard"]["top"]
+        if top:
+            self.books.top = top
+        self.books.score = you["score"]
+        if you["result"] is not None:
+            self._on_result(you["result"])
+        if state["phase"] == "question" and you["answered"] is None:
+            self._consider(state["question"])
+        elif state["phase"] == "finished":
+            self._on_end(you)
+
+    def _on_end(self, you: Message) -> None:
+        self.books.final = (you["rank"], you["score"])
+        self.books.score = you["score"]
+        if not self._pending:
+            self._leave("finished")
+        else:
+            self._with.loop.at(self._with.loop.now() + SETTLE_S, self._leave, "finished")
+
+    def _on_error(self, message: Message) -> None:
+        code = message["code"]
+        refused = self._with.measures.refused
+        refused[code] = refused.get(code, 0) + 1
+        mark = message.get("id")
+        if mark is not None:
+            self._on_refusal(mark, code)
+        elif self._stage is not Stage.JOINING or self._link is None:
+            return
+        elif code == "name_taken" and self._token is None and 1 < self._asked < NAMES_MAX:
+            # The answer to an earlier join was lost: the name may be taken by this very player.
+            self.books.name = f"{self._wanted} {self._asked}"
+            self._ask_in()
+        else:
+            self._link.close()
+            self._part(after_error(code), code)
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def _consider(self, question: Message) -> None:
+        """Begin to think about a question, once."""
+        number = question["number"]
+        if number <= self._begun:
+            return
+        self._begun = number
+        around = self._with
+        habits, rng, now = around.habits, around.rng, around.loop.now()
+        self._awaits_board = None
+        if self._slow and self._link is not None:
+            self._slow = False
+            around.measures.stalls += 1
+            self._link.read(False)
+            around.loop.at(now + habits.stall_s, self._read_again, self._link)
+        if rng.random() < habits.silent_share:
+            return
+        remaining_s = (question["remaining_ms"] or 0) / 1000
+        think_s = habits.think_s * self._slowness * rng.lognormvariate(0.0, 0.45)
+        intended = now + min(think_s, IN_TIME_SHARE * remaining_s)
+        around.loop.at(intended, self._answer, number, intended)
+
+    def _read_again(self, link: Link) -> None:
+        link.read(True)
+
+    def _answer(self, number: int, intended: float) -> None:
+        if self._stage is Stage.GONE or number != self._begun:
+            return
+        around, rng = self._with, self._with.rng
+        right, wrong = around.answers[number - 1]
+        mark = f"{number}"
+        choice = right if rng.random() < self._skill else wrong
+        payload = f'{{"t":"answer","id":"{mark}","question":{number},"choice":{choice}}}'.encode()
+        self.books.unsettled.add(number)
+        self._pending[mark] = Sent(number, payload, intended)
+        self._awaits_board = intended
+        measures = around.measures
+        measures.late.add(around.loop.now() - intended)
+        if self._stage is not Stage.IN or self._link is None:
+            return  # sent once it is back
+        self._link.send(payload)
+        measures.answers_sent += 1
+        if rng.random() < around.habits.duplicate_share and self._link is not None:
+            self._link.send(payload)
+        if rng.random() < around.habits.drop_share:
+            around.loop.at(around.loop.now() + rng.uniform(0.0, 0.02), self.cut)
+
+    def _on_ack(self, message: Message) -> None:
+        measures = self._with.measures
+        sent = self._pending.pop(message["id"], None)
+        first = self.books.acked(message["question"], message["status"], message["elapsed_ms"])
+        if sent is not None:
+            if sent.question != message["question"]:
+                self.books.faults.append(f"an ack of question {message['question']} for {sent.question}")
+            if first:
+                measures.acks += 1
+                measures.ack.add(self._with.loop.now() - sent.intended)
+            self._finish_if_settled()
+
+    def _on_refusal(self, mark: str, code: str) -> None:
+        sent = self._pending.get(mark)
+        if sent is None:
+            if mark.isdigit() and code not in _NOT_NOW:
+                self.books.refuse(int(mark), code)
+            return
+        if code in _NOT_NOW:
+            now = self._with.loop.now()
+            self._with.loop.at(now + self._with.rng.uniform(0.2, 1.0), self._send_again, mark)
+            return
+        del self._pending[mark]
+        self.books.refuse(sent.question, code)
+        self._finish_if_settled()
+
+    def _send_again(self, mark: str) -> None:
+        sent = self._pending.get(mark)
+        if sent is not None and self._stage is Stage.IN and self._link is not None:
+            self._link.send(sent.payload)
+
+    def _finish_if_settled(self) -> None:
+        if self.books.final is not None and not self._pending:
+            self._leave("finished")

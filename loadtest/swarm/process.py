@@ -1,0 +1,113 @@
+"""A crowd in a process of its own: `python -m loadtest.swarm.process`.
+
+It is led over its standard input, one JSON object a line, and reports on its standard output in the same
+way. It ends when its standard input does.
+
+    in   {"do": "begin", "plan": ...}   first of all
+         {"do": "cut_all"}              every connection is lost
+         {"do": "write", "file": ...}   write the books, say `written`, and end
+    out  {"t": "pulse", ...}            every second: `Crowd.take`, `at` on the monotonic clock, `over`
+         {"t": "written", "players": n}
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from select import EPOLLIN
+from typing import Any
+
+import orjson
+
+from loadtest.swarm.books import lines
+from loadtest.swarm.crowd import Crowd, CrowdPlan
+from loadtest.swarm.loop import READ_BYTES, Loop
+
+PULSE_S = 1.0
+
+
+class Conductor:
+    """Obeys the standard input and reports.
+
+    Args:
+        say: takes one object for the standard output.
+    """
+
+    def __init__(self, loop: Loop, stdin: int, say: Callable[[dict[str, Any]], None]) -> None:
+        self._loop = loop
+        self._stdin = stdin
+        self._say = say
+        self._held = b""
+        self._crowd: Crowd | None = None
+        loop.add(stdin, EPOLLIN, self)
+
+    def ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
+        """Served."""
+        data = os.read(self._stdin, READ_BYTES)
+        if not data:
+            self._loop.stop()
+            return
+        *orders, self._held = (self._held + data).split(b"\n")
+        for order in orders:
+            self._obey(orjson.loads(order))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order["do"]:
+            case "begin":
+                self._crowd = Crowd(CrowdPlan.from_dict(order["plan"]), self._loop)
+                gc.collect()
+                gc.freeze()  # what lives as long as the process is not looked at again and again
+                self._crowd.begin()
+                self._pulse()
+            case "cut_all":
+                self._begun.cut_all()
+            case "write":
+                self._write(Path(order["file"]))
+
+    @property
+    def _begun(self) -> Crowd:
+        assert self._crowd is not None, "the plan comes first"
+        return self._crowd
+
+    def _pulse(self) -> None:
+        crowd, now = self._begun, self._loop.now()
+        self._say({"t": "pulse", "at": now, "over": crowd.over, **crowd.take()})
+        self._loop.at(now + PULSE_S, self._pulse)
+
+    def _write(self, path: Path) -> None:
+        players = self._begun.players
+        self._begun.take()
+        with path.open("wb") as file:
+            for each in lines(player.books for player in players):
+                file.write(orjson.dumps(each) + b"\n")
+        self._say({"t": "written", "players": len(players)})
+        self._loop.stop()
+
+
+def main() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    out = sys.stdout.buffer
+
+    def say(message: dict[str, Any]) -> None:
+        out.write(orjson.dumps(message) + b"\n")
+        out.flush()
+
+    loop = Loop()
+    Conductor(loop, sys.stdin.fileno(), say)
+    try:
+        loop.run()
+    except (KeyboardInterrupt, BrokenPipeError):
+        # Whoever led this process is gone, or is being ended by the same key.
+        sys.exit(1)
+    finally:
+        loop.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Nodes for a load run: several processes over one embedded database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import trio
+
+from server.cli.node_process import NodeProcess, node_process
+
+PLAYERS_PER_NODE = 14_500
+"""Of the 15,000 connections that a node takes by itself."""
+
+DATABASE_CONNECTIONS_PER_NODE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Nodes that run. `database` is the DSN of what they share."""
+
+    running: Sequence[NodeProcess]
+    database: str
+    database_pid: int
+
+
+@asynccontextmanager
+async def spawned(count: int, directory: Path, options: Sequence[str] = ()) -> AsyncGenerator[Nodes]:
+    """Start nodes; afterwards they and their database have ended.
+
+    All of them are up before any session is opened: a node that starts takes over every unfinished session of
+    its database. Raises ClickException.
+    """
+    async with AsyncExitStack() as stack:
+        dsn = await stack.enter_async_context(_database(directory, count))
+        running = []
+        for number in range(1, count + 1):
+            data_dir = directory / f"node-{number}"
+            data_dir.mkdir()
+            shared = ("--database-url", dsn, "--node", f"load-{number}", "--no-samples")
+            running.append(await stack.enter_async_context(node_process(data_dir, (*shared, *options))))
+        yield Nodes(running, dsn, _server_pid(directory))
+
+
+@asynccontextmanager
+async def _database(directory: Path, nodes: int) -> AsyncGenerator[str]:
+    from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
+
+    embedded = EmbeddedPostgres(directory, connections_max=10 + nodes * DATABASE_CONNECTIONS_PER_NODE)
+    try:
+        dsn = await trio.to_thread.run_sync(embedded.start)
+    except EmbeddedPostgresError as exc:
+        raise click.ClickException(f"The embedded PostgreSQL: {exc}") from exc
+    try:
+        yield dsn
+    finally:
+        with trio.CancelScope(shield=True), suppress(EmbeddedPostgresError):
+            await trio.to_thread.run_sync(embedded.stop)
+
+
+def _server_pid(directory: Path) -> int:
+    """As PostgreSQL itself writes it down."""
+    return int((directory / "postgres" / "postmaster.pid").read_text().splitlines()[0])
