@@ -44,7 +44,7 @@ from server.http.loop_lag import LoopLag
 from server.http.services import Services
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Gate
-from server.realtime.trio_websocket import TrioWebSocketTransport
+from server.realtime.transports import make_transport
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     recovered = await registry.recover()
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
-    transport = TrioWebSocketTransport(
+    transport = make_transport(
         Gate(registry, tokens, clock, attempts, joins, config.messages_per_s, config.messages_burst), config
     )
     ws_url = config.public_ws_url or _url("ws", realtime_socket, tls) + "/ws"

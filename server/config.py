@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -22,6 +23,8 @@ FILE_NAME = "fanfare.toml"
 
 CLIENT_VARIABLES = frozenset({"FANFARE_URL", "FANFARE_HOST_TOKEN"})
 """Variables of the same family that the client commands read; a node passes over them."""
+
+_ON_LINUX = sys.platform == "linux"
 
 Source = Literal["flag", "environment", "file", "default"]
 
@@ -123,6 +126,11 @@ class Config:
     )
 
     # Connections
+    transport: str | None = _setting(
+        None,
+        kinds.optional(kinds.choice("reactor", "trio-websocket")),
+        "what carries WebSockets; by default reactor, or trio-websocket for TLS in process or off Linux",
+    )
     connections_max: int = _setting(15_000, kinds.integer(1, 1_000_000), "WebSocket connections")
     frame_bytes_max: int = _setting(4096, kinds.integer(512, 65_536), "bytes of one frame from a client")
     body_bytes_max: int = _setting(
@@ -156,6 +164,14 @@ class Config:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing, given = ("tls_cert", "tls_key") if self.tls_cert is None else ("tls_key", "tls_cert")
             raise ConfigError(missing, f"with {given}", "is missing; TLS needs the certificate and its key")
+        if self.transport == "reactor" and self.tls_cert is not None:
+            raise ConfigError(
+                "transport", "with tls_cert", "the reactor has no TLS in this process; trio-websocket has"
+            )
+        if self.transport == "reactor" and not _ON_LINUX:
+            raise ConfigError(
+                "transport", f"on {sys.platform}", "the reactor needs Linux; trio-websocket does not"
+            )
         if self.http_port == self.realtime_port != 0:
             raise ConfigError(
                 "realtime_port",
@@ -176,6 +192,13 @@ class Config:
             ConfigError: names the key, where it came from, and what is allowed.
         """
         return resolve(file, environ, flags).config
+
+    @property
+    def carrier(self) -> str:
+        """The transport, chosen if need be."""
+        if self.transport is not None:
+            return self.transport
+        return "reactor" if _ON_LINUX and self.tls_cert is None else "trio-websocket"
 
     def shown(self, key: str) -> str:
         """The value as it may be printed: secrets are hidden, a database's password too."""

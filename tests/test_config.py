@@ -150,6 +150,19 @@ def test_types_of_the_file_are_taken_as_they_are(tmp_path: Path, text: str) -> N
         Config.load(written(tmp_path, text), {}, {})
 
 
+def test_the_transport_is_chosen_by_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = {"FANFARE_TLS_CERT": "cert.pem", "FANFARE_TLS_KEY": "key.pem"}
+    reactor = {"FANFARE_TRANSPORT": "reactor"}
+    monkeypatch.setattr("server.config._ON_LINUX", True)
+    assert Config.load(None, {}, {}).carrier == "reactor"
+    assert Config.load(None, tls, {}).carrier == "trio-websocket"
+    assert Config.load(None, {}, {"transport": "trio-websocket"}).carrier == "trio-websocket"
+    assert "transport (with tls_cert): the reactor has no TLS" in str(refused(tls | reactor))
+    monkeypatch.setattr("server.config._ON_LINUX", False)
+    assert Config.load(None, {}, {}).carrier == "trio-websocket"
+    assert "the reactor needs Linux" in str(refused(reactor))
+
+
 def test_tls_needs_both_files() -> None:
     assert "tls_key (with tls_cert): is missing" in str(refused({"FANFARE_TLS_CERT": "cert.pem"}))
     assert "tls_cert (with tls_key): is missing" in str(refused({"FANFARE_TLS_KEY": "key.pem"}))

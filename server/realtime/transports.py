@@ -1,0 +1,18 @@
+"""The transport that a configuration asks for."""
+
+from __future__ import annotations
+
+from server.config import Config
+from server.realtime.conversation import Gate
+from server.realtime.transport import Transport
+
+
+def make_transport(gate: Gate, config: Config) -> Transport:
+    # Imported as they are needed: the reactor can be imported on Linux alone.
+    if config.carrier == "reactor":
+        from server.realtime.reactor.transport import ReactorTransport
+
+        return ReactorTransport(gate, config)
+    from server.realtime.trio_websocket import TrioWebSocketTransport
+
+    return TrioWebSocketTransport(gate, config)
