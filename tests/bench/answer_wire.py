@@ -1,10 +1,10 @@
 """What an answer costs over real connections, and how long its player waits for the ack.
 
 Several servers, each a process of its own with a thousand players of one session on it, take turns: a loop
-that answers every frame; the realtime port over sessions in memory, by each of the transports; a whole node
-with PostgreSQL; and a node as it is configured by default. All but the last send no leaderboard during the
-answers, so that what is counted is answers alone; the last one sends it to everybody four times a second, as
-in a real session. The players are one process beside them, and all share the machine.
+that answers every frame; the realtime port over sessions in memory; a whole node with PostgreSQL that sends
+no leaderboard during the answers, so that what is counted is answers alone; and one that sends it to
+everybody four times a second, as nodes do by default. Of each but the first there are two, one for each
+transport. The players are one process beside them, and all share the machine.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import trio
 
 from loadtest.api import Api
 from tests.bench.figures import Costs, Figure, percentile, process_cpu_s
-from tests.bench.memory_node import TRANSPORTS, Address, answer_everything, beside, serve_from_memory
+from tests.bench.memory_node import REACTOR, TRANSPORTS, Address, answer_everything, beside, serve_from_memory
 from tests.bench.players import Players
 from tests.e2e.node import Node, running_node
 
 PLAYERS = 1_000
 ROUNDS = 3
 PACE_PER_S = 1_000
-RATES_PER_S = (100, 250, 500, 1_000)
-PACED_S = 2.0
+RATES_PER_S = (250, 1_000, 2_000)
+PACED_S = 1.5
 """A slow rate goes on for that long; then not everybody answers."""
 
 WAIT_MAX_MS = 250
@@ -51,10 +51,11 @@ QUIZ: dict[str, object] = {
 }
 
 LOOP = "loop that answers every frame"
-MEMORY = {transport: f"{transport}, sessions in memory" for transport in TRANSPORTS}
-NODE = "node with PostgreSQL"
-PLAYING = "node with PostgreSQL, tick 250 ms"
+MEMORY = {transport: f"{transport}, in memory" for transport in TRANSPORTS}
+NODE = {transport: f"{transport}, node with PostgreSQL" for transport in TRANSPORTS}
+PLAYING = {transport: f"{transport}, node, leaderboards" for transport in TRANSPORTS}
 POSTGRES = "PostgreSQL beside the node"
+COMPARED = (LOOP, *MEMORY.values(), *NODE.values())
 BASE = "the loop"
 AT_ONCE = 0
 """As a pace: everyone in the same moment."""
@@ -106,7 +107,7 @@ def turn(costs: Costs, what: str, served: Served, pace: int) -> list[float]:
     waits_s, took_s = players.answer(count, pace or None)
     costs.add(what, pace, (served.cpu_s() - server_s) * 1e6 / count)
     costs.add(f"{what}/s", pace, count / took_s)
-    if what == NODE:
+    if what == NODE[REACTOR]:
         costs.add(POSTGRES, pace, (served.database_cpu_s() - database_s) * 1e6 / count)
     return [1000 * wait_s for wait_s in waits_s]
 
@@ -121,11 +122,12 @@ def measure_all(costs: Costs, servers: dict[str, Served], rounds: int) -> Waits:
     waits: Waits = {}
     for _ in range(rounds):
         for pace in (AT_ONCE, PACE_PER_S):
-            for what in (LOOP, *MEMORY.values(), NODE):
+            for what in COMPARED:
                 waits.setdefault((what, pace), []).extend(turn(costs, what, servers[what], pace))
     for _ in range(2):
         for pace in (AT_ONCE, *RATES_PER_S):
-            waits.setdefault((PLAYING, pace), []).extend(turn(costs, PLAYING, servers[PLAYING], pace))
+            for what in PLAYING.values():
+                waits.setdefault((what, pace), []).extend(turn(costs, what, servers[what], pace))
     return waits
 
 
@@ -136,12 +138,14 @@ async def measure(count: int, rounds: int) -> tuple[Costs, Waits]:
         slow = ("--tick-ms", str(SLOW_TICK_MS))
         loop = stack.enter_context(beside(answer_everything))
         servers = {LOOP: seat(loop[0], count, loop[1])}
-        for transport, what in MEMORY.items():
+        for number, transport in enumerate(TRANSPORTS):
             serve = partial(serve_from_memory, transport, QUIZ, SLOW_TICK_MS)
             memory = stack.enter_context(beside(serve))
-            servers[what] = seat(memory[0], count, memory[1])
-        servers[NODE] = await stack.enter_async_context(node_with_players(place / "a", count, *slow))
-        servers[PLAYING] = await stack.enter_async_context(node_with_players(place / "b", count))
+            servers[MEMORY[transport]] = seat(memory[0], count, memory[1])
+            for what, options in ((NODE, slow), (PLAYING, ())):
+                data_dir = place / f"{number}{len(options)}"
+                node = node_with_players(data_dir, count, "--transport", transport, *options)
+                servers[what[transport]] = await stack.enter_async_context(node)
         for served in servers.values():
             stack.callback(served.players.close)
         return costs, measure_all(costs, servers, rounds)
@@ -153,21 +157,26 @@ def run(count: int = PLAYERS, rounds: int = ROUNDS) -> list[Figure]:
     figures = [
         Figure(what, at(pace), costs.median(what, pace), "µs CPU", costs.ratio(what, pace, LOOP, pace), BASE)
         for pace in paces
-        for what in (LOOP, *MEMORY.values(), NODE, POSTGRES)
+        for what in (*COMPARED, POSTGRES)
     ]
-    for what in (LOOP, *MEMORY.values(), NODE):
+    for what in COMPARED:
         name, base = f"{what}/s", f"{LOOP}/s"
         ratio = costs.ratio(name, AT_ONCE, base, AT_ONCE)
         figures.append(Figure(what, at(AT_ONCE), costs.median(name, AT_ONCE), "answers/s", ratio, BASE))
-    for what in (*MEMORY.values(), NODE):
+    for what in COMPARED[1:]:
         for pace in paces:
             figures += both_waits(waits, what, pace)
+    for what in PLAYING.values():
+        figures += playing(costs, waits, what)
+    return figures
+
+
+def playing(costs: Costs, waits: Waits, what: str) -> Iterator[Figure]:
     for pace in (AT_ONCE, *RATES_PER_S):
-        figures.append(Figure(PLAYING, at(pace), costs.median(PLAYING, pace), "µs CPU"))
-        figures += both_waits(waits, PLAYING, pace)
-    sustained = [pace for pace in RATES_PER_S if percentile(waits[PLAYING, pace], 0.99) <= WAIT_MAX_MS]
-    asked = f"p99 up to {WAIT_MAX_MS} ms"
-    return [*figures, Figure(PLAYING, asked, max(sustained, default=0), "answers/s")]
+        yield Figure(what, at(pace), costs.median(what, pace), "µs CPU")
+        yield from both_waits(waits, what, pace)
+    sustained = [pace for pace in RATES_PER_S if percentile(waits[what, pace], 0.99) <= WAIT_MAX_MS]
+    yield Figure(what, f"p99 up to {WAIT_MAX_MS} ms", max(sustained, default=0), "answers/s")
 
 
 def both_waits(waits: Waits, what: str, pace: int) -> Iterator[Figure]:

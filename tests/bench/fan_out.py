@@ -39,7 +39,7 @@ from tests.bench.leaderboard import played
 from tests.bench.memory_node import REACTOR, TRANSPORTS, TRIO_WEBSOCKET
 
 SIZES = (500, 2_000, 5_000)
-ROUNDS = 5
+ROUNDS = 4
 FRAME_BYTES = 400
 """On the wire, the four bytes of the frame's head included."""
 
