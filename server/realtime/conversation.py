@@ -62,6 +62,9 @@ class _State(Enum):
     OVER = "over"
 
 
+_JOINED = _State.JOINED
+"""Looked up for every frame to everyone, where a member of an enumeration costs as much as a call."""
+
 _COUNTED = frozenset({"session_not_found", "token_invalid", "token_expired"})
 """Refused joins that look like guessing."""
 
@@ -208,7 +211,7 @@ class Conversation:
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if self._state is _State.JOINED:
+        if self._state is _JOINED:
             self._connection.push(frame)
         elif self._state is _State.OVER:
             if frame.kind == "joined":

@@ -121,15 +121,13 @@ class Connection:
         """Subscriber."""
         if self._end is not None:
             return
-        try:
-            if self._backlog is not None:
-                if not self._backlog.outbox.push(frame):
-                    self.close(Ending.SLOW_CONSUMER)
-                return
-            data = frame.encoded(text_frame)
-        except Exception:
-            log.exception("a %s could not be encoded", frame.kind)
-            self.close(Ending.FAILED)
+        if self._backlog is not None:
+            self._queue(frame, self._backlog)
+            return
+        port = self._port
+        if port.frame is frame:
+            data = port.data
+        elif not (data := self._encode(frame)):
             return
         try:
             sent = self._socket.send(data)
@@ -138,13 +136,12 @@ class Connection:
                 self._conclude(LOST)
                 return
             sent = 0
-        size = len(data)
-        if sent == size:
-            tally = self._port.tally
+        if sent == len(data):
+            tally = port.tally
             tally.frames_out += 1
-            tally.bytes_out += size
+            tally.bytes_out += sent
         else:
-            self._fall_behind(data, sent, size)
+            self._fall_behind(data, sent, len(data))
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
@@ -287,6 +284,26 @@ class Connection:
         self._port.loop.at(self, at)
 
     # -- to the client ---------------------------------------------------------------------------
+
+    def _encode(self, frame: Frame) -> bytes:
+        """The bytes of a frame, and keep them at hand for the next who is pushed the same. Empty if it cannot
+        be encoded; then the connection is ended."""
+        port = self._port
+        try:
+            data = frame.encoded(text_frame)
+        except Exception:
+            log.exception("a %s could not be encoded", frame.kind)
+            self.close(Ending.FAILED)
+            return b""
+        port.frame, port.data = frame, data
+        return data
+
+    def _queue(self, frame: Frame, backlog: Backlog) -> None:
+        """Put a frame behind what waits already."""
+        if not self._encode(frame):
+            return
+        if not backlog.outbox.push(frame):
+            self.close(Ending.SLOW_CONSUMER)
 
     def _send_control(self, data: bytes) -> None:
         if self._backlog is not None:

@@ -6,6 +6,7 @@ import random
 import socket
 from dataclasses import dataclass
 
+from engine.actors.frame import Frame
 from server.config import Config
 from server.realtime.conversation import Gate
 from server.realtime.reactor.loop import Loop
@@ -21,6 +22,10 @@ class Port:
     tally: Tally
     rng: random.Random
     loop: Loop
+    frame: Frame | None = None
+    """The last frame that was encoded: in a fan-out, thousands are pushed the same in a row."""
+    data: bytes = b""
+    """Its bytes."""
 
     def release(self, client: socket.socket) -> None:
         """Close a connection's socket."""
