@@ -459,11 +459,15 @@ class SessionActor:
             reply.push(self._joined(place, self.state(place.role, place.player)))
             return
         reply.push(self._joined(place, state=None))
+        # The end of the session comes last, as for those who were there: who hears it may go.
+        end = missed.pop() if missed and missed[-1].kind == "finished" else None
         for frame in missed:
             reply.push(self._replayed(frame, place))
         if place.player is not None and any(frame.kind == "reveal" for frame in missed):
             reply.push(messages.result(self.session, place.player))
         reply.push(self._board)
+        if end is not None:
+            reply.push(self._replayed(end, place))
 
     def _replayed(self, frame: Frame, place: Place) -> Frame:
         """A broadcast for one who comes late: the countdown as it stands, the ending as it is for them."""

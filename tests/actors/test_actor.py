@@ -218,6 +218,22 @@ async def test_resume_brings_what_was_missed_and_nothing_twice(mock_clock: MockC
         assert nothing_missed.kinds == ["joined", "leaderboard"]
 
 
+async def test_one_who_missed_the_end_hears_of_it_last() -> None:
+    """Whoever hears `finished` may go, and must have the final leaderboard by then."""
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        actor.send(Detach(ada))
+        w.answer(actor, Client(), 1)
+        await w.do(actor, "finish")
+
+        again = await w.rejoin(actor, 1, epoch=actor.epoch, offset=1)
+        assert again.kinds == ["joined", "reveal", "result", "leaderboard", "finished"]
+        assert again.last("leaderboard")["top"][0]["score"] == again.last("finished")["you"]["score"]
+        assert again.offsets == [2, 3]
+
+
 @pytest.mark.parametrize(("epoch", "offset"), [(1, 99), (1, -1), (7, 1), (1, None), (None, None)])
 async def test_who_cannot_resume_gets_the_whole_picture(
     mock_clock: MockClock, epoch: int | None, offset: int | None
