@@ -19,7 +19,7 @@ class ScenarioError(Exception):
 def _number(least: float, most: float) -> Callable[[object], float]:
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise ValueError(f"a number from {least:g} to {most:,g}")
+            raise ValueError(f"a number from {least:,} to {most:,}")
         return float(value)
 
     return read

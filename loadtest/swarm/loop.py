@@ -66,11 +66,15 @@ class Loop:
             now = self.now()
             wait_s = IDLE_S if not self._timers else min(max(self._timers[0][0] - now, 0.0), IDLE_S)
             served = self._served
-            for fd, events in self._epoll.poll(wait_s, EVENTS_MAX):
+            for fd, events in self.wait(wait_s):
                 # One that was ended by an earlier one of the same batch is no longer there.
                 if (one := served.get(fd)) is not None:
                     one.ready(events)
             self._due()
+
+    def wait(self, at_most_s: float) -> list[tuple[int, int]]:
+        """The sockets that have something to say: file descriptors and masks of epoll."""
+        return self._epoll.poll(at_most_s, EVENTS_MAX)
 
     def close(self) -> None:
         self._epoll.close()

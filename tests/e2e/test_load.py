@@ -1,0 +1,60 @@
+"""A load run as a person starts it: nodes, generators and a database of its own, and a proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.node import fanfare
+
+SCENARIO = """\
+description = "everything, small"
+players = 60
+duration_s = 6
+session_players = [10, 20]
+join_per_s = 200
+start_spread_s = 0.5
+question_s = 2
+reveal_s = 0.5
+think_s = 0.6
+duplicate_share = 0.1
+drop_share = 0.1
+cut_all_at_s = [1.5]
+stall_share = 0.1
+stall_s = 1
+canaries = 2
+"""
+
+
+def processes_of_ours() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
+    scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
+    scenario.write_text(SCENARIO)
+    before = processes_of_ours()
+    code, said = await fanfare("load", str(scenario), "--spawn", "2", "--json", str(report))
+    assert code == 0, said
+    assert "Proven: " in said
+    found = json.loads(report.read_text())
+    assert found["proven"]
+    assert found["totals"]["joined"] == 60
+    assert found["proof"]["players"] == 62
+    assert found["proof"]["rows"] >= found["proof"]["acknowledged"] > 60
+    assert found["proof"]["leaderboards"] == 62
+    assert found["totals"]["reconnects"] >= 50
+    assert found["nodes"] == 2
+    assert len(found["series"]) > 5
+    assert found["peaks"]["nodes_mib"] > 1
+    assert processes_of_ours() <= before
+    assert "Traceback" not in said
+
+
+async def test_what_cannot_be_run_is_said_in_one_line() -> None:
+    code, said = await fanfare("load", "steady", "--url", "http://127.0.0.1:9", "--players", "5")
+    assert code == 1
+    assert "No server answers at http://127.0.0.1:9" in said
+    assert "Traceback" not in said

@@ -1,0 +1,254 @@
+"""The proof holds for books that agree, and finds every way in which they can not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from loadtest.books import StoredResult
+from loadtest.proof import StoredAnswer, StoredSession, prove, top_of
+from loadtest.swarm.books import Books, coded, lines, read
+
+Case = tuple[list[Books], dict[int, StoredSession]]
+
+
+def agreeing() -> Case:
+    """Two players and two questions; Ben was wrong once, and silent once."""
+    results = [
+        StoredResult(rank=1, player=1, name="Ada", score=1900, correct=2, answered=2, elapsed_ms=3000),
+        StoredResult(rank=2, player=2, name="Ben", score=0, correct=0, answered=1, elapsed_ms=5000),
+    ]
+    answers = [
+        StoredAnswer(1, 1, 1000, True, 975),
+        StoredAnswer(1, 2, 2000, True, 925),
+        StoredAnswer(2, 1, 5000, False, 0),
+    ]
+    top = top_of(results)
+    ada = Books(
+        0,
+        "Ada",
+        player=1,
+        acks={1: 1000, 2: 2000},
+        results={1: coded(True, 975), 2: coded(True, 925)},
+        score=1900,
+        final=(1, 1900),
+        top=top,
+        ended="finished",
+    )
+    ben = Books(
+        0,
+        "Ben",
+        player=2,
+        acks={1: 5000},
+        results={1: coded(False, 0), 2: coded(None, 0)},
+        final=(2, 0),
+        top=top,
+        ended="finished",
+    )
+    return [ada, ben], {0: StoredSession(results, answers)}
+
+
+def test_books_that_agree_are_proven() -> None:
+    books, stored = agreeing()
+    verdict = prove(books, stored)
+    assert verdict.holds
+    assert (verdict.players, verdict.acks, verdict.rows, verdict.boards) == (2, 3, 3, 2)
+
+
+def test_books_that_were_a_file_agree_as_well() -> None:
+    books, stored = agreeing()
+    assert list(read(list(lines(books)))) != books  # they are told apart by identity
+    assert prove(read(list(lines(books))), stored).holds
+
+
+def answers(stored: dict[int, StoredSession]) -> list[StoredAnswer]:
+    found = stored[0].answers
+    assert isinstance(found, list)
+    return found
+
+
+def results(stored: dict[int, StoredSession]) -> list[StoredResult]:
+    found = stored[0].results
+    assert isinstance(found, list)
+    return found
+
+
+def lost_row(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    del answers(stored)[1]
+
+
+def second_row(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    answers(stored).append(answers(stored)[0])
+
+
+def ack_for_nothing(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[1].acks[2] = 77
+
+
+def row_never_sent(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    answers(stored).append(StoredAnswer(2, 2, 100, True, 1000))
+
+
+def row_that_was_refused(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    answers(stored).append(StoredAnswer(2, 2, 100, False, 0))
+    books[1].refused[2] = "late"
+
+
+def other_time(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[0].acks[1] += 1
+
+
+def other_points(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    answers(stored)[0] = answers(stored)[0]._replace(points=974)
+
+
+def other_verdict(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    answers(stored)[2] = answers(stored)[2]._replace(correct=True)
+
+
+def other_score(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[0].final = (1, 1899)
+
+
+def other_rank(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[1].final = (1, 0)
+
+
+def other_board(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[1].top = deepcopy(books[1].top)
+    assert books[1].top is not None
+    books[1].top[0]["score"] = 975
+
+
+def no_board(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[1].top = None
+
+
+def more_in_results(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    results(stored)[1] = replace(results(stored)[1], answered=2)
+
+
+def other_sum(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    results(stored)[0] = replace(results(stored)[0], elapsed_ms=2999)
+
+
+def gap(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[0].gaps.append((1, 4, 6))
+
+
+def fault(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[0].faults.append("question 1: two results")
+
+
+def left(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[0].final, books[0].ended = None, "unreachable"
+
+
+def never_in(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books.append(Books(0, "Cem", ended="busy"))
+
+
+def forgotten(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books.append(Books(0, "Cem", player=3, final=(3, 0), ended="finished"))
+
+
+def nobodys(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    del books[0]
+
+
+def two_books(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books.append(books[0])
+
+
+def lost_session(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    del stored[0]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "kind"),
+    [
+        (lost_row, "acknowledged, not stored"),
+        (second_row, "stored twice"),
+        (ack_for_nothing, "acknowledged, not stored"),
+        (row_never_sent, "stored, never acknowledged"),
+        (row_that_was_refused, "stored, never acknowledged"),
+        (other_time, "answering time"),
+        (other_points, "points of an answer"),
+        (other_verdict, "points of an answer"),
+        (other_score, "score or rank"),
+        (other_rank, "score or rank"),
+        (other_board, "last leaderboard"),
+        (no_board, "last leaderboard"),
+        (more_in_results, "number of answers"),
+        (other_sum, "answering time"),
+        (gap, "gap"),
+        (fault, "contradicting messages"),
+        (left, "left early"),
+        (never_in, "never in"),
+        (forgotten, "player not stored"),
+        (nobodys, "stored, never sent"),
+        (two_books, "two books"),
+        (lost_session, "player not stored"),
+    ],
+)
+def test_tampering_is_found(
+    tamper: Callable[[list[Books], dict[int, StoredSession]], None], kind: str
+) -> None:
+    books, stored = agreeing()
+    tamper(books, stored)
+    verdict = prove(books, stored)
+    assert not verdict.holds
+    assert kind in verdict.broken
+    assert verdict.examples[kind]
+
+
+@pytest.mark.parametrize("tamper", [ack_for_nothing, other_time, more_in_results, other_score, nobodys])
+def test_without_rows_the_results_tell(
+    tamper: Callable[[list[Books], dict[int, StoredSession]], None],
+) -> None:
+    books, stored = agreeing()
+    stored[0].answers = None
+    assert prove(books, stored).holds
+    tamper(books, stored)
+    assert not prove(books, stored).holds
+
+
+def test_an_answer_without_an_ack_may_be_stored_or_not() -> None:
+    books, stored = agreeing()
+    books[1].unsettled.add(2)
+    assert prove(books, stored).holds
+    del books[0].acks[2]
+    books[0].unsettled.add(2)
+    assert prove(books, stored).holds
+
+
+def test_one_who_joined_and_never_heard_of_it_is_nobodys_fault() -> None:
+    books, stored = agreeing()
+    results(stored).append(
+        StoredResult(rank=2, player=3, name="Ben 2", score=0, correct=0, answered=0, elapsed_ms=0)
+    )
+    books[0].top = books[1].top = top_of(results(stored))
+    assert prove(books, stored).holds
+
+
+def test_no_books_prove_nothing() -> None:
+    assert not prove([], {}).holds
+
+
+def test_books_find_what_contradicts_itself() -> None:
+    books = Books(0, "Ada", player=1)
+    assert books.acked(1, "accepted", 100)
+    assert not books.acked(1, "accepted", 100)
+    assert books.faults == []
+    books.acked(1, "accepted", 101)
+    books.acked(2, "duplicate", 100)
+    books.refuse(1, "late")
+    books.refuse(3, "late")
+    books.acked(3, "accepted", 5)
+    books.told(1, None, 0, 0)
+    books.told(4, True, 10, 10)
+    books.told(4, True, 11, 11)
+    assert len(books.faults) == 6

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadtest import scenario as scenarios
+from loadtest.load_quiz import load_quiz
+from loadtest.scenario import ScenarioError, load, parse
+
+LEAST = 'description = "x"\nplayers = 10\nduration_s = 60\n'
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+def test_those_that_come_with_the_program_are_valid(name: str) -> None:
+    scenario = load(name)
+    assert scenario.players > 0
+    assert scenario.questions > 0
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    scenario = parse(LEAST, "x.toml")
+    assert scenario.session_players == (20, 50)
+    assert scenario.cut_all_at_s == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("colour = 1", "x.toml: no field is called 'colour'; there are description, players"),
+        ("join_per_s = 0", "x.toml: join_per_s is 0, and must be a number from 1 to 1,000,000"),
+        ("skill = 2", "skill is 2, and must be a number from 0 to 1"),
+        ("skill = true", "skill is True, and must be a number"),
+        ("canaries = 1.5", "canaries is 1.5, and must be a whole number from 0 to 100"),
+        ("session_players = [50, 20]", "must be two whole numbers from 1 to 100,000, the smaller first"),
+        ("session_players = 20", "must be two whole numbers"),
+        ('cut_all_at_s = ["a"]', "must be a list of up to 100 numbers of seconds"),
+        ("skill = ", "x.toml is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_said(line: str, sentence: str) -> None:
+    with pytest.raises(ScenarioError, match=f".*{sentence}.*".replace("(", r"\(").replace("[", r"\[")):
+        parse(f"{LEAST}{line}\n", "x.toml")
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(ScenarioError, match=r"x\.toml: players is missing"):
+        parse('description = "x"\nduration_s = 1', "x.toml")
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ScenarioError, match=r"no scenario 'stedy'; there are .*steady"):
+        load("stedy")
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(LEAST)
+    assert load(str(path)).players == 10
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        load(str(tmp_path / "no.toml"))
+
+
+def test_the_command_line_counts_more_and_is_checked() -> None:
+    scenario = parse(LEAST, "x.toml").changed(7, 23.0)
+    assert (scenario.players, scenario.duration_s, scenario.questions) == (7, 23.0, 1)
+    with pytest.raises(ScenarioError, match="the command line: players is 0"):
+        scenario.changed(0, None)
+    with pytest.raises(ScenarioError, match="at most 200 questions, which end after 4600 s"):
+        scenario.changed(None, 5000.0)
+
+
+def test_the_quiz_has_as_many_questions_as_fit_and_an_id_by_its_content() -> None:
+    quiz = load_quiz(8, 20.0)
+    assert len(quiz.data["questions"]) == len(quiz.answers) == 8
+    assert quiz.id == load_quiz(8, 20.0).id
+    assert quiz.id not in (load_quiz(9, 20.0).id, load_quiz(8, 10.0).id)

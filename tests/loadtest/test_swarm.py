@@ -1,0 +1,309 @@
+"""What a player of the swarm does on the wire, against a server that is led by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import websocket
+from loadtest.swarm.crowd import Crowd, CrowdPlan, Seats
+from loadtest.swarm.link import Target, whole_texts
+from loadtest.swarm.player import Habits
+from tests.loadtest import scripted
+from tests.loadtest.peers import Listener, Message, Peer, VirtualLoop
+
+HABITS = Habits(
+    think_s=2.0,
+    skill=1.0,
+    silent_share=0.0,
+    duplicate_share=0.0,
+    drop_share=0.0,
+    stall_share=0.0,
+    stall_s=0.0,
+    patience_s=60.0,
+)
+
+Answerer = Callable[[Peer, Message], None]
+
+
+def welcome(peer: Peer, message: Message, **more: Any) -> None:
+    state = more.pop("state", scripted.picture())
+    peer.say(scripted.joined(player=1, token="t", name=message.get("name", "P1"), state=state, **more))
+
+
+class Play:
+    """One player, and the server it talks to. `on` answers its messages; at first it lets the player in."""
+
+    def __init__(self, **habits: Any) -> None:
+        self.loop = VirtualLoop()
+        self.on: Answerer = self.let_in
+        self.listener = Listener(self.loop, lambda peer, message: self.on(peer, message))
+        plan = CrowdPlan(
+            1,
+            replace(HABITS, **habits),
+            self.loop.time_s,
+            10.0,
+            ["127.0.1.1"],
+            [("1", "0")] * 3,
+            [Seats(0, "123456", self.listener.url, 1, 1)],
+        )
+        self.crowd = Crowd(CrowdPlan.from_dict(plan.to_dict()), self.loop)
+        self.crowd.begin()
+
+    def let_in(self, peer: Peer, message: Message) -> None:
+        if message["t"] == "join":
+            welcome(peer, message)
+        elif message["t"] == "answer":
+            peer.say(scripted.ack(message))
+
+    @property
+    def peer(self) -> Peer:
+        return self.listener.peers[-1]
+
+    @property
+    def books(self) -> Any:
+        return self.crowd.players[0].books
+
+    def run(self, seconds: float = 1.0) -> None:
+        self.loop.run_for(seconds)
+
+    def say(self, *messages: Message) -> None:
+        self.peer.say(*messages)
+        self.run(0.1)
+
+
+@pytest.fixture
+def play() -> Iterator[Callable[..., Play]]:
+    made: list[Play] = []
+
+    def make(**habits: Any) -> Play:
+        made.append(Play(**habits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for player in each.crowd.players:
+            player.cut()
+        each.listener.end()
+        each.loop.close()
+
+
+Make = Callable[..., Play]
+
+
+def test_a_session_from_the_join_to_the_podium(play: Make) -> None:
+    one = play()
+    one.run()
+    assert one.peer.heard == [{"t": "join", "code": "123456", "name": "P1"}]
+    one.say(scripted.question(1, 1))
+    one.run(20)
+    assert one.peer.heard[1] == {"t": "answer", "id": "1", "question": 1, "choice": 1}
+    board = scripted.leaderboard(1, (1, "P1", 900))
+    one.say(
+        board,
+        scripted.reveal(2, 1),
+        scripted.result(1, 900, 900, correct=True),
+        scripted.finished(3, 900, 1),
+    )
+    books = one.books
+    assert books.ended == "finished"
+    assert books.faults == books.gaps == []
+    assert list(books.acks) == [1]
+    assert books.final == (1, 900)
+    assert books.top == board["top"]
+    assert one.crowd.over
+    taken = one.crowd.take()
+    assert (taken["joined"], taken["acks"], taken["open"], taken["reconnects"]) == (1, 1, 0, 0)
+    assert taken["board"]["counts"], "the leaderboard with its points was measured"
+
+
+def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:
+    one = play()
+    one.run()
+    one.on = lambda peer, message: None
+    one.say(scripted.question(1, 1))
+    one.run(18)
+    assert one.books.unsettled == {1}
+    first = one.peer
+    one.on = lambda peer, message: (
+        welcome(peer, message, state=None, epoch=1, offset=1)
+        if message["t"] == "join"
+        else peer.say(scripted.ack(message))
+    )
+    first.cut()
+    one.run(5)
+    assert one.peer is not first
+    assert one.peer.heard == [
+        {"t": "join", "code": "123456", "token": "t", "epoch": 1, "offset": 1},
+        first.heard[1],
+    ]
+    assert one.books.acks.keys() == {1}
+    assert one.books.unsettled == set()
+    taken = one.crowd.take()
+    assert taken["reconnects"] == 1
+    assert taken["ack"]["max_s"] > 1, "it counts from the moment it was meant for"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "comes_back"),
+    [
+        (4006, "slow_consumer", True),
+        (4010, "shutdown", True),
+        (4002, "kicked", False),
+        (4001, "replaced", False),
+    ],
+)
+def test_endings_as_the_protocol_has_them(play: Make, code: int, reason: str, comes_back: bool) -> None:
+    one = play()
+    one.run()
+    one.peer.close(code, reason)
+    one.run(4)
+    assert len(one.listener.peers) == (2 if comes_back else 1)
+    assert one.books.ended == (None if comes_back else reason)
+    assert one.crowd.take()["ends"] == {reason: 1}
+
+
+def test_gaps_are_noted_and_repeats_are_not(play: Make) -> None:
+    one = play()
+    one.run()
+    one.say(scripted.question(1, 1), scripted.question(1, 1), scripted.reveal(3, 1))
+    assert one.books.gaps == [(1, 2, 3)]
+    one.say(scripted.leaderboard(5))
+    assert one.books.gaps == [(1, 2, 3), (1, 4, 6)]
+
+
+def test_one_who_is_told_busy_asks_again(play: Make) -> None:
+    one = play()
+    one.run()
+    replies = iter([scripted.error("busy", {"id": "1"}), scripted.ack({"id": "1", "question": 1})])
+    one.on = lambda peer, message: peer.say(next(replies))
+    one.say(scripted.question(1, 1))
+    one.run(20)
+    assert one.books.acks.keys() == {1}
+    assert one.crowd.take()["refused"] == {"busy": 1}
+
+
+def test_a_refused_answer_is_in_the_books(play: Make) -> None:
+    one = play()
+    one.run()
+    one.on = lambda peer, message: peer.say(scripted.error("late", message))
+    one.say(scripted.question(1, 1))
+    one.run(20)
+    assert one.books.refused == {1: "late"}
+    assert one.books.unsettled == set()
+
+
+def test_a_name_that_its_own_lost_join_took(play: Make) -> None:
+    one = play()
+    one.on = lambda peer, message: peer.cut()
+    one.run(3.5)
+    one.on = lambda peer, message: (
+        peer.say(scripted.error("name_taken")) if message["name"] == "P1" else welcome(peer, message)
+    )
+    one.run(5)
+    assert one.books.name.startswith("P1 ")
+    assert one.books.player == 1
+
+
+def test_a_full_server_is_tried_again_and_a_refusal_is_not(play: Make) -> None:
+    one = play()
+    one.listener.refuse_with = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    one.run()
+    one.listener.refuse_with = None
+    one.run(10)
+    assert one.books.player == 1
+    other = play()
+    other.listener.refuse_with = b"HTTP/1.1 403 Forbidden\r\n\r\n"
+    other.run(10)
+    assert other.books.ended == "http_403"
+
+
+def test_patience_ends(play: Make) -> None:
+    one = play(patience_s=20.0)
+    one.listener.refuse_with = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    one.run(60)
+    assert one.books.ended == "unreachable"
+    assert one.crowd.over
+
+
+def test_moved_leads_elsewhere(play: Make) -> None:
+    one, other = play(), play()
+    other_url = other.listener.url
+    one.run()
+    elsewhere = Listener(one.loop, one.let_in)
+    assert other_url != elsewhere.url
+    one.say({"t": "moved", "url": elsewhere.url, "after_ms": 500})
+    one.run(2)
+    assert elsewhere.peers[0].heard[0]["token"] == "t"
+    assert one.books.faults == []
+    elsewhere.end()
+
+
+def test_a_slow_one_stops_reading_for_a_while(play: Make) -> None:
+    one = play(stall_share=1.0, stall_s=30.0, silent_share=1.0)
+    one.run()
+    one.say(scripted.question(1, 1))
+    one.say(scripted.leaderboard(1, (1, "P1", 5)))
+    one.run(20)
+    assert one.books.top is None
+    one.run(20)
+    assert one.books.top is not None
+
+
+def test_all_are_cut_at_once_and_come_back(play: Make) -> None:
+    one = play()
+    one.run()
+    one.crowd.cut_all()
+    assert one.crowd.take()["open"] == 0
+    one.run(4)
+    assert one.crowd.take()["open"] == 1
+    assert one.crowd.take()["ends"] == {"cut": 1}
+
+
+def test_frames_in_pieces_and_control_frames(play: Make) -> None:
+    one = play()
+    one.run()
+    frame = websocket.encode_text_frame(b'{"t":"leaderboard","offset":0,"top":[],"players":1}')
+    for byte in websocket.encode_frame(websocket.PING, b"hi") + frame:
+        one.peer.raw(bytes([byte]))
+        one.run(0.01)
+    assert one.peer.pongs == [b"hi"]
+    assert one.books.top == []
+    assert one.crowd.take()["ends"] == {}
+
+
+def test_what_is_no_message_is_a_fault(play: Make) -> None:
+    one = play()
+    one.run()
+    one.peer.raw(websocket.encode_text_frame(b"[1]") + websocket.encode_text_frame(b"{"))
+    one.run(0.1)
+    assert len(one.books.faults) == 2
+
+
+def test_a_wrong_handshake_is_no_connection(play: Make) -> None:
+    one = play()
+    one.listener.refuse_with = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n"
+    one.run()
+    assert one.crowd.take()["ends"] == {"a wrong Sec-WebSocket-Accept": 1}
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=20), st.integers(0, 1000))
+def test_whole_texts_are_what_the_parser_would_give(payloads: list[bytes], rest: bytes, cut: int) -> None:
+    texts = [payload.hex().encode() for payload in payloads]
+    data = b"".join(map(websocket.encode_text_frame, texts))[:cut] + rest
+    found, end = whole_texts(data)
+    parser = websocket.Parser(masked=False, message_bytes_max=10_000)
+    parser.feed(data[:end])
+    assert [parser.next_event() for _ in found] == [(websocket.TEXT, payload) for payload in found]
+    assert parser.clean
+
+
+@pytest.mark.parametrize("url", ["wss://127.0.0.1/ws", "http://127.0.0.1/", "ws:///ws"])
+def test_only_plain_websockets_are_targets(url: str) -> None:
+    with pytest.raises(ValueError, match="no ws://"):
+        Target.of(url)
