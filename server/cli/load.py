@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here."
 )
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report here as a page with plots.",
+)
 def load(
     scenario_name: str,
     players: int | None,
@@ -56,6 +62,7 @@ def load(
     database_url: str | None,
     seed: int,
     json_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Let thousands of players play, and prove that nothing was lost.
 
@@ -81,7 +88,7 @@ def load(
     async def main() -> int:
         async with _planned(scenario, spawn, urls, database_url, seed) as plan:
             outcome = await _run(plan)
-        return _tell(scenario_name, plan, outcome, json_file)
+        return _tell(scenario_name, plan, outcome, json_file, html_file)
 
     run(main)
 
@@ -149,13 +156,16 @@ async def _run(plan: Plan) -> Outcome:
     return outcome
 
 
-def _tell(name: str, plan: Plan, outcome: Outcome, json_file: Path | None) -> int:
+def _tell(name: str, plan: Plan, outcome: Outcome, json_file: Path | None, html_file: Path | None) -> int:
     """Write and print the report. Returns the exit code."""
+    from loadtest.page import page
     from loadtest.report import report
     from server.cli.load_screen import summarize
 
     found = report(name, plan.scenario, outcome, nodes=len(plan.nodes), generators=plan.generators)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    if html_file is not None:
+        html_file.write_text(page(found), encoding="utf-8")
     summarize(found, output())
     return 0 if found["proven"] else 1

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import time
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.page import page
+from loadtest.plot import Axes, Line, plot, powers, round_steps
+from loadtest.proof import Verdict
+from loadtest.report import report
+from loadtest.run import Outcome
+from loadtest.scenario import load
+from loadtest.swarm.player import Measures
+from loadtest.timeline import COUNTED, Timeline
+
+
+def pulse(at: float, **more: Any) -> dict[str, Any]:
+    measures = Measures()
+    measures.ack.add(0.02)
+    histograms = {name: getattr(measures, name).to_dict() for name in ("join", "ack", "board", "late")}
+    counted = dict.fromkeys(COUNTED, 10)
+    return {**counted, **histograms, "at": at, "open": 5, "late_s": 0.001, "over": False, "ends": {"<b>": 1},
+            "refused": {}, **more}  # fmt: skip
+
+
+def outcome(verdict: Verdict) -> Outcome:
+    timeline = Timeline(100.0)
+    timeline.take(0, pulse(100.5))
+    timeline.take(1, pulse(100.6))
+    timeline.take(0, pulse(101.5, acks=30, over=True, open=0))
+    timeline.at(101.5).usage.update({"nodes_cpu": 0.5, "nodes_mib": 60.0, "commit_p99_ms": 5.0})
+    return Outcome(timeline, verdict, 2, 0, {0.005: 9.0}, 3.0, [])
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def made(verdict: Verdict) -> dict[str, Any]:
+    return report("steady", load("steady"), outcome(verdict), nodes=1, generators=2)
+
+
+def test_the_report_adds_up_what_the_generators_said() -> None:
+    found = made(Verdict(players=5))
+    assert found["proven"]
+    assert found["totals"]["acks"] == 40
+    assert [row["acks"] for row in found["series"]] == [20, 20]
+    assert [row["open"] for row in found["series"]] == [10, 5]
+    assert found["ends"] == {"<b>": 2}
+    assert found["commit_ms"] == {"p50": 5.0, "p99": 5.0}
+    assert found["latency_ms"]["ack"]["p50"] == pytest.approx(20, rel=0.03)
+
+
+def test_the_page_needs_nothing_else() -> None:
+    tags = Tags()
+    text = page(made(Verdict(players=5, acks=1234)))
+    tags.feed(text)
+    assert tags.addresses == []
+    assert tags.seen & {"script", "link", "img", "iframe"} == set()
+    assert "Proven: 1,234 acknowledged" in text
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
+    assert text.count("<svg") >= 6
+
+
+def test_what_is_not_proven_is_said_in_red() -> None:
+    verdict = Verdict(players=5)
+    verdict.add("gap", "session 1")
+    assert 'class="verdict no">Not proven: gap 1' in page(made(verdict))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e9)), max_size=30).map(sorted),
+    st.booleans(),
+)
+def test_every_plot_is_well_formed_and_within_its_frame(
+    points: list[tuple[float, float]], log_y: bool
+) -> None:
+    drawn = plot([Line("a & b", points)], Axes(y_name="<ms>", log_y=log_y))
+    if not points:
+        assert "Nothing was measured" in drawn
+        return
+    root = ElementTree.fromstring(f"<x>{drawn}</x>")
+    path = root.find("./svg/path")
+    assert path is not None
+    places = [
+        float(each) for each in path.attrib["d"].replace("M", " ").replace("L", " ").replace("h", " ").split()
+    ]
+    assert all(-0.1 <= each <= 640.1 for each in places)
+
+
+@given(st.floats(1e-3, 1e9))
+def test_ticks_reach_to_the_most(most: float) -> None:
+    assert round_steps(most)[-1] >= most * 0.999
+    assert 2 <= len(round_steps(most)) <= 8
+    assert powers(0.1, max(most, 0.1))[-1] >= most * 0.999
+
+
+def test_a_second_that_is_not_over_is_not_shown() -> None:
+    timeline = Timeline(time.monotonic())
+    assert timeline.latest is None
