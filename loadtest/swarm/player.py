@@ -480,6 +480,7 @@ class Player:
             around.measures.stalls += 1
             self._link.read(False)
             around.loop.at(now + habits.stall_s, self._read_again, self._link)
+            return  # who does not look does not answer, and would measure only itself
         if rng.random() < habits.silent_share:
             return
         remaining_s = (question["remaining_ms"] or 0) / 1000
