@@ -81,6 +81,12 @@ class Timeline:
             return None
         return self.seconds[sorted(self.seconds)[-2]]
 
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What was sampled last."""
+        sampled = [number for number, second in self.seconds.items() if second.usage]
+        return self.seconds[max(sampled)].usage if sampled else {}
+
     def series(self) -> list[dict[str, Any]]:
         """One row a second, for the report."""
         return [

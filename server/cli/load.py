@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     metavar="DSN",
     help="With --url: where the nodes keep the answers, to compare them one by one.",
 )
+@click.option(
+    "--node-option",
+    "node_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the nodes that are started, as in tick_ms=1000; again for more.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed is another crowd.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here."
@@ -60,6 +67,7 @@ def load(
     spawn: int | None,
     urls: tuple[str, ...],
     database_url: str | None,
+    node_options: tuple[str, ...],
     seed: int,
     json_file: Path | None,
     html_file: Path | None,
@@ -80,22 +88,43 @@ def load(
         raise click.UsageError("--spawn starts nodes, --url names some that run: give one of them.")
     if database_url and not urls:
         raise click.UsageError("--database-url goes with --url.")
+    if node_options and urls:
+        raise click.UsageError("--node-option is for nodes that are started, not for those of --url.")
+    settings = [_serve_option(each) for each in node_options]
     try:
         scenario = scenarios.load(scenario_name).changed(players, duration_s)
     except scenarios.ScenarioError as exc:
         raise click.ClickException(f"{exc}.") from exc
 
     async def main() -> int:
-        async with _planned(scenario, spawn, urls, database_url, seed) as plan:
+        async with _planned(scenario, spawn, urls, database_url, seed, settings) as plan:
             outcome = await _run(plan)
         return _tell(scenario_name, plan, outcome, json_file, html_file)
 
     run(main)
 
 
+def _serve_option(text: str) -> str:
+    """`tick_ms=1000` as `fanfare serve` takes it. Raises UsageError."""
+    from server.config import settings
+
+    name, equals, value = text.partition("=")
+    known = {setting.key: setting for setting in settings()}
+    if not equals or name not in known:
+        raise click.UsageError(f"--node-option {text}: NAME=VALUE, with NAME one of {', '.join(known)}.")
+    if known[name].flag:
+        return f"--{'' if value == 'true' else 'no-'}{known[name].option[2:]}"
+    return f"{known[name].option}={value}"
+
+
 @asynccontextmanager
 async def _planned(
-    scenario: Scenario, spawn: int | None, urls: Sequence[str], database: str | None, seed: int
+    scenario: Scenario,
+    spawn: int | None,
+    urls: Sequence[str],
+    database: str | None,
+    seed: int,
+    settings: Sequence[str],
 ) -> AsyncGenerator[Plan]:
     """What is to be done, with the nodes to do it to."""
     import math
@@ -119,7 +148,7 @@ async def _planned(
     count = spawn or math.ceil((scenario.players + scenario.canaries) / PLAYERS_PER_NODE)
     with tempfile.TemporaryDirectory(prefix="fanfare-load-", ignore_cleanup_errors=True) as directory:
         output().print(f"Starting {count} node{'s' if count > 1 else ''} in {directory}", soft_wrap=True)
-        async with spawned(count, Path(directory)) as nodes:
+        async with spawned(count, Path(directory), settings) as nodes:
             yield Plan(
                 scenario,
                 [node.url for node in nodes.running],

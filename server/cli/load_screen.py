@@ -45,9 +45,9 @@ def _standing(run: LoadRun, players: int) -> dict[str, str]:
             "answers/s": f"{latest.counts['acks']:,}",
             "frames/s": f"{latest.counts['frames']:,}",
             "ack p99": "-" if p99 is None else f"{p99 * 1000:,.0f} ms",
-            "nodes": _cost(latest.usage, "nodes"),
-            "generators": _cost(latest.usage, "generators"),
-            "PostgreSQL": _cost(latest.usage, "postgres"),
+            "nodes": _cost(timeline.usage, "nodes"),
+            "generators": _cost(timeline.usage, "generators"),
+            "PostgreSQL": _cost(timeline.usage, "postgres"),
         }
     return found
 

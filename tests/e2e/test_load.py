@@ -33,10 +33,11 @@ def processes_of_ours() -> set[int]:
 
 
 async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
-    scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
+    scenario, report, page = (tmp_path / name for name in ("small.toml", "report.json", "report.html"))
     scenario.write_text(SCENARIO)
     before = processes_of_ours()
-    code, said = await fanfare("load", str(scenario), "--spawn", "2", "--json", str(report))
+    command = ("load", str(scenario), "--spawn", "2", "--node-option", "tick_ms=100")
+    code, said = await fanfare(*command, "--json", str(report), "--html", str(page))
     assert code == 0, said
     assert "Proven: " in said
     found = json.loads(report.read_text())
@@ -50,6 +51,7 @@ async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
     assert len(found["series"]) > 5
     assert found["peaks"]["nodes_mib"] > 1
     assert processes_of_ours() <= before
+    assert page.read_text().count("<svg") >= 7
     assert "Traceback" not in said
 
 
