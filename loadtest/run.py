@@ -20,7 +20,7 @@ from loadtest.fleet import Generator, Pulse, generators, read_books, shared_out,
 from loadtest.load_quiz import LoadQuiz, load_quiz
 from loadtest.load_sessions import LoadSessions, Session
 from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict
-from loadtest.sampling import NodeMetrics, Processes
+from loadtest.sampling import NodeMetrics, Processes, combined
 from loadtest.scenario import Scenario
 from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.link import Target
@@ -104,7 +104,7 @@ class LoadRun:
             self.phase = "opening sessions"
             await sessions.open(quiz)
             canaries = Canaries(scenario, sessions.opened, apis, quiz, plan.seed)
-            http = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0, trust_env=False))
+            http = await stack.enter_async_context(httpx.AsyncClient(timeout=30.0, trust_env=False))
             self._metrics = [NodeMetrics(url, http) for url in plan.nodes]
             crowds = await stack.enter_async_context(generators(plan.generators, self._on_pulse))
             books = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanfare-load-")))
@@ -214,14 +214,19 @@ class LoadRun:
     async def _sample(self, crowds: Sequence[Generator]) -> None:
         groups = {**self._plan.processes, "generators": [crowd.pid for crowd in crowds]}
         processes = Processes(groups)
+        async with trio.open_nursery() as asking:
+            for node in self._metrics:
+                asking.start_soon(self._ask_now_and_then, node)
+            while True:
+                await trio.sleep(SAMPLE_S)
+                usage = processes.look() | combined(node.told for node in self._metrics)
+                self.timeline.at(time.monotonic()).usage.update(usage)
+
+    async def _ask_now_and_then(self, node: NodeMetrics) -> None:
+        """A node with much to do takes its time to answer; nothing else waits for it."""
         while True:
+            await node.look()
             await trio.sleep(SAMPLE_S)
-            usage = processes.look()
-            told = [await node.look() for node in self._metrics]
-            for name in {name for each in told for name in each}:
-                values = [each[name] for each in told if name in each]
-                usage[name] = max(values) if name.endswith("_ms") else sum(values)
-            self.timeline.at(time.monotonic()).usage.update(usage)
 
     # -- the proof -------------------------------------------------------------------------------
 

@@ -95,17 +95,19 @@ class NodeMetrics:
         self._url = f"{url}/metrics"
         self._client = client
         self._buckets: dict[float, float] = {}
+        self.told: dict[str, float] = {}
+        """What it said last; empty before it said anything."""
         self.commits: dict[float, float] = {}
         """Commits since the first look, by the upper bound of their latency in seconds."""
 
-    async def look(self) -> dict[str, float]:
-        """Nothing when it does not answer."""
+    async def look(self) -> None:
+        """Ask, and note what it says. A node that does not answer leaves all as it was."""
         try:
             response = await self._client.get(self._url)
         except httpx.TransportError:
-            return {}
+            return
         if not response.is_success:
-            return {}
+            return
         values, buckets = parse_metrics(response.text)
         fresh = {bound: count - self._buckets.get(bound, 0) for bound, count in buckets.items()}
         if self._buckets:
@@ -121,7 +123,17 @@ class NodeMetrics:
             bound_s = bound_of(fresh, percent)
             if bound_s is not None:
                 found[name] = bound_s * 1000
-        return found
+        self.told = found
+
+
+def combined(told: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Of several nodes: the most of what is a time, the sum of all else."""
+    found: dict[str, float] = {}
+    for each in told:
+        for name, value in each.items():
+            before = found.get(name, 0.0)
+            found[name] = max(before, value) if name.endswith("_ms") else before + value
+    return found
 
 
 def parse_metrics(text: str) -> tuple[dict[str, float], dict[float, float]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from loadtest.fleet import generators_for, shared_out, sources_of
 from loadtest.load_sessions import session_sizes
-from loadtest.sampling import bound_of, parse_metrics
+from loadtest.sampling import bound_of, combined, parse_metrics
 from loadtest.swarm.crowd import Seats
 
 
@@ -59,3 +59,8 @@ def test_what_a_node_says_of_itself() -> None:
     assert bound_of(buckets, 50) == bound_of(buckets, 100) == 0.01
     assert bound_of({}, 50) is None
     assert bound_of({0.001: 1.0}, 99) == pytest.approx(0.001)
+
+
+def test_several_nodes_say_one_thing() -> None:
+    told = [{"queued_facts": 1.0, "loop_lag_ms": 5.0}, {}, {"queued_facts": 2.0, "loop_lag_ms": 3.0}]
+    assert combined(told) == {"queued_facts": 3.0, "loop_lag_ms": 5.0}
