@@ -77,7 +77,7 @@ class LoadSessions:
 
     async def open(self, quiz: LoadQuiz) -> None:
         """Add the quiz, and open as many sessions as the players need."""
-        await self._apis[0].add_quiz(quiz.data, quiz.id)
+        await self._ask(lambda: self._apis[0].add_quiz(quiz.data, quiz.id))
         sizes = session_sizes(self._scenario.players, self._scenario.session_players, self._rng)
         async with trio.open_nursery() as nursery:
             for number, players in enumerate(sizes):
