@@ -10,12 +10,12 @@ from typing import TypeVar
 import trio
 
 from loadtest.api import Api, ApiRefused
-from loadtest.books import StoredResult, read_results
+from loadtest.books import StoredResult
 from loadtest.load_quiz import LoadQuiz
 from loadtest.scenario import Scenario
 from loadtest.wire import Message
 
-REQUESTS_MAX = 16
+REQUESTS_MAX = 64
 """Requests to the nodes at the same time."""
 
 ATTEMPTS_MAX = 6
@@ -126,9 +126,11 @@ class LoadSessions:
         """Of a session that is over, in order. Raises NotFinal."""
         api = self._apis[session.node]
         with trio.move_on_after(FINAL_WITHIN_S):
-            while not (await self._ask(lambda: api.results(session.code, session.host_token)))["final"]:  # noqa: ASYNC110 - the event is in another process
+            while True:
+                told = await self._ask(lambda: api.results(session.code, session.host_token))
+                if told["final"]:
+                    return [StoredResult(**each) for each in told["players"]]
                 await trio.sleep(0.5)
-            return read_results(await self._ask(lambda: api.results_csv(session.code, session.host_token)))
         raise NotFinal(f"the results of session {session.code} have not become final")
 
     async def _ask(self, request: Callable[[], Awaitable[T]]) -> T:

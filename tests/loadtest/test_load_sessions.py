@@ -16,7 +16,15 @@ from loadtest.load_sessions import LoadSessions, NotFinal
 from loadtest.scenario import parse
 
 SCENARIO = parse('description = "x"\nplayers = 25\nduration_s = 23\nsession_players = [10, 10]', "x.toml")
-CSV = "rank,player,name,score,correct,answered,elapsed_ms\n1,1,P1,975,1,1,1000\n"
+RESULT = {
+    "rank": 1,
+    "player": 1,
+    "name": "P1",
+    "score": 975,
+    "correct": 1,
+    "answered": 1,
+    "elapsed_ms": 1000,
+}
 
 
 class Nodes:
@@ -51,10 +59,8 @@ class Nodes:
                 return httpx.Response(409, json={"error": {"code": self.refuse_start, "message": "No."}})
             self.started.append(f"{request.url.host}{path}")
             return httpx.Response(200, json={"t": "done"})
-        if path.endswith(".csv"):
-            return httpx.Response(200, text=CSV)
         self.final_after -= 1
-        return httpx.Response(200, json={"final": self.final_after < 0, "players": []})
+        return httpx.Response(200, json={"final": self.final_after < 0, "players": [RESULT]})
 
 
 @asynccontextmanager
