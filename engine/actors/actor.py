@@ -233,12 +233,12 @@ class SessionActor:
         """Handle a batch. Each command stays in the mailbox until it is done, so that after a crash whoever
         sent it is told."""
         for _ in range(BATCH_MAX):
+            if isinstance(self._mailbox.peek(), Host):
+                await self._pass_time()  # the host acts on what the clock shows
             command = self._mailbox.peek()
             if command is None:
                 return
             self._active_at = self._clock.now_ms()
-            if isinstance(command, Host):
-                await self._pass_time()  # the host acts on what the clock shows
             self._handle(command)
             self._mailbox.pop()
             await self._tell()

@@ -7,8 +7,9 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
-from engine.actors.commands import Join, Rejoin
+from engine.actors.commands import Host, Join, Rejoin
 from engine.actors.endings import Ending
+from engine.actors.frame import Frame
 from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
 from engine.actors.supervisor import RestartPolicy
 from engine.domain.session import Phase, Session, Settings
@@ -214,3 +215,22 @@ async def test_close_tells_everyone(mock_clock: MockClock) -> None:
         ada = await w.join(actor, "Ada")
         w.registry.close(Ending.SHUTDOWN)
         assert ada.ending is Ending.SHUTDOWN
+
+
+async def test_the_end_may_come_while_time_passes_before_a_host_command(mock_clock: MockClock) -> None:
+    class Closer(Client):
+        def push(self, frame: Frame) -> None:
+            super().push(frame)
+            if frame.kind == "reveal":
+                w.registry.close(Ending.SHUTDOWN)
+
+    async with world() as w:
+        actor = await w.session()
+        closer, host = Closer(), Client()
+        actor.send(Join(closer, "Ada", w.clock.now_ms()))
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        actor.send(Host(host, "h", "next"))
+        await settle()
+        assert closer.ending is host.ending is Ending.SHUTDOWN
+        assert w.registry.statistics().crashes == 0
