@@ -8,7 +8,6 @@ connection are those of an open WebSocket on which nobody has joined.
 from __future__ import annotations
 
 import gc
-import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,7 @@ from pathlib import Path
 import psutil
 import trio
 
-from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
-from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from server.auth import Tokens
@@ -36,7 +33,7 @@ from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.bench import wire
 from tests.bench.fan_out import allow_files
 from tests.bench.figures import Figure, process_cpu_s
-from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+from tests.bench.memory_node import memory_registry
 
 COUNTS = {"reactor": 10_000, "trio-websocket": 2_000}
 """Connections, of each kind: fewer where one costs much."""
@@ -61,22 +58,9 @@ def serve(name: str, count: int, control: Connection) -> None:
 async def _serve(name: str, count: int, control: Connection) -> None:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
-    store = MemorySessionStore(MemoryCatalog())
-    numbers = itertools.count(1)
     async with trio.open_nursery() as nursery:
-        registry = Registry(
-            nursery,
-            store=store,
-            catalog=store.catalog,
-            journal=MemoryJournal(store),
-            tokens=tokens,
-            clock=clock,
-            owner="bench",
-            new_id=lambda: f"session-{next(numbers)}",
-            new_code=lambda: f"{next(numbers):06}",
-            options=ActorOptions(tick_ms=10_000),
-        )
-        stored = await store.catalog.add(Quiz.parse(QUIZ))
+        registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
+        stored = await catalog.add(Quiz.parse(QUIZ))
         record = await registry.create(stored.id, Settings(player_limit=count))
         gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(1e6), 20, 60)
         config = Config(

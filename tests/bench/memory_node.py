@@ -84,25 +84,33 @@ def serve_from_memory(transport: str, quiz: dict[str, object], tick_ms: int, con
     trio.run(_serve_from_memory, transport, Quiz.parse(quiz), tick_ms, control)
 
 
+def memory_registry(
+    nursery: trio.Nursery, tokens: Tokens, clock: SessionClock, tick_ms: int
+) -> tuple[Registry, MemoryCatalog]:
+    """Sessions that are stored nowhere, and the quizzes they play."""
+    store = MemorySessionStore(MemoryCatalog())
+    numbers = itertools.count(1)
+    registry = Registry(
+        nursery,
+        store=store,
+        catalog=store.catalog,
+        journal=MemoryJournal(store),
+        tokens=tokens,
+        clock=clock,
+        owner="bench",
+        new_id=lambda: f"session-{next(numbers)}",
+        new_code=lambda: f"{next(numbers):06}",
+        options=ActorOptions(tick_ms=tick_ms),
+    )
+    return registry, store.catalog
+
+
 async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: Connection) -> None:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
-    store = MemorySessionStore(MemoryCatalog())
-    numbers = itertools.count(1)
     async with trio.open_nursery() as nursery:
-        registry = Registry(
-            nursery,
-            store=store,
-            catalog=store.catalog,
-            journal=MemoryJournal(store),
-            tokens=tokens,
-            clock=clock,
-            owner="bench",
-            new_id=lambda: f"session-{next(numbers)}",
-            new_code=lambda: f"{next(numbers):06}",
-            options=ActorOptions(tick_ms=tick_ms),
-        )
-        stored = await store.catalog.add(quiz)
+        registry, catalog = memory_registry(nursery, tokens, clock, tick_ms)
+        stored = await catalog.add(quiz)
         record = await registry.create(stored.id, Settings(early_close=False))
         gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(5000), 20, 60)
         serving = TRANSPORTS[transport](gate, Config(ping_interval_s=3600, ping_timeout_s=600), Random(1))
