@@ -10,66 +10,53 @@ from typing import NoReturn
 
 from quart import request
 
-from server.auth import Grant, TokenError
-from server.http.errors import ApiError
+from server.auth import Grant
+from server.callers import Caller, Guard
+from server.errors import ApiError
 from server.http.services import Services
-from server.peers import client_address, origin_allowed
 
 HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 
 
 class Access:
-    """Answers for the request at hand. Failures count against the address they come from."""
+    """Answers for the request at hand, by the rules of `Guard`."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
         self._config = services.config
+        self._guard = Guard(services.config, services.tokens, services.attempts, services.clock)
 
-    # -- addresses -------------------------------------------------------------------------------
-
-    def address(self) -> str:
-        """The client's, as far as the configured proxies tell it."""
-        forwarded = request.headers.getlist("X-Forwarded-For")
-        return client_address(self._peer(), ",".join(forwarded) or None, self._config.proxy_hops)
-
-    def _peer(self) -> str:
+    @staticmethod
+    def caller() -> Caller:
+        headers = request.headers
         client = request.scope.get("client")
-        return client[0] if client else ""
+        return Caller(
+            peer=client[0] if client else "",
+            host=headers.get("Host"),
+            origin=headers.get("Origin"),
+            forwarded_for=",".join(headers.getlist("X-Forwarded-For")) or None,
+            authorization=headers.get("Authorization"),
+        )
 
     def refuse_blocked(self) -> None:
         """Raises ApiError for an address that has used up its failures."""
-        if self._services.attempts.blocked(self.address(), self._services.clock.now_ms()):
-            raise ApiError(
-                "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
-            )
+        self._guard.refuse_blocked(self.caller())
 
     def count_failure(self) -> None:
-        self._services.attempts.failed(self.address(), self._services.clock.now_ms())
+        self._guard.count_failure(self.caller())
 
     # -- tokens ----------------------------------------------------------------------------------
 
     def bearer(self) -> str | None:
         """What the Authorization header brings along."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+        return self.caller().bearer()
 
     def grant(self, token: str | None = None) -> Grant:
         """What the given token, or else the bearer's, allows. Raises ApiError."""
-        token = token or self.bearer()
-        if token is None:
-            raise ApiError("token_missing", "This needs Authorization: Bearer <token>.")
-        try:
-            return self._services.tokens.read(token)
-        except TokenError as error:
-            self.refuse_blocked()
-            self.count_failure()
-            raise ApiError(error.code, error.message) from None
+        return self._guard.grant(self.caller(), token)
 
     def refuse_foreign_token(self) -> NoReturn:
         """For a token that is good, but for another session."""
-        self.refuse_blocked()
-        self.count_failure()
-        raise ApiError("token_invalid", "This token belongs to another session.")
+        self._guard.refuse_foreign_token(self.caller())
 
     # -- authors ---------------------------------------------------------------------------------
 
@@ -87,7 +74,7 @@ class Access:
         return (
             not self._config.proxy_hops
             and not proxied
-            and _is_loopback(self._peer())
+            and _is_loopback(self.caller().peer)
             and _is_loopback(host_name(request.headers.get("Host", "")))
         )
 
@@ -112,22 +99,11 @@ class Access:
 
     def refuse_foreign_origin(self) -> None:
         """Raises ApiError if a page of neither this node nor an allowed origin wants to change something."""
-        if request.method not in ("GET", "HEAD", "OPTIONS") and not self._origin_allowed():
-            raise ApiError("origin_refused", "Pages of this origin may not use this node.")
+        self._guard.refuse_foreign_origin(self.caller(), request.method)
 
-    def cors_headers(self) -> Mapping[str, str]:
-        """What lets a page of an allowed origin read the answer."""
-        origin = request.headers.get("Origin")
-        if origin is None or not self._origin_allowed():
-            return {}
-        return {
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "Location, Retry-After",
-        }
-
-    def _origin_allowed(self) -> bool:
-        origin, host = request.headers.get("Origin"), request.headers.get("Host")
-        return origin_allowed(origin, host, self._config.public_url, self._config.allowed_origins)
+    def headers(self) -> Mapping[str, str]:
+        """Those of every answer, with what lets a page of an allowed origin read it."""
+        return self._guard.headers(self.caller())
 
 
 def host_name(host: str) -> str:

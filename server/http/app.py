@@ -16,9 +16,10 @@ from werkzeug.exceptions import HTTPException
 from engine.actors.registry import NodeFull
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable
+from server.callers import PREFLIGHT_HEADERS
+from server.errors import ApiError, busy
 from server.http.access import Access
-from server.http.answers import Answer, body_answer
-from server.http.errors import ApiError, busy
+from server.http.answers import Answer, body_answer, error_answer
 from server.http.events import EXIT_STACK, Events, OpenStreams
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
@@ -30,7 +31,6 @@ from server.http.services import Services
 from server.http.sessions import Sessions
 
 BODY_TIMEOUT_S = 30
-PREFLIGHT_FRESH_S = 600
 
 log = logging.getLogger("fanfare.http")
 
@@ -124,46 +124,36 @@ def _frame_requests(app: Api, access: Access) -> None:
 
     @app.after_request
     async def add_headers(response: Response) -> Response:
-        for name, value in access.cors_headers().items():
-            response.headers[name] = value
-        response.headers.setdefault("Vary", "Origin")
-        response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
+        for name, value in access.headers().items():
+            response.headers.setdefault(name, value)
         return response
 
 
 def _preflight() -> Answer:
-    """What pages of allowed origins may send; for others the header that names the origin is missing."""
-    headers = {
-        "Access-Control-Allow-Methods": "GET, POST",
-        "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
-        "Access-Control-Max-Age": str(PREFLIGHT_FRESH_S),
-    }
-    return body_answer(b"", "text/plain", 204, headers)
+    return body_answer(b"", "text/plain", 204, PREFLIGHT_HEADERS)
 
 
 def _answer_errors(app: Api) -> None:
     @app.errorhandler(ApiError)
     async def turned_down(error: ApiError) -> Answer:
-        return error.answer()
+        return error_answer(error)
 
     @app.errorhandler(DomainError)
     async def not_valid(error: DomainError) -> Answer:
-        return ApiError(error.code, error.message, error.path).answer()
+        return error_answer(ApiError(error.code, error.message, error.path))
 
     @app.errorhandler(StorageUnavailable)
     @app.errorhandler(NodeFull)
     async def overloaded(_: Exception) -> Answer:
-        return busy().answer()
+        return error_answer(busy())
 
     @app.errorhandler(QuizNotFound)
     async def no_quiz(_: QuizNotFound) -> Answer:
-        return ApiError("quiz_not_found", "No quiz has this id and version.").answer()
+        return error_answer(ApiError("quiz_not_found", "No quiz has this id and version."))
 
     @app.errorhandler(SessionNotFound)
     async def no_session(_: SessionNotFound) -> Answer:
-        return ApiError("session_not_found", "No session has this code.").answer()
+        return error_answer(ApiError("session_not_found", "No session has this code."))
 
     @app.errorhandler(HTTPException)
     async def by_status(error: HTTPException) -> Answer:
@@ -174,17 +164,17 @@ def _http_error(error: HTTPException) -> Answer:
     """What quart and werkzeug raise themselves, a crash included."""
     match error.code:
         case 404:
-            return ApiError("not_found", "Nothing is here; /openapi.json lists what is.").answer()
+            return error_answer(ApiError("not_found", "Nothing is here; /openapi.json lists what is."))
         case 405:
             allowed = ", ".join(sorted(set(getattr(error, "valid_methods", None) or ()) - {"HEAD"}))
-            answer = ApiError("method_not_allowed", f"This address takes {allowed} only.").answer()
+            answer = error_answer(ApiError("method_not_allowed", f"This address takes {allowed} only."))
             answer.headers["Allow"] = allowed
             return answer
         case 408:
-            return ApiError("request_timeout", "The body did not come in time.").answer()
+            return error_answer(ApiError("request_timeout", "The body did not come in time."))
         case 413:
-            return ApiError("too_large", "The body is too large.").answer()
+            return error_answer(ApiError("too_large", "The body is too large."))
         case code if code is not None and 400 <= code < 500:
-            return ApiError("bad_message", error.description or "The request is malformed.").answer()
+            return error_answer(ApiError("bad_message", error.description or "The request is malformed."))
         case _:
-            return ApiError("internal", "Something went wrong here; it has been logged.").answer()
+            return error_answer(ApiError("internal", "Something went wrong here; it has been logged."))

@@ -22,9 +22,9 @@ from engine.actors.endings import Ending, Reconnect
 from engine.actors.frame import Frame, Message
 from engine.actors.outbox import Outbox
 from engine.actors.subscriber import ConnectionEnded
+from server.errors import busy, refused
 from server.http.access import Access
 from server.http.answers import Answer, body_answer
-from server.http.errors import busy, refused
 from server.http.reading import read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from engine.actors.actor import SessionActor
 from engine.domain.settings import Settings
 from engine.ports import QuizNotFound, SessionRecord
+from server.errors import ApiError
 from server.http.access import Access
 from server.http.addresses import ws_url
 from server.http.answers import Answer, json_answer
-from server.http.errors import ApiError
 from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
 from server.http.services import Services

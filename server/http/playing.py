@@ -11,11 +11,12 @@ from engine.actors.actor import SessionActor
 from engine.actors.frame import Frame
 from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
 from engine.ports import SessionRecord
+from server.bodies import answer_of
+from server.errors import ApiError, busy, refused
 from server.http.access import Access
 from server.http.addresses import ws_url
 from server.http.answers import Answer, json_answer
-from server.http.errors import ApiError, busy, refused
-from server.http.reading import read_count, read_object, read_query
+from server.http.reading import read_body, read_count, read_object, read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
 from server.http.standing import final_board, running_board
@@ -55,11 +56,8 @@ class Playing:
         if grant.player is None:
             raise ApiError("not_player", "Only players answer.")
         player = grant.player
-        fields = ("id", "question", "choice")
-        data = await read_object(fields, fields, self._bytes_max)
+        message = answer_of(await read_body(), self._bytes_max)
         now = self._services.clock.now_ms()
-        message = _parsed({"t": "answer", **data})
-        assert isinstance(message, protocol.Answer)
         actor = await self._sessions.granted(key, grant)
         ack = await _ask(
             actor,

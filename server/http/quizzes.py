@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from engine.domain.quiz import Quiz
 from engine.ports import QuizNotFound, StoredQuiz
+from server.bodies import json_of
+from server.errors import ApiError
 from server.http.access import Access
 from server.http.answers import Answer, json_answer
-from server.http.errors import ApiError
-from server.http.reading import read_count, read_json, read_query
+from server.http.reading import read_body, read_count, read_query
 from server.http.services import Services
 
 VERSION_MAX = 999_999_999
@@ -32,7 +33,7 @@ class Quizzes:
                 f"id is text of 1 to {ID_CHARS_MAX} printable characters, without slashes or outer blanks.",
                 "id",
             )
-        quiz = Quiz.parse(await read_json())
+        quiz = Quiz.parse(json_of(await read_body()))
         before = None if quiz_id is None else await self._newest_version(quiz_id)
         stored = await self._catalog.add(quiz, quiz_id)
         location = f"/api/quizzes/{quote(stored.id, safe='')}?version={stored.version}"

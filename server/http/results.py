@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 from engine.domain.session import Phase
 from engine.ports import PlayerResult, SessionRecord
+from server.errors import ApiError
 from server.http.access import Access
 from server.http.answers import Answer, body_answer, json_answer
-from server.http.errors import ApiError
 from server.http.reading import read_query
 from server.http.services import Services
 from server.http.sessions import Sessions

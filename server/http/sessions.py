@@ -12,8 +12,8 @@ from engine.actors.actor import SessionActor
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
 from server.auth import Grant
+from server.errors import ApiError, busy
 from server.http.access import Access
-from server.http.errors import ApiError, busy
 
 KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
 REPLY_TIMEOUT_S = 15.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from engine.actors import messages
 from engine.domain.session import Phase, Session
 from engine.ports import PlayerResult, SessionRecord
-from server.http.errors import ApiError
+from server.errors import ApiError
 from server.http.services import Services
 
 

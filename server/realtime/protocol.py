@@ -88,7 +88,7 @@ class Leave:
 
 Message = Join | Answer | Host | Ping | Leave
 
-_Members = dict[str, object]
+_Members = Mapping[str, object]
 
 _ANSWER_MEMBERS = frozenset({"t", "id", "question", "choice"})
 
@@ -115,10 +115,15 @@ def parse(raw: str | bytes) -> Message:
     return reader(data)
 
 
+def read_answer(data: Mapping[str, object]) -> Answer:
+    """An answer from its three members, which are there. Raises ProtocolError."""
+    return Answer(_id(data), _integer(data, "question", 1), data["choice"])
+
+
 def _answer(data: _Members) -> Answer:
     if data.keys() != _ANSWER_MEMBERS:
         _check(data, ("id", "question", "choice"))
-    return Answer(_id(data), _integer(data, "question", 1), data["choice"])
+    return read_answer(data)
 
 
 def _join(data: _Members) -> Join:

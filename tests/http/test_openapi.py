@@ -7,7 +7,7 @@ import re
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from server.http.errors import STATUS
+from server.errors import STATUS
 from tests.http.edge import QUIZ, document, edge, validator
 
 

@@ -13,7 +13,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
-from server.http.errors import STATUS
+from server.errors import STATUS
 from server.http.loop_lag import LoopLag
 from tests.http.edge import OUTSIDE, Edge, edge
 

@@ -1,11 +1,12 @@
-"""How the API says no: one shape, and one table from codes to statuses."""
+"""How HTTP requests are turned down, on whichever port: one shape, and one table from codes to statuses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import orjson
+
 from engine.actors.frame import Frame
-from server.http.answers import Answer, json_answer
 
 STATUS: Mapping[str, int] = {
     "bad_json": 400,
@@ -73,16 +74,23 @@ class ApiError(Exception):
     def status(self) -> int:
         return STATUS.get(self.code, 400)
 
-    def answer(self) -> Answer:
-        body = {"code": self.code, "message": self.message}
-        if self.path is not None:
-            body["path"] = self.path
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that the status calls for."""
         headers = {}
         if self.status in RETRY_AFTER_S:
             headers["Retry-After"] = str(RETRY_AFTER_S[self.status])
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="fanfare"'
-        return json_answer({"error": body}, self.status, headers)
+        return headers
+
+    @property
+    def body(self) -> bytes:
+        """JSON."""
+        error = {"code": self.code, "message": self.message}
+        if self.path is not None:
+            error["path"] = self.path
+        return orjson.dumps({"error": error})
 
 
 def busy() -> ApiError:

@@ -1,0 +1,118 @@
+"""Who is asking over HTTP, and whether they may: what holds on whichever port the request comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from engine.actors.clock import Clock
+from server.auth import Grant, TokenError
+from server.config import Config
+from server.errors import ApiError
+from server.limits import Attempts
+from server.peers import client_address, origin_allowed
+
+PREFLIGHT_HEADERS: Mapping[str, str] = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+"""What pages of allowed origins may send; for others the header that names the origin is missing."""
+
+STANDING_HEADERS: Mapping[str, str] = {
+    "Vary": "Origin",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of every answer that does not say otherwise."""
+
+
+class TokenReader(Protocol):
+    def read(self, token: str) -> Grant:
+        """Raises TokenError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A request's side of the matter: `peer` is the address that the socket shows, the others are headers;
+    `forwarded_for` is all X-Forwarded-For headers, joined by commas."""
+
+    peer: str
+    host: str | None = None
+    origin: str | None = None
+    forwarded_for: str | None = None
+    authorization: str | None = None
+
+    def bearer(self) -> str | None:
+        """What the Authorization header brings along."""
+        scheme, _, token = (self.authorization or "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+class Guard:
+    """Answers for callers. Failures count against the address they come from."""
+
+    def __init__(self, config: Config, tokens: TokenReader, attempts: Attempts, clock: Clock) -> None:
+        self._config = config
+        self._tokens = tokens
+        self._attempts = attempts
+        self._clock = clock
+
+    # -- addresses -------------------------------------------------------------------------------
+
+    def address(self, caller: Caller) -> str:
+        """The client's, as far as the configured proxies tell it."""
+        return client_address(caller.peer, caller.forwarded_for, self._config.proxy_hops)
+
+    def refuse_blocked(self, caller: Caller) -> None:
+        """Raises ApiError for an address that has used up its failures."""
+        if self._attempts.blocked(self.address(caller), self._clock.now_ms()):
+            raise ApiError(
+                "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
+            )
+
+    def count_failure(self, caller: Caller) -> None:
+        self._attempts.failed(self.address(caller), self._clock.now_ms())
+
+    # -- tokens ----------------------------------------------------------------------------------
+
+    def grant(self, caller: Caller, token: str | None = None) -> Grant:
+        """What the given token, or else the bearer's, allows. Raises ApiError."""
+        token = token or caller.bearer()
+        if token is None:
+            raise ApiError("token_missing", "This needs Authorization: Bearer <token>.")
+        try:
+            return self._tokens.read(token)
+        except TokenError as error:
+            self.refuse_blocked(caller)
+            self.count_failure(caller)
+            raise ApiError(error.code, error.message) from None
+
+    def refuse_foreign_token(self, caller: Caller) -> NoReturn:
+        """For a token that is good, but for another session."""
+        self.refuse_blocked(caller)
+        self.count_failure(caller)
+        raise ApiError("token_invalid", "This token belongs to another session.")
+
+    # -- web origins -----------------------------------------------------------------------------
+
+    def refuse_foreign_origin(self, caller: Caller, method: str) -> None:
+        """Raises ApiError if a page of neither this node nor an allowed origin wants to change something."""
+        if method not in ("GET", "HEAD", "OPTIONS") and not self._origin_allowed(caller):
+            raise ApiError("origin_refused", "Pages of this origin may not use this node.")
+
+    def headers(self, caller: Caller) -> Mapping[str, str]:
+        """Those of every answer, with what lets a page of an allowed origin read it."""
+        if caller.origin is None or not self._origin_allowed(caller):
+            return STANDING_HEADERS
+        return {
+            **STANDING_HEADERS,
+            "Access-Control-Allow-Origin": caller.origin,
+            "Access-Control-Expose-Headers": "Location, Retry-After",
+        }
+
+    def _origin_allowed(self, caller: Caller) -> bool:
+        config = self._config
+        return origin_allowed(caller.origin, caller.host, config.public_url, config.allowed_origins)
