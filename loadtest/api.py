@@ -120,11 +120,13 @@ class Api:
         response = await self._send("POST", f"/api/sessions/{_part(code)}/players", json={"name": name})
         return cast(Message, response.json())
 
-    async def answer(self, code: str, token: str, mark: str, question: int, choice: object) -> Message:
-        """The `ack`. `mark` is the request's id."""
+    async def answer(
+        self, code: str, token: str, mark: str, question: int, choice: object, *, play_url: str = ""
+    ) -> Message:
+        """The `ack`. `mark` is the request's id; `play_url` is the address that the join has told."""
         response = await self._send(
             "POST",
-            f"/api/sessions/{_part(code)}/answers",
+            f"{play_url}/api/sessions/{_part(code)}/answers",
             json={"id": mark, "question": question, "choice": choice},
             token=token,
         )

@@ -55,6 +55,8 @@ class Bot:
         self._begun: set[int] = set()
         self._thinking: trio.CancelScope | None = None
         self._phase_changed = trio.Event()
+        self._play_url = ""
+        """Where answers go that go over HTTP."""
         self._tasks: trio.Nursery | None = None
         self._client = PlayerClient(
             ws_url,
@@ -199,7 +201,12 @@ class Bot:
         while True:
             try:
                 ack = await self._api.answer(
-                    self._client.code, token, f"http-{intent.number}", intent.number, intent.choice
+                    self._client.code,
+                    token,
+                    f"http-{intent.number}",
+                    intent.number,
+                    intent.choice,
+                    play_url=self._play_url,
                 )
             except ApiUnreachable:
                 pass
@@ -235,6 +242,7 @@ class Bot:
                     return False
             else:
                 self._client.token, self.ended = joined["token"], None
+                self._play_url = joined["play_url"]
                 return True
             lost += 1
             if not await patience.wait():

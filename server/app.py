@@ -129,6 +129,10 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         Gate(registry, tokens, clock, attempts, joins, config.messages_per_s, config.messages_burst), config
     )
     ws_url = config.public_ws_url or _url("ws", realtime_socket, tls) + "/ws"
+    http_url = config.public_url or _url("http", http_socket, tls)
+    play_url = config.public_url or _url(
+        "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
+    )
     loop_lag = LoopLag()
     app = create_app(
         Services(
@@ -143,6 +147,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             joins=joins,
             loop_lag=loop_lag,
             ws_url=ws_url,
+            play_url=play_url,
             transports=lambda: [transport.statistics()],
             probe_storage=partial(database.execute, "SELECT 1"),
             version=version("fanfare"),
@@ -155,7 +160,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     )
     await stack.enter_async_context(_beside(_started(loop_lag.run)))
     return Running(
-        http_url=config.public_url or _url("http", http_socket, tls),
+        http_url=http_url,
         ws_url=ws_url,
         sessions_recovered=recovered,
     )

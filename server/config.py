@@ -131,7 +131,10 @@ class Config:
         kinds.optional(kinds.choice("reactor", "trio-websocket")),
         "what carries WebSockets; by default reactor, or trio-websocket for TLS in process or off Linux",
     )
-    connections_max: int = _setting(15_000, kinds.integer(1, 1_000_000), "WebSocket connections")
+    connections_max: int = _setting(15_000, kinds.integer(1, 1_000_000), "connections to the realtime port")
+    connections_per_address_max: int = _setting(
+        5_000, kinds.integer(1, 1_000_000), "connections to the realtime port from one address"
+    )
     frame_bytes_max: int = _setting(4096, kinds.integer(512, 65_536), "bytes of one frame from a client")
     body_bytes_max: int = _setting(
         1_048_576, kinds.integer(1024, 67_108_864), "bytes of one HTTP request's body"

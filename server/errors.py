@@ -41,6 +41,7 @@ STATUS: Mapping[str, int] = {
     "busy": 503,
     "rate_limited": 429,
     "too_many_attempts": 429,
+    "too_many_connections": 429,
     "origin_refused": 403,
     # Spoken here only.
     "author_only": 403,

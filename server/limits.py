@@ -110,7 +110,60 @@ class JoinRate:
         return self._buckets.use(key).take(now_ms)
 
 
+class MessageRate:
+    """Messages a second, by player: for those who have no connection of their own to be counted on.
+
+    Args:
+        per_s: messages a second in the long run.
+        burst: as many may come at once.
+        players_max: players remembered; past it the one that spoke longest ago is forgotten.
+    """
+
+    def __init__(self, per_s: float, burst: int, players_max: int = 20_000) -> None:
+        self._buckets = _Buckets(per_s, burst, players_max)
+
+    def take(self, session_id: str, player: int, now_ms: int) -> bool:
+        """Let one more message through. False when too many have just come."""
+        return self._buckets.use(f"{session_id}/{player}").take(now_ms)
+
+
+class ConnectionCount:
+    """Open connections by address.
+
+    Args:
+        per_address_max: how many one address may have.
+    """
+
+    def __init__(self, per_address_max: int) -> None:
+        self._per_address_max = per_address_max
+        self._open: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Addresses with a connection."""
+        return len(self._open)
+
+    def enter(self, address: str) -> bool:
+        """Count a connection. False when the address has as many as it may; then it was not counted."""
+        network = _network(address)
+        there = self._open.get(network, 0)
+        if there >= self._per_address_max:
+            return False
+        self._open[network] = there + 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """For each connection that was let in, once."""
+        network = _network(address)
+        left = self._open[network] - 1
+        if left:
+            self._open[network] = left
+        else:
+            del self._open[network]
+
+
 def _network(address: str) -> str:
+    if ":" not in address:
+        return address
     try:
         parsed = ip_address(address)
     except ValueError:

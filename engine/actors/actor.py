@@ -47,6 +47,8 @@ FINISHED_LINGER_S = 30.0
 
 BUSY = Refusal("busy", "A queue is full; nothing has changed. Try again in a moment.")
 
+FOREIGN_TOKEN = Refusal("token_invalid", "This token belongs to another session.")
+
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
@@ -344,6 +346,9 @@ class SessionActor:
         reply.push(messages.error(refusal.code, refusal.message, id=id, path=path))
 
     def _answer(self, command: Answer) -> None:
+        if command.code is not None and command.code != self.code:
+            self._refuse(command.reply, FOREIGN_TOKEN, command.id)
+            return
         if not self._journal.has_room():
             self._refuse(command.reply, BUSY, command.id)
             return
@@ -386,7 +391,7 @@ class SessionActor:
     def _rejoin(self, command: Rejoin) -> None:
         refusal = None
         if command.code is not None and command.code != self.code:
-            refusal = Refusal("token_invalid", "This token belongs to another session.")
+            refusal = FOREIGN_TOKEN
         elif command.role == "player":
             player = self.session.players.get(command.player or 0)
             if player is None:

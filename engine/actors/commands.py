@@ -47,7 +47,8 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`at` is the time of receipt in milliseconds; `choice` is what came over the wire."""
+    """`at` is the time of receipt in milliseconds; `choice` is what came over the wire. `code`, when given,
+    must be the session's."""
 
     reply: Subscriber
     player: int
@@ -55,6 +56,7 @@ class Answer:
     question: int
     choice: object
     at: int
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

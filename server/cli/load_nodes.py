@@ -40,7 +40,9 @@ async def spawned(count: int, directory: Path, options: Sequence[str] = ()) -> A
         for number in range(1, count + 1):
             data_dir = directory / f"node-{number}"
             data_dir.mkdir()
-            shared = ("--database-url", dsn, "--node", f"load-{number}", "--no-samples")
+            shared = ["--database-url", dsn, "--node", f"load-{number}", "--no-samples"]
+            # All players come from a few addresses of this machine.
+            shared += ["--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
             running.append(await stack.enter_async_context(node_process(data_dir, (*shared, *options))))
         yield Nodes(running, dsn, _server_pid(directory))
 

@@ -1,4 +1,4 @@
-"""Where a client finds the WebSocket of this node."""
+"""Where a client finds the realtime port of this node."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from server.http.services import Services
 
 
 def ws_url(services: Services) -> str:
-    """The configured address; without one, the bound port at the name by which the client reached us: a
-    phone that asked for 192.168.1.5 cannot connect to 127.0.0.1."""
-    if services.config.public_ws_url is not None:
-        return services.config.public_ws_url
+    """Of the WebSocket."""
+    return services.config.public_ws_url or _as_reached(services.ws_url)
+
+
+def play_url(services: Services) -> str:
+    """Where answers and event streams cost least, as a base like that of this API: the realtime port if it
+    takes them, else this API. A load balancer in front has one address for both."""
+    return services.config.public_url or _as_reached(services.play_url)
+
+
+def _as_reached(url: str) -> str:
+    """An address of this node, under the name by which the client reached us: a phone that asked for
+    192.168.1.5 cannot connect to 127.0.0.1."""
     name = host_name(request.headers.get("Host", ""))
     if not name:
-        return services.ws_url
-    bound = urlsplit(services.ws_url)
+        return url
+    bound = urlsplit(url)
     host = f"[{name}]" if ":" in name else name
     return urlunsplit(bound._replace(netloc=host if bound.port is None else f"{host}:{bound.port}"))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import cast
 
-import orjson
 import trio
 from quart import request
 from quart.wrappers.response import ResponseBody
@@ -19,10 +15,19 @@ from quart_trio.wrappers import TrioResponse
 from engine.actors.actor import SessionActor
 from engine.actors.commands import Command, Detach, Rejoin, Watch
 from engine.actors.endings import Ending, Reconnect
-from engine.actors.frame import Frame, Message
+from engine.actors.frame import Frame
 from engine.actors.outbox import Outbox
 from engine.actors.subscriber import ConnectionEnded
 from server.errors import busy, refused
+from server.event_stream import (
+    EVENT_STREAM,
+    KEEP_ALIVE,
+    KEEP_ALIVE_S,
+    EventDialect,
+    last_words,
+    position,
+    retry,
+)
 from server.http.access import Access
 from server.http.answers import Answer, body_answer
 from server.http.reading import read_query
@@ -33,41 +38,7 @@ from server.http.turnstile import Turnstile
 EXIT_STACK = "fanfare.exit_stack"
 """Where a request's scope holds what is to be done when the request is over, however it ends."""
 
-EVENT_STREAM = "text/event-stream"
-KEEP_ALIVE_S = 15.0
-KEEP_ALIVE = b": still here\n\n"
 CHUNK_BYTES = 32 * 1024
-
-POSITION = re.compile(r"(\d{1,15}):(\d{1,15})", re.ASCII)
-
-RETRY_MS: Mapping[Reconnect, tuple[int, int]] = {
-    Reconnect.RESUME: (0, 250),
-    Reconnect.LATER: (500, 3_000),
-    Reconnect.NO: (3_600_000, 3_600_000),
-}
-"""How long a browser waits before it comes back by itself: chosen at random between the two. It cannot be
-told not to."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventDialect:
-    """How a message becomes an event. Equal for all streams of an epoch, so that they share the bytes.
-
-    The id is where the client stands: a browser sends it back by itself as Last-Event-ID. It is given only
-    with what moves a client on: not with a leaderboard, which has no offset of its own, and not with a
-    `joined` that what was missed has yet to follow.
-    """
-
-    epoch: int
-
-    def __call__(self, message: Message) -> bytes:
-        kind = message["t"]
-        lines = f"event: {kind}\n".encode()
-        behind = kind == "joined" and message["state"] is None
-        if "offset" in message and kind != "leaderboard" and not behind:
-            lines += f"id: {self.epoch}:{message['offset']}\n".encode()
-        # JSON has no raw line breaks, so one data line holds it.
-        return lines + b"data: " + orjson.dumps(message) + b"\n\n"
 
 
 class EventStream:
@@ -130,7 +101,7 @@ class EventStream:
         if not self._said_retry:
             self._said_retry = True
             await trio.lowlevel.checkpoint()
-            return _retry(Reconnect.LATER)
+            return retry(Reconnect.LATER)
         if not self._outbox and self._ending is None:
             self._wakeup = trio.Event()
             with trio.move_on_after(KEEP_ALIVE_S):
@@ -143,7 +114,7 @@ class EventStream:
         if self._over:
             return None
         self._over = True
-        return _retry(self._ending.reconnect) + _close_event(self._ending)
+        return last_words(self._ending)
 
     def _take(self) -> bytes:
         parts: list[bytes] = []
@@ -194,7 +165,7 @@ class Events:
         if request.method == "HEAD":
             return body_answer(b"", EVENT_STREAM)
         grant = None if token is None else self._access.grant(token)
-        epoch, offset = _position(request.headers.get("Last-Event-ID", ""))
+        epoch, offset = position(request.headers.get("Last-Event-ID", ""))
         if grant is None:
             actor = await self._sessions.live(key)
         else:
@@ -247,19 +218,3 @@ class StreamBody(ResponseBody):
         if chunk is None:
             raise StopAsyncIteration
         return chunk
-
-
-def _position(last_event_id: str) -> tuple[int | None, int | None]:
-    """Epoch and offset. What is not ours counts as none: the stream then begins with the whole picture."""
-    match = POSITION.fullmatch(last_event_id.strip())
-    return (int(match[1]), int(match[2])) if match else (None, None)
-
-
-def _retry(policy: Reconnect) -> bytes:
-    least, most = RETRY_MS[policy]
-    return b"retry: %d\n\n" % random.randint(least, most)
-
-
-def _close_event(ending: Ending) -> bytes:
-    body = {"t": "close", "code": ending.code, "reason": ending.reason, "reconnect": ending.reconnect}
-    return b"event: close\ndata: " + orjson.dumps(body) + b"\n\n"

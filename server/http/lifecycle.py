@@ -9,7 +9,7 @@ from engine.domain.settings import Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.errors import ApiError
 from server.http.access import Access
-from server.http.addresses import ws_url
+from server.http.addresses import play_url, ws_url
 from server.http.answers import Answer, json_answer
 from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
@@ -40,6 +40,7 @@ class Lifecycle:
             "quiz_version": record.quiz_version,
             "host_token": self._services.tokens.issue(record.id, "host", None),
             "ws_url": ws_url(self._services),
+            "play_url": play_url(self._services),
         }
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
 
@@ -70,6 +71,7 @@ class Lifecycle:
             "settings": record.settings.to_dict(),
             "created_at": record.created_at,
             "ws_url": ws_url(self._services),
+            "play_url": play_url(self._services),
         }
 
 

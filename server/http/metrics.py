@@ -76,9 +76,20 @@ class NodeCollector(Collector):
     def _connections(self) -> Iterator[Metric]:
         transports = list(self._services.transports())
         yield _gauge(
-            "fanfare_connections", "Open WebSocket connections.", sum(t.connections for t in transports)
+            "fanfare_connections",
+            "Open connections to the realtime port.",
+            sum(t.connections for t in transports),
         )
-        yield _gauge("fanfare_event_streams", "Open event streams.", self._streams())
+        yield _gauge(
+            "fanfare_event_streams",
+            "Open event streams.",
+            self._streams() + sum(t.event_streams for t in transports),
+        )
+        yield _counter(
+            "fanfare_realtime_requests",
+            "HTTP requests to the realtime port.",
+            sum(t.requests_total for t in transports),
+        )
         yield _counter(
             "fanfare_messages_in",
             "Messages from WebSocket clients.",

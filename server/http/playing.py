@@ -14,7 +14,7 @@ from engine.ports import SessionRecord
 from server.bodies import answer_of
 from server.errors import ApiError, busy, refused
 from server.http.access import Access
-from server.http.addresses import ws_url
+from server.http.addresses import play_url, ws_url
 from server.http.answers import Answer, json_answer
 from server.http.reading import read_body, read_count, read_object, read_query
 from server.http.services import Services
@@ -47,6 +47,7 @@ class Playing:
             "session_id": actor.session_id,
             "code": actor.code,
             "ws_url": ws_url(self._services),
+            "play_url": play_url(self._services),
         }
         return json_answer(body, 201)
 

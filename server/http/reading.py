@@ -16,7 +16,9 @@ async def read_body() -> bytes:
     Raises ApiError `unsupported_media_type`; quart's own 413 and 408 pass through.
     """
     refuse_other_than_json(request.headers.get("Content-Type", ""))
-    return await request.get_data(cache=False, as_text=False)
+    body = await request.get_data(cache=False)
+    assert isinstance(body, bytes)
+    return body
 
 
 async def read_object(

@@ -29,6 +29,7 @@ class Services:
     Args:
         attempts, joins: the limits that the realtime listener counts on too.
         ws_url: where clients of this node open their WebSocket, as bound or as configured.
+        play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
         transports: a snapshot of each realtime transport.
         probe_storage: returns if the database answers; raises anything, or hangs, if not.
         version: of the program.
@@ -45,6 +46,7 @@ class Services:
     joins: JoinRate
     loop_lag: LoopLag
     ws_url: str
+    play_url: str
     transports: Callable[[], Iterable[TransportStatistics]]
     probe_storage: Callable[[], Awaitable[None]]
     version: str

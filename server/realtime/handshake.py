@@ -68,7 +68,15 @@ OVERLOADED = Rejection(
 SHUTTING_DOWN = Rejection(
     HTTPStatus.SERVICE_UNAVAILABLE, "busy", "The node is going down. Try again in a moment."
 )
-BAD_REQUEST = Rejection(HTTPStatus.BAD_REQUEST, "bad_message", "This is not a WebSocket handshake.")
+CROWDED = Rejection(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    "too_many_connections",
+    "This address has as many connections as it may. Close some, or try again later.",
+)
+BAD_REQUEST = Rejection(
+    HTTPStatus.BAD_REQUEST, "bad_message", "This is neither a WebSocket handshake nor a request."
+)
+TOO_LARGE = Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The body is too large.")
 TOO_LATE = Rejection(HTTPStatus.REQUEST_TIMEOUT, "join_timeout", "The handshake took too long.")
 NOT_FOUND = Rejection(HTTPStatus.NOT_FOUND, "not_found", f"The WebSocket is at {PATH}.")
 ORIGIN_REFUSED = Rejection(

@@ -42,8 +42,9 @@ class TransportStatistics:
 
     `connections` are open now, those in the handshake included; `refused_total` counts failed handshakes by
     reason; `closed_total` ended connections by the reason in their close frame, or PEER_CLOSED, MALFORMED or
-    CONNECTION_LOST. Messages, frames and bytes are those of the protocol, without pings; the bytes that were
-    sent may include the few that frame them.
+    CONNECTION_LOST. `event_streams` are among the connections, and `requests_total` are plain HTTP requests:
+    only the reactor has them. Messages, frames and bytes are those of the protocol, without pings; the bytes
+    that were sent may include the few that frame them, and those of HTTP responses.
     """
 
     connections: int
@@ -53,12 +54,24 @@ class TransportStatistics:
     messages_in_total: int
     frames_out_total: int
     bytes_out_total: int
+    event_streams: int = 0
+    requests_total: int = 0
 
 
 class Tally:
     """The running counts behind the statistics."""
 
-    __slots__ = ("accepted", "bytes_out", "closed", "connections", "frames_out", "messages_in", "refused")
+    __slots__ = (
+        "accepted",
+        "bytes_out",
+        "closed",
+        "connections",
+        "event_streams",
+        "frames_out",
+        "messages_in",
+        "refused",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
@@ -68,6 +81,8 @@ class Tally:
         self.messages_in = 0
         self.frames_out = 0
         self.bytes_out = 0
+        self.event_streams = 0
+        self.requests = 0
 
     def snapshot(self) -> TransportStatistics:
         return TransportStatistics(
@@ -78,6 +93,8 @@ class Tally:
             messages_in_total=self.messages_in,
             frames_out_total=self.frames_out,
             bytes_out_total=self.bytes_out,
+            event_streams=self.event_streams,
+            requests_total=self.requests,
         )
 
 

@@ -24,6 +24,7 @@ from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.outbox import Outbox
 from server.config import Config
+from server.limits import ConnectionCount
 from server.realtime import handshake, transport
 from server.realtime.client_stream import Accepted, ClientStream
 from server.realtime.conversation import Conversation, Gate
@@ -63,6 +64,7 @@ class TrioWebSocketTransport:
         self._config = config
         self._rng = rng or random.Random()
         self._tally = Tally()
+        self._count = ConnectionCount(config.connections_per_address_max)
         self._open: set[_Connection] = set()
         self._shaking: set[trio.CancelScope] = set()
         self._stopping = False
@@ -167,6 +169,7 @@ class TrioWebSocketTransport:
             return await connection.run(join_by, self._rng.random())
         finally:
             self._open.discard(connection)
+            self._count.leave(address)
 
     async def _shake_hands(
         self, library: trio.Nursery, stream: ClientStream
@@ -176,11 +179,17 @@ class TrioWebSocketTransport:
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._config.connections_max:
             verdict = handshake.judge(_upgrade(stream, request), self._config)
+        if isinstance(verdict, Admission) and not self._count.enter(verdict.address):
+            verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refused(verdict)
             await request.reject(verdict.status, extra_headers=verdict.headers, body=verdict.body)
             return None
-        return await request.accept(subprotocol=verdict.subprotocol), verdict.address
+        try:
+            return await request.accept(subprotocol=verdict.subprotocol), verdict.address
+        except BaseException:
+            self._count.leave(verdict.address)
+            raise
 
     def _give_up(self, stream: ClientStream) -> bytes:
         """A handshake that came to no end. Returns what to say to it."""

@@ -129,6 +129,7 @@ class Edge:
             joins=JoinRate(config.joins_per_s),
             loop_lag=LoopLag(),
             ws_url="ws://127.0.0.1:5002/ws",
+            play_url="http://127.0.0.1:5002",
             transports=self._transports,
             probe_storage=self._probe,
             version="1.2.3",

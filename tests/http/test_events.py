@@ -7,7 +7,7 @@ from trio.testing import MockClock
 
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
-from server.http.events import EventDialect
+from server.event_stream import EventDialect
 from tests.actors.world import settle
 from tests.http.edge import edge
 from tests.http.events import Stream, stream

@@ -34,7 +34,14 @@ from server.limits import Attempts, JoinRate
 from server.realtime import transport
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.reactor.backlog import Backlog
-from server.realtime.reactor.head import Head, HeadReader, NoHandshake
+from server.realtime.reactor.request import (
+    Head,
+    Malformed,
+    NoHandshake,
+    Request,
+    RequestReader,
+    read_handshake,
+)
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.reactor.wheel import NEVER, Wheel
 from server.realtime.transport import TlsUnsupported
@@ -218,7 +225,7 @@ def alive(kind: type) -> int:
 
 async def test_the_idle_have_no_buffers() -> None:
     async with reactor(outbox_bytes_max=16_000_000) as node, node.seated(4096) as (client, subscriber):
-        before = alive(Parser), alive(Backlog), alive(HeadReader)
+        before = alive(Parser), alive(Backlog), alive(RequestReader)
         await client.send(WATCH[:9])
         subscriber.push(long(0, size=3_000_000))
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -227,7 +234,7 @@ async def test_the_idle_have_no_buffers() -> None:
         assert (await client.receive_frame()).message["number"] == 0
         assert (await client.receive_frame()).message["code"] == "already_joined"
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert (alive(Parser), alive(Backlog), alive(HeadReader)) == before
+        assert (alive(Parser), alive(Backlog), alive(RequestReader)) == before
 
 
 async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:
@@ -376,13 +383,22 @@ def test_the_wheel_is_late_by_a_tick_at_most_and_never_early(
     assert wheel.next_at == float("inf")
 
 
-def heads(data: bytes, sizes: list[int]) -> Head | None:
-    reader = HeadReader()
+def requests(data: bytes, sizes: list[int], body_bytes_max: int = 4096) -> list[Request]:
+    """What is read of bytes that come in pieces of these sizes, and the rest at once."""
+    reader = RequestReader(body_bytes_max)
     for size in [*sizes, len(data)]:
         chunk, data = data[:size], data[size:]
-        if chunk and (head := reader.feed(chunk)) is not None:
-            return head
-    return None
+        if chunk:
+            reader.feed(chunk)
+    found = []
+    while (found_one := reader.pop()) is not None:
+        found.append(found_one)
+    return found
+
+
+def handshake(data: bytes, sizes: list[int]) -> Head:
+    (found,) = requests(data, sizes)
+    return read_handshake(found)
 
 
 @settings(max_examples=60, deadline=None)
@@ -395,22 +411,19 @@ def test_a_head_may_come_in_any_pieces(sizes: list[int]) -> None:
         "Sec-WebSocket-Protocol: chat, fanfare.v1",
         path="/ws?a=b",
     )
-    head = heads(data, sizes)
-    assert head == Head(
+    assert handshake(data, sizes) == Head(
         target="/ws?a=b",
         key=b"dGhlIHNhbXBsZSBub25jZQ==",
         host="127.0.0.1",
         origin="https://quiz.example",
         forwarded_for="203.0.113.1,203.0.113.2",
         subprotocols=("chat", "fanfare.v1"),
-        rest=b"",
     )
 
 
 def test_what_comes_behind_a_head_is_kept() -> None:
-    head = heads(request() + WATCH, [])
-    assert head is not None
-    assert head.rest == WATCH
+    (found,) = requests(request() + WATCH, [])
+    assert found.rest == WATCH
 
 
 @pytest.mark.parametrize(
@@ -435,5 +448,5 @@ def test_what_is_no_handshake(data: bytes) -> None:
     for sizes in ([], [2], [2, 2], [4096] * 8):
         if data.startswith(b"\r\n\r\n") and sizes != [2, 2]:
             continue
-        with pytest.raises(NoHandshake):
-            heads(data, sizes)
+        with pytest.raises((Malformed, NoHandshake)):
+            handshake(data, sizes)

@@ -1,19 +1,23 @@
-"""A connection from its acceptance to the end of its handshake."""
+"""A connection from its acceptance to its first whole request, most often a handshake."""
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import trio
 
 from engine import websocket
+from server.peers import client_address
 from server.realtime import handshake
 from server.realtime.handshake import Admission, Rejection, Upgrade
 from server.realtime.reactor.connection import Connection
-from server.realtime.reactor.head import Head, HeadReader, NoHandshake
+from server.realtime.reactor.exchange import Exchange
 from server.realtime.reactor.loop import READABLE
 from server.realtime.reactor.parting import Parting
 from server.realtime.reactor.port import Port
+from server.realtime.reactor.request import Malformed, NoHandshake, RequestReader, TooLarge, read_handshake
+from server.realtime.reactor.responses import CONTINUE
 from server.realtime.reactor.wheel import NEVER
 
 READ_BYTES = 4096
@@ -27,7 +31,7 @@ _SWITCH = (
 
 
 class Arrival:
-    """Attendant: reads the handshake, has it judged, and hands the socket over.
+    """Attendant: reads the first request, has a handshake judged, and hands the socket over.
 
     The time allowed runs from the acceptance to the join; however slowly the head comes, it does not start
     again.
@@ -44,7 +48,7 @@ class Arrival:
         self._port = port
         self._socket = client
         self._peer = peer
-        self._reader: HeadReader | None = None
+        self._reader: RequestReader | None = None
         self._join_by = trio.current_time() + port.config.join_timeout_s
         self.tick = NEVER
         port.loop.add(client.fileno(), self, READABLE)
@@ -64,14 +68,20 @@ class Arrival:
             self.cut()
             return
         if self._reader is None:
-            self._reader = HeadReader()
+            self._reader = RequestReader(self._port.config.frame_bytes_max)
         try:
-            head = self._reader.feed(data)
-        except NoHandshake:
+            self._reader.feed(data)
+        except Malformed:
             self._refuse(handshake.BAD_REQUEST)
             return
-        if head is not None:
-            self._answer(head)
+        except TooLarge:
+            self._refuse(handshake.TOO_LARGE)
+            return
+        if self._reader.take_expectation():
+            with suppress(OSError):
+                self._socket.send(CONTINUE)
+        if len(self._reader):
+            self._answer(self._reader)
 
     def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
         """Attendant."""
@@ -83,28 +93,48 @@ class Arrival:
 
     def cut(self) -> None:
         """Attendant."""
+        self._forget()
         self._port.release(self._socket)
 
-    def _answer(self, head: Head) -> None:
+    def _answer(self, reader: RequestReader) -> None:
         port = self._port
-        verdict: Admission | Rejection = handshake.OVERLOADED
-        if port.tally.connections <= port.config.connections_max:
-            upgrade = Upgrade(
+        if port.tally.connections > port.config.connections_max:
+            self._refuse(handshake.OVERLOADED)
+            return
+        first = reader.first
+        if not first.asks_for_websocket and first.target.partition("?")[0] != handshake.PATH:
+            address = client_address(self._peer, first.header(b"x-forwarded-for"), port.config.proxy_hops)
+            if port.count.enter(address):
+                self._reader = None
+                Exchange(port, self._socket, self._peer, address, reader)
+            else:
+                self._refuse(handshake.CROWDED)
+            return
+        try:
+            head = read_handshake(first)
+        except NoHandshake:
+            self._refuse(handshake.BAD_REQUEST)
+            return
+        verdict = handshake.judge(
+            Upgrade(
                 peer=self._peer,
                 target=head.target,
                 host=head.host,
                 origin=head.origin,
                 forwarded_for=head.forwarded_for,
                 subprotocols=head.subprotocols,
-            )
-            verdict = handshake.judge(upgrade, port.config)
+            ),
+            port.config,
+        )
+        if isinstance(verdict, Admission) and not port.count.enter(verdict.address):
+            verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refuse(verdict)
         else:
-            self._open(verdict, head)
+            self._open(verdict, head.key, first.rest)
 
-    def _open(self, admission: Admission, head: Head) -> None:
-        response = _SWITCH + websocket.accept_key(head.key)
+    def _open(self, admission: Admission, key: bytes, rest: bytes) -> None:
+        response = _SWITCH + websocket.accept_key(key)
         if admission.subprotocol is not None:
             response += b"\r\nSec-WebSocket-Protocol: " + admission.subprotocol.encode()
         response += b"\r\n\r\n"
@@ -115,13 +145,21 @@ class Arrival:
         if sent < len(response):
             # A new socket has room for this, unless the client has gone or the kernel has no memory.
             self._port.tally.refused[GONE] += 1
+            self._port.count.leave(admission.address)
             self.cut()
             return
+        self._forget()
         self._port.tally.accepted += 1
         connection = Connection(self._port, self._socket, admission.address, self._join_by)
-        if head.rest:
-            connection.take(head.rest)
+        if rest:
+            connection.take(rest)
+
+    def _forget(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _refuse(self, rejection: Rejection) -> None:
+        self._forget()
         self._port.tally.refused[rejection.code] += 1
         Parting(self._port, self._socket, rejection.response)

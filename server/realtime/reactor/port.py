@@ -4,13 +4,45 @@ from __future__ import annotations
 
 import random
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from weakref import WeakValueDictionary
 
-from engine.actors.frame import Frame
+from engine import websocket
+from engine.actors.frame import Dialect, Frame, Message
+from server.callers import Guard
 from server.config import Config
+from server.event_stream import EventDialect
+from server.limits import ConnectionCount, MessageRate
 from server.realtime.conversation import Gate
+from server.realtime.protocol import encode
 from server.realtime.reactor.loop import Loop
 from server.realtime.transport import Tally
+
+
+class Encoder:
+    """Frames as the bytes of one dialect. The newest stays at hand: in a fan-out, thousands are pushed the
+    same in a row, and a comparison of identities is all that they cost then."""
+
+    __slots__ = ("__weakref__", "data", "dialect", "frame")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.frame: Frame | None = None
+        """The last frame that was encoded."""
+        self.data = b""
+        """Its bytes."""
+
+    def encode(self, frame: Frame) -> bytes:
+        """Whatever the dialect raises passes through."""
+        data = frame.encoded(self.dialect)
+        self.frame, self.data = frame, data
+        return data
+
+
+def text_frame(message: Message) -> bytes:
+    """The dialect of a WebSocket: JSON with the head of its frame, ready for any number of sockets."""
+    return websocket.encode_text_frame(encode(message))
 
 
 @dataclass(slots=True)
@@ -22,10 +54,18 @@ class Port:
     tally: Tally
     rng: random.Random
     loop: Loop
-    frame: Frame | None = None
-    """The last frame that was encoded: in a fan-out, thousands are pushed the same in a row."""
-    data: bytes = b""
-    """Its bytes."""
+    guard: Guard
+    count: ConnectionCount
+    rate: MessageRate
+    text: Encoder = field(default_factory=partial(Encoder, text_frame))
+    _events: WeakValueDictionary[int, Encoder] = field(default_factory=WeakValueDictionary)
+
+    def events(self, epoch: int) -> Encoder:
+        """For the event streams of an epoch, who keep it."""
+        encoder = self._events.get(epoch)
+        if encoder is None:
+            encoder = self._events[epoch] = Encoder(EventDialect(epoch))
+        return encoder
 
     def release(self, client: socket.socket) -> None:
         """Close a connection's socket."""

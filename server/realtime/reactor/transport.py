@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import trio
 
+from server.callers import Guard
 from server.config import Config
+from server.limits import ConnectionCount, MessageRate
 from server.realtime import transport
 from server.realtime.conversation import Gate
 from server.realtime.reactor.listener import Listener
@@ -47,7 +49,11 @@ class ReactorTransport:
         if ssl_context is not None:
             raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
         loop = Loop()
-        port = Port(self._gate, self._config, self._tally, self._rng, loop)
+        gate, config = self._gate, self._config
+        guard = Guard(config, gate.tokens, gate.attempts, gate.clock)
+        count = ConnectionCount(config.connections_per_address_max)
+        rate = MessageRate(config.messages_per_s, config.messages_burst)
+        port = Port(gate, config, self._tally, self._rng, loop, guard, count, rate)
         try:
             listeners = [Listener(port, each) for each in sockets]
             task_status.started()

@@ -1,0 +1,142 @@
+"""An event stream: the broadcasts of a session to a client that cannot hold a WebSocket."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Mapping
+
+import trio
+
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from server.auth import Grant
+from server.errors import ApiError, busy, refused
+from server.event_stream import EVENT_STREAM, KEEP_ALIVE, KEEP_ALIVE_S, last_words, retry
+from server.realtime import transport
+from server.realtime.reactor.outlet import LOST, End, Outlet
+from server.realtime.reactor.port import Port
+from server.realtime.reactor.responses import error_response, head_of_stream
+
+CONTENT_TYPE = f"{EVENT_STREAM}; charset=utf-8"
+
+OPEN_TIMEOUT_S = 15.0
+"""How long the session may take to let the client in."""
+
+HEARD_BYTES_MAX = 65_536
+"""What a client may send on a stream, where it has nothing to say."""
+
+
+class EventStream(Outlet):
+    """Attendant and Subscriber. The response begins with the first word of the session: a `joined` opens the
+    stream, an `error` is an ordinary refusal.
+
+    The body has no length and no chunks, it ends with the connection: so a frame is the same bytes for every
+    stream of its epoch.
+
+    Args:
+        headers: those of every answer to this caller.
+    """
+
+    __slots__ = ("_headers", "_heard_bytes", "_open", "_open_by", "_quiet")
+
+    def __init__(self, port: Port, client: socket.socket, address: str, headers: Mapping[str, str]) -> None:
+        super().__init__(port, client, port.text, address)
+        self._headers: Mapping[str, str] = headers
+        self._open = False
+        self._heard_bytes = 0
+        self._quiet = False
+        """Whether nothing was sent since the last look."""
+        now = trio.current_time()
+        self._open_by = now + OPEN_TIMEOUT_S
+        port.loop.hand_over(client.fileno(), self)
+        # There are no pings: a client that has vanished is found by what it does not confirm.
+        silence_ms = math.ceil(1000 * (KEEP_ALIVE_S + port.config.ping_timeout_s))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
+        self._set_alarm(now)
+
+    def watch(self, key: str, epoch: int | None, offset: int | None) -> None:
+        """Follow the session with this code or id as a spectator."""
+        assert self._conversation is not None
+        self._conversation.watch(key, epoch, offset)
+
+    def come_back(self, grant: Grant, code: str | None, epoch: int | None, offset: int | None) -> None:
+        """Follow it as who a token was given to."""
+        assert self._conversation is not None
+        self._conversation.come_back(grant, code, epoch, offset)
+
+    # -- Subscriber ------------------------------------------------------------------------------
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if self._open:
+            self._quiet = False
+            super().push(frame)
+        elif self._end is not None:
+            return
+        elif frame.kind == "error":
+            self._refuse(refused(frame))
+        else:
+            self._begin(frame)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        if self._open:
+            waits = ending not in transport.UNFLUSHED
+            self._conclude(End(ending.reason, last_words(ending), waits))
+        else:
+            self._refuse(busy())
+
+    # -- Attendant -------------------------------------------------------------------------------
+
+    def due(self, now: float) -> None:
+        """Attendant."""
+        if self._leaving or self._too_slow(now) or self._end is not None:
+            return
+        if not self._open:
+            self._refuse(busy())
+            return
+        if self._quiet and self._backlog is None:
+            self._send_aside(KEEP_ALIVE)
+        self._quiet = True
+        if self._end is None:
+            self._set_alarm(now)
+
+    def take(self, data: bytes) -> None:
+        """Hear what came: nothing that matters."""
+        self._heard_bytes += len(data)
+        if self._heard_bytes > HEARD_BYTES_MAX:
+            self._conclude(LOST)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _begin(self, joined: Frame) -> None:
+        epoch = joined.message["epoch"]
+        assert isinstance(epoch, int)
+        self._encoder = self._port.events(epoch)
+        if not (event := self._encode(joined)):
+            return
+        self._open = True
+        tally = self._port.tally
+        tally.event_streams += 1
+        tally.frames_out += 1
+        tally.bytes_out += len(event)
+        # Nginx would hold events back to fill its buffers.
+        head = head_of_stream({**self._headers, "Content-Type": CONTENT_TYPE, "X-Accel-Buffering": "no"})
+        self._headers = {}
+        self._send_aside(head + retry(Ending.SHUTDOWN.reconnect) + event)
+
+    def _refuse(self, error: ApiError) -> None:
+        self._conclude(End(error.code, error_response(error, self._headers, close=True)))
+
+    def _set_alarm(self, now: float) -> None:
+        at = now + KEEP_ALIVE_S if self._open else self._open_by
+        if self._backlog is not None and self._backlog.send_by < at:
+            at = self._backlog.send_by
+        self._port.loop.at(self, at)
+
+    def _leave(self) -> None:
+        """The errand after the end."""
+        if self._open:
+            self._port.tally.event_streams -= 1
+        super()._leave()

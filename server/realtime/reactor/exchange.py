@@ -1,0 +1,354 @@
+"""Plain HTTP on the realtime port: answers, one request after another, and the way to an event stream.
+
+What a player needs who cannot hold a WebSocket, at the price of one. The rest of the API is elsewhere, in
+quart; the rules are the same there and here, because both take them from `callers`, `bodies` and `errors`.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, unquote
+
+import orjson
+import trio
+
+from engine.actors import commands
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from server.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
+from server.callers import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
+from server.errors import ApiError, busy, refused
+from server.event_stream import position
+from server.realtime import handshake
+from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
+from server.realtime.reactor.loop import READABLE, WRITABLE
+from server.realtime.reactor.outlet import BUSY_KERNEL, READ_BYTES
+from server.realtime.reactor.parting import Parting
+from server.realtime.reactor.port import Port
+from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
+from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
+from server.realtime.reactor.wheel import NEVER
+
+REPLY_TIMEOUT_S = 15.0
+"""How long a request waits for its session. What was asked for may still happen; asking again is safe."""
+
+IDLE_S = 75.0
+"""How long a connection stays open between two requests: longer than load balancers keep theirs."""
+
+REQUESTS_WAITING_MAX = 16
+"""Requests that a client may send before the answer to the first."""
+
+GUESSES = frozenset({"session_not_found", "token_invalid"})
+"""Refusals that look like guessing."""
+
+RATE_LIMITED = ApiError("rate_limited", "Too many requests; slow down.")
+NOT_HERE = ApiError(
+    "not_found", f"On this port are {handshake.PATH} and, under /api/sessions/..., answers and events."
+)
+
+_NOTHING: Mapping[str, str] = {}
+_ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|events)")
+_METHODS = {"answers": ("POST",), "events": ("GET", "HEAD")}
+_KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
+
+
+class Exchange:
+    """Attendant of a connection that speaks plain HTTP.
+
+    How to think about it: one request is served at a time, in their order; what comes meanwhile waits, up to
+    a bound. An answer waits for its session with a `_Reply` in between: a session that speaks late finds
+    nobody there.
+    """
+
+    __slots__ = (
+        "_address",
+        "_closing",
+        "_over",
+        "_peer",
+        "_port",
+        "_reader",
+        "_reply",
+        "_socket",
+        "_unsent",
+        "tick",
+    )
+
+    def __init__(
+        self, port: Port, client: socket.socket, peer: str, address: str, reader: RequestReader
+    ) -> None:
+        self._port = port
+        self._socket = client
+        self._peer = peer
+        self._address = address
+        self._reader = reader
+        self._reply: _Reply | None = None
+        """Of the request that waits for its session."""
+        self._unsent = b""
+        self._closing = False
+        """Whether the connection ends with the response under way."""
+        self._over = False
+        self.tick = NEVER
+        port.loop.hand_over(client.fileno(), self)
+        self.serve()
+
+    # -- Attendant -------------------------------------------------------------------------------
+
+    def ready(self, events: int) -> None:
+        """Attendant."""
+        if self._over:
+            return
+        if events & WRITABLE and self._unsent:
+            self._send(b"")
+            self.serve()
+            return
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(data)
+        else:
+            self.cut()
+
+    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
+        """Attendant."""
+        if self._over:
+            return
+        if self._unsent:
+            self.cut()
+        elif self._reply is not None:
+            self._reply.exchange = None
+            self.answered(self._reply.caller, busy())
+        elif self._reader.between:
+            self._part()
+        else:
+            self._end_with(handshake.TOO_LATE.response)
+
+    def stop(self) -> None:
+        """Attendant. A request that waits for its session still gets its answer."""
+        self._closing = True
+        if self._reply is None and not self._unsent and not self._over:
+            self._part()
+
+    def cut(self) -> None:
+        """Attendant."""
+        self._let_go()
+        self._port.release(self._socket)
+
+    # -- from the client -------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+        except Malformed:
+            self._end_with(handshake.BAD_REQUEST.response)
+            return
+        except TooLarge:
+            error = too_large(self._port.config.frame_bytes_max)
+            self._end_with(error_response(error, STANDING_HEADERS, close=True))
+            return
+        if self._reader.take_expectation() and self._reply is None and not self._unsent:
+            self._send(CONTINUE)
+        self.serve()
+
+    def serve(self) -> None:
+        """Go on with the requests that have come, until one has to wait."""
+        if len(self._reader) > REQUESTS_WAITING_MAX and not self._over:
+            self.cut()
+        while not (self._over or self._reply is not None or self._unsent):
+            request = None if self._closing else self._reader.pop()
+            if request is None:
+                break
+            self._closing = not request.keep_alive
+            self._serve(request)
+        if not self._over:
+            self._set_alarm()
+
+    def _serve(self, request: Request) -> None:
+        port = self._port
+        caller = Caller(
+            self._peer,
+            request.header(b"host"),
+            request.header(b"origin"),
+            request.header(b"x-forwarded-for"),
+            request.header(b"authorization"),
+        )
+        port.tally.requests += 1
+        try:
+            port.guard.refuse_foreign_origin(caller, request.method)
+            if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
+                self._respond(caller, 204, PREFLIGHT_HEADERS, b"")
+            else:
+                self._find(caller, request)
+        except ApiError as error:
+            self._refuse(caller, error)
+
+    def _find(self, caller: Caller, request: Request) -> None:
+        path, _, query = request.target.partition("?")
+        route = _ROUTE.fullmatch(path)
+        if route is None:
+            raise NOT_HERE
+        key, what = unquote(route[1]), route[2]
+        if request.method not in _METHODS[what]:
+            allowed = ", ".join(each for each in _METHODS[what] if each != "HEAD")
+            error = ApiError("method_not_allowed", f"This address takes {allowed} only.")
+            self._refuse(caller, error, {"Allow": allowed})
+        elif what == "answers":
+            self._answer(caller, key, request)
+        elif request.method == "HEAD":
+            self._respond(caller, 200, {"Content-Type": CONTENT_TYPE}, b"")
+        else:
+            self._stream(caller, key, query, request)
+
+    def _answer(self, caller: Caller, key: str, request: Request) -> None:
+        gate = self._port.gate
+        grant = self._port.guard.grant(caller)
+        if grant.player is None:
+            raise ApiError("not_player", "Only players answer.")
+        now = gate.clock.now_ms()
+        # By player, because a connection may carry the requests of many.
+        if not self._port.rate.take(grant.session_id, grant.player, now):
+            raise RATE_LIMITED
+        refuse_other_than_json(request.header(b"content-type") or "")
+        message = answer_of(request.body, self._port.config.frame_bytes_max)
+        reply = self._reply = _Reply(self, caller)
+        code = None if key == grant.session_id else key
+        gate.sessions.deliver(
+            grant.session_id,
+            commands.Answer(reply, grant.player, message.id, message.question, message.choice, now, code),
+        )
+
+    def _stream(self, caller: Caller, key: str, query: str, request: Request) -> None:
+        guard = self._port.guard
+        token = _token(query) or caller.bearer()
+        grant = None if token is None else guard.grant(caller, token)
+        if grant is None:
+            guard.refuse_blocked(caller)
+            if not _KEY.fullmatch(key):
+                guard.count_failure(caller)
+                raise ApiError("session_not_found", "No session has this code.")
+        epoch, offset = position(request.header(b"last-event-id") or "")
+        self._over = True  # the socket and the place in the count are the stream's from here on
+        self._reader.close()
+        stream = EventStream(self._port, self._socket, self._address, guard.headers(caller))
+        if grant is None:
+            stream.watch(key, epoch, offset)
+        else:
+            stream.come_back(grant, None if key == grant.session_id else key, epoch, offset)
+
+    # -- to the client ---------------------------------------------------------------------------
+
+    def answered(self, caller: Caller, answer: Frame | ApiError) -> None:
+        """The session has spoken. May be called by it, so what follows from it is left to the loop."""
+        self._reply = None
+        if self._over:
+            return
+        error = answer if isinstance(answer, ApiError) else None
+        if not isinstance(answer, ApiError) and answer.kind == "error":
+            error = refused(answer)
+        if error is not None:
+            if error.code in GUESSES:
+                self._port.guard.count_failure(caller)
+            self._refuse(caller, error)
+        else:
+            assert isinstance(answer, Frame)
+            self._respond(caller, 200, JSON, orjson.dumps(answer.message))
+        if self._closing or len(self._reader):
+            self._port.loop.later(self.serve)
+        elif not self._over:
+            self._set_alarm()
+
+    def _refuse(self, caller: Caller, error: ApiError, more: Mapping[str, str] = _NOTHING) -> None:
+        headers = {**self._port.guard.headers(caller), **more}
+        self._send(error_response(error, headers, close=self._closing))
+
+    def _respond(self, caller: Caller, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        standing = self._port.guard.headers(caller)
+        self._send(response(status, {**standing, **headers}, body, close=self._closing))
+
+    def _send(self, data: bytes) -> None:
+        """Send it, and what waits. A client that does not take it is given `send_timeout_s`."""
+        waited = bool(self._unsent)
+        data = self._unsent + data
+        try:
+            sent = self._socket.send(data)
+        except OSError as error:
+            if error.errno not in BUSY_KERNEL:
+                self._closing = True
+                data = b""
+            sent = 0
+        self._port.tally.bytes_out += sent
+        self._unsent = data[sent:]
+        if bool(self._unsent) != waited:
+            self._port.loop.want(self._socket.fileno(), READABLE | WRITABLE if self._unsent else READABLE)
+        if self._unsent:
+            self._port.loop.at(self, trio.current_time() + self._port.config.send_timeout_s)
+
+    # -- time and end ----------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        if self._unsent:
+            return  # its alarm is set
+        if self._closing and self._reply is None:
+            self._part()
+            return
+        wait_s = REPLY_TIMEOUT_S
+        if self._reply is None:
+            wait_s = IDLE_S if self._reader.between else self._port.config.join_timeout_s
+        self._port.loop.at(self, trio.current_time() + wait_s)
+
+    def _let_go(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._reader.close()
+        self._port.count.leave(self._address)
+        if self._reply is not None:
+            self._reply.exchange = None
+            self._reply = None
+
+    def _part(self) -> None:
+        self._end_with(b"")
+
+    def _end_with(self, words: bytes) -> None:
+        words = self._unsent + words
+        self._let_go()
+        Parting(self._port, self._socket, words)
+
+
+class _Reply:
+    """Subscriber: takes the first word of a session to a request. Nobody listens any more once `exchange` is
+    None."""
+
+    __slots__ = ("caller", "exchange")
+
+    def __init__(self, exchange: Exchange, caller: Caller) -> None:
+        self.exchange: Exchange | None = exchange
+        self.caller = caller
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.answered(self.caller, frame)
+
+    def close(self, ending: Ending) -> None:  # noqa: ARG002 - Subscriber: whatever it is, try again
+        """Subscriber."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.answered(self.caller, busy())
+
+
+def _token(query: str) -> str | None:
+    """The one field that the query may have. Raises ApiError."""
+    if not query:
+        return None
+    pairs = parse_qsl(query, keep_blank_values=True)
+    refuse_unknown((name for name, _ in pairs), ("token",))
+    if len(pairs) > 1:
+        raise ApiError("bad_field", "token is given more than once.", "token")
+    return (pairs[0][1] if pairs else "") or None

@@ -1,0 +1,49 @@
+"""HTTP responses as bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+from server.errors import ApiError
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+
+
+def response(status: int, headers: Mapping[str, str], body: bytes, *, close: bool) -> bytes:
+    """A whole response. With `close` the connection ends after it."""
+    return b"%bContent-Length: %d\r\n\r\n%b" % (_head(status, headers, close), len(body), body)
+
+
+def error_response(error: ApiError, headers: Mapping[str, str], *, close: bool) -> bytes:
+    return response(error.status, {**headers, **JSON, **error.headers}, error.body, close=close)
+
+
+def head_of_stream(headers: Mapping[str, str]) -> bytes:
+    """The head of a response whose body ends with the connection."""
+    return _head(200, headers, close=True) + b"\r\n"
+
+
+def _head(status: int, headers: Mapping[str, str], close: bool) -> bytes:
+    return _lines(status, tuple(headers.items()), close) + _date(int(time.time()))
+
+
+@lru_cache(maxsize=256)
+def _lines(status: int, headers: tuple[tuple[str, str], ...], close: bool) -> bytes:
+    """The same few, over and over."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n"
+
+
+@lru_cache(maxsize=1)
+def _date(now_s: int) -> bytes:
+    """Made once a second."""
+    return f"Date: {formatdate(now_s, usegmt=True)}\r\n".encode()
