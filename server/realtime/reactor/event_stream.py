@@ -117,6 +117,7 @@ class EventStream(Outlet):
         if not (event := self._encode(joined)):
             return
         self._open = True
+        self._set_alarm(trio.current_time())
         tally = self._port.tally
         tally.event_streams += 1
         tally.frames_out += 1

@@ -1,0 +1,664 @@
+"""Plain HTTP on the reactor's port: the same rules as on the API's, at the price of a WebSocket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame, Message
+from server.event_stream import EventDialect
+from server.realtime import transport
+from server.realtime.conversation import Gate
+from server.realtime.reactor import event_stream, exchange
+from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
+from server.realtime.reactor.transport import ReactorTransport
+from tests.http.edge import Edge, Played, edge
+from tests.http.events import EventReader
+from tests.realtime.rig import RawClient
+
+PATIENCE_S = 8.0
+
+
+class Ports(Edge):
+    """An edge whose sessions are reached over the reactor's port as well."""
+
+    reactor: ReactorTransport
+    port: int
+    serving: trio.CancelScope
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @asynccontextmanager
+    async def raw(self, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
+        sock = trio.socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", self.port))
+        stream = trio.SocketStream(sock)
+        try:
+            yield RawClient(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        last_event_id: str | None = None,
+        buffer: int | None = None,
+    ) -> AsyncIterator[EventReader]:
+        """An open event stream."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        if last_event_id is not None:
+            headers["Last-Event-ID"] = last_event_id
+        async with self.raw(buffer) as raw:
+            await raw.send(request("GET", f"{url}/events", headers))
+            head = await raw.head()
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head + await raw.rest()
+            assert b"\r\nContent-Type: text/event-stream; charset=utf-8\r\n" in head
+            yield EventReader(partial(self._more, raw))
+
+    @staticmethod
+    async def _more(raw: RawClient) -> bytes:
+        if raw._received:
+            data, raw._received = raw._received, b""
+            return data
+        with trio.fail_after(PATIENCE_S):
+            return bytes(await raw.stream.receive_some())
+
+    async def settle(self) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+    async def until_connections(self, count: int) -> None:
+        with trio.fail_after(PATIENCE_S):
+            while self.reactor.statistics().connections != count:
+                await self.settle()
+
+
+@asynccontextmanager
+async def ports(**config: Any) -> AsyncIterator[Ports]:
+    async with edge(**config) as e:
+        e.__class__ = Ports  # what `edge` has made, with another port in front of it
+        assert isinstance(e, Ports)
+        limits = e.config.messages_per_s, e.config.messages_burst
+        gate = Gate(e.registry, e.tokens, e.clock, e.services.attempts, e.services.joins, *limits)
+        e.reactor = ReactorTransport(gate, e.config)
+        listener = socket.create_server(("127.0.0.1", 0))
+        e.port = listener.getsockname()[1]
+        e.serving = trio.CancelScope()
+        stopped = trio.Event()
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            with e.serving:
+                await e.reactor.serve([listener], task_status=task_status)
+            stopped.set()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            with trio.fail_after(30):
+                yield e
+            e.serving.cancel()
+            await stopped.wait()
+        assert e.reactor.statistics().connections == 0
+        assert e.reactor.statistics().event_streams == 0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "PARTING_S", 0.3)
+    monkeypatch.setattr(transport, "SHUTDOWN_S", 0.6)
+
+
+def request(method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def answer(session: Played, token: str, choice: object = 0, id: str = "a", question: int = 1) -> bytes:  # noqa: A002 - the protocol's word
+    body = json.dumps({"id": id, "question": question, "choice": choice}).encode()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return request("POST", f"{session.url}/answers", headers, body)
+
+
+async def read_response(raw: RawClient) -> tuple[int, Any]:
+    head = (await raw.head()).decode().split("\r\n")
+    lengths = [int(line.partition(": ")[2]) for line in head if line.startswith("Content-Length: ")]
+    body = await raw._take(lengths[0])
+    return int(head[0].split()[1]), json.loads(body) if body else None
+
+
+# -- one set of rules ----------------------------------------------------------------------------------
+
+JSON = {"Content-Type": "application/json"}
+GOOD = b'{"id":"a","question":1,"choice":0}'
+PAGE = {"Origin": "https://quiz.example"}
+EVIL = {"Origin": "https://evil.example"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body"),
+    [
+        ("POST", "answers", {}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, GOOD),
+        ("POST", "answers", {"Authorization": "Basic {ada}"}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer nonsense"}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {host}"}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {other}"}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Type": "text/plain"}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Type": "a/b+json; x=y"}, GOOD),
+        ("POST", "answers", {"Authorization": "bearer  {ada}"}, b"{"),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b"[1]"),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b"{}"),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":1,"choice":0,"t":"x"}'),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":1,"chioce":0}'),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"","question":1,"choice":0}'),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":true,"choice":0}'),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":2,"choice":0}'),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":1,"choice":9}'),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"} | PAGE, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {ada}"} | EVIL, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {ada}", "Origin": "http://127.0.0.1:5001"}, GOOD),
+        ("GET", "answers", {}, b""),
+        ("POST", "events", {}, b""),
+        ("POST", "events", EVIL, b""),
+        ("GET", "events?token=nonsense", {}, b""),
+        ("GET", "events?x=1", {}, b""),
+        ("GET", "events?token=a&token=b", {}, b""),
+        ("GET", "events?token={other}", {}, b""),
+        ("GET", "events", PAGE | {"Authorization": "Bearer nonsense"}, b""),
+        ("HEAD", "events", {}, b""),
+        ("OPTIONS", "answers", PAGE | {"Access-Control-Request-Method": "POST"}, b""),
+        ("OPTIONS", "answers", EVIL | {"Access-Control-Request-Method": "POST"}, b""),
+        ("OPTIONS", "events", {}, b""),
+    ],
+)
+async def test_both_ports_say_the_same(
+    method: str, path: str, headers: Mapping[str, str], body: bytes
+) -> None:
+    async with ports(allowed_origins=("https://quiz.example",)) as e:
+        session, elsewhere = await e.session(), await e.session()
+        ada = await session.join("Ada")
+        words = {
+            "ada": ada["token"],
+            "host": session.host_token,
+            "other": (await elsewhere.join("Eve"))["token"],
+        }
+        await session.do("start")
+        url = f"{session.url}/{path.format(**words)}"
+        sent = (JSON if body else {}) | {name: value.format(**words) for name, value in headers.items()}
+        async with httpx.AsyncClient(base_url=e.base) as client:
+            fast = await client.request(method, url, headers=sent, content=body)
+            with_id = url.replace(session.code, session.id)
+            again = await client.request(method, with_id, headers=sent, content=body)
+        api = await e.call(method, url, headers={"Host": "127.0.0.1"} | sent, data=body or None)
+        assert (fast.status_code, fast.content) == (api.status, api.body)
+        assert (again.status_code, again.content) == (api.status, api.body)
+        kept = {"date", "content-length", "connection", "content-type"}
+        ours = {name.lower(): value for name, value in fast.headers.items() if name.lower() not in kept}
+        theirs = {name.lower(): value for name, value in api.headers.items() if name.lower() not in kept}
+        if api.status == 405:
+            assert set(ours.pop("allow").split(", ")) <= set(theirs.pop("allow").split(", "))
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("path", ["/", "/api/sessions", "/api/sessions/123456/players", "/metrics", "/ws/x"])
+async def test_what_is_not_on_this_port(path: str) -> None:
+    async with ports() as e, httpx.AsyncClient(base_url=e.base) as client:
+        reply = await client.get(path)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_an_unknown_code_counts_as_a_guess_on_either_port() -> None:
+    async with ports(attempts_per_min=4) as e, httpx.AsyncClient(base_url=e.base) as client:
+        for number in range(2):
+            assert (await client.get(f"/api/sessions/99999{number}/events")).status_code == 404
+            assert (await e.get(f"/api/sessions/99999{number}/events")).status == 404
+        assert (await client.get("/api/sessions/999999/events")).json()["error"][
+            "code"
+        ] == "too_many_attempts"
+        assert (await e.get("/api/sessions/999999/events")).error == "too_many_attempts"
+
+
+async def test_a_player_who_sends_too_much_is_slowed_down_and_no_other() -> None:
+    async with ports(messages_per_s=0.1, messages_burst=3) as e:
+        session = await e.session()
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("start")
+        async with e.raw() as raw:
+            await raw.send(answer(session, ada["token"]) * 4 + answer(session, ben["token"]))
+            assert [(await read_response(raw))[0] for _ in range(5)] == [200, 200, 200, 429, 200]
+
+
+# -- answers -------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_is_confirmed_only_once_it_is_stored() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.auto = "off"
+        async with e.raw() as raw:
+            await raw.send(answer(session, ada["token"]))
+            with trio.move_on_after(0.1):
+                await raw.head()
+                pytest.fail("confirmed before it was stored")
+            e.journal.commit()
+            status, ack = await read_response(raw)
+        assert (status, ack["t"], ack["status"]) == (200, "ack", "accepted")
+
+
+async def test_one_connection_carries_the_answers_of_many_in_their_order() -> None:
+    async with ports() as e:
+        session = await e.session()
+        tokens = [(await session.join(f"Player {n}"))["token"] for n in range(10)]
+        await session.do("start")
+        async with e.raw() as raw:
+            await raw.send(b"".join(answer(session, token, id=str(n)) for n, token in enumerate(tokens)))
+            assert [(await read_response(raw))[1]["id"] for _ in tokens] == [str(n) for n in range(10)]
+            await raw.send(request("GET", "/nowhere", {"Connection": "close"}))
+            assert (await read_response(raw))[0] == 404
+            assert await raw.rest() == b""
+        assert e.reactor.statistics().requests_total == 11
+
+
+async def test_who_sends_more_than_may_wait_is_cut_off() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.auto = "off"
+        async with e.raw() as raw:
+            for _ in range(exchange.REQUESTS_WAITING_MAX + 2):
+                await raw.send(answer(session, ada["token"]))
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                await raw.head()
+
+
+async def test_the_wait_for_the_session_is_bounded_and_a_late_word_is_not_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange, "REPLY_TIMEOUT_S", 0.1)
+    async with ports() as e:
+        session = await e.session()
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("start")
+        e.journal.auto = "off"
+        async with e.raw() as raw:
+            await raw.send(answer(session, ada["token"], id="first"))
+            status, body = await read_response(raw)
+            assert (status, body["error"]["code"]) == (503, "busy")
+            monkeypatch.setattr(exchange, "REPLY_TIMEOUT_S", 15.0)
+            await raw.send(answer(session, ben["token"], id="second"))
+            await e.settle()
+            e.journal.commit()
+            assert (await read_response(raw))[1]["id"] == "second"
+
+
+async def test_who_leaves_while_waiting_harms_nobody_and_has_answered() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("start")
+        e.journal.auto = "off"
+        async with e.raw() as raw:
+            await raw.send(answer(session, ada["token"]))
+            await e.settle()
+        await e.until_connections(0)
+        e.journal.auto = "now"
+        e.journal.commit()
+        async with e.raw() as raw:
+            await raw.send(answer(session, ben["token"]))
+            assert (await read_response(raw))[0] == 200
+        board = (await e.get(f"{session.url}/leaderboard")).json
+        assert board["answered"] == 2
+
+
+async def test_a_session_that_is_being_restored_is_busy() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.auto = "off"
+        async with e.raw() as raw:
+            await raw.send(answer(session, ada["token"]))
+            await e.settle()
+            (await session.actor()).end(Ending.RESTARTING)
+            status, body = await read_response(raw)
+        assert (status, body["error"]["code"]) == (503, "busy")
+
+
+async def test_at_shutdown_who_waits_gets_the_answer_and_the_idle_are_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "SHUTDOWN_S", 5.0)
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        async with e.raw() as idle, e.raw() as waiting:
+            await idle.send(request("GET", "/nowhere"))
+            assert (await read_response(idle))[0] == 404
+            e.journal.auto = "off"
+            await waiting.send(answer(session, ada["token"]))
+            await e.settle()
+            e.serving.cancel()
+            assert await idle.rest() == b""
+            e.journal.commit()
+            assert (await read_response(waiting))[0] == 200
+            assert await waiting.rest() == b""
+
+
+# -- bad clients ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "bad_message"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 4_000, 400, "bad_message"),
+        (b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000, 400, "bad_message"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "bad_message"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "bad_message"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400, "bad_message"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 4097\r\n\r\n", 413, "too_large"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1001\r\n" + b"x" * 4097, 413, "too_large"),
+        (
+            b"POST / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 4\r\n\r\nabcd",
+            400,
+            "bad_message",
+        ),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+async def test_what_is_no_request_is_told_so(data: bytes, status: int, code: str, first: bool) -> None:
+    async with ports() as e, e.raw() as raw:
+        if not first:
+            await raw.send(request("GET", "/nowhere"))
+            assert (await read_response(raw))[0] == 404
+        with trio.move_on_after(PATIENCE_S):
+            await raw.send(data)
+        told, body = await read_response(raw)
+        assert (told, body["error"]["code"]) == (status, code)
+        assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_body_that_does_not_come_is_not_waited_for(first: bool) -> None:
+    async with ports(join_timeout_s=0.3) as e, e.raw() as raw:
+        if not first:
+            await raw.send(request("GET", "/nowhere"))
+            await read_response(raw)
+        await raw.send(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        assert (await read_response(raw))[0] == 408
+        assert await raw.rest() == b""
+
+
+async def test_the_idle_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "IDLE_S", 0.1)
+    async with ports() as e, e.raw() as raw:
+        await raw.send(request("GET", "/nowhere"))
+        await read_response(raw)
+        assert await raw.rest() == b""
+
+
+async def test_who_does_not_read_is_cut_off_in_time() -> None:
+    async with ports(send_timeout_s=0.3) as e, e.raw(receive_buffer=4096) as raw:
+
+        async def ask_on() -> None:
+            while True:
+                await raw.send(request("GET", "/nowhere") * exchange.REQUESTS_WAITING_MAX)
+                await e.settle()
+
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(PATIENCE_S):
+            await ask_on()
+        await e.until_connections(0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_who_waits_to_be_told_that_the_body_may_come_is_told(first: bool) -> None:
+    async with ports() as e, e.raw() as raw:
+        if not first:
+            await raw.send(request("GET", "/nowhere"))
+            await read_response(raw)
+        await raw.send(
+            b"POST /nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        )
+        assert await raw.head() == b"HTTP/1.1 100 Continue"
+        await raw.send(b"abcd")
+        assert (await read_response(raw))[0] == 404
+
+
+async def test_a_full_node_says_so() -> None:
+    async with ports(connections_max=1) as e, e.raw() as there:
+        await there.send(request("GET", "/nowhere"))
+        await read_response(there)
+        async with e.raw() as raw:
+            await raw.send(request("GET", "/nowhere"))
+            assert (await read_response(raw))[0] == 503
+
+
+async def test_requests_and_streams_count_for_their_address() -> None:
+    async with ports(connections_per_address_max=2) as e:
+        session = await e.session()
+        async with e.raw() as one, e.stream(session.url):
+            await one.send(request("GET", "/nowhere"))
+            await read_response(one)
+            async with e.raw() as third:
+                await third.send(request("GET", "/nowhere"))
+                status, body = await read_response(third)
+                assert (status, body["error"]["code"]) == (429, "too_many_connections")
+        await e.until_connections(0)
+        async with e.stream(session.url), e.stream(session.url):
+            pass
+
+
+# -- event streams -------------------------------------------------------------------------------------
+
+
+async def test_players_and_spectators_follow_a_session() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        async with e.stream(session.url, token=ada["token"]) as player, e.stream(session.url) as spectator:
+            joined = await player.until("joined")
+            assert (joined.message["player"], joined.id) == (1, f"{joined.message['epoch']}:0")
+            assert (await spectator.until("joined")).message["role"] == "spectator"
+            assert e.reactor.statistics().event_streams == 2
+            await session.do("start")
+            assert (await player.until("question")).id == f"{joined.message['epoch']}:1"
+            await session.answer(ada, 0)
+            await session.do("close")
+            assert (await player.until("result")).message["correct"] is True
+            await session.do("finish")
+            assert (await player.until("finished")).message["you"]["rank"] == 1
+            assert (await spectator.until("finished")).message["you"] is None
+
+
+async def test_who_comes_back_gets_what_was_missed() -> None:
+    async with ports() as e:
+        session = await e.session()
+        async with e.stream(session.url) as before:
+            joined = await before.until("joined")
+        await session.do("start")
+        await session.do("close")
+        async with e.stream(session.url, last_event_id=joined.id) as after:
+            assert (await after.until("joined")).message["state"] is None
+            assert (await after.until("question")).message["offset"] == 1
+            assert (await after.until("reveal")).message["offset"] == 2
+
+
+async def test_the_newer_of_two_connections_of_a_token_stays() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        async with e.stream(session.url, token=ada["token"]) as older:
+            await older.until("joined")
+            async with e.stream(session.url, token=ada["token"]) as newer:
+                await newer.until("joined")
+                end = (await older.rest())[-1]
+                assert (end.kind, end.message["reason"], end.message["reconnect"]) == (
+                    "close",
+                    "replaced",
+                    "no",
+                )
+                assert older.retry_ms[-1] == 3_600_000
+
+
+async def test_a_stream_whose_client_has_gone_gives_its_seat_back() -> None:
+    async with ports() as e:
+        session = await e.session()
+        async with e.stream(session.url) as reader:
+            await reader.until("joined")
+            assert (await session.actor()).subscribers == 1
+        await e.until_connections(0)
+        assert (await session.actor()).subscribers == 0
+
+
+async def test_a_quiet_stream_shows_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_S", 0.05)
+    async with ports() as e:
+        session = await e.session()
+        async with e.stream(session.url) as reader:
+            await reader.until("joined")
+            with trio.move_on_after(0.4):
+                await reader.next()
+            assert reader.comments > 0
+
+
+async def test_a_session_that_does_not_answer_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "OPEN_TIMEOUT_S", 0.1)
+    async with ports() as e:
+        session = await e.session()
+        monkeypatch.setattr(e.registry, "deliver", lambda key, command: None)
+        async with e.raw() as raw:
+            await raw.send(request("GET", f"{session.url}/events"))
+            status, body = await read_response(raw)
+        assert (status, body["error"]["code"]) == (503, "busy")
+
+
+async def test_a_slow_consumer_is_let_go_with_a_whole_last_event() -> None:
+    async with ports(outbox_bytes_max=4096) as e:
+        session = await e.session()
+        async with e.stream(session.url, buffer=4096) as slow, e.stream(session.url) as quick:
+            await quick.until("joined")
+            actor = await session.actor()
+            for number in range(2_000):  # as many broadcasts as it takes
+                await actor._audience.send(Frame({"t": "state", "offset": number, "text": "x" * 3000}))
+                await quick.until("state")
+                if actor.subscribers == 1:
+                    break
+            assert actor.subscribers == 1
+            end = (await slow.rest())[-1]
+            assert (end.kind, end.message["reason"], end.message["reconnect"]) == (
+                "close",
+                "slow_consumer",
+                "resume",
+            )
+
+
+async def test_who_talks_on_a_stream_is_cut_off() -> None:
+    async with ports() as e:
+        session = await e.session()
+        async with e.raw() as raw:
+            await raw.send(request("GET", f"{session.url}/events"))
+            await raw.head()
+
+            async def talk_on() -> None:
+                while True:
+                    await raw.send(b"x" * 4096)
+
+            with pytest.raises(trio.BrokenResourceError), trio.fail_after(PATIENCE_S):
+                await talk_on()
+            await e.until_connections(0)
+
+
+async def test_at_shutdown_streams_are_told() -> None:
+    async with ports() as e:
+        session = await e.session()
+        async with e.stream(session.url) as reader:
+            await reader.until("joined")
+            e.serving.cancel()
+            end = (await reader.rest())[-1]
+            assert (end.kind, end.message["reason"]) == ("close", "shutdown")
+
+
+async def test_a_broadcast_is_encoded_once_for_all_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[object] = []
+    encode = EventDialect.__call__
+
+    def counted(self: EventDialect, message: Message) -> bytes:
+        encoded.append(message["t"])
+        return encode(self, message)
+
+    monkeypatch.setattr(EventDialect, "__call__", counted)
+    async with ports() as e:
+        session = await e.session()
+        async with e.stream(session.url) as one, e.stream(session.url) as two:
+            await one.until("joined")
+            await two.until("joined")
+            await session.do("start")
+            assert (await one.until("question")).message == (await two.until("question")).message
+    assert encoded.count("question") == 1
+
+
+# -- reading requests ----------------------------------------------------------------------------------
+
+
+def read(data: bytes, sizes: list[int]) -> list[Request] | str:
+    reader = RequestReader(64)
+    try:
+        for size in [*sizes, len(data)]:
+            chunk, data = data[:size], data[size:]
+            if chunk:
+                reader.feed(chunk)
+    except (Malformed, TooLarge) as error:
+        return type(error).__name__
+    found = []
+    while (one := reader.pop()) is not None:
+        found.append(one)
+    return found
+
+
+REQUESTS = [
+    request("GET", "/a?b=c", {"X": "1"}),
+    request("POST", "/b", {}, b"hello"),
+    b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+    b"GET /d HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    b"HEAD /e HTTP/1.1\r\nConnection: keep-alive\r\n\r\n",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=5), st.lists(st.integers(1, 60), max_size=20))
+def test_requests_may_come_in_any_pieces(parts: list[bytes], sizes: list[int]) -> None:
+    whole = read(b"".join(parts), [])
+    assert read(b"".join(parts), sizes) == whole
+    assert len(whole) == len(parts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.lists(st.integers(1, 60), max_size=10), st.sampled_from(REQUESTS))
+def test_whatever_comes_is_read_or_refused(data: bytes, sizes: list[int], before: bytes) -> None:
+    read(before + data, sizes)
+    read(data + before, sizes)
