@@ -85,7 +85,9 @@ class ToySession:
         if request.url.path.endswith("/players"):
             self.joins_by_http += 1
             player = self._seat(body["name"])
-            return httpx.Response(201, json={"player_id": player, "token": str(player)})
+            told = {"player_id": player, "token": str(player), "play_url": "http://play.example"}
+            return httpx.Response(201, json=told)
+        assert request.url.host == "play.example"
         self.answers_by_http += 1
         player = int(request.headers["authorization"].removeprefix("Bearer "))
         told = self._take(player, body)

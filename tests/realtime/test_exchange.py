@@ -532,6 +532,7 @@ async def test_a_stream_whose_client_has_gone_gives_its_seat_back() -> None:
             await reader.until("joined")
             assert (await session.actor()).subscribers == 1
         await e.until_connections(0)
+        await e.settle()
         assert (await session.actor()).subscribers == 0
 
 

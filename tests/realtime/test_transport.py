@@ -576,6 +576,20 @@ async def test_a_full_node_says_so(make: MakeTransport) -> None:
             await client.ping()
 
 
+async def test_one_address_cannot_take_the_whole_node(make: MakeTransport) -> None:
+    settings: dict[str, Any] = {"connections_per_address_max": 2, "proxy_hops": 1}
+    async with rig(make, **settings) as node, node.client("X-Forwarded-For: 203.0.113.1") as one:
+        async with node.client("X-Forwarded-For: 203.0.113.1"):
+            third = request("X-Forwarded-For: 203.0.113.1")
+            assert await refused(node, third) == (429, "too_many_connections")
+            async with node.client("X-Forwarded-For: 203.0.113.2") as other:
+                await other.ping()
+        await node.until(lambda: node.statistics.connections == 1)
+        async with node.client("X-Forwarded-For: 203.0.113.1") as again:
+            await again.ping()
+        await one.ping()
+
+
 # -- the server's own trouble ------------------------------------------------------------------------
 
 
