@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
 
+from server import auth
 from server.auth import SECRET_FILE, Grant, SecretError, TokenError, Tokens, load_secret
 
 SECRET = b"a secret of enough bytes"
@@ -54,6 +55,18 @@ def test_a_token_expires_by_the_given_clock() -> None:
     assert tokens.read(token).player == 7
     clock.at_ms += 1_000
     assert code_of(tokens, token) == "token_expired"
+
+
+def test_only_so_many_good_tokens_are_remembered_and_all_stay_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "KNOWN_MAX", 3)
+    clock = SetClock()
+    tokens = Tokens(SECRET, 3600, clock)
+    issued = [tokens.issue("s-1", "player", n) for n in range(1, 6)]
+    for _ in range(2):
+        assert [tokens.read(token).player for token in issued] == [1, 2, 3, 4, 5]
+    assert len(tokens._known) == 3
+    clock.at_ms += 3_601_000
+    assert {code_of(tokens, token) for token in issued} == {"token_expired"}
 
 
 def test_a_token_from_a_node_whose_clock_is_a_little_ahead_is_good() -> None:
