@@ -20,8 +20,8 @@ SECRET_BYTES_MIN = 16
 TOKEN_CHARS_MAX = 512
 
 KNOWN_MAX = 10_000
-"""Good tokens that are remembered. Over HTTP each answer brings one along, and to verify it is a third of what
-the answer costs."""
+"""Good tokens that are remembered. Over HTTP each answer brings one along, and to verify it again would be a
+third of what the answer costs."""
 
 SKEW_S = 60
 """How far ahead the clock of the node that issued a token may be."""
