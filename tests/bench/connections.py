@@ -64,7 +64,11 @@ async def _serve(name: str, count: int, control: Connection) -> None:
         record = await registry.create(stored.id, Settings(player_limit=count))
         gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(1e6), 20, 60)
         config = Config(
-            ping_interval_s=3600, ping_timeout_s=600, join_timeout_s=600, connections_max=3 * count
+            connections_per_address_max=1_000_000,
+            ping_interval_s=3600,
+            ping_timeout_s=600,
+            join_timeout_s=600,
+            connections_max=3 * count,
         )
         transport = TRANSPORTS[name](gate, config)
         listener = socket.create_server(("127.0.0.1", 0))

@@ -204,7 +204,9 @@ async def crowd_of(count: int, transport: str) -> AsyncIterator[Crowd]:
     ports = [each.getsockname()[1] for each in listeners]
     other = get_context("spawn").Process(target=receive, args=(*ports, count, theirs), daemon=True)
     seats = Seats()
-    serving = TRANSPORTS[transport](gate_to(seats), Config(ping_interval_s=3600), LastMoment())
+    serving = TRANSPORTS[transport](
+        gate_to(seats), Config(ping_interval_s=3600, connections_per_address_max=1_000_000), LastMoment()
+    )
     crowd = Crowd(count, serving, seats, Receivers(ours))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serving.serve, [listeners[1]]))
