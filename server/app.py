@@ -111,6 +111,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
+                        tick_max_ms=config.tick_max_ms,
                         mailbox_max=config.mailbox_max,
                         history_max=config.history_max,
                         idle_s=config.session_idle_s,
@@ -133,7 +134,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     play_url = config.public_url or _url(
         "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
     )
-    loop_watch = LoopWatch()
+    loop_watch = LoopWatch(registry.pace.heed)
     stack.enter_context(loop_watch.installed())
     app = create_app(
         Services(

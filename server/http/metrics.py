@@ -70,6 +70,9 @@ class NodeCollector(Collector):
         yield refused
         yield _counter("fanfare_broadcasts", "Broadcasts of all sessions.", registry.broadcasts)
         yield _counter("fanfare_frames_pushed", "Frames handed to subscribers.", registry.frames_pushed)
+        yield _gauge(
+            "fanfare_tick_seconds", "Least time between two leaderboards just now.", registry.tick_ms / 1000
+        )
 
     def _connections(self) -> Iterator[Metric]:
         transports = list(self._services.transports())
