@@ -31,9 +31,9 @@ from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.transport import Transport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.bench import wire
-from tests.bench.fan_out import allow_files
 from tests.bench.figures import Figure, process_cpu_s
 from tests.bench.memory_node import memory_registry
+from tests.bench.receivers import allow_files
 
 COUNTS = {"reactor": 10_000, "trio-websocket": 2_000}
 """Connections, of each kind: fewer where one costs much."""
