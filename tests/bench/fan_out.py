@@ -107,11 +107,11 @@ class Box:
         pass
 
 
-class LastMoment(Random):
-    """Puts the first pings off to the end of their interval."""
+class Halfway(Random):
+    """Puts the first pings off by half their interval."""
 
     def random(self) -> float:
-        return 0.999
+        return 0.5
 
 
 def gate_to(seats: Seats) -> Gate:
@@ -167,7 +167,7 @@ async def crowd_of(count: int, name: str) -> AsyncIterator[Crowd]:
     port = listener.getsockname()[1]
     seats = Seats()
     config = Config(ping_interval_s=3600, connections_max=2 * count, connections_per_address_max=2 * count)
-    transport = TRANSPORTS[name](gate_to(seats), config, LastMoment())
+    transport = TRANSPORTS[name](gate_to(seats), config, Halfway())
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(transport.serve, [listener]))
         with receivers(port, count) as listening:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
-from tests.bench import answer, fan_out, leaderboard
+from tests.bench import answer, fan_out, leaderboard, peers
 from tests.bench.__main__ import table
 from tests.bench.figures import Costs, Figure
 
@@ -22,6 +23,17 @@ def test_the_benchmarks_run_and_are_shown() -> None:
         assert name in shown
         assert all(figure.value >= 0 for figure in figures)
         assert all(figure.what in shown for figure in figures)
+
+
+def test_peers_that_are_not_there_are_left_out_and_it_is_said_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = peers.Peer(peers.serve_picows, ("socket", "no_such_package"))
+    monkeypatch.setattr(peers, "PEERS", {peers.REACTOR: peers.PEERS[peers.REACTOR], "absent": absent})
+    figures = peers.run(sizes=(3,), rounds=2)
+    assert {figure.what for figure in figures} == {peers.BARE, peers.REACTOR}
+    assert all(figure.value > 0 for figure in figures)
+    assert "absent is left out; for it: pip install no_such_package" in capsys.readouterr().err
 
 
 def test_figures_are_medians_and_ratios_are_taken_within_the_rounds() -> None:
