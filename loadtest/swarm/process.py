@@ -6,7 +6,7 @@ way. It ends when its standard input does.
     in   {"do": "begin", "plan": ...}   first of all
          {"do": "cut_all"}              every connection is lost
          {"do": "write", "file": ...}   write the books, say `written`, and end
-    out  {"t": "pulse", ...}            every second: `Crowd.take`, `at` on the monotonic clock, `over`
+    out  {"t": "pulse", ...}            for every second: `Crowd.take`, `at` on the monotonic clock, `over`
          {"t": "written", "players": n}
 """
 
@@ -62,7 +62,7 @@ class Conductor:
                 gc.collect()
                 gc.freeze()  # what lives as long as the process is not looked at again and again
                 self._crowd.begin()
-                self._pulse()
+                self._pulse(self._loop.now())
             case "cut_all":
                 self._begun.cut_all()
             case "write":
@@ -73,10 +73,11 @@ class Conductor:
         assert self._crowd is not None, "the plan comes first"
         return self._crowd
 
-    def _pulse(self) -> None:
-        crowd, now = self._begun, self._loop.now()
-        self._say({"t": "pulse", "at": now, "over": crowd.over, **crowd.take()})
-        self._loop.at(now + PULSE_S, self._pulse)
+    def _pulse(self, due: float) -> None:
+        """One for every second, however late it is."""
+        crowd = self._begun
+        self._say({"t": "pulse", "at": due, "over": crowd.over, **crowd.take()})
+        self._loop.at(due + PULSE_S, self._pulse, due + PULSE_S)
 
     def _write(self, path: Path) -> None:
         players = self._begun.players

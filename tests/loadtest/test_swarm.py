@@ -18,6 +18,7 @@ from tests.loadtest import scripted
 from tests.loadtest.peers import Listener, Message, Peer, VirtualLoop
 
 HABITS = Habits(
+    even=False,
     think_s=2.0,
     skill=1.0,
     silent_share=0.0,
@@ -168,6 +169,35 @@ def test_endings_as_the_protocol_has_them(play: Make, code: int, reason: str, co
     assert one.crowd.take()["ends"] == {reason: 1}
 
 
+def test_answers_that_are_spread_evenly_come_at_any_moment(play: Make) -> None:
+    one = play(even=True)
+    one.run()
+    came_s: list[float] = []
+
+    def note(peer: Peer, message: Message) -> None:
+        came_s.append(one.loop.time_s - asked_s)
+        peer.say(scripted.ack(message))
+
+    one.on = note
+    for number in (1, 2, 3):
+        asked_s = one.loop.time_s
+        one.say(scripted.question(number, number))
+        one.run(20)
+    assert len(came_s) == 3
+    assert all(0 <= each <= 18.1 for each in came_s)
+    assert max(came_s) - min(came_s) > 1
+
+
+def test_the_time_between_leaderboards_is_counted_once_for_all_who_get_one(play: Make) -> None:
+    one = play()
+    one.run()
+    board = scripted.leaderboard(0)
+    one.say(board, board, board | {"tick_ms": 1000, "players": 2})
+    tick = one.crowd.take()["tick"]
+    assert sum(count for _, count in tick["counts"]) == 2
+    assert tick["max_s"] == 1
+
+
 def test_gaps_are_noted_and_repeats_are_not(play: Make) -> None:
     one = play()
     one.run()
@@ -268,7 +298,7 @@ def test_all_are_cut_at_once_and_come_back(play: Make) -> None:
 def test_frames_in_pieces_and_control_frames(play: Make) -> None:
     one = play()
     one.run()
-    frame = websocket.encode_text_frame(b'{"t":"leaderboard","offset":0,"top":[],"players":1}')
+    frame = websocket.encode_text_frame(b'{"t":"leaderboard","offset":0,"top":[],"tick_ms":250}')
     for byte in websocket.encode_frame(websocket.PING, b"hi") + frame:
         one.peer.raw(bytes([byte]))
         one.run(0.01)
