@@ -86,7 +86,9 @@ async def _serve_reactor(control: Connection) -> None:
     seats = Seats()
     listener = socket.create_server(("127.0.0.1", 0))
     transport = ReactorTransport(
-        gate_to(seats), Config(ping_interval_s=3600, connections_max=20_000), Halfway()
+        gate_to(seats),
+        Config(ping_interval_s=3600, connections_max=20_000, connections_per_address_max=20_000),
+        Halfway(),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(transport.serve, [listener]))
