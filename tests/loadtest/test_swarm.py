@@ -327,6 +327,8 @@ def test_whole_texts_are_what_the_parser_would_give(payloads: list[bytes], rest:
     texts = [payload.hex().encode() for payload in payloads]
     data = b"".join(map(websocket.encode_text_frame, texts))[:cut] + rest
     found, end = whole_texts(data)
+    if not all(payload.isascii() for payload in found):
+        return  # of what the cut has made of the rest, the parser would ask whether it is UTF-8
     parser = websocket.Parser(masked=False, message_bytes_max=10_000)
     parser.feed(data[:end])
     assert [parser.next_event() for _ in found] == [(websocket.TEXT, payload) for payload in found]
