@@ -59,8 +59,7 @@ class Conductor:
         match order["do"]:
             case "begin":
                 self._crowd = Crowd(CrowdPlan.from_dict(order["plan"]), self._loop)
-                gc.collect()
-                gc.freeze()  # what lives as long as the process is not looked at again and again
+                gc.disable()  # nothing here refers to itself, and a collection makes tens of answers late
                 self._crowd.begin()
                 self._pulse(self._loop.now())
             case "cut_all":

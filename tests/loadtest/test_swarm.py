@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine import websocket
 from loadtest.swarm.crowd import Crowd, CrowdPlan, Seats
-from loadtest.swarm.link import Target, whole_texts
+from loadtest.swarm.link import Link, Target, whole_texts
 from loadtest.swarm.player import Habits
 from tests.loadtest import scripted
 from tests.loadtest.peers import Listener, Message, Peer, VirtualLoop
@@ -293,6 +294,23 @@ def test_all_are_cut_at_once_and_come_back(play: Make) -> None:
     one.run(4)
     assert one.crowd.take()["open"] == 1
     assert one.crowd.take()["ends"] == {"cut": 1}
+
+
+def test_a_connection_that_is_over_leaves_nothing_for_the_garbage_collector(play: Make) -> None:
+    one = play()
+    one.run()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            one.peer.raw(websocket.encode_frame(websocket.PING, b"hi")[:1])
+            one.run(0.1)
+            one.crowd.cut_all()
+            one.run(4)
+        assert one.crowd.take()["reconnects"] == 3
+        assert sum(isinstance(each, Link) for each in gc.get_objects()) == 1
+    finally:
+        gc.enable()
 
 
 def test_frames_in_pieces_and_control_frames(play: Make) -> None:
