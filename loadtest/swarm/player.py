@@ -260,7 +260,7 @@ class Player:
         around = self._with
         self._attempt += 1
         around.measures.connections += 1
-        source = around.sources[self._attempt % len(around.sources)] if around.sources else None
+        source = around.sources[around.measures.connections % len(around.sources)] if around.sources else None
         try:
             self._link = Link(around.loop, self._target, source, self, slow=self._slow)
         except OSError as exc:

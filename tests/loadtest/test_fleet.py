@@ -43,6 +43,7 @@ def test_generators_and_their_addresses() -> None:
     assert generators_for(1) == generators_for(18_000) == 1
     assert generators_for(150_000) == 9
     assert sources_of(0, 500) == ["127.0.1.1"]
+    assert len(sources_of(0, 18_000)) == 8
     assert set(sources_of(0, 18_000)).isdisjoint(sources_of(1, 18_000))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,9 +39,9 @@ def welcome(peer: Peer, message: Message, **more: Any) -> None:
 
 
 class Play:
-    """One player, and the server it talks to. `on` answers its messages; at first it lets the player in."""
+    """Players, and the server they talk to. `on` answers their messages; at first it lets them in."""
 
-    def __init__(self, **habits: Any) -> None:
+    def __init__(self, players: int = 1, sources: Sequence[str] = ("127.0.1.1",), **habits: Any) -> None:
         self.loop = VirtualLoop()
         self.on: Answerer = self.let_in
         self.listener = Listener(self.loop, lambda peer, message: self.on(peer, message))
@@ -50,9 +50,9 @@ class Play:
             replace(HABITS, **habits),
             self.loop.time_s,
             10.0,
-            ["127.0.1.1"],
+            list(sources),
             [("1", "0")] * 3,
-            [Seats(0, "123456", self.listener.url, 1, 1)],
+            [Seats(0, "123456", self.listener.url, 1, players)],
         )
         self.crowd = Crowd(CrowdPlan.from_dict(plan.to_dict()), self.loop)
         self.crowd.begin()
@@ -83,8 +83,8 @@ class Play:
 def play() -> Iterator[Callable[..., Play]]:
     made: list[Play] = []
 
-    def make(**habits: Any) -> Play:
-        made.append(Play(**habits))
+    def make(**more: Any) -> Play:
+        made.append(Play(**more))
         return made[-1]
 
     yield make
@@ -284,6 +284,12 @@ def test_a_slow_one_stops_reading_for_a_while(play: Make) -> None:
     assert one.books.top is None
     one.run(20)
     assert one.books.top is not None
+
+
+def test_players_come_from_all_addresses_in_turn(play: Make) -> None:
+    one = play(players=4, sources=["127.0.1.1", "127.0.1.2"])
+    one.run()
+    assert sorted(peer.address for peer in one.listener.peers) == 2 * ["127.0.1.1"] + 2 * ["127.0.1.2"]
 
 
 def test_all_are_cut_at_once_and_come_back(play: Make) -> None:
