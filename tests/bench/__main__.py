@@ -16,7 +16,15 @@ from rich.table import Table
 
 from tests.bench.figures import Figure, machine, measure
 
-BENCHMARKS = ("leaderboard", "fan_out", "answer", "answer_wire", "connections", "group_commit")
+BENCHMARKS = (
+    "leaderboard",
+    "fan_out",
+    "answer",
+    "answer_wire",
+    "http_answers",
+    "connections",
+    "group_commit",
+)
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""
 

@@ -26,6 +26,7 @@ from engine.actors.outbox import Outbox
 from engine.actors.subscriber import Subscriber
 from server.auth import Tokens
 from server.config import Config
+from server.event_stream import EventDialect
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.protocol import encode
@@ -41,10 +42,16 @@ ROUNDS = 8
 TASKS_MAX, TASK_ROUNDS_MAX = 5_000, 4
 """Subscribers and rounds of the transport with a task for each: a single broadcast takes seconds there."""
 
+EVENTS = EventDialect(1)
+STREAMS_MAX = 5_000
+"""Event streams beside as many WebSockets: more are more files than a process may have."""
+
 FRAME_BYTES = 400
 """On the wire, the four bytes of the frame's head included."""
 
-HELLO = Frame({"t": "joined", "session": "bench", "role": "spectator", "player": None})
+HELLO = Frame(
+    {"t": "joined", "session": "bench", "role": "spectator", "player": None, "state": None, "epoch": 1}
+)
 """Short: what a client gets on arrival is not measured here."""
 
 USUAL = gc.get_threshold()
@@ -57,6 +64,7 @@ NOBODY = "engine, subscribers that do nothing"
 OUTBOX = "engine, outboxes"
 CONVERSATION = "engine, conversations, outboxes"
 RESULTS = "engine, a result for each"
+STREAMS = "reactor, event streams"
 RARELY = ", collections rare"
 WALL = "until the last client has it: "
 HOLD = "longest wait of another task: "
@@ -121,17 +129,20 @@ def gate_to(seats: Seats) -> Gate:
 
 
 class Crowd:
-    """As many subscribers of every kind. `bare` are the sockets of those on the wire."""
+    """As many subscribers of every kind. `bare` are the sockets of those on WebSockets. There may be no
+    `streams`."""
 
     def __init__(
         self,
         bare: Sequence[socket.socket],
         subscribers: Sequence[Subscriber],
+        streams: Sequence[Subscriber],
         transport: Transport,
         receivers: Receivers,
     ) -> None:
         self.bare = bare
         self.subscribers = subscribers
+        self.streams = streams
         self.transport = transport
         self.receivers = receivers
         count = len(subscribers)
@@ -170,14 +181,16 @@ async def crowd_of(count: int, name: str) -> AsyncIterator[Crowd]:
     transport = TRANSPORTS[name](gate_to(seats), config, Halfway())
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(transport.serve, [listener]))
-        with receivers(port, count) as listening:
+        streams = count if name == REACTOR and count <= STREAMS_MAX else 0
+        with receivers(port, count, streams) as listening:
             await listening.arrived()
-            await sent(transport, count)
+            await sent(transport, count + streams)
             listening.expect(count * len(wire.server_frame(HELLO.encoded(encode))))
             await listening.arrived()
-            with accepted_on(port) as bare:
-                assert len(bare) == count
-                yield Crowd(bare, seats.subscribers, transport, listening)
+            with accepted_on(port) as accepted:
+                seated = seats.subscribers
+                assert len(accepted) == len(seated) == count + streams
+                yield Crowd(accepted[:count], seated[:count], seated[count:], transport, listening)
         nursery.cancel_scope.cancel()
 
 
@@ -194,12 +207,16 @@ async def send_bare(costs: Costs, crowd: Crowd, size: int, number: int) -> None:
     costs.add(WALL + BARE, size, 1000 * (await crowd.receivers.arrived() - started))
 
 
-async def send_websockets(costs: Costs, what: str, crowd: Crowd, size: int, number: int) -> None:
+async def broadcast(
+    costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subscriber], number: int
+) -> None:
+    size = len(subscribers)
+    frame = board(number)
     target = crowd.transport.statistics().frames_out_total + size
-    crowd.receivers.expect(size * FRAME_BYTES)
+    crowd.receivers.expect(size * (len(board(number).encoded(EVENTS)) if what == STREAMS else FRAME_BYTES))
     started = time.perf_counter()
     with costs.cpu_us(what, size, size):
-        await fan_out(crowd.subscribers, board(number), Slicer())
+        await fan_out(subscribers, frame, Slicer())
         await crowd.sent(target)
     costs.add(WALL + what, size, 1000 * (await crowd.receivers.arrived() - started))
 
@@ -271,15 +288,17 @@ async def measure(transport: str, sizes: Sequence[int], rounds: int) -> Costs:
                 # Who goes first finds the sockets as the others have left them: in turns.
                 if number % 2:
                     await send_bare(costs, crowd, size, number)
-                await send_websockets(costs, transport, crowd, size, number)
+                await broadcast(costs, transport, crowd, crowd.subscribers, number)
                 if not number % 2:
                     await send_bare(costs, crowd, size, number)
+                if crowd.streams:
+                    await broadcast(costs, STREAMS, crowd, crowd.streams, number)
                 await hold(costs, transport, crowd, crowd.subscribers, number)
                 if transport == REACTOR:
                     await measure_engine(costs, crowd, number)
                 else:
                     gc.set_threshold(*RARE)
-                    await send_websockets(costs, transport + RARELY, crowd, size, number)
+                    await broadcast(costs, transport + RARELY, crowd, crowd.subscribers, number)
                     await hold(costs, transport + RARELY, crowd, crowd.subscribers, number)
                     gc.set_threshold(*USUAL)
     return costs
@@ -303,6 +322,14 @@ class Shown:
             ratio = seen.ratio(prefix + what, size, prefix + BARE, size)
             value = seen.median(prefix + what, size)
             yield Figure(what, at(size), value, unit, ratio, "bare loop")
+
+    def streams(self) -> Iterator[Figure]:
+        """Less is better; the ratio is to as many WebSockets."""
+        seen = self._costs[REACTOR]
+        for size in self._sizes[REACTOR]:
+            if size <= STREAMS_MAX:
+                ratio = seen.ratio(STREAMS, size, REACTOR, size)
+                yield Figure(STREAMS, at(size), seen.median(STREAMS, size), "µs CPU", ratio, "reactor")
 
     def rates(self, transport: str, what: str) -> Iterator[Figure]:
         """Frames for a second of processor time. More is better."""
@@ -342,6 +369,7 @@ def run(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Figure]:
         figures += shown.costs(REACTOR, what, "", "µs CPU")
     for transport, what in on_wire:
         figures += shown.costs(transport, what, "", "µs CPU")
+    figures += shown.streams()
     for transport, what in ((REACTOR, BARE), *on_wire):
         figures += shown.rates(transport, what)
     for transport, what in ((REACTOR, BARE), *on_wire):

@@ -53,8 +53,8 @@ class Address:
     host_token: str = ""
 
 
-def answer_everything(control: Connection) -> None:
-    """Every read is answered with one ack, until the control connection ends."""
+def answer_everything(control: Connection, reply: bytes = ACK) -> None:
+    """Every read is answered with the reply, until the control connection ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     control.send(Address(listener.getsockname()[1]))
     poll = select.epoll()
@@ -65,7 +65,7 @@ def answer_everything(control: Connection) -> None:
         for fd, _ in poll.poll():
             if fd in clients:
                 if clients[fd].recv(4096):
-                    clients[fd].send(ACK)
+                    clients[fd].send(reply)
                 else:
                     poll.unregister(fd)
                     clients.pop(fd).close()

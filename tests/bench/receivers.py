@@ -46,10 +46,11 @@ class Receivers:
 
 
 @contextmanager
-def receivers(port: int, count: int) -> Iterator[Receivers]:
-    """That many WebSocket spectators of session 000000. They begin to come at once."""
+def receivers(port: int, count: int, streams: int = 0) -> Iterator[Receivers]:
+    """That many spectators of session 000000: on WebSockets, and after these on event streams. They begin to
+    come at once. What opens a stream is not counted."""
     ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=receive, args=(port, count, theirs), daemon=True)
+    process = get_context("spawn").Process(target=receive, args=(port, count, streams, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -60,11 +61,12 @@ def receivers(port: int, count: int) -> Iterator[Receivers]:
         process.kill()
 
 
-def receive(port: int, count: int, control: Connection) -> None:
+def receive(port: int, count: int, streams: int, control: Connection) -> None:
     """What the process does, until the control connection ends."""
     allow_files()
     greeting = wire.client_frame({"t": "join", "code": "000000", "role": "spectator"})
     sockets = wire.open_websockets(port, count, [greeting] * count)
+    sockets += wire.open_streams(port, streams, "000000")
     poll = select.epoll()
     poll.register(control.fileno(), select.EPOLLIN)
     by_fd = {each.fileno(): each for each in sockets}
