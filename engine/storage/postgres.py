@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 UniqueViolation: type[Exception] = asyncpg.UniqueViolationError
 
+LockNotAvailable: type[Exception] = asyncpg.LockNotAvailableError
+"""As the cause of StorageUnavailable: somebody else held a lock for longer than `lock_timeout`."""
+
 _TROUBLE = (
     OSError,  # includes every time-out
     asyncpg.PostgresConnectionError,
@@ -57,10 +60,25 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """What may be done with a connection inside a transaction. asyncio-flavoured."""
 
-    async def execute(self, sql: str, *args: object) -> object: ...
+    async def execute(
+        self,
+        sql: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> object: ...
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]: ...
-    async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
-    async def fetchval(self, sql: str, *args: object) -> Any: ...
+    async def fetchrow(
+        self,
+        sql: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> Row | None: ...
+    async def fetchval(
+        self,
+        sql: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> Any: ...
     async def cursor(self, sql: str, *args: object) -> Cursor: ...
 
 

@@ -50,7 +50,9 @@ class PostgresSessionStore:
 
     async def find(self, key: str) -> SessionRecord:
         if re.fullmatch(r"[0-9]{6}", key):
-            row = await self._database.fetchrow(_FIND_CODE, key)
+            row = await self._database.fetchrow(_FIND_LIVE, key)
+            if row is None:
+                row = await self._database.fetchrow(_FIND_CODE, key)
         elif _is_id(key):
             row = await self._database.fetchrow(f"{_SELECT} WHERE id = $1", key)
         else:
@@ -90,7 +92,7 @@ class PostgresSessionStore:
         return await self._database.in_transaction(read)
 
     async def unfinished(self) -> Sequence[SessionRecord]:
-        rows = await self._database.fetch(f"{_SELECT} WHERE finished_at IS NULL ORDER BY created_at, id")
+        rows = await self._database.fetch(_UNFINISHED)
         return [_record(row) for row in rows]
 
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
@@ -111,7 +113,7 @@ class PostgresSessionStore:
     async def results(self, session_id: str) -> Sequence[PlayerResult]:
         if not _is_id(session_id):
             raise SessionNotFound(session_id)
-        rows = await self._database.fetch(_RESULTS, session_id)
+        rows = await self._database.fetch(RESULTS, session_id)
         if not rows:
             await self.find(session_id)
         return [
@@ -171,9 +173,14 @@ _COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
 
 _SELECT = f"SELECT {_COLUMNS} FROM sessions"
 
-_FIND_CODE = (
-    f"{_SELECT} WHERE code = $1 ORDER BY (sessions.finished_at IS NULL) DESC, created_at DESC LIMIT 1"
-)
+# An id names the partition that it lies in; of a code, all have to be asked.
+_FIND_LIVE = f"{_SELECT} WHERE id = (SELECT session_id FROM live_codes WHERE code = $1)"
+
+_FIND_CODE = f"{_SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
+
+_UNFINISHED = f"""
+{_SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL ORDER BY created_at, id
+"""
 
 _CREATE = """
 INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
@@ -186,7 +193,8 @@ _CLAIM = f"""
 WITH before AS (
     SELECT id, owner FROM sessions WHERE id = $1 FOR UPDATE
 ), taken AS (
-    UPDATE sessions SET epoch = epoch + 1, owner = $2 FROM before WHERE sessions.id = before.id
+    UPDATE sessions SET epoch = epoch + 1, owner = $2 FROM before
+    WHERE sessions.id = before.id AND sessions.id = $1
     RETURNING sessions.*, before.owner AS previous_owner
 )
 SELECT {_COLUMNS}, epoch, previous_owner,
@@ -207,7 +215,7 @@ JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
 ORDER BY s.created_at DESC, s.id DESC
 """
 
-_RESULTS = """
+RESULTS = """
 SELECT rank, player, name, score, correct, answered, elapsed_ms
 FROM standings WHERE session_id = $1
 ORDER BY rank, elapsed_ms, player
