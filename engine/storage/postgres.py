@@ -44,6 +44,14 @@ _SERVER_SETTINGS = {
 }
 
 
+_DEDICATED_SETTINGS = {
+    **_SERVER_SETTINGS,
+    # One task says the same few statements over and over. Left to itself, PostgreSQL would plan a commit anew
+    # each time, because a plan for known sessions looks cheaper when the tables are partitioned.
+    "plan_cache_mode": "force_generic_plan",
+}
+
+
 class Row(Protocol):
     """One row of a result: read by the names of its columns, or unpacked in their order."""
 
@@ -239,7 +247,7 @@ class DedicatedConnection:
                         self._dsn,
                         timeout=self._connect_timeout_s,
                         command_timeout=self._statement_timeout_s,
-                        server_settings=_SERVER_SETTINGS,
+                        server_settings=_DEDICATED_SETTINGS,
                     )
                 )
             try:
