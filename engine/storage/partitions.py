@@ -214,7 +214,9 @@ async def _create(connection: Connection, name: str, begins_at: int, ends_at: in
     """A slice is filled from the default partition before it is attached, which reads all that is left
     there."""
     low, high = first_id(begins_at), first_id(ends_at)
-    await connection.execute(_LOCK_OF.format(", ".join(f"{table}_default" for table in TABLES)))
+    # Writers wait. One that had chosen the default partition for a row just before would be told afterwards
+    # that the row does not belong there any more.
+    await connection.execute(f"LOCK TABLE {_PARENTS} IN SHARE ROW EXCLUSIVE MODE")
     for table, column in TABLES.items():
         await connection.execute(
             f"""
@@ -241,7 +243,7 @@ async def _drop(connection: Connection, found: _Found) -> Outcome:
         f"SELECT EXISTS (SELECT FROM sessions_{found.name} WHERE finished_at IS NULL)", timeout=_TIMEOUT_S
     ):
         return "unfinished"
-    await connection.execute(_LOCK_OF.format(", ".join(f"ONLY {table}" for table in TABLES)))
+    await connection.execute(f"LOCK TABLE {_PARENTS} IN ACCESS EXCLUSIVE MODE")
     assert found.begins_at is not None
     assert found.ends_at is not None
     if await connection.fetchval(
@@ -260,7 +262,7 @@ async def _empty(connection: Connection, name: str, until: int) -> Outcome:
     if outcome != "dropped":
         return outcome
     tables = ", ".join(f"{table}_{name}" for table in TABLES)
-    await connection.execute(_LOCK_OF.format(tables))
+    await connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
     outcome = await _may_be_emptied(connection, name, until)
     if outcome == "dropped":
         await connection.execute(f"TRUNCATE {tables}")
@@ -300,7 +302,7 @@ WHY_KEPT: Final[dict[Kept, str]] = {
     "locked": "somebody reads or writes it for long",
 }
 
-_LOCK_OF = "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE"
+_PARENTS = ", ".join(f"ONLY {table}" for table in TABLES)
 
 _PARTITIONS = """
 SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound
