@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import trio
 
 from engine.ports import StorageUnavailable
-from engine.storage import step_partitions
+from engine.storage import step_corrections, step_partitions
 from engine.storage.postgres import Connection, Database, LockNotAvailable
 
 _LOCK = 0x66616E66617265  # "fanfare"
@@ -173,7 +173,7 @@ COMMENT ON COLUMN standings.answered IS 'Number of answers.';
 COMMENT ON COLUMN standings.elapsed_ms IS 'Total answering time; the smaller is shown first within a rank.';
 """
 
-STEPS: Sequence[str] = (_STEP_1, step_partitions.STEP)
+STEPS: Sequence[str] = (_STEP_1, step_partitions.STEP, step_corrections.STEP)
 
 
 class SchemaTooNew(Exception):
@@ -201,6 +201,17 @@ async def apply(database: Database, steps: Sequence[str] = STEPS) -> int:
                 raise
         await trio.sleep(_LOCK_PAUSE_S)
     return await _apply(database, steps)
+
+
+async def version(database: Database) -> int:
+    """How many steps have been applied; 0 in an empty database. Raises StorageUnavailable."""
+
+    async def work(connection: Connection) -> int:
+        if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
+            return 0
+        return await _found(connection)
+
+    return await database.in_transaction(work)
 
 
 async def _apply(database: Database, steps: Sequence[str]) -> int:

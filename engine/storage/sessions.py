@@ -53,16 +53,16 @@ class PostgresSessionStore:
             row = await self._database.fetchrow(_FIND_LIVE, key)
             if row is None:
                 row = await self._database.fetchrow(_FIND_CODE, key)
-        elif _is_id(key):
-            row = await self._database.fetchrow(f"{_SELECT} WHERE id = $1", key)
+        elif is_id(key):
+            row = await self._database.fetchrow(f"{SELECT} WHERE id = $1", key)
         else:
             row = None
         if row is None:
             raise SessionNotFound(key)
-        return _record(row)
+        return record_of(row)
 
     async def claim(self, session_id: str, owner: str) -> ClaimedSession:
-        if not _is_id(session_id):
+        if not is_id(session_id):
             raise SessionNotFound(session_id)
 
         # A long history is read before the claim: while the row is locked, every commit with a fact of this
@@ -77,7 +77,7 @@ class PostgresSessionStore:
 
         row, rest = await self._database.in_transaction(take)
         facts += map(fact_of, rest)
-        record = _record(row)
+        record = record_of(row)
         stored = await self._catalog.get(record.quiz_id, record.quiz_version)
         return ClaimedSession(record, stored.quiz, row["epoch"], facts, _last_alive_at(row, facts))
 
@@ -93,7 +93,7 @@ class PostgresSessionStore:
 
     async def unfinished(self) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_UNFINISHED)
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         rows = await self._database.fetch(_RECENT, limit)
@@ -111,7 +111,7 @@ class PostgresSessionStore:
         ]
 
     async def results(self, session_id: str) -> Sequence[PlayerResult]:
-        if not _is_id(session_id):
+        if not is_id(session_id):
             raise SessionNotFound(session_id)
         rows = await self._database.fetch(RESULTS, session_id)
         if not rows:
@@ -130,7 +130,7 @@ class PostgresSessionStore:
         ]
 
     async def progress(self, session_id: str) -> int:
-        if not _is_id(session_id):
+        if not is_id(session_id):
             return 0
         row = await self._database.fetchrow(
             "SELECT count(*) AS opened FROM session_changes WHERE session_id = $1 AND kind = 'opened'",
@@ -139,7 +139,7 @@ class PostgresSessionStore:
         return 0 if row is None else int(row["opened"])
 
 
-def _is_id(key: str) -> bool:
+def is_id(key: str) -> bool:
     try:
         UUID(key)
     except ValueError:
@@ -147,7 +147,7 @@ def _is_id(key: str) -> bool:
     return True
 
 
-def _record(row: Row) -> SessionRecord:
+def record_of(row: Row) -> SessionRecord:
     return SessionRecord(
         id=str(row["id"]),
         code=row["code"],
@@ -171,15 +171,15 @@ _COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
        (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at"""
 
-_SELECT = f"SELECT {_COLUMNS} FROM sessions"
+SELECT = f"SELECT {_COLUMNS} FROM sessions"
 
 # An id names the partition that it lies in; of a code, all have to be asked.
-_FIND_LIVE = f"{_SELECT} WHERE id = (SELECT session_id FROM live_codes WHERE code = $1)"
+_FIND_LIVE = f"{SELECT} WHERE id = (SELECT session_id FROM live_codes WHERE code = $1)"
 
-_FIND_CODE = f"{_SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
+_FIND_CODE = f"{SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
 
 _UNFINISHED = f"""
-{_SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL ORDER BY created_at, id
+{SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL ORDER BY created_at, id
 """
 
 _CREATE = """
