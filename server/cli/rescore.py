@@ -85,8 +85,8 @@ def rescore(
                 raise click.ClickException(_still_runs(record))
             if differences := audit(evidence):
                 raise click.ClickException(
-                    f"{len(differences)} things that are stored are not as the rules have them, so nothing is "
-                    f"built on them: see `fanfare audit {record.id}`."
+                    f"{len(differences)} things that are stored are not as the rules have them, so nothing "
+                    f"is built on them: see `fanfare audit {record.id}`."
                 )
             try:
                 questions = evidence.quiz.questions
