@@ -49,14 +49,16 @@ class PostgresSessionStore:
             raise CodeTaken(record.code) from None
 
     async def find(self, key: str) -> SessionRecord:
+        row = None
         if re.fullmatch(r"[0-9]{6}", key):
-            row = await self._database.fetchrow(_FIND_LIVE, key)
+            # An id names the partition that it lies in; of a code alone, all have to be asked.
+            live = await self._database.fetchrow("SELECT session_id FROM live_codes WHERE code = $1", key)
+            if live is not None:
+                row = await self._database.fetchrow(f"{SELECT} WHERE id = $1", live["session_id"])
             if row is None:
                 row = await self._database.fetchrow(_FIND_CODE, key)
         elif is_id(key):
             row = await self._database.fetchrow(f"{SELECT} WHERE id = $1", key)
-        else:
-            row = None
         if row is None:
             raise SessionNotFound(key)
         return record_of(row)
@@ -172,9 +174,6 @@ _COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
        (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at"""
 
 SELECT = f"SELECT {_COLUMNS} FROM sessions"
-
-# An id names the partition that it lies in; of a code, all have to be asked.
-_FIND_LIVE = f"{SELECT} WHERE id = (SELECT session_id FROM live_codes WHERE code = $1)"
 
 _FIND_CODE = f"{SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
 
