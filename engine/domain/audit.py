@@ -111,7 +111,7 @@ class _Course:
             if fact.seq != expected:
                 self._found.append(Difference("seq", fact.seq, stored=fact.seq, computed=expected))
             expected = fact.seq + 1
-            _LOOK[type(fact)](self, fact)
+            LOOK[type(fact)](self, fact)
         ended = [fact.at for fact in self._evidence.facts if isinstance(fact, f.Finished)]
         finished_at = ended[-1] if ended else None
         if finished_at != self._evidence.finished_at:
@@ -213,7 +213,7 @@ _USUAL: Final[Mapping[type[f.Fact], Phase]] = {
 }
 """Where a fact leads, wherever it comes from."""
 
-_LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
+LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.PlayerJoined: _Course._joined,
     f.PlayerKicked: _Course._was_kicked,
     f.AnswerAccepted: _Course._answer,
@@ -225,6 +225,7 @@ _LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.Resumed: _Course._moved,
     f.Finished: _Course._moved,
 }
+"""What is looked at, for every kind of fact."""
 
 
 def _after_corrections(evidence: Evidence) -> tuple[Marks, list[Difference]]:

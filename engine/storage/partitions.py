@@ -239,9 +239,7 @@ async def _create(connection: Connection, name: str, begins_at: int, ends_at: in
 
 async def _drop(connection: Connection, found: _Found) -> Outcome:
     # A session that has ended never runs again, so this may be asked before anything is locked.
-    if await connection.fetchval(
-        f"SELECT EXISTS (SELECT FROM sessions_{found.name} WHERE finished_at IS NULL)", timeout=_TIMEOUT_S
-    ):
+    if await _any_unfinished(connection, found.name):
         return "unfinished"
     await connection.execute(f"LOCK TABLE {_PARENTS} IN ACCESS EXCLUSIVE MODE")
     assert found.begins_at is not None
@@ -269,6 +267,30 @@ async def _empty(connection: Connection, name: str, until: int) -> Outcome:
         await _forget_corrections(connection, name)
         await connection.execute(f"TRUNCATE {tables}")
     return outcome
+
+
+async def _forget_corrections(connection: Connection, name: str) -> None:
+    """There are few of them, so they have no partitions."""
+    for table in ("corrections", "corrected_answers"):
+        await connection.execute(
+            f"DELETE FROM {table} c WHERE EXISTS (SELECT FROM sessions_{name} s WHERE s.id = c.session_id)"
+        )
+
+
+async def _may_be_emptied(connection: Connection, name: str, until: int) -> Outcome:
+    newest = await connection.fetchval(
+        f"SELECT (extract(epoch FROM max(created_at)) * 1000)::bigint FROM sessions_{name}"
+    )
+    if newest is None or newest >= until:
+        return None
+    return "unfinished" if await _any_unfinished(connection, name) else "dropped"
+
+
+async def _any_unfinished(connection: Connection, name: str) -> bool:
+    found: bool = await connection.fetchval(
+        f"SELECT EXISTS (SELECT FROM sessions_{name} WHERE finished_at IS NULL)", timeout=_TIMEOUT_S
+    )
+    return found
 
 
 async def _forget_corrections(connection: Connection, name: str) -> None:

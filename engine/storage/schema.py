@@ -216,7 +216,7 @@ async def version(database: Database) -> int:
 
 async def _apply(database: Database, steps: Sequence[str]) -> int:
     async def work(connection: Connection) -> int:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_STEP_TIMEOUT_S)
         await connection.execute(_VERSION_TABLE)
         found = await _found(connection)
         if found > len(steps):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain import facts as f
-from engine.domain.audit import KINDS, Difference, Evidence, Line, audit
+from engine.domain.audit import KINDS, LOOK, Difference, Evidence, Line, audit
 from engine.domain.errors import DomainError
 from engine.domain.keys import Correction, Key, key_of, with_key
 from engine.domain.leaderboard import Entry
@@ -222,6 +222,10 @@ def test_keys_that_cannot_be(question: int, key: Key, code: str, path: str) -> N
 
 
 # -- what an audit finds -----------------------------------------------------------------------------
+
+
+def test_every_kind_of_fact_is_looked_at() -> None:
+    assert set(LOOK) == set(get_args(f.Fact))
 
 
 def kinds(found: Sequence[Difference]) -> set[str]:
