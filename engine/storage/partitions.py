@@ -293,29 +293,6 @@ async def _any_unfinished(connection: Connection, name: str) -> bool:
     return found
 
 
-async def _forget_corrections(connection: Connection, name: str) -> None:
-    """There are few of them, so they have no partitions."""
-    for table in ("corrections", "corrected_answers"):
-        await connection.execute(
-            f"DELETE FROM {table} c WHERE EXISTS (SELECT FROM sessions_{name} s WHERE s.id = c.session_id)"
-        )
-
-
-async def _may_be_emptied(connection: Connection, name: str, until: int) -> Outcome:
-    row = await connection.fetchrow(
-        f"""
-        SELECT count(*) > 0 AS any, coalesce(bool_or(finished_at IS NULL), false) AS unfinished,
-               (extract(epoch FROM max(created_at)) * 1000)::bigint AS newest
-        FROM sessions_{name}
-        """,
-        timeout=_TIMEOUT_S,
-    )
-    assert row is not None
-    if not row["any"] or row["newest"] >= until:
-        return None
-    return "unfinished" if row["unfinished"] else "dropped"
-
-
 def _day(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms / 1000, UTC)
 
