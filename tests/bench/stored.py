@@ -17,6 +17,7 @@ from uuid import UUID
 import trio
 
 from engine.domain import facts as f
+from engine.domain.audit import audit
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
@@ -24,9 +25,10 @@ from engine.storage import schema
 from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.commit import COMMIT, Batch
+from engine.storage.corrections import Corrections
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.fact_rows import FactRows
-from engine.storage.partitions import Partitions
+from engine.storage.partitions import Partitions, slices
 from engine.storage.postgres import Database, DedicatedConnection
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import RESULTS, PostgresSessionStore
@@ -39,6 +41,9 @@ AT_A_TIME = 50
 PLAYERS = 100
 QUESTIONS = 20
 READS = 200
+COMMITS = 300
+FEW_SLICES = 3
+MORE_SLICES = 57
 NOW_MS = 1_790_000_000_000
 DAY_MS = 86_400_000
 NAMES = ("Ann", "Charlotte", "Quizmaster 3000", "Zoe B.")
@@ -144,6 +149,33 @@ async def result_pages(database: Database, session_id: str) -> int:
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
 
+async def commit_ms(database: Database, session_id: str) -> float:
+    """A commit of a single answer, without the wait for the disk."""
+    connection = database.connection()
+    await connection.fetch("SET synchronous_commit = off")
+    took_s = []
+    for n in range(1, COMMITS + 1):
+        batch = Batch()
+        fact = f.AnswerAccepted(100_000 + n, NOW_MS, 1_000 + n, 1, 0, 1_000, True, 900)
+        batch.add(session_id, 1, FactRows([fact]))
+        arguments = batch.arguments()
+        started = time.perf_counter()
+        await connection.fetch(COMMIT, *arguments)
+        took_s.append(time.perf_counter() - started)
+    await connection.aclose()
+    await database.execute(f"DELETE FROM answers WHERE session_id = '{session_id}' AND player > 1000")
+    return 1000 * percentile(took_s, 0.5)
+
+
+async def audit_us(database: Database, ids: Sequence[str]) -> float:
+    """An answer's share of reading a session and auditing it. It finds much: the points here are made up."""
+    corrections = Corrections(database, PostgresCatalog(database, lambda: 0))
+    started = time.perf_counter()
+    for session_id in ids:
+        audit((await corrections.evidence(session_id))[1])
+    return 1e6 * (time.perf_counter() - started) / (len(ids) * PLAYERS * QUESTIONS)
+
+
 async def seconds(database: Database, sql: str) -> float:
     started = time.perf_counter()
     await database.execute(sql)
@@ -196,6 +228,17 @@ async def measure_new(database: Database, sessions: int, more_sessions: int) -> 
         Figure("results of one session", many, many_ms, "ms", many_ms / few_ms, few),
         Figure("results of one session", few, few_pages, "pages", 1.0, few),
         Figure("results of one session", many, many_pages, "pages", many_pages / few_pages, few),
+    ]
+    figures.append(Figure("audit", few, await audit_us(database, ids[:20]), "µs an answer"))
+    few_ms = await commit_ms(database, ids[0])
+    for day in range(MORE_SLICES):
+        await Partitions(database, lambda at=NOW_MS + (88 + day) * DAY_MS: at, slice_days=1).maintain()
+    many_ms = await commit_ms(database, ids[0])
+    few, many = f"{FEW_SLICES} slices", f"{FEW_SLICES + MORE_SLICES} slices"
+    assert len(await slices(database)) == FEW_SLICES + MORE_SLICES + 2
+    figures += [
+        Figure("a commit of one answer", few, few_ms, "ms", 1.0, few),
+        Figure("a commit of one answer", many, many_ms, "ms", many_ms / few_ms, few),
     ]
     started = time.perf_counter()
     done = await Partitions(database, lambda: NOW_MS + 100 * DAY_MS, retention_days=60).maintain()
