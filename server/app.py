@@ -32,7 +32,9 @@ from engine.storage import schema
 from engine.storage.aio import open_asyncio
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
+from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.write_behind import WriteBehind
 from server import samples
@@ -90,6 +92,13 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     owner = f"{config.node or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     journal = WriteBehind(database, owner=owner, now_ms=clock.now_ms, facts_max=config.journal_facts_max)
     await stack.enter_async_context(_beside(journal.run))
+    partitions = Partitions(
+        database,
+        clock.now_ms,
+        slice_days=config.partition_days,
+        retention_days=config.retention_days,
+    )
+    await stack.enter_async_context(_beside(partitions.run))
     catalog = CachedCatalog(PostgresCatalog(database, clock.now_ms))
     store = PostgresSessionStore(database, catalog)
     if config.samples:
@@ -107,7 +116,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     tokens=tokens,
                     clock=clock,
                     owner=owner,
-                    new_id=lambda: str(uuid.uuid4()),
+                    new_id=lambda: new_id(clock.now_ms()),
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,

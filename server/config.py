@@ -75,6 +75,16 @@ class Config:
         "a PostgreSQL to use; without it one runs inside the data directory",
         secret=True,
     )
+    partition_days: int = _setting(
+        30,
+        kinds.integer(1, 366),
+        "days of sessions in one partition of the database, for those made from now on",
+    )
+    retention_days: int | None = _setting(
+        None,
+        kinds.optional(kinds.integer(1, 36_500)),
+        "days after which the sessions of a partition are dropped; without it they are kept",
+    )
     node: str | None = _setting(
         None, kinds.optional(kinds.name(64)), "this node's name in the logs; by default the host's name"
     )

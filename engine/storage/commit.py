@@ -13,6 +13,7 @@ WITH live AS MATERIALIZED (
     SELECT batch.n, s.id
     FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS batch (id, epoch, n)
     JOIN sessions s ON s.id = batch.id AND s.epoch = batch.epoch
+    WHERE s.id = ANY ($1::uuid[])
     ORDER BY s.id
     FOR NO KEY UPDATE OF s
 ), joined AS (
@@ -44,14 +45,15 @@ WITH live AS MATERIALIZED (
     UPDATE sessions SET finished_at = 'epoch'::timestamptz + f.at * interval '1 ms'
     FROM unnest($25::bigint[], $26::float8[]) AS f (n, at)
     JOIN live USING (n)
-    WHERE sessions.id = live.id AND sessions.finished_at IS NULL
+    WHERE sessions.id = live.id AND sessions.id = ANY ($1::uuid[]) AND sessions.finished_at IS NULL
 )
 SELECT n FROM live
 """
 """Locks the sessions whose epoch still holds, writes the facts of those alone, and returns their numbers.
 
 A claim that got hold of a row first is waited for, and its new epoch is seen; one that comes later waits
-until the facts are in. Facts that are there already change nothing.
+until the facts are in. Facts that are there already change nothing. That the ids are said once more, as an
+array, keeps the plan to the partitions in which they are, however many there have become.
 """
 
 _PLAYER_COLUMNS = 4

@@ -302,5 +302,5 @@ ON CONFLICT (node) DO UPDATE SET alive_at = greatest(nodes.alive_at, excluded.al
 _FORGET_NODES = """
 DELETE FROM nodes
 WHERE alive_at < 'epoch'::timestamptz + $1::float8 * interval '1 ms' - interval '7 days'
-  AND NOT EXISTS (SELECT FROM sessions WHERE owner = node AND finished_at IS NULL)
+  AND NOT EXISTS (SELECT FROM live_codes JOIN sessions ON id = session_id WHERE owner = node)
 """

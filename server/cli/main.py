@@ -16,6 +16,9 @@ _COMMANDS: Mapping[str, str] = {
     "bots": "server.cli.bots",
     "watch": "server.cli.watch",
     "load": "server.cli.load",
+    "audit": "server.cli.audit",
+    "rescore": "server.cli.rescore",
+    "db": "server.cli.db",
     "doctor": "server.cli.doctor",
 }
 """In the order of the help page. Each module has a command of the same name."""

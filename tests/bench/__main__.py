@@ -24,6 +24,7 @@ BENCHMARKS = (
     "http_answers",
     "connections",
     "group_commit",
+    "stored",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""
