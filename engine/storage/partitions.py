@@ -215,8 +215,9 @@ async def _create(connection: Connection, name: str, begins_at: int, ends_at: in
     there."""
     low, high = first_id(begins_at), first_id(ends_at)
     # Writers wait. One that had chosen the default partition for a row just before would be told afterwards
-    # that the row does not belong there any more.
-    await connection.execute(f"LOCK TABLE {_PARENTS} IN SHARE ROW EXCLUSIVE MODE")
+    # that the row does not belong there any more. A commit begins by locking rows of sessions; a weaker lock
+    # would let it do that, and wait for it then while it waits for us.
+    await connection.execute(f"LOCK TABLE {_PARENTS} IN EXCLUSIVE MODE")
     for table, column in TABLES.items():
         await connection.execute(
             f"""

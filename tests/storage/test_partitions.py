@@ -333,6 +333,47 @@ async def test_what_came_before_its_slice_is_moved_into_it_and_plays_on(stored: 
     await stored.session(code="424242")
 
 
+async def test_slices_are_made_from_under_sessions_that_play(stored: Stored) -> None:
+    """The clock jumps past all slices, so that whoever plays is in the default partition; then it is made."""
+    written: list[SessionRecord] = []
+    over = False
+    more = trio.Event()
+
+    async def play(journal: WriteBehind) -> None:
+        while not over:
+            record = await stored.session(at=stored.now_ms)
+            claimed = await stored.store.claim(record.id, "writer")
+            listener = Listener()
+            for seq in range(1, 61, 5):
+                facts = [joined(n) for n in range(seq, seq + 5)]
+                journal.append(record.id, claimed.epoch, facts, listener)
+                await listener.until(seq - 10)
+                if seq == 31:
+                    written.append(record)
+                    more.set()
+            await listener.until(60)
+
+    async with trio.open_nursery() as nursery:
+        journal = WriteBehind(stored.database, owner="writer", now_ms=lambda: AT, batch_facts_max=20)
+        await nursery.start(journal.run)
+        async with trio.open_nursery() as players:
+            for _ in range(4):
+                players.start_soon(play, journal)
+            for _ in range(10):
+                stored.now_ms += 10 * DAY_MS
+                for _ in range(6):
+                    more = trio.Event()
+                    await more.wait()
+                assert len((await stored.partitions(slice_days=1).maintain()).created) == 3
+            over = True
+        statistics = journal.statistics()
+        nursery.cancel_scope.cancel()
+    assert (statistics.fenced_total, statistics.retries_total) == (0, 0)
+    for record in written:
+        assert list(await stored.facts(record)) == [joined(n) for n in range(1, 61)]
+        assert len(await stored.where(record)) == 1
+
+
 async def test_a_session_that_is_deleted_by_hand_frees_its_code(stored: Stored) -> None:
     record = await stored.session(code="424242")
     await stored.database.execute("DELETE FROM sessions WHERE id = $1", record.id)
