@@ -156,7 +156,8 @@ class CommitListener(Protocol):
     must not raise."""
 
     def committed(self, seq: int) -> None:
-        """Every fact of the session up to and including `seq` is in Postgres."""
+        """Every fact of the session up to and including `seq` outlives a crash: it is in Postgres, or on the
+        disk of this node from where it will get there, and nobody else can have taken the session."""
 
     def fenced(self) -> None:
         """Somebody else owns the session now. What was appended and not yet reported as committed never will
@@ -164,14 +165,45 @@ class CommitListener(Protocol):
         found it there."""
 
 
-class Journal(Protocol):
-    """Write-behind: accepted facts queue up and reach Postgres many sessions at a time."""
+class Owned(Protocol):
+    """A session that this node holds as its own."""
 
-    def has_room(self) -> bool:
-        """Whether an append is welcome. False means: refuse the request with `busy` and change nothing."""
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+    def fenced(self) -> None:
+        """As `CommitListener.fenced`."""
+
+
+class Tenure(Protocol):
+    """Whether this node is still the owner of what it owned, as far as it can know by itself."""
+
+    def certain(self, now_s: float) -> bool:
+        """True only while it is impossible that somebody else has claimed a session of this node. `now_s`
+        is of the clock that the tenure was told everything else by."""
+
+
+JOINS_SHARE = 0.8
+"""Of the journal's room: beyond it new players are refused, so that those who play can go on for longer."""
+
+
+class Journal(Protocol):
+    """Write-behind: accepted facts queue up and reach Postgres many sessions at a time, if need be by way of
+    a spool on this node's disk."""
+
+    def has_room(self, share: float = 1.0) -> bool:
+        """Whether an append is welcome. False means: refuse the request with `busy` and change nothing.
+
+        `share` says how much of the room this kind of request may fill: what matters less has less."""
 
     def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
         """Queue facts behind all earlier ones. Never blocks, never drops. A fact that follows from the
         clock may be appended without room; the few a session has of those are not bounded by it.
 
         Raises ValueError, and queues nothing, when a fact can never be stored (not-a-number, a NUL)."""
+
+    async def settled(self, session_id: str) -> None:
+        """Wait until every fact of this session that was reported as committed is in Postgres. A claim
+        before that would not find them all."""

@@ -277,8 +277,8 @@ class MemoryJournal:
         """Facts that wait for their commit."""
         return sum(len(appended.facts) for appended in self.queue)
 
-    def has_room(self) -> bool:
-        return self.queued < self.facts_max
+    def has_room(self, share: float = 1.0) -> bool:
+        return self.queued < share * self.facts_max
 
     def append(
         self, session_id: str, epoch: int, facts: Sequence[Fact], listener: ports.CommitListener
@@ -313,6 +313,10 @@ class MemoryJournal:
         for listener in fenced:
             self.queue = deque(waiting for waiting in self.queue if waiting.listener is not listener)
             listener.fenced()
+
+    async def settled(self, session_id: str) -> None:
+        """At once: what is reported is in the store."""
+        await trio.lowlevel.checkpoint()
 
     async def drain(self) -> None:
         """Until nothing waits any more."""

@@ -40,7 +40,7 @@ from engine.domain.facts import (
     Resumed,
 )
 from engine.domain.session import Phase, Repeated, Session
-from engine.ports import ClaimedSession, Journal
+from engine.ports import JOINS_SHARE, ClaimedSession, Journal
 
 FINISHED_LINGER_S = 30.0
 """How long a finished session stays in memory for those who come back a moment too late for the podium."""
@@ -366,7 +366,7 @@ class SessionActor:
         self._on_commit(seq, command.reply, frame)
 
     def _join(self, command: Join) -> None:
-        if not self._journal.has_room():
+        if not self._journal.has_room(JOINS_SHARE):
             self._refuse(command.reply, BUSY)
             return
         outcome = self.session.join(command.name, command.at)

@@ -279,6 +279,7 @@ class Registry:
             slot.announce()
 
         async def activate() -> SessionActor:
+            await self._journal.settled(slot.record.id)
             claimed = await self._store.claim(slot.record.id, self._owner)
             return await SessionActor.revive(
                 claimed,

@@ -146,6 +146,11 @@ class Spool:
         if paths:
             self._ordinal = int(paths[-1].stem)
 
+    @property
+    def number(self) -> int:
+        """Of the newest record; 0 before the first."""
+        return self._number
+
     def statistics(self) -> SpoolStatistics:
         with self._counting:
             return SpoolStatistics(self._facts, self._bytes, self._oldest_at if self._facts else None)
