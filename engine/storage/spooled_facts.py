@@ -54,7 +54,7 @@ def decode_facts(data: Sequence[Sequence[Any]]) -> list[f.Fact]:
 def _encode(fact: f.Fact) -> list[Any]:
     kind = type(fact)
     encoded: list[Any] = [kind.__name__, *_VALUES[kind](fact)]
-    if isinstance(fact, f.AnswerAccepted):
+    if isinstance(fact, f.AnswerAccepted | f.AnswerMerged):
         encoded.append(choice_to_json(fact.choice))
     return encoded
 
