@@ -151,6 +151,31 @@ class SessionStore(Protocol):
         """How many questions have been opened, as far as it is committed; 0 for an unknown session."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpooledFacts:
+    """Facts that an earlier owner acknowledged from its spool under `epoch`, and that came here after another
+    had taken the session. `merged` says that an owner has folded them in."""
+
+    id: int
+    epoch: int
+    facts: Sequence[Fact]
+    merged: bool
+
+
+class SpooledFactsStore(Protocol):
+    """What was acknowledged and waits for the owner of its session to fold it in."""
+
+    async def waiting(self, owner: str) -> Sequence[str]:
+        """Ids of the sessions that have spooled facts nobody has merged, and that `owner` may see to: its
+        own, and those that are finished and that nobody has seen to for a while."""
+
+    async def spooled(self, session_id: str) -> Sequence[SpooledFacts]:
+        """All of a session, merged ones too, in the order in which they came here."""
+
+    async def set_merged(self, ids: Sequence[int]) -> None:
+        """These are folded in, and what came of it is committed. Repeated, it changes nothing."""
+
+
 class CommitListener(Protocol):
     """Who hears of the fate of appended facts. Called from the journal's task: must return at once and
     must not raise."""

@@ -273,7 +273,7 @@ class Session:
         if self.called(fact.name) is None:
             self._record(PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, fact.name))
 
-    def merge_answer(self, fact: AnswerAccepted) -> None:
+    def merge_answer(self, fact: AnswerAccepted | AnswerMerged) -> None:
         """Take an answer that an earlier owner had acknowledged; `fact.player` is a number of this session.
 
         The answer that was received first stands, and on a tie the one that was here first. One that stands

@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
 
 from engine.domain import facts as f
 from engine.ports import JOINS_SHARE, SessionRecord
 from engine.storage.postgres import Database
 from engine.storage.spool import Spool
+from engine.storage.spooled_facts import SessionFacts, decode, encode
 from engine.storage.spooling import Spooling
 from engine.storage.write_behind import WriteBehind
 from tests.storage.gate import Gate
-from tests.storage.making import AT, ONE_OF_EACH, Listener, joined
+from tests.storage.making import AT, ONE_OF_EACH, Listener, fact_lists, joined
 from tests.storage.test_spool import Disk
 from tests.storage.test_write_behind import World, world_in
 
@@ -111,6 +113,18 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110  # another process, or the disk, brings it about
             await trio.sleep(0.002)
+
+
+# As it is kept
+
+
+@given(facts=fact_lists)
+def test_facts_come_back_from_the_spool_as_they_were(facts: list[f.Fact]) -> None:
+    [back] = decode(encode([SessionFacts("id", 3, facts)]))
+    assert back == SessionFacts("id", 3, facts)
+    assert [type(getattr(fact, "choice", None)) for fact in back.facts] == [
+        type(getattr(fact, "choice", None)) for fact in facts
+    ]
 
 
 # In and out
