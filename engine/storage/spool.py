@@ -282,6 +282,36 @@ def segments(directory: Path) -> Sequence[Path]:
     return sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
 
 
+def cut(directory: Path, aside: Path) -> int:
+    """Keep what can be read of a damaged spool, and move the segments from the damage on to `aside`; what is
+    whole of the first of them is kept as well. Returns how many facts are left.
+
+    Does nothing to a spool that is not damaged. Raises SpoolInUse and OSError.
+    """
+    lock = _locked(directory)
+    try:
+        paths = list(segments(directory))
+        whole = 0
+        try:
+            for _, record in walk(paths):
+                whole += record.facts
+        except SpoolDamaged as damage:
+            draft = damage.path.with_suffix(".cut")
+            with draft.open("wb") as file:
+                file.write(damage.path.read_bytes()[: damage.offset])
+                file.flush()
+                os.fsync(file.fileno())
+            aside.mkdir(parents=True)
+            for path in paths[paths.index(damage.path) :]:
+                path.rename(aside / path.name)
+            draft.rename(damage.path)
+            _sync_directory(aside)
+            _sync_directory(directory)
+        return whole
+    finally:
+        os.close(lock)
+
+
 def encoded(record: Record) -> bytes:
     """A record as it stands in the file."""
     head = HEAD.pack(

@@ -17,6 +17,7 @@ _COMMANDS: Mapping[str, str] = {
     "watch": "server.cli.watch",
     "load": "server.cli.load",
     "doctor": "server.cli.doctor",
+    "spool": "server.cli.spool",
 }
 """In the order of the help page. Each module has a command of the same name."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.storage.spool import HEAD, MAGIC, Spool, SpoolDamaged, SpoolInUse, segments
+from engine.storage.spool import HEAD, MAGIC, Spool, SpoolDamaged, SpoolInUse, cut, segments
 
 _ROOT = Path(__file__).parents[2]
 PAYLOADS = [b"first", b"", b"third " * 20, b"\0" * 40, b"fifth"]
@@ -210,6 +210,42 @@ def test_damage_says_how_much_before_it_is_whole(tmp_path: Path) -> None:
         Spool(tmp_path)
     path.write_bytes(whole)
     assert len(read_all(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_cut_keeps_what_lies_before_the_damage_and_loses_nothing_of_the_rest(
+    tmp_path: Path, place: int
+) -> None:
+    directory, aside = tmp_path / "spool", tmp_path / "aside"
+    payloads = [b"%d" % n * 60 for n in range(5)]
+    filled(directory, payloads, segment_bytes=200)
+    before = {path.name: path.read_bytes() for path in segments(directory)}
+    at = next(path for path in segments(directory) if payloads[place] in path.read_bytes())
+    damaged = at.read_bytes().replace(payloads[place], payloads[place][:-1] + b"?")
+    at.write_bytes(damaged)
+    assert cut(directory, aside) == sum(range(1, place + 1))
+    assert read_all(directory) == payloads[:place]
+    assert {path.name: path.read_bytes() for path in segments(aside)} == {
+        name: damaged if name == at.name else content for name, content in before.items() if name >= at.name
+    }
+    spool = Spool(directory)
+    spool.append(b"goes on", 1, 0)
+    spool.close()
+    assert read_all(directory) == [*payloads[:place], b"goes on"]
+
+
+def test_a_spool_that_is_whole_is_not_cut(tmp_path: Path) -> None:
+    filled(tmp_path / "spool")
+    assert cut(tmp_path / "spool", tmp_path / "aside") == 15
+    assert not (tmp_path / "aside").exists()
+    assert read_all(tmp_path / "spool") == PAYLOADS
+
+
+def test_a_spool_in_use_is_not_cut(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    with pytest.raises(SpoolInUse):
+        cut(tmp_path / "spool", tmp_path / "aside")
+    spool.close()
 
 
 # Disks that are full or fail
