@@ -271,7 +271,7 @@ def _spool(config: Config) -> Iterator[Spool]:
     except SpoolDamaged as error:
         raise StartError(
             f"{error}. Without it, acknowledged answers would be missing, so the node does not start. "
-            "`fanfare spool show` shows what can be read, `fanfare spool cut` keeps it and sets the rest aside"
+            "`fanfare spool show` shows what can be read; `fanfare spool cut` keeps it, the rest is put aside"
         ) from error
     except SpoolInUse as error:
         raise StartError(str(error)) from error
