@@ -39,7 +39,7 @@ from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.spool import Spool, SpoolDamaged, SpoolInUse
 from engine.storage.spooled_store import PostgresSpooledFacts
-from engine.storage.spooling import Spooling
+from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling
 from engine.storage.write_behind import WriteBehind
 from engine.tenure import OnlyNode
 from server import samples
@@ -77,6 +77,8 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.
     Raises StartError when it cannot start, and whatever shows that it must not go on.
     """
     async with AsyncExitStack() as stack:
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         running = await _assemble(config, stack)
         task_status.started(running)
         await trio.sleep_forever()

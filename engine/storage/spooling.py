@@ -34,6 +34,11 @@ _log = logging.getLogger(__name__)
 REPORTS_PER_SLICE = 50
 """Listeners told in a row before everybody else gets a turn."""
 
+SWITCH_INTERVAL_S = 0.0002
+"""For `sys.setswitchinterval`: the thread that writes asks for the interpreter's lock after so long. A busy
+loop gives the lock up at each of its turns and takes it back at once. A thread that waits for longer than a
+turn, as it does with Python's 5 ms, begins its wait anew each time, and may get nowhere for a long while."""
+
 _PROGRESS_EVERY_S = 1.0
 _TO_MS = 1000
 

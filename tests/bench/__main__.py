@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tests.bench.figures import Figure, machine, measure
 
-BENCHMARKS = ("leaderboard", "fan_out", "answer", "answer_wire", "connections", "group_commit")
+BENCHMARKS = ("leaderboard", "fan_out", "answer", "answer_wire", "connections", "group_commit", "spool")
 WIDTH = 120
 
 

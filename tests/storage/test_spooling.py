@@ -22,6 +22,7 @@ from engine.storage.spool import Spool
 from engine.storage.spooled_facts import SessionFacts, decode, encode
 from engine.storage.spooling import Spooling
 from engine.storage.write_behind import WriteBehind
+from engine.tenure import OnlyNode
 from tests.storage.gate import Gate
 from tests.storage.making import AT, ONE_OF_EACH, Listener, fact_lists, joined
 from tests.storage.test_spool import Disk
@@ -362,6 +363,46 @@ async def test_who_becomes_uncertain_while_it_writes_acknowledges_nothing_of_it(
         away.gate.set("open")
         await listener.until(1)
     assert await stored(away, record.id) == [joined(1)]
+
+
+@dataclass
+class Held:
+    """A session that a node holds."""
+
+    session_id: str
+    epoch: int
+    fences: int = 0
+
+    def fenced(self) -> None:
+        self.fences += 1
+
+
+async def test_a_node_alone_becomes_certain_and_finds_the_sessions_that_it_lost(away: Away) -> None:
+    lost, lost_epoch = await away.world.session()
+    kept, kept_epoch = await away.world.session()
+    await away.world.store.claim(lost.id, "came and went")
+    held = [Held(lost.id, lost_epoch), Held(kept.id, kept_epoch)]
+    only_node = OnlyNode(settle_s=0.1, frozen_max_s=5.0)
+    async with away.node(
+        tenure=only_node, only_node=only_node, alive_interval_s=0.02, clock_s=trio.current_time
+    ) as node:
+        node.journal.watch(lambda: held)
+        assert not node.journal.acknowledges_without_postgres()
+        await until(node.journal.acknowledges_without_postgres)
+        assert [each.fences for each in held] == [1, 0]
+        async with away.world.running(owner="another", alive_interval_s=0.02):
+            await until(lambda: not node.journal.acknowledges_without_postgres())
+            with trio.move_on_after(0.4):
+                await until(node.journal.acknowledges_without_postgres)
+                raise AssertionError("another node is there")
+        await until(node.journal.acknowledges_without_postgres)
+        away.gate.set("shut")
+        listener = Listener()
+        node.journal.append(kept.id, kept_epoch, [joined(1)], listener)
+        await listener.until(1)
+        away.gate.set("open")
+        await node.drained()
+    assert await stored(away, kept.id) == [joined(1)]
 
 
 async def test_who_spooled_and_finds_another_owner_stops_and_puts_the_facts_aside(away: Away) -> None:
