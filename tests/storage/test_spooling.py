@@ -390,7 +390,9 @@ async def test_a_node_alone_becomes_certain_and_finds_the_sessions_that_it_lost(
         assert not node.journal.acknowledges_without_postgres()
         await until(node.journal.acknowledges_without_postgres)
         assert [each.fences for each in held] == [1, 0]
-        async with away.world.running(owner="another", alive_interval_s=0.02):
+        async with away.world.running(
+            owner="another", alive_interval_s=0.02, now_ms=lambda: AT + round(trio.current_time() * 1000)
+        ):
             await until(lambda: not node.journal.acknowledges_without_postgres())
             with trio.move_on_after(0.4):
                 await until(node.journal.acknowledges_without_postgres)
