@@ -147,7 +147,7 @@ class Spooling:
         return SpoolingStatistics(
             active=self.active,
             failing=self._failing,
-            certain=self._certain(),
+            certain=self.certain(),
             facts=spool.facts,
             bytes=spool.bytes,
             oldest_age_s=age_ms / _TO_MS,
@@ -159,9 +159,10 @@ class Spooling:
 
     def usable(self, share: float = 1.0) -> bool:
         """Whether facts would be acknowledged from the spool just now."""
-        return self._certain() and not self._failing and self._has_room(share)
+        return self.certain() and not self._failing and self._has_room(share)
 
-    def _certain(self) -> bool:
+    def certain(self) -> bool:
+        """Whether nobody else can own what this node owned."""
         return self.tenure.certain(self._clock_s())
 
     def _has_room(self, share: float = 1.0) -> bool:
@@ -207,7 +208,7 @@ class Spooling:
         if patience.cancelled_caught:
             self._handing_over = False
         async with self._files:
-            if not self._certain() or self.active != was_active:
+            if not self.certain() or self.active != was_active:
                 return False
             if not await self._write(entries):
                 return False
@@ -225,7 +226,7 @@ class Spooling:
         for told, entry in enumerate(entries):
             if told % REPORTS_PER_SLICE == REPORTS_PER_SLICE - 1:
                 await trio.lowlevel.checkpoint()
-            if not self._certain():
+            if not self.certain():
                 return
             mark = entry.facts.session_id, entry.facts.epoch
             if mark in self._listeners:
@@ -366,7 +367,7 @@ class Spooling:
             left = self._spool.statistics().facts
             self._hurry = left > 0.9 * left_before
             self._left_before = (now, left)
-        if not (self._hurry or self._inherited or self._handing_over) and self._certain():
+        if not (self._hurry or self._inherited or self._handing_over) and self.certain():
             await trio.sleep(took_s)
 
 

@@ -309,8 +309,10 @@ class WriteBehind:
         pause_s = self._retry_min_s
         while True:
             if spooling is None or not spooling.active:
-                left_s = max(self._retry_min_s, deadline_s - trio.current_time())
-                fenced = await self._commit(taken, arguments, left_s)
+                # Without a spool to go to, Postgres has all the time that it takes.
+                may_spool = spooling is not None and spooling.certain()
+                limit_s = max(self._retry_min_s, deadline_s - trio.current_time()) if may_spool else math.inf
+                fenced = await self._commit(taken, arguments, limit_s)
                 if fenced is not None:
                     await self._report(taken, fenced)
                     break

@@ -344,6 +344,22 @@ async def test_without_certainty_nothing_is_acknowledged_and_requests_are_turned
     assert await stored(away, record.id) == [joined(1)]
 
 
+async def test_without_certainty_a_slow_commit_has_the_time_that_it_takes(away: Away) -> None:
+    record, epoch = await away.world.session()
+    rival = away.world.database.connection()
+    await rival.fetch("BEGIN")
+    await rival.fetch("SELECT FROM sessions WHERE id = $1 FOR UPDATE", record.id)
+    listener = Listener()
+    async with away.node(tenure=Believes(False)) as node:
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await trio.sleep(0.5)
+        assert node.journal.has_room()
+        assert node.journal.statistics().retries_total == 0
+        await rival.fetch("ROLLBACK")
+        await listener.until(1)
+    await rival.aclose()
+
+
 async def test_who_becomes_uncertain_while_it_writes_acknowledges_nothing_of_it(away: Away) -> None:
     record, epoch = await away.world.session()
     listener = Listener()
