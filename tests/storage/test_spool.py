@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -246,6 +247,25 @@ def test_a_spool_in_use_is_not_cut(tmp_path: Path) -> None:
     with pytest.raises(SpoolInUse):
         cut(tmp_path / "spool", tmp_path / "aside")
     spool.close()
+
+
+def test_sqlite_takes_damage_in_its_log_for_the_end_of_it(tmp_path: Path) -> None:
+    """Why the spool is none of SQLite's: what it had committed after the damage is gone without a word."""
+    connection = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=wal")
+    connection.execute("CREATE TABLE batches (payload BLOB)")
+    for _ in range(50):
+        connection.execute("INSERT INTO batches VALUES (?)", (b"x" * 3000,))
+    copy = tmp_path / "copy.db"
+    shutil.copy(tmp_path / "spool.db", copy)
+    log = bytearray((tmp_path / "spool.db-wal").read_bytes())
+    log[len(log) // 2] ^= 1
+    copy.with_name("copy.db-wal").write_bytes(log)
+    connection.close()
+    damaged = sqlite3.connect(copy)
+    assert damaged.execute("SELECT count(*) FROM batches").fetchone()[0] < 30
+    assert damaged.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    damaged.close()
 
 
 # Disks that are full or fail
