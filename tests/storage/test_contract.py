@@ -454,6 +454,29 @@ async def test_a_full_queue_has_no_room_and_still_takes_what_it_is_given(storage
     assert len(await storage.facts(record.id)) == 101
 
 
+async def test_what_matters_less_may_fill_less_of_the_room(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "me")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, [joined(seq) for seq in range(1, 80)], listener)
+    assert storage.journal.has_room(ports.JOINS_SHARE)
+    storage.journal.append(record.id, claimed.epoch, [joined(80)], listener)
+    assert not storage.journal.has_room(ports.JOINS_SHARE)
+    assert storage.journal.has_room()
+    await listener.until(80)
+    assert storage.journal.has_room(ports.JOINS_SHARE)
+
+
+async def test_what_is_reported_is_found_by_a_claim_once_it_is_settled(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "me")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH, listener)
+    await listener.until(13)
+    await storage.journal.settled(record.id)
+    assert list((await storage.store.claim(record.id, "me")).facts) == list(ONE_OF_EACH)
+
+
 async def test_an_empty_append_is_nothing(storage: Storage) -> None:
     record = await storage.session()
     claimed = await storage.store.claim(record.id, "me")
