@@ -256,8 +256,14 @@ class Spool:
                 self._facts -= record.facts
                 self._bytes -= record.size
                 self._oldest_at = record.at
-        while len(self._kept) > 1 and self._kept[0].last <= records[-1].number:
-            self._kept.popleft().path.unlink(missing_ok=True)
+        with suppress(OSError):  # then at the next time: segments leave in their order, without a gap
+            while len(self._kept) > 1 and self._kept[0].last <= records[-1].number:
+                self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        self._kept[0].path.unlink(missing_ok=True)
+        _sync_directory(self.directory)
+        self._kept.popleft()
 
     # -- neither of them at work -----------------------------------------------------------------
 
@@ -267,8 +273,9 @@ class Spool:
         self._end_current()
         self._end_reading()
         self._unread.clear()
-        while self._kept:
-            self._kept.popleft().path.unlink(missing_ok=True)
+        with suppress(OSError):
+            while self._kept:
+                self._remove_oldest()
 
     def close(self) -> None:
         """Let the directory go. What it holds stays."""

@@ -272,12 +272,12 @@ class Spooling:
     async def drain(self) -> None:
         """Forever: take what is in the spool to Postgres, and end the spooling when it is empty.
 
-        Raises what shows a mistake of ours or a damaged disk, but never StorageUnavailable.
+        Raises what shows a mistake of ours or damage to the spool, but never StorageUnavailable.
         """
         while True:
             while not self.active:
                 await self._changed.wait()
-            records = await trio.to_thread.run_sync(self._spool.read, self._batch_facts_max)
+            records = await self._read()
             if records:
                 await self._drain(records)
                 continue
@@ -290,6 +290,24 @@ class Spooling:
                         "facts go straight to Postgres again, after %.1f s by way of the spool", took_s
                     )
             self._notify()
+
+    async def _read(self) -> Sequence[Record]:
+        """What comes next, as soon as it can be read: no file may be left to open just now."""
+        pause_s = self._retry_min_s
+        while True:
+            try:
+                return await trio.to_thread.run_sync(self._spool.read, self._batch_facts_max)
+            except OSError as error:
+                if pause_s == self._retry_min_s:
+                    _log.error("the spool cannot be read, and is not drained: %s", error)
+            self._let_in()
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._retry_max_s)
+
+    def _let_in(self) -> None:
+        """Do not hold the writer back for a hand-over that does not come about."""
+        self._handing_over = False
+        self._notify()
 
     async def _drain(self, records: Sequence[Record]) -> None:
         batch = Batch()
@@ -339,8 +357,7 @@ class Spooling:
                 return await self._connection.fetch(sql, *args)
             except StorageUnavailable as error:
                 _log.debug("the drain of the spool waits for Postgres: %s", error)
-                self._handing_over = False
-                self._notify()
+                self._let_in()
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, self._retry_max_s)
 

@@ -322,6 +322,31 @@ def test_a_record_that_got_to_the_disk_though_its_sync_failed_may_be_there_twice
     assert read_all(tmp_path) == [b"one", b"two", b"two and three", b"four"]
 
 
+def test_segments_that_cannot_be_removed_leave_later_and_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, segment_bytes=1)
+    for number in range(4):
+        spool.append(b"%d" % number, 1, 0)
+
+    def fails(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fails)
+        spool.forget(spool.read(2))
+    assert len(segments(tmp_path)) == 4
+    spool.forget(spool.read(1))
+    assert len(segments(tmp_path)) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fails)
+        spool.forget(spool.read(1))
+        spool.clear()
+    spool.append(b"next", 1, 0)
+    spool.close()
+    assert read_all(tmp_path) == [b"3", b"next"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with 256 KiB."""

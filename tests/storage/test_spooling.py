@@ -18,7 +18,7 @@ from hypothesis import given
 from engine.domain import facts as f
 from engine.ports import JOINS_SHARE, SessionRecord
 from engine.storage.postgres import Database
-from engine.storage.spool import Spool
+from engine.storage.spool import Spool, SpoolDamaged
 from engine.storage.spooled_facts import SessionFacts, decode, encode
 from engine.storage.spooling import Spooling
 from engine.storage.write_behind import WriteBehind
@@ -557,16 +557,44 @@ async def test_facts_of_an_actor_that_crashed_are_not_spooled_after_the_next_cla
         assert node.spooling.statistics().put_aside_total == 0
 
 
-async def test_a_disk_error_while_reading_is_not_passed_over(away: Away) -> None:
+async def test_a_spool_that_cannot_be_read_just_now_is_drained_later(
+    away: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     record, epoch = await away.world.session()
     listener = Listener()
-    with pytest.RaisesGroup(OSError, flatten_subgroups=True):
+    async with away.node() as node:
+        away.gate.set("shut")
+        failed = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def fails(facts_max: int) -> Any:
+            token.run_sync_soon(failed.set)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.spool, "read", fails)
+            node.journal.append(record.id, epoch, [joined(1)], listener)
+            await listener.until(1)
+            await failed.wait()
+            node.journal.append(record.id, epoch, [joined(2)], listener)
+            await listener.until(2)
+        away.gate.set("open")
+        await node.drained()
+    assert await stored(away, record.id) == [joined(1), joined(2)]
+    assert len([r for r in caplog.records if "cannot be read" in r.message]) == 1
+
+
+async def test_damage_that_is_met_while_the_node_runs_is_not_passed_over(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    with pytest.RaisesGroup(SpoolDamaged, flatten_subgroups=True):
         async with away.node() as node:
             away.gate.set("shut")
-
-            def fails(facts_max: int) -> Any:
-                raise OSError(errno.EIO, "Input/output error")
-
-            node.spool.read = fails  # type: ignore[method-assign]
-            node.journal.append(record.id, epoch, [joined(1)], listener)
+            for seq in (1, 2, 3):
+                node.journal.append(record.id, epoch, [joined(seq)], listener)
+                await listener.until(seq)
+            [path] = (away.directory / "spool").glob("*.spool")
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + b"?")
+            away.gate.set("open")
             await trio.sleep_forever()
