@@ -12,9 +12,11 @@ import resource
 import secrets
 import socket
 import ssl
+import sys
+import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -25,6 +27,7 @@ import trio
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.endings import Ending
+from engine.actors.merging import Merging
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, StorageUnavailable
@@ -36,7 +39,11 @@ from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
+from engine.storage.spool import Spool, SpoolDamaged, SpoolInUse
+from engine.storage.spooled_store import PostgresSpooledFacts
+from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling
 from engine.storage.write_behind import WriteBehind
+from engine.tenure import OnlyNode
 from server import samples
 from server.auth import SecretError, Tokens, load_secret
 from server.config import Config
@@ -72,6 +79,8 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.
     Raises StartError when it cannot start, and whatever shows that it must not go on.
     """
     async with AsyncExitStack() as stack:
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         running = await _assemble(config, stack)
         task_status.started(running)
         await trio.sleep_forever()
@@ -90,7 +99,27 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
 
     database = await stack.enter_async_context(_database(config))
     owner = f"{config.node or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    journal = WriteBehind(database, owner=owner, now_ms=clock.now_ms, facts_max=config.journal_facts_max)
+    spool = stack.enter_context(_spool(config))
+    only_node = OnlyNode()
+    spooling = Spooling(
+        spool,
+        database,
+        node=owner,
+        tenure=only_node,
+        now_ms=clock.now_ms,
+        clock_s=_clock_s,
+        after_s=config.spool_after_s,
+        bytes_max=config.spool_bytes_max,
+    )
+    journal = WriteBehind(
+        database,
+        owner=owner,
+        now_ms=clock.now_ms,
+        spooling=spooling,
+        only_node=only_node,
+        clock_s=_clock_s,
+        facts_max=config.journal_facts_max,
+    )
     await stack.enter_async_context(_beside(journal.run))
     partitions = Partitions(
         database,
@@ -99,6 +128,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         retention_days=config.retention_days,
     )
     await stack.enter_async_context(_beside(partitions.run))
+    # What an earlier run acknowledged is in the database before any session is claimed.
+    await spooling.drained()
     catalog = CachedCatalog(PostgresCatalog(database, clock.now_ms))
     store = PostgresSessionStore(database, catalog)
     if config.samples:
@@ -132,7 +163,10 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         )
     )
     stack.callback(registry.close, Ending.SHUTDOWN)
+    journal.watch(registry.active)
     recovered = await registry.recover()
+    merging = Merging(registry, PostgresSpooledFacts(database), owner)
+    await stack.enter_async_context(_beside(merging.run))
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
     transport = make_transport(
@@ -246,6 +280,30 @@ async def _embedded(config: Config) -> AsyncIterator[str]:
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(embedded.stop)
+
+
+@contextmanager
+def _spool(config: Config) -> Iterator[Spool]:
+    try:
+        spool = Spool(config.data_dir / "spool")
+    except SpoolDamaged as error:
+        raise StartError(
+            f"{error}. Without it, acknowledged answers would be missing, so the node does not start. "
+            "`fanfare spool show` shows what can be read; `fanfare spool cut` keeps it, the rest is put aside"
+        ) from error
+    except SpoolInUse as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"the spool in {config.data_dir / 'spool'}: {error.strerror or error}") from error
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def _clock_s() -> float:
+    """Seconds that also pass while this process is stopped and, on Linux, while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 async def _add_samples(catalog: QuizCatalog) -> None:

@@ -128,7 +128,8 @@ class _Course:
         )
 
     def _joined(self, fact: f.PlayerJoined) -> None:
-        if fact.player != len(self._players) + 1 or self._phase is Phase.FINISHED:
+        # Who an earlier owner had let in comes in whatever the phase, after the end too.
+        if fact.player != len(self._players) + 1:
             self._disorder(fact, fact.player)
         self._players.add(fact.player)
 
@@ -170,6 +171,29 @@ class _Course:
             self._found.append(Difference("correct", *here, fact.correct, correct))
         if fact.points != points:
             self._found.append(Difference("points", *here, fact.points, points))
+
+    def _merged(self, fact: f.AnswerMerged) -> None:
+        """It was taken by another owner, by whose clock and streaks nothing can be checked any more."""
+        here = (fact.seq, fact.question, fact.player)
+        if not 1 <= fact.question <= len(self._quiz.questions):
+            self._found.append(Difference("unknown_question", *here))
+            return
+        question = self._quiz.questions[fact.question - 1]
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", *here))
+        if fact.elapsed_ms > question.limit_ms:
+            self._found.append(Difference("late", *here, fact.elapsed_ms, question.limit_ms))
+        read = question.read(fact.choice)
+        if isinstance(read, Refusal) or (type(read), read) != (type(fact.choice), fact.choice):
+            self._found.append(Difference("choice", *here, fact.choice))
+        correct, _ = self._marking.mark(fact)
+        if fact.correct != correct:
+            self._found.append(Difference("correct", *here, fact.correct, correct))
+        else:
+            streaks = range(1, fact.question + 1) if correct else (0,)
+            possible = {self._marking.points_of(fact, correct, streak) for streak in streaks}
+            if fact.points not in possible:
+                self._found.append(Difference("points", *here, fact.points, sorted(possible)))
 
     def _moved(self, fact: f.Fact) -> None:
         try:
@@ -217,6 +241,7 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.PlayerJoined: _Course._joined,
     f.PlayerKicked: _Course._was_kicked,
     f.AnswerAccepted: _Course._answer,
+    f.AnswerMerged: _Course._merged,
     f.ClockExtended: _Course._extended,
     f.LockChanged: _Course._locked,
     f.QuestionOpened: _Course._moved,
@@ -258,7 +283,9 @@ def _after_corrections(evidence: Evidence) -> tuple[Marks, list[Difference]]:
 
 
 def _markable(quiz: Quiz, fact: f.Fact) -> bool:
-    return not isinstance(fact, f.AnswerAccepted) or 1 <= fact.question <= len(quiz.questions)
+    return not isinstance(fact, f.AnswerAccepted | f.AnswerMerged) or 1 <= fact.question <= len(
+        quiz.questions
+    )
 
 
 def _standing(evidence: Evidence, effective: Marks) -> list[Difference]:

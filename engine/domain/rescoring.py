@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.domain.errors import DomainError
-from engine.domain.facts import AnswerAccepted, Fact, PlayerJoined, PlayerKicked
+from engine.domain.facts import AnswerAccepted, AnswerMerged, Fact, PlayerJoined, PlayerKicked
 from engine.domain.keys import Correction, Key, corrected, key_of, with_key
 from engine.domain.leaderboard import Entry, Leaderboard
 from engine.domain.players import Player
@@ -22,52 +22,106 @@ class Mark(NamedTuple):
 
 
 AnswerKey = tuple[int, int]
-"""Question and player: there is one answer at most of each."""
+"""Question and player: there is one answer at most of each that stands."""
+
+Answered = AnswerAccepted | AnswerMerged
 
 Marks = Mapping[AnswerKey, Mark]
 
 
+def standing_answers(facts: Iterable[Fact]) -> dict[AnswerKey, Answered]:
+    """The answers that stand: of those of a player to a question the one that was received first, and on a
+    tie the one that was here first."""
+    found: dict[AnswerKey, Answered] = {}
+    for fact in facts:
+        if isinstance(fact, AnswerAccepted | AnswerMerged):
+            standing = found.get((fact.question, fact.player))
+            if standing is None or fact.at < standing.at:
+                found[fact.question, fact.player] = fact
+    return found
+
+
 class Marking:
-    """Marks answers in the order in which they were given, as a session does when it takes them."""
+    """Marks answers in the order in which they became facts, as a session does when it takes them."""
 
     def __init__(self, quiz: Quiz) -> None:
         self._quiz = quiz
         self._players: dict[int, Player] = {}
+        # By player and question: when the answer that stands was received, and whether it is right.
+        self._standing: dict[int, dict[int, tuple[int, bool]]] = {}
 
-    def mark(self, answer: AnswerAccepted) -> Mark:
+    def mark(self, answer: Answered) -> Mark:
         """Raises IndexError when the quiz has no such question."""
-        question = self._quiz.questions[answer.question - 1]
         who = self._players.setdefault(answer.player, Player(answer.player, ""))
+        mark = self._merged(answer, who) if isinstance(answer, AnswerMerged) else self._accepted(answer, who)
+        standing = self._standing.setdefault(answer.player, {})
+        if answer.question not in standing or answer.at < standing[answer.question][0]:
+            standing[answer.question] = answer.at, mark.correct
+        if isinstance(answer, AnswerMerged):
+            _count_streak(who, standing)
+        return mark
+
+    def _merged(self, answer: AnswerMerged, who: Player) -> Mark:
+        """Points are those that were given when it was taken, by an owner whose streaks nobody knows any
+        more; only where the key says otherwise now are they worked out."""
+        question = self._quiz.questions[answer.question - 1]
+        correct = question.judge(answer.choice)
+        if correct == answer.correct:
+            return Mark(correct, answer.points)
+        streak = who.streak_with(answer.question) if correct else 0
+        return Mark(correct, self.points_of(answer, correct, streak))
+
+    def points_of(self, answer: Answered, correct: bool, streak: int) -> int:
+        question = self._quiz.questions[answer.question - 1]
+        return self._quiz.scoring.points(
+            question.points, question.limit_ms, answer.elapsed_ms, correct, streak
+        )
+
+    def _accepted(self, answer: AnswerAccepted, who: Player) -> Mark:
+        question = self._quiz.questions[answer.question - 1]
         correct = question.judge(answer.choice)
         streak = who.streak_with(answer.question) if correct else 0
         who.streak = streak
         if correct:
             who.streak_question = answer.question
-        points = self._quiz.scoring.points(
-            question.points, question.limit_ms, answer.elapsed_ms, correct, streak
-        )
-        return Mark(correct, points)
+        return Mark(correct, self.points_of(answer, correct, streak))
 
 
-def marks(quiz: Quiz, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
-    """All answers, marked by the keys of `quiz`. The facts come in the order of `seq`."""
+def _count_streak(who: Player, standing: Mapping[int, tuple[int, bool]]) -> None:
+    """As if the answers that stand had come in the order of their questions."""
+    who.streak = who.streak_question = 0
+    for question in sorted(standing):
+        if standing[question][1]:
+            who.streak = who.streak_with(question)
+            who.streak_question = question
+        else:
+            who.streak = 0
+
+
+def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
+    """All answers that stand, marked by the keys of `quiz`. The facts come in the order of `seq`."""
     marking = Marking(quiz)
-    return {
-        (fact.question, fact.player): marking.mark(fact) for fact in facts if isinstance(fact, AnswerAccepted)
-    }
+    stand = {answer.seq for answer in standing_answers(facts).values()}
+    marked = {}
+    for fact in facts:
+        if isinstance(fact, AnswerAccepted | AnswerMerged):
+            mark = marking.mark(fact)
+            if fact.seq in stand:
+                marked[fact.question, fact.player] = mark
+    return marked
 
 
 def changed(marked: Marks, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
     """Those of `marked` that are not what was found when the answer was taken."""
-    taken = {
-        (fact.question, fact.player): Mark(fact.correct, fact.points)
-        for fact in facts
-        if isinstance(fact, AnswerAccepted)
+    taken = standing_answers(facts)
+    return {
+        answer: mark
+        for answer, mark in marked.items()
+        if mark != (taken[answer].correct, taken[answer].points)
     }
-    return {answer: mark for answer, mark in marked.items() if mark != taken[answer]}
 
 
-def standing(facts: Iterable[Fact], marked: Marks) -> list[Entry]:
+def standing(facts: Sequence[Fact], marked: Marks) -> list[Entry]:
     """Everyone in order, kicked players left out, with the points that `marked` says."""
     totals: dict[int, tuple[int, int]] = {}
     for fact in facts:
@@ -75,10 +129,10 @@ def standing(facts: Iterable[Fact], marked: Marks) -> list[Entry]:
             totals.setdefault(fact.player, (0, 0))
         elif isinstance(fact, PlayerKicked):
             totals.pop(fact.player, None)
-        elif isinstance(fact, AnswerAccepted) and fact.player in totals:
-            score, elapsed_ms = totals[fact.player]
-            points = marked[fact.question, fact.player].points
-            totals[fact.player] = (score + points, elapsed_ms + fact.elapsed_ms)
+    for key, answer in standing_answers(facts).items():
+        if answer.player in totals:
+            score, elapsed_ms = totals[answer.player]
+            totals[answer.player] = (score + marked[key].points, elapsed_ms + answer.elapsed_ms)
     board = Leaderboard()
     for player, (score, elapsed_ms) in totals.items():
         board.add(player)

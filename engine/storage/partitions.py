@@ -251,7 +251,7 @@ async def _drop(connection: Connection, found: _Found) -> Outcome:
         first_id(found.ends_at),
     ):
         return "unfinished"
-    await _forget_corrections(connection, found.name)
+    await _forget_beside(connection, found.name)
     for table in TABLES:
         await connection.execute(f"DROP TABLE {table}_{found.name}")
     return "dropped"
@@ -265,14 +265,14 @@ async def _empty(connection: Connection, name: str, until: int) -> Outcome:
     await connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
     outcome = await _may_be_emptied(connection, name, until)
     if outcome == "dropped":
-        await _forget_corrections(connection, name)
+        await _forget_beside(connection, name)
         await connection.execute(f"TRUNCATE {tables}")
     return outcome
 
 
-async def _forget_corrections(connection: Connection, name: str) -> None:
-    """There are few of them, so they have no partitions."""
-    for table in ("corrections", "corrected_answers"):
+async def _forget_beside(connection: Connection, name: str) -> None:
+    """What is stored of few sessions only has no partitions."""
+    for table in ("corrections", "corrected_answers", "merged_answers", "spooled_facts"):
         await connection.execute(
             f"DELETE FROM {table} c WHERE EXISTS (SELECT FROM sessions_{name} s WHERE s.id = c.session_id)"
         )

@@ -20,6 +20,7 @@ _COMMANDS: Mapping[str, str] = {
     "rescore": "server.cli.rescore",
     "db": "server.cli.db",
     "doctor": "server.cli.doctor",
+    "spool": "server.cli.spool",
 }
 """In the order of the help page. Each module has a command of the same name."""
 

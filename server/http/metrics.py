@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from engine.storage.latency import LatencyStatistics
+from engine.storage.spooling import SpoolingStatistics
 from server.http.services import Services
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -142,6 +143,30 @@ class NodeCollector(Collector):
             "From the append of a batch's oldest fact to the end of its transaction.",
             journal.latency,
         )
+        if journal.spooling is not None:
+            yield from self._spool(journal.spooling)
+
+    def _spool(self, spool: SpoolingStatistics) -> Iterator[Metric]:
+        yield _gauge("fanfare_spool_active", "Whether facts go by way of the spool just now.", spool.active)
+        yield _gauge("fanfare_spool_failing", "Whether the spool's last write failed.", spool.failing)
+        yield _gauge(
+            "fanfare_spool_certain", "Whether the node may acknowledge from its spool.", spool.certain
+        )
+        yield _gauge("fanfare_spool_facts", "Facts in the spool.", spool.facts)
+        yield _gauge("fanfare_spool_bytes", "Bytes of the facts in the spool.", spool.bytes)
+        yield _gauge(
+            "fanfare_spool_oldest_seconds", "Age of the oldest fact in the spool.", spool.oldest_age_s
+        )
+        yield _counter("fanfare_spool_in_facts", "Facts that went into the spool.", spool.spooled_total)
+        yield _counter(
+            "fanfare_spool_drained_facts", "Facts that went from the spool to Postgres.", spool.drained_total
+        )
+        yield _counter(
+            "fanfare_spool_put_aside_facts",
+            "Drained facts whose session had another owner.",
+            spool.put_aside_total,
+        )
+        yield _counter("fanfare_spool_failures", "Writes to the spool that failed.", spool.failures_total)
 
     def _loop(self) -> Iterator[Metric]:
         loop = self._services.loop_watch.statistics()

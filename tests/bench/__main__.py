@@ -25,6 +25,7 @@ BENCHMARKS = (
     "connections",
     "group_commit",
     "stored",
+    "spool",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""

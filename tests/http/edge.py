@@ -20,6 +20,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.storage.latency import Latency
+from engine.storage.spooling import SpoolingStatistics
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.config import Config
@@ -52,6 +53,11 @@ class Journal(MemoryJournal):
     """With the snapshot that the real one gives."""
 
     latency: Latency
+    acknowledging = False
+    spooling: SpoolingStatistics | None = None
+
+    def acknowledges_without_postgres(self) -> bool:
+        return self.acknowledging
 
     def statistics(self) -> WriteBehindStatistics:
         return WriteBehindStatistics(
@@ -63,6 +69,7 @@ class Journal(MemoryJournal):
             last_commit_s=0.004,
             latency=self.latency.statistics(),
             healthy=True,
+            spooling=self.spooling,
         )
 
 
