@@ -197,14 +197,25 @@ async def test_sessions_since_a_moment_come_oldest_first(
     assert [each async for each in books.corrections.created_since(AT + 2)] == since
 
 
-async def test_corrections_go_with_their_session(books: Books) -> None:
+async def test_what_has_no_partitions_goes_with_its_session(books: Books) -> None:
     await Partitions(books.database, lambda: AT).maintain()
     record = await books.played()
     await books.corrections.correct(record.id, await books.worked_out(record, 1, {"correct": "a"}))
     later = AT + 100 * 86_400_000
     kept = await books.played(at=AT + 31 * 86_400_000)
     await books.corrections.correct(kept.id, await books.worked_out(kept, 1, {"correct": "a"}))
+    for each in (record, kept):
+        await books.database.execute(
+            "INSERT INTO merged_answers SELECT session_id, 90, question, player, choice, 1, correct, points, at "
+            "FROM answers WHERE session_id = $1 LIMIT 1",
+            each.id,
+        )
+        await books.database.execute(
+            "INSERT INTO spooled_facts (session_id, epoch, seq, count, node, facts, put_at) "
+            "VALUES ($1, 1, 1, 1, 'node', '[]', now())",
+            each.id,
+        )
     await Partitions(books.database, lambda: later, retention_days=60).maintain()
-    for table in ("corrections", "corrected_answers"):
+    for table in ("corrections", "corrected_answers", "merged_answers", "spooled_facts"):
         rows = await books.database.fetch(f"SELECT DISTINCT session_id::text AS id FROM {table}")
         assert [row["id"] for row in rows] == [kept.id]
