@@ -46,6 +46,7 @@ from engine.storage.write_behind import WriteBehind
 from engine.tenure import OnlyNode
 from server import samples
 from server.auth import SecretError, Tokens, load_secret
+from server.collector import Collector
 from server.config import Config
 from server.http import serving
 from server.http.app import create_app
@@ -179,6 +180,10 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     )
     loop_watch = LoopWatch(registry.pace.heed)
     stack.enter_context(loop_watch.installed())
+    collector = Collector(
+        loop_watch.busy, lambda: any(actor.session.question_open for actor in registry.active())
+    )
+    stack.enter_context(collector.installed())
     app = create_app(
         Services(
             config=config,
@@ -191,6 +196,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             attempts=attempts,
             joins=joins,
             loop_watch=loop_watch,
+            collector=collector,
             ws_url=ws_url,
             play_url=play_url,
             transports=lambda: [transport.statistics()],
@@ -204,6 +210,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         _beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
     await stack.enter_async_context(_beside(_started(loop_watch.run)))
+    await stack.enter_async_context(_beside(_started(collector.run)))
     return Running(
         http_url=http_url,
         ws_url=ws_url,

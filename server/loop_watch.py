@@ -14,6 +14,8 @@ import trio
 BEAT_S = 0.25
 """Between two readings of the share and of the lag."""
 
+BEATS_A_SECOND = 4
+
 BUSY_OVER_BEATS = 20
 """Beats that `busy_ratio` looks back on: five seconds."""
 
@@ -192,15 +194,22 @@ class LoopWatch(trio.abc.Instrument):
             if over_s > 0:
                 self._on_beat(_share(over_s, self._idle_s - idle_before_s), over_s)
 
+    def busy(self) -> float:
+        """The share of the last second in which the loop had something to do."""
+        return self._busy_over(BEATS_A_SECOND)
+
+    def _busy_over(self, beats: int) -> float:
+        first_s, idle_first_s = self._beats[max(-len(self._beats), -1 - beats)]
+        last_s, idle_last_s = self._beats[-1]
+        return _share(last_s - first_s, idle_last_s - idle_first_s)
+
     def statistics(self) -> LoopStatistics:
         now_s = self._now_s()
-        first_s, idle_first_s = self._beats[0]
-        last_s, idle_last_s = self._beats[-1]
         return LoopStatistics(
             lag_s=self._lag_s,
             lag_max_s=self._lags.most(now_s),
             beats_total=self._beats_total,
-            busy_ratio=_share(last_s - first_s, idle_last_s - idle_first_s),
+            busy_ratio=self._busy_over(BUSY_OVER_BEATS),
             busy_total_s=max(0.0, now_s - self._started_s - self._idle_s),
             hold=self._holds.most(now_s),
             hold_ever=self._hold_ever,

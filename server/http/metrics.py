@@ -51,6 +51,7 @@ class NodeCollector(Collector):
         yield from self._connections()
         yield from self._journal()
         yield from self._loop()
+        yield from self._garbage()
 
     def _sessions(self) -> Iterator[Metric]:
         registry = self._services.registry.statistics()
@@ -196,6 +197,26 @@ class NodeCollector(Collector):
             "fanfare_loop_gap_seconds",
             "Longest time of the last minute between two looks at the sockets.",
             loop.gap_s,
+        )
+
+    def _garbage(self) -> Iterator[Metric]:
+        garbage = self._services.collector.statistics()
+        collections = CounterMetricFamily(
+            "fanfare_garbage_collections", "Collections of garbage, by what was looked at.", labels=["of"]
+        )
+        _add(collections, garbage.collections_total)
+        yield collections
+        yield _counter(
+            "fanfare_garbage_freezes", "Times that survivors were put out of sight.", garbage.freezes_total
+        )
+        yield _gauge(
+            "fanfare_garbage_pause_seconds",
+            "Longest collection of the last minute, full ones left out.",
+            garbage.pause_s,
+        )
+        yield _gauge("fanfare_garbage_full_pause_seconds", "The last full collection.", garbage.full_pause_s)
+        yield _gauge(
+            "fanfare_garbage_full_age_seconds", "Since that, or since the start.", garbage.since_full_s
         )
 
 

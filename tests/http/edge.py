@@ -23,6 +23,7 @@ from engine.storage.latency import Latency
 from engine.storage.spooling import SpoolingStatistics
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
+from server.collector import Collector
 from server.config import Config
 from server.http.app import Api, create_app
 from server.http.services import Services
@@ -135,6 +136,7 @@ class Edge:
             attempts=Attempts(config.attempts_per_min),
             joins=JoinRate(config.joins_per_s),
             loop_watch=LoopWatch(),
+            collector=Collector(lambda: 0.0, lambda: False),
             ws_url="ws://127.0.0.1:5002/ws",
             play_url="http://127.0.0.1:5002",
             transports=self._transports,
