@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 
 import trio
 
@@ -52,8 +53,9 @@ KINDS = ("youngest", "young", "oldest young", "full")
 
 @dataclass(frozen=True, slots=True)
 class CollectorStatistics:
-    """`collections_total` by kind. `pause_s` is the longest collection of the last minute but for full ones,
-    `full_pause_s` the last full one; `since_full_s` is how long ago that was, or the start."""
+    """`collections_total` by kind. `pause_s` is the processor time of the longest collection of the last minute
+    but for full ones, `full_pause_s` that of the last full one; `since_full_s` is how long ago that was, or
+    the start."""
 
     collections_total: Mapping[str, int]
     freezes_total: int
@@ -68,18 +70,19 @@ class Collector:
     Args:
         busy: the share of the last second in which the loop had something to do.
         question_open: whether anybody could be answering just now. A pause would cost them points.
-        now_s: the machine's clock.
+        cpu_s: processor time of the loop's thread: how long a collection would take on a machine of its own.
     """
 
     def __init__(
         self,
         busy: Callable[[], float],
         question_open: Callable[[], bool],
-        now_s: Callable[[], float] = time.perf_counter,
+        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
         self._busy = busy
         self._question_open = question_open
-        self._now_s = now_s
+        self._cpu_s = cpu_s
+        self._thread = get_ident()
         self._began_s = 0.0
         self._collecting_fully = False
         self._collections_total = dict.fromkeys(KINDS, 0)
@@ -115,11 +118,11 @@ class Collector:
     def collect_fully(self) -> None:
         """Find all garbage there is. Holds the loop for as long as that takes."""
         self._collecting_fully = True
-        began_s = self._now_s()
+        began_s = self._cpu_s()
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        self._full_pause_s = self._now_s() - began_s
+        self._full_pause_s = self._cpu_s() - began_s
         self._collecting_fully = False
         self._full_at = trio.current_time()
         self._freezes_before = self._freezes_total
@@ -138,9 +141,11 @@ class Collector:
         return self._busy() <= QUIET and not self._question_open()
 
     def _heed(self, phase: str, info: Mapping[str, int]) -> None:
-        """Called by Python at the beginning and the end of each collection."""
+        """Called by Python at the beginning and the end of each collection, in whatever thread sets it off."""
+        if get_ident() != self._thread:
+            return
         if phase == "start":
-            self._began_s = self._now_s()
+            self._began_s = self._cpu_s()
             return
         generation = info["generation"]
         if self._collecting_fully:
@@ -149,15 +154,14 @@ class Collector:
             if generation == 2 and len(gc.get_objects(generation=2)) > YOUNG_MAX:
                 gc.freeze()
                 self._freezes_total += 1
-            now_s = self._now_s()
-            self._pauses.note(now_s, now_s - self._began_s)
+            self._pauses.note(time.perf_counter(), self._cpu_s() - self._began_s)
         self._collections_total[KINDS[generation]] += 1
 
     def statistics(self) -> CollectorStatistics:
         return CollectorStatistics(
             collections_total=dict(self._collections_total),
             freezes_total=self._freezes_total,
-            pause_s=self._pauses.most(self._now_s()),
+            pause_s=self._pauses.most(time.perf_counter()),
             full_pause_s=self._full_pause_s,
             since_full_s=trio.current_time() - self._full_at,
         )

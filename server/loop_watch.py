@@ -30,7 +30,7 @@ PROMISED_S = 0.005
 
 class Hold(NamedTuple):
     """One step of one task, from where it was resumed to where it gave way. `cpu_s` is the processor time in
-    it, at most: the rest of `wall_s` the machine gave to others."""
+    it, at least: the rest of `wall_s` the machine gave to others."""
 
     wall_s: float
     cpu_s: float
@@ -115,7 +115,7 @@ class LoopWatch(trio.abc.Instrument):
         self._now_s = now_s
         self._cpu_s = cpu_s
         self._started_s = self._woke_s = self._step_s = self._slept_from_s = now_s()
-        self._woke_cpu_s = cpu_s()
+        self._read_s, self._read_cpu_s = self._started_s, cpu_s()
         self._task: trio.lowlevel.Task | None = None
         self._idle_s = 0.0
         self._holds: Recent[Hold] = Recent(NO_HOLD)
@@ -153,16 +153,17 @@ class LoopWatch(trio.abc.Instrument):
         now_s = self._now_s()
         if timeout > 0:
             self._idle_s += now_s - self._slept_from_s
-        self._woke_s = self._step_s = now_s
-        self._woke_cpu_s = self._cpu_s()
+        self._woke_s = self._step_s = self._read_s = now_s
+        self._read_cpu_s = self._cpu_s()
 
     def _note_hold(self, now_s: float) -> None:
         wall_s = now_s - self._step_s
-        # The processor's clock takes a call of the system, so it is not read at each step. What the short
-        # steps before this one took of it is in here too, hence the least of the two.
+        # The processor's clock takes a call of the system, so it is not read at each step. The short steps
+        # since it was read are taken to have had the processor all the time.
         cpu_s = self._cpu_s()
-        hold = Hold(wall_s, min(wall_s, cpu_s - self._woke_cpu_s), self._task.name if self._task else "")
-        self._woke_cpu_s = cpu_s
+        spent_s = cpu_s - self._read_cpu_s - (self._step_s - self._read_s)
+        hold = Hold(wall_s, min(max(spent_s, 0.0), wall_s), self._task.name if self._task else "")
+        self._read_s, self._read_cpu_s = now_s, cpu_s
         self._holds.note(now_s, hold)
         self._holds_total += wall_s > PROMISED_S
         self._hold_ever = max(self._hold_ever, hold)

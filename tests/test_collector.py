@@ -101,6 +101,13 @@ async def test_what_became_a_circle_after_it_was_frozen_goes_at_the_next_full_co
         assert len(gc.get_objects()) < YOUNG_MAX, "all that lives is out of sight again"
 
 
+async def test_a_collection_in_another_thread_is_let_be() -> None:
+    with installed() as collector:
+        before = collector.statistics().collections_total
+        await trio.to_thread.run_sync(gc.collect)
+        assert collector.statistics().collections_total["oldest young"] == before["oldest young"]
+
+
 class Moments:
     """What a node does, as a test says; and when full collections came of it."""
 

@@ -183,7 +183,7 @@ class NodeCollector(Collector):
             "fanfare_loop_hold_seconds", "Longest step of one task in the last minute.", loop.hold.wall_s
         )
         yield _gauge(
-            "fanfare_loop_hold_cpu_seconds", "Processor time in that step, at most.", loop.hold.cpu_s
+            "fanfare_loop_hold_cpu_seconds", "Processor time in that step, at least.", loop.hold.cpu_s
         )
         holder = GaugeMetricFamily(
             "fanfare_loop_holder_seconds", "Longest step and whose it was.", labels=["since", "task"]
@@ -211,10 +211,12 @@ class NodeCollector(Collector):
         )
         yield _gauge(
             "fanfare_garbage_pause_seconds",
-            "Longest collection of the last minute, full ones left out.",
+            "Processor time of the longest collection of the last minute, full ones left out.",
             garbage.pause_s,
         )
-        yield _gauge("fanfare_garbage_full_pause_seconds", "The last full collection.", garbage.full_pause_s)
+        yield _gauge(
+            "fanfare_garbage_full_pause_seconds", "That of the last full collection.", garbage.full_pause_s
+        )
         yield _gauge(
             "fanfare_garbage_full_age_seconds", "Since that, or since the start.", garbage.since_full_s
         )
