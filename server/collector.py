@@ -53,9 +53,9 @@ KINDS = ("youngest", "young", "oldest young", "full")
 
 @dataclass(frozen=True, slots=True)
 class CollectorStatistics:
-    """`collections_total` by kind. `pause_s` is the processor time of the longest collection of the last minute
-    but for full ones, `full_pause_s` that of the last full one; `since_full_s` is how long ago that was, or
-    the start."""
+    """`collections_total` by kind. `pause_s` is the processor time of the longest collection of the last
+    minute but for full ones, `full_pause_s` that of the last full one; `since_full_s` is how long ago that
+    was, or the start."""
 
     collections_total: Mapping[str, int]
     freezes_total: int
@@ -97,8 +97,7 @@ class Collector:
     def installed(self) -> Iterator[None]:
         """Collect by these rules during the block. What lives at its beginning is taken to live long."""
         thresholds = gc.get_threshold()
-        gc.collect()
-        gc.freeze()
+        _collect_and_freeze()
         gc.set_threshold(*THRESHOLDS)
         gc.callbacks.append(self._heed)
         try:
@@ -120,8 +119,7 @@ class Collector:
         self._collecting_fully = True
         began_s = self._cpu_s()
         gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+        _collect_and_freeze()
         self._full_pause_s = self._cpu_s() - began_s
         self._collecting_fully = False
         self._full_at = trio.current_time()
@@ -141,7 +139,7 @@ class Collector:
         return self._busy() <= QUIET and not self._question_open()
 
     def _heed(self, phase: str, info: Mapping[str, int]) -> None:
-        """Called by Python at the beginning and the end of each collection, in whatever thread sets it off."""
+        """Called by Python at the beginning and the end of each collection, whichever thread sets it off."""
         if get_ident() != self._thread:
             return
         if phase == "start":
@@ -149,6 +147,8 @@ class Collector:
             return
         generation = info["generation"]
         if self._collecting_fully:
+            if gc.get_freeze_count():
+                return  # the second, of nothing
             generation += 1
         else:
             if generation == 2 and len(gc.get_objects(generation=2)) > YOUNG_MAX:
@@ -165,3 +165,11 @@ class Collector:
             full_pause_s=self._full_pause_s,
             since_full_s=trio.current_time() - self._full_at,
         )
+
+
+def _collect_and_freeze() -> None:
+    """After it nothing is young. Python puts a collection of the oldest off until there are a quarter as many
+    new ones as it last left there: the second collection is for it to see that there are none."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()

@@ -206,7 +206,8 @@ async def test_what_has_no_partitions_goes_with_its_session(books: Books) -> Non
     await books.corrections.correct(kept.id, await books.worked_out(kept, 1, {"correct": "a"}))
     for each in (record, kept):
         await books.database.execute(
-            "INSERT INTO merged_answers SELECT session_id, 90, question, player, choice, 1, correct, points, at "
+            "INSERT INTO merged_answers "
+            "SELECT session_id, 90, question, player, choice, 1, correct, points, at "
             "FROM answers WHERE session_id = $1 LIMIT 1",
             each.id,
         )
