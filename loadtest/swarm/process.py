@@ -3,10 +3,10 @@
 It is led over its standard input, one JSON object a line, and reports on its standard output in the same
 way. It ends when its standard input does.
 
-    in   {"do": "begin", "plan": ...}   first of all
+    in   {"do": "begin", "plan": ..., "pulse_s": ...}   first of all
          {"do": "cut_all"}              every connection is lost
          {"do": "write", "file": ...}   write the books, say `written`, and end
-    out  {"t": "pulse", ...}            every second: `Crowd.take`, `at` on the monotonic clock, `over`
+    out  {"t": "pulse", ...}            every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
          {"t": "written", "players": n}
 """
 
@@ -27,8 +27,6 @@ from loadtest.swarm.books import lines
 from loadtest.swarm.crowd import Crowd, CrowdPlan
 from loadtest.swarm.loop import READ_BYTES, Loop
 
-PULSE_S = 1.0
-
 
 class Conductor:
     """Obeys the standard input and reports.
@@ -43,6 +41,7 @@ class Conductor:
         self._say = say
         self._held = b""
         self._crowd: Crowd | None = None
+        self._pulse_s = 1.0
         loop.add(stdin, EPOLLIN, self)
 
     def ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
@@ -62,6 +61,7 @@ class Conductor:
                 gc.collect()
                 gc.freeze()  # what lives as long as the process is not looked at again and again
                 self._crowd.begin()
+                self._pulse_s = order["pulse_s"]
                 self._pulse()
             case "cut_all":
                 self._begun.cut_all()
@@ -76,7 +76,7 @@ class Conductor:
     def _pulse(self) -> None:
         crowd, now = self._begun, self._loop.now()
         self._say({"t": "pulse", "at": now, "over": crowd.over, **crowd.take()})
-        self._loop.at(now + PULSE_S, self._pulse)
+        self._loop.at(now + self._pulse_s, self._pulse)
 
     def _write(self, path: Path) -> None:
         players = self._begun.players

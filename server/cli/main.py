@@ -16,6 +16,7 @@ _COMMANDS: Mapping[str, str] = {
     "bots": "server.cli.bots",
     "watch": "server.cli.watch",
     "load": "server.cli.load",
+    "chaos": "server.cli.chaos",
     "doctor": "server.cli.doctor",
 }
 """In the order of the help page. Each module has a command of the same name."""
