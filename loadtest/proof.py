@@ -2,8 +2,8 @@
 
 What is proven: every acknowledged answer is stored exactly once, with the time and the points that the player
 was told; nothing is stored that the player did not send; every player's score, rank and last leaderboard are
-the stored ones; no broadcast is missing; nobody left before the end. Who may give up is held to what they
-were told until then.
+the stored ones; no broadcast is missing; nobody left before the end. Where players may give up, or come back
+too late, they are held to what they were told until then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ TOP = 10
 
 EXAMPLES_MAX = 5
 """Sentences that are kept of each kind of contradiction."""
+
+
+MISSED_IT = frozenset({"unreachable", "session_finished"})
+"""How a player ends who gave up, or who came back when all was over."""
 
 
 class StoredAnswer(NamedTuple):
@@ -58,7 +62,7 @@ class Verdict:
     unsettled: int = 0
     """Answers of which nobody heard what became: they may be stored or not."""
     gave_up: int = 0
-    """Players who were allowed to give up before the end, and did."""
+    """Players who were allowed to miss the end, and did."""
     broken: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -78,7 +82,8 @@ class Proof:
 
     Args:
         stored: by the number of the session within the run.
-        may_give_up: whether a player may leave because the server was away for longer than it had patience.
+        may_give_up: whether a player may miss the end: because the server was away for longer than it had
+            patience, or the session was over when it came back.
     """
 
     def __init__(self, stored: Mapping[int, StoredSession], *, may_give_up: bool = False) -> None:
@@ -90,7 +95,7 @@ class Proof:
         verdict = self._verdict
         verdict.players += 1
         session = self._sessions.get(books.session)
-        gave_up = self._may_give_up and books.ended == "unreachable" and books.final is None
+        gave_up = self._may_give_up and books.ended in MISSED_IT and books.final is None
         verdict.gave_up += gave_up
         for kind, sentence in _contradictions(books, session, gave_up):
             verdict.add(kind, f"session {books.session}, {books.name}: {sentence}")

@@ -332,14 +332,11 @@ def _remove_stale_pid_file(cluster: Path) -> None:
 
 def _remove_stale_socket_lock(socket_dir: Path, cluster: Path) -> None:
     """The socket has such a file of its own, in a directory that is ours alone, and with the same trouble."""
-    lines = _lines(socket_dir / f".s.PGSQL.{_PORT}.lock")
-    if (
-        lines
-        and lines[0].isdigit()
-        and psutil.pid_exists(int(lines[0]))
-        and not _is_server(int(lines[0]), cluster)
-    ):
-        (socket_dir / f".s.PGSQL.{_PORT}.lock").unlink()
+    path = socket_dir / f".s.PGSQL.{_PORT}.lock"
+    lines = _lines(path)
+    pid = int(lines[0]) if lines and lines[0].isdigit() else None
+    if pid is not None and psutil.pid_exists(pid) and not _is_server(pid, cluster):
+        path.unlink()
 
 
 def _pid_file(cluster: Path) -> list[str]:

@@ -85,6 +85,7 @@ async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable
             await stage.start_postgres()
         case Kind.BACKEND_KILL:
             await stage.kill_backend(fault.share)
+            await trio.sleep(fault.lasts_s)
         case Kind.POSTGRES_PAUSE:
             stage.pause_postgres(True)
             try:

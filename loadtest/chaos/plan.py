@@ -56,7 +56,7 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.NODE_TERM: Traits("the node is ended in good order and started again", (0.0, 0.5), 4.0),
     Kind.NODE_PAUSE: Traits("the node stands still", (0.5, 3.0), 0.2),
     Kind.POSTGRES_KILL: Traits("PostgreSQL is killed and started again", (0.2, 2.0), 2.0),
-    Kind.BACKEND_KILL: Traits("one process of PostgreSQL is killed; it restarts by itself", (0.0, 0.0), 1.0),
+    Kind.BACKEND_KILL: Traits("one process of PostgreSQL is killed; it restarts by itself", (0.3, 0.3), 1.0),
     Kind.POSTGRES_PAUSE: Traits("PostgreSQL stands still", (0.5, 3.0), 0.2),
     Kind.BOTH_KILL: Traits("node and PostgreSQL are killed, one after the other", (0.2, 1.5), 5.0),
     Kind.TABLE_LOCK: Traits("somebody locks the table of answers", (0.5, 3.0), 0.2),
@@ -64,7 +64,7 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.LINK_CUT: Traits("node and PostgreSQL cannot connect", (0.2, 2.0), 1.0),
     Kind.LINK_HOLD: Traits("nothing passes between node and PostgreSQL, and then it is cut", (0.5, 3.0), 0.5),
     Kind.LINK_ONE_WAY: Traits("PostgreSQL hears the node, but not the other way round", (0.5, 2.0), 0.5),
-    Kind.CLIENTS_CUT: Traits("all players lose their connections", (0.0, 0.0), 1.0),
+    Kind.CLIENTS_CUT: Traits("all players lose their connections", (0.3, 0.3), 1.0),
     Kind.DISK_FULL: Traits("the node's disk is full while PostgreSQL is away", (0.5, 2.0), 1.0),
 }
 

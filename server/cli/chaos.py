@@ -52,6 +52,13 @@ REPORT_FILE = "report.json"
     help="How many play at one time.",
 )
 @click.option(
+    "--questions",
+    type=click.IntRange(1, 200),
+    default=20,
+    show_default=True,
+    help="Of one session, a second each.",
+)
+@click.option(
     "--only",
     "names",
     multiple=True,
@@ -86,6 +93,7 @@ def chaos(
     minutes: float,
     answers: int,
     players: int,
+    questions: int,
     names: tuple[str, ...],
     node_options: tuple[str, ...],
     plan_only: bool,
@@ -121,7 +129,9 @@ def chaos(
         directory.mkdir(parents=True)
     else:
         directory = Path(tempfile.mkdtemp(prefix="fanfare-chaos-"))
-    aim = Aim(plan, Load(players=players), seed, answers, minutes * SPARE_FACTOR + SPARE_MIN)
+    aim = Aim(
+        plan, Load(players=players, questions=questions), seed, answers, minutes * SPARE_FACTOR + SPARE_MIN
+    )
     repeat = _command_line()
     click.echo(f"{repeat}\n{len(plan)} faults, in {directory}")
 
@@ -145,9 +155,8 @@ def chaos(
         else:
             click.echo(f"Logs, books and data: {directory}", err=not proven)
         if not proven:
-            click.echo(
-                f"To repeat it: {repeat}\nTo prove it again: fanfare chaos --prove {directory}", err=True
-            )
+            click.echo(f"To repeat it: {repeat}", err=True)
+            click.echo(f"To prove it again: fanfare chaos --prove {directory}", err=True)
 
 
 def _kinds(names: Sequence[str]) -> Sequence[Kind]:
@@ -178,7 +187,7 @@ def _command_line() -> str:
     """What repeats this run: the plan, and the load, as they were asked for."""
     context = click.get_current_context()
     words = ["fanfare chaos"]
-    asked = ("seed", "faults", "minutes", "answers", "players")
+    asked = ("seed", "faults", "minutes", "answers", "players", "questions")
     words += [f"--{name} {context.params[name]}" for name in asked]
     words += [f"--only {name}" for name in context.params["names"]]
     words += [f"--node-option {each}" for each in context.params["node_options"]]
