@@ -110,7 +110,7 @@ def chaos(
     """
     from loadtest.chaos.plan import make_plan
     from loadtest.chaos.run import Aim
-    from loadtest.chaos.waves import Load
+    from loadtest.chaos.waves import SESSIONS_FILE, Load
     from server.cli.load import serve_option
 
     options = [serve_option(each) for each in node_options]
@@ -120,6 +120,8 @@ def chaos(
             click.echo(str(fault))
         return
     if kept is not None:
+        if not (kept / SESSIONS_FILE).exists():
+            raise click.ClickException(f"{kept} is no directory that a run has kept.")
         run(partial(_prove_again, kept.absolute(), options))
         return
     if keep is not None:
