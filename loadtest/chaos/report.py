@@ -49,6 +49,7 @@ def report(aim: Aim, outcome: Outcome, tape: Tape) -> dict[str, Any]:
                 "over_s": round(each.over_s, 2),
                 "acks": each.acks,
                 "silence_s": round(each.silence_s, 2),
+                "back_s": round(each.back_s, 2),
             }
             for each in outcome.survived
         ],
@@ -65,7 +66,7 @@ def by_kind(survived: Sequence[Survived]) -> dict[str, dict[str, Any]]:
         if kind not in grouped:
             continue
         costs = grouped[kind]
-        back_s = sorted(each.over_s - each.undone_s for each in costs)
+        back_s = sorted(each.back_s for each in costs)
         found[kind.value] = {
             "count": len(costs),
             "acks": sum(each.acks for each in costs),

@@ -42,6 +42,11 @@ class Survived:
     acks: int
     silence_s: float
 
+    @property
+    def back_s(self) -> float:
+        """From the moment at which the clean-up began, such as the start of a node, to an ack."""
+        return max(self.over_s - self.began_s - self.fault.lasts_s, 0.0)
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -124,8 +129,9 @@ class ChaosRun:
             outcome.verdict = await prove_all(self._api, self._ask_answers, self._directory)
         except* (StageFailed, GeneratorDied, ApiRefused, ApiUnreachable) as group:
             outcome.trouble += [str(each) for each in leaves(group)]
-        outcome.sessions = len(self._waves.sessions)
-        outcome.took_s = time.monotonic() - self._zero
+        finally:
+            outcome.sessions = len(self._waves.sessions)
+            outcome.took_s = time.monotonic() - self._zero
 
     async def _play(self) -> None:
         await self._waves.add_quiz()

@@ -20,7 +20,7 @@ def tell_fault(console: Console, survived: Survived, faults: int, acks: int) -> 
     fault = survived.fault
     console.print(
         f"{survived.over_s:7.1f} s  {fault.number:4} of {faults}  {fault.kind.value:14}  "
-        f"no ack for {survived.silence_s:5.2f} s, back after {survived.over_s - survived.undone_s:5.2f} s  "
+        f"no ack for {survived.silence_s:5.2f} s, back after {survived.back_s:5.2f} s  "
         f"{acks:,} acknowledged"
     )
 
