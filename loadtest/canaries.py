@@ -30,7 +30,7 @@ class Canaries:
         plan = CrowdPlan(
             scenario.canaries,
             seed=seed,
-            think_s=scenario.think_s,
+            think_s=scenario.median_answer_s,
             http_share=0.0,
             duplicate_share=scenario.duplicate_share,
             drop_share=scenario.drop_share,

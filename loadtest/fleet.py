@@ -19,6 +19,9 @@ from loadtest.swarm.crowd import CrowdPlan, Seats
 PLAYERS_MAX = 18_000
 """Players of one process: a process may often have no more than 20,000 files."""
 
+PLAYERS_PER_ADDRESS = 2_500
+"""A node takes 5,000 connections of one address by itself; who comes back may have two for a while."""
+
 END_WITHIN_S = 10.0
 
 Pulse = dict[str, Any]
@@ -116,8 +119,9 @@ def generators_for(players: int, players_max: int = PLAYERS_MAX) -> int:
 
 
 def sources_of(generator: int, players: int) -> list[str]:
-    """Loopback addresses that no other generator uses: 28,000 ports to one server's port are not enough."""
-    return [f"127.0.{1 + generator}.{1 + place}" for place in range(max(math.ceil(players / 10_000), 1))]
+    """Loopback addresses that no other generator uses."""
+    count = max(math.ceil(players / PLAYERS_PER_ADDRESS), 1)
+    return [f"127.0.{1 + generator}.{1 + place}" for place in range(count)]
 
 
 def shared_out(seats: Sequence[Seats], count: int) -> list[list[Seats]]:

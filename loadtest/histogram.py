@@ -37,9 +37,12 @@ class Histogram:
         self.max_s = max(self.max_s, other.max_s)
 
     def percentile_s(self, percent: float) -> float | None:
-        """What `percent` of the durations do not exceed, as the middle of its bucket; None of nothing."""
+        """What `percent` of the durations do not exceed, as the middle of its bucket, or the longest itself;
+        None of nothing."""
         if not self.count:
             return None
+        if percent >= 100:
+            return self.max_s
         wanted, seen = self.count * percent / 100, 0
         for bucket in sorted(self._counts):
             seen += self._counts[bucket]

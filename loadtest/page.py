@@ -52,6 +52,7 @@ _LATENCIES = {
     "late": "the generator's own lateness",
 }
 _GROUPS = {"nodes": "nodes", "generators": "generators", "postgres": "PostgreSQL"}
+_LOOPS = {"loop_hold_ms": "longest hold of a node's loop", "loop_lag_ms": "most that a node's loop was late"}
 _PERCENTS = ("p50", "p90", "p99", "p99.9", "p100")
 
 
@@ -98,10 +99,11 @@ def _cards(report: Report) -> list[tuple[str, str]]:
             "Latency over time",
             plot(
                 [
-                    _latency(rows, "ack", "p50", "ack, p50"),
-                    _latency(rows, "ack", "p99", "ack, p99"),
-                    _latency(rows, "board", "p99", "leaderboard, p99"),
-                    _latency(rows, "join", "p99", "join, p99"),
+                    _durations(rows, "ack", "p50", "ack, p50"),
+                    _durations(rows, "ack", "p99", "ack, p99"),
+                    _durations(rows, "board", "p99", "leaderboard, p99"),
+                    _durations(rows, "join", "p99", "join, p99"),
+                    _durations(rows, "late", "p99", "generator late, p99"),
                 ],
                 milliseconds,
             ),
@@ -122,7 +124,11 @@ def _cards(report: Report) -> list[tuple[str, str]]:
         (
             "Processor",
             plot(
-                [_line(rows, f"{key}_cpu", name) for key, name in _GROUPS.items()], Axes(y_name="processors")
+                [
+                    *(_line(rows, f"{key}_cpu", name) for key, name in _GROUPS.items()),
+                    _line(rows, "loop_busy_share", "busiest loop of a node"),
+                ],
+                Axes(y_name="processors"),
             ),
         ),
         (
@@ -130,17 +136,36 @@ def _cards(report: Report) -> list[tuple[str, str]]:
             plot([*mebibytes, _line(rows, "tcp_mib", "the kernel's TCP buffers")], Axes(y_name="MiB")),
         ),
         (
-            "PostgreSQL commits and the nodes' loops",
+            "PostgreSQL: commits",
             plot(
                 [
                     _line(rows, "commit_p50_ms", "commit, p50"),
                     _line(rows, "commit_p99_ms", "commit, p99"),
-                    _line(rows, "loop_lag_ms", "loop late, most of a minute"),
                 ],
                 milliseconds,
             ),
         ),
-        ("Figures", _figures(report)),
+        (
+            "The nodes' loops, most of a minute each",
+            plot(
+                [
+                    _line(rows, "loop_lag_ms", "late"),
+                    _line(rows, "loop_hold_ms", "held by one task"),
+                    _line(rows, "loop_gap_ms", "between two looks at the sockets"),
+                ],
+                milliseconds,
+            ),
+        ),
+        (
+            "Least time between two leaderboards, as announced",
+            plot(
+                [_durations(rows, "tick", "p50", "p50"), _durations(rows, "tick", "p100", "most")],
+                milliseconds,
+            ),
+        ),
+        ("While all sessions played", _steady(report["steady"])),
+        ("The whole run", _figures(report["latency_ms"], _LATENCIES)),
+        ("Memory while all sessions played", _memory(report["memory_mib"])),
         ("What else happened", _counts(report)),
     ]
 
@@ -149,7 +174,7 @@ def _line(rows: Sequence[Report], key: str, name: str) -> Line:
     return Line(name, [(row["s"], row[key]) for row in rows if key in row], gap=5)
 
 
-def _latency(rows: Sequence[Report], key: str, percent: str, name: str) -> Line:
+def _durations(rows: Sequence[Report], key: str, percent: str, name: str) -> Line:
     points = [(row["s"], row[f"{key}_ms"][percent]) for row in rows if f"{key}_ms" in row]
     return Line(name, points, gap=5)
 
@@ -168,14 +193,52 @@ def _curves(report: Report) -> str:
     return plot(lines, Axes("share of all", "milliseconds", log_y=True, x_ticks=ticks))
 
 
-def _figures(report: Report) -> str:
+def _steady(steady: Report | None) -> str:
+    if steady is None:
+        return "<p>There was no such part.</p>"
+    rows = [
+        ("seconds", f"{steady['seconds']:,}"),
+        ("answers sent a second", f"{steady['answers_sent_per_s']:,.0f}"),
+        ("answers acknowledged a second", f"{steady['acks_per_s']:,.0f}"),
+        ("frames received a second", f"{steady['frames_per_s']:,.0f}"),
+    ]
+    if "ack_p99_by_second_ms" in steady:
+        of_seconds = steady["ack_p99_by_second_ms"]
+        rows += [
+            ("p99 of the ack, a median second", f"{of_seconds['median']:,.1f} ms"),
+            ("p99 of the ack, the worst second", f"{of_seconds['most']:,.1f} ms"),
+        ]
+    rows += [
+        (f"processors used, {name}", f"{steady[f'{key}_cpu']:.2f}")
+        for key, name in _GROUPS.items()
+        if f"{key}_cpu" in steady
+    ]
+    names = {**_LATENCIES, "tick": "leaderboard to leaderboard, as announced"}
+    return _figures(steady["duration_ms"], names) + _pairs(rows)
+
+
+def _memory(memory_mib: Mapping[str, Mapping[str, float]]) -> str:
+    if not memory_mib:
+        return "<p>Too short to tell.</p>"
+    body = "".join(
+        f"<tr><td>{name}</td><td>{values['start']:,.0f}</td><td>{values['end']:,.0f}</td>"
+        f"<td>{values['per_min']:+,.2f}</td></tr>"
+        for key, name in _GROUPS.items()
+        if (values := memory_mib.get(key)) is not None
+    )
+    return (
+        "<table><tr><th></th><th>at its start, MiB</th><th>at its end, MiB</th><th>MiB a minute</th></tr>"
+        f"{body}</table>"
+    )
+
+
+def _figures(durations_ms: Mapping[str, Mapping[str, float | None]], names: Mapping[str, str]) -> str:
     head = "".join(f"<th>{name if name != 'p100' else 'most'}</th>" for name in _PERCENTS)
     body = ""
-    for key, name in _LATENCIES.items():
-        values = report["latency_ms"][key]
-        cells = "".join(
-            f"<td>{'-' if values[each] is None else f'{values[each]:,.1f}'}</td>" for each in _PERCENTS
-        )
+    for key, name in names.items():
+        values = durations_ms[key]
+        told = [values[each] for each in _PERCENTS]
+        cells = "".join(f"<td>{'-' if value is None else f'{value:,.1f}'}</td>" for value in told)
         body += f"<tr><td>{escape(name)}, ms</td>{cells}</tr>"
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
@@ -189,6 +252,7 @@ def _counts(report: Report) -> str:
         ("answers without a reply", f"{report['proof']['unsettled']:,}"),
         ("commits of PostgreSQL within, p50 and p99", _bounds(report["commit_ms"])),
     ]
+    rows += [(name, f"{peaks[key]:,.1f} ms") for key, name in _LOOPS.items() if key in peaks]
     rows += [
         (f"most memory, {name}", f"{peaks[f'{key}_mib']:,.0f} MiB")
         for key, name in _GROUPS.items()
@@ -196,11 +260,12 @@ def _counts(report: Report) -> str:
     ]
     rows += [(f"connections ended: {reason}", f"{count:,}") for reason, count in report["ends"].items()]
     rows += [(f"refused: {code}", f"{count:,}") for code, count in report["refused"].items()]
-    return (
-        "<table>"
-        + "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
-        + "</table>"
-    )
+    return _pairs(rows)
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> str:
+    body = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
+    return f"<table>{body}</table>"
 
 
 def _bounds(commit_ms: Mapping[str, float | None]) -> str:

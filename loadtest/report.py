@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import linear_regression, mean, median
 from typing import Any
 
+from loadtest.histogram import Histogram
 from loadtest.run import Outcome
 from loadtest.sampling import bound_of
 from loadtest.scenario import Scenario
-from loadtest.timeline import COUNTED, LATENCIES, PERCENTS
+from loadtest.timeline import COUNTED, DURATIONS, LATENCIES, PERCENTS, Second, Timeline
 
 CURVE_PERCENTS = (0.0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.99, 100.0)
 FORMAT = 1
+GROUPS = ("nodes", "generators", "postgres")
+"""Of processes, whose costs are sampled."""
+
+EDGE_S = 5
+"""Seconds at the beginning and the end of play whose mean is the memory then."""
 
 
 def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, generators: int) -> dict[str, Any]:
     """Times are milliseconds or seconds as their names say; `series` has one row a second."""
     timeline, verdict = outcome.timeline, outcome.verdict
     series = timeline.series()
+    steady_from_s = outcome.all_play_s + scenario.round_s
     return {
         "format": FORMAT,
         "scenario": name,
@@ -45,12 +55,12 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
         "totals": {name: timeline.totals[name] for name in COUNTED},
         "ends": timeline.tally("ends"),
         "refused": timeline.tally("refused"),
-        "latency_ms": {name: timeline.latencies[name].percentiles_ms(PERCENTS) for name in LATENCIES},
+        "latency_ms": {name: timeline.durations[name].percentiles_ms(PERCENTS) for name in LATENCIES},
         "curves_ms": {
             name: [
                 [percent, value * 1000]
                 for percent in CURVE_PERCENTS
-                if (value := timeline.latencies[name].percentile_s(percent)) is not None
+                if (value := timeline.durations[name].percentile_s(percent)) is not None
             ]
             for name in LATENCIES
         },
@@ -59,6 +69,8 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
             for percent in (50, 99)
             for bound in (bound_of(outcome.commits, percent),)
         },
+        "steady": steady(timeline, steady_from_s, outcome.play_ends_s),
+        "memory_mib": memory(timeline, steady_from_s, outcome.play_ends_s),
         "peaks": peaks(series),
         "series": series,
     }
@@ -70,6 +82,61 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "processors": len(os.sched_getaffinity(0)),
     }
+
+
+def steady(timeline: Timeline, from_s: float, to_s: float) -> dict[str, Any] | None:
+    """What the part was like in which every session was playing, from the second question of the last one on;
+    None when there was no such part."""
+    seconds = timeline.between(from_s, to_s)
+    if not seconds:
+        return None
+    counts = sum((second.counts for second in seconds), Counter[str]())
+    found: dict[str, Any] = {"from_s": math.ceil(from_s), "seconds": len(seconds)}
+    found |= {
+        f"{name}_per_s": round(counts[name] / len(seconds), 1) for name in ("answers_sent", "acks", "frames")
+    }
+    found["duration_ms"] = {name: _merged(seconds, name).percentiles_ms(PERCENTS) for name in DURATIONS}
+    by_second = [
+        p99_s for second in seconds if (p99_s := second.durations["ack"].percentile_s(99)) is not None
+    ]
+    if by_second:
+        found["ack_p99_by_second_ms"] = {
+            "median": round(median(by_second) * 1000, 2),
+            "most": round(max(by_second) * 1000, 2),
+        }
+    for name in (f"{group}_cpu" for group in GROUPS):
+        used = _sampled(seconds, name)
+        if used:
+            found[name] = round(mean(used), 3)
+    return found
+
+
+def memory(timeline: Timeline, from_s: float, to_s: float) -> dict[str, dict[str, float]]:
+    """By group of processes: the memory at the beginning and at the end of the steady part, and by how much
+    it grew in a minute, as the straight line has it that fits best. Empty when that part was too short."""
+    seconds = timeline.between(from_s, to_s)
+    found = {}
+    for group in GROUPS:
+        values = _sampled(seconds, f"{group}_mib")
+        if len(values) > 2 * EDGE_S:
+            per_s = linear_regression(range(len(values)), values).slope
+            found[group] = {
+                "start": round(mean(values[:EDGE_S]), 1),
+                "end": round(mean(values[-EDGE_S:]), 1),
+                "per_min": round(per_s * 60, 2),
+            }
+    return found
+
+
+def _merged(seconds: Sequence[Second], name: str) -> Histogram:
+    merged = Histogram()
+    for second in seconds:
+        merged.merge(second.durations[name])
+    return merged
+
+
+def _sampled(seconds: Sequence[Second], name: str) -> list[float]:
+    return [second.usage[name] for second in seconds if name in second.usage]
 
 
 def peaks(series: Sequence[Mapping[str, Any]]) -> dict[str, float]:

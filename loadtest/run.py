@@ -21,7 +21,7 @@ from loadtest.load_quiz import LoadQuiz, load_quiz
 from loadtest.load_sessions import LoadSessions, Session
 from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict
 from loadtest.sampling import NodeMetrics, Processes, combined
-from loadtest.scenario import Scenario
+from loadtest.scenario import EVEN, Scenario
 from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.link import Target
 from loadtest.swarm.player import Habits
@@ -75,6 +75,11 @@ class Outcome:
     commits: Mapping[float, float]
     """Commits of all nodes by the upper bound of their latency in seconds."""
     play_began_s: float
+    """When the first session may have started."""
+    all_play_s: float
+    """When the last one had."""
+    play_ends_s: float
+    """When the first one is over at the earliest."""
     cut_at_s: Sequence[float]
 
 
@@ -89,7 +94,7 @@ class LoadRun:
         self._pulsed = trio.Event()
         self._metrics: list[NodeMetrics] = []
         self._cut_at_s: list[float] = []
-        self._play_began_s = 0.0
+        self._play_began_s = self._all_play_s = 0.0
 
     async def run(self) -> Outcome:
         """Raises RunFailed, NotFinal, GeneratorDied, ApiRefused, ApiUnreachable."""
@@ -120,6 +125,8 @@ class LoadRun:
             len(canaries),
             sum((Counter(node.commits) for node in self._metrics), Counter[float]()),
             self._play_began_s,
+            self._all_play_s,
+            self._play_began_s + scenario.rounds_s,
             self._cut_at_s,
         )
 
@@ -137,12 +144,13 @@ class LoadRun:
             joining_s = scenario.players / scenario.join_per_s + AHEAD_S
             await self._until(self._all_came, joining_s + 2 * scenario.patience_s)
             self.phase = "playing"
-            self._play_began_s = time.monotonic() - self.timeline.zero_s
+            self._play_began_s = self._now_s()
             for moment_s in scenario.cut_all_at_s:
                 playing.start_soon(self._cut_all, crowds, moment_s)
             await sessions.start()
-            rounds_s = scenario.questions * (scenario.question_s + scenario.reveal_s)
-            await self._until(lambda: self.timeline.all_over, rounds_s + scenario.patience_s + END_SPARE_S)
+            self._all_play_s = self._now_s()
+            within_s = scenario.rounds_s + scenario.patience_s + END_SPARE_S
+            await self._until(lambda: self.timeline.all_over, within_s)
             playing.cancel_scope.deadline = trio.current_time() + scenario.patience_s
 
     def _crowd_plans(self, opened: Sequence[Session], quiz: LoadQuiz) -> list[CrowdPlan]:
@@ -152,6 +160,7 @@ class LoadRun:
             seats.append(Seats(session.number, session.code, session.ws_url, first, session.players))
             first += session.players
         habits = Habits(
+            scenario.answer_spread == EVEN,
             scenario.think_s,
             scenario.skill,
             scenario.silent_share,
@@ -188,9 +197,13 @@ class LoadRun:
 
     async def _cut_all(self, crowds: Sequence[Generator], after_s: float) -> None:
         await trio.sleep(after_s)
-        self._cut_at_s.append(time.monotonic() - self.timeline.zero_s)
+        self._cut_at_s.append(self._now_s())
         for crowd in crowds:
             await crowd.cut_all()
+
+    def _now_s(self) -> float:
+        """On the timeline."""
+        return time.monotonic() - self.timeline.zero_s
 
     def _on_pulse(self, generator: int, pulse: Pulse) -> None:
         self.timeline.take(generator, pulse)

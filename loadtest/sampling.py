@@ -13,6 +13,15 @@ PAGE_BYTES = 4096
 MEBIBYTE = 1024 * 1024
 
 _COMMIT = "fanfare_journal_latency_seconds"
+_TOLD = {
+    "queued_facts": "fanfare_journal_queued_facts",
+    "node_connections": "fanfare_connections",
+    "loop_lag_ms": "fanfare_loop_lag_max_seconds",
+    "loop_hold_ms": "fanfare_loop_hold_seconds",
+    "loop_gap_ms": "fanfare_loop_gap_seconds",
+    "loop_busy_share": "fanfare_loop_busy_ratio",
+}
+"""What is sampled of a node, as far as it tells it."""
 
 
 class Processes:
@@ -115,9 +124,9 @@ class NodeMetrics:
                 self.commits[bound] = self.commits.get(bound, 0) + count
         self._buckets = buckets
         found = {
-            "queued_facts": values.get("fanfare_journal_queued_facts", 0.0),
-            "loop_lag_ms": values.get("fanfare_loop_lag_max_seconds", 0.0) * 1000,
-            "node_connections": values.get("fanfare_connections", 0.0),
+            name: values[metric] * (1000 if name.endswith("_ms") else 1)
+            for name, metric in _TOLD.items()
+            if metric in values
         }
         for name, percent in (("commit_p50_ms", 50), ("commit_p99_ms", 99)):
             bound_s = bound_of(fresh, percent)
@@ -127,12 +136,12 @@ class NodeMetrics:
 
 
 def combined(told: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Of several nodes: the most of what is a time, the sum of all else."""
+    """Of several nodes: the most of what is a time or a share, the sum of all else."""
     found: dict[str, float] = {}
     for each in told:
         for name, value in each.items():
             before = found.get(name, 0.0)
-            found[name] = max(before, value) if name.endswith("_ms") else before + value
+            found[name] = max(before, value) if name.endswith(("_ms", "_share")) else before + value
     return found
 
 

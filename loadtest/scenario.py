@@ -12,6 +12,10 @@ from typing import Any
 _SUFFIX = ".toml"
 
 
+LOGNORMAL = "lognormal"
+EVEN = "even"
+
+
 class ScenarioError(Exception):
     """A scenario that cannot be run. The message says which field of which file, and what is allowed."""
 
@@ -38,6 +42,15 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text")
     return value
+
+
+def _one_of(*allowed: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if value not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return str(value)
+
+    return read
 
 
 def _sizes(value: object) -> tuple[int, int]:
@@ -80,7 +93,9 @@ class Scenario:
             all open at once.
         question_s: how long a question is open; nobody closes it early.
         reveal_s: from its end to the next.
-        think_s: the median time to answer. People differ, and so do answers.
+        answer_spread: LOGNORMAL: around `think_s`, as people are. EVEN: at any moment of the time there is,
+            which makes a steady rate when the sessions are out of step.
+        think_s: the median time to answer, for LOGNORMAL. People differ, and so do answers.
         skill: share of right answers.
         silent_share: questions that a player does not answer.
         duplicate_share: answers that are sent twice.
@@ -100,6 +115,7 @@ class Scenario:
     start_spread_s: float
     question_s: float
     reveal_s: float
+    answer_spread: str
     think_s: float
     skill: float
     silent_share: float
@@ -112,9 +128,24 @@ class Scenario:
     patience_s: float
 
     @property
+    def round_s(self) -> float:
+        """From the beginning of a question to that of the next."""
+        return self.question_s + self.reveal_s
+
+    @property
+    def rounds_s(self) -> float:
+        """How long a session plays."""
+        return self.questions * self.round_s
+
+    @property
+    def median_answer_s(self) -> float:
+        """After which half of the answers are given."""
+        return self.question_s / 2 if self.answer_spread == EVEN else self.think_s
+
+    @property
     def questions(self) -> int:
         """How many are played: as many as begin within the duration, and no more than a quiz may have."""
-        return min(max(round(self.duration_s / (self.question_s + self.reveal_s)), 1), QUESTIONS_MAX)
+        return min(max(round(self.duration_s / self.round_s), 1), QUESTIONS_MAX)
 
     def changed(self, players: int | None, duration_s: float | None) -> Scenario:
         """With what was asked for on the command line. Raises ScenarioError."""
@@ -123,7 +154,7 @@ class Scenario:
             changed = replace(changed, players=_read("players", players, "the command line"))
         if duration_s is not None:
             changed = replace(changed, duration_s=_read("duration_s", duration_s, "the command line"))
-        rounds_s = QUESTIONS_MAX * (changed.question_s + changed.reveal_s)
+        rounds_s = QUESTIONS_MAX * changed.round_s
         if changed.duration_s > rounds_s:
             raise ScenarioError(
                 f"a quiz has at most {QUESTIONS_MAX} questions, which end after {rounds_s:g} s: "
@@ -143,6 +174,7 @@ _KINDS: Mapping[str, Callable[[object], Any]] = {
     "start_spread_s": _number(0, 3_600),
     "question_s": _number(1, 600),
     "reveal_s": _number(0.1, 600),
+    "answer_spread": _one_of(LOGNORMAL, EVEN),
     "think_s": _number(0.01, 600),
     "skill": _share,
     "silent_share": _share,
@@ -161,6 +193,7 @@ _DEFAULTS: Mapping[str, object] = {
     "start_spread_s": 0.0,
     "question_s": 20.0,
     "reveal_s": 3.0,
+    "answer_spread": LOGNORMAL,
     "think_s": 6.0,
     "skill": 0.6,
     "silent_share": 0.03,
@@ -207,6 +240,8 @@ def parse(text: str, source: str) -> Scenario:
         if key not in _KINDS:
             raise ScenarioError(f"{source}: no field is called {key!r}; there are {', '.join(_KINDS)}")
     values = {key: _read(key, value, source) for key, value in data.items()}
+    if values.get("answer_spread") == EVEN and "think_s" in values:
+        raise ScenarioError(f"{source}: think_s has no meaning when answer_spread is {EVEN!r}")
     for each in fields(Scenario):
         if each.name not in values:
             if each.name not in _DEFAULTS:

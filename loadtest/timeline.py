@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import Any
 from loadtest.histogram import Histogram
 
 LATENCIES = ("join", "ack", "board", "late")
+DURATIONS = (*LATENCIES, "tick")
+"""What is counted as a histogram. The tick is announced, not waited for."""
+
 COUNTED = ("answers_sent", "acks", "frames", "joined", "gone", "reconnects", "connections", "stalls")
 PERCENTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0)
 
@@ -19,7 +23,7 @@ class Second:
     """One second of the run. Counts are those of this second; `open` is how many players are in."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    latencies: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in LATENCIES})
+    durations: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in DURATIONS})
     open: int = 0
     late_s: float = 0.0
     """How late the latest timer of a generator was."""
@@ -38,7 +42,7 @@ class Timeline:
         self.zero_s = zero_s
         self.seconds: dict[int, Second] = {}
         self.totals: Counter[str] = Counter()
-        self.latencies = {name: Histogram() for name in LATENCIES}
+        self.durations = {name: Histogram() for name in DURATIONS}
         self._latest: dict[int, Mapping[str, Any]] = {}
 
     def take(self, generator: int, pulse: Mapping[str, Any]) -> None:
@@ -48,16 +52,21 @@ class Timeline:
             more = pulse[name] - before.get(name, 0)
             second.counts[name] += more
             self.totals[name] += more
-        for name in LATENCIES:
+        for name in DURATIONS:
             heard = Histogram.from_dict(pulse[name])
-            second.latencies[name].merge(heard)
-            self.latencies[name].merge(heard)
+            second.durations[name].merge(heard)
+            self.durations[name].merge(heard)
         self._latest[generator] = pulse
         second.open = self.open
         second.late_s = max(second.late_s, pulse["late_s"])
 
     def at(self, moment_s: float) -> Second:
         return self.seconds.setdefault(max(int(moment_s - self.zero_s), 0), Second())
+
+    def between(self, from_s: float, to_s: float) -> list[Second]:
+        """The seconds that lie wholly within, in order."""
+        within = range(math.ceil(from_s), math.floor(to_s))
+        return [self.seconds[number] for number in within if number in self.seconds]
 
     @property
     def open(self) -> int:
@@ -95,9 +104,9 @@ class Timeline:
                 "open": second.open,
                 **{name: second.counts[name] for name in COUNTED},
                 **{
-                    f"{name}_ms": second.latencies[name].percentiles_ms((50, 99, 100))
-                    for name in LATENCIES
-                    if second.latencies[name].count
+                    f"{name}_ms": second.durations[name].percentiles_ms((50, 99, 100))
+                    for name in DURATIONS
+                    if second.durations[name].count
                 },
                 "generator_late_ms": round(second.late_s * 1000, 1),
                 **{name: round(value, 3) for name, value in sorted(second.usage.items())},

@@ -40,9 +40,9 @@ from server.auth import SecretError, Tokens, load_secret
 from server.config import Config
 from server.http import serving
 from server.http.app import create_app
-from server.http.loop_lag import LoopLag
 from server.http.services import Services
 from server.limits import Attempts, JoinRate
+from server.loop_watch import LoopWatch
 from server.realtime.conversation import Gate
 from server.realtime.transports import make_transport
 
@@ -111,6 +111,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
+                        tick_max_ms=config.tick_max_ms,
                         mailbox_max=config.mailbox_max,
                         history_max=config.history_max,
                         idle_s=config.session_idle_s,
@@ -133,7 +134,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     play_url = config.public_url or _url(
         "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
     )
-    loop_lag = LoopLag()
+    loop_watch = LoopWatch(registry.pace.heed)
+    stack.enter_context(loop_watch.installed())
     app = create_app(
         Services(
             config=config,
@@ -145,7 +147,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             tokens=tokens,
             attempts=attempts,
             joins=joins,
-            loop_lag=loop_lag,
+            loop_watch=loop_watch,
             ws_url=ws_url,
             play_url=play_url,
             transports=lambda: [transport.statistics()],
@@ -158,7 +160,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     await stack.enter_async_context(
         _beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
-    await stack.enter_async_context(_beside(_started(loop_lag.run)))
+    await stack.enter_async_context(_beside(_started(loop_watch.run)))
     return Running(
         http_url=http_url,
         ws_url=ws_url,

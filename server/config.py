@@ -112,6 +112,11 @@ class Config:
 
     # Sessions
     tick_ms: int = _setting(250, kinds.integer(20, 10_000), "least time between two leaderboards")
+    tick_max_ms: int = _setting(
+        10_000,
+        kinds.integer(20, 60_000),
+        "what that time rises to at most while the node is busy; as much as tick_ms: it never rises",
+    )
     mailbox_max: int = _setting(10_000, kinds.integer(16, 1_000_000), "commands that wait for one session")
     history_max: int = _setting(256, kinds.integer(1, 65_536), "broadcasts kept for clients that resume")
     journal_facts_max: int = _setting(
@@ -174,6 +179,12 @@ class Config:
         if self.transport == "reactor" and not _ON_LINUX:
             raise ConfigError(
                 "transport", f"on {sys.platform}", "the reactor needs Linux; trio-websocket does not"
+            )
+        if self.tick_max_ms < self.tick_ms:
+            raise ConfigError(
+                "tick_max_ms",
+                "with tick_ms",
+                f"{self.tick_max_ms} is less than tick_ms, which is {self.tick_ms}",
             )
         if self.http_port == self.realtime_port != 0:
             raise ConfigError(

@@ -5,8 +5,14 @@ Times are milliseconds of one clock that does not run backwards.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address, ip_network
+
+log = logging.getLogger(__name__)
+
+COMPLAINT_INTERVAL_S = 10.0
 
 
 class TokenBucket:
@@ -137,16 +143,26 @@ class ConnectionCount:
     def __init__(self, per_address_max: int) -> None:
         self._per_address_max = per_address_max
         self._open: dict[str, int] = {}
+        self._complained_at_s = -math.inf
 
     def __len__(self) -> int:
         """Addresses with a connection."""
         return len(self._open)
 
-    def enter(self, address: str) -> bool:
-        """Count a connection. False when the address has as many as it may; then it was not counted."""
+    def enter(self, address: str, now_s: float) -> bool:
+        """Count a connection. False when the address has as many as it may; then it was not counted, and the
+        log tells of it now and then."""
         network = _network(address)
         there = self._open.get(network, 0)
         if there >= self._per_address_max:
+            if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
+                self._complained_at_s = now_s
+                log.warning(
+                    "%s has %d connections, and more are refused. If this is a proxy, set proxy_hops; "
+                    "if so many do share an address, raise connections_per_address_max",
+                    network,
+                    there,
+                )
             return False
         self._open[network] = there + 1
         return True

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
 
 from engine.storage import schema
 from engine.storage.aio import open_asyncio
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database
+
+# A machine that is busy with other things must not fail a property: no example has a time limit.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _numbers = count(1)
 

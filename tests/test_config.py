@@ -173,6 +173,15 @@ def test_two_listeners_need_two_ports() -> None:
     Config.load(None, {}, {"http_port": 0, "realtime_port": 0})
 
 
+def test_the_tick_does_not_rise_to_less_than_it_is() -> None:
+    assert "tick_max_ms (with tick_ms): 400 is less than" in str(
+        refused({"FANFARE_TICK_MS": "500", "FANFARE_TICK_MAX_MS": "400"})
+    )
+    for tick_ms in (20, 10_000):
+        assert Config(tick_ms=tick_ms).tick_max_ms == 10_000
+    assert Config(tick_ms=500, tick_max_ms=500).tick_max_ms == 500
+
+
 def test_built_in_a_program_it_is_checked_the_same() -> None:
     with pytest.raises(ConfigError, match=r"tick_ms \(the program\)"):
         Config(tick_ms=0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.limits import Attempts, JoinRate, TokenBucket
+from server.limits import Attempts, ConnectionCount, JoinRate, TokenBucket
 
 
 def test_a_bucket_lets_the_burst_through_and_then_the_rate() -> None:
@@ -119,3 +120,23 @@ def test_join_rates_remember_a_bounded_number_of_sessions() -> None:
     for code in range(1_000):
         joins.take(f"{code:06}", 0)
     assert len(joins) == 10
+
+
+def test_connections_are_counted_by_address() -> None:
+    count = ConnectionCount(2)
+    assert [count.enter("203.0.113.1", 0.0) for _ in range(3)] == [True, True, False]
+    assert count.enter("203.0.113.2", 0.0)
+    assert [count.enter(f"2001:db8::{n}", 0.0) for n in (1, 2, 3)] == [True, True, False]
+    count.leave("203.0.113.1")
+    assert count.enter("203.0.113.1", 0.0)
+    for address in ("203.0.113.1", "203.0.113.1", "203.0.113.2", "2001:db8::9", "2001:db8::9"):
+        count.leave(address)
+    assert len(count) == 0
+
+
+def test_a_crowded_address_is_told_of_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    count = ConnectionCount(1)
+    for now_s in (0.0, 1.0, 2.0, 11.0, 12.0, 22.0):
+        count.enter("203.0.113.1", now_s)
+    assert len(caplog.records) == 3
+    assert "proxy_hops" in caplog.records[0].getMessage()

@@ -23,6 +23,7 @@ from engine.actors.endings import Ending
 from engine.actors.fanout import Slicer
 from engine.actors.frame import Frame, Message
 from engine.actors.mailbox import Mailbox
+from engine.actors.pace import Pace
 from engine.actors.stream import BroadcastStream
 from engine.actors.subscriber import Subscriber
 from engine.actors.tokens import Tokens
@@ -63,6 +64,7 @@ class ActorOptions:
     """How every actor of a node behaves. Times end in their unit; the others are counts."""
 
     tick_ms: int = 250
+    tick_max_ms: int = 10_000
     mailbox_max: int = 10_000
     history_max: int = 256
     idle_s: float = 300.0
@@ -96,6 +98,7 @@ class SessionActor:
         journal: Journal,
         tokens: Tokens,
         options: ActorOptions,
+        pace: Pace,
         counters: Counters,
     ) -> SessionActor:
         """An actor for a session that was just claimed, with the session as its facts have it.
@@ -115,6 +118,7 @@ class SessionActor:
             journal=journal,
             tokens=tokens,
             options=options,
+            pace=pace,
             counters=counters,
         )
 
@@ -127,6 +131,7 @@ class SessionActor:
         journal: Journal,
         tokens: Tokens,
         options: ActorOptions,
+        pace: Pace,
         counters: Counters,
     ) -> None:
         record = claimed.record
@@ -139,6 +144,7 @@ class SessionActor:
         self._journal = journal
         self._tokens = tokens
         self._options = options
+        self._pace = pace
         self._counters = counters
         self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
         self._stream = BroadcastStream(options.history_max)
@@ -154,9 +160,10 @@ class SessionActor:
         self._stopped = False
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
         self._active_at = clock.now_ms()
-        self._board = Frame(messages.leaderboard(session, 0, options.tick_ms))
+        self._board = Frame(messages.leaderboard(session, 0, pace.tick_ms))
         self._board_dirty = False
         self._board_due_at = 0
+        self._board_took_ms = 0
         self._catch_up(claimed)
 
     def _catch_up(self, claimed: ClaimedSession) -> None:
@@ -572,8 +579,11 @@ class SessionActor:
             await self._send_board()
 
     async def _send_board(self) -> None:
+        began_at = self._clock.now_ms()
+        tick_ms = self._pace.tick_after(self._board_took_ms)
         self._board_dirty = False
-        self._board_due_at = self._clock.now_ms() + self._options.tick_ms
-        self._board = Frame(messages.leaderboard(self.session, self._stream.offset, self._options.tick_ms))
+        self._board_due_at = began_at + tick_ms
+        self._board = Frame(messages.leaderboard(self.session, self._stream.offset, tick_ms))
         self._write()
         await self._audience.send(self._board)
+        self._board_took_ms = self._clock.now_ms() - began_at

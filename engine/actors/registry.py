@@ -14,6 +14,7 @@ from engine.actors.actor import ActorOptions, Counters, Fenced, SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.endings import Ending
+from engine.actors.pace import Pace
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
 from engine.domain.session import Settings
@@ -53,7 +54,8 @@ class NodeFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RegistryStatistics:
-    """A snapshot. `subscribers` and `backlog` (commands in mailboxes) are sums over the active sessions."""
+    """A snapshot. `subscribers` and `backlog` (commands in mailboxes) are sums over the active sessions;
+    `tick_ms` is the one in force."""
 
     active: int
     quarantined: int
@@ -68,6 +70,7 @@ class RegistryStatistics:
     players_joined: int
     broadcasts: int
     frames_pushed: int
+    tick_ms: int
 
 
 def _mark(command: Command) -> str | None:
@@ -128,6 +131,8 @@ class Registry:
         self._new_id = new_id
         self._new_code = new_code
         self._options = options
+        self.pace = Pace(options.tick_ms, options.tick_max_ms)
+        """Of all sessions here; whoever knows how busy the loop is tells it."""
         self._sessions_max = sessions_max
         self._policy = policy or RestartPolicy()
         self._by_id: dict[str, _Slot] = {}
@@ -286,6 +291,7 @@ class Registry:
                 journal=self._journal,
                 tokens=self._tokens,
                 options=self._options,
+                pace=self.pace,
                 counters=self._counters,
             )
 
@@ -330,4 +336,5 @@ class Registry:
             players_joined=counters.players_joined,
             broadcasts=counters.sent.broadcasts,
             frames_pushed=counters.sent.frames,
+            tick_ms=self.pace.tick_ms,
         )

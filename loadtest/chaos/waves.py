@@ -200,6 +200,7 @@ class Waves:
             seed=self._seed * 1_000 + wave,
             habits=Habits(
                 think_s=self._load.think_s,
+                even=False,
                 skill=0.6,
                 silent_share=0.03,
                 duplicate_share=0.03,

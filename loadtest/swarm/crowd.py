@@ -12,7 +12,7 @@ from loadtest.swarm.link import Target
 from loadtest.swarm.loop import Loop
 from loadtest.swarm.player import Habits, Measures, Player, SessionView, Surroundings
 
-_HISTOGRAMS = ("join", "ack", "board", "late")
+_HISTOGRAMS = ("join", "ack", "board", "tick", "late")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Crowd:
         targets = {seats.ws_url: Target.of(seats.ws_url) for seats in plan.seats}
         self.players: list[Player] = []
         for seats in plan.seats:
-            view = SessionView(seats.session, seats.code, targets[seats.ws_url])
+            view = SessionView(seats.session, seats.code, targets[seats.ws_url], self.measures)
             self.players += [
                 _player(number, view, around) for number in range(seats.first, seats.first + seats.count)
             ]

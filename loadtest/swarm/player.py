@@ -53,6 +53,8 @@ class Stage(Enum):
 class Habits:
     """What the players of a run are like: the fields of a scenario that concern one player."""
 
+    even: bool
+    """Whether answers come at any moment of the time for them, rather than around `think_s`."""
     think_s: float
     skill: float
     silent_share: float
@@ -91,6 +93,9 @@ class Measures:
     board: Histogram = field(default_factory=Histogram)
     """From the intended moment of an answer to the first leaderboard in the player's own hands that shows
     its points. Only players among the first ten can tell."""
+    tick: Histogram = field(default_factory=Histogram)
+    """The least time to the next leaderboard, as leaderboards announce it; each counts once, however many
+    players got it."""
     late: Histogram = field(default_factory=Histogram)
     """From the intended moment of an answer to its sending: the generator's own share of what it measures."""
 
@@ -114,12 +119,13 @@ class Told:
 class SessionView:
     """What the players of one session share: its address, and the broadcasts that all of them get."""
 
-    __slots__ = ("_memo", "code", "number", "target")
+    __slots__ = ("_measures", "_memo", "code", "number", "target")
 
-    def __init__(self, number: int, code: str, target: Target) -> None:
+    def __init__(self, number: int, code: str, target: Target, measures: Measures) -> None:
         self.number = number
         self.code = code
         self.target = target
+        self._measures = measures
         self._memo: dict[bytes, Told] = {}
 
     def read(self, payload: bytes) -> Told:
@@ -133,6 +139,8 @@ class SessionView:
                 f"no message: {payload[:80]!r}"
             )
         told = Told(message)
+        if told.kind == "leaderboard":
+            self._measures.tick.add(message["tick_ms"] / 1000)
         if told.kind in _SHARED:
             if len(self._memo) == MEMO_MAX:
                 del self._memo[next(iter(self._memo))]
@@ -252,7 +260,7 @@ class Player:
         around = self._with
         self._attempt += 1
         around.measures.connections += 1
-        source = around.sources[self._attempt % len(around.sources)] if around.sources else None
+        source = around.sources[around.measures.connections % len(around.sources)] if around.sources else None
         try:
             self._link = Link(around.loop, self._target, source, self, slow=self._slow)
         except OSError as exc:
@@ -484,8 +492,12 @@ class Player:
         if rng.random() < habits.silent_share:
             return
         remaining_s = (question["remaining_ms"] or 0) / 1000
-        think_s = habits.think_s * self._slowness * rng.lognormvariate(0.0, 0.45)
-        intended = now + min(think_s, IN_TIME_SHARE * remaining_s)
+        in_time_s = IN_TIME_SHARE * remaining_s
+        if habits.even:
+            think_s = in_time_s * rng.random()
+        else:
+            think_s = min(habits.think_s * self._slowness * rng.lognormvariate(0.0, 0.45), in_time_s)
+        intended = now + think_s
         around.loop.at(intended, self._answer, number, intended)
 
     def _read_again(self, link: Link) -> None:

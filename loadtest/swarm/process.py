@@ -6,7 +6,7 @@ way. It ends when its standard input does.
     in   {"do": "begin", "plan": ..., "pulse_s": ...}   first of all
          {"do": "cut_all"}              every connection is lost
          {"do": "write", "file": ...}   write the books, say `written`, and end
-    out  {"t": "pulse", ...}            every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
+    out  {"t": "pulse", ...}            for every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
          {"t": "written", "players": n}
 """
 
@@ -58,11 +58,10 @@ class Conductor:
         match order["do"]:
             case "begin":
                 self._crowd = Crowd(CrowdPlan.from_dict(order["plan"]), self._loop)
-                gc.collect()
-                gc.freeze()  # what lives as long as the process is not looked at again and again
+                gc.disable()  # nothing here refers to itself, and a collection makes tens of answers late
                 self._crowd.begin()
                 self._pulse_s = order["pulse_s"]
-                self._pulse()
+                self._pulse(self._loop.now())
             case "cut_all":
                 self._begun.cut_all()
             case "write":
@@ -73,10 +72,11 @@ class Conductor:
         assert self._crowd is not None, "the plan comes first"
         return self._crowd
 
-    def _pulse(self) -> None:
-        crowd, now = self._begun, self._loop.now()
-        self._say({"t": "pulse", "at": now, "over": crowd.over, **crowd.take()})
-        self._loop.at(now + self._pulse_s, self._pulse)
+    def _pulse(self, due: float) -> None:
+        """One for each of its moments, however late it is."""
+        crowd = self._begun
+        self._say({"t": "pulse", "at": due, "over": crowd.over, **crowd.take()})
+        self._loop.at(due + self._pulse_s, self._pulse, due + self._pulse_s)
 
     def _write(self, path: Path) -> None:
         players = self._begun.players

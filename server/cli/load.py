@@ -131,7 +131,7 @@ async def _planned(
 
     from loadtest.fleet import generators_for
     from loadtest.run import Plan
-    from server.cli.load_nodes import PLAYERS_PER_NODE, spawned
+    from server.cli.load_nodes import PLAYERS_PER_NODE, room_for, spawned
     from server.cli.sql import answers_of
 
     generators = generators_for(scenario.players)
@@ -145,10 +145,12 @@ async def _planned(
             ask_answers=partial(answers_of, database) if database else None,
         )
         return
-    count = spawn or math.ceil((scenario.players + scenario.canaries) / PLAYERS_PER_NODE)
+    players = scenario.players + scenario.canaries
+    count = spawn or math.ceil(players / PLAYERS_PER_NODE)
+    options = [*room_for(players, count), *settings]
     with tempfile.TemporaryDirectory(prefix="fanfare-load-", ignore_cleanup_errors=True) as directory:
         output().print(f"Starting {count} node{'s' if count > 1 else ''} in {directory}", soft_wrap=True)
-        async with spawned(count, Path(directory), settings) as nodes:
+        async with spawned(count, Path(directory), options) as nodes:
             yield Plan(
                 scenario,
                 [node.url for node in nodes.running],

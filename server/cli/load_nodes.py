@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import resource
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +17,29 @@ from server.cli.node_process import NodeProcess, node_process
 PLAYERS_PER_NODE = 14_500
 """Of the 15,000 connections that a node takes by itself."""
 
+COMING_BACK_PER_NODE = 500
+"""Connections that nobody uses any more, and of which the node does not know it yet."""
+
 DATABASE_CONNECTIONS_PER_NODE = 12
+
+
+def room_for(players: int, nodes: int) -> list[str]:
+    """Options for nodes that are to take more players than they do by themselves. Raises ClickException when
+    the system does not allow it."""
+    from server.cli.doctor import FILES_BESIDE
+
+    each = math.ceil(players / nodes)
+    if each <= PLAYERS_PER_NODE:
+        return []
+    connections = each + COMING_BACK_PER_NODE
+    files = connections + FILES_BESIDE
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < files:
+        raise click.ClickException(
+            f"{each:,} players on one node need {files:,} open files, and a process may have {allowed:,}: "
+            "more nodes, please (--spawn)."
+        )
+    return [f"--connections-max={connections}"]
 
 
 @dataclass(frozen=True, slots=True)

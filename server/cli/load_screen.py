@@ -40,7 +40,7 @@ def _standing(run: LoadRun, players: int) -> dict[str, str]:
         "connected": f"{timeline.open:,} of {players:,}",
     }
     if latest is not None:
-        p99 = latest.latencies["ack"].percentile_s(99)
+        p99 = latest.durations["ack"].percentile_s(99)
         found |= {
             "answers/s": f"{latest.counts['acks']:,}",
             "frames/s": f"{latest.counts['frames']:,}",
@@ -93,6 +93,19 @@ def summarize(found: Mapping[str, Any], console: Console) -> None:
         f"{totals['acks']:,} answers acknowledged, {totals['frames']:,} frames, "
         f"{totals['reconnects']:,} came back"
     )
+    steady = found["steady"]
+    if steady is not None:
+        acks = steady["duration_ms"]["ack"]
+        told = ", ".join(f"{name} {acks[name]:,.1f} ms" for name in ("p50", "p99", "p99.9") if acks[name])
+        console.print(
+            f"While all sessions played, {steady['seconds']} s: "
+            f"{steady['acks_per_s']:,.0f} answers/s acknowledged, {told}"
+        )
+    for group, mib in found["memory_mib"].items():
+        console.print(
+            f"Memory of {group}: {mib['start']:,.0f} to {mib['end']:,.0f} MiB, "
+            f"{mib['per_min']:+,.2f} MiB a minute"
+        )
     for heading in ("ends", "refused"):
         if found[heading]:
             told = ", ".join(f"{reason} {count:,}" for reason, count in found[heading].items())

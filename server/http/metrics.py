@@ -49,9 +49,7 @@ class NodeCollector(Collector):
         yield from self._sessions()
         yield from self._connections()
         yield from self._journal()
-        lag = self._services.loop_lag.statistics()
-        yield _gauge("fanfare_loop_lag_seconds", "Lateness of the event loop, last reading.", lag.last_s)
-        yield _gauge("fanfare_loop_lag_max_seconds", "Worst of the last minute.", lag.max_s)
+        yield from self._loop()
 
     def _sessions(self) -> Iterator[Metric]:
         registry = self._services.registry.statistics()
@@ -72,6 +70,9 @@ class NodeCollector(Collector):
         yield refused
         yield _counter("fanfare_broadcasts", "Broadcasts of all sessions.", registry.broadcasts)
         yield _counter("fanfare_frames_pushed", "Frames handed to subscribers.", registry.frames_pushed)
+        yield _gauge(
+            "fanfare_tick_seconds", "Least time between two leaderboards just now.", registry.tick_ms / 1000
+        )
 
     def _connections(self) -> Iterator[Metric]:
         transports = list(self._services.transports())
@@ -140,6 +141,36 @@ class NodeCollector(Collector):
             "fanfare_journal_latency_seconds",
             "From the append of a batch's oldest fact to the end of its transaction.",
             journal.latency,
+        )
+
+    def _loop(self) -> Iterator[Metric]:
+        loop = self._services.loop_watch.statistics()
+        yield _gauge("fanfare_loop_lag_seconds", "Lateness of the event loop, last reading.", loop.lag_s)
+        yield _gauge("fanfare_loop_lag_max_seconds", "Worst of the last minute.", loop.lag_max_s)
+        yield _gauge(
+            "fanfare_loop_busy_ratio",
+            "Share of the last five seconds in which the loop had something to do.",
+            loop.busy_ratio,
+        )
+        yield _counter("fanfare_loop_busy_seconds", "Time in which it had.", loop.busy_total_s)
+        yield _gauge(
+            "fanfare_loop_hold_seconds", "Longest step of one task in the last minute.", loop.hold.wall_s
+        )
+        yield _gauge(
+            "fanfare_loop_hold_cpu_seconds", "Processor time in that step, at most.", loop.hold.cpu_s
+        )
+        holder = GaugeMetricFamily(
+            "fanfare_loop_holder_seconds", "Longest step and whose it was.", labels=["since", "task"]
+        )
+        for since, hold in (("minute", loop.hold), ("start", loop.hold_ever)):
+            if hold.task:
+                holder.add_metric([since, hold.task], hold.wall_s)
+        yield holder
+        yield _counter("fanfare_loop_holds", "Steps that took over 5 ms.", loop.holds_total)
+        yield _gauge(
+            "fanfare_loop_gap_seconds",
+            "Longest time of the last minute between two looks at the sockets.",
+            loop.gap_s,
         )
 
 

@@ -12,8 +12,8 @@ from engine.ports import QuizCatalog, SessionStore
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.config import Config
-from server.http.loop_lag import LoopLag
 from server.limits import Attempts, JoinRate
+from server.loop_watch import LoopWatch
 from server.realtime.transport import TransportStatistics
 
 
@@ -44,7 +44,7 @@ class Services:
     tokens: Tokens
     attempts: Attempts
     joins: JoinRate
-    loop_lag: LoopLag
+    loop_watch: LoopWatch
     ws_url: str
     play_url: str
     transports: Callable[[], Iterable[TransportStatistics]]

@@ -179,7 +179,7 @@ class TrioWebSocketTransport:
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._config.connections_max:
             verdict = handshake.judge(_upgrade(stream, request), self._config)
-        if isinstance(verdict, Admission) and not self._count.enter(verdict.address):
+        if isinstance(verdict, Admission) and not self._count.enter(verdict.address, trio.current_time()):
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refused(verdict)

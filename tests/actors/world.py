@@ -135,9 +135,13 @@ class World:
 
     async def watch(self, actor: SessionActor, **where: Any) -> Client:
         client = Client()
-        actor.send(Watch(client, **where))
+        self.seat(actor, client, **where)
         await settle()
         return client
+
+    def seat(self, actor: SessionActor, client: Client, **where: Any) -> None:
+        """Let a client watch that a test has made."""
+        actor.send(Watch(client, **where))
 
     async def do(self, actor: SessionActor, do: str, **kwargs: Any) -> Client:
         client = Client()

@@ -16,7 +16,18 @@ from rich.table import Table
 
 from tests.bench.figures import Figure, machine, measure
 
-BENCHMARKS = ("leaderboard", "fan_out", "answer", "answer_wire", "connections", "group_commit")
+BENCHMARKS = (
+    "leaderboard",
+    "fan_out",
+    "answer",
+    "answer_wire",
+    "http_answers",
+    "connections",
+    "group_commit",
+)
+EXTRA = ("peers",)
+"""Not run unless named: for these something has to be installed that the project does not need."""
+
 WIDTH = 120
 
 
@@ -48,7 +59,7 @@ def table(results: Mapping[str, Sequence[Figure]]) -> Table:
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(BENCHMARKS))
+@click.argument("names", nargs=-1, type=click.Choice(BENCHMARKS + EXTRA))
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
 def main(names: tuple[str, ...], json_file: Path | None) -> None:
     """Run all benchmarks, or those that are named."""

@@ -36,19 +36,18 @@ WAIT_MAX_MS = 250
 
 SLOW_TICK_MS = 10_000
 QUESTIONS = 2 * max(ROUNDS, len(RATES_PER_S) + 1) + 1
-QUIZ: dict[str, object] = {
-    "title": "Bench",
-    "questions": [
-        {
-            "type": "single",
-            "text": "Which?",
-            "choices": ["a", "b", "c", "d"],
-            "correct": "a",
-            "time_limit_s": 60,
-        }
-    ]
-    * QUESTIONS,
-}
+
+
+def quiz(questions: int) -> dict[str, object]:
+    one = {
+        "type": "single",
+        "text": "Which?",
+        "choices": ["a", "b", "c", "d"],
+        "correct": "a",
+        "time_limit_s": 60,
+    }
+    return {"title": "Bench", "questions": [one] * questions}
+
 
 LOOP = "loop that answers every frame"
 MEMORY = {transport: f"{transport}, in memory" for transport in TRANSPORTS}
@@ -85,15 +84,15 @@ def seat(address: Address, count: int, pid: int) -> Served:
 async def node_with_players(data_dir: Path, count: int, *options: str) -> AsyncIterator[Served]:
     quiet = ("--no-samples", "--ping-interval-s", "3600", "--ping-timeout-s", "600")
     async with running_node(data_dir, *quiet, *options) as (node, api):
-        address = await new_session(node, api)
+        address = await new_session(node, api, QUESTIONS)
         assert node.process is not None
         served = seat(address, count, node.process.pid)
         served.database = lambda: [process.pid for process in node.database_processes]
         yield served
 
 
-async def new_session(node: Node, api: Api) -> Address:
-    await api.add_quiz(QUIZ, "bench")
+async def new_session(node: Node, api: Api, questions: int) -> Address:
+    await api.add_quiz(quiz(questions), "bench")
     made = await api.create_session("bench", {"early_close": False})
     return Address(node.ports[1], made["code"], made["host_token"])
 
@@ -139,7 +138,7 @@ async def measure(count: int, rounds: int) -> tuple[Costs, Waits]:
         loop = stack.enter_context(beside(answer_everything))
         servers = {LOOP: seat(loop[0], count, loop[1])}
         for number, transport in enumerate(TRANSPORTS):
-            serve = partial(serve_from_memory, transport, QUIZ, SLOW_TICK_MS)
+            serve = partial(serve_from_memory, transport, quiz(QUESTIONS), SLOW_TICK_MS)
             memory = stack.enter_context(beside(serve))
             servers[MEMORY[transport]] = seat(memory[0], count, memory[1])
             for what, options in ((NODE, slow), (PLAYING, ())):

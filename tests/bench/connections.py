@@ -1,4 +1,5 @@
-"""What connections cost: a handshake, an idle connection, a player who has joined. For both transports.
+"""What connections cost: a handshake, an idle connection, a player who has joined. For both transports. And a
+spectator, on a WebSocket of the reactor and on an event stream.
 
 The server is a process of its own, and so are the clients. Memory is counted apart: what the server's process
 has grown by, and what the kernel has for both ends of the loopback connections. The bytes of an idle
@@ -31,12 +32,15 @@ from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.transport import Transport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.bench import wire
-from tests.bench.fan_out import allow_files
 from tests.bench.figures import Figure, process_cpu_s
 from tests.bench.memory_node import memory_registry
+from tests.bench.receivers import allow_files
 
 COUNTS = {"reactor": 10_000, "trio-websocket": 2_000}
 """Connections, of each kind: fewer where one costs much."""
+
+WARM = 200
+"""Connections that come and go before anything is counted."""
 
 TRANSPORTS: dict[str, Callable[[Gate, Config], Transport]] = {
     "reactor": ReactorTransport,
@@ -64,7 +68,11 @@ async def _serve(name: str, count: int, control: Connection) -> None:
         record = await registry.create(stored.id, Settings(player_limit=count))
         gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(1e6), 20, 60)
         config = Config(
-            ping_interval_s=3600, ping_timeout_s=600, join_timeout_s=600, connections_max=3 * count
+            connections_per_address_max=1_000_000,
+            ping_interval_s=3600,
+            ping_timeout_s=600,
+            join_timeout_s=600,
+            connections_max=3 * count,
         )
         transport = TRANSPORTS[name](gate, config)
         listener = socket.create_server(("127.0.0.1", 0))
@@ -135,14 +143,18 @@ def hear(sockets: list[socket.socket], mark: bytes) -> None:
             heard += part
 
 
+def warmed_up(server: Server, open_some: Callable[[], list[socket.socket]]) -> tuple[int, int]:
+    """The memory of a server that has had connections: imports and arenas are there."""
+    for each in open_some():
+        each.close()
+    time.sleep(0.5)
+    return server.memory()
+
+
 def measure(name: str, count: int) -> Iterator[Figure]:
     at = f"{count:,} connections"
     with serving(name, count) as server:
-        hear_one = wire.open_websockets(server.port, 200, [b""] * 200)  # imports and arenas are there now
-        for each in hear_one:
-            each.close()
-        time.sleep(0.5)
-        empty = server.memory()
+        empty = warmed_up(server, lambda: wire.open_websockets(server.port, WARM, [b""] * WARM))
         started_s = server.cpu_s()
         sockets = wire.open_websockets(server.port, count, [b""] * count)
         handshake_s = (server.cpu_s() - started_s) / count
@@ -164,6 +176,41 @@ def measure(name: str, count: int) -> Iterator[Figure]:
         yield Figure(f"{name}, joined: {what}", at, (joined[place] - empty[place]) / count / 1024, "KiB")
 
 
+def spectate_on_websockets(server: Server, count: int) -> list[socket.socket]:
+    greeting = wire.client_frame({"t": "join", "code": server.code, "role": "spectator"})
+    sockets = wire.open_websockets(server.port, count, [greeting] * count)
+    hear(sockets, b'"t":"joined"')
+    return sockets
+
+
+def spectate_on_streams(server: Server, count: int) -> list[socket.socket]:
+    return wire.open_streams(server.port, count, server.code)
+
+
+def measure_spectators(count: int) -> Iterator[Figure]:
+    """Each kind on a server of its own: what one leaves to the allocator would hide what the next takes."""
+    at = f"{count:,} connections"
+    kinds = {"WebSocket": spectate_on_websockets, "event stream": spectate_on_streams}
+    costs: dict[str, tuple[float, ...]] = {}
+    for kind, spectate in kinds.items():
+        with serving("reactor", count) as server:
+            empty = warmed_up(server, partial(spectate, server, WARM))
+            started_s = server.cpu_s()
+            sockets = spectate(server, count)
+            cpu_us = (server.cpu_s() - started_s) * 1e6 / count
+            full = server.memory()
+            for each in sockets:
+                each.close()
+        costs[kind] = (cpu_us, *((full[place] - empty[place]) / count / 1024 for place in range(2)))
+    for place, (what, unit) in enumerate(
+        (("opened", "µs CPU"), ("process", "KiB"), ("kernel, both ends", "KiB"))
+    ):
+        for kind in kinds:
+            value, base = costs[kind][place], costs["WebSocket"][place]
+            yield Figure(f"spectator, {kind}: {what}", at, value, unit, value / base, "WebSocket")
+
+
 def run() -> list[Figure]:
     allow_files()
-    return [figure for name, count in COUNTS.items() for figure in measure(name, count)]
+    figures = [figure for name, count in COUNTS.items() for figure in measure(name, count)]
+    return [*figures, *measure_spectators(COUNTS["reactor"])]

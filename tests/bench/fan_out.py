@@ -1,21 +1,18 @@
 """What one frame to many subscribers costs the sending process, against the least that it can cost.
 
-The least is a loop of non-blocking sends over as many TCP connections, of the same bytes, in the same round.
-All connections are real ones over loopback; a second process reads them and throws away what comes.
+The least is a loop of non-blocking sends of the same bytes in the same round, over the very sockets that the
+transport holds. All connections are real ones over loopback; a second process reads them and throws away what
+comes.
 """
 
 from __future__ import annotations
 
 import gc
-import resource
-import select
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from random import Random
 
 import trio
@@ -29,6 +26,7 @@ from engine.actors.outbox import Outbox
 from engine.actors.subscriber import Subscriber
 from server.auth import Tokens
 from server.config import Config
+from server.event_stream import EventDialect
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.protocol import encode
@@ -37,13 +35,23 @@ from tests.bench import wire
 from tests.bench.figures import Costs, Figure
 from tests.bench.leaderboard import played
 from tests.bench.memory_node import REACTOR, TRANSPORTS, TRIO_WEBSOCKET
+from tests.bench.receivers import Receivers, accepted_on, allow_files, receivers
 
-SIZES = (500, 2_000, 5_000)
-ROUNDS = 4
+SIZES = (500, 2_000, 5_000, 15_000)
+ROUNDS = 8
+TASKS_MAX, TASK_ROUNDS_MAX = 5_000, 4
+"""Subscribers and rounds of the transport with a task for each: a single broadcast takes seconds there."""
+
+EVENTS = EventDialect(1)
+STREAMS_MAX = 5_000
+"""Event streams beside as many WebSockets: more are more files than a process may have."""
+
 FRAME_BYTES = 400
 """On the wire, the four bytes of the frame's head included."""
 
-HELLO = Frame({"t": "joined", "session": "bench", "role": "spectator", "player": None})
+HELLO = Frame(
+    {"t": "joined", "session": "bench", "role": "spectator", "player": None, "state": None, "epoch": 1}
+)
 """Short: what a client gets on arrival is not measured here."""
 
 USUAL = gc.get_threshold()
@@ -56,6 +64,7 @@ NOBODY = "engine, subscribers that do nothing"
 OUTBOX = "engine, outboxes"
 CONVERSATION = "engine, conversations, outboxes"
 RESULTS = "engine, a result for each"
+STREAMS = "reactor, event streams"
 RARELY = ", collections rare"
 WALL = "until the last client has it: "
 HOLD = "longest wait of another task: "
@@ -68,54 +77,6 @@ def board(offset: int) -> Frame:
     missing = FRAME_BYTES - len(wire.server_frame(encode(message)))
     top[0]["name"] = "Player 1" + "!" * missing
     return Frame(message)
-
-
-# -- who receives ----------------------------------------------------------------------------------
-
-
-def receive(bare_port: int, websocket_port: int, count: int, control: Connection) -> None:
-    """The other process: takes what comes. Asked for a number of bytes, it says when they had come."""
-    allow_files()
-    greeting = wire.client_frame({"t": "join", "code": "000000", "role": "spectator"})
-    sockets = wire.connect(bare_port, count)
-    sockets += wire.open_websockets(websocket_port, count, [greeting] * count)
-    poll = select.epoll()
-    poll.register(control.fileno(), select.EPOLLIN)
-    by_fd = {each.fileno(): each for each in sockets}
-    for each in sockets:
-        each.setblocking(False)
-        poll.register(each.fileno(), select.EPOLLIN)
-    buffer = bytearray(65_536)
-    came = wanted = 0
-    control.send(None)
-    while True:
-        for fd, _ in poll.poll():
-            if fd in by_fd:
-                came += by_fd[fd].recv_into(buffer)
-            elif (more := control.recv()) is None:
-                return
-            else:
-                wanted += more
-        if wanted and came >= wanted:
-            control.send(time.perf_counter())
-            came, wanted = came - wanted, 0
-
-
-class Receivers:
-    def __init__(self, control: Connection) -> None:
-        self._control = control
-
-    def expect(self, count: int) -> None:
-        self._control.send(count)
-
-    async def arrived(self) -> float:
-        """When the last of the expected bytes was read; the clocks of the processes are one."""
-        return await trio.to_thread.run_sync(self._control.recv)  # type: ignore[no-any-return]
-
-
-def allow_files() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 # -- who sends -------------------------------------------------------------------------------------
@@ -154,11 +115,11 @@ class Box:
         pass
 
 
-class LastMoment(Random):
-    """Puts the first pings off to the end of their interval."""
+class Halfway(Random):
+    """Puts the first pings off by half their interval."""
 
     def random(self) -> float:
-        return 0.999
+        return 0.5
 
 
 def gate_to(seats: Seats) -> Gate:
@@ -168,13 +129,23 @@ def gate_to(seats: Seats) -> Gate:
 
 
 class Crowd:
-    """As many subscribers of every kind."""
+    """As many subscribers of every kind. `bare` are the sockets of those on WebSockets. There may be no
+    `streams`."""
 
-    def __init__(self, count: int, transport: Transport, seats: Seats, receivers: Receivers) -> None:
+    def __init__(
+        self,
+        bare: Sequence[socket.socket],
+        subscribers: Sequence[Subscriber],
+        streams: Sequence[Subscriber],
+        transport: Transport,
+        receivers: Receivers,
+    ) -> None:
+        self.bare = bare
+        self.subscribers = subscribers
+        self.streams = streams
         self.transport = transport
         self.receivers = receivers
-        self.bare: list[socket.socket] = []
-        self.seats = seats
+        count = len(subscribers)
         self.nobodies = [Nobody() for _ in range(count)]
         self.boxes = [Box() for _ in range(count)]
         self._behind = [Box() for _ in range(count)]
@@ -192,49 +163,35 @@ class Crowd:
                 pass
 
     async def sent(self, count: int) -> None:
-        """Until the transport has handed that many frames in all to the kernel."""
-        while self.transport.statistics().frames_out_total < count:
-            await trio.lowlevel.checkpoint()
+        await sent(self.transport, count)
+
+
+async def sent(transport: Transport, count: int) -> None:
+    """Until the transport has handed that many frames in all to the kernel."""
+    while transport.statistics().frames_out_total < count:
+        await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
-async def crowd_of(count: int, transport: str) -> AsyncIterator[Crowd]:
-    listeners = [socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(2)]
-    ours, theirs = get_context("spawn").Pipe()
-    ports = [each.getsockname()[1] for each in listeners]
-    other = get_context("spawn").Process(target=receive, args=(*ports, count, theirs), daemon=True)
+async def crowd_of(count: int, name: str) -> AsyncIterator[Crowd]:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    port = listener.getsockname()[1]
     seats = Seats()
-    serving = TRANSPORTS[transport](gate_to(seats), Config(ping_interval_s=3600), LastMoment())
-    crowd = Crowd(count, serving, seats, Receivers(ours))
+    config = Config(ping_interval_s=3600, connections_max=2 * count, connections_per_address_max=2 * count)
+    transport = TRANSPORTS[name](gate_to(seats), config, Halfway())
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serving.serve, [listeners[1]]))
-        other.start()
-        theirs.close()
-        try:
-            crowd.bare = await trio.to_thread.run_sync(accept, listeners[0], count)
-            await crowd.receivers.arrived()
-            await crowd.sent(count)
-            crowd.receivers.expect(count * len(wire.server_frame(HELLO.encoded(encode))))
-            await crowd.receivers.arrived()
-            yield crowd
-        finally:
-            ours.send(None)
-            other.join(10)
-            other.kill()
-            for each in [*crowd.bare, *listeners]:
-                each.close()
+        await nursery.start(partial(transport.serve, [listener]))
+        streams = count if name == REACTOR and count <= STREAMS_MAX else 0
+        with receivers(port, count, streams) as listening:
+            await listening.arrived()
+            await sent(transport, count + streams)
+            listening.expect(count * len(wire.server_frame(HELLO.encoded(encode))))
+            await listening.arrived()
+            with accepted_on(port) as accepted:
+                seated = seats.subscribers
+                assert len(accepted) == len(seated) == count + streams
+                yield Crowd(accepted[:count], seated[:count], seated[count:], transport, listening)
         nursery.cancel_scope.cancel()
-
-
-def accept(listener: socket.socket, count: int) -> list[socket.socket]:
-    listener.settimeout(30)
-    accepted = []
-    for _ in range(count):
-        each, _ = listener.accept()
-        each.setblocking(False)
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        accepted.append(each)
-    return accepted
 
 
 # -- the measurements ------------------------------------------------------------------------------
@@ -250,12 +207,16 @@ async def send_bare(costs: Costs, crowd: Crowd, size: int, number: int) -> None:
     costs.add(WALL + BARE, size, 1000 * (await crowd.receivers.arrived() - started))
 
 
-async def send_websockets(costs: Costs, what: str, crowd: Crowd, size: int, number: int) -> None:
+async def broadcast(
+    costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subscriber], number: int
+) -> None:
+    size = len(subscribers)
+    frame = board(number)
     target = crowd.transport.statistics().frames_out_total + size
-    crowd.receivers.expect(size * FRAME_BYTES)
+    crowd.receivers.expect(size * (len(board(number).encoded(EVENTS)) if what == STREAMS else FRAME_BYTES))
     started = time.perf_counter()
     with costs.cpu_us(what, size, size):
-        await fan_out(crowd.seats.subscribers, board(number), Slicer())
+        await fan_out(subscribers, frame, Slicer())
         await crowd.sent(target)
     costs.add(WALL + what, size, 1000 * (await crowd.receivers.arrived() - started))
 
@@ -295,7 +256,7 @@ async def hold(costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subs
     size = len(subscribers)
     neighbour = Neighbour()
     target = crowd.transport.statistics().frames_out_total
-    on_wire = subscribers is crowd.seats.subscribers
+    on_wire = subscribers is crowd.subscribers
     if on_wire:
         target += size
         crowd.receivers.expect(size * FRAME_BYTES)
@@ -319,52 +280,100 @@ async def measure_engine(costs: Costs, crowd: Crowd, number: int) -> None:
     await hold(costs, CONVERSATION, crowd, crowd.conversations, number)
 
 
-async def measure_wire(costs: Costs, what: str, crowd: Crowd, size: int, number: int) -> None:
-    await send_websockets(costs, what, crowd, size, number)
-    await hold(costs, what, crowd, crowd.seats.subscribers, number)
-
-
 async def measure(transport: str, sizes: Sequence[int], rounds: int) -> Costs:
     costs = Costs()
     for size in sizes:
         async with crowd_of(size, transport) as crowd:
             for number in range(rounds):
-                await send_bare(costs, crowd, size, number)
-                await measure_wire(costs, transport, crowd, size, number)
+                # Who goes first finds the sockets as the others have left them: in turns.
+                if number % 2:
+                    await send_bare(costs, crowd, size, number)
+                await broadcast(costs, transport, crowd, crowd.subscribers, number)
+                if not number % 2:
+                    await send_bare(costs, crowd, size, number)
+                if crowd.streams:
+                    await broadcast(costs, STREAMS, crowd, crowd.streams, number)
+                await hold(costs, transport, crowd, crowd.subscribers, number)
                 if transport == REACTOR:
                     await measure_engine(costs, crowd, number)
                 else:
                     gc.set_threshold(*RARE)
-                    await measure_wire(costs, transport + RARELY, crowd, size, number)
+                    await broadcast(costs, transport + RARELY, crowd, crowd.subscribers, number)
+                    await hold(costs, transport + RARELY, crowd, crowd.subscribers, number)
                     gc.set_threshold(*USUAL)
     return costs
 
 
+class Shown:
+    """Turns costs into figures.
+
+    Args:
+        sizes: of each transport.
+    """
+
+    def __init__(self, costs: dict[str, Costs], sizes: dict[str, Sequence[int]]) -> None:
+        self._costs = costs
+        self._sizes = sizes
+
+    def costs(self, transport: str, what: str, prefix: str, unit: str) -> Iterator[Figure]:
+        """Less is better; the ratio is to the bare loop."""
+        seen = self._costs[transport]
+        for size in self._sizes[transport]:
+            ratio = seen.ratio(prefix + what, size, prefix + BARE, size)
+            value = seen.median(prefix + what, size)
+            yield Figure(what, at(size), value, unit, ratio, "bare loop")
+
+    def streams(self) -> Iterator[Figure]:
+        """Less is better; the ratio is to as many WebSockets."""
+        seen = self._costs[REACTOR]
+        for size in self._sizes[REACTOR]:
+            if size <= STREAMS_MAX:
+                ratio = seen.ratio(STREAMS, size, REACTOR, size)
+                yield Figure(STREAMS, at(size), seen.median(STREAMS, size), "µs CPU", ratio, "reactor")
+
+    def rates(self, transport: str, what: str) -> Iterator[Figure]:
+        """Frames for a second of processor time. More is better."""
+        seen = self._costs[transport]
+        for size in self._sizes[transport]:
+            ratio = seen.ratio(BARE, size, what, size)
+            yield Figure(what, at(size), 1e6 / seen.median(what, size), "frames/CPU s", ratio, "bare loop")
+
+    def holds(self, transport: str, what: str) -> Iterator[Figure]:
+        for size in self._sizes[transport]:
+            yield Figure(what, at(size), max(self._costs[transport].rounds(HOLD + what, size)), "ms held")
+
+
+def at(size: int) -> str:
+    return f"{size:,} subscribers"
+
+
 def run(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Figure]:
     allow_files()
-    costs = {transport: trio.run(measure, transport, sizes, rounds) for transport in TRANSPORTS}
+    sizes_of = {
+        transport: sizes if transport == REACTOR else [size for size in sizes if size <= TASKS_MAX]
+        for transport in TRANSPORTS
+    }
+    rounds_of = {TRIO_WEBSOCKET: min(rounds, TASK_ROUNDS_MAX)}
+    costs = {
+        transport: trio.run(measure, transport, sizes_of[transport], rounds_of.get(transport, rounds))
+        for transport in TRANSPORTS
+    }
+    shown = Shown(costs, sizes_of)
     on_wire = (
         (REACTOR, REACTOR),
         (TRIO_WEBSOCKET, TRIO_WEBSOCKET),
         (TRIO_WEBSOCKET, TRIO_WEBSOCKET + RARELY),
     )
-
-    def figures(transport: str, what: str, prefix: str, unit: str) -> Iterator[Figure]:
-        seen = costs[transport]
-        for size in sizes:
-            ratio = seen.ratio(prefix + what, size, prefix + BARE, size)
-            value = seen.median(prefix + what, size)
-            yield Figure(what, f"{size:,} subscribers", value, unit, ratio, "bare loop")
-
-    shown: list[Figure] = []
+    figures: list[Figure] = []
     for what in (BARE, NOBODY, OUTBOX, CONVERSATION, RESULTS):
-        shown += figures(REACTOR, what, "", "µs CPU")
+        figures += shown.costs(REACTOR, what, "", "µs CPU")
     for transport, what in on_wire:
-        shown += figures(transport, what, "", "µs CPU")
+        figures += shown.costs(transport, what, "", "µs CPU")
+    figures += shown.streams()
     for transport, what in ((REACTOR, BARE), *on_wire):
-        shown += figures(transport, what, WALL, "ms to all")
+        figures += shown.rates(transport, what)
+    for transport, what in ((REACTOR, BARE), *on_wire):
+        figures += shown.costs(transport, what, WALL, "ms to all")
     for transport, what in ((REACTOR, CONVERSATION), *on_wire):
-        for size in sizes:
-            longest = max(costs[transport].rounds(HOLD + what, size))
-            shown.append(Figure(what, f"{size:,} subscribers", longest, "ms held"))
-    return shown
+        figures += shown.holds(transport, what)
+    return figures

@@ -53,8 +53,8 @@ class Address:
     host_token: str = ""
 
 
-def answer_everything(control: Connection) -> None:
-    """Every read is answered with one ack, until the control connection ends."""
+def answer_everything(control: Connection, reply: bytes = ACK) -> None:
+    """Every read is answered with the reply, until the control connection ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     control.send(Address(listener.getsockname()[1]))
     poll = select.epoll()
@@ -65,7 +65,7 @@ def answer_everything(control: Connection) -> None:
         for fd, _ in poll.poll():
             if fd in clients:
                 if clients[fd].recv(4096):
-                    clients[fd].send(ACK)
+                    clients[fd].send(reply)
                 else:
                     poll.unregister(fd)
                     clients.pop(fd).close()
@@ -113,7 +113,11 @@ async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: 
         stored = await catalog.add(quiz)
         record = await registry.create(stored.id, Settings(early_close=False))
         gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(5000), 20, 60)
-        serving = TRANSPORTS[transport](gate, Config(ping_interval_s=3600, ping_timeout_s=600), Random(1))
+        serving = TRANSPORTS[transport](
+            gate,
+            Config(ping_interval_s=3600, ping_timeout_s=600, connections_per_address_max=1_000_000),
+            Random(1),
+        )
         listener = socket.create_server(("127.0.0.1", 0))
         await nursery.start(partial(serving.serve, [listener]))
         host_token = tokens.issue(record.id, "host", None)

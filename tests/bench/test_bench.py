@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
 from rich.console import Console
 
-from tests.bench import answer, fan_out, leaderboard
+from tests.bench import answer, fan_out, http_answers, leaderboard, peers
 from tests.bench.__main__ import table
 from tests.bench.figures import Costs, Figure
+from tests.bench.memory_node import answer_everything, beside
 
 
 def test_the_benchmarks_run_and_are_shown() -> None:
@@ -22,6 +28,34 @@ def test_the_benchmarks_run_and_are_shown() -> None:
         assert name in shown
         assert all(figure.value >= 0 for figure in figures)
         assert all(figure.what in shown for figure in figures)
+
+
+def test_peers_that_are_not_there_are_left_out_and_it_is_said_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = peers.Peer(peers.serve_picows, ("socket", "no_such_package"))
+    monkeypatch.setattr(peers, "PEERS", {peers.REACTOR: peers.PEERS[peers.REACTOR], "absent": absent})
+    figures = peers.run(sizes=(3,), rounds=2)
+    assert {figure.what for figure in figures} == {peers.BARE, peers.REACTOR}
+    assert all(figure.value > 0 for figure in figures)
+    assert "absent is left out; for it: pip install no_such_package" in capsys.readouterr().err
+
+
+@contextmanager
+def posters_to(reply: bytes) -> Iterator[tuple[http_answers.Posters, list[bytes]]]:
+    """And the requests of seven players."""
+    with beside(partial(answer_everything, reply=reply)) as (address, _):
+        posters = http_answers.Posters(address.port, 3)
+        yield posters, http_answers.Hall(address, 7).ask()
+        posters.close()
+
+
+def test_requests_are_all_answered_and_a_refusal_ends_the_benchmark() -> None:
+    with posters_to(http_answers.RESPONSE) as (posters, requests):
+        posters.post(requests)
+    refusal = http_answers.RESPONSE.replace(b"200 OK", b"409 Conflict")
+    with posters_to(refusal) as (posters, requests), pytest.raises(AssertionError, match="409 Conflict"):
+        posters.post(requests)
 
 
 def test_figures_are_medians_and_ratios_are_taken_within_the_rounds() -> None:

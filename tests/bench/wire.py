@@ -43,6 +43,44 @@ def connect(port: int, count: int) -> list[socket.socket]:
     return sockets
 
 
+def http_request(
+    method: bytes, target: str, headers: dict[str, str] | None = None, body: bytes = b""
+) -> bytes:
+    """With the headers that browsers send."""
+    lines = {
+        "Host": "127.0.0.1",
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+        "Accept": "*/*",
+        "Accept-Language": "en-US,en;q=0.5",
+        "Accept-Encoding": "gzip, deflate, br, zstd",
+        "Connection": "keep-alive",
+        **(headers or {}),
+    }
+    if body:
+        lines |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, target.encode(), head.encode(), body)
+
+
+def open_streams(port: int, count: int, code: str) -> list[socket.socket]:
+    """Event streams of spectators, each of which was let in."""
+    request = http_request(b"GET", f"/api/sessions/{code}/events", {"Accept": "text/event-stream"})
+    opened: list[socket.socket] = []
+    while len(opened) < count:
+        batch = connect(port, min(BATCH, count - len(opened)))
+        for each in batch:
+            each.sendall(request)
+        for each in batch:
+            heard = b""
+            while not (heard.endswith(b"\n\n") and b"event: joined\n" in heard):
+                part = each.recv(65_536)
+                if not part:
+                    raise ConnectionError(f"the stream was refused: {heard!r}")
+                heard += part
+        opened += batch
+    return opened
+
+
 def open_websockets(port: int, count: int, greetings: Sequence[bytes]) -> list[socket.socket]:
     """Open connections, each of which has said its greeting."""
     opened: list[socket.socket] = []

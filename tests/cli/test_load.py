@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import resource
+
+import click
+import pytest
+
+from server.cli.load_nodes import room_for
 from tests.cli.conftest import Fanfare
 
 
@@ -7,6 +13,15 @@ def test_the_scenarios_are_listed(fanfare: Fanfare) -> None:
     result = fanfare("load", "list")
     assert result.exit_code == 0
     assert "steady             many sessions of 20 to 50 players" in result.output
+
+
+def test_nodes_are_given_room_for_what_they_are_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 20_000))
+    assert room_for(14_500, 1) == room_for(150_004, 11) == []
+    assert room_for(15_004, 1) == ["--connections-max=15504"]
+    assert room_for(38_000, 2) == ["--connections-max=19500"]
+    with pytest.raises(click.ClickException, match="20,000 players on one node need 20,700 open files"):
+        room_for(20_000, 1)
 
 
 def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:

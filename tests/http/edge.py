@@ -24,9 +24,9 @@ from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.config import Config
 from server.http.app import Api, create_app
-from server.http.loop_lag import LoopLag
 from server.http.services import Services
 from server.limits import Attempts, JoinRate
+from server.loop_watch import LoopWatch
 from server.realtime.transport import Tally, TransportStatistics
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 
@@ -127,7 +127,7 @@ class Edge:
             tokens=self.tokens,
             attempts=Attempts(config.attempts_per_min),
             joins=JoinRate(config.joins_per_s),
-            loop_lag=LoopLag(),
+            loop_watch=LoopWatch(),
             ws_url="ws://127.0.0.1:5002/ws",
             play_url="http://127.0.0.1:5002",
             transports=self._transports,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
 from server.errors import STATUS
-from server.http.loop_lag import LoopLag
+from server.loop_watch import Hold
 from tests.http.edge import OUTSIDE, Edge, edge
 
 
@@ -117,17 +118,22 @@ async def test_two_apps_in_one_process_share_no_metrics() -> None:
         assert (await samples(other))["fanfare_sessions_active"] == 0
 
 
-async def test_the_lag_of_the_loop_is_measured(autojump_clock: MockClock) -> None:
-    readings = itertools.chain([0.0, 0.25, 1.0, 2.25, 3.0, 3.5], itertools.repeat(9.0))
-    lag = LoopLag(now_s=lambda: next(readings))
-    assert lag.statistics().max_s == 0
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lag.run)
-        await trio.sleep(0.6)
-        assert (lag.statistics().last_s, lag.statistics().beats_total) == (1.0, 2)
-        await trio.sleep(0.2)
-        nursery.cancel_scope.cancel()
-    assert (lag.statistics().last_s, lag.statistics().max_s) == (0.25, 1.0)
+async def test_metrics_tell_who_held_the_loop() -> None:
+    async with edge() as e:
+        watch = e.services.loop_watch
+        hold = Hold(0.043, 0.041, "a session")
+        statistics = replace(watch.statistics(), hold=hold, hold_ever=hold, holds_total=3, busy_ratio=0.5)
+        e.but(loop_watch=SimpleNamespace(statistics=lambda: statistics))
+        seen = await samples(e)
+        expected = {
+            "fanfare_loop_busy_ratio": 0.5,
+            "fanfare_loop_hold_seconds": 0.043,
+            "fanfare_loop_hold_cpu_seconds": 0.041,
+            "fanfare_loop_holder_seconds[minute][a session]": 0.043,
+            "fanfare_loop_holder_seconds[start][a session]": 0.043,
+            "fanfare_loop_holds_total": 3,
+        }
+        assert {name: seen[name] for name in expected} == expected
 
 
 async def test_the_page_needs_no_scripts_and_escapes_what_it_shows() -> None:

@@ -40,6 +40,7 @@ class Peer:
     """The server's end of one connection. `on` is called with each message of the client."""
 
     def __init__(self, sock: socket.socket, loop: Loop, on: Callable[[Peer, Message], None]) -> None:
+        self.address: str = sock.getpeername()[0]
         self.heard: list[Message] = []
         self.pongs: list[bytes] = []
         self.closed_by_client = False

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.fleet import generators_for, shared_out, sources_of
 from loadtest.load_sessions import session_sizes
-from loadtest.sampling import bound_of, combined, parse_metrics
+from loadtest.sampling import NodeMetrics, bound_of, combined, parse_metrics
 from loadtest.swarm.crowd import Seats
 
 
@@ -42,6 +43,7 @@ def test_generators_and_their_addresses() -> None:
     assert generators_for(1) == generators_for(18_000) == 1
     assert generators_for(150_000) == 9
     assert sources_of(0, 500) == ["127.0.1.1"]
+    assert len(sources_of(0, 18_000)) == 8
     assert set(sources_of(0, 18_000)).isdisjoint(sources_of(1, 18_000))
 
 
@@ -61,6 +63,19 @@ def test_what_a_node_says_of_itself() -> None:
     assert bound_of({0.001: 1.0}, 99) == pytest.approx(0.001)
 
 
+async def test_a_node_that_tells_more_is_asked_for_no_less() -> None:
+    told = "fanfare_connections 5.0\nfanfare_loop_hold_seconds 0.25\nfanfare_loop_busy_ratio 0.5\n"
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, text=told))
+    async with httpx.AsyncClient(transport=transport) as client:
+        node = NodeMetrics("http://node", client)
+        await node.look()
+    assert node.told == {"node_connections": 5.0, "loop_hold_ms": 250.0, "loop_busy_share": 0.5}
+
+
 def test_several_nodes_say_one_thing() -> None:
-    told = [{"queued_facts": 1.0, "loop_lag_ms": 5.0}, {}, {"queued_facts": 2.0, "loop_lag_ms": 3.0}]
-    assert combined(told) == {"queued_facts": 3.0, "loop_lag_ms": 5.0}
+    told = [
+        {"queued_facts": 1.0, "loop_lag_ms": 5.0, "loop_busy_share": 0.5},
+        {},
+        {"queued_facts": 2.0, "loop_lag_ms": 3.0, "loop_busy_share": 0.8},
+    ]
+    assert combined(told) == {"queued_facts": 3.0, "loop_lag_ms": 5.0, "loop_busy_share": 0.8}

@@ -48,6 +48,10 @@ def test_buckets_keep_the_order(one: int, other: int) -> None:
     assert (bucket_of(min(one, other))) <= bucket_of(max(one, other))
 
 
+def test_the_longest_is_exact() -> None:
+    assert filled([0.001, 3.0]).percentiles_ms((100,)) == {"p100": 3000.0}
+
+
 def test_nothing_has_no_percentile() -> None:
     assert Histogram().percentile_s(99) is None
     assert Histogram().percentiles_ms((99.9,)) == {"p99.9": None}

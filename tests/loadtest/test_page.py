@@ -16,13 +16,14 @@ from loadtest.report import report
 from loadtest.run import Outcome
 from loadtest.scenario import load
 from loadtest.swarm.player import Measures
-from loadtest.timeline import COUNTED, Timeline
+from loadtest.timeline import COUNTED, DURATIONS, Timeline
 
 
 def pulse(at: float, **more: Any) -> dict[str, Any]:
     measures = Measures()
     measures.ack.add(0.02)
-    histograms = {name: getattr(measures, name).to_dict() for name in ("join", "ack", "board", "late")}
+    measures.tick.add(0.25)
+    histograms = {name: getattr(measures, name).to_dict() for name in DURATIONS}
     counted = dict.fromkeys(COUNTED, 10)
     return {**counted, **histograms, "at": at, "open": 5, "late_s": 0.001, "over": False, "ends": {"<b>": 1},
             "refused": {}, **more}  # fmt: skip
@@ -34,7 +35,17 @@ def outcome(verdict: Verdict) -> Outcome:
     timeline.take(1, pulse(100.6))
     timeline.take(0, pulse(101.5, acks=30, over=True, open=0))
     timeline.at(101.5).usage.update({"nodes_cpu": 0.5, "nodes_mib": 60.0, "commit_p99_ms": 5.0})
-    return Outcome(timeline, verdict, 2, 0, {0.005: 9.0}, 3.0, [])
+    return Outcome(timeline, verdict, 2, 0, {0.005: 9.0}, 3.0, 4.0, 30.0, [])
+
+
+def long_outcome() -> Outcome:
+    """A minute of play at 50 acks a second, in which the nodes grow by 6 MiB."""
+    timeline = Timeline(100.0)
+    for number in range(60):
+        timeline.take(0, pulse(100.5 + number, acks=50 * number))
+        usage = {"nodes_cpu": 0.5, "nodes_mib": 60 + number / 10, "loop_hold_ms": float(number)}
+        timeline.at(100.5 + number).usage.update(usage)
+    return Outcome(timeline, Verdict(players=5), 2, 0, {}, 3.0, 4.0, 50.0, [])
 
 
 class Tags(HTMLParser):
@@ -61,6 +72,30 @@ def test_the_report_adds_up_what_the_generators_said() -> None:
     assert found["ends"] == {"<b>": 2}
     assert found["commit_ms"] == {"p50": 5.0, "p99": 5.0}
     assert found["latency_ms"]["ack"]["p50"] == pytest.approx(20, rel=0.03)
+
+
+def test_the_steady_part_is_from_the_second_question_of_the_last_session_to_the_end_of_the_first() -> None:
+    found = report("answers", load("answers"), long_outcome(), nodes=1, generators=1)
+    steady = found["steady"]
+    assert (steady["from_s"], steady["seconds"]) == (7, 43)
+    assert steady["acks_per_s"] == 50
+    assert steady["duration_ms"]["ack"]["p99.9"] == pytest.approx(20, rel=0.03)
+    assert steady["duration_ms"]["tick"]["p100"] == 250
+    assert steady["ack_p99_by_second_ms"]["most"] == pytest.approx(20, rel=0.03)
+    assert steady["nodes_cpu"] == 0.5
+    assert found["memory_mib"] == {"nodes": {"start": 60.9, "end": 64.7, "per_min": 6.0}}
+    text = page(found)
+    assert "<td>answers acknowledged a second</td><td>50</td>" in text
+    assert "<td>nodes</td><td>61</td><td>65</td><td>+6.00</td>" in text
+    assert "<td>longest hold of a node&#x27;s loop</td><td>59.0 ms</td>" in text
+    assert "held by one task" in text
+
+
+def test_a_run_without_a_steady_part_says_so() -> None:
+    found = made(Verdict(players=5))
+    assert found["steady"] is None
+    assert found["memory_mib"] == {}
+    assert "There was no such part." in page(found)
 
 
 def test_the_page_needs_nothing_else() -> None:

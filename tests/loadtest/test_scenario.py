@@ -36,11 +36,19 @@ def test_what_is_not_said_has_a_default() -> None:
         ("session_players = 20", "must be two whole numbers"),
         ('cut_all_at_s = ["a"]', "must be a list of up to 100 numbers of seconds"),
         ("skill = ", "x.toml is not TOML"),
+        ('answer_spread = "odd"', "answer_spread is 'odd', and must be one of lognormal, even"),
+        ('answer_spread = "even"\nthink_s = 3', "think_s has no meaning when answer_spread is 'even'"),
     ],
 )
 def test_what_is_wrong_is_said(line: str, sentence: str) -> None:
     with pytest.raises(ScenarioError, match=f".*{sentence}.*".replace("(", r"\(").replace("[", r"\[")):
         parse(f"{LEAST}{line}\n", "x.toml")
+
+
+def test_answers_that_are_spread_evenly_have_their_median_in_the_middle() -> None:
+    even = parse(f'{LEAST}question_s = 2.5\nreveal_s = 0.5\nanswer_spread = "even"', "x.toml")
+    assert (even.median_answer_s, even.round_s, even.rounds_s) == (1.25, 3.0, 60.0)
+    assert parse(f"{LEAST}think_s = 4", "x.toml").median_answer_s == 4
 
 
 def test_what_is_missing_is_said() -> None:

@@ -576,7 +576,9 @@ async def test_a_full_node_says_so(make: MakeTransport) -> None:
             await client.ping()
 
 
-async def test_one_address_cannot_take_the_whole_node(make: MakeTransport) -> None:
+async def test_one_address_cannot_take_the_whole_node(
+    make: MakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
     settings: dict[str, Any] = {"connections_per_address_max": 2, "proxy_hops": 1}
     async with rig(make, **settings) as node, node.client("X-Forwarded-For: 203.0.113.1") as one:
         async with node.client("X-Forwarded-For: 203.0.113.1"):
@@ -588,6 +590,9 @@ async def test_one_address_cannot_take_the_whole_node(make: MakeTransport) -> No
         async with node.client("X-Forwarded-For: 203.0.113.1") as again:
             await again.ping()
         await one.ping()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "203.0.113.1 has 2 connections" in record.getMessage()
+    caplog.clear()
 
 
 # -- the server's own trouble ------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class Arrival:
         first = reader.first
         if not first.asks_for_websocket and first.target.partition("?")[0] != handshake.PATH:
             address = client_address(self._peer, first.header(b"x-forwarded-for"), port.config.proxy_hops)
-            if port.count.enter(address):
+            if port.count.enter(address, trio.current_time()):
                 self._reader = None
                 Exchange(port, self._socket, self._peer, address, reader)
             else:
@@ -126,7 +126,7 @@ class Arrival:
             ),
             port.config,
         )
-        if isinstance(verdict, Admission) and not port.count.enter(verdict.address):
+        if isinstance(verdict, Admission) and not port.count.enter(verdict.address, trio.current_time()):
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refuse(verdict)

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import trio
 
+from server.limits import COMPLAINT_INTERVAL_S
 from server.realtime import handshake
 from server.realtime.reactor.arrival import Arrival
 from server.realtime.reactor.loop import READABLE
@@ -33,8 +34,6 @@ a slow consumer is noticed that much later."""
 
 PAUSE_S = 0.5
 """How long nobody is accepted when not even refusing works."""
-
-COMPLAINT_INTERVAL_S = 10.0
 
 NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})

@@ -1,0 +1,213 @@
+"""What the event loop does with its time, seen from inside: how busy it is, and who holds it for how long."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import trio
+
+BEAT_S = 0.25
+"""Between two readings of the share and of the lag."""
+
+BUSY_OVER_BEATS = 20
+"""Beats that `busy_ratio` looks back on: five seconds."""
+
+MINUTE_S = 60.0
+
+NOTED_S = 0.001
+"""A hold below this is not noted: nobody waits for long because of it."""
+
+PROMISED_S = 0.005
+"""What no connection, session or fan-out holds the loop over."""
+
+
+class Hold(NamedTuple):
+    """One step of one task, from where it was resumed to where it gave way. `cpu_s` is the processor time in
+    it, at most: the rest of `wall_s` the machine gave to others."""
+
+    wall_s: float
+    cpu_s: float
+    task: str
+
+
+NO_HOLD = Hold(0.0, 0.0, "")
+
+T = TypeVar("T", float, Hold)
+
+
+class Recent(Generic[T]):
+    """The greatest of the last minute, exactly.
+
+    Kept are only those that nothing later exceeds: each may yet become the greatest.
+    """
+
+    __slots__ = ("_kept", "_nothing")
+
+    def __init__(self, nothing: T) -> None:
+        self._nothing: T = nothing
+        self._kept: deque[tuple[float, T]] = deque()
+
+    def note(self, now_s: float, value: T) -> None:
+        kept = self._kept
+        while kept and kept[-1][1] <= value:
+            kept.pop()
+        kept.append((now_s, value))
+        self._forget(now_s)
+
+    def most(self, now_s: float) -> T:
+        """What was given as nothing, if nothing was noted."""
+        self._forget(now_s)
+        return self._kept[0][1] if self._kept else self._nothing
+
+    def _forget(self, now_s: float) -> None:
+        while self._kept and self._kept[0][0] < now_s - MINUTE_S:
+            self._kept.popleft()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStatistics:
+    """Seconds, but for `busy_ratio` (of the last five seconds), the counts and the names.
+
+    `lag` is how late a sleep ended. `hold` is the longest step of a task, `gap` the longest time between two
+    looks at the sockets, each in the last minute; 0 stands for anything below a millisecond. `hold_ever`,
+    `busy_total_s` and `holds_total` (steps over 5 ms) are since the start.
+    """
+
+    lag_s: float
+    lag_max_s: float
+    beats_total: int
+    busy_ratio: float
+    busy_total_s: float
+    hold: Hold
+    hold_ever: Hold
+    holds_total: int
+    gap_s: float
+
+
+class LoopWatch(trio.abc.Instrument):
+    """An instrument of trio, and a task that reads it four times a second.
+
+    Trio calls it before every step of every task: so those calls do next to nothing, and there is none after
+    a step; a step ends where the next one or the wait for sockets begins.
+
+    Args:
+        on_beat: told, at each beat, the share of the time since the last one in which the loop was busy, and
+            how many seconds that was.
+        now_s: the machine's clock, not trio's: what is measured is what the loop does to real time.
+        cpu_s: processor time of the loop's thread.
+    """
+
+    def __init__(
+        self,
+        on_beat: Callable[[float, float], None] = lambda busy, over_s: None,  # noqa: ARG005 - tells nobody
+        *,
+        now_s: Callable[[], float] = time.perf_counter,
+        cpu_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._on_beat = on_beat
+        self._now_s = now_s
+        self._cpu_s = cpu_s
+        self._started_s = self._woke_s = self._step_s = self._slept_from_s = now_s()
+        self._woke_cpu_s = cpu_s()
+        self._task: trio.lowlevel.Task | None = None
+        self._idle_s = 0.0
+        self._holds: Recent[Hold] = Recent(NO_HOLD)
+        self._gaps: Recent[float] = Recent(0.0)
+        self._lags: Recent[float] = Recent(0.0)
+        self._hold_ever = NO_HOLD
+        self._holds_total = 0
+        self._lag_s = 0.0
+        self._beats_total = 0
+        self._beats: deque[tuple[float, float]] = deque([(self._started_s, 0.0)], maxlen=BUSY_OVER_BEATS + 1)
+        """When, and how long the loop had been idle in all."""
+
+    # -- trio's instrument -----------------------------------------------------------------------
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Instrument."""
+        now_s = self._now_s()
+        if now_s - self._step_s > NOTED_S:
+            self._note_hold(now_s)
+        self._step_s = now_s
+        self._task = task
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's
+        """Instrument."""
+        now_s = self._now_s()
+        if now_s - self._step_s > NOTED_S:
+            self._note_hold(now_s)
+        if now_s - self._woke_s > NOTED_S:
+            self._gaps.note(now_s, now_s - self._woke_s)
+        self._task = None
+        self._slept_from_s = now_s
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Instrument. A wait of no time is a look only: the loop has work to do."""
+        now_s = self._now_s()
+        if timeout > 0:
+            self._idle_s += now_s - self._slept_from_s
+        self._woke_s = self._step_s = now_s
+        self._woke_cpu_s = self._cpu_s()
+
+    def _note_hold(self, now_s: float) -> None:
+        wall_s = now_s - self._step_s
+        # The processor's clock takes a call of the system, so it is not read at each step. What the short
+        # steps before this one took of it is in here too, hence the least of the two.
+        cpu_s = self._cpu_s()
+        hold = Hold(wall_s, min(wall_s, cpu_s - self._woke_cpu_s), self._task.name if self._task else "")
+        self._woke_cpu_s = cpu_s
+        self._holds.note(now_s, hold)
+        self._holds_total += wall_s > PROMISED_S
+        self._hold_ever = max(self._hold_ever, hold)
+
+    # -- the task --------------------------------------------------------------------------------
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Watch the loop of this task during the block."""
+        trio.lowlevel.add_instrument(self)
+        try:
+            yield
+        finally:
+            with suppress(KeyError):  # trio itself takes out an instrument that raises
+                trio.lowlevel.remove_instrument(self)
+
+    async def run(self) -> None:
+        """Forever."""
+        while True:
+            began_s = self._now_s()
+            await trio.sleep(BEAT_S)
+            now_s = self._now_s()
+            self._lag_s = max(0.0, now_s - began_s - BEAT_S)
+            self._lags.note(now_s, self._lag_s)
+            self._beats_total += 1
+            before_s, idle_before_s = self._beats[-1]
+            self._beats.append((now_s, self._idle_s))
+            over_s = now_s - before_s
+            if over_s > 0:
+                self._on_beat(_share(over_s, self._idle_s - idle_before_s), over_s)
+
+    def statistics(self) -> LoopStatistics:
+        now_s = self._now_s()
+        first_s, idle_first_s = self._beats[0]
+        last_s, idle_last_s = self._beats[-1]
+        return LoopStatistics(
+            lag_s=self._lag_s,
+            lag_max_s=self._lags.most(now_s),
+            beats_total=self._beats_total,
+            busy_ratio=_share(last_s - first_s, idle_last_s - idle_first_s),
+            busy_total_s=max(0.0, now_s - self._started_s - self._idle_s),
+            hold=self._holds.most(now_s),
+            hold_ever=self._hold_ever,
+            holds_total=self._holds_total,
+            gap_s=self._gaps.most(now_s),
+        )
+
+
+def _share(over_s: float, idle_s: float) -> float:
+    return min(1.0, max(0.0, 1 - idle_s / over_s)) if over_s > 0 else 0.0
