@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,7 +123,8 @@ class Waves:
     async def cut_all(self) -> None:
         """Every player loses the connection."""
         for crowd in list(self._crowds.values()):
-            await crowd.cut_all()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has just ended
+                await crowd.cut_all()
 
     async def _fill(self, slot: int, wanted: Callable[[], bool]) -> None:
         await trio.sleep(slot * self._load.wave_s / self._load.slots)
