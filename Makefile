@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types check bench load load-150k lock clean
+.PHONY: run demo test lint types check bench load load-150k chaos lock clean
 
 run: $(READY)
 	@$(BIN)/fanfare serve
@@ -36,6 +36,11 @@ load: $(READY)
 load-150k: $(READY)
 	$(BIN)/fanfare load spike --node-option tick_ms=10000 --node-option ping_interval_s=120 \
 		--html load-150k.html --json load-150k.json
+
+# A quarter of an hour of faults under load, and the proof that nothing was lost. Another seed is another plan.
+SEED ?= 1
+chaos: $(READY)
+	$(BIN)/fanfare chaos --seed $(SEED) --faults 200 --minutes 12 --answers 500000
 
 # The lock file pins every package by version; it names no registry.
 $(READY): requirements.lock pyproject.toml

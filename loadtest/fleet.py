@@ -42,8 +42,8 @@ class Generator:
         self._number = number
         self._on_pulse = on_pulse
 
-    async def begin(self, plan: CrowdPlan) -> None:
-        await self._tell({"do": "begin", "plan": plan.to_dict()})
+    async def begin(self, plan: CrowdPlan, pulse_s: float = 1.0) -> None:
+        await self._tell({"do": "begin", "plan": plan.to_dict(), "pulse_s": pulse_s})
 
     async def cut_all(self) -> None:
         await self._tell({"do": "cut_all"})
@@ -90,7 +90,7 @@ async def generators(count: int, on_pulse: Callable[[int, Pulse], None]) -> Asyn
     """Start processes; none of them is left after the block.
 
     Args:
-        on_pulse: called with the generator's number and what it reports, every second.
+        on_pulse: called with the generator's number and what it reports.
     """
     made: list[Generator] = []
     try:

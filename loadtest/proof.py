@@ -2,7 +2,8 @@
 
 What is proven: every acknowledged answer is stored exactly once, with the time and the points that the player
 was told; nothing is stored that the player did not send; every player's score, rank and last leaderboard are
-the stored ones; no broadcast is missing; nobody left before the end.
+the stored ones; no broadcast is missing; nobody left before the end. Where players may give up, or come back
+too late, they are held to what they were told until then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ TOP = 10
 
 EXAMPLES_MAX = 5
 """Sentences that are kept of each kind of contradiction."""
+
+
+MISSED_IT = frozenset({"unreachable", "session_finished"})
+"""How a player ends who gave up, or who came back when all was over."""
 
 
 class StoredAnswer(NamedTuple):
@@ -56,6 +61,8 @@ class Verdict:
     """Last leaderboards that were compared."""
     unsettled: int = 0
     """Answers of which nobody heard what became: they may be stored or not."""
+    gave_up: int = 0
+    """Players who were allowed to miss the end, and did."""
     broken: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -75,17 +82,22 @@ class Proof:
 
     Args:
         stored: by the number of the session within the run.
+        may_give_up: whether a player may miss the end: because the server was away for longer than it had
+            patience, or the session was over when it came back.
     """
 
-    def __init__(self, stored: Mapping[int, StoredSession]) -> None:
+    def __init__(self, stored: Mapping[int, StoredSession], *, may_give_up: bool = False) -> None:
         self._verdict = Verdict()
+        self._may_give_up = may_give_up
         self._sessions = {number: _Session(each) for number, each in stored.items()}
 
     def take(self, books: Books) -> None:
         verdict = self._verdict
         verdict.players += 1
         session = self._sessions.get(books.session)
-        for kind, sentence in _contradictions(books, session):
+        gave_up = self._may_give_up and books.ended in MISSED_IT and books.final is None
+        verdict.gave_up += gave_up
+        for kind, sentence in _contradictions(books, session, gave_up):
             verdict.add(kind, f"session {books.session}, {books.name}: {sentence}")
         verdict.acks += len(books.acks)
         verdict.unsettled += len(books.unsettled)
@@ -135,22 +147,24 @@ def top_of(results: Sequence[StoredResult]) -> Top:
     ]
 
 
-def _contradictions(books: Books, session: _Session | None) -> Iterator[tuple[str, str]]:
+def _contradictions(books: Books, session: _Session | None, gave_up: bool) -> Iterator[tuple[str, str]]:
     for fault in books.faults:
         yield "contradicting messages", fault
     for epoch, expected, got in books.gaps:
         yield "gap", f"epoch {epoch}: offset {got} instead of {expected}"
     if books.player is None:
-        yield "never in", f"left as {books.ended}"
+        if not gave_up:
+            yield "never in", f"left as {books.ended}"
         return
     result = session.results.get(books.player) if session is not None else None
     if session is None or result is None:
         yield "player not stored", f"player {books.player} is not in the results"
         return
-    yield from _end(books, result, session)
+    if not gave_up:
+        yield from _end(books, result, session)
     yield from _sums(books, result)
     if session.by_row:
-        yield from _rows(books, session.answers.get(books.player, {}))
+        yield from _rows(books, session.answers.get(books.player, {}), gave_up)
 
 
 def _end(books: Books, result: StoredResult, session: _Session) -> Iterator[tuple[str, str]]:
@@ -171,7 +185,7 @@ def _sums(books: Books, result: StoredResult) -> Iterator[tuple[str, str]]:
         yield "answering time", f"told {sum(books.acks.values())} ms, stored {result.elapsed_ms} ms"
 
 
-def _rows(books: Books, rows: Mapping[int, StoredAnswer]) -> Iterator[tuple[str, str]]:
+def _rows(books: Books, rows: Mapping[int, StoredAnswer], gave_up: bool) -> Iterator[tuple[str, str]]:
     for question, elapsed_ms in books.acks.items():
         row = rows.get(question)
         if row is None:
@@ -182,6 +196,8 @@ def _rows(books: Books, rows: Mapping[int, StoredAnswer]) -> Iterator[tuple[str,
         why = books.refused.get(question)
         yield "stored, never acknowledged", f"question {question}: {why or 'never sent'}"
     for question, code in books.results.items():
+        if gave_up and question not in books.acks:
+            continue  # what it was told may be lost with the memory it came from: it never came back to hear
         row = rows.get(question)
         stored = (None, 0) if row is None else (row.correct, row.points)
         if decoded(code) != stored:

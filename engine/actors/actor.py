@@ -2,7 +2,8 @@
 
 It waits for its mailbox or its next deadline, takes a batch, gives each command to the aggregate, hands the
 facts to the journal and tells the subscribers. Whatever confirms something to a client (`ack`, `done`, the
-first `joined`) is held back until its facts are committed; what everybody sees (questions, scores) is not.
+first `joined`) is held back until its facts are committed, and so is the end of the session, after which
+nobody comes back to hear that it was otherwise. What everybody sees before that (questions, scores) is not.
 """
 
 from __future__ import annotations
@@ -152,6 +153,10 @@ class SessionActor:
         self._unwritten: list[Fact] = []
         self._seq = self._committed = session.seq
         self._unconfirmed: deque[tuple[int, Subscriber, Callable[[], Frame]]] = deque()
+        self._end_seq: int | None = None
+        """Of the end of the session, as long as it is not committed."""
+        self._held: list[tuple[Subscriber, Place, int | None, int | None]] = []
+        """Who came meanwhile."""
         self._fenced = False
         self._stopped = False
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
@@ -214,8 +219,9 @@ class SessionActor:
     def end(self, ending: Ending) -> None:
         """Close everyone who waits or listens. After this the actor takes nothing more."""
         self._stopped = True
-        waiting = [reply for _, reply, _ in self._unconfirmed]
+        waiting = [reply for _, reply, _ in self._unconfirmed] + [reply for reply, *_ in self._held]
         self._unconfirmed.clear()
+        self._held.clear()
         while len(self._mailbox):
             waiting.append(self._mailbox.pop().reply)
         for subscriber in waiting:
@@ -323,6 +329,13 @@ class SessionActor:
             _, reply, frame = waiting.popleft()
             reply.push(frame())
             await slicer.breathe()
+        if self._end_seq is not None and self._end_seq <= self._committed:
+            self._end_seq = None
+            self._active_at = self._clock.now_ms()
+            await self._tell_end()
+            held, self._held = self._held, []
+            for each in held:
+                self._attach(*each)
 
     def _on_commit(self, seq: int, reply: Subscriber, frame: Callable[[], Frame]) -> None:
         if seq <= self._committed and not self._unconfirmed:
@@ -346,6 +359,7 @@ class SessionActor:
                 self._host(command)
             case Detach():
                 self._audience.leave(command.reply)
+                self._held = [each for each in self._held if each[0] is not command.reply]
             case Merge():
                 self._merge(command)
 
@@ -476,6 +490,9 @@ class SessionActor:
 
     def _attach(self, reply: Subscriber, place: Place, epoch: int | None, offset: int | None) -> None:
         """Seat a subscriber and bring it up to date: with what it missed, or with the whole picture."""
+        if self._end_seq is not None:
+            self._held.append((reply, place, epoch, offset))
+            return
         self._audience.seat(reply, place)
         missed = None
         if epoch == self.epoch and offset is not None:
@@ -537,7 +554,7 @@ class SessionActor:
                     offset = self._stream.next_offset()
                     await self._broadcast(messages.state_changed(session, offset, self._clock.now_ms()))
                 case Finished():
-                    await self._tell_end()
+                    self._end_seq = fact.seq
 
     async def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
         """Send a frame that took the newest offset."""

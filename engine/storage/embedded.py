@@ -191,6 +191,7 @@ class EmbeddedPostgres:
             return found.socket_dir
         _remove_stale_pid_file(self._cluster)
         socket_dir = self._socket_dir(programs)
+        _remove_stale_socket_lock(socket_dir, self._cluster)
         configuration = self._cluster / _CONFIGURATION_NAME
         configuration.write_text(
             _CONFIGURATION.format(port=_PORT, socket_dir=socket_dir, connections_max=self._connections_max)
@@ -329,8 +330,20 @@ def _remove_stale_pid_file(cluster: Path) -> None:
         (cluster / "postmaster.pid").unlink()
 
 
+def _remove_stale_socket_lock(socket_dir: Path, cluster: Path) -> None:
+    """The socket has such a file of its own, in a directory that is ours alone, and with the same trouble."""
+    path = socket_dir / f".s.PGSQL.{_PORT}.lock"
+    lines = _lines(path)
+    pid = int(lines[0]) if lines and lines[0].isdigit() else None
+    if pid is not None and psutil.pid_exists(pid) and not _is_server(pid, cluster):
+        path.unlink()
+
+
 def _pid_file(cluster: Path) -> list[str]:
-    path = cluster / "postmaster.pid"
+    return _lines(cluster / "postmaster.pid")
+
+
+def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text().splitlines()]
     except FileNotFoundError:

@@ -100,7 +100,10 @@ async def _on(connection: Any, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await work(connection)
     except _TROUBLE as error:
         raise _unavailable(error) from error
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except asyncpg.InternalClientError as error:
+        # The server has said that it closes the connection, and has not closed it yet.
+        raise _unavailable(error) from error
+    except asyncpg.InterfaceError as error:
         # Also raised for misuse; only a connection that died under the call is not our doing.
         if _is_dead(connection):
             raise _unavailable(error) from error
@@ -210,7 +213,7 @@ class Database:
                 return await _on(connection, work)
             finally:
                 # Trouble with giving it back costs only this connection: the work is done, its result stands.
-                with suppress(*_TROUBLE):
+                with suppress(*_TROUBLE, asyncpg.InternalClientError):
                     await self._pool.release(connection)
 
         return await _call(borrow)

@@ -3,10 +3,10 @@
 It is led over its standard input, one JSON object a line, and reports on its standard output in the same
 way. It ends when its standard input does.
 
-    in   {"do": "begin", "plan": ...}   first of all
+    in   {"do": "begin", "plan": ..., "pulse_s": ...}   first of all
          {"do": "cut_all"}              every connection is lost
          {"do": "write", "file": ...}   write the books, say `written`, and end
-    out  {"t": "pulse", ...}            for every second: `Crowd.take`, `at` on the monotonic clock, `over`
+    out  {"t": "pulse", ...}            for every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
          {"t": "written", "players": n}
 """
 
@@ -27,8 +27,6 @@ from loadtest.swarm.books import lines
 from loadtest.swarm.crowd import Crowd, CrowdPlan
 from loadtest.swarm.loop import READ_BYTES, Loop
 
-PULSE_S = 1.0
-
 
 class Conductor:
     """Obeys the standard input and reports.
@@ -43,6 +41,7 @@ class Conductor:
         self._say = say
         self._held = b""
         self._crowd: Crowd | None = None
+        self._pulse_s = 1.0
         loop.add(stdin, EPOLLIN, self)
 
     def ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
@@ -61,6 +60,7 @@ class Conductor:
                 self._crowd = Crowd(CrowdPlan.from_dict(order["plan"]), self._loop)
                 gc.disable()  # nothing here refers to itself, and a collection makes tens of answers late
                 self._crowd.begin()
+                self._pulse_s = order["pulse_s"]
                 self._pulse(self._loop.now())
             case "cut_all":
                 self._begun.cut_all()
@@ -73,10 +73,10 @@ class Conductor:
         return self._crowd
 
     def _pulse(self, due: float) -> None:
-        """One for every second, however late it is."""
+        """One for each of its moments, however late it is."""
         crowd = self._begun
         self._say({"t": "pulse", "at": due, "over": crowd.over, **crowd.take()})
-        self._loop.at(due + PULSE_S, self._pulse, due + PULSE_S)
+        self._loop.at(due + self._pulse_s, self._pulse, due + self._pulse_s)
 
     def _write(self, path: Path) -> None:
         players = self._begun.players

@@ -90,7 +90,7 @@ def load(
         raise click.UsageError("--database-url goes with --url.")
     if node_options and urls:
         raise click.UsageError("--node-option is for nodes that are started, not for those of --url.")
-    settings = [_serve_option(each) for each in node_options]
+    settings = [serve_option(each) for each in node_options]
     try:
         scenario = scenarios.load(scenario_name).changed(players, duration_s)
     except scenarios.ScenarioError as exc:
@@ -104,7 +104,7 @@ def load(
     run(main)
 
 
-def _serve_option(text: str) -> str:
+def serve_option(text: str) -> str:
     """`tick_ms=1000` as `fanfare serve` takes it. Raises UsageError."""
     from server.config import settings
 

@@ -16,6 +16,7 @@ _COMMANDS: Mapping[str, str] = {
     "bots": "server.cli.bots",
     "watch": "server.cli.watch",
     "load": "server.cli.load",
+    "chaos": "server.cli.chaos",
     "audit": "server.cli.audit",
     "rescore": "server.cli.rescore",
     "db": "server.cli.db",

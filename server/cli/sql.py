@@ -50,9 +50,8 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
 
 
 async def _ask(database: str, query: str) -> str:
-    command = [str(_psql()), database, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
     done = await trio.run_process(
-        [*command, "--set", "ON_ERROR_STOP=1"],
+        psql_command(database),
         stdin=f"{query};\n".encode(),
         capture_stdout=True,
         capture_stderr=True,
@@ -61,6 +60,13 @@ async def _ask(database: str, query: str) -> str:
     if done.returncode != 0:
         raise click.ClickException(f"psql: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode()
+
+
+def psql_command(database: str) -> list[str]:
+    """`psql` that reads statements from its standard input and stops at the first error. Raises
+    ClickException."""
+    command = [str(_psql()), database, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
+    return [*command, "--set", "ON_ERROR_STOP=1"]
 
 
 def _psql() -> Path:

@@ -234,6 +234,48 @@ async def test_one_who_missed_the_end_hears_of_it_last() -> None:
         assert again.offsets == [2, 3]
 
 
+async def test_nobody_hears_of_an_end_that_is_not_committed() -> None:
+    """After it nobody comes back to hear that it was otherwise."""
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        ben = await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        acked = Client()
+        w.answer(actor, acked, 1)
+        leader = await w.do(actor, "finish")
+        actor.send(Detach(ben))
+        late, gone = await w.rejoin(actor, 2), await w.watch(actor)
+        actor.send(Detach(gone))
+        await settle()
+        assert ada.got("reveal")
+        assert not ada.got("finished")
+        assert late.kinds == gone.kinds == acked.kinds == leader.kinds == []
+
+        w.journal.commit()
+        await settle()
+        assert acked.kinds == ["ack"]
+        assert leader.kinds == ["done"]
+        assert ada.kinds[-1] == "finished"
+        assert late.last("joined")["state"]["phase"] == "finished"
+        assert gone.kinds == []
+
+
+async def test_an_end_that_is_lost_was_heard_by_nobody() -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        await w.do(actor, "finish")
+        late = await w.watch(actor)
+        actor.end(Ending.SHUTDOWN)
+        assert ada.ending is late.ending is Ending.SHUTDOWN
+        assert not ada.got("finished")
+        assert not late.frames
+
+
 @pytest.mark.parametrize(("epoch", "offset"), [(1, 99), (1, -1), (7, 1), (1, None), (None, None)])
 async def test_who_cannot_resume_gets_the_whole_picture(
     mock_clock: MockClock, epoch: int | None, offset: int | None

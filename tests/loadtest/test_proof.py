@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from loadtest.books import StoredResult
-from loadtest.proof import StoredAnswer, StoredSession, prove, top_of
+from loadtest.chaos.proof import sums_that_differ
+from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict, prove, top_of
 from loadtest.swarm.books import Books, coded, lines, read
 
 Case = tuple[list[Books], dict[int, StoredSession]]
@@ -232,6 +233,49 @@ def test_one_who_joined_and_never_heard_of_it_is_nobodys_fault() -> None:
     )
     books[0].top = books[1].top = top_of(results(stored))
     assert prove(books, stored).holds
+
+
+def verdict_on(books: list[Books], stored: dict[int, StoredSession]) -> Verdict:
+    """Where players may miss the end."""
+    proof = Proof(stored, may_give_up=True)
+    for each in books:
+        proof.take(each)
+    return proof.verdict()
+
+
+@pytest.mark.parametrize("ended", ["unreachable", "session_finished"])
+def test_one_who_missed_the_end_is_held_to_what_it_was_told_until_then(ended: str) -> None:
+    books, stored = agreeing()
+    ada = books[0]
+    ada.final, ada.ended, ada.top = None, ended, None
+    del ada.acks[2]
+    ada.unsettled.add(2)
+    ada.results[2] = coded(True, 1)  # of an answer that was lost before it was acknowledged, and sent again
+    books.append(Books(0, "Cem", ended=ended))
+    verdict = verdict_on(books, stored)
+    assert verdict.holds, verdict.broken
+    assert verdict.gave_up == 2
+    ada.acks[1] += 1
+    del answers(stored)[2]
+    assert set(verdict_on(books, stored).broken) == {
+        "answering time",
+        "acknowledged, not stored",
+        "points of an answer",
+    }
+
+
+@pytest.mark.parametrize("ended", [None, "kicked"])
+def test_one_who_is_stuck_has_not_missed_the_end(ended: str | None) -> None:
+    books, stored = agreeing()
+    books[0].final, books[0].ended = None, ended
+    assert verdict_on(books, stored).broken == {"left early": 1}
+
+
+def test_results_that_are_not_the_sum_of_the_answers() -> None:
+    _, stored = agreeing()
+    assert sums_that_differ(stored[0]) == []
+    results(stored)[0] = replace(results(stored)[0], score=1901)
+    assert sums_that_differ(stored[0]) == ["player 1: results [1901, 2, 2, 3000], answers [1900, 2, 2, 3000]"]
 
 
 def test_no_books_prove_nothing() -> None:

@@ -102,7 +102,10 @@ def test_a_pid_file_whose_process_is_somebody_else_now(server: EmbeddedPostgres)
     # This very process: alive, and no database server.
     path = server.data_dir / "postgres" / "postmaster.pid"
     path.write_text(f"{os.getpid()}\n{path.parent}\n1\n5432\n{path.parent}\n\n1 1\nready   \n")
-    os.chown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)
+    lock = path.with_name(".s.PGSQL.5432.lock")
+    shutil.copy(path, lock)
+    for file in (path, lock):
+        os.chown(file, path.parent.stat().st_uid, path.parent.stat().st_gid)
     with pytest.raises(NotRunning):
         embedded.dsn(server.data_dir)
     server.start()

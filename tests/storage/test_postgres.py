@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from engine.ports import StorageUnavailable
 from engine.storage.aio import call
@@ -93,6 +97,89 @@ async def test_a_lost_connection_is_replaced(database: Database) -> None:
         await dedicated.fetch("SELECT 1")
     except StorageUnavailable:
         assert len(await dedicated.fetch("SELECT 1")) == 1
+    await dedicated.aclose()
+
+
+FAREWELL = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to unexpected postmaster exit\0\0"
+"""As PostgreSQL words it when its first process was killed."""
+
+
+class Relay:
+    """The way to the server. After `last_words` every answer of the server is followed at once by what it
+    says before it closes a connection, without closing it yet: on a network the two come apart."""
+
+    def __init__(self, dsn: str) -> None:
+        asked = parse_qs(urlsplit(dsn).query)
+        self._upstream = f"{asked['host'][0]}/.s.PGSQL.{asked['port'][0]}"
+        self._clients: list[trio.SocketStream] = []
+        self.last_words = False
+
+    async def carry(self, client: trio.SocketStream) -> None:
+        self._clients.append(client)
+        async with client, await trio.open_unix_socket(self._upstream) as server, trio.open_nursery() as both:
+
+            async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async for data in source:
+                        parting = self.last_words and source is server
+                        await sink.send_all(data + (self.farewell if parting else b""))
+                both.cancel_scope.cancel()
+
+            both.start_soon(pump, client, server)
+            both.start_soon(pump, server, client)
+
+    async def bid_farewell(self) -> None:
+        """To all who are connected."""
+        for client in self._clients:
+            await client.send_all(self.farewell)
+        await wait_all_tasks_blocked(0.05)
+
+    @property
+    def farewell(self) -> bytes:
+        return b"E" + (len(FAREWELL) + 4).to_bytes(4, "big") + FAREWELL
+
+
+@pytest.fixture
+async def relayed(
+    asyncio_loop: None, postgres_dsn: str, nursery: trio.Nursery
+) -> AsyncIterator[tuple[Database, Relay]]:
+    relay = Relay(postgres_dsn)
+    [listener] = await nursery.start(partial(trio.serve_tcp, relay.carry, 0, host="127.0.0.1"))
+    port = listener.socket.getsockname()[1]
+    async with Database.open(f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable") as database:
+        yield database, relay
+
+
+async def test_a_farewell_between_two_statements_is_a_lost_connection(
+    relayed: tuple[Database, Relay],
+) -> None:
+    database, relay = relayed
+    dedicated = database.connection()
+    for fetch in (database.fetch, dedicated.fetch):
+        await fetch("SELECT 1")
+    await relay.bid_farewell()
+    for fetch in (database.fetch, dedicated.fetch):
+        with pytest.raises(StorageUnavailable):
+            await fetch("SELECT 1")
+        assert len(await fetch("SELECT 1")) == 1
+    await dedicated.aclose()
+
+
+async def test_a_farewell_right_behind_an_answer_costs_only_the_connection(
+    relayed: tuple[Database, Relay],
+) -> None:
+    database, relay = relayed
+    dedicated = database.connection()
+    for fetch in (database.fetch, dedicated.fetch):
+        await fetch("SELECT 1")
+        relay.last_words = True
+        # Either the answer counts, or it is not known whether it does.
+        with suppress(StorageUnavailable):
+            assert len(await fetch("SELECT 1")) == 1
+        relay.last_words = False
+        with suppress(StorageUnavailable):
+            await fetch("SELECT 1")
+        assert len(await fetch("SELECT 1")) == 1
     await dedicated.aclose()
 
 

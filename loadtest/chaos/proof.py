@@ -1,0 +1,115 @@
+"""The books of all waves against what the database and the node say when all is over."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from loadtest.api import Api, ApiRefused
+from loadtest.books import StoredResult
+from loadtest.chaos.waves import SessionOf, books_file, read_sessions
+from loadtest.fleet import read_books
+from loadtest.proof import EXAMPLES_MAX, Proof, StoredAnswer, StoredSession, Verdict
+
+FINAL_WITHIN_S = 90.0
+"""For sessions that all players have left, and that play on by the clock."""
+
+REQUESTS_MAX = 8
+
+AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
+"""Reads the stored answers of sessions, by their ids, from the database itself."""
+
+
+async def prove_all(api: Api, ask_answers: AskAnswers, directory: Path) -> Verdict:
+    """The verdict over everything that a run has written into the directory.
+
+    Raises ApiRefused, ApiUnreachable, and OSError or ValueError when the books cannot be read.
+    """
+    whole = Verdict()
+    by_wave: dict[int, list[SessionOf]] = defaultdict(list)
+    for session in read_sessions(directory):
+        by_wave[session.wave].append(session)
+    deadline = trio.current_time() + FINAL_WITHIN_S
+    for wave, sessions in sorted(by_wave.items()):
+        path = books_file(directory, wave)
+        if not path.exists():
+            continue  # it was opened when the run ended, and nobody came
+        stored = await _stored(api, ask_answers, sessions, deadline, whole)
+        proof = Proof(stored, may_give_up=True)
+        await read_books(path, proof.take)
+        add(whole, proof.verdict())
+        for number, found in stored.items():
+            for sentence in sums_that_differ(found):
+                whole.add("score of stored answers", f"session {number}: {sentence}")
+    return whole
+
+
+async def _stored(
+    api: Api, ask_answers: AskAnswers, sessions: Sequence[SessionOf], deadline: float, whole: Verdict
+) -> dict[int, StoredSession]:
+    found: dict[int, StoredSession] = {}
+    limit = trio.CapacityLimiter(REQUESTS_MAX)
+
+    async def read(session: SessionOf) -> None:
+        async with limit:
+            results = await _results(api, session, deadline)
+        if results is None:
+            whole.add("session without end", f"session {session.number}, code {session.code}")
+        found[session.number] = StoredSession(results or [], None)
+
+    async with trio.open_nursery() as reading:
+        for session in sessions:
+            reading.start_soon(read, session)
+    # After the results: whatever is committed since then would show as a contradiction.
+    answers = await ask_answers([session.id for session in sessions])
+    for session in sessions:
+        found[session.number].answers = answers.get(session.id, [])
+    return found
+
+
+async def _results(api: Api, session: SessionOf, deadline: float) -> list[StoredResult] | None:
+    """In order; None when the session has not ended by the deadline."""
+    while True:
+        try:
+            told = await api.results(session.code, session.host_token)
+        except ApiRefused as exc:
+            if not exc.not_now:
+                raise
+        else:
+            if told["final"]:
+                return [StoredResult(**each) for each in told["players"]]
+        if trio.current_time() > deadline:
+            return None
+        await trio.sleep(0.5)
+
+
+def add(whole: Verdict, part: Verdict) -> None:
+    """Count the part in."""
+    whole.players += part.players
+    whole.acks += part.acks
+    whole.rows += part.rows
+    whole.boards += part.boards
+    whole.unsettled += part.unsettled
+    whole.gave_up += part.gave_up
+    for kind, count in part.broken.items():
+        whole.broken[kind] = whole.broken.get(kind, 0) + count
+        kept = whole.examples.setdefault(kind, [])
+        kept += part.examples[kind][: EXAMPLES_MAX - len(kept)]
+
+
+def sums_that_differ(session: StoredSession) -> list[str]:
+    """Players whose results are not what their stored answers add up to."""
+    sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for answer in session.answers or ():
+        of = sums[answer.player]
+        for place, value in enumerate((answer.points, answer.correct, 1, answer.elapsed_ms)):
+            of[place] += value
+    found = []
+    for result in session.results:
+        told = [result.score, result.correct, result.answered, result.elapsed_ms]
+        if told != sums[result.player]:
+            found.append(f"player {result.player}: results {told}, answers {sums[result.player]}")
+    return found

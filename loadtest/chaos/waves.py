@@ -1,0 +1,258 @@
+"""Sessions and players in waves: some begin while others end, so that every fault meets every phase."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import trio
+
+from loadtest.api import Api, ApiRefused, ApiUnreachable
+from loadtest.chaos.tape import PULSE_S, Tape
+from loadtest.fleet import Generator, Pulse, generators
+from loadtest.load_quiz import LoadQuiz, load_quiz
+from loadtest.load_sessions import session_sizes
+from loadtest.swarm.crowd import CrowdPlan, Seats
+from loadtest.swarm.player import Habits
+
+AHEAD_S = 0.5
+"""Time for a generator to make its players before the first one comes."""
+
+JOIN_WITHIN_S = 15.0
+"""After this long a wave's sessions start without those who are not in yet: they come late."""
+
+AGAIN_S = (0.3, 1.0)
+"""Between two attempts of a request, while the node or its database is away."""
+
+REQUESTS_MAX = 8
+END_SPARE_S = 60.0
+HASTY_EVERY = 5
+"""One wave in five is of people who give up soon."""
+
+HASTY_PATIENCE_S = 4.0
+
+SESSIONS_FILE = "sessions.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Who plays during the faults.
+
+    Args:
+        players: at one time.
+        slots: waves at one time, which begin one after the other.
+        questions: of one session.
+        patience_s: how long a player goes on trying to come back; some waves have less.
+    """
+
+    players: int = 4_000
+    slots: int = 6
+    session_players: tuple[int, int] = (20, 40)
+    questions: int = 20
+    question_s: float = 1.0
+    reveal_s: float = 0.3
+    think_s: float = 0.3
+    patience_s: float = 60.0
+
+    @property
+    def wave_players(self) -> int:
+        return max(self.players // self.slots, 1)
+
+    @property
+    def wave_s(self) -> float:
+        """How long a wave plays when nothing happens."""
+        return self.questions * (self.question_s + self.reveal_s)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOf:
+    """A session of a wave. `number` counts within the whole run."""
+
+    wave: int
+    number: int
+    id: str
+    code: str
+    ws_url: str
+    host_token: str
+    players: int
+
+
+class Waves:
+    """Brings in wave after wave, in several slots at a time.
+
+    Args:
+        directory: where the books and the list of sessions are written.
+    """
+
+    def __init__(self, api: Api, load: Load, seed: int, tape: Tape, directory: Path) -> None:
+        self.sessions: list[SessionOf] = []
+        self.stuck: list[str] = []
+        """Waves whose players did not come to an end in time."""
+        self._api = api
+        self._load = load
+        self._seed = seed
+        self._tape = tape
+        self._directory = directory
+        self._quiz: LoadQuiz = load_quiz(load.questions, load.question_s)
+        self._limit = trio.CapacityLimiter(REQUESTS_MAX)
+        self._crowds: dict[int, Generator] = {}
+        self._number = 0
+        self._pulsed = trio.Event()
+        self._rng = random.Random(f"waves/{seed}")
+
+    async def add_quiz(self) -> None:
+        await self._ask(lambda: self._api.add_quiz(self._quiz.data, self._quiz.id))
+
+    async def run(self, wanted: Callable[[], bool]) -> None:
+        """New waves for as long as they are wanted; then the last ones play to their end.
+
+        Raises GeneratorDied, and ApiRefused for what no waiting helps against.
+        """
+        async with trio.open_nursery() as nursery:
+            for slot in range(self._load.slots):
+                nursery.start_soon(self._fill, slot, wanted)
+
+    async def cut_all(self) -> None:
+        """Every player loses the connection."""
+        for crowd in list(self._crowds.values()):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has just ended
+                await crowd.cut_all()
+
+    async def _fill(self, slot: int, wanted: Callable[[], bool]) -> None:
+        await trio.sleep(slot * self._load.wave_s / self._load.slots)
+        while wanted():
+            self._number += 1
+            await self._play(self._number)
+
+    async def _play(self, wave: int) -> None:
+        opened = await self._open(wave)
+        players = sum(session.players for session in opened)
+        async with generators(1, lambda _, pulse: self._on_pulse(wave, pulse)) as crowds:
+            crowd = crowds[0]
+            await crowd.begin(self._crowd_plan(wave, opened), PULSE_S)
+            self._crowds[wave] = crowd
+            state = self._tape.state_of
+            try:
+                await self._until(lambda: state(wave).came >= players, JOIN_WITHIN_S)
+                async with trio.open_nursery() as starting:
+                    for session in opened:
+                        starting.start_soon(self._start, session)
+                # Faults stop the clock of a question, and players come back late.
+                within_s = 4 * self._load.wave_s + self._load.patience_s + END_SPARE_S
+                if not await self._until(lambda: state(wave).over, within_s):
+                    left = players - state(wave).gone
+                    self.stuck.append(f"wave {wave}: {left} players have come to no end in {within_s:.0f} s")
+            finally:
+                del self._crowds[wave]
+            await crowd.write(books_file(self._directory, wave))
+
+    async def _open(self, wave: int) -> list[SessionOf]:
+        sizes = session_sizes(self._load.wave_players, self._load.session_players, self._rng)
+        opened: list[SessionOf] = []
+
+        async def one(players: int) -> None:
+            settings: Mapping[str, object] = {
+                "pace": "auto",
+                "reveal_ms": int(self._load.reveal_s * 1000),
+                "early_close": False,
+            }
+            # One that was opened without our hearing of it stays in its lobby, and concerns nobody.
+            told = await self._ask(lambda: self._api.create_session(self._quiz.id, settings))
+            session = SessionOf(
+                wave,
+                len(self.sessions),
+                told["session_id"],
+                told["code"],
+                told["ws_url"],
+                told["host_token"],
+                players,
+            )
+            self.sessions.append(session)
+            opened.append(session)
+
+        async with trio.open_nursery() as nursery:
+            for players in sizes:
+                nursery.start_soon(one, players)
+        write_sessions(self._directory, self.sessions)
+        return opened
+
+    async def _start(self, session: SessionOf) -> None:
+        await trio.sleep(self._rng.uniform(0.0, 1.0))
+        try:
+            await self._ask(lambda: self._api.host(session.code, session.host_token, "start", "start"))
+        except ApiRefused as exc:
+            # An earlier attempt may have been carried out without our hearing of it.
+            if exc.code not in ("illegal_move", "session_finished"):
+                raise
+
+    def _crowd_plan(self, wave: int, opened: Sequence[SessionOf]) -> CrowdPlan:
+        seats, first = [], 1
+        for session in opened:
+            seats.append(Seats(session.number, session.code, session.ws_url, first, session.players))
+            first += session.players
+        return CrowdPlan(
+            seed=self._seed * 1_000 + wave,
+            habits=Habits(
+                think_s=self._load.think_s,
+                even=False,
+                skill=0.6,
+                silent_share=0.03,
+                duplicate_share=0.03,
+                drop_share=0.003,
+                stall_share=0.0,
+                stall_s=0.0,
+                patience_s=HASTY_PATIENCE_S if wave % HASTY_EVERY == 0 else self._load.patience_s,
+            ),
+            join_from_s=time.monotonic() + AHEAD_S,
+            join_per_s=1_000.0,
+            sources=[f"127.0.{1 + wave % 200}.1"],
+            answers=self._quiz.answers,
+            seats=seats,
+        )
+
+    def _on_pulse(self, wave: int, pulse: Pulse) -> None:
+        self._tape.take(wave, pulse)
+        self._pulsed.set()
+        self._pulsed = trio.Event()
+
+    async def _until(self, reached: Callable[[], bool], within_s: float) -> bool:
+        with trio.move_on_after(within_s):
+            while not reached():
+                await self._pulsed.wait()
+            return True
+        return False
+
+    async def _ask(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Until it is answered: a node that is away comes back, and the run has its own bound."""
+        while True:
+            try:
+                async with self._limit:
+                    return await request()
+            except ApiUnreachable:
+                pass
+            except ApiRefused as exc:
+                if not exc.not_now:
+                    raise
+            await trio.sleep(self._rng.uniform(*AGAIN_S))
+
+
+def books_file(directory: Path, wave: int) -> Path:
+    return directory / f"books-{wave}.jsonl"
+
+
+def write_sessions(directory: Path, sessions: Sequence[SessionOf]) -> None:
+    (directory / SESSIONS_FILE).write_bytes(orjson.dumps([asdict(session) for session in sessions]))
+
+
+def read_sessions(directory: Path) -> list[SessionOf]:
+    """What a run has written down. Raises OSError, ValueError, TypeError."""
+    found: list[dict[str, Any]] = orjson.loads((directory / SESSIONS_FILE).read_bytes())
+    return [SessionOf(**each) for each in found]

@@ -1,0 +1,247 @@
+"""`fanfare chaos`: faults chosen by a seed, under load, and the proof that nothing was lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from server.cli.terminal import output, run
+
+if TYPE_CHECKING:
+    from loadtest.chaos.plan import Kind
+    from loadtest.chaos.run import Aim, ChaosRun, Survived
+
+SPARE_MIN = 4.0
+"""Beyond the minutes of the plan: for the waves to end, and for a machine that is slow."""
+
+SPARE_FACTOR = 2.0
+REPORT_FILE = "report.json"
+
+
+@click.command()
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed is another plan.")
+@click.option(
+    "--faults", type=click.IntRange(0, 100_000), default=60, show_default=True, help="How many faults."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.1, 1_440),
+    default=5.0,
+    show_default=True,
+    help="Over about how long the faults are spread.",
+)
+@click.option(
+    "--answers",
+    type=click.IntRange(0, 100_000_000),
+    default=0,
+    show_default=True,
+    help="Go on until at least so many are acknowledged.",
+)
+@click.option(
+    "--players",
+    type=click.IntRange(1, 14_000),
+    default=4_000,
+    show_default=True,
+    help="How many play at one time.",
+)
+@click.option(
+    "--questions",
+    type=click.IntRange(1, 200),
+    default=20,
+    show_default=True,
+    help="Of one session, a second each.",
+)
+@click.option(
+    "--only",
+    "names",
+    multiple=True,
+    metavar="KIND",
+    help="Only faults of this kind; again for more.  [default: every kind]",
+)
+@click.option(
+    "--node-option",
+    "node_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the node, as in tick_ms=1000; again for more.",
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Print the plan of this seed, and do nothing.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep logs, books and data in this new directory, whatever comes of it.",
+)
+@click.option(
+    "--prove",
+    "kept",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Do no more than prove again what a run has kept in this directory.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here."
+)
+def chaos(
+    seed: int,
+    faults: int,
+    minutes: float,
+    answers: int,
+    players: int,
+    questions: int,
+    names: tuple[str, ...],
+    node_options: tuple[str, ...],
+    plan_only: bool,
+    keep: Path | None,
+    kept: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Break a node and its PostgreSQL again and again under load, and prove that nothing was lost.
+
+    Both are started for it. Which faults come in which order, how long each lasts, and how long after the
+    one before it, follows from --seed, --faults, --minutes and --only alone. The exit code is 0 only if every
+    acknowledged answer is stored exactly once with the figures that the player was told, scores are the
+    stored ones, and every player came to an end. A run that fails keeps its logs, books and data.
+    """
+    from loadtest.chaos.plan import make_plan
+    from loadtest.chaos.run import Aim
+    from loadtest.chaos.waves import SESSIONS_FILE, Load
+    from server.cli.load import serve_option
+
+    options = [serve_option(each) for each in node_options]
+    plan = make_plan(seed, faults, minutes, _kinds(names))
+    if plan_only:
+        for fault in plan:
+            click.echo(str(fault))
+        return
+    if kept is not None:
+        if not (kept / SESSIONS_FILE).exists():
+            raise click.ClickException(f"{kept} is no directory that a run has kept.")
+        run(partial(_prove_again, kept.absolute(), options))
+        return
+    if keep is not None:
+        if keep.exists():
+            raise click.UsageError(f"--keep {keep}: it exists already.")
+        directory = keep.absolute()
+        directory.mkdir(parents=True)
+    else:
+        directory = Path(tempfile.mkdtemp(prefix="fanfare-chaos-"))
+    aim = Aim(
+        plan, Load(players=players, questions=questions), seed, answers, minutes * SPARE_FACTOR + SPARE_MIN
+    )
+    repeat = _command_line()
+    click.echo(f"{repeat}\n{len(plan)} faults, in {directory}")
+
+    async def main() -> int:
+        found = await _found(directory, aim, options)
+        text = json.dumps(found, indent=1)
+        for file in (directory / REPORT_FILE, json_file):
+            if file is not None:
+                file.write_text(text, encoding="utf-8")
+        return 0 if found["proven"] else 1
+
+    proven = False
+    try:
+        run(main)
+    except SystemExit as end:
+        proven = end.code == 0
+        raise
+    finally:
+        if proven and keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        else:
+            click.echo(f"Logs, books and data: {directory}", err=not proven)
+        if not proven:
+            click.echo(f"To repeat it: {repeat}", err=True)
+            click.echo(f"To prove it again: fanfare chaos --prove {directory}", err=True)
+
+
+def _kinds(names: Sequence[str]) -> Sequence[Kind]:
+    """Raises UsageError."""
+    from loadtest.chaos.plan import EVERY_KIND, Kind
+
+    try:
+        # In the order of the kinds: the plan does not depend on the order in which they were named.
+        chosen = {Kind(name) for name in names}
+    except ValueError:
+        known = ", ".join(kind.value for kind in EVERY_KIND)
+        raise click.UsageError(f"--only: KIND is one of {known}.") from None
+    return [kind for kind in EVERY_KIND if not chosen or kind in chosen]
+
+
+async def _found(directory: Path, aim: Aim, options: Sequence[str]) -> dict[str, Any]:
+    from loadtest.chaos.report import report
+    from server.cli.chaos_screen import summarize, tell_fault
+
+    console = output()
+    chaos_run = await break_and_prove(directory, aim, options, on_fault=partial(tell_fault, console))
+    found = report(aim, chaos_run.outcome, chaos_run.tape)
+    summarize(found, console)
+    return found
+
+
+def _command_line() -> str:
+    """What repeats this run: the plan, and the load, as they were asked for."""
+    context = click.get_current_context()
+    words = ["fanfare chaos"]
+    asked = ("seed", "faults", "minutes", "answers", "players", "questions")
+    words += [f"--{name} {context.params[name]}" for name in asked]
+    words += [f"--only {name}" for name in context.params["names"]]
+    words += [f"--node-option {each}" for each in context.params["node_options"]]
+    return " ".join(words)
+
+
+async def break_and_prove(
+    directory: Path,
+    aim: Aim,
+    options: Sequence[str] = (),
+    *,
+    on_fault: Callable[[Survived, int, int], None],
+    program: Sequence[str] | None = None,
+) -> ChaosRun:
+    """The whole run, in a directory that is there.
+
+    Args:
+        on_fault: called with each fault when it is over, how many there are, and the answers acknowledged
+            so far.
+        program: what takes the place of `fanfare` where the node is started.
+
+    Raises StageFailed when the processes do not even start.
+    """
+    from loadtest.api import Api
+    from loadtest.chaos.inject import StageFailed
+    from loadtest.chaos.run import ChaosRun, leaves
+    from server.cli.chaos_stage import NODE, staged
+    from server.cli.sql import answers_of
+
+    begun: ChaosRun | None = None
+    try:
+        async with staged(directory, options, program or NODE) as stage, Api(stage.url) as api:
+            begun = ChaosRun(
+                aim, stage, api, lambda ids: answers_of(stage.database, ids), directory, on_fault
+            )
+            await begun.run()
+    except* StageFailed as group:
+        if begun is None:
+            raise
+        begun.outcome.trouble += [str(each) for each in leaves(group)]
+    assert begun is not None
+    return begun
+
+
+async def _prove_again(directory: Path, options: Sequence[str]) -> int:
+    from loadtest.api import Api
+    from loadtest.chaos.proof import prove_all
+    from server.cli.chaos_screen import tell_verdict
+    from server.cli.chaos_stage import staged
+    from server.cli.sql import answers_of
+
+    async with staged(directory, options) as stage, Api(stage.url) as api:
+        verdict = await prove_all(api, lambda ids: answers_of(stage.database, ids), directory)
+    tell_verdict(verdict, output())
+    return 0 if verdict.holds else 1

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.conftest import Fanfare
+
+
+def test_the_plan_of_a_seed_is_printed_and_nothing_is_done(fanfare: Fanfare) -> None:
+    plan = ("chaos", "--seed", "7", "--faults", "30", "--plan")
+    result = fanfare(*plan)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert len(lines) == 30
+    assert "the node is killed and started again" in result.output
+    assert fanfare(*plan).output == result.output
+    assert fanfare(*plan, "--only", "link-cut").output.count("link-cut") == 30
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_what_cannot_be_done_is_refused(fanfare: Fanfare) -> None:
+    assert "KIND is one of node-kill, node-term" in fanfare("chaos", "--only", "fire").output
+    assert "it exists already" in fanfare("chaos", "--keep", ".").output
+    assert "NAME one of data_dir" in fanfare("chaos", "--node-option", "colour=1").output
+    nothing = fanfare("chaos", "--prove", ".")
+    assert nothing.exit_code == 1
+    assert "is no directory that a run has kept" in nothing.output

@@ -1,0 +1,46 @@
+"""The plan of faults is a pure function of its seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.chaos.plan import EVERY_KIND, LONG_FACTOR, TRAITS, Kind, make_plan
+
+
+def test_a_seed_is_the_same_plan_for_ever() -> None:
+    first, second, third = make_plan(7, 200, 10.0)[:3]
+    assert [first.kind, second.kind, third.kind] == [Kind.LINK_SLOW, Kind.NODE_KILL, Kind.BOTH_KILL]
+    assert (first.lasts_s, second.lasts_s, third.lasts_s) == (2.586, 0.095, 1.341)
+    assert make_plan(7, 200, 10.0) == make_plan(7, 200, 10.0)
+    assert make_plan(7, 200, 10.0) != make_plan(8, 200, 10.0)
+
+
+@given(seed=st.integers(), faults=st.integers(0, 300), minutes=st.floats(0.1, 60))
+def test_every_kind_comes_before_any_comes_again(seed: int, faults: int, minutes: float) -> None:
+    plan = make_plan(seed, faults, minutes)
+    assert [fault.number for fault in plan] == list(range(1, faults + 1))
+    counts = Counter(fault.kind for fault in plan)
+    assert max(counts.values(), default=0) - min((counts[kind] for kind in EVERY_KIND), default=0) <= 1
+    for fault in plan:
+        least, most = TRAITS[fault.kind].lasts_s
+        assert least <= fault.lasts_s + 0.001
+        assert fault.lasts_s <= most * LONG_FACTOR + 0.001
+        assert fault.after_s > 0
+        assert 0 <= fault.share <= 1
+
+
+def test_more_time_is_longer_pauses_and_the_same_faults() -> None:
+    short, long = make_plan(3, 50, 3.0), make_plan(3, 50, 30.0)
+    assert [(f.kind, f.lasts_s, f.share) for f in short] == [(f.kind, f.lasts_s, f.share) for f in long]
+    assert sum(f.after_s for f in long) > 5 * sum(f.after_s for f in short)
+
+
+def test_only_the_kinds_that_are_asked_for() -> None:
+    plan = make_plan(1, 9, 1.0, [Kind.NODE_KILL, Kind.LINK_CUT])
+    assert {fault.kind for fault in plan} == {Kind.NODE_KILL, Kind.LINK_CUT}
+    with pytest.raises(ValueError, match="at least one kind"):
+        make_plan(1, 9, 1.0, [])
