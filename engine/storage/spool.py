@@ -220,11 +220,18 @@ class Spool:
         least. Nothing when all were read. Raises OSError, and SpoolDamaged if the disk has changed them."""
         found: list[Record] = []
         facts = 0
-        while (record := self._peek()) is not None and (not found or facts + record.facts <= facts_max):
+        while True:
+            try:
+                record = self._peek()
+            except OSError:
+                if found:  # these were read; the next call meets the trouble again
+                    return found
+                raise
+            if record is None or (found and facts + record.facts > facts_max):
+                return found
             found.append(record)
             facts += record.facts
             self._position += record.size
-        return found
 
     def _peek(self) -> Record | None:
         while self._unread:

@@ -322,6 +322,30 @@ def test_a_record_that_got_to_the_disk_though_its_sync_failed_may_be_there_twice
     assert read_all(tmp_path) == [b"one", b"two", b"two and three", b"four"]
 
 
+def test_an_error_while_reading_passes_over_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, segment_bytes=1)
+    spool = Spool(tmp_path)
+    opens, tries = os.open, 0
+
+    def one_in_three(path: Path, flags: int, mode: int = 0o777) -> int:
+        nonlocal tries
+        tries += 1
+        if tries % 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opens(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", one_in_three)
+    read: list[bytes] = []
+    errors = 0
+    for _ in range(50):
+        try:
+            read += [record.payload for record in spool.read(1_000)]
+        except OSError:
+            errors += 1
+    assert read == PAYLOADS
+    assert errors
+
+
 def test_segments_that_cannot_be_removed_leave_later_and_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
