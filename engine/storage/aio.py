@@ -6,11 +6,14 @@ thread of their own a busy trio loop starves them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio_asyncio  # type: ignore[import-untyped]  # ships no types
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -21,8 +24,19 @@ async def open_asyncio() -> AsyncIterator[None]:
 
     Open it outside of every nursery whose tasks use `call`: they must end before the loop does.
     """
-    async with trio_asyncio.open_loop():
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(_handle)
         yield
+
+
+def _handle(loop: Any, context: dict[str, Any]) -> None:
+    """A client that gave up connecting leaves a future behind, and when the connection then breaks nobody is
+    there to hear of it. That is no reason to end; anything else that nobody waited for is."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        _log.debug("a connection that nobody waited for any more: %s", error)
+    else:
+        loop.default_exception_handler(context)
 
 
 async def call(function: Callable[..., Awaitable[T]], *args: object) -> T:

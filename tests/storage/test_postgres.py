@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +17,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from engine.ports import StorageUnavailable
-from engine.storage.aio import call
+from engine.storage.aio import call, open_asyncio
 from engine.storage.postgres import Connection, Database, UniqueViolation
 
 
@@ -243,3 +245,17 @@ async def test_the_bridge_needs_its_block() -> None:
 
     with pytest.raises(RuntimeError):
         await call(nothing)
+
+
+async def test_a_connection_that_breaks_when_nobody_waits_for_it_any_more_harms_nobody() -> None:
+    async def leave_behind(error: Exception) -> None:
+        asyncio.get_running_loop().create_future().set_exception(error)
+        gc.collect()
+
+    async with open_asyncio():
+        await call(leave_behind, ConnectionError("unexpected connection_lost() call"))
+        await trio.sleep(0.01)
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        async with open_asyncio():
+            await call(leave_behind, RuntimeError("a mistake of ours"))
+            await trio.sleep_forever()
