@@ -151,12 +151,38 @@ class SessionStore(Protocol):
         """How many questions have been opened, as far as it is committed; 0 for an unknown session."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpooledFacts:
+    """Facts that an earlier owner acknowledged from its spool under `epoch`, and that came here after another
+    had taken the session. `merged` says that an owner has folded them in."""
+
+    id: int
+    epoch: int
+    facts: Sequence[Fact]
+    merged: bool
+
+
+class SpooledFactsStore(Protocol):
+    """What was acknowledged and waits for the owner of its session to fold it in."""
+
+    async def waiting(self, owner: str) -> Sequence[str]:
+        """Ids of the sessions that have spooled facts nobody has merged, and that `owner` may see to: its
+        own, and those that are finished and that nobody has seen to for a while."""
+
+    async def spooled(self, session_id: str) -> Sequence[SpooledFacts]:
+        """All of a session, merged ones too, in the order in which they came here."""
+
+    async def set_merged(self, ids: Sequence[int]) -> None:
+        """These are folded in, and what came of it is committed. Repeated, it changes nothing."""
+
+
 class CommitListener(Protocol):
     """Who hears of the fate of appended facts. Called from the journal's task: must return at once and
     must not raise."""
 
     def committed(self, seq: int) -> None:
-        """Every fact of the session up to and including `seq` is in Postgres."""
+        """Every fact of the session up to and including `seq` outlives a crash: it is in Postgres, or on the
+        disk of this node from where it will get there, and nobody else can have taken the session."""
 
     def fenced(self) -> None:
         """Somebody else owns the session now. What was appended and not yet reported as committed never will
@@ -164,14 +190,45 @@ class CommitListener(Protocol):
         found it there."""
 
 
-class Journal(Protocol):
-    """Write-behind: accepted facts queue up and reach Postgres many sessions at a time."""
+class Owned(Protocol):
+    """A session that this node holds as its own."""
 
-    def has_room(self) -> bool:
-        """Whether an append is welcome. False means: refuse the request with `busy` and change nothing."""
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+    def fenced(self) -> None:
+        """As `CommitListener.fenced`."""
+
+
+class Tenure(Protocol):
+    """Whether this node is still the owner of what it owned, as far as it can know by itself."""
+
+    def certain(self, now_s: float) -> bool:
+        """True only while it is impossible that somebody else has claimed a session of this node. `now_s`
+        is of the clock that the tenure was told everything else by."""
+
+
+JOINS_SHARE = 0.8
+"""Of the journal's room: beyond it new players are refused, so that those who play can go on for longer."""
+
+
+class Journal(Protocol):
+    """Write-behind: accepted facts queue up and reach Postgres many sessions at a time, if need be by way of
+    a spool on this node's disk."""
+
+    def has_room(self, share: float = 1.0) -> bool:
+        """Whether an append is welcome. False means: refuse the request with `busy` and change nothing.
+
+        `share` says how much of the room this kind of request may fill: what matters less has less."""
 
     def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
         """Queue facts behind all earlier ones. Never blocks, never drops. A fact that follows from the
         clock may be appended without room; the few a session has of those are not bounded by it.
 
         Raises ValueError, and queues nothing, when a fact can never be stored (not-a-number, a NUL)."""
+
+    async def settled(self, session_id: str) -> None:
+        """Wait until every fact of this session that was reported as committed is in Postgres. A claim
+        before that would not find them all."""

@@ -155,7 +155,7 @@ class Api:
         return await self._get("/healthz")
 
     async def readiness(self) -> Message:
-        """`ready` and `reasons`: also an answer when it is not ready."""
+        """`ready`, `reasons` and `degraded`: also an answer when it is not ready."""
         response = await self._send("GET", "/readyz", tolerate=503)
         return cast(Message, response.json())
 

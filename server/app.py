@@ -12,9 +12,11 @@ import resource
 import secrets
 import socket
 import ssl
+import sys
+import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -25,6 +27,7 @@ import trio
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.endings import Ending
+from engine.actors.merging import Merging
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, StorageUnavailable
@@ -32,11 +35,18 @@ from engine.storage import schema
 from engine.storage.aio import open_asyncio
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
+from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
+from engine.storage.spool import Spool, SpoolDamaged, SpoolInUse
+from engine.storage.spooled_store import PostgresSpooledFacts
+from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling
 from engine.storage.write_behind import WriteBehind
+from engine.tenure import OnlyNode
 from server import samples
 from server.auth import SecretError, Tokens, load_secret
+from server.collector import Collector
 from server.config import Config
 from server.http import serving
 from server.http.app import create_app
@@ -70,6 +80,8 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.
     Raises StartError when it cannot start, and whatever shows that it must not go on.
     """
     async with AsyncExitStack() as stack:
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         running = await _assemble(config, stack)
         task_status.started(running)
         await trio.sleep_forever()
@@ -88,8 +100,37 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
 
     database = await stack.enter_async_context(_database(config))
     owner = f"{config.node or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    journal = WriteBehind(database, owner=owner, now_ms=clock.now_ms, facts_max=config.journal_facts_max)
+    spool = stack.enter_context(_spool(config))
+    only_node = OnlyNode()
+    spooling = Spooling(
+        spool,
+        database,
+        node=owner,
+        tenure=only_node,
+        now_ms=clock.now_ms,
+        clock_s=_clock_s,
+        after_s=config.spool_after_s,
+        bytes_max=config.spool_bytes_max,
+    )
+    journal = WriteBehind(
+        database,
+        owner=owner,
+        now_ms=clock.now_ms,
+        spooling=spooling,
+        only_node=only_node,
+        clock_s=_clock_s,
+        facts_max=config.journal_facts_max,
+    )
     await stack.enter_async_context(_beside(journal.run))
+    partitions = Partitions(
+        database,
+        clock.now_ms,
+        slice_days=config.partition_days,
+        retention_days=config.retention_days,
+    )
+    await stack.enter_async_context(_beside(partitions.run))
+    # What an earlier run acknowledged is in the database before any session is claimed.
+    await spooling.drained()
     catalog = CachedCatalog(PostgresCatalog(database, clock.now_ms))
     store = PostgresSessionStore(database, catalog)
     if config.samples:
@@ -107,7 +148,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     tokens=tokens,
                     clock=clock,
                     owner=owner,
-                    new_id=lambda: str(uuid.uuid4()),
+                    new_id=lambda: new_id(clock.now_ms()),
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
@@ -123,7 +164,10 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         )
     )
     stack.callback(registry.close, Ending.SHUTDOWN)
+    journal.watch(registry.active)
     recovered = await registry.recover()
+    merging = Merging(registry, PostgresSpooledFacts(database), owner)
+    await stack.enter_async_context(_beside(merging.run))
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
     transport = make_transport(
@@ -136,6 +180,10 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     )
     loop_watch = LoopWatch(registry.pace.heed)
     stack.enter_context(loop_watch.installed())
+    collector = Collector(
+        loop_watch.busy, lambda: any(actor.session.question_open for actor in registry.active())
+    )
+    stack.enter_context(collector.installed())
     app = create_app(
         Services(
             config=config,
@@ -148,6 +196,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             attempts=attempts,
             joins=joins,
             loop_watch=loop_watch,
+            collector=collector,
             ws_url=ws_url,
             play_url=play_url,
             transports=lambda: [transport.statistics()],
@@ -161,6 +210,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         _beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
     await stack.enter_async_context(_beside(_started(loop_watch.run)))
+    await stack.enter_async_context(_beside(_started(collector.run)))
     return Running(
         http_url=http_url,
         ws_url=ws_url,
@@ -237,6 +287,30 @@ async def _embedded(config: Config) -> AsyncIterator[str]:
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(embedded.stop)
+
+
+@contextmanager
+def _spool(config: Config) -> Iterator[Spool]:
+    try:
+        spool = Spool(config.data_dir / "spool")
+    except SpoolDamaged as error:
+        raise StartError(
+            f"{error}. Without it, acknowledged answers would be missing, so the node does not start. "
+            "`fanfare spool show` shows what can be read; `fanfare spool cut` keeps it, the rest is put aside"
+        ) from error
+    except SpoolInUse as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"the spool in {config.data_dir / 'spool'}: {error.strerror or error}") from error
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def _clock_s() -> float:
+    """Seconds that also pass while this process is stopped and, on Linux, while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 async def _add_samples(catalog: QuizCatalog) -> None:

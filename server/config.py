@@ -59,7 +59,9 @@ class Config:
     """Every setting of a node. Valid by construction: raises ConfigError otherwise."""
 
     # Where it runs
-    data_dir: Path = _setting(Path("data"), kinds.PATH, "directory of the embedded database and the keys")  # noqa: RUF009 - a field()
+    data_dir: Path = _setting(  # noqa: RUF009 - a field()
+        Path("data"), kinds.PATH, "directory of the embedded database, the spool and the keys"
+    )
     host: str = _setting("127.0.0.1", kinds.HOST, "address to listen on; 0.0.0.0 for every interface")
     http_port: int = _setting(5001, kinds.PORT, "port of the HTTP API; 0 takes any free one")
     realtime_port: int = _setting(5002, kinds.PORT, "port of the WebSocket listener; 0 takes any free one")
@@ -74,6 +76,16 @@ class Config:
         kinds.optional(kinds.database_url()),
         "a PostgreSQL to use; without it one runs inside the data directory",
         secret=True,
+    )
+    partition_days: int = _setting(
+        30,
+        kinds.integer(1, 366),
+        "days of sessions in one partition of the database, for those made from now on",
+    )
+    retention_days: int | None = _setting(
+        None,
+        kinds.optional(kinds.integer(1, 36_500)),
+        "days after which the sessions of a partition are dropped; without it they are kept",
     )
     node: str | None = _setting(
         None, kinds.optional(kinds.name(64)), "this node's name in the logs; by default the host's name"
@@ -121,6 +133,14 @@ class Config:
     history_max: int = _setting(256, kinds.integer(1, 65_536), "broadcasts kept for clients that resume")
     journal_facts_max: int = _setting(
         50_000, kinds.integer(100, 10_000_000), "facts that wait for the database before `busy` is answered"
+    )
+    spool_after_s: float = _setting(
+        1.0, kinds.number(0.05, 600), "seconds without a commit after which facts go to the spool on disk"
+    )
+    spool_bytes_max: int = _setting(
+        1_073_741_824,
+        kinds.integer(1_048_576, 1_099_511_627_776),
+        "bytes of facts in the spool before `busy` is answered",
     )
     sessions_max: int = _setting(20_000, kinds.integer(1, 1_000_000), "sessions in memory")
     session_idle_s: float = _setting(

@@ -14,6 +14,8 @@ import trio
 BEAT_S = 0.25
 """Between two readings of the share and of the lag."""
 
+BEATS_A_SECOND = 4
+
 BUSY_OVER_BEATS = 20
 """Beats that `busy_ratio` looks back on: five seconds."""
 
@@ -28,7 +30,7 @@ PROMISED_S = 0.005
 
 class Hold(NamedTuple):
     """One step of one task, from where it was resumed to where it gave way. `cpu_s` is the processor time in
-    it, at most: the rest of `wall_s` the machine gave to others."""
+    it, at least: the rest of `wall_s` the machine gave to others."""
 
     wall_s: float
     cpu_s: float
@@ -113,7 +115,7 @@ class LoopWatch(trio.abc.Instrument):
         self._now_s = now_s
         self._cpu_s = cpu_s
         self._started_s = self._woke_s = self._step_s = self._slept_from_s = now_s()
-        self._woke_cpu_s = cpu_s()
+        self._read_s, self._read_cpu_s = self._started_s, cpu_s()
         self._task: trio.lowlevel.Task | None = None
         self._idle_s = 0.0
         self._holds: Recent[Hold] = Recent(NO_HOLD)
@@ -151,16 +153,17 @@ class LoopWatch(trio.abc.Instrument):
         now_s = self._now_s()
         if timeout > 0:
             self._idle_s += now_s - self._slept_from_s
-        self._woke_s = self._step_s = now_s
-        self._woke_cpu_s = self._cpu_s()
+        self._woke_s = self._step_s = self._read_s = now_s
+        self._read_cpu_s = self._cpu_s()
 
     def _note_hold(self, now_s: float) -> None:
         wall_s = now_s - self._step_s
-        # The processor's clock takes a call of the system, so it is not read at each step. What the short
-        # steps before this one took of it is in here too, hence the least of the two.
+        # The processor's clock takes a call of the system, so it is not read at each step. The short steps
+        # since it was read are taken to have had the processor all the time.
         cpu_s = self._cpu_s()
-        hold = Hold(wall_s, min(wall_s, cpu_s - self._woke_cpu_s), self._task.name if self._task else "")
-        self._woke_cpu_s = cpu_s
+        spent_s = cpu_s - self._read_cpu_s - (self._step_s - self._read_s)
+        hold = Hold(wall_s, min(max(spent_s, 0.0), wall_s), self._task.name if self._task else "")
+        self._read_s, self._read_cpu_s = now_s, cpu_s
         self._holds.note(now_s, hold)
         self._holds_total += wall_s > PROMISED_S
         self._hold_ever = max(self._hold_ever, hold)
@@ -192,15 +195,22 @@ class LoopWatch(trio.abc.Instrument):
             if over_s > 0:
                 self._on_beat(_share(over_s, self._idle_s - idle_before_s), over_s)
 
+    def busy(self) -> float:
+        """The share of the last second in which the loop had something to do."""
+        return self._busy_over(BEATS_A_SECOND)
+
+    def _busy_over(self, beats: int) -> float:
+        first_s, idle_first_s = self._beats[max(-len(self._beats), -1 - beats)]
+        last_s, idle_last_s = self._beats[-1]
+        return _share(last_s - first_s, idle_last_s - idle_first_s)
+
     def statistics(self) -> LoopStatistics:
         now_s = self._now_s()
-        first_s, idle_first_s = self._beats[0]
-        last_s, idle_last_s = self._beats[-1]
         return LoopStatistics(
             lag_s=self._lag_s,
             lag_max_s=self._lags.most(now_s),
             beats_total=self._beats_total,
-            busy_ratio=_share(last_s - first_s, idle_last_s - idle_first_s),
+            busy_ratio=self._busy_over(BUSY_OVER_BEATS),
             busy_total_s=max(0.0, now_s - self._started_s - self._idle_s),
             hold=self._holds.most(now_s),
             hold_ever=self._hold_ever,

@@ -15,7 +15,15 @@ from typing import Literal
 import trio
 
 from engine import ports
-from engine.domain.facts import AnswerAccepted, Fact, Finished, PlayerJoined, PlayerKicked, QuestionOpened
+from engine.domain.facts import (
+    AnswerAccepted,
+    AnswerMerged,
+    Fact,
+    Finished,
+    PlayerJoined,
+    PlayerKicked,
+    QuestionOpened,
+)
 from engine.domain.quiz import Quiz
 
 
@@ -171,10 +179,13 @@ class MemorySessionStore:
         await self._checkpoint()
         facts = list(self._row(session_id).facts.values())
         names = _active_names(facts)
+        first: dict[tuple[int, int], AnswerAccepted | AnswerMerged] = {}
+        for fact in sorted(facts, key=lambda fact: (fact.at, fact.seq)):
+            if isinstance(fact, AnswerAccepted | AnswerMerged):
+                first.setdefault((fact.player, fact.question), fact)
         answers = defaultdict(list)
-        for fact in facts:
-            if isinstance(fact, AnswerAccepted):
-                answers[fact.player].append(fact)
+        for (player, _), fact in first.items():
+            answers[player].append(fact)
         scores = {player: sum(answer.points for answer in answers[player]) for player in names}
         results = [
             ports.PlayerResult(
@@ -277,8 +288,8 @@ class MemoryJournal:
         """Facts that wait for their commit."""
         return sum(len(appended.facts) for appended in self.queue)
 
-    def has_room(self) -> bool:
-        return self.queued < self.facts_max
+    def has_room(self, share: float = 1.0) -> bool:
+        return self.queued < share * self.facts_max
 
     def append(
         self, session_id: str, epoch: int, facts: Sequence[Fact], listener: ports.CommitListener
@@ -313,6 +324,10 @@ class MemoryJournal:
         for listener in fenced:
             self.queue = deque(waiting for waiting in self.queue if waiting.listener is not listener)
             listener.fenced()
+
+    async def settled(self, session_id: str) -> None:
+        """At once: what is reported is in the store."""
+        await trio.lowlevel.checkpoint()
 
     async def drain(self) -> None:
         """Until nothing waits any more."""

@@ -22,8 +22,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "engine.domain": ("engine.domain",),
     "engine.ports": ("engine.domain",),
     "engine.actors": ("engine.domain", "engine.ports", "engine.actors"),
-    "engine.storage": ("engine.domain", "engine.ports", "engine.actors", "engine.storage"),
-    "engine.shards": ("engine.domain", "engine.ports", "engine.actors", "engine.shards"),
+    "engine.storage": ("engine.domain", "engine.ports", "engine.actors", "engine.storage", "engine.tenure"),
+    "engine.shards": ("engine.domain", "engine.ports", "engine.actors", "engine.shards", "engine.tenure"),
+    "engine.tenure": (),
     "engine.websocket": (),
     "server": ("engine", "server"),
     # The command line drives bots, a host and a screen, and those are clients: they live where clients live.

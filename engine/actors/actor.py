@@ -18,7 +18,7 @@ import trio
 from engine.actors import messages
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer, Command, Detach, Host, Join, Rejoin, Role, Watch
+from engine.actors.commands import Answer, Command, Detach, Host, Join, Merge, Rejoin, Role, Watch
 from engine.actors.endings import Ending
 from engine.actors.fanout import Slicer
 from engine.actors.frame import Frame, Message
@@ -30,6 +30,7 @@ from engine.actors.tokens import Tokens
 from engine.domain.errors import Refusal
 from engine.domain.facts import (
     AnswerAccepted,
+    AnswerMerged,
     ClockExtended,
     Fact,
     Finished,
@@ -42,7 +43,7 @@ from engine.domain.facts import (
     Resumed,
 )
 from engine.domain.session import Phase, Repeated, Session
-from engine.ports import ClaimedSession, Journal
+from engine.ports import JOINS_SHARE, ClaimedSession, Journal
 
 FINISHED_LINGER_S = 30.0
 """How long a finished session stays in memory for those who come back a moment too late for the podium."""
@@ -359,6 +360,8 @@ class SessionActor:
             case Detach():
                 self._audience.leave(command.reply)
                 self._held = [each for each in self._held if each[0] is not command.reply]
+            case Merge():
+                self._merge(command)
 
     def _refuse(self, reply: Subscriber, refusal: Refusal, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
         refused = self._counters.refused
@@ -392,7 +395,7 @@ class SessionActor:
         self._on_commit(seq, command.reply, frame)
 
     def _join(self, command: Join) -> None:
-        if not self._journal.has_room():
+        if not self._journal.has_room(JOINS_SHARE):
             self._refuse(command.reply, BUSY)
             return
         outcome = self.session.join(command.name, command.at)
@@ -456,6 +459,16 @@ class SessionActor:
                 return session.kick(command.player or 0, now)
             case _:
                 return Refusal("bad_field", f"Unknown host command {command.do!r}.")
+
+    def _merge(self, command: Merge) -> None:
+        session = self.session
+        for fact in command.facts:
+            if isinstance(fact, PlayerJoined):
+                session.merge_player(fact)
+            else:
+                session.merge_answer(fact)
+        session.settle_merged(self._clock.now_ms())
+        self._on_commit(session.seq, command.reply, lambda: messages.done(None, "merge", session.phase))
 
     # -- subscribers -----------------------------------------------------------------------------
 
@@ -526,8 +539,9 @@ class SessionActor:
         self._unwritten += facts
         for fact in facts:
             match fact:
-                case AnswerAccepted() | PlayerJoined():
-                    self._board_dirty = True
+                case AnswerAccepted() | AnswerMerged() | PlayerJoined():
+                    # After the end nobody is told: whoever comes back sees it in the whole picture.
+                    self._board_dirty = session.phase is not Phase.FINISHED
                 case PlayerKicked():
                     self._board_dirty = True
                     self._audience.show_out(fact.player, Ending.KICKED)

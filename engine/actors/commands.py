@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.actors.subscriber import Subscriber
+from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 
 Role = Literal["player", "host", "spectator"]
 
@@ -77,4 +79,12 @@ class Detach:
     reply: Subscriber
 
 
-Command = Join | Rejoin | Watch | Answer | Host | Detach
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Fold in what an earlier owner had acknowledged. Answered with `done` when that is committed."""
+
+    reply: Subscriber
+    facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
+
+
+Command = Join | Rejoin | Watch | Answer | Host | Detach | Merge

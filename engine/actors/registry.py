@@ -191,6 +191,16 @@ class Registry:
                     raise SessionUnavailable(key)
                 await slot.changed.wait()
 
+    async def revive(self, session_id: str) -> SessionActor:
+        """As `get`, for a finished session too: it is brought back once more, without its code, which may be
+        another's by now."""
+        try:
+            return await self.get(session_id)
+        except SessionFinished as over:
+            if session_id not in self._by_id:
+                self._open(over.record, by_code=False)
+            return await self.get(session_id)
+
     def _slot(self, key: str) -> _Slot | None:
         return self._by_code.get(key) or self._by_id.get(key)
 
@@ -266,11 +276,13 @@ class Registry:
             if slot.actor is not None:
                 slot.actor.end(ending)
 
-    def _open(self, record: SessionRecord) -> _Slot:
+    def _open(self, record: SessionRecord, *, by_code: bool = True) -> _Slot:
         if len(self._by_id) >= self._sessions_max:
             raise NodeFull
         slot = _Slot(record)
-        self._by_id[record.id] = self._by_code[record.code] = slot
+        self._by_id[record.id] = slot
+        if by_code:
+            self._by_code[record.code] = slot
         self._nursery.start_soon(self._run, slot)
         return slot
 
@@ -284,6 +296,7 @@ class Registry:
             slot.announce()
 
         async def activate() -> SessionActor:
+            await self._journal.settled(slot.record.id)
             claimed = await self._store.claim(slot.record.id, self._owner)
             return await SessionActor.revive(
                 claimed,

@@ -1,7 +1,7 @@
 """The answers to one question, in columns.
 
 A session of 100,000 players and 20 questions holds two million answers. As an object each they would take
-several hundred bytes; in columns indexed by player it is about twenty, and the close of a question
+several hundred bytes; in columns indexed by player it is about thirty, and the close of a question
 moves none of them.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
-from engine.domain.facts import AnswerAccepted, Choice
+from engine.domain.facts import AnswerAccepted, AnswerMerged, Choice
 from engine.domain.questions import Question
 
 
@@ -27,6 +27,7 @@ class Answers:
     """Who answered what, at most one answer a player. Players are small whole numbers from 1."""
 
     __slots__ = (
+        "_ats",
         "_choices",
         "_correct",
         "_elapsed_ms",
@@ -48,6 +49,7 @@ class Answers:
         self._choices: list[Choice | None] = [None] * size
         self._elapsed_ms = array("i", [0]) * size
         self._points = array("i", [0]) * size
+        self._ats = array("q", [0]) * size
         self._correct = bytearray(size)
         # While the question is open: the fact of each answer, and one object for equal choices.
         self._seqs = array("I", [0]) * size
@@ -63,7 +65,7 @@ class Answers:
     def _grow(self, size: int) -> None:
         more = size - len(self._choices)
         self._choices.extend([None] * more)
-        for column in (self._elapsed_ms, self._points, self._correct, self._seqs):
+        for column in (self._elapsed_ms, self._points, self._ats, self._correct, self._seqs):
             column.extend([0] * more)
 
     def add(self, fact: AnswerAccepted, players: int) -> None:
@@ -77,11 +79,31 @@ class Answers:
         self._choices[player] = choice
         self._elapsed_ms[player] = fact.elapsed_ms
         self._points[player] = fact.points
+        self._ats[player] = fact.at
         self._correct[player] = fact.correct
         self._seqs[player] = fact.seq
         self.answered += 1
         for cell in self.question.cells_of(choice, fact.correct):
             self.counts[cell] += 1
+
+    def put(self, fact: AnswerMerged, players: int, *, counted: bool) -> None:
+        """Keep a merged answer, also after the close, in the place of what the player had answered. `counted`
+        is false for a player whose answers count no more."""
+        player = fact.player
+        if player >= len(self._choices):
+            self._grow(players + 1)
+        if counted:
+            self.withdraw(player)
+            self.answered += 1
+            for cell in self.question.cells_of(fact.choice, fact.correct):
+                self.counts[cell] += 1
+        self._choices[player] = fact.choice
+        self._elapsed_ms[player] = fact.elapsed_ms
+        self._points[player] = fact.points
+        self._ats[player] = fact.at
+        self._correct[player] = fact.correct
+        if self.closed_seq is None:
+            self._seqs[player] = fact.seq
 
     def withdraw(self, player: int) -> None:
         """Count a player's answer no more, if there is one; it stays known."""
@@ -105,6 +127,10 @@ class Answers:
         if choice is None:
             return None
         return Answer(choice, self._elapsed_ms[player], bool(self._correct[player]), self._points[player])
+
+    def at_of(self, player: int) -> int:
+        """When the answer of a player who answered was received."""
+        return self._ats[player]
 
     def elapsed_ms_of(self, player: int) -> int:
         """Of a player who answered."""

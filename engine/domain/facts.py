@@ -45,6 +45,22 @@ class AnswerAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerMerged:
+    """An answer that an earlier owner had accepted and acknowledged, and that reached the session only after
+    another had taken it. All but `seq` is as that owner had it; `at` may lie long before the fact itself. Of
+    all answers of a player to a question the one with the smallest `at` stands."""
+
+    seq: int
+    at: int
+    player: int
+    question: int
+    choice: Choice
+    elapsed_ms: int
+    correct: bool
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
 class QuestionOpened:
     """`question` counts from 1."""
 
@@ -98,6 +114,7 @@ Fact = (
     PlayerJoined
     | PlayerKicked
     | AnswerAccepted
+    | AnswerMerged
     | QuestionOpened
     | QuestionClosed
     | Paused

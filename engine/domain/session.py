@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.domain.answers import Answers
+from engine.domain.answers import Answer, Answers
 from engine.domain.clock import PlayClock
 from engine.domain.errors import DomainError, Refusal
 from engine.domain.facts import (
     AnswerAccepted,
+    AnswerMerged,
     Choice,
     ClockExtended,
     Fact,
@@ -82,11 +83,15 @@ class Session:
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
         self._players: dict[int, Player] = {}
-        self._names: set[str] = set()
+        self._names: dict[str, int] = {}
         self._answers: list[Answers] = []
         self._paused_in: Phase | None = None
         self._clock = PlayClock(created_at)
         self._untaken: list[Fact] = []
+        # By player, question and time of receipt: so that a merge may be repeated.
+        self._merged: set[tuple[int, int, int]] = set()
+        # Merged answers to questions that have not been opened here: by question, then by player.
+        self._ahead: dict[int, dict[int, AnswerMerged]] = {}
 
     @classmethod
     def recover(cls, quiz: Quiz, settings: Settings, created_at: int, facts: Iterable[Fact]) -> Session:
@@ -157,6 +162,10 @@ class Session:
     def name_of(self, player: int) -> str:
         """Raises KeyError."""
         return self._players[player].name
+
+    def called(self, name: str) -> int | None:
+        """The player whose name is this or too much like it; None when nobody's is."""
+        return self._names.get(_likeness(name))
 
     def streak(self, player: int) -> int:
         """Right answers in a row, the open question included once it is answered. Raises KeyError."""
@@ -255,6 +264,56 @@ class Session:
         if self.phase is Phase.FINISHED:
             return _FINISHED
         return _QUESTION_CLOSED if answers.closed_seq is not None else _PAUSED
+
+    # What an earlier owner had acknowledged
+
+    def merge_player(self, fact: PlayerJoined) -> None:
+        """Let in who had been let in by an earlier owner of the session, whatever phase, lock and limit say.
+        Whoever has that name already is taken to be the same player; else the next number is given."""
+        if self.called(fact.name) is None:
+            self._record(PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, fact.name))
+
+    def merge_answer(self, fact: AnswerAccepted | AnswerMerged) -> None:
+        """Take an answer that an earlier owner had acknowledged; `fact.player` is a number of this session.
+
+        The answer that was received first stands, and on a tie the one that was here first. One that stands
+        brings the points that it was given then; points that other answers were given do not change. An
+        answer that is here already changes nothing, nor does one that cannot belong to this session.
+        """
+        player, question = fact.player, fact.question
+        if player not in self._players or not 1 <= question <= self.of:
+            return
+        standing = self._standing(player, question)
+        same = standing is not None and standing[0] == fact.at and standing[1].choice == fact.choice
+        if same or (player, question, fact.at) in self._merged:
+            return
+        self._record(
+            AnswerMerged(
+                self.seq + 1,
+                fact.at,
+                player,
+                question,
+                fact.choice,
+                fact.elapsed_ms,
+                fact.correct,
+                fact.points,
+            )
+        )
+
+    def settle_merged(self, at: int) -> None:
+        """After a merge: close the question if now all have answered."""
+        self._close_if_all_answered(at)
+
+    def _standing(self, player: int, question: int) -> tuple[int, Answer] | None:
+        """When the answer that stands was received, and the answer; None without one."""
+        if question <= len(self._answers):
+            answers = self._answers[question - 1]
+            answer = answers.of(player)
+            return None if answer is None else (answers.at_of(player), answer)
+        ahead = self._ahead.get(question, {}).get(player)
+        if ahead is None:
+            return None
+        return ahead.at, Answer(ahead.choice, ahead.elapsed_ms, ahead.correct, ahead.points)
 
     # The host, and the clock
 
@@ -376,7 +435,7 @@ class Session:
 
     def _apply_player_joined(self, fact: PlayerJoined) -> None:
         self._players[fact.player] = Player(fact.player, fact.name)
-        self._names.add(_likeness(fact.name))
+        self._names[_likeness(fact.name)] = fact.player
         self.leaderboard.add(fact.player)
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:
@@ -397,9 +456,44 @@ class Session:
             who.streak = 0
         self.leaderboard.update(fact.player, who.score, who.elapsed_ms)
 
+    def _apply_answer_merged(self, fact: AnswerMerged) -> None:
+        who = self._players[fact.player]
+        self._merged.add((fact.player, fact.question, fact.at))
+        standing = self._standing(fact.player, fact.question)
+        if standing is not None:
+            if standing[0] <= fact.at:
+                return
+            who.score -= standing[1].points
+            who.elapsed_ms -= standing[1].elapsed_ms
+        who.score += fact.points
+        who.elapsed_ms += fact.elapsed_ms
+        if fact.question <= len(self._answers):
+            self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
+        else:
+            self._ahead.setdefault(fact.question, {})[fact.player] = fact
+        self._count_streak(who)
+        if not who.kicked:
+            self.leaderboard.update(fact.player, who.score, who.elapsed_ms)
+
+    def _count_streak(self, who: Player) -> None:
+        """As if the answers that stand had come in the order of their questions."""
+        who.streak = who.streak_question = 0
+        for question in range(1, max([len(self._answers), *self._ahead]) + 1):
+            standing = self._standing(who.id, question)
+            if standing is None:
+                continue
+            if standing[1].correct:
+                who.streak = who.streak_with(question)
+                who.streak_question = question
+            else:
+                who.streak = 0
+
     def _apply_question_opened(self, fact: QuestionOpened) -> None:
         self.phase = move(fact, self.phase, None)
-        self._answers.append(Answers(self.quiz.questions[fact.question - 1], len(self._players)))
+        answers = Answers(self.quiz.questions[fact.question - 1], len(self._players))
+        for ahead in self._ahead.pop(fact.question, {}).values():
+            answers.put(ahead, len(self._players), counted=not self._players[ahead.player].kicked)
+        self._answers.append(answers)
         self.opened_at = fact.at
         self._clock.restart(fact.at)
 
@@ -436,6 +530,7 @@ _APPLY: Final[Mapping[type[Fact], Callable[[Session, Any], None]]] = {
     PlayerJoined: Session._apply_player_joined,
     PlayerKicked: Session._apply_player_kicked,
     AnswerAccepted: Session._apply_answer_accepted,
+    AnswerMerged: Session._apply_answer_merged,
     QuestionOpened: Session._apply_question_opened,
     QuestionClosed: Session._apply_question_closed,
     Paused: Session._apply_paused,

@@ -13,6 +13,7 @@ WITH live AS MATERIALIZED (
     SELECT batch.n, s.id
     FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS batch (id, epoch, n)
     JOIN sessions s ON s.id = batch.id AND s.epoch = batch.epoch
+    WHERE s.id = ANY ($1::uuid[])
     ORDER BY s.id
     FOR NO KEY UPDATE OF s
 ), joined AS (
@@ -44,14 +45,24 @@ WITH live AS MATERIALIZED (
     UPDATE sessions SET finished_at = 'epoch'::timestamptz + f.at * interval '1 ms'
     FROM unnest($25::bigint[], $26::float8[]) AS f (n, at)
     JOIN live USING (n)
-    WHERE sessions.id = live.id AND sessions.finished_at IS NULL
+    WHERE sessions.id = live.id AND sessions.id = ANY ($1::uuid[]) AND sessions.finished_at IS NULL
+), merged AS (
+    INSERT INTO merged_answers (session_id, question, player, seq, choice, elapsed_ms, correct, points, at)
+    SELECT live.id, m.question, m.player, m.seq, m.choice, m.elapsed_ms, m.correct, m.points,
+           'epoch'::timestamptz + m.at * interval '1 ms'
+    FROM unnest($27::bigint[], $28::smallint[], $29::integer[], $30::integer[], $31::jsonb[], $32::integer[],
+                $33::boolean[], $34::integer[], $35::float8[])
+         AS m (n, question, player, seq, choice, elapsed_ms, correct, points, at)
+    JOIN live USING (n)
+    ON CONFLICT DO NOTHING
 )
 SELECT n FROM live
 """
 """Locks the sessions whose epoch still holds, writes the facts of those alone, and returns their numbers.
 
 A claim that got hold of a row first is waited for, and its new epoch is seen; one that comes later waits
-until the facts are in. Facts that are there already change nothing.
+until the facts are in. Facts that are there already change nothing. That the ids are said once more, as an
+array, keeps the plan to the partitions in which they are, however many there have become.
 """
 
 _PLAYER_COLUMNS = 4
@@ -87,6 +98,7 @@ class Batch:
         self._answers = _Table[AnswerRow](_ANSWER_COLUMNS)
         self._changes = _Table[ChangeRow](_CHANGE_COLUMNS)
         self._finished: dict[int, int] = {}
+        self._merged = _Table[AnswerRow](_ANSWER_COLUMNS)
 
     def add(self, session_id: str, epoch: int, rows: FactRows) -> int:
         """Returns the number of the session."""
@@ -94,6 +106,7 @@ class Batch:
         self._players.add(number, rows.players)
         self._answers.add(number, rows.answers)
         self._changes.add(number, rows.changes)
+        self._merged.add(number, rows.merged)
         if rows.finished_at is not None:
             self._finished[number] = rows.finished_at
         return number
@@ -108,6 +121,7 @@ class Batch:
             *self._changes.columns(),
             list(self._finished.keys()),
             list(self._finished.values()),
+            *self._merged.columns(),
         ]
 
     def fenced(self, live: Sequence[Row]) -> set[int]:

@@ -24,33 +24,38 @@ class FactRows:
         ValueError: a fact holds what Postgres cannot (not-a-number, a name with a NUL).
     """
 
-    __slots__ = ("answers", "changes", "finished_at", "players")
+    __slots__ = ("answers", "changes", "finished_at", "merged", "players")
 
     def __init__(self, facts: Sequence[f.Fact]) -> None:
         self.players: list[PlayerRow] = []
         self.answers: list[AnswerRow] = []
         self.changes: list[ChangeRow] = []
+        self.merged: list[AnswerRow] = []
         self.finished_at: int | None = None
         for fact in facts:
             if isinstance(fact, f.AnswerAccepted):
-                self.answers.append(
-                    (
-                        fact.question,
-                        fact.player,
-                        fact.seq,
-                        choice_to_json(fact.choice),
-                        fact.elapsed_ms,
-                        fact.correct,
-                        fact.points,
-                        fact.at,
-                    )
-                )
+                self.answers.append(_answer(fact))
+            elif isinstance(fact, f.AnswerMerged):
+                self.merged.append(_answer(fact))
             elif isinstance(fact, f.PlayerJoined):
                 self.players.append((fact.player, _storable(fact.name), fact.at, fact.seq))
             else:
                 self.changes.append(_change(fact))
                 if isinstance(fact, f.Finished):
                     self.finished_at = fact.at
+
+
+def _answer(fact: f.AnswerAccepted | f.AnswerMerged) -> AnswerRow:
+    return (
+        fact.question,
+        fact.player,
+        fact.seq,
+        choice_to_json(fact.choice),
+        fact.elapsed_ms,
+        fact.correct,
+        fact.points,
+        fact.at,
+    )
 
 
 def _storable(name: str) -> str:
@@ -104,6 +109,10 @@ SELECT seq, 'answered', (extract(epoch FROM at) * 1000)::bigint,
        player, question, choice::text, elapsed_ms, correct, points
 FROM answers WHERE session_id = $1 AND seq > $2
 UNION ALL
+SELECT seq, 'merged', (extract(epoch FROM at) * 1000)::bigint,
+       player, question, choice::text, elapsed_ms, correct, points
+FROM merged_answers WHERE session_id = $1 AND seq > $2
+UNION ALL
 SELECT seq, kind, (extract(epoch FROM at) * 1000)::bigint,
        player, question, NULL, NULL, locked, by_ms
 FROM session_changes WHERE session_id = $1 AND seq > $2
@@ -115,13 +124,17 @@ ORDER BY seq
 def fact_of(row: Row) -> f.Fact:
     """The fact in one row of `READ_FACTS`."""
     seq, kind, at, player, question, text, elapsed_ms, flag, number = row
-    if kind == "answered":
-        choice = choice_from_json(text)
-        return f.AnswerAccepted(seq, at, player, question, choice, elapsed_ms, flag, number)
+    if kind in _ANSWERS:
+        return _ANSWERS[kind](seq, at, player, question, choice_from_json(text), elapsed_ms, flag, number)
     if kind == "joined":
         return f.PlayerJoined(seq, at, player, text)
     return _CHANGES[kind](row)
 
+
+_ANSWERS: dict[str, type[f.AnswerAccepted] | type[f.AnswerMerged]] = {
+    "answered": f.AnswerAccepted,
+    "merged": f.AnswerMerged,
+}
 
 _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"]),

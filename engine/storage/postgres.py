@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 UniqueViolation: type[Exception] = asyncpg.UniqueViolationError
 
+LockNotAvailable: type[Exception] = asyncpg.LockNotAvailableError
+"""As the cause of StorageUnavailable: somebody else held a lock for longer than `lock_timeout`."""
+
 _TROUBLE = (
     OSError,  # includes every time-out
     asyncpg.PostgresConnectionError,
@@ -38,6 +41,14 @@ _SERVER_SETTINGS = {
     "application_name": "fanfare",
     # A node that froze in the middle of a claim must not hold up others for longer than this.
     "idle_in_transaction_session_timeout": "10s",
+}
+
+
+_DEDICATED_SETTINGS = {
+    **_SERVER_SETTINGS,
+    # One task says the same few statements over and over. Left to itself, PostgreSQL would plan a commit anew
+    # each time, because a plan for known sessions looks cheaper when the tables are partitioned.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 
@@ -57,10 +68,25 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """What may be done with a connection inside a transaction. asyncio-flavoured."""
 
-    async def execute(self, sql: str, *args: object) -> object: ...
+    async def execute(
+        self,
+        sql: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> object: ...
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]: ...
-    async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
-    async def fetchval(self, sql: str, *args: object) -> Any: ...
+    async def fetchrow(
+        self,
+        sql: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> Row | None: ...
+    async def fetchval(
+        self,
+        sql: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> Any: ...
     async def cursor(self, sql: str, *args: object) -> Cursor: ...
 
 
@@ -224,7 +250,7 @@ class DedicatedConnection:
                         self._dsn,
                         timeout=self._connect_timeout_s,
                         command_timeout=self._statement_timeout_s,
-                        server_settings=_SERVER_SETTINGS,
+                        server_settings=_DEDICATED_SETTINGS,
                     )
                 )
             try:

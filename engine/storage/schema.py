@@ -3,15 +3,26 @@
 Several nodes may start at once: an advisory lock lets one of them at a time look and apply. All steps that
 are missing are applied in one transaction. A step that has been released is never edited; a change is a new
 step.
+
+A step may be applied while another node writes. What it has to lock it waits for only briefly, because
+everybody else queues up behind whoever waits for a lock; then it lets them through and tries again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.storage.postgres import Connection, Database
+import trio
+
+from engine.ports import StorageUnavailable
+from engine.storage import step_corrections, step_partitions, step_spool
+from engine.storage.postgres import Connection, Database, LockNotAvailable
 
 _LOCK = 0x66616E66617265  # "fanfare"
+
+_LOCK_TRIES = 30
+_LOCK_PAUSE_S = 0.5
+_STEP_TIMEOUT_S = 3600.0
 
 _STEP_1 = """
 CREATE TABLE quizzes (
@@ -162,7 +173,7 @@ COMMENT ON COLUMN standings.answered IS 'Number of answers.';
 COMMENT ON COLUMN standings.elapsed_ms IS 'Total answering time; the smaller is shown first within a rank.';
 """
 
-STEPS: Sequence[str] = (_STEP_1,)
+STEPS: Sequence[str] = (_STEP_1, step_partitions.STEP, step_corrections.STEP, step_spool.STEP)
 
 
 class SchemaTooNew(Exception):
@@ -182,19 +193,46 @@ async def apply(database: Database, steps: Sequence[str] = STEPS) -> int:
 
     Raises SchemaTooNew and StorageUnavailable; nothing has changed then.
     """
+    for _ in range(_LOCK_TRIES - 1):
+        try:
+            return await _apply(database, steps)
+        except StorageUnavailable as error:
+            if not isinstance(error.__cause__, LockNotAvailable):
+                raise
+        await trio.sleep(_LOCK_PAUSE_S)
+    return await _apply(database, steps)
+
+
+async def version(database: Database) -> int:
+    """How many steps have been applied; 0 in an empty database. Raises StorageUnavailable."""
 
     async def work(connection: Connection) -> int:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
+            return 0
+        return await _found(connection)
+
+    return await database.in_transaction(work)
+
+
+async def _apply(database: Database, steps: Sequence[str]) -> int:
+    async def work(connection: Connection) -> int:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_STEP_TIMEOUT_S)
         await connection.execute(_VERSION_TABLE)
-        found: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM schema_version")
+        found = await _found(connection)
         if found > len(steps):
             raise SchemaTooNew(found, len(steps))
+        await connection.execute("SET LOCAL lock_timeout = '1s'")
         for version, step in enumerate(steps[found:], start=found + 1):
-            await connection.execute(step)
+            await connection.execute(step, timeout=_STEP_TIMEOUT_S)
             await connection.execute("INSERT INTO schema_version (version) VALUES ($1)", version)
         return len(steps)
 
     return await database.in_transaction(work)
+
+
+async def _found(connection: Connection) -> int:
+    version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM schema_version")
+    return version
 
 
 _VERSION_TABLE = """

@@ -49,18 +49,22 @@ class PostgresSessionStore:
             raise CodeTaken(record.code) from None
 
     async def find(self, key: str) -> SessionRecord:
+        row = None
         if re.fullmatch(r"[0-9]{6}", key):
-            row = await self._database.fetchrow(_FIND_CODE, key)
-        elif _is_id(key):
-            row = await self._database.fetchrow(f"{_SELECT} WHERE id = $1", key)
-        else:
-            row = None
+            # An id names the partition that it lies in; of a code alone, all have to be asked.
+            live = await self._database.fetchrow("SELECT session_id FROM live_codes WHERE code = $1", key)
+            if live is not None:
+                row = await self._database.fetchrow(f"{SELECT} WHERE id = $1", live["session_id"])
+            if row is None:
+                row = await self._database.fetchrow(_FIND_CODE, key)
+        elif is_id(key):
+            row = await self._database.fetchrow(f"{SELECT} WHERE id = $1", key)
         if row is None:
             raise SessionNotFound(key)
-        return _record(row)
+        return record_of(row)
 
     async def claim(self, session_id: str, owner: str) -> ClaimedSession:
-        if not _is_id(session_id):
+        if not is_id(session_id):
             raise SessionNotFound(session_id)
 
         # A long history is read before the claim: while the row is locked, every commit with a fact of this
@@ -75,7 +79,7 @@ class PostgresSessionStore:
 
         row, rest = await self._database.in_transaction(take)
         facts += map(fact_of, rest)
-        record = _record(row)
+        record = record_of(row)
         stored = await self._catalog.get(record.quiz_id, record.quiz_version)
         return ClaimedSession(record, stored.quiz, row["epoch"], facts, _last_alive_at(row, facts))
 
@@ -90,8 +94,8 @@ class PostgresSessionStore:
         return await self._database.in_transaction(read)
 
     async def unfinished(self) -> Sequence[SessionRecord]:
-        rows = await self._database.fetch(f"{_SELECT} WHERE finished_at IS NULL ORDER BY created_at, id")
-        return [_record(row) for row in rows]
+        rows = await self._database.fetch(_UNFINISHED)
+        return [record_of(row) for row in rows]
 
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         rows = await self._database.fetch(_RECENT, limit)
@@ -109,9 +113,9 @@ class PostgresSessionStore:
         ]
 
     async def results(self, session_id: str) -> Sequence[PlayerResult]:
-        if not _is_id(session_id):
+        if not is_id(session_id):
             raise SessionNotFound(session_id)
-        rows = await self._database.fetch(_RESULTS, session_id)
+        rows = await self._database.fetch(RESULTS, session_id)
         if not rows:
             await self.find(session_id)
         return [
@@ -128,7 +132,7 @@ class PostgresSessionStore:
         ]
 
     async def progress(self, session_id: str) -> int:
-        if not _is_id(session_id):
+        if not is_id(session_id):
             return 0
         row = await self._database.fetchrow(
             "SELECT count(*) AS opened FROM session_changes WHERE session_id = $1 AND kind = 'opened'",
@@ -137,7 +141,7 @@ class PostgresSessionStore:
         return 0 if row is None else int(row["opened"])
 
 
-def _is_id(key: str) -> bool:
+def is_id(key: str) -> bool:
     try:
         UUID(key)
     except ValueError:
@@ -145,7 +149,7 @@ def _is_id(key: str) -> bool:
     return True
 
 
-def _record(row: Row) -> SessionRecord:
+def record_of(row: Row) -> SessionRecord:
     return SessionRecord(
         id=str(row["id"]),
         code=row["code"],
@@ -169,11 +173,13 @@ _COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
        (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at"""
 
-_SELECT = f"SELECT {_COLUMNS} FROM sessions"
+SELECT = f"SELECT {_COLUMNS} FROM sessions"
 
-_FIND_CODE = (
-    f"{_SELECT} WHERE code = $1 ORDER BY (sessions.finished_at IS NULL) DESC, created_at DESC LIMIT 1"
-)
+_FIND_CODE = f"{SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
+
+_UNFINISHED = f"""
+{SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL ORDER BY created_at, id
+"""
 
 _CREATE = """
 INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
@@ -186,7 +192,8 @@ _CLAIM = f"""
 WITH before AS (
     SELECT id, owner FROM sessions WHERE id = $1 FOR UPDATE
 ), taken AS (
-    UPDATE sessions SET epoch = epoch + 1, owner = $2 FROM before WHERE sessions.id = before.id
+    UPDATE sessions SET epoch = epoch + 1, owner = $2 FROM before
+    WHERE sessions.id = before.id AND sessions.id = $1
     RETURNING sessions.*, before.owner AS previous_owner
 )
 SELECT {_COLUMNS}, epoch, previous_owner,
@@ -207,7 +214,7 @@ JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
 ORDER BY s.created_at DESC, s.id DESC
 """
 
-_RESULTS = """
+RESULTS = """
 SELECT rank, player, name, score, correct, answered, elapsed_ms
 FROM standings WHERE session_id = $1
 ORDER BY rank, elapsed_ms, player

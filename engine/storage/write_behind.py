@@ -1,4 +1,4 @@
-"""Write-behind with group commit: what is reported as committed is in Postgres.
+"""Write-behind with group commit: what is reported as committed is in Postgres, or in the spool of this node.
 
 One task takes what waits, from all sessions, commits it in one statement, reports, and takes what has
 gathered meanwhile. Under little load every fact is on its way at once; under much, batches grow by
@@ -6,8 +6,10 @@ themselves.
 
 What goes wrong is sorted by whose doing it is:
 
-- Postgres away, or otherwise unable for the moment: the batch is repeated, with growing pauses, until it is
-  in. Nothing is lost and nothing is reported; the queue fills up and `has_room` turns requests away.
+- Postgres away, too slow, or otherwise unable for the moment: the batch is repeated for a moment, then it
+  goes to the spool (`spooling.py`), and so does all that comes after it until the spool is empty again.
+  Without a spool that takes it, the batch is repeated, with growing pauses, until it is in. Nothing is lost
+  and nothing is reported; the queue fills up and `has_room` turns requests away.
 - A fact that cannot be stored at all (a number that is none): `append` raises ValueError and queues nothing,
   which is the trouble of that session alone.
 - Anything else is a mistake of ours: the rules of the domain and the schema disagree, and what would be
@@ -18,23 +20,26 @@ What goes wrong is sorted by whose doing it is:
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
 
 from engine.domain.facts import Fact
-from engine.ports import CommitListener, StorageUnavailable
+from engine.ports import CommitListener, Owned, StorageUnavailable
 from engine.storage.commit import COMMIT, Batch
 from engine.storage.fact_rows import FactRows
 from engine.storage.latency import Latency, LatencyStatistics
-from engine.storage.postgres import Database
+from engine.storage.postgres import Database, Row
+from engine.storage.spooled_facts import SessionFacts
+from engine.storage.spooling import REPORTS_PER_SLICE, Entry, Spooling, SpoolingStatistics
+from engine.tenure import OnlyNode
 
 _log = logging.getLogger(__name__)
 
-_REPORTS_PER_SLICE = 50
-"""Listeners told in a row before everybody else gets a turn."""
+_BEAT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class WriteBehindStatistics:
         last_commit_s: how long the last transaction took.
         latency: from the append of a batch's oldest fact to the end of its transaction.
         healthy: no commit has to be repeated just now, and the last attempt to reach Postgres succeeded.
+        spooling: the way through the spool; None without one.
     """
 
     queued: int
@@ -59,6 +65,7 @@ class WriteBehindStatistics:
     last_commit_s: float
     latency: LatencyStatistics
     healthy: bool
+    spooling: SpoolingStatistics | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +75,14 @@ class _Waiting:
     session_id: str
     epoch: int
     seq: int
-    count: int
+    facts: Sequence[Fact]
     rows: FactRows
     listener: CommitListener
     since: float
+
+    @property
+    def count(self) -> int:
+        return len(self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,7 @@ class _Taken:
     """A batch on its way, and who is to hear of it: the number of a session in it, to its last facts."""
 
     batch: Batch
+    parts: Sequence[_Waiting]
     last: dict[int, _Waiting]
     count: int
     since: float
@@ -92,6 +104,9 @@ class WriteBehind:
     Args:
         owner: what sessions are claimed with: names this run of the node, and no earlier one.
         now_ms: the clock that dates signs of life.
+        spooling: where facts go when Postgres does not take them; None keeps them waiting.
+        only_node: a tenure to keep up to date by signs of life in the database; None if others do that.
+        clock_s: its clock.
         facts_max: beyond this many queued facts `has_room` says no.
         batch_facts_max: facts in one transaction. Handing 500 to the driver holds the loop for 1.3 ms, 1,000
             for 3 to 5 ms; more gain little (`tests/bench/group_commit.py`).
@@ -104,6 +119,9 @@ class WriteBehind:
         *,
         owner: str,
         now_ms: Callable[[], int],
+        spooling: Spooling | None = None,
+        only_node: OnlyNode | None = None,
+        clock_s: Callable[[], float] = trio.current_time,
         facts_max: int = 50_000,
         batch_facts_max: int = 500,
         alive_interval_s: float = 0.5,
@@ -115,6 +133,12 @@ class WriteBehind:
         self._connection = database.connection()
         self._owner = owner
         self._now_ms = now_ms
+        self._spooling = spooling
+        if spooling is not None:
+            spooling.forget = self._forget
+        self._only_node = only_node
+        self._clock_s = clock_s
+        self._owned: Callable[[], Iterable[Owned]] = tuple
         self._facts_max = facts_max
         self._batch_facts_max = batch_facts_max
         self._alive_interval_s = alive_interval_s
@@ -127,6 +151,9 @@ class WriteBehind:
         self._arrived = trio.Event()
         self._emptied = trio.Event()
         self._emptied.set()
+        self._in_hand: _Taken | None = None
+        self._secured = trio.Event()
+        self._stuck = False
         self._ending = False
         self._ended = False
 
@@ -138,9 +165,21 @@ class WriteBehind:
         self._latency = Latency()
         self._commits_healthy = True
         self._alive_healthy = True
+        self._waits = False
+        self._trouble = ""
 
-    def has_room(self) -> bool:
-        return self._queued < self._facts_max and not self._ended
+    def watch(self, owned: Callable[[], Iterable[Owned]]) -> None:
+        """Whose sessions to look after: all that this node holds, whenever it is asked."""
+        self._owned = owned
+
+    def has_room(self, share: float = 1.0) -> bool:
+        if self._ended or self._stuck or self._queued >= share * self._facts_max:
+            return False
+        return self._spooling is None or self._spooling.has_room(share)
+
+    def acknowledges_without_postgres(self) -> bool:
+        """Whether facts would be acknowledged from the spool if Postgres went away now."""
+        return self._spooling is not None and self._spooling.usable() and not self._ended
 
     def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
         waiting = []
@@ -148,7 +187,13 @@ class WriteBehind:
             part = facts[start : start + self._batch_facts_max]
             waiting.append(
                 _Waiting(
-                    session_id, epoch, part[-1].seq, len(part), FactRows(part), listener, trio.current_time()
+                    session_id,
+                    epoch,
+                    part[-1].seq,
+                    tuple(part),
+                    FactRows(part),
+                    listener,
+                    trio.current_time(),
                 )
             )
         self._queue += waiting
@@ -167,6 +212,7 @@ class WriteBehind:
             last_commit_s=self._last_commit_s,
             latency=self._latency.statistics(),
             healthy=self._commits_healthy and self._alive_healthy,
+            spooling=None if self._spooling is None else self._spooling.statistics(),
         )
 
     async def drain(self) -> None:
@@ -175,6 +221,20 @@ class WriteBehind:
         await self._emptied.wait()
         if self._queued:
             raise StorageUnavailable(f"{self._queued} facts were not committed before the end")
+
+    async def settled(self, session_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._spooling is None:
+            return
+        # What an earlier actor of the session left unreported would be fenced: keep it out of the spool.
+        self._drop(lambda waiting: waiting.session_id == session_id)
+        while self._spooling.active and self._has_in_hand(session_id):
+            await self._secured.wait()
+        await self._spooling.settled(session_id)
+
+    def _has_in_hand(self, session_id: str) -> bool:
+        taken = self._in_hand
+        return taken is not None and any(part.session_id == session_id for part in taken.parts)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit until cancelled, then what is still queued, as far as `shutdown_s` reaches.
@@ -186,13 +246,17 @@ class WriteBehind:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, writing)
+                if self._spooling is not None:
+                    nursery.start_soon(self._spooling.drain)
+                if self._only_node is not None:
+                    nursery.start_soon(self._beat, self._only_node)
                 try:
                     await self._say(_FORGET_NODES, self._now_ms())
-                    await self._say(_ALIVE, self._owner, self._now_ms())
+                    await self._show_life()
                     task_status.started()
                     while True:
                         await trio.sleep(self._alive_interval_s)
-                        await self._say(_ALIVE, self._owner, self._now_ms())
+                        await self._show_life()
                 finally:
                     self._ending = True
                     self._arrived.set()
@@ -201,6 +265,8 @@ class WriteBehind:
             self._ended = True
             self._emptied.set()
             await self._connection.aclose()
+            if self._spooling is not None:
+                await self._spooling.aclose()
             if self._queued:
                 _log.error("%d facts were not committed; none of them was acknowledged", self._queued)
 
@@ -211,60 +277,99 @@ class WriteBehind:
                     taken = self._take()
                     # Converting a batch and handing it over are each a while without a pause.
                     await trio.lowlevel.checkpoint()
-                    fenced = await self._commit(taken)
-                    await self._report(taken, fenced)
+                    self._in_hand = taken
+                    await self._secure(taken)
+                    self._in_hand = None
+                    self._secured.set()
+                    self._secured = trio.Event()
                 else:
                     self._arrived = trio.Event()
                     await self._arrived.wait()
 
     def _take(self) -> _Taken:
         batch = Batch()
+        parts: list[_Waiting] = []
         last: dict[int, _Waiting] = {}
         count = 0
         since = self._queue[0].since
         while self._queue and count + self._queue[0].count <= self._batch_facts_max:
             waiting = self._queue.popleft()
             number = batch.add(waiting.session_id, waiting.epoch, waiting.rows)
+            parts.append(waiting)
             last[number] = waiting
             count += waiting.count
-        return _Taken(batch, last, count, since)
+        return _Taken(batch, parts, last, count, since)
 
-    async def _commit(self, taken: _Taken) -> set[int]:
-        """Returns the numbers of the sessions that are somebody else's."""
+    async def _secure(self, taken: _Taken) -> None:
+        """Get a batch to Postgres or into the spool, whatever it takes, and report it."""
+        spooling = self._spooling
         arguments = taken.batch.arguments()
+        patience_s = math.inf if spooling is None else spooling.after_s
+        deadline_s = trio.current_time() + patience_s
         pause_s = self._retry_min_s
         while True:
-            started = trio.current_time()
-            try:
+            if spooling is None or not spooling.active:
+                # Without a spool to go to, Postgres has all the time that it takes.
+                may_spool = spooling is not None and spooling.certain()
+                limit_s = max(self._retry_min_s, deadline_s - trio.current_time()) if may_spool else math.inf
+                fenced = await self._commit(taken, arguments, limit_s)
+                if fenced is not None:
+                    await self._report(taken, fenced)
+                    break
+            if spooling is not None and (spooling.active or trio.current_time() >= deadline_s):
+                was_active = spooling.active
+                if await spooling.append(_entries(taken), self._trouble):
+                    self._waits = False
+                    self._leave(taken.count)
+                    break
+                if was_active and not spooling.active:
+                    continue
+                self._stuck = True
+                # Postgres may only be slow: let it have as long as it takes.
+                patience_s *= 2
+                deadline_s = trio.current_time() + patience_s
+            await trio.sleep(min(pause_s, max(0.0, deadline_s - trio.current_time())))
+            pause_s = min(2 * pause_s, self._retry_max_s)
+        self._stuck = False
+
+    async def _commit(self, taken: _Taken, arguments: Sequence[object], limit_s: float) -> set[int] | None:
+        """Returns the numbers of the sessions that are somebody else's; None when it failed or took longer
+        than `limit_s`, and then it is not known whether anything is stored."""
+        started = trio.current_time()
+        try:
+            with trio.fail_after(limit_s):
                 live = await self._connection.fetch(COMMIT, *arguments)
-            except StorageUnavailable as error:
-                self._retries_total += 1
-                if self._commits_healthy:
-                    _log.warning("commits wait for Postgres: %s", error)
-                self._commits_healthy = False
-                await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, self._retry_max_s)
-            else:
-                break
-        ended = trio.current_time()
-        if not self._commits_healthy:
-            _log.warning("commits go on")
-        self._commits_healthy = self._alive_healthy = True
-        self._batches_total += 1
-        self._last_commit_s = ended - started
-        self._latency.add(ended - taken.since)
-        return taken.batch.fenced(live)
+        except StorageUnavailable as error:
+            self._trouble = str(error)
+        except trio.TooSlowError:
+            self._trouble = f"a commit has taken longer than {limit_s:.1f} s"
+        else:
+            ended = trio.current_time()
+            if self._waits:
+                _log.warning("commits go on")
+            self._waits = False
+            self._commits_healthy = self._alive_healthy = True
+            self._batches_total += 1
+            self._last_commit_s = ended - started
+            self._latency.add(ended - taken.since)
+            return taken.batch.fenced(live)
+        self._retries_total += 1
+        if self._commits_healthy:
+            _log.warning("commits wait for Postgres: %s", self._trouble)
+            self._waits = True
+        self._commits_healthy = False
+        return None
 
     async def _report(self, taken: _Taken, fenced: set[int]) -> None:
         for told, number in enumerate(fenced):
-            if told % _REPORTS_PER_SLICE == _REPORTS_PER_SLICE - 1:
+            if told % REPORTS_PER_SLICE == REPORTS_PER_SLICE - 1:
                 await trio.lowlevel.checkpoint()
             self._fenced_total += 1
             taken.last[number].listener.fenced()
         if fenced:
             self._forget({(taken.last[number].session_id, taken.last[number].epoch) for number in fenced})
         for told, (number, waiting) in enumerate(taken.last.items()):
-            if told % _REPORTS_PER_SLICE == _REPORTS_PER_SLICE - 1:
+            if told % REPORTS_PER_SLICE == REPORTS_PER_SLICE - 1:
                 await trio.lowlevel.checkpoint()
             if number not in fenced:
                 waiting.listener.committed(waiting.seq)
@@ -273,7 +378,10 @@ class WriteBehind:
 
     def _forget(self, stale: set[tuple[str, int]]) -> None:
         """Drop what fenced sessions have queued since."""
-        kept = deque(waiting for waiting in self._queue if (waiting.session_id, waiting.epoch) not in stale)
+        self._drop(lambda waiting: (waiting.session_id, waiting.epoch) in stale)
+
+    def _drop(self, unwanted: Callable[[_Waiting], bool]) -> None:
+        kept = deque(waiting for waiting in self._queue if not unwanted(waiting))
         dropped = sum(waiting.count for waiting in self._queue) - sum(waiting.count for waiting in kept)
         self._queue = kept
         self._leave(dropped)
@@ -283,24 +391,69 @@ class WriteBehind:
         if not self._queued:
             self._emptied.set()
 
-    async def _say(self, sql: str, *args: object) -> None:
+    # -- signs of life ---------------------------------------------------------------------------
+
+    async def _beat(self, only_node: OnlyNode) -> None:
+        while True:
+            only_node.beat(self._clock_s())
+            await trio.sleep(_BEAT_S)
+
+    async def _show_life(self) -> None:
+        asked_s = self._clock_s()
+        others = await self._say(_ALIVE, self._owner, self._now_ms())
+        if others is None or self._only_node is None:
+            return
+        self._only_node.looked(asked_s, {row["node"]: row["alive_at"] for row in others})
+        if self._only_node.to_prove(self._clock_s()):
+            await self._prove(self._only_node)
+
+    async def _prove(self, only_node: OnlyNode) -> None:
+        """Find every session that this node holds to be its own still; one that is not is fenced."""
+        asked_s = self._clock_s()
+        owned = list(self._owned())
+        ids, epochs = [each.session_id for each in owned], [each.epoch for each in owned]
+        rows = await self._say(_STILL_OWN, ids, epochs)
+        if rows is not None:
+            own = {(str(row["id"]), row["epoch"]) for row in rows}
+            for each in owned:
+                if (each.session_id, each.epoch) not in own:
+                    each.fenced()
+            only_node.proved(asked_s, self._clock_s())
+
+    async def _say(self, sql: str, *args: object) -> Sequence[Row] | None:
         """Signs of life have a connection of the pool: a long commit does not delay them."""
         try:
-            await self._database.execute(sql, *args)
+            rows = await self._database.fetch(sql, *args)
         except StorageUnavailable:
             self._alive_healthy = False
-        else:
-            self._alive_healthy = True
+            return None
+        self._alive_healthy = True
+        return rows
+
+
+def _entries(taken: _Taken) -> list[Entry]:
+    return [
+        Entry(SessionFacts(part.session_id, part.epoch, part.facts), part.listener) for part in taken.parts
+    ]
 
 
 _ALIVE = """
-INSERT INTO nodes (node, alive_at) VALUES ($1, 'epoch'::timestamptz + $2::float8 * interval '1 ms')
-ON CONFLICT (node) DO UPDATE SET alive_at = greatest(nodes.alive_at, excluded.alive_at)
+WITH own AS (
+    INSERT INTO nodes (node, alive_at) VALUES ($1, 'epoch'::timestamptz + $2::float8 * interval '1 ms')
+    ON CONFLICT (node) DO UPDATE SET alive_at = greatest(nodes.alive_at, excluded.alive_at)
+)
+SELECT node, (extract(epoch FROM alive_at) * 1000)::bigint AS alive_at FROM nodes WHERE node <> $1
+"""
+
+_STILL_OWN = """
+SELECT s.id, s.epoch
+FROM unnest($1::uuid[], $2::bigint[]) AS own (id, epoch)
+JOIN sessions s ON s.id = own.id AND s.epoch = own.epoch
 """
 
 # A row is of use for as long as a session waits to be taken over from its node.
 _FORGET_NODES = """
 DELETE FROM nodes
 WHERE alive_at < 'epoch'::timestamptz + $1::float8 * interval '1 ms' - interval '7 days'
-  AND NOT EXISTS (SELECT FROM sessions WHERE owner = node AND finished_at IS NULL)
+  AND NOT EXISTS (SELECT FROM live_codes JOIN sessions ON id = session_id WHERE owner = node)
 """

@@ -17,7 +17,11 @@ _COMMANDS: Mapping[str, str] = {
     "watch": "server.cli.watch",
     "load": "server.cli.load",
     "chaos": "server.cli.chaos",
+    "audit": "server.cli.audit",
+    "rescore": "server.cli.rescore",
+    "db": "server.cli.db",
     "doctor": "server.cli.doctor",
+    "spool": "server.cli.spool",
 }
 """In the order of the help page. Each module has a command of the same name."""
 

@@ -21,7 +21,8 @@ SESSIONS_PER_QUERY = 100
 def totals_query(session_id: str) -> str:
     """Counts the answers of a session and adds up their points."""
     return (
-        f"SELECT count(*), coalesce(sum(points), 0) FROM answers WHERE session_id = '{uuid.UUID(session_id)}'"
+        "SELECT count(*), coalesce(sum(points), 0) FROM standing_answers "
+        f"WHERE session_id = '{uuid.UUID(session_id)}'"
     )
 
 
@@ -38,7 +39,7 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
         ids = ", ".join(f"'{uuid.UUID(each)}'" for each in session_ids[start : start + SESSIONS_PER_QUERY])
         text = await _ask(
             database,
-            "COPY (SELECT session_id, player, question, elapsed_ms, correct, points FROM answers "
+            "COPY (SELECT session_id, player, question, elapsed_ms, correct, points FROM standing_answers "
             f"WHERE session_id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
         )
         for session_id, player, question, elapsed_ms, correct, points in csv.reader(io.StringIO(text)):

@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from engine.storage.latency import LatencyStatistics
+from engine.storage.spooling import SpoolingStatistics
 from server.http.services import Services
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -50,6 +51,7 @@ class NodeCollector(Collector):
         yield from self._connections()
         yield from self._journal()
         yield from self._loop()
+        yield from self._garbage()
 
     def _sessions(self) -> Iterator[Metric]:
         registry = self._services.registry.statistics()
@@ -142,6 +144,30 @@ class NodeCollector(Collector):
             "From the append of a batch's oldest fact to the end of its transaction.",
             journal.latency,
         )
+        if journal.spooling is not None:
+            yield from self._spool(journal.spooling)
+
+    def _spool(self, spool: SpoolingStatistics) -> Iterator[Metric]:
+        yield _gauge("fanfare_spool_active", "Whether facts go by way of the spool just now.", spool.active)
+        yield _gauge("fanfare_spool_failing", "Whether the spool's last write failed.", spool.failing)
+        yield _gauge(
+            "fanfare_spool_certain", "Whether the node may acknowledge from its spool.", spool.certain
+        )
+        yield _gauge("fanfare_spool_facts", "Facts in the spool.", spool.facts)
+        yield _gauge("fanfare_spool_bytes", "Bytes of the facts in the spool.", spool.bytes)
+        yield _gauge(
+            "fanfare_spool_oldest_seconds", "Age of the oldest fact in the spool.", spool.oldest_age_s
+        )
+        yield _counter("fanfare_spool_in_facts", "Facts that went into the spool.", spool.spooled_total)
+        yield _counter(
+            "fanfare_spool_drained_facts", "Facts that went from the spool to Postgres.", spool.drained_total
+        )
+        yield _counter(
+            "fanfare_spool_put_aside_facts",
+            "Drained facts whose session had another owner.",
+            spool.put_aside_total,
+        )
+        yield _counter("fanfare_spool_failures", "Writes to the spool that failed.", spool.failures_total)
 
     def _loop(self) -> Iterator[Metric]:
         loop = self._services.loop_watch.statistics()
@@ -157,7 +183,7 @@ class NodeCollector(Collector):
             "fanfare_loop_hold_seconds", "Longest step of one task in the last minute.", loop.hold.wall_s
         )
         yield _gauge(
-            "fanfare_loop_hold_cpu_seconds", "Processor time in that step, at most.", loop.hold.cpu_s
+            "fanfare_loop_hold_cpu_seconds", "Processor time in that step, at least.", loop.hold.cpu_s
         )
         holder = GaugeMetricFamily(
             "fanfare_loop_holder_seconds", "Longest step and whose it was.", labels=["since", "task"]
@@ -171,6 +197,28 @@ class NodeCollector(Collector):
             "fanfare_loop_gap_seconds",
             "Longest time of the last minute between two looks at the sockets.",
             loop.gap_s,
+        )
+
+    def _garbage(self) -> Iterator[Metric]:
+        garbage = self._services.collector.statistics()
+        collections = CounterMetricFamily(
+            "fanfare_garbage_collections", "Collections of garbage, by what was looked at.", labels=["of"]
+        )
+        _add(collections, garbage.collections_total)
+        yield collections
+        yield _counter(
+            "fanfare_garbage_freezes", "Times that survivors were put out of sight.", garbage.freezes_total
+        )
+        yield _gauge(
+            "fanfare_garbage_pause_seconds",
+            "Processor time of the longest collection of the last minute, full ones left out.",
+            garbage.pause_s,
+        )
+        yield _gauge(
+            "fanfare_garbage_full_pause_seconds", "That of the last full collection.", garbage.full_pause_s
+        )
+        yield _gauge(
+            "fanfare_garbage_full_age_seconds", "Since that, or since the start.", garbage.since_full_s
         )
 
 

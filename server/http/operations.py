@@ -38,13 +38,22 @@ class Operations:
         )
 
     async def readyz(self) -> Answer:
-        reasons = []
+        """A node that acknowledges from its spool is ready: sent elsewhere, its players would find nobody who
+        knows their session."""
+        journal = self._services.journal
+        reasons: list[str] = []
+        degraded: list[str] = []
         problem = await self._database.problem()
         if problem is not None:
-            reasons.append(problem)
-        if not self._services.journal.has_room():
+            (degraded if journal.acknowledges_without_postgres() else reasons).append(problem)
+        spooling = journal.statistics().spooling
+        if spooling is not None and spooling.active:
+            degraded.append(f"facts go by way of the spool, which holds {spooling.facts}")
+        if not journal.has_room():
             reasons.append("the journal is full: the database does not keep up")
-        return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        return json_answer(
+            {"ready": not reasons, "reasons": reasons, "degraded": degraded}, 503 if reasons else 200
+        )
 
     async def metrics(self) -> Answer:
         return body_answer(self._metrics.exposition(), CONTENT_TYPE)

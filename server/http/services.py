@@ -11,6 +11,7 @@ from engine.actors.registry import Registry
 from engine.ports import QuizCatalog, SessionStore
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
+from server.collector import Collector
 from server.config import Config
 from server.limits import Attempts, JoinRate
 from server.loop_watch import LoopWatch
@@ -19,6 +20,7 @@ from server.realtime.transport import TransportStatistics
 
 class JournalState(Protocol):
     def has_room(self) -> bool: ...
+    def acknowledges_without_postgres(self) -> bool: ...
     def statistics(self) -> WriteBehindStatistics: ...
 
 
@@ -45,6 +47,7 @@ class Services:
     attempts: Attempts
     joins: JoinRate
     loop_watch: LoopWatch
+    collector: Collector
     ws_url: str
     play_url: str
     transports: Callable[[], Iterable[TransportStatistics]]

@@ -384,6 +384,24 @@ async def test_refusals_name_the_request_and_change_nothing(mock_clock: MockCloc
         assert len(w.store.facts(actor.session_id)) == 2
 
 
+async def test_who_joins_is_turned_away_before_those_who_play(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        players = [await w.join(actor, f"Player {n}") for n in range(1, 6)]
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.journal.facts_max = 5
+        for player, client in enumerate(players[:4], start=1):
+            w.answer(actor, client, player)
+        await settle()
+        assert (await w.join(actor, "Newcomer")).errors == ["busy"]
+        w.answer(actor, players[4], 5)
+        await settle()
+        w.journal.commit()
+        await settle()
+        assert players[4].last("ack")["status"] == "accepted"
+
+
 async def test_a_full_journal_and_a_full_mailbox_answer_busy(mock_clock: MockClock) -> None:
     async with world(ActorOptions(mailbox_max=3)) as w:
         actor = await w.session(early_close=False)

@@ -24,6 +24,8 @@ BENCHMARKS = (
     "http_answers",
     "connections",
     "group_commit",
+    "stored",
+    "spool",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""

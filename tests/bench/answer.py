@@ -51,8 +51,11 @@ Item = TypeVar("Item")
 class AtOnce:
     """A journal that has committed before `append` returns, and keeps nothing."""
 
-    def has_room(self) -> bool:
+    def has_room(self, share: float = 1.0) -> bool:
         return True
+
+    async def settled(self, session_id: str) -> None:
+        await trio.lowlevel.checkpoint()
 
     def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
         listener.committed(facts[-1].seq)

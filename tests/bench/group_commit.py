@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import uuid4
 
 import trio
 
@@ -23,12 +22,15 @@ from engine.storage import schema
 from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres
+from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
+from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.write_behind import WriteBehind
 from tests.bench.figures import Costs, Figure, percentile
 
 SESSIONS = 20
+NOW_MS = 1_790_000_000_000
 ROUNDS = 3
 RUN_S = 0.6
 
@@ -61,7 +63,7 @@ class Bench:
         seq = self.seqs.get(session_id, 0)
         self.seqs[session_id] = seq + count
         return [
-            AnswerAccepted(n, 1_790_000_000_000 + n, n, 1 + n % 20, n % 4, 1234, n % 2 == 0, 900)
+            AnswerAccepted(n, NOW_MS + n, n, 1 + n % 20, n % 4, 1234, n % 2 == 0, 900)
             for n in range(seq + 1, seq + count + 1)
         ]
 
@@ -149,9 +151,7 @@ async def busy(steps: Steps) -> None:
 
 
 async def measure(bench: Bench, case: Case, costs: Costs) -> None:
-    journal = WriteBehind(
-        bench.database, owner="bench", now_ms=lambda: 1_790_000_000_000, batch_facts_max=case.batch
-    )
+    journal = WriteBehind(bench.database, owner="bench", now_ms=lambda: NOW_MS, batch_facts_max=case.batch)
     waits_s: list[float] = []
     listeners = [Listener(waits_s) for _ in bench.sessions]
     steps = Steps()
@@ -179,6 +179,7 @@ async def measure(bench: Bench, case: Case, costs: Costs) -> None:
 
 async def prepare(database: Database) -> Bench:
     await schema.apply(database)
+    await Partitions(database, lambda: NOW_MS).maintain()
     catalog = PostgresCatalog(database, lambda: 0)
     store = PostgresSessionStore(database, catalog)
     quiz = Quiz.parse(
@@ -187,7 +188,7 @@ async def prepare(database: Database) -> Bench:
     stored = await catalog.add(quiz)
     sessions = []
     for n in range(SESSIONS):
-        session_id = str(uuid4())
+        session_id = new_id(NOW_MS)
         await store.create(SessionRecord(session_id, f"{n:06}", stored.id, 1, Settings(), 0))
         sessions.append((session_id, (await store.claim(session_id, "bench")).epoch))
     return Bench(database, sessions)

@@ -34,6 +34,8 @@ QUIZ = {
 }
 """Every type of question, 20 s each; with bots that think for a moment each closes early."""
 
+AGREED = "1 session audited: no difference.\n"
+
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
@@ -42,8 +44,8 @@ def data_dir() -> Iterator[Path]:
         yield Path(path) / "data"
 
 
-async def play(node: Node, api: Api, *, kill_in: int | None = None) -> None:
-    """A session with bots from the lobby to the podium, and the books afterwards.
+async def play(node: Node, api: Api, *, kill_in: int | None = None) -> str:
+    """A session with bots from the lobby to the podium, and the books afterwards. Returns its code.
 
     Args:
         kill_in: the question in the middle of which the node is killed and started again.
@@ -81,6 +83,8 @@ async def play(node: Node, api: Api, *, kill_in: int | None = None) -> None:
     assert {row["player"]: (row["answered"], row["score"]) for row in by_sql} == {
         row.player: (row.answered, row.score) for row in results
     }
+    assert await fanfare("audit", made["code"], "--data-dir", str(node.data_dir)) == (0, AGREED)
+    return str(made["code"])
 
 
 async def _half_answered(api: Api, code: str, number: int) -> None:
@@ -99,6 +103,26 @@ async def test_a_whole_session_and_its_books(data_dir: Path) -> None:
         assert await node.stop(signal.SIGINT) == 0
         assert node.database_processes == []
         assert "Traceback" not in node.said
+
+
+async def test_a_key_that_was_wrong_is_corrected_while_the_node_runs(data_dir: Path) -> None:
+    async with running_node(data_dir) as (node, api):
+        code = await play(node, api)
+        before = await api.results(code)
+        words = ["rescore", code, "--question", "1", "--data-dir", str(data_dir), "--yes", "--correct"]
+        done = await fanfare(*words, "c")
+        assert (done[0], done[1].splitlines()[-1]) == (0, "Stored as correction 1 of the session.")
+        after = await api.results(code)
+        assert after != before
+        by_csv = read_results(await api.results_csv(code))
+        assert [(row.player, row.score) for row in by_csv] == [
+            (row["player"], row["score"]) for row in after["players"]
+        ]
+        assert await node.stop() == 0
+        assert await fanfare("audit", code, "--data-dir", str(data_dir)) == (0, AGREED)
+        assert (await fanfare(*words, "b"))[0] == 0
+        await node.start()
+        assert await api.results(code) == before
 
 
 async def test_a_node_that_is_killed_in_mid_question_loses_nothing(data_dir: Path) -> None:

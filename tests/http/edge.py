@@ -20,8 +20,10 @@ from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.storage.latency import Latency
+from engine.storage.spooling import SpoolingStatistics
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
+from server.collector import Collector
 from server.config import Config
 from server.http.app import Api, create_app
 from server.http.services import Services
@@ -52,6 +54,11 @@ class Journal(MemoryJournal):
     """With the snapshot that the real one gives."""
 
     latency: Latency
+    acknowledging = False
+    spooling: SpoolingStatistics | None = None
+
+    def acknowledges_without_postgres(self) -> bool:
+        return self.acknowledging
 
     def statistics(self) -> WriteBehindStatistics:
         return WriteBehindStatistics(
@@ -63,6 +70,7 @@ class Journal(MemoryJournal):
             last_commit_s=0.004,
             latency=self.latency.statistics(),
             healthy=True,
+            spooling=self.spooling,
         )
 
 
@@ -128,6 +136,7 @@ class Edge:
             attempts=Attempts(config.attempts_per_min),
             joins=JoinRate(config.joins_per_s),
             loop_watch=LoopWatch(),
+            collector=Collector(lambda: 0.0, lambda: False),
             ws_url="ws://127.0.0.1:5002/ws",
             play_url="http://127.0.0.1:5002",
             transports=self._transports,

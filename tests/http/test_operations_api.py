@@ -14,6 +14,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
+from engine.storage.spooling import SpoolingStatistics
 from server.errors import STATUS
 from server.loop_watch import Hold
 from tests.http.edge import OUTSIDE, Edge, edge
@@ -37,7 +38,7 @@ async def test_health() -> None:
 
 async def test_ready_while_the_database_answers_and_the_journal_has_room(mock_clock: MockClock) -> None:
     async with edge() as e:
-        assert (await e.get("/readyz")).json == {"ready": True, "reasons": []}
+        assert (await e.get("/readyz")).json == {"ready": True, "reasons": [], "degraded": []}
         e.storage_up = False
         e.journal.facts_max = 0
         mock_clock.jump(1)
@@ -50,6 +51,59 @@ async def test_ready_while_the_database_answers_and_the_journal_has_room(mock_cl
         e.journal.facts_max = 10
         mock_clock.jump(1)
         assert (await e.get("/readyz")).status == 200
+
+
+SPOOLING = SpoolingStatistics(
+    active=True,
+    failing=False,
+    certain=True,
+    facts=17,
+    bytes=1700,
+    oldest_age_s=2.5,
+    spooled_total=20,
+    drained_total=3,
+    put_aside_total=1,
+    failures_total=2,
+)
+
+
+async def test_who_acknowledges_from_its_spool_is_ready_and_says_that_it_is_degraded(
+    mock_clock: MockClock,
+) -> None:
+    async with edge() as e:
+        e.storage_up = False
+        e.journal.acknowledging = True
+        e.journal.spooling = SPOOLING
+        reply = await e.get("/readyz")
+        assert (reply.status, reply.json["ready"], reply.json["reasons"]) == (200, True, [])
+        assert reply.json["degraded"] == [
+            "the database cannot be reached (OSError)",
+            "facts go by way of the spool, which holds 17",
+        ]
+        # Past its bound, or no longer certain of its sessions, it is not.
+        e.journal.acknowledging = False
+        e.journal.facts_max = 0
+        reply = await e.get("/readyz")
+        assert (reply.status, len(reply.json["reasons"])) == (503, 2)
+
+
+async def test_metrics_tell_what_is_in_the_spool() -> None:
+    async with edge() as e:
+        assert "fanfare_spool_active" not in await samples(e)
+        e.journal.spooling = SPOOLING
+        seen = await samples(e)
+        assert {name: value for name, value in seen.items() if name.startswith("fanfare_spool")} == {
+            "fanfare_spool_active": 1,
+            "fanfare_spool_failing": 0,
+            "fanfare_spool_certain": 1,
+            "fanfare_spool_facts": 17,
+            "fanfare_spool_bytes": 1700,
+            "fanfare_spool_oldest_seconds": 2.5,
+            "fanfare_spool_in_facts_total": 20,
+            "fanfare_spool_drained_facts_total": 3,
+            "fanfare_spool_put_aside_facts_total": 1,
+            "fanfare_spool_failures_total": 2,
+        }
 
 
 async def test_the_database_is_asked_once_a_second_however_many_ask_here(mock_clock: MockClock) -> None:

@@ -61,6 +61,12 @@ def answered(
     return f.AnswerAccepted(seq, AT + seq, player, question, choice, elapsed_ms, points > 0, points)
 
 
+def merged(
+    seq: int, player: int, question: int = 1, points: int = 0, *, at: int, elapsed_ms: int = 1000
+) -> f.AnswerMerged:
+    return f.AnswerMerged(seq, at, player, question, 0, elapsed_ms, points > 0, points)
+
+
 ONE_OF_EACH: Sequence[f.Fact] = (
     joined(1, 1, "Ann"),
     joined(2, 2, "Zoë \U0001f600"),
@@ -104,11 +110,22 @@ _answers = st.builds(
     points=st.integers(0, 10_500),
     **_here,
 )
+_merged = st.builds(
+    f.AnswerMerged,
+    player=_players,
+    question=_questions,
+    choice=choices,
+    elapsed_ms=st.integers(0, 600_000),
+    correct=st.booleans(),
+    points=st.integers(0, 10_500),
+    **_here,
+)
 _facts = st.one_of(
     st.builds(f.PlayerJoined, player=_players, name=_names, **_here),
     st.builds(f.PlayerKicked, player=_players, **_here),
     _answers,
     _answers,
+    _merged,
     st.builds(f.QuestionOpened, question=_questions, **_here),
     st.builds(f.QuestionClosed, question=_questions, **_here),
     st.builds(f.Paused, **_here),

@@ -24,6 +24,7 @@ from tests.storage.making import (
     Listener,
     answered,
     joined,
+    merged,
     quiz_of,
     record_of,
 )
@@ -313,6 +314,31 @@ async def test_ties_share_a_rank_and_the_faster_comes_first(storage: Storage) ->
     ]
 
 
+async def test_of_an_answer_and_merged_ones_the_first_that_was_received_counts(storage: Storage) -> None:
+    record = await storage.session()
+    facts: list[f.Fact] = [joined(n) for n in range(1, 5)]
+    facts += [
+        answered(5, 1, 1, points=100),
+        answered(6, 2, 1, points=200),
+        answered(7, 3, 1, points=300),
+        merged(8, 1, 1, 10, at=AT + 4),
+        merged(9, 2, 1, 20, at=AT + 6),
+        merged(10, 3, 1, 30, at=AT + 9),
+        merged(11, 4, 1, 40, at=AT + 9, elapsed_ms=7),
+        merged(12, 4, 1, 41, at=AT + 8, elapsed_ms=8),
+        merged(13, 4, 1, 42, at=AT + 8, elapsed_ms=9),
+        merged(14, 4, 2, 0, at=AT + 8),
+    ]
+    await storage.write(record, *facts)
+    assert await storage.facts(record.id) == facts
+    assert await storage.store.results(record.id) == [
+        ports.PlayerResult(1, 3, "player 3", 300, 1, 1, 1000),
+        ports.PlayerResult(2, 2, "player 2", 200, 1, 1, 1000),
+        ports.PlayerResult(3, 4, "player 4", 41, 1, 2, 1008),
+        ports.PlayerResult(4, 1, "player 1", 10, 1, 1, 1000),
+    ]
+
+
 async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> None:
     record = await storage.session()
     other = await storage.session()
@@ -426,6 +452,29 @@ async def test_a_full_queue_has_no_room_and_still_takes_what_it_is_given(storage
     await listener.until(101)
     assert storage.journal.has_room()
     assert len(await storage.facts(record.id)) == 101
+
+
+async def test_what_matters_less_may_fill_less_of_the_room(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "me")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, [joined(seq) for seq in range(1, 80)], listener)
+    assert storage.journal.has_room(ports.JOINS_SHARE)
+    storage.journal.append(record.id, claimed.epoch, [joined(80)], listener)
+    assert not storage.journal.has_room(ports.JOINS_SHARE)
+    assert storage.journal.has_room()
+    await listener.until(80)
+    assert storage.journal.has_room(ports.JOINS_SHARE)
+
+
+async def test_what_is_reported_is_found_by_a_claim_once_it_is_settled(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "me")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH, listener)
+    await listener.until(13)
+    await storage.journal.settled(record.id)
+    assert list((await storage.store.claim(record.id, "me")).facts) == list(ONE_OF_EACH)
 
 
 async def test_an_empty_append_is_nothing(storage: Storage) -> None:

@@ -1,0 +1,111 @@
+"""Brings what earlier owners acknowledged from their spools to the sessions of this node."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import trio
+
+from engine.actors.actor import SessionActor
+from engine.actors.commands import Merge
+from engine.actors.fanout import Slicer
+from engine.actors.registry import NodeFull, Registry, SessionUnavailable
+from engine.actors.subscriber import ConnectionEnded, Waiter
+from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
+from engine.ports import SessionNotFound, SpooledFacts, SpooledFactsStore, StorageUnavailable
+
+log = logging.getLogger(__name__)
+
+FACTS_PER_COMMAND = 200
+"""Folded in by one command: about as long as a batch of answers holds the loop."""
+
+LOOK_EVERY_S = 1.0
+PATIENCE_S = 30.0
+
+
+class NotMerged(Exception):
+    """The session could not take all just now. What it took it knows again."""
+
+
+class Merging:
+    """Looks for spooled facts of the sessions of `owner`, and of finished ones, and has them merged."""
+
+    def __init__(self, registry: Registry, store: SpooledFactsStore, owner: str) -> None:
+        self._registry = registry
+        self._store = store
+        self._owner = owner
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Forever. Reports as started when it has looked once."""
+        await self.look()
+        task_status.started()
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Merge what waits. What cannot be merged now still waits at the next look."""
+        try:
+            for session_id in await self._store.waiting(self._owner):
+                try:
+                    with trio.fail_after(PATIENCE_S):
+                        await self._merge(session_id)
+                except (NotMerged, ConnectionEnded, NodeFull, trio.TooSlowError) as error:
+                    log.warning("spooled facts of session %s still wait: %r", session_id, error)
+                except (SessionNotFound, SessionUnavailable):
+                    continue
+        except StorageUnavailable:
+            return
+
+    async def _merge(self, session_id: str) -> None:
+        parts = await self._store.spooled(session_id)
+        new = [part for part in parts if not part.merged]
+        actor = await self._registry.revive(session_id)
+        before = actor.session.seq
+        # A player may have joined in a part that was merged long ago, and answered in a new one.
+        for epoch in sorted({part.epoch for part in new}):
+            joins = [fact for fact in _facts(parts, epoch) if isinstance(fact, PlayerJoined)]
+            answers = [fact for fact in _facts(new, epoch) if isinstance(fact, AnswerAccepted | AnswerMerged)]
+            await self._send(actor, joins)
+            await self._send(actor, await _renumbered(actor, joins, answers))
+        await self._store.set_merged([part.id for part in new])
+        log.warning(
+            "session %s: merged what an earlier owner had acknowledged, as facts %d to %d",
+            session_id,
+            before + 1,
+            actor.session.seq,
+        )
+
+    async def _send(
+        self, actor: SessionActor, facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
+    ) -> None:
+        for start in range(0, len(facts), FACTS_PER_COMMAND):
+            waiter = Waiter()
+            actor.send(Merge(waiter, facts[start : start + FACTS_PER_COMMAND]))
+            if (await waiter.wait()).kind == "error":
+                raise NotMerged
+
+
+def _facts(parts: Sequence[SpooledFacts], epoch: int) -> Iterator[object]:
+    return (fact for part in parts if part.epoch == epoch for fact in part.facts)
+
+
+async def _renumbered(
+    actor: SessionActor, joins: Sequence[PlayerJoined], answers: Sequence[AnswerAccepted | AnswerMerged]
+) -> list[AnswerAccepted | AnswerMerged]:
+    """The answers with the numbers that their players have in the session as it is now. Those who joined
+    before the spool began have the same."""
+    slicer = Slicer()
+    numbers: dict[int, int | None] = {}
+    for fact in joins:
+        numbers[fact.player] = actor.session.called(fact.name)
+        await slicer.breathe()
+    renumbered: list[AnswerAccepted | AnswerMerged] = []
+    for answer in answers:
+        number = numbers.get(answer.player, answer.player)
+        if number is not None:
+            renumbered.append(answer if number == answer.player else replace(answer, player=number))
+        await slicer.breathe()
+    return renumbered

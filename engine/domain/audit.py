@@ -1,0 +1,323 @@
+"""Whether what is stored of a session is what the rules make of it.
+
+Everything is computed again from the facts: which answers could be taken at all, whether they were right,
+what they earned, who came where. Nothing that was stored as a result goes into the computation; it is only
+compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from engine.domain import facts as f
+from engine.domain.clock import PlayClock
+from engine.domain.errors import DomainError, Refusal
+from engine.domain.keys import Correction, key_of, with_key
+from engine.domain.phases import Phase, move
+from engine.domain.quiz import Quiz
+from engine.domain.rescoring import Mark, Marking, Marks, changed, marks, standing
+
+KINDS: Final[Mapping[str, str]] = {
+    "seq": "facts are missing, or two have the same number",
+    "order": "the fact cannot have happened where it stands",
+    "unknown_player": "the player never joined",
+    "unknown_question": "the quiz has no such question",
+    "not_open": "the question was not open",
+    "twice": "the player had answered this question before",
+    "kicked": "the player had been removed",
+    "choice": "nobody can have chosen this",
+    "elapsed": "the clock says another time",
+    "late": "the answer came after the time limit",
+    "correct": "right or wrong by the key of the quiz",
+    "points": "points by the rule of the quiz",
+    "correction": "a correction that the quiz does not allow, or whose old key is not the one it replaced",
+    "corrected": "the corrected answer",
+    "finished_at": "the end on the record of the session",
+    "standing": "rank, score, right answers, answers and time in the results",
+}
+"""What can differ, in one phrase each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`kind` is one of KINDS. `stored` is what was found and `computed` what the rules make of it; None where
+    there is nothing to say."""
+
+    kind: str
+    seq: int | None = None
+    question: int | None = None
+    player: int | None = None
+    stored: object = None
+    computed: object = None
+
+
+class Line(NamedTuple):
+    """One player in the results."""
+
+    rank: int
+    player: int
+    score: int
+    correct: int
+    answered: int
+    elapsed_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is stored of a session.
+
+    `facts` come in the order of `seq`; `corrected_marks` are the answers that corrections made worth
+    something else; `results` are as everybody may read them.
+    """
+
+    quiz: Quiz
+    created_at: int
+    finished_at: int | None
+    facts: Sequence[f.Fact]
+    corrections: Sequence[Correction]
+    corrected_marks: Marks
+    results: Sequence[Line]
+
+
+def audit(evidence: Evidence) -> list[Difference]:
+    """What does not agree, facts first and in their order; empty when all does."""
+    found = _Course(evidence).differences()
+    effective, more = _after_corrections(evidence)
+    return found + more + _standing(evidence, effective)
+
+
+class _Course:
+    """Goes through the facts and remembers just enough to tell what could happen next."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._quiz = evidence.quiz
+        self._marking = Marking(evidence.quiz)
+        self._found: list[Difference] = []
+        self._phase = Phase.LOBBY
+        self._paused_in: Phase | None = None
+        self._clock = PlayClock(evidence.created_at)
+        self._number = 0
+        self._players: set[int] = set()
+        self._kicked: set[int] = set()
+        self._answered: set[tuple[int, int]] = set()
+
+    def differences(self) -> list[Difference]:
+        expected = 1
+        for fact in self._evidence.facts:
+            if fact.seq != expected:
+                self._found.append(Difference("seq", fact.seq, stored=fact.seq, computed=expected))
+            expected = fact.seq + 1
+            LOOK[type(fact)](self, fact)
+        ended = [fact.at for fact in self._evidence.facts if isinstance(fact, f.Finished)]
+        finished_at = ended[-1] if ended else None
+        if finished_at != self._evidence.finished_at:
+            self._found.append(
+                Difference("finished_at", stored=self._evidence.finished_at, computed=finished_at)
+            )
+        return self._found
+
+    def _disorder(self, fact: f.Fact, player: int | None = None) -> None:
+        self._found.append(
+            Difference(
+                "order", fact.seq, player=player, stored=type(fact).__name__, computed=str(self._phase)
+            )
+        )
+
+    def _joined(self, fact: f.PlayerJoined) -> None:
+        # Who an earlier owner had let in comes in whatever the phase, after the end too.
+        if fact.player != len(self._players) + 1:
+            self._disorder(fact, fact.player)
+        self._players.add(fact.player)
+
+    def _was_kicked(self, fact: f.PlayerKicked) -> None:
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
+        elif fact.player in self._kicked or self._phase is Phase.FINISHED:
+            self._disorder(fact, fact.player)
+        self._kicked.add(fact.player)
+
+    def _answer(self, fact: f.AnswerAccepted) -> None:
+        here = (fact.seq, fact.question, fact.player)
+        if not 1 <= fact.question <= len(self._quiz.questions):
+            self._found.append(Difference("unknown_question", *here))
+            return
+        question = self._quiz.questions[fact.question - 1]
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", *here))
+        if fact.player in self._kicked:
+            self._found.append(Difference("kicked", *here))
+        if (fact.question, fact.player) in self._answered:
+            self._found.append(Difference("twice", *here))
+        self._answered.add((fact.question, fact.player))
+        if self._phase is not Phase.QUESTION or fact.question != self._number:
+            self._found.append(
+                Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {self._number}")
+            )
+        else:
+            elapsed_ms = self._clock.elapsed_ms(fact.at)
+            if fact.elapsed_ms != elapsed_ms:
+                self._found.append(Difference("elapsed", *here, fact.elapsed_ms, elapsed_ms))
+        if fact.elapsed_ms > question.limit_ms:
+            self._found.append(Difference("late", *here, fact.elapsed_ms, question.limit_ms))
+        read = question.read(fact.choice)
+        if isinstance(read, Refusal) or (type(read), read) != (type(fact.choice), fact.choice):
+            self._found.append(Difference("choice", *here, fact.choice))
+        correct, points = self._marking.mark(fact)
+        if fact.correct != correct:
+            self._found.append(Difference("correct", *here, fact.correct, correct))
+        if fact.points != points:
+            self._found.append(Difference("points", *here, fact.points, points))
+
+    def _merged(self, fact: f.AnswerMerged) -> None:
+        """It was taken by another owner, by whose clock and streaks nothing can be checked any more."""
+        here = (fact.seq, fact.question, fact.player)
+        if not 1 <= fact.question <= len(self._quiz.questions):
+            self._found.append(Difference("unknown_question", *here))
+            return
+        question = self._quiz.questions[fact.question - 1]
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", *here))
+        if fact.elapsed_ms > question.limit_ms:
+            self._found.append(Difference("late", *here, fact.elapsed_ms, question.limit_ms))
+        read = question.read(fact.choice)
+        if isinstance(read, Refusal) or (type(read), read) != (type(fact.choice), fact.choice):
+            self._found.append(Difference("choice", *here, fact.choice))
+        correct, _ = self._marking.mark(fact)
+        if fact.correct != correct:
+            self._found.append(Difference("correct", *here, fact.correct, correct))
+        else:
+            streaks = range(1, fact.question + 1) if correct else (0,)
+            possible = {self._marking.points_of(fact, correct, streak) for streak in streaks}
+            if fact.points not in possible:
+                self._found.append(Difference("points", *here, fact.points, sorted(possible)))
+
+    def _moved(self, fact: f.Fact) -> None:
+        try:
+            target = move(fact, self._phase, self._paused_in)
+        except DomainError:
+            self._disorder(fact)
+            # What comes after it is judged as if it had been in order.
+            target = _USUAL.get(type(fact), self._paused_in or self._phase)
+        if isinstance(fact, f.QuestionOpened):
+            if fact.question != self._number + 1:
+                self._disorder(fact)
+            self._number = fact.question
+            self._clock.restart(fact.at)
+        elif isinstance(fact, f.QuestionClosed):
+            if fact.question != self._number:
+                self._disorder(fact)
+            self._clock.restart(fact.at)
+        elif isinstance(fact, f.Paused):
+            if self._paused_in is None:
+                self._paused_in = self._phase
+                self._clock.stop(fact.at)
+        elif isinstance(fact, f.Resumed):
+            if self._paused_in is not None:
+                self._clock.go_on(fact.at)
+            self._paused_in = None
+        self._phase = target
+
+    def _extended(self, fact: f.ClockExtended) -> None:
+        self._clock.extend(fact.by_ms)
+
+    def _locked(self, fact: f.LockChanged) -> None:
+        if self._phase is Phase.FINISHED:
+            self._disorder(fact)
+
+
+_USUAL: Final[Mapping[type[f.Fact], Phase]] = {
+    f.QuestionOpened: Phase.QUESTION,
+    f.QuestionClosed: Phase.REVEAL,
+    f.Paused: Phase.PAUSED,
+    f.Finished: Phase.FINISHED,
+}
+"""Where a fact leads, wherever it comes from."""
+
+LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
+    f.PlayerJoined: _Course._joined,
+    f.PlayerKicked: _Course._was_kicked,
+    f.AnswerAccepted: _Course._answer,
+    f.AnswerMerged: _Course._merged,
+    f.ClockExtended: _Course._extended,
+    f.LockChanged: _Course._locked,
+    f.QuestionOpened: _Course._moved,
+    f.QuestionClosed: _Course._moved,
+    f.Paused: _Course._moved,
+    f.Resumed: _Course._moved,
+    f.Finished: _Course._moved,
+}
+"""What is looked at, for every kind of fact."""
+
+
+def _after_corrections(evidence: Evidence) -> tuple[Marks, list[Difference]]:
+    """What each answer is worth in the end by the rules, and where what is stored of corrections differs."""
+    found: list[Difference] = []
+    quiz = evidence.quiz
+    for count, each in enumerate(evidence.corrections, start=1):
+        try:
+            as_replaced = with_key(quiz, each.question, each.old_key)
+            corrected = with_key(quiz, each.question, each.new_key)
+        except DomainError as error:
+            found.append(
+                Difference("correction", question=each.question, stored=each.new_key, computed=str(error))
+            )
+            continue
+        if each.number != count or as_replaced != quiz:
+            replaced = key_of(quiz.questions[each.question - 1])
+            found.append(
+                Difference("correction", question=each.question, stored=each.old_key, computed=replaced)
+            )
+        quiz = corrected
+    known = [fact for fact in evidence.facts if _markable(quiz, fact)]
+    effective = marks(quiz, known)
+    expected = changed(effective, known) if evidence.corrections else {}
+    for answer in sorted({*evidence.corrected_marks, *expected}):
+        stored, computed = evidence.corrected_marks.get(answer), expected.get(answer)
+        if stored != computed:
+            found.append(Difference("corrected", None, *answer, _members(stored), _members(computed)))
+    return effective, found
+
+
+def _markable(quiz: Quiz, fact: f.Fact) -> bool:
+    return not isinstance(fact, f.AnswerAccepted | f.AnswerMerged) or 1 <= fact.question <= len(
+        quiz.questions
+    )
+
+
+def _standing(evidence: Evidence, effective: Marks) -> list[Difference]:
+    known = [fact for fact in evidence.facts if _markable(evidence.quiz, fact)]
+    answered: Counter[int] = Counter()
+    right: Counter[int] = Counter()
+    for (_, player), mark in effective.items():
+        answered[player] += 1
+        right[player] += mark.correct
+    computed = {
+        entry.player: Line(
+            entry.rank,
+            entry.player,
+            entry.score,
+            right[entry.player],
+            answered[entry.player],
+            entry.elapsed_ms,
+        )
+        for entry in standing(known, effective)
+    }
+    stored = {line.player: line for line in evidence.results}
+    return [
+        Difference(
+            "standing",
+            player=player,
+            stored=_members(stored.get(player)),
+            computed=_members(computed.get(player)),
+        )
+        for player in sorted({*stored, *computed})
+        if stored.get(player) != computed.get(player)
+    ]
+
+
+def _members(found: Line | Mark | None) -> object:
+    return None if found is None else found._asdict()

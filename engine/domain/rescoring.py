@@ -1,0 +1,192 @@
+"""What answers are worth by a key, computed from the facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.domain.errors import DomainError
+from engine.domain.facts import AnswerAccepted, AnswerMerged, Fact, PlayerJoined, PlayerKicked
+from engine.domain.keys import Correction, Key, corrected, key_of, with_key
+from engine.domain.leaderboard import Entry, Leaderboard
+from engine.domain.players import Player
+from engine.domain.quiz import Quiz
+
+
+class Mark(NamedTuple):
+    """What came of an answer."""
+
+    correct: bool
+    points: int
+
+
+AnswerKey = tuple[int, int]
+"""Question and player: there is one answer at most of each that stands."""
+
+Answered = AnswerAccepted | AnswerMerged
+
+Marks = Mapping[AnswerKey, Mark]
+
+
+def standing_answers(facts: Iterable[Fact]) -> dict[AnswerKey, Answered]:
+    """The answers that stand: of those of a player to a question the one that was received first, and on a
+    tie the one that was here first."""
+    found: dict[AnswerKey, Answered] = {}
+    for fact in facts:
+        if isinstance(fact, AnswerAccepted | AnswerMerged):
+            standing = found.get((fact.question, fact.player))
+            if standing is None or fact.at < standing.at:
+                found[fact.question, fact.player] = fact
+    return found
+
+
+class Marking:
+    """Marks answers in the order in which they became facts, as a session does when it takes them."""
+
+    def __init__(self, quiz: Quiz) -> None:
+        self._quiz = quiz
+        self._players: dict[int, Player] = {}
+        # By player and question: when the answer that stands was received, and whether it is right.
+        self._standing: dict[int, dict[int, tuple[int, bool]]] = {}
+
+    def mark(self, answer: Answered) -> Mark:
+        """Raises IndexError when the quiz has no such question."""
+        who = self._players.setdefault(answer.player, Player(answer.player, ""))
+        mark = self._merged(answer, who) if isinstance(answer, AnswerMerged) else self._accepted(answer, who)
+        standing = self._standing.setdefault(answer.player, {})
+        if answer.question not in standing or answer.at < standing[answer.question][0]:
+            standing[answer.question] = answer.at, mark.correct
+        if isinstance(answer, AnswerMerged):
+            _count_streak(who, standing)
+        return mark
+
+    def _merged(self, answer: AnswerMerged, who: Player) -> Mark:
+        """Points are those that were given when it was taken, by an owner whose streaks nobody knows any
+        more; only where the key says otherwise now are they worked out."""
+        question = self._quiz.questions[answer.question - 1]
+        correct = question.judge(answer.choice)
+        if correct == answer.correct:
+            return Mark(correct, answer.points)
+        streak = who.streak_with(answer.question) if correct else 0
+        return Mark(correct, self.points_of(answer, correct, streak))
+
+    def points_of(self, answer: Answered, correct: bool, streak: int) -> int:
+        question = self._quiz.questions[answer.question - 1]
+        return self._quiz.scoring.points(
+            question.points, question.limit_ms, answer.elapsed_ms, correct, streak
+        )
+
+    def _accepted(self, answer: AnswerAccepted, who: Player) -> Mark:
+        question = self._quiz.questions[answer.question - 1]
+        correct = question.judge(answer.choice)
+        streak = who.streak_with(answer.question) if correct else 0
+        who.streak = streak
+        if correct:
+            who.streak_question = answer.question
+        return Mark(correct, self.points_of(answer, correct, streak))
+
+
+def _count_streak(who: Player, standing: Mapping[int, tuple[int, bool]]) -> None:
+    """As if the answers that stand had come in the order of their questions."""
+    who.streak = who.streak_question = 0
+    for question in sorted(standing):
+        if standing[question][1]:
+            who.streak = who.streak_with(question)
+            who.streak_question = question
+        else:
+            who.streak = 0
+
+
+def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
+    """All answers that stand, marked by the keys of `quiz`. The facts come in the order of `seq`."""
+    marking = Marking(quiz)
+    stand = {answer.seq for answer in standing_answers(facts).values()}
+    marked = {}
+    for fact in facts:
+        if isinstance(fact, AnswerAccepted | AnswerMerged):
+            mark = marking.mark(fact)
+            if fact.seq in stand:
+                marked[fact.question, fact.player] = mark
+    return marked
+
+
+def changed(marked: Marks, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
+    """Those of `marked` that are not what was found when the answer was taken."""
+    taken = standing_answers(facts)
+    return {
+        answer: mark
+        for answer, mark in marked.items()
+        if mark != (taken[answer].correct, taken[answer].points)
+    }
+
+
+def standing(facts: Sequence[Fact], marked: Marks) -> list[Entry]:
+    """Everyone in order, kicked players left out, with the points that `marked` says."""
+    totals: dict[int, tuple[int, int]] = {}
+    for fact in facts:
+        if isinstance(fact, PlayerJoined):
+            totals.setdefault(fact.player, (0, 0))
+        elif isinstance(fact, PlayerKicked):
+            totals.pop(fact.player, None)
+    for key, answer in standing_answers(facts).items():
+        if answer.player in totals:
+            score, elapsed_ms = totals[answer.player]
+            totals[answer.player] = (score + marked[key].points, elapsed_ms + answer.elapsed_ms)
+    board = Leaderboard()
+    for player, (score, elapsed_ms) in totals.items():
+        board.add(player)
+        board.update(player, score, elapsed_ms)
+    return list(board.ranked())
+
+
+@dataclass(frozen=True, slots=True)
+class Rescore:
+    """What a correction makes of a session.
+
+    `changed` has every answer that is worth something else than when it was taken, by this correction and by
+    those before it. `before` and `after` are the standing without it and with it.
+    """
+
+    correction: Correction
+    changed: Marks
+    before: Sequence[Entry]
+    after: Sequence[Entry]
+
+
+def rescore(
+    quiz: Quiz,
+    facts: Sequence[Fact],
+    earlier: Sequence[Correction],
+    question: int,
+    key: Key,
+    *,
+    by: str,
+    reason: str,
+    at: int,
+) -> Rescore:
+    """Work out a correction, on top of `earlier` ones.
+
+    Raises:
+        DomainError: `same_key` when this is the key already; else what is wrong with it (see `with_key`).
+    """
+    current = corrected(quiz, earlier)
+    new = with_key(current, question, key)
+    if new == current:
+        raise DomainError("same_key", f"this is the key of question {question} already", "correct")
+    marked = marks(new, facts)
+    correction = Correction(
+        len(earlier) + 1,
+        question,
+        key_of(current.questions[question - 1]),
+        key_of(new.questions[question - 1]),
+        by,
+        reason,
+        at,
+    )
+    return Rescore(
+        correction,
+        changed(marked, facts),
+        standing(facts, marks(current, facts)),
+        standing(facts, marked),
+    )

@@ -1,0 +1,245 @@
+"""A node acknowledges from its spool, another takes the session, and what was acknowledged is merged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from uuid import uuid4
+
+import trio
+
+from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Answer, Host, Join
+from engine.actors.merging import Merging
+from engine.actors.registry import Registry
+from engine.domain.quiz import Quiz
+from engine.domain.session import Phase, Session, Settings
+from engine.ports import SessionRecord
+from engine.storage.catalog import PostgresCatalog
+from engine.storage.postgres import Database
+from engine.storage.sessions import PostgresSessionStore
+from engine.storage.spooled_store import PostgresSpooledFacts
+from engine.storage.write_behind import WriteBehind
+from tests.actors.world import Client, PlainTokens
+from tests.storage.test_spooling import Away, Node, away  # noqa: F401  # a fixture
+
+QUIZ = Quiz.parse(
+    {
+        "title": "Merged",
+        "scoring": {"rule": "flat"},
+        "questions": [
+            {"type": "single", "text": f"{n}?", "choices": ["a", "b"], "correct": "b", "time_limit_s": 60}
+            for n in (1, 2, 3)
+        ],
+    }
+)
+SETTINGS = Settings(pace="host", early_close=False)
+_codes = count(700_000)
+
+
+@dataclass
+class Players:
+    """The actors of one node, played directly."""
+
+    registry: Registry
+    merging: Merging
+    clock: SessionClock
+    record: SessionRecord = field(init=False)
+
+    async def actor(self) -> SessionActor:
+        return await self.registry.revive(self.record.id)
+
+    async def join(self, name: str) -> int:
+        client = Client()
+        (await self.actor()).send(Join(client, name, self.clock.now_ms()))
+        message = await _first(client)
+        assert message["t"] == "joined", message
+        player = message["player"]
+        assert isinstance(player, int)
+        return player
+
+    async def answer(self, player: int, choice: int, question: int = 1) -> str:
+        client = Client()
+        now = self.clock.now_ms()
+        (await self.actor()).send(Answer(client, player, "a", question, choice, now))
+        message = await _first(client)
+        return str(message.get("status", message.get("code")))
+
+    async def host(self, do: str) -> None:
+        client = Client()
+        (await self.actor()).send(Host(client, "h", do))
+        assert (await _first(client))["t"] == "done"
+
+
+async def _first(client: Client) -> dict[str, object]:
+    with trio.fail_after(10):
+        while not client.frames:
+            assert client.ending is None, client.ending
+            await trio.sleep(0.002)
+    return dict(client.frames[0].message)
+
+
+@asynccontextmanager
+async def players(database: Database, journal: WriteBehind, owner: str) -> AsyncIterator[Players]:
+    clock = SessionClock()
+    catalog = PostgresCatalog(database, clock.now_ms)
+    async with trio.open_nursery() as nursery:
+        registry = Registry(
+            nursery,
+            store=PostgresSessionStore(database, catalog),
+            catalog=catalog,
+            journal=journal,
+            tokens=PlainTokens(),
+            clock=clock,
+            owner=owner,
+            new_id=lambda: str(uuid4()),
+            new_code=lambda: str(next(_codes)),
+            options=ActorOptions(),
+        )
+        yield Players(registry, Merging(registry, PostgresSpooledFacts(database), owner), clock)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def other(away: Away) -> AsyncIterator[Players]:  # noqa: F811
+    """A node with a way of its own to the database, and without a spool."""
+    database = away.world.database
+    journal = WriteBehind(database, owner="other", now_ms=SessionClock().now_ms)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        async with players(database, journal, "other") as found:
+            yield found
+        nursery.cancel_scope.cancel()
+
+
+async def begun(node: Players, database: Database) -> SessionRecord:
+    """A session with Ann and Ben, question 1 open."""
+    stored = await PostgresCatalog(database, lambda: 0).add(QUIZ)
+    node.record = await node.registry.create(stored.id, SETTINGS)
+    assert [await node.join(name) for name in ("Ann", "Ben")] == [1, 2]
+    await node.host("start")
+    return node.record
+
+
+async def agreed(away: Away, record: SessionRecord, session: Session) -> list[tuple[str, int]]:  # noqa: F811
+    """Memory, stored results and recovery say the same. Names and scores, best first."""
+    results = await away.world.store.results(record.id)
+    assert [(line.rank, line.player, line.score, line.elapsed_ms) for line in results] == [
+        (entry.rank, entry.player, entry.score, entry.elapsed_ms) for entry in session.leaderboard.ranked()
+    ]
+    claimed = await away.world.store.claim(record.id, "reader")
+    assert Session.recover(QUIZ, SETTINGS, record.created_at, claimed.facts) == session
+    return [(line.name, line.score) for line in results]
+
+
+async def drained(away: Away) -> None:  # noqa: F811
+    """The node that went away comes back and empties its spool."""
+    away.gate.set("open")
+    async with away.node() as back:
+        await back.drained()
+
+
+async def spooling_first(node: Node, first: Players, away: Away) -> None:  # noqa: F811
+    away.gate.set("shut")
+    assert await first.answer(1, 1) == "accepted"
+    assert node.active
+
+
+async def test_what_a_node_acknowledged_before_it_died_is_merged_by_the_present_owner(
+    away: Away,  # noqa: F811
+) -> None:
+    async with away.node() as node, players(away.behind, node.journal, "node") as first:
+        record = await begun(first, away.world.database)
+        await spooling_first(node, first, away)
+        zoe = await first.join("Zoë")
+        assert await first.answer(zoe, 1) == "accepted"
+        assert await first.answer(2, 0) == "accepted"
+
+    async with other(away) as second:
+        second.record = record
+        # Ben, who had no answer here, answers again, and rightly; Max gets the number that Zoë had.
+        assert await second.answer(2, 1) == "accepted"
+        assert await second.join("Max") == zoe
+        await second.merging.look()
+        assert (await second.actor()).session.active == 3
+
+        await drained(away)
+        await second.merging.look()
+        actor = await second.actor()
+        assert actor.session.answered == 3
+        assert actor.session.called("Zoë") == 4
+        # Ben's first answer stands, and it was wrong.
+        scores = {"Ann": 1000, "Zoë": 1000, "Ben": 0, "Max": 0}
+        assert dict(await agreed(away, record, actor.session)) == scores
+        rows = await away.world.database.fetch("SELECT merged_at FROM spooled_facts")
+        assert rows
+        assert all(row["merged_at"] is not None for row in rows)
+        merged = await away.world.database.fetch(
+            "SELECT player FROM standing_answers WHERE merged ORDER BY 1"
+        )
+        assert [row["player"] for row in merged] == [1, 2, 4]
+
+
+async def test_a_session_that_is_over_gets_what_was_acknowledged_into_its_results(
+    away: Away,  # noqa: F811
+) -> None:
+    async with away.node() as node, players(away.behind, node.journal, "node") as first:
+        record = await begun(first, away.world.database)
+        await spooling_first(node, first, away)
+    async with other(away) as second:
+        second.record = record
+        await second.host("finish")
+    await drained(away)
+    # Its owner is gone, and nobody plays any more: any node may see to it, after a while.
+    await away.world.database.execute("UPDATE spooled_facts SET put_at = put_at - interval '1 minute'")
+    await away.world.database.execute("UPDATE sessions SET owner = 'gone' WHERE id = $1", record.id)
+    async with other(away) as third:
+        third.record = record
+        await third.merging.look()
+        session = (await third.actor()).session
+        assert session.phase is Phase.FINISHED
+        assert await agreed(away, record, session) == [("Ann", 1000), ("Ben", 0)]
+
+
+async def test_what_comes_in_parts_finds_the_players_of_earlier_parts(
+    away: Away,  # noqa: F811
+) -> None:
+    async with away.node(batch_facts_max=1) as node, players(away.behind, node.journal, "node") as first:
+        record = await begun(first, away.world.database)
+        await spooling_first(node, first, away)
+        zoe = await first.join("Zoë")
+        assert await first.answer(zoe, 1) == "accepted"
+        epoch = (await first.actor()).epoch
+    async with other(away) as second:
+        second.record = record
+        assert await second.join("Max") == zoe
+        await drained(away)
+        database = away.world.database
+        last = "(SELECT max(id) FROM spooled_facts)"
+        await database.execute(f"UPDATE spooled_facts SET merged_at = now() WHERE id = {last}")
+        await second.merging.look()
+        assert (await second.actor()).session.called("Zoë") == 4
+        await database.execute(f"UPDATE spooled_facts SET merged_at = NULL WHERE id = {last}")
+        await second.merging.look()
+        session = (await second.actor()).session
+        assert session.answer_of(4, 1) is not None
+        assert session.answer_of(3, 1) is None
+        assert epoch < (await second.actor()).epoch
+
+
+async def test_the_same_spool_twice_changes_nothing(away: Away) -> None:  # noqa: F811
+    async with away.node() as node, players(away.behind, node.journal, "node") as first:
+        record = await begun(first, away.world.database)
+        await spooling_first(node, first, away)
+    async with other(away) as second:
+        second.record = record
+        await drained(away)
+        await second.merging.look()
+        before = (await second.actor()).session.seq
+        await away.world.database.execute("UPDATE spooled_facts SET merged_at = NULL")
+        await second.merging.look()
+        assert (await second.actor()).session.seq == before
+        assert not await away.world.database.fetch("SELECT FROM spooled_facts WHERE merged_at IS NULL")

@@ -1,0 +1,600 @@
+"""Postgres away or slow, the spool full or failing, another owner: what is acknowledged all the same."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+
+from engine.domain import facts as f
+from engine.ports import JOINS_SHARE, SessionRecord
+from engine.storage.postgres import Database
+from engine.storage.spool import Spool, SpoolDamaged
+from engine.storage.spooled_facts import SessionFacts, decode, encode
+from engine.storage.spooling import Spooling
+from engine.storage.write_behind import WriteBehind
+from engine.tenure import OnlyNode
+from tests.storage.gate import Gate
+from tests.storage.making import AT, ONE_OF_EACH, Listener, fact_lists, joined
+from tests.storage.test_spool import Disk
+from tests.storage.test_write_behind import World, world_in
+
+
+class Believes:
+    """A tenure that a test decides about."""
+
+    def __init__(self, certain: bool = True) -> None:
+        self.is_certain = certain
+
+    def certain(self, now_s: float) -> bool:
+        return self.is_certain
+
+
+@dataclass
+class Node:
+    """A write-behind with a spool, its way to Postgres, and what a test may do to each."""
+
+    journal: WriteBehind
+    spooling: Spooling
+    spool: Spool
+    disk: Disk
+    tenure: Believes
+
+    @property
+    def active(self) -> bool:
+        return self.spooling.active
+
+    async def drained(self) -> None:
+        with trio.fail_after(30):
+            await self.spooling.drained()
+
+
+@dataclass
+class Away:
+    """`world` sees the database whatever the gate does; nodes go through the gate."""
+
+    world: World
+    gate: Gate
+    directory: Path
+    behind: Database
+
+    @asynccontextmanager
+    async def node(self, **more: Any) -> AsyncIterator[Node]:
+        """A node that ends as if it was killed: what it has queued by then is gone."""
+        disk = Disk()
+        tenure = more.pop("tenure", None) or Believes()
+        spool = Spool(
+            self.directory / "spool", write=disk.write, segment_bytes=more.pop("segment_bytes", 4_000)
+        )
+        options = {key: more.pop(key) for key in ("after_s", "bytes_max", "batch_facts_max") if key in more}
+        spooling = Spooling(
+            spool,
+            self.behind,
+            node="node",
+            tenure=tenure,
+            now_ms=lambda: AT,
+            **{"after_s": 0.1, "retry_max_s": 0.1, **options},
+        )
+        journal = WriteBehind(
+            self.behind,
+            owner="node",
+            now_ms=lambda: AT,
+            spooling=spooling,
+            **{"retry_max_s": 0.1, "shutdown_s": 0.0, **more},
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(journal.run)
+            yield Node(journal, spooling, spool, disk, tenure)
+            nursery.cancel_scope.cancel()
+        spool.close()
+
+
+@pytest.fixture
+async def away(database: Database, postgres_dsn: str, tmp_path: Path) -> AsyncIterator[Away]:
+    [row] = await database.fetch("SELECT current_schema() AS name")
+    gate = Gate(f"{postgres_dsn}&search_path={row['name']}")
+    async with gate.standing(), Database.open(gate.dsn) as behind:
+        yield Away(await world_in(database), gate, tmp_path, behind)
+
+
+async def stored(away: Away, session_id: str) -> list[f.Fact]:
+    return await away.world.facts(session_id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110  # another process, or the disk, brings it about
+            await trio.sleep(0.002)
+
+
+# As it is kept
+
+
+@given(facts=fact_lists)
+def test_facts_come_back_from_the_spool_as_they_were(facts: list[f.Fact]) -> None:
+    [back] = decode(encode([SessionFacts("id", 3, facts)]))
+    assert back == SessionFacts("id", 3, facts)
+    assert [type(getattr(fact, "choice", None)) for fact in back.facts] == [
+        type(getattr(fact, "choice", None)) for fact in facts
+    ]
+
+
+# In and out
+
+
+@pytest.mark.parametrize("state", ["shut", "frozen"])
+async def test_without_postgres_facts_are_acknowledged_from_the_spool_and_get_there_later(
+    away: Away, state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        node.journal.append(record.id, epoch, ONE_OF_EACH[:2], listener)
+        await listener.until(2)
+        away.gate.set(state)
+        for fact in ONE_OF_EACH[2:12]:
+            node.journal.append(record.id, epoch, [fact], listener)
+        await listener.until(12)
+        node.journal.append(record.id, epoch, ONE_OF_EACH[12:], listener)
+        await listener.until(13)
+        statistics = node.journal.statistics().spooling
+        assert statistics is not None
+        assert (statistics.active, statistics.spooled_total, statistics.facts) == (True, 11, 11)
+        assert statistics.bytes > 0
+        away.gate.set("open")
+        await node.drained()
+        assert listener.fences == 0
+        after = node.journal.statistics()
+        assert after.spooling is not None
+        assert (after.spooling.facts, after.spooling.drained_total, after.spooling.put_aside_total) == (
+            0,
+            11,
+            0,
+        )
+        node.journal.append(record.id, epoch, [f.Paused(14, AT)], listener)
+        await listener.until(14)
+        assert node.journal.statistics().healthy
+        assert not node.active
+    assert await stored(away, record.id) == [*ONE_OF_EACH, f.Paused(14, AT)]
+    said = [r.message for r in caplog.records if r.name == "engine.storage.spooling"]
+    assert [line.split(",")[0] for line in said] == [
+        "facts go to the spool",
+        "facts go straight to Postgres again",
+    ]
+
+
+async def test_a_commit_that_takes_too_long_is_not_waited_for(away: Away) -> None:
+    record, epoch = await away.world.session()
+    other, other_epoch = await away.world.session()
+    rival = away.world.database.connection()
+    await rival.fetch("BEGIN")
+    await rival.fetch("SELECT FROM sessions WHERE id = $1 FOR UPDATE", record.id)
+    listener, others = Listener(), Listener()
+    async with away.node() as node:
+        node.journal.append(record.id, epoch, ONE_OF_EACH, listener)
+        node.journal.append(other.id, other_epoch, [joined(1)], others)
+        await listener.until(13)
+        await others.until(1)
+        assert node.active
+        await rival.fetch("ROLLBACK")
+        await node.drained()
+    await rival.aclose()
+    assert await stored(away, record.id) == list(ONE_OF_EACH)
+    assert await stored(away, other.id) == [joined(1)]
+
+
+async def test_a_short_trouble_does_not_lead_to_the_spool(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node(after_s=20.0) as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await until(lambda: node.journal.statistics().retries_total > 1)
+        away.gate.set("open")
+        await listener.until(1)
+        assert not node.active
+        assert node.spooling.statistics().spooled_total == 0
+
+
+async def test_live_facts_never_overtake_spooled_ones_and_the_drain_comes_to_its_end(away: Away) -> None:
+    sessions = [await away.world.session() for _ in range(3)]
+    listeners = [Listener() for _ in sessions]
+    seqs = [0, 0, 0]
+    feeding = True
+
+    async with away.node(batch_facts_max=20) as node:
+
+        async def play() -> None:
+            while feeding:
+                for n, (record, epoch) in enumerate(sessions):
+                    seqs[n] += 1
+                    node.journal.append(record.id, epoch, [joined(seqs[n])], listeners[n])
+                await trio.sleep(0.001)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            await listeners[0].until(10)
+            away.gate.set("shut")
+            await until(lambda: node.spooling.statistics().facts > 400)
+            away.gate.set("open")
+            while node.active:
+                # What is there of a session has no gap at any moment.
+                rows = await away.world.database.fetch(
+                    "SELECT max(seq) AS last, count(*) AS n FROM players GROUP BY session_id"
+                )
+                assert all(row["last"] == row["n"] for row in rows)
+            feeding = False
+        await node.journal.drain()
+        assert not node.active
+    for n, (record, _) in enumerate(sessions):
+        assert await stored(away, record.id) == [joined(seq) for seq in range(1, seqs[n] + 1)]
+        assert (listeners[n].seq, listeners[n].seqs) == (seqs[n], sorted(listeners[n].seqs))
+
+
+# Room
+
+
+async def test_a_full_spool_turns_away_those_who_join_first(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node(bytes_max=5_000) as node:
+        away.gate.set("shut")
+        refused: list[int] = []
+        seq = 0
+        while node.journal.has_room():
+            if not node.journal.has_room(JOINS_SHARE):
+                refused.append(seq)
+            seq += 1
+            node.journal.append(record.id, epoch, [joined(seq)], listener)
+            await listener.until(seq)
+        assert 0.7 * seq < refused[0] < 0.9 * seq
+        assert not node.journal.acknowledges_without_postgres()
+        # What follows from the clock goes in all the same.
+        node.journal.append(record.id, epoch, [f.Paused(seq + 1, AT)], listener)
+        await listener.until(seq + 1)
+        away.gate.set("open")
+        await node.drained()
+        assert node.journal.has_room()
+        assert node.journal.has_room(JOINS_SHARE)
+    assert len(await stored(away, record.id)) == seq + 1
+
+
+async def test_joins_have_less_of_the_queue_too(away: Away) -> None:
+    record, epoch = await away.world.session()
+    async with away.node(facts_max=10, tenure=Believes(False)) as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(seq) for seq in range(1, 9)], Listener())
+        assert not node.journal.has_room(JOINS_SHARE)
+        assert node.journal.has_room()
+
+
+# A disk that does not take it
+
+
+@pytest.mark.parametrize("trouble", ["full", "failing"])
+async def test_what_the_disk_does_not_take_is_not_acknowledged_until_it_does(
+    away: Away, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await listener.until(1)
+        if trouble == "full":
+            node.disk.room = 10
+        else:
+            node.disk.fails = True
+        node.journal.append(record.id, epoch, [joined(2)], listener)
+        await until(lambda: node.spooling.statistics().failures_total > 2)
+        assert listener.seq == 1
+        assert not node.journal.has_room()
+        assert node.spooling.statistics().failing
+        node.disk.room, node.disk.fails = None, False
+        await listener.until(2)
+        await until(node.journal.has_room)
+        away.gate.set("open")
+        await node.drained()
+    assert await stored(away, record.id) == [joined(1), joined(2)]
+    assert [r.levelname for r in caplog.records if "cannot be written" in r.message] == ["ERROR"]
+
+
+async def test_postgres_comes_back_while_the_disk_fails(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await listener.until(1)
+        node.disk.room = 0
+        node.journal.append(record.id, epoch, [joined(2)], listener)
+        await until(lambda: node.spooling.statistics().failing)
+        away.gate.set("open")
+        await listener.until(2)
+        assert not node.active
+        assert node.journal.has_room()
+    assert await stored(away, record.id) == [joined(1), joined(2)]
+
+
+# Certainty
+
+
+async def test_without_certainty_nothing_is_acknowledged_and_requests_are_turned_away(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node(tenure=Believes(False)) as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await until(lambda: not node.journal.has_room())
+        assert (listener.seqs, node.spool.statistics().facts, node.active) == ([], 0, False)
+        assert not node.journal.acknowledges_without_postgres()
+        away.gate.set("open")
+        await listener.until(1)
+        await until(node.journal.has_room)
+    assert await stored(away, record.id) == [joined(1)]
+
+
+async def test_without_certainty_a_slow_commit_has_the_time_that_it_takes(away: Away) -> None:
+    record, epoch = await away.world.session()
+    rival = away.world.database.connection()
+    await rival.fetch("BEGIN")
+    await rival.fetch("SELECT FROM sessions WHERE id = $1 FOR UPDATE", record.id)
+    listener = Listener()
+    async with away.node(tenure=Believes(False)) as node:
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await trio.sleep(0.5)
+        assert node.journal.has_room()
+        assert node.journal.statistics().retries_total == 0
+        await rival.fetch("ROLLBACK")
+        await listener.until(1)
+    await rival.aclose()
+
+
+async def test_who_becomes_uncertain_while_it_writes_acknowledges_nothing_of_it(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        write = node.disk.write
+
+        def stopped_meanwhile(descriptor: int, data: bytes) -> int:
+            node.tenure.is_certain = False
+            return write(descriptor, data)
+
+        node.spool._write = stopped_meanwhile
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await until(lambda: node.spool.statistics().facts == 1)
+        await until(lambda: not node.journal.has_room())
+        assert listener.seqs == []
+        away.gate.set("open")
+        await listener.until(1)
+    assert await stored(away, record.id) == [joined(1)]
+
+
+@dataclass
+class Held:
+    """A session that a node holds."""
+
+    session_id: str
+    epoch: int
+    fences: int = 0
+
+    def fenced(self) -> None:
+        self.fences += 1
+
+
+async def test_a_node_alone_becomes_certain_and_finds_the_sessions_that_it_lost(away: Away) -> None:
+    lost, lost_epoch = await away.world.session()
+    kept, kept_epoch = await away.world.session()
+    await away.world.store.claim(lost.id, "came and went")
+    held = [Held(lost.id, lost_epoch), Held(kept.id, kept_epoch)]
+    only_node = OnlyNode(settle_s=0.1, frozen_max_s=5.0)
+    async with away.node(
+        tenure=only_node, only_node=only_node, alive_interval_s=0.02, clock_s=trio.current_time
+    ) as node:
+        node.journal.watch(lambda: held)
+        assert not node.journal.acknowledges_without_postgres()
+        await until(node.journal.acknowledges_without_postgres)
+        assert [each.fences for each in held] == [1, 0]
+        async with away.world.running(
+            owner="another", alive_interval_s=0.02, now_ms=lambda: AT + round(trio.current_time() * 1000)
+        ):
+            await until(lambda: not node.journal.acknowledges_without_postgres())
+            with trio.move_on_after(0.4):
+                await until(node.journal.acknowledges_without_postgres)
+                raise AssertionError("another node is there")
+        await until(node.journal.acknowledges_without_postgres)
+        away.gate.set("shut")
+        listener = Listener()
+        node.journal.append(kept.id, kept_epoch, [joined(1)], listener)
+        await listener.until(1)
+        away.gate.set("open")
+        await node.drained()
+    assert await stored(away, kept.id) == [joined(1)]
+
+
+async def test_who_spooled_and_finds_another_owner_stops_and_puts_the_facts_aside(away: Away) -> None:
+    record, epoch = await away.world.session()
+    kept, kept_epoch = await away.world.session()
+    listener, keeping = Listener(), Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(1, 1, "Spooled")], listener)
+        node.journal.append(kept.id, kept_epoch, [joined(1)], keeping)
+        await listener.until(1)
+        await away.world.store.claim(record.id, "other")
+        node.tenure.is_certain = False
+        node.journal.append(record.id, epoch, [joined(2)], listener)
+        away.gate.set("open")
+        await listener.until_fenced()
+        await node.drained()
+        await node.journal.drain()
+        assert listener.seqs == [1]
+        assert keeping.seqs[-1] == 1
+        assert keeping.fences == 0
+        assert node.spooling.statistics().put_aside_total == 1
+    assert await stored(away, record.id) == []
+    assert await stored(away, kept.id) == [joined(1)]
+    [row] = await away.world.database.fetch("SELECT * FROM spooled_facts")
+    assert (str(row["session_id"]), row["epoch"], row["seq"], row["node"]) == (record.id, epoch, 1, "node")
+
+
+# The next start
+
+
+async def test_the_next_start_takes_the_spool_to_postgres_before_anything_is_claimed(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        for fact in ONE_OF_EACH[:5]:
+            node.journal.append(record.id, epoch, [fact], listener)
+            await listener.until(fact.seq)
+    assert await stored_without_a_claim(away, record) == 0
+    async with away.node() as node:
+        assert node.active
+        with trio.move_on_after(0.2) as waiting:
+            await node.journal.settled(record.id)
+        assert waiting.cancelled_caught
+        away.gate.set("open")
+        await node.journal.settled(record.id)
+        claimed = await away.world.store.claim(record.id, "node")
+        assert list(claimed.facts) == list(ONE_OF_EACH[:5])
+        await node.drained()
+        second = Listener()
+        node.journal.append(record.id, claimed.epoch, ONE_OF_EACH[5:], second)
+        await second.until(13)
+    assert await stored(away, record.id) == list(ONE_OF_EACH)
+
+
+async def stored_without_a_claim(away: Away, record: SessionRecord) -> int:
+    [row] = await away.world.database.fetch(
+        "SELECT count(*) AS n FROM players WHERE session_id = $1", record.id
+    )
+    return int(row["n"])
+
+
+async def test_a_spool_that_was_drained_in_part_may_be_taken_again(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node(segment_bytes=1 << 20) as node:
+        away.gate.set("shut")
+        for seq in range(1, 50):
+            node.journal.append(record.id, epoch, [joined(seq)], listener)
+            await listener.until(seq)
+    for file in (away.directory / "spool").glob("*.spool"):
+        (away.directory / file.name).write_bytes(file.read_bytes())
+    away.gate.set("open")
+    async with away.node() as node:
+        await node.drained()
+    for file in away.directory.glob("*.spool"):
+        file.rename(away.directory / "spool" / file.name)
+    async with away.node() as node:
+        assert node.active
+        await node.drained()
+        assert node.spooling.statistics().put_aside_total == 0
+    assert await stored(away, record.id) == [joined(seq) for seq in range(1, 50)]
+
+
+async def test_facts_of_a_session_that_is_claimed_meanwhile_are_put_aside_once(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node(segment_bytes=1 << 20) as node:
+        away.gate.set("shut")
+        for fact in ONE_OF_EACH[:5]:
+            node.journal.append(record.id, epoch, [fact], listener)
+            await listener.until(fact.seq)
+    await away.world.store.claim(record.id, "other")
+    for file in (away.directory / "spool").glob("*.spool"):
+        (away.directory / file.name).write_bytes(file.read_bytes())
+    away.gate.set("open")
+    for _ in range(2):
+        async with away.node() as node:
+            await node.drained()
+        for file in away.directory.glob("*.spool"):
+            (away.directory / "spool" / file.name).write_bytes(file.read_bytes())
+    rows = await away.world.database.fetch("SELECT seq, count FROM spooled_facts ORDER BY id")
+    assert sum(row["count"] for row in rows) == 5
+    assert await stored(away, record.id) == []
+
+
+async def test_facts_of_an_actor_that_crashed_are_not_spooled_after_the_next_claim(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, [joined(1)], listener)
+        await listener.until(1)
+        node.disk.room = 0
+        node.journal.append(record.id, epoch, [joined(2)], listener)
+        await until(lambda: node.spooling.statistics().failing)
+        node.journal.append(record.id, epoch, [joined(3)], listener)
+        settled = trio.Event()
+
+        async def settle() -> None:
+            await node.journal.settled(record.id)
+            settled.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(settle)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert not settled.is_set()
+            node.disk.room = None
+            away.gate.set("open")
+            await settled.wait()
+        await node.journal.drain()
+        assert await stored(away, record.id) == [joined(1), joined(2)]
+        assert node.spooling.statistics().put_aside_total == 0
+
+
+async def test_a_spool_that_cannot_be_read_just_now_is_drained_later(
+    away: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        failed = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def fails(facts_max: int) -> Any:
+            token.run_sync_soon(failed.set)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.spool, "read", fails)
+            node.journal.append(record.id, epoch, [joined(1)], listener)
+            await listener.until(1)
+            await failed.wait()
+            node.journal.append(record.id, epoch, [joined(2)], listener)
+            await listener.until(2)
+        away.gate.set("open")
+        await node.drained()
+    assert await stored(away, record.id) == [joined(1), joined(2)]
+    assert len([r for r in caplog.records if "cannot be read" in r.message]) == 1
+
+
+async def test_damage_that_is_met_while_the_node_runs_is_not_passed_over(away: Away) -> None:
+    record, epoch = await away.world.session()
+    listener = Listener()
+    with pytest.RaisesGroup(SpoolDamaged, flatten_subgroups=True):
+        async with away.node() as node:
+            away.gate.set("shut")
+            for seq in (1, 2, 3):
+                node.journal.append(record.id, epoch, [joined(seq)], listener)
+                await listener.until(seq)
+            [path] = (away.directory / "spool").glob("*.spool")
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + b"?")
+            away.gate.set("open")
+            await trio.sleep_forever()
