@@ -6,11 +6,14 @@ thread of their own a busy trio loop starves them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio_asyncio  # type: ignore[import-untyped]  # ships no types
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -21,8 +24,18 @@ async def open_asyncio() -> AsyncIterator[None]:
 
     Open it outside of every nursery whose tasks use `call`: they must end before the loop does.
     """
-    async with trio_asyncio.open_loop():
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(_on_trouble)
         yield
+
+
+def _on_trouble(loop: Any, context: dict[str, Any]) -> None:
+    """An error that nobody waits for any more, such as that of a connection whose set-up was given up,
+    changes nobody's result. trio_asyncio would end the whole node for it, as it rightly does for others."""
+    if str(context.get("message", "")).endswith("exception was never retrieved"):
+        _log.warning("%s: %r", context["message"], context.get("exception"))
+    else:
+        loop.default_exception_handler(context)
 
 
 async def call(function: Callable[..., Awaitable[T]], *args: object) -> T:
