@@ -139,7 +139,7 @@ class Collector:
         return self._busy() <= QUIET and not self._question_open()
 
     def _heed(self, phase: str, info: Mapping[str, int]) -> None:
-        """Called by Python at the beginning and the end of each collection, whichever thread sets it off."""
+        """Called by Python before and after each collection, in whatever thread sets it off."""
         if get_ident() != self._thread:
             return
         if phase == "start":

@@ -32,8 +32,8 @@ class Hold(NamedTuple):
     """One step of one task, from where it was resumed to where it gave way. `cpu_s` is the processor time in
     it, at least: the rest of `wall_s` the machine gave to others."""
 
-    wall_s: float
     cpu_s: float
+    wall_s: float
     task: str
 
 
@@ -75,9 +75,10 @@ class Recent(Generic[T]):
 class LoopStatistics:
     """Seconds, but for `busy_ratio` (of the last five seconds), the counts and the names.
 
-    `lag` is how late a sleep ended. `hold` is the longest step of a task, `gap` the longest time between two
-    looks at the sockets, each in the last minute; 0 stands for anything below a millisecond. `hold_ever`,
-    `busy_total_s` and `holds_total` (steps over 5 ms) are since the start.
+    `lag` is how late a sleep ended. `hold_s` is the longest step of a task, `hold` the one that took most of
+    the processor, `gap_s` the longest time between two looks at the sockets, each in the last minute; 0
+    stands for anything below a millisecond. `hold_ever`, `busy_total_s` and `holds_total` (steps that took
+    over 5 ms of the processor) are since the start.
     """
 
     lag_s: float
@@ -85,6 +86,7 @@ class LoopStatistics:
     beats_total: int
     busy_ratio: float
     busy_total_s: float
+    hold_s: float
     hold: Hold
     hold_ever: Hold
     holds_total: int
@@ -118,6 +120,7 @@ class LoopWatch(trio.abc.Instrument):
         self._read_s, self._read_cpu_s = self._started_s, cpu_s()
         self._task: trio.lowlevel.Task | None = None
         self._idle_s = 0.0
+        self._waits: Recent[float] = Recent(0.0)
         self._holds: Recent[Hold] = Recent(NO_HOLD)
         self._gaps: Recent[float] = Recent(0.0)
         self._lags: Recent[float] = Recent(0.0)
@@ -162,10 +165,11 @@ class LoopWatch(trio.abc.Instrument):
         # since it was read are taken to have had the processor all the time.
         cpu_s = self._cpu_s()
         spent_s = cpu_s - self._read_cpu_s - (self._step_s - self._read_s)
-        hold = Hold(wall_s, min(max(spent_s, 0.0), wall_s), self._task.name if self._task else "")
+        hold = Hold(min(max(spent_s, 0.0), wall_s), wall_s, self._task.name if self._task else "")
         self._read_s, self._read_cpu_s = now_s, cpu_s
+        self._waits.note(now_s, wall_s)
         self._holds.note(now_s, hold)
-        self._holds_total += wall_s > PROMISED_S
+        self._holds_total += hold.cpu_s > PROMISED_S
         self._hold_ever = max(self._hold_ever, hold)
 
     # -- the task --------------------------------------------------------------------------------
@@ -212,6 +216,7 @@ class LoopWatch(trio.abc.Instrument):
             beats_total=self._beats_total,
             busy_ratio=self._busy_over(BUSY_OVER_BEATS),
             busy_total_s=max(0.0, now_s - self._started_s - self._idle_s),
+            hold_s=self._waits.most(now_s),
             hold=self._holds.most(now_s),
             hold_ever=self._hold_ever,
             holds_total=self._holds_total,

@@ -179,20 +179,20 @@ class NodeCollector(Collector):
             loop.busy_ratio,
         )
         yield _counter("fanfare_loop_busy_seconds", "Time in which it had.", loop.busy_total_s)
+        yield _gauge("fanfare_loop_hold_seconds", "Longest step of one task in the last minute.", loop.hold_s)
         yield _gauge(
-            "fanfare_loop_hold_seconds", "Longest step of one task in the last minute.", loop.hold.wall_s
-        )
-        yield _gauge(
-            "fanfare_loop_hold_cpu_seconds", "Processor time in that step, at least.", loop.hold.cpu_s
+            "fanfare_loop_hold_cpu_seconds",
+            "Most of the processor that one step has taken in the last minute.",
+            loop.hold.cpu_s,
         )
         holder = GaugeMetricFamily(
-            "fanfare_loop_holder_seconds", "Longest step and whose it was.", labels=["since", "task"]
+            "fanfare_loop_holder_seconds", "The same, and whose step it was.", labels=["since", "task"]
         )
         for since, hold in (("minute", loop.hold), ("start", loop.hold_ever)):
             if hold.task:
-                holder.add_metric([since, hold.task], hold.wall_s)
+                holder.add_metric([since, hold.task], hold.cpu_s)
         yield holder
-        yield _counter("fanfare_loop_holds", "Steps that took over 5 ms.", loop.holds_total)
+        yield _counter("fanfare_loop_holds", "Steps that took over 5 ms of the processor.", loop.holds_total)
         yield _gauge(
             "fanfare_loop_gap_seconds",
             "Longest time of the last minute between two looks at the sockets.",

@@ -175,16 +175,18 @@ async def test_two_apps_in_one_process_share_no_metrics() -> None:
 async def test_metrics_tell_who_held_the_loop() -> None:
     async with edge() as e:
         watch = e.services.loop_watch
-        hold = Hold(0.043, 0.041, "a session")
-        statistics = replace(watch.statistics(), hold=hold, hold_ever=hold, holds_total=3, busy_ratio=0.5)
+        hold = Hold(0.041, 0.043, "a session")
+        statistics = replace(
+            watch.statistics(), hold_s=0.2, hold=hold, hold_ever=hold, holds_total=3, busy_ratio=0.5
+        )
         e.but(loop_watch=SimpleNamespace(statistics=lambda: statistics))
         seen = await samples(e)
         expected = {
             "fanfare_loop_busy_ratio": 0.5,
-            "fanfare_loop_hold_seconds": 0.043,
+            "fanfare_loop_hold_seconds": 0.2,
             "fanfare_loop_hold_cpu_seconds": 0.041,
-            "fanfare_loop_holder_seconds[minute][a session]": 0.043,
-            "fanfare_loop_holder_seconds[start][a session]": 0.043,
+            "fanfare_loop_holder_seconds[minute][a session]": 0.041,
+            "fanfare_loop_holder_seconds[start][a session]": 0.041,
             "fanfare_loop_holds_total": 3,
         }
         assert {name: seen[name] for name in expected} == expected
