@@ -25,16 +25,15 @@ async def open_asyncio() -> AsyncIterator[None]:
     Open it outside of every nursery whose tasks use `call`: they must end before the loop does.
     """
     async with trio_asyncio.open_loop() as loop:
-        loop.set_exception_handler(_handle)
+        loop.set_exception_handler(_on_trouble)
         yield
 
 
-def _handle(loop: Any, context: dict[str, Any]) -> None:
-    """A client that gave up connecting leaves a future behind, and when the connection then breaks nobody is
-    there to hear of it. That is no reason to end; anything else that nobody waited for is."""
-    error = context.get("exception")
-    if isinstance(error, OSError):
-        _log.debug("a connection that nobody waited for any more: %s", error)
+def _on_trouble(loop: Any, context: dict[str, Any]) -> None:
+    """An error that nobody waits for any more, such as that of a connection whose set-up was given up,
+    changes nobody's result. trio_asyncio would end the whole node for it, as it rightly does for others."""
+    if str(context.get("message", "")).endswith("exception was never retrieved"):
+        _log.warning("%s: %r", context["message"], context.get("exception"))
     else:
         loop.default_exception_handler(context)
 

@@ -20,7 +20,6 @@ def append(
         listener.committed(facts[-1].seq)
 
 
-WriteBehind.append = append  # type: ignore[method-assign]  # this is the lie
-
 if __name__ == "__main__":
+    WriteBehind.append = append  # type: ignore[method-assign]  # this is the lie
     main()

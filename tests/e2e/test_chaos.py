@@ -20,7 +20,6 @@ from loadtest.chaos.plan import EVERY_KIND, Fault, Kind
 from loadtest.chaos.run import Aim
 from loadtest.chaos.waves import Load
 from server.cli.chaos import break_and_prove
-from tests.e2e import lying_node
 from tests.e2e.node import fanfare
 
 SMALL = ("--players", "60", "--questions", "4")
@@ -100,7 +99,7 @@ async def test_a_node_that_acknowledges_too_soon_is_found_out(made: Path) -> Non
     # PostgreSQL first, and the node with what it holds in memory 0.8 s later.
     plan = [Fault(1, Kind.BOTH_KILL, 0.3, 1.0, 0.4)]
     aim = Aim(plan, Load(players=60, slots=1, questions=4), 1, 0, 1.0)
-    program = [sys.executable, str(Path(lying_node.__file__))]
+    program = [sys.executable, str(Path(__file__).with_name("lying_node.py"))]
     run = await break_and_prove(made, aim, on_fault=lambda *_: None, program=program)
     assert run.outcome.trouble == []
     assert run.outcome.verdict is not None

@@ -239,6 +239,30 @@ async def test_calls_from_tasks_do_not_mix(database: Database) -> None:
     assert seen == [True] * 50
 
 
+async def test_an_error_that_nobody_waits_for_any_more_is_logged_and_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def give_up() -> None:
+        asyncio.get_running_loop().create_future().set_exception(ConnectionError("lost"))
+
+    async with open_asyncio():
+        await call(give_up)
+        gc.collect()
+        await wait_all_tasks_blocked()
+        await call(asyncio.sleep, 0)
+    assert "never retrieved: ConnectionError('lost')" in caplog.text
+
+
+async def test_the_bridge_lets_no_other_error_pass() -> None:
+    async def plan_a_mistake() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with open_asyncio():
+            await call(plan_a_mistake)
+            await trio.sleep_forever()
+
+
 async def test_the_bridge_needs_its_block() -> None:
     async def nothing() -> None:
         pass
