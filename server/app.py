@@ -179,11 +179,11 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
     )
     loop_watch = LoopWatch(registry.pace.heed)
-    stack.enter_context(loop_watch.installed())
     collector = Collector(
         loop_watch.busy, lambda: any(actor.session.question_open for actor in registry.active())
     )
     stack.enter_context(collector.installed())
+    stack.enter_context(loop_watch.installed())
     app = create_app(
         Services(
             config=config,

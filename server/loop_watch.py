@@ -177,6 +177,8 @@ class LoopWatch(trio.abc.Instrument):
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Watch the loop of this task during the block."""
+        self._woke_s = self._step_s = self._read_s = self._now_s()
+        self._read_cpu_s = self._cpu_s()
         trio.lowlevel.add_instrument(self)
         try:
             yield

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from math import inf
+from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
 
+import psutil  # type: ignore[import-untyped]  # ships no types
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     GCCollector,
-    ProcessCollector,
     generate_latest,
 )
 from prometheus_client.core import (
@@ -222,11 +225,35 @@ class NodeCollector(Collector):
         )
 
 
+class ProcessCollector(Collector):
+    """What the operating system knows of this process, under the usual names.
+
+    The one of prometheus_client counts the open files by listing them: two milliseconds for a thousand
+    connections.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def collect(self) -> Iterator[Metric]:
+        spent = self._process.cpu_times()
+        memory = self._process.memory_info()
+        yield _counter("process_cpu_seconds", "Processor time, user and system.", spent.user + spent.system)
+        yield _gauge("process_resident_memory_bytes", "Memory in use.", memory.rss)
+        yield _gauge("process_virtual_memory_bytes", "Memory reserved.", memory.vms)
+        yield _gauge("process_start_time_seconds", "Since the epoch.", self._process.create_time())
+        yield _gauge("process_max_fds", "Files that may be open.", getrlimit(RLIMIT_NOFILE)[0])
+        with suppress(OSError):
+            # Linux tells since 6.2; elsewhere the size is 0.
+            if open_files := Path(f"/proc/{self._process.pid}/fd").stat().st_size:
+                yield _gauge("process_open_fds", "Files that are open.", open_files)
+
+
 class Metrics:
     def __init__(self, services: Services, streams: Callable[[], int]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(NodeCollector(services, streams))
-        ProcessCollector(registry=self._registry)
+        self._registry.register(ProcessCollector())
         GCCollector(registry=self._registry)
 
     def exposition(self) -> bytes:

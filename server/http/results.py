@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from engine.domain.session import Phase
 from engine.ports import PlayerResult, SessionRecord
@@ -51,7 +50,7 @@ class Results:
             "session_id": record.id,
             "code": record.code,
             "final": final,
-            "players": [asdict(result) for result in results],
+            "players": results,
         }
 
     async def _readable(self, key: str) -> SessionRecord:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
@@ -162,7 +163,10 @@ async def test_metrics_tell_what_happens() -> None:
         }
         assert {name: seen[name] for name in expected} == expected
         assert seen["fanfare_journal_batches_total"] > 0
-        assert "process_resident_memory_bytes" in seen
+        assert seen["process_resident_memory_bytes"] > 1_000_000
+        assert seen["process_cpu_seconds_total"] > 0
+        if "process_open_fds" in seen:  # not all systems tell
+            assert seen["process_open_fds"] == pytest.approx(psutil.Process().num_fds(), abs=3)
 
 
 async def test_two_apps_in_one_process_share_no_metrics() -> None:
