@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -56,6 +57,10 @@ BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
 
+ACKS_AT_ONCE_MAX = 2
+"""Acks that are sent from the journal's task. It tells many sessions in a row: for each it must be little."""
+
+
 class Fenced(Exception):
     """Another owner has taken the session. The actor stops at once and confirms nothing more."""
 
@@ -70,6 +75,16 @@ class ActorOptions:
     history_max: int = 256
     idle_s: float = 300.0
     max_age_s: float = 86_400.0
+
+
+class _Held(NamedTuple):
+    """What confirms something, until the facts up to `seq` are committed. `short` tells that it is one frame
+    and nothing else."""
+
+    seq: int
+    reply: Subscriber
+    frame: Callable[[], Frame]
+    short: bool
 
 
 @dataclass(slots=True)
@@ -152,12 +167,13 @@ class SessionActor:
         self._audience = Audience(counters.sent)
         self._unwritten: list[Fact] = []
         self._seq = self._committed = session.seq
-        self._unconfirmed: deque[tuple[int, Subscriber, Callable[[], Frame]]] = deque()
+        self._unconfirmed: deque[_Held] = deque()
         self._end_seq: int | None = None
         """Of the end of the session, as long as it is not committed."""
-        self._held: list[tuple[Subscriber, Place, int | None, int | None]] = []
+        self._latecomers: list[tuple[Subscriber, Place, int | None, int | None]] = []
         """Who came meanwhile."""
         self._fenced = False
+        self._failure: Exception | None = None
         self._stopped = False
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
         self._active_at = clock.now_ms()
@@ -209,7 +225,8 @@ class SessionActor:
     def committed(self, seq: int) -> None:
         """CommitListener."""
         self._committed = max(self._committed, seq)
-        self._mailbox.wake()
+        if not self._confirm_few():
+            self._mailbox.wake()
 
     def fenced(self) -> None:
         """CommitListener."""
@@ -219,9 +236,9 @@ class SessionActor:
     def end(self, ending: Ending) -> None:
         """Close everyone who waits or listens. After this the actor takes nothing more."""
         self._stopped = True
-        waiting = [reply for _, reply, _ in self._unconfirmed] + [reply for reply, *_ in self._held]
+        waiting = [held.reply for held in self._unconfirmed] + [reply for reply, *_ in self._latecomers]
         self._unconfirmed.clear()
-        self._held.clear()
+        self._latecomers.clear()
         while len(self._mailbox):
             waiting.append(self._mailbox.pop().reply)
         for subscriber in waiting:
@@ -235,42 +252,52 @@ class SessionActor:
         await self._tell()
         self._write()
         while not self._may_rest():
-            with trio.move_on_at(self._wake_at()):
+            with trio.CancelScope(deadline=self._wake_at()):
                 await self._mailbox.wait()
             if self._fenced:
                 raise Fenced(self.session_id)
-            await self._confirm()
+            if self._failure is not None:
+                raise self._failure
+            if self._unconfirmed or self._end_seq is not None:
+                await self._confirm()
             await self._work()
             await self._pass_time()
-            self._write()
-            await self._tick()
+            if self._unwritten:
+                self._write()
+            if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
+                await self._send_board()
 
     async def _work(self) -> None:
         """Handle a batch. Each command stays in the mailbox until it is done, so that after a crash whoever
         sent it is told."""
+        mailbox = self._mailbox
+        if (command := mailbox.peek()) is None:
+            return
+        self._active_at = self._clock.now_ms()
         for _ in range(BATCH_MAX):
-            if isinstance(self._mailbox.peek(), Host):
+            if isinstance(command, Host):
                 await self._pass_time()  # the host acts on what the clock shows
-            command = self._mailbox.peek()
-            if command is None:
-                return
-            self._active_at = self._clock.now_ms()
+                if (command := mailbox.peek()) is None:
+                    return
             self._handle(command)
-            self._mailbox.pop()
-            await self._tell()
+            mailbox.pop()
+            if self.session.seq != self._seq:
+                await self._tell()
+            if (command := mailbox.peek()) is None:
+                return
 
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""
-        due = []
-        if self.session.phase is not Phase.FINISHED:
-            due.append(self._expires_at)
-        if self.session.deadline is not None:
-            due.append(self.session.deadline)
-        if self._board_dirty:
-            due.append(self._board_due_at)
-        if self._at_rest:
-            due.append(self._active_at + self._patience_ms)
-        return self._clock.trio_time(min(due)) if due else math.inf
+        session = self.session
+        due: float = math.inf if session.phase is Phase.FINISHED else self._expires_at
+        deadline = session.deadline
+        if deadline is not None and deadline < due:
+            due = deadline
+        if self._board_dirty and self._board_due_at < due:
+            due = self._board_due_at
+        if deadline is None and self._at_rest:
+            due = min(due, self._active_at + self._patience_ms)
+        return self._clock.trio_time(due)
 
     @property
     def _patience_ms(self) -> int:
@@ -282,26 +309,26 @@ class SessionActor:
     def _at_rest(self) -> bool:
         """Whether only a command could change anything, and nobody listens."""
         session = self.session
-        finished = session.phase is Phase.FINISHED
         return (
-            session.deadline is None
-            and (finished or not len(self._audience))
-            and not self._unconfirmed
+            not self._unconfirmed
+            and session.deadline is None
+            and (session.phase is Phase.FINISHED or not len(self._audience))
             and self._committed == session.seq
         )
 
     def _may_rest(self) -> bool:
-        idle_ms = self._clock.now_ms() - self._active_at
-        if self._at_rest and not len(self._mailbox) and idle_ms >= self._patience_ms:
-            self.end(Ending.FINISHED if self.session.phase is Phase.FINISHED else Ending.RESTARTING)
-            return True
-        return False
+        if not self._at_rest or len(self._mailbox):
+            return False
+        if self._clock.now_ms() - self._active_at < self._patience_ms:
+            return False
+        self.end(Ending.FINISHED if self.session.phase is Phase.FINISHED else Ending.RESTARTING)
+        return True
 
     async def _pass_time(self) -> None:
         now = self._clock.now_ms()
         session = self.session
-        while session.deadline is not None and session.deadline <= self._horizon(now):
-            due, before = session.deadline, session.seq
+        while (due := session.deadline) is not None and due <= self._horizon(now):
+            before = session.seq
             session.elapse(due)
             if session.seq == before:
                 raise RuntimeError(f"the deadline at {due} brought nothing about")
@@ -325,23 +352,45 @@ class SessionActor:
         """Send what was held back until its facts were committed."""
         slicer = Slicer()
         waiting = self._unconfirmed
-        while waiting and waiting[0][0] <= self._committed:
-            _, reply, frame = waiting.popleft()
-            reply.push(frame())
+        while waiting and waiting[0].seq <= self._committed:
+            held = waiting.popleft()
+            held.reply.push(held.frame())
             await slicer.breathe()
         if self._end_seq is not None and self._end_seq <= self._committed:
             self._end_seq = None
             self._active_at = self._clock.now_ms()
             await self._tell_end()
-            held, self._held = self._held, []
-            for each in held:
+            latecomers, self._latecomers = self._latecomers, []
+            for each in latecomers:
                 self._attach(*each)
 
-    def _on_commit(self, seq: int, reply: Subscriber, frame: Callable[[], Frame]) -> None:
+    def _confirm_few(self) -> bool:
+        """Send an ack or two from the journal's task: to wake this one costs more than they do. False when
+        there is more to be done, or somebody has to look whether the session may rest now."""
+        waiting = self._unconfirmed
+        if self._fenced or self.session.deadline is None:
+            return False
+        for _ in range(ACKS_AT_ONCE_MAX):
+            if not waiting or waiting[0].seq > self._committed:
+                return True
+            held = waiting[0]
+            if not held.short:
+                return False
+            try:
+                held.reply.push(held.frame())
+            except Exception as error:  # noqa: BLE001 - this session's crash, in its own task and not here
+                self._failure = error
+                return False
+            waiting.popleft()
+        return not waiting or waiting[0].seq > self._committed
+
+    def _on_commit(
+        self, seq: int, reply: Subscriber, frame: Callable[[], Frame], *, short: bool = False
+    ) -> None:
         if seq <= self._committed and not self._unconfirmed:
             reply.push(frame())
         else:
-            self._unconfirmed.append((seq, reply, frame))
+            self._unconfirmed.append(_Held(seq, reply, frame, short))
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -359,7 +408,7 @@ class SessionActor:
                 self._host(command)
             case Detach():
                 self._audience.leave(command.reply)
-                self._held = [each for each in self._held if each[0] is not command.reply]
+                self._latecomers = [each for each in self._latecomers if each[0] is not command.reply]
             case Merge():
                 self._merge(command)
 
@@ -392,7 +441,7 @@ class SessionActor:
         def frame() -> Frame:
             return messages.ack(command.id, command.question, status, elapsed_ms)
 
-        self._on_commit(seq, command.reply, frame)
+        self._on_commit(seq, command.reply, frame, short=True)
 
     def _join(self, command: Join) -> None:
         if not self._journal.has_room(JOINS_SHARE):
@@ -491,7 +540,7 @@ class SessionActor:
     def _attach(self, reply: Subscriber, place: Place, epoch: int | None, offset: int | None) -> None:
         """Seat a subscriber and bring it up to date: with what it missed, or with the whole picture."""
         if self._end_seq is not None:
-            self._held.append((reply, place, epoch, offset))
+            self._latecomers.append((reply, place, epoch, offset))
             return
         self._audience.seat(reply, place)
         missed = None
@@ -586,11 +635,6 @@ class SessionActor:
         self._stream.append(messages.finished(self.session, offset, None))
 
         await self._audience.send_each(lambda place: messages.finished(self.session, offset, place.player))
-
-    async def _tick(self) -> None:
-        """Send the leaderboard if it changed, at most once a tick."""
-        if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
-            await self._send_board()
 
     async def _send_board(self) -> None:
         began_at = self._clock.now_ms()

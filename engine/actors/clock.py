@@ -27,7 +27,7 @@ class SessionClock:
     def now_ms(self) -> int:
         return self._wall_ms + round((trio.current_time() - self._started_s) * 1000)
 
-    def trio_time(self, at_ms: int) -> float:
+    def trio_time(self, at_ms: float) -> float:
         """The moment `at_ms` on trio's clock, in seconds, for cancel scopes. Whoever wakes then
         reads at least `at_ms` from `now_ms`."""
         return self._started_s + (at_ms - self._wall_ms) / 1000
