@@ -620,11 +620,7 @@ class SessionActor:
 
     async def _tell_reveal(self) -> None:
         await self._broadcast(messages.reveal(self.session, self._stream.next_offset()))
-
-        def result(place: Place) -> Frame | None:
-            return None if place.player is None else messages.result(self.session, place.player)
-
-        await self._audience.send_each(result)
+        await self._audience.send_each(messages.results(self.session, self._audience))
         await self._send_board()
 
     async def _tell_end(self) -> None:
@@ -632,9 +628,11 @@ class SessionActor:
             await self._send_board()
         offset = self._stream.next_offset()
         self._write()
-        self._stream.append(messages.finished(self.session, offset, None))
-
-        await self._audience.send_each(lambda place: messages.finished(self.session, offset, place.player))
+        frame = messages.finished(self.session, offset, None)
+        self._stream.append(frame)
+        await self._audience.send_each(
+            messages.finished_for_all(self.session, offset, self._audience), others=frame
+        )
 
     async def _send_board(self) -> None:
         began_at = self._clock.now_ms()

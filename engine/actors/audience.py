@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from engine.actors.commands import Role
@@ -46,6 +46,10 @@ class Audience:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __contains__(self, player: object) -> bool:
+        """Whether this player is connected."""
+        return player in self._holders
+
     def seat(self, subscriber: Subscriber, place: Place) -> None:
         """Let a subscriber in. Whoever held the same place before is told that it was replaced."""
         if place.key is not None:
@@ -88,14 +92,24 @@ class Audience:
         self.sent.frames += len(self._places)
         await fan_out(subscribers, frame, Slicer())
 
-    async def send_each(self, frame_for: Callable[[Place], Frame | None]) -> None:
-        """Push to everyone the frame that is made for their place, if there is one."""
+    async def send_each(
+        self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None
+    ) -> None:
+        """Push to each player the frame that is theirs, made as they are reached. `others` goes to all who
+        are no players, before that."""
+        if others is not None:
+            rest = [subscriber for subscriber, place in self._places.items() if place.player is None]
+            self.sent.frames += len(rest)
+            await fan_out(rest, others, Slicer())
+        await fan_out_each(self._paired(frames), Slicer())
 
-        def pairs() -> Iterator[tuple[Subscriber, Frame]]:
-            for subscriber, place in list(self._places.items()):
-                frame = frame_for(place)
-                if frame is not None:
-                    self.sent.frames += 1
-                    yield subscriber, frame
-
-        await fan_out_each(pairs(), Slicer())
+    def _paired(
+        self, frames: Iterable[tuple[int, Frame | None]]
+    ) -> Iterator[tuple[Subscriber, Frame] | None]:
+        for player, frame in frames:
+            subscriber = self._holders.get(player)
+            if frame is None or subscriber is None:
+                yield None
+            else:
+                self.sent.frames += 1
+                yield subscriber, frame

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
+from itertools import chain, islice, repeat, tee
+
 from engine.actors.frame import Frame, Message
 from engine.domain.leaderboard import Entry
 from engine.domain.session import Phase, Session
@@ -38,11 +42,34 @@ def done(id: str | None, do: str, phase: Phase) -> Frame:  # noqa: A002 - the pr
     return Frame({"t": "done", "id": id, "do": do, "phase": phase})
 
 
-def standings(session: Session, entries: list[Entry]) -> list[dict[str, object]]:
-    return [
+Line = dict[str, object]
+"""Of a standing."""
+
+
+def standings(session: Session, entries: Iterable[Entry]) -> list[Line]:
+    return list(_lines(session, entries))
+
+
+def _lines(session: Session, entries: Iterable[Entry]) -> Iterator[Line]:
+    return (
         {"rank": entry.rank, "id": entry.player, "name": session.name_of(entry.player), "score": entry.score}
         for entry in entries
-    ]
+    )
+
+
+def _neighbourhoods(lines: Iterator[Line], reach: int) -> Iterator[list[Line]]:
+    """For each line in turn those within reach of it, itself among them. The lines are shared, not copied."""
+    window = deque(islice(lines, reach))
+    ahead = 0  # of the one whose turn it is, in the window
+    for line in chain(lines, repeat(None, reach)):
+        if line is not None:
+            window.append(line)
+        if ahead < len(window):
+            yield list(window)
+        if ahead < reach:
+            ahead += 1
+        elif window:
+            window.popleft()
 
 
 def leaderboard(session: Session, offset: int, tick_ms: int) -> dict[str, object]:
@@ -84,20 +111,43 @@ def _reveal(session: Session) -> dict[str, object]:
 
 def result(session: Session, player: int) -> Frame:
     """Of the last question that was closed."""
-    return Frame({"t": "result"} | _result(session, player))
+    board = session.leaderboard
+    score, around = session.players[player].score, standings(session, board.around(player, AROUND))
+    return _result(session, _closed(session), player, score, board.rank(player), around)
 
 
-def _result(session: Session, player: int) -> dict[str, object]:
+def _closed(session: Session) -> int:
+    """The number of the last question that was closed."""
+    return session.number - session.question_open
+
+
+def _result(session: Session, number: int, player: int, score: int, rank: int, around: list[Line]) -> Frame:
     correct, points = session.result_of(player)
-    return {
-        "number": session.number - session.question_open,
-        "correct": correct,
-        "points": points,
-        "score": session.players[player].score,
-        "rank": session.leaderboard.rank(player),
-        "streak": session.streak(player),
-        "around": standings(session, session.leaderboard.around(player, AROUND)),
-    }
+    return Frame(
+        {
+            "t": "result",
+            "number": number,
+            "correct": correct,
+            "points": points,
+            "score": score,
+            "rank": rank,
+            "streak": session.streak(player),
+            "around": around,
+        }
+    )
+
+
+def results(session: Session, wanted: Container[int]) -> Iterator[tuple[int, Frame | None]]:
+    """Every player in the order of the standing, with their `result` if it is wanted.
+
+    The same as `result` for each, but in one pass over the standing as it is at the beginning: a line of it
+    is made once, and shared by all whom it is next to. To be taken little by little.
+    """
+    number = _closed(session)
+    entries, others = tee(session.leaderboard.ranked())
+    neighbourhoods = _neighbourhoods(_lines(session, others), AROUND)
+    for (rank, player, score, _), around in zip(entries, neighbourhoods, strict=True):
+        yield player, _result(session, number, player, score, rank, around) if player in wanted else None
 
 
 def state_changed(session: Session, offset: int, now: int) -> Frame:
@@ -124,6 +174,19 @@ def finished(session: Session, offset: int, player: int | None) -> Frame:
     return Frame({"t": "finished", "offset": offset, "podium": _podium(session), "you": you})
 
 
+def finished_for_all(
+    session: Session, offset: int, wanted: Container[int]
+) -> Iterator[tuple[int, Frame | None]]:
+    """Every player in the order of the standing, with their `finished` if it is wanted. As `results`."""
+    podium = _podium(session)
+    for entry in session.leaderboard.ranked():
+        frame = None
+        if entry.player in wanted:
+            you = {"rank": entry.rank, "score": entry.score}
+            frame = Frame({"t": "finished", "offset": offset, "podium": podium, "you": you})
+        yield entry.player, frame
+
+
 def state(
     session: Session, board: Message, now: int, *, player: int | None, for_host: bool
 ) -> dict[str, object]:
@@ -145,6 +208,10 @@ def state(
     }
 
 
+def _without_type(frame: Frame) -> dict[str, object]:
+    return {name: value for name, value in frame.message.items() if name != "t"}
+
+
 def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
     given = session.answer_of(player, session.number)
     answered = None
@@ -158,7 +225,7 @@ def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
         "rank": session.leaderboard.rank(player),
         "streak": session.streak(player),
         "answered": answered,
-        "result": _result(session, player) if closed else None,
+        "result": _without_type(result(session, player)) if closed else None,
     }
 
 

@@ -76,8 +76,8 @@ class Leaderboard:
         return list(self._entries(self._order.islice(first, at + n + 1), first))
 
     def ranked(self) -> Iterator[Entry]:
-        """Everyone in order. Must be read to its end before the next change."""
-        return self._entries(iter(self._order), 0)
+        """Everyone in order, as it is now: what changes while it is read does not show."""
+        return self._entries(list(self._order), 0)
 
     def _rank_of(self, key: _Key) -> int:
         # A tuple sorts before every longer one that it begins, so this finds the first of the same score.

@@ -23,8 +23,9 @@ from server.realtime.reactor.wheel import Wheel
 
 log = logging.getLogger(__name__)
 
-ROUND_S = 0.002
-"""How long a round may hold the loop before it gives way. The promise is 5 ms, and one call may take 1 ms."""
+ROUND_S = 0.001
+"""How long a round may hold the loop before it gives way: as a slice of a fan-out, and for the same reason.
+One call may take another millisecond."""
 
 EVENTS_MAX = 1024
 """Sockets that are taken from the kernel at a time."""
