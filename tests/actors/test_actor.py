@@ -124,6 +124,41 @@ async def test_the_newer_connection_of_a_token_wins(mock_clock: MockClock) -> No
         assert first.got("question") == []
 
 
+async def test_an_ack_or_two_are_sent_as_the_commit_is_told_and_many_by_the_actor(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        players = [await w.join(actor, f"P{number}") for number in range(1, 8)]
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        for count in (1, 2, 4):
+            answering, players = players[:count], players[count:]
+            for player in answering:
+                w.answer(actor, player, player.last("joined")["player"])
+            await settle()
+            assert not any(player.got("ack") for player in answering)
+            w.journal.commit()
+            assert sum(len(player.got("ack")) for player in answering) == min(count, 2)
+            await settle()
+            assert [len(player.got("ack")) for player in answering] == [1] * count
+
+
+async def test_a_session_that_was_taken_over_confirms_nothing_more(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        actor.fenced()
+        actor.committed(actor.session.seq)
+        await settle()
+        assert ada.got("ack") == []
+        assert ada.ending is Ending.RESTARTING
+
+
 async def test_the_leaderboard_comes_at_most_once_a_tick(mock_clock: MockClock) -> None:
     async with world(ActorOptions(tick_ms=250)) as w:
         actor = await w.session(early_close=False)

@@ -68,6 +68,34 @@ async def test_everyone_who_waited_for_a_crashed_actor_is_told(mock_clock: MockC
         assert unconfirmed.frames == behind.frames == []
 
 
+async def test_a_mistake_in_an_ack_is_a_crash_of_its_session_and_not_of_the_journal(
+    mock_clock: MockClock,
+) -> None:
+    class Broken(Client):
+        def push(self, frame: Frame) -> None:
+            if frame.kind == "ack":
+                raise ValueError("a mistake")
+            super().push(frame)
+
+    async with world() as w:
+        actor, other = await w.session(early_close=False), await w.session(early_close=False)
+        await w.join(actor, "Ada")
+        ben = await w.join(other, "Ben")
+        await w.do(actor, "start")
+        await w.do(other, "start")
+        w.journal.auto = "off"
+        broken = Broken()
+        w.answer(actor, broken, 1)
+        w.answer(other, ben, 1)
+        await settle()
+        w.journal.commit()
+        assert ben.got("ack")
+        await settle()
+        assert broken.ending is Ending.RESTARTING
+        assert w.registry.statistics().crashes == 1
+        assert ben.ending is None
+
+
 async def test_one_that_keeps_failing_is_quarantined(mock_clock: MockClock) -> None:
     async with world(policy=RestartPolicy(crashes_max=3, window_s=60)) as w:
         actor, other = await w.session(), await w.session()

@@ -230,7 +230,8 @@ async def push(costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subs
 async def push_results(costs: Costs, crowd: Crowd, size: int) -> None:
     session = crowd.session
     with costs.cpu_us(RESULTS, size, size):
-        pairs = ((box, messages.result(session, player)) for player, box in enumerate(crowd.boxes, 1))
+        made = messages.results(session, range(1, size + 1))
+        pairs = ((crowd.boxes[player - 1], frame) for player, frame in made if frame is not None)
         await fan_out_each(pairs, Slicer())
     crowd.empty()
 
