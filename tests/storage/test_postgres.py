@@ -269,17 +269,3 @@ async def test_the_bridge_needs_its_block() -> None:
 
     with pytest.raises(RuntimeError):
         await call(nothing)
-
-
-async def test_a_connection_that_breaks_when_nobody_waits_for_it_any_more_harms_nobody() -> None:
-    async def leave_behind(error: Exception) -> None:
-        asyncio.get_running_loop().create_future().set_exception(error)
-        gc.collect()
-
-    async with open_asyncio():
-        await call(leave_behind, ConnectionError("unexpected connection_lost() call"))
-        await trio.sleep(0.01)
-    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
-        async with open_asyncio():
-            await call(leave_behind, RuntimeError("a mistake of ours"))
-            await trio.sleep_forever()
