@@ -130,7 +130,7 @@ class Config:
         "what that time rises to at most while the node is busy; as much as tick_ms: it never rises",
     )
     mailbox_max: int = _setting(10_000, kinds.integer(16, 1_000_000), "commands that wait for one session")
-    history_max: int = _setting(256, kinds.integer(1, 65_536), "broadcasts kept for clients that resume")
+    history_max: int = _setting(32, kinds.integer(1, 65_536), "broadcasts kept for clients that resume")
     journal_facts_max: int = _setting(
         50_000, kinds.integer(100, 10_000_000), "facts that wait for the database before `busy` is answered"
     )

@@ -72,7 +72,7 @@ class ActorOptions:
     tick_ms: int = 250
     tick_max_ms: int = 10_000
     mailbox_max: int = 10_000
-    history_max: int = 256
+    history_max: int = 32
     idle_s: float = 300.0
     max_age_s: float = 86_400.0
 
