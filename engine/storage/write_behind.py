@@ -39,6 +39,10 @@ from engine.tenure import OnlyNode
 
 _log = logging.getLogger(__name__)
 
+LARGE = 4
+"""A commit takes a few turns of the loop. On a node without time to spare they come rarely, and commits too.
+Then what counts is how many facts go with each, and not the few milliseconds more that they hold the loop."""
+
 _BEAT_S = 0.25
 
 
@@ -109,7 +113,8 @@ class WriteBehind:
         clock_s: its clock.
         facts_max: beyond this many queued facts `has_room` says no.
         batch_facts_max: facts in one transaction. Handing 500 to the driver holds the loop for 1.3 ms, 1,000
-            for 3 to 5 ms; more gain little (`tests/bench/group_commit.py`).
+            for 3 to 5 ms; more gain little (`tests/bench/group_commit.py`). When more than twice as many
+            wait, a transaction takes up to `LARGE` times as many.
         shutdown_s: after its cancellation `run` goes on for at most this long to commit what is queued.
     """
 
@@ -292,7 +297,10 @@ class WriteBehind:
         last: dict[int, _Waiting] = {}
         count = 0
         since = self._queue[0].since
-        while self._queue and count + self._queue[0].count <= self._batch_facts_max:
+        most = self._batch_facts_max
+        if self._queued > 2 * most:
+            most *= LARGE
+        while self._queue and count + self._queue[0].count <= most:
             waiting = self._queue.popleft()
             number = batch.add(waiting.session_id, waiting.epoch, waiting.rows)
             parts.append(waiting)

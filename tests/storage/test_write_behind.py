@@ -105,15 +105,27 @@ async def test_what_waits_is_committed_together(world: World) -> None:
 
 async def test_a_batch_is_bounded_and_order_holds(world: World) -> None:
     record, epoch = await world.session()
-    facts = [joined(seq) for seq in range(1, 26)]
+    facts = [joined(seq) for seq in range(1, 21)]
     listener = Listener()
     async with world.running(batch_facts_max=10) as journal:
         journal.append(record.id, epoch, facts[:3], listener)
-        journal.append(record.id, epoch, facts[3:24], listener)
-        journal.append(record.id, epoch, facts[24:], listener)
+        journal.append(record.id, epoch, facts[3:19], listener)
+        journal.append(record.id, epoch, facts[19:], listener)
         await journal.drain()
-    assert listener.seqs == [3, 13, 23, 25]
-    assert journal.statistics().batches_total == 4
+    assert listener.seqs == [3, 13, 20]
+    assert journal.statistics().batches_total == 3
+    assert await world.facts(record.id) == facts
+
+
+async def test_a_backlog_goes_in_larger_batches_and_not_in_endless_ones(world: World) -> None:
+    record, epoch = await world.session()
+    facts = [joined(seq) for seq in range(1, 96)]
+    listener = Listener()
+    async with world.running(batch_facts_max=10) as journal:
+        for seq in range(0, 95, 5):
+            journal.append(record.id, epoch, facts[seq : seq + 5], listener)
+        await journal.drain()
+    assert listener.seqs == [40, 80, 90, 95]
     assert await world.facts(record.id) == facts
 
 
