@@ -214,7 +214,7 @@ class WireClient:
                 self._wire = wire
                 return await self._converse(wire)
         except NotOpened as exc:
-            refused = exc.status is not None and 400 <= exc.status < 500 and exc.status != 429
+            refused = exc.status is not None and 400 <= exc.status < 500 and exc.status not in (408, 429)
             return _Parted(f"http_{exc.status}", Policy.NO) if refused else _Parted(str(exc), Policy.LATER)
         except WireClosed:
             return _Parted("broken", Policy.LATER)

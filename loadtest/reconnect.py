@@ -33,7 +33,7 @@ BY_CODE = {
     4005: Policy.NO,
     4006: Policy.RESUME,
     4007: Policy.RESUME,
-    4008: Policy.NO,
+    4008: Policy.LATER,
     4010: Policy.LATER,
     4011: Policy.LATER,
     4012: Policy.NO,

@@ -36,7 +36,7 @@ class Ending(Enum):
     TOO_MANY_ATTEMPTS = (4005, Reconnect.NO, "too many wrong codes or tokens from this address")
     SLOW_CONSUMER = (4006, Reconnect.RESUME, "too far behind")
     PING_TIMEOUT = (4007, Reconnect.RESUME, "no sign of life")
-    JOIN_TIMEOUT = (4008, Reconnect.NO, "no join within the time allowed")
+    JOIN_TIMEOUT = (4008, Reconnect.LATER, "no join within the time allowed")
     SHUTDOWN = (4010, Reconnect.LATER, "the node is going down")
     RESTARTING = (4011, Reconnect.LATER, "the session is being restored")
     UNAVAILABLE = (4012, Reconnect.NO, "the session keeps failing and was taken out of service")

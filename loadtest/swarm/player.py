@@ -296,7 +296,7 @@ class Player:
         if self.books.final is not None and not self._pending:
             self._leave("finished")
         elif code is not None and code < 1000:
-            turned_away = 400 <= code < 500 and code != 429
+            turned_away = 400 <= code < 500 and code not in (408, 429)
             self._part(Policy.NO if turned_away else Policy.LATER, reason)
         else:
             self._part(after_close(code), reason or f"close {code}")

@@ -241,9 +241,10 @@ def test_a_name_that_its_own_lost_join_took(play: Make) -> None:
     assert one.books.player == 1
 
 
-def test_a_full_server_is_tried_again_and_a_refusal_is_not(play: Make) -> None:
+@pytest.mark.parametrize("status", [b"503 Service Unavailable", b"408 Request Timeout", b"429 Too Many"])
+def test_a_full_server_is_tried_again_and_a_refusal_is_not(play: Make, status: bytes) -> None:
     one = play()
-    one.listener.refuse_with = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    one.listener.refuse_with = b"HTTP/1.1 " + status + b"\r\n\r\n"
     one.run()
     one.listener.refuse_with = None
     one.run(10)
