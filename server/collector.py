@@ -122,6 +122,7 @@ class Collector:
         _collect_and_freeze()
         self._full_pause_s = self._cpu_s() - began_s
         self._collecting_fully = False
+        self._collections_total["full"] += 1
         self._full_at = trio.current_time()
         self._freezes_before = self._freezes_total
 
@@ -140,21 +141,16 @@ class Collector:
 
     def _heed(self, phase: str, info: Mapping[str, int]) -> None:
         """Called by Python before and after each collection, in whatever thread sets it off."""
-        if get_ident() != self._thread:
+        if self._collecting_fully or get_ident() != self._thread:
             return
         if phase == "start":
             self._began_s = self._cpu_s()
             return
         generation = info["generation"]
-        if self._collecting_fully:
-            if gc.get_freeze_count():
-                return  # the second, of nothing
-            generation += 1
-        else:
-            if generation == 2 and len(gc.get_objects(generation=2)) > YOUNG_MAX:
-                gc.freeze()
-                self._freezes_total += 1
-            self._pauses.note(time.perf_counter(), self._cpu_s() - self._began_s)
+        if generation == 2 and len(gc.get_objects(generation=2)) > YOUNG_MAX:
+            gc.freeze()
+            self._freezes_total += 1
+        self._pauses.note(time.perf_counter(), self._cpu_s() - self._began_s)
         self._collections_total[KINDS[generation]] += 1
 
     def statistics(self) -> CollectorStatistics:
@@ -168,8 +164,8 @@ class Collector:
 
 
 def _collect_and_freeze() -> None:
-    """After it nothing is young. Python puts a collection of the oldest off until there are a quarter as many
-    new ones as it last left there: the second collection is for it to see that there are none."""
     gc.collect()
     gc.freeze()
+    # Python waits with the oldest of the young until they are a quarter of what survived the last time. With
+    # what is frozen now that would be tens of thousands: so once more, with nothing there.
     gc.collect()

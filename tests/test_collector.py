@@ -65,6 +65,18 @@ async def test_what_lives_long_is_put_out_of_sight() -> None:
         assert len(gc.get_objects()) < YOUNG_MAX + ENOUGH / 2 < len(links)
 
 
+async def test_however_much_there_is_already_the_young_are_frozen_in_time() -> None:
+    much = make_young(20 * ENOUGH)
+    with installed() as collector:
+        for _ in range(2):
+            before = collector.statistics().freezes_total
+            links = make_young(ENOUGH)
+            assert collector.statistics().freezes_total > before
+            collector.collect_fully()
+        assert links
+        assert much
+
+
 async def test_circles_of_the_young_go_without_a_full_collection() -> None:
     with installed():
         gone = weakref.ref(circle())
