@@ -40,6 +40,7 @@ def report(aim: Aim, outcome: Outcome, tape: Tape) -> dict[str, Any]:
         "ack_in_faults_ms": tape.ack_in_faults.percentiles_ms(PERCENTS),
         "acks_in_faults": tape.ack_in_faults.count,
         "proof": None if verdict is None else asdict(verdict),
+        "audit": outcome.audit,
         "faults": [
             {
                 "number": each.fault.number,

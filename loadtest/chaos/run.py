@@ -50,7 +50,8 @@ class Survived:
 
 @dataclass(slots=True)
 class Outcome:
-    """All that a run has found. `trouble` is why it proves nothing, if so."""
+    """All that a run has found. `trouble` is why it proves nothing, if so; `audit` is what the audit of all
+    sessions has said."""
 
     survived: list[Survived] = field(default_factory=list)
     position: int = 0
@@ -58,6 +59,7 @@ class Outcome:
     sessions: int = 0
     took_s: float = 0.0
     verdict: Verdict | None = None
+    audit: str = ""
     trouble: list[str] = field(default_factory=list)
 
     @property

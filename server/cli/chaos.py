@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from server.cli.terminal import output, run
 
 if TYPE_CHECKING:
     from loadtest.chaos.plan import Kind
-    from loadtest.chaos.run import Aim, ChaosRun, Survived
+    from loadtest.chaos.run import Aim, ChaosRun, Outcome, Survived
 
 SPARE_MIN = 4.0
 """Beyond the minutes of the plan: for the waves to end, and for a machine that is slow."""
@@ -226,12 +227,25 @@ async def break_and_prove(
                 aim, stage, api, lambda ids: answers_of(stage.database, ids), directory, on_fault
             )
             await begun.run()
+            await _audit(stage.database, begun.outcome)
     except* StageFailed as group:
         if begun is None:
             raise
         begun.outcome.trouble += [str(each) for each in leaves(group)]
     assert begun is not None
     return begun
+
+
+async def _audit(database: str, outcome: Outcome) -> None:
+    """Have every session computed again from its facts, as an operator would."""
+    import trio
+
+    command = [sys.executable, "-m", "server.cli.main", "audit", "--all", "--database-url", database]
+    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    outcome.audit = said.splitlines()[-1] if said else ""
+    if done.returncode != 0:
+        outcome.trouble.append(f"the audit: {said}")
 
 
 async def _prove_again(directory: Path, options: Sequence[str]) -> int:

@@ -63,6 +63,8 @@ def summarize(found: Mapping[str, Any], console: Console) -> None:
         click.echo(f"Seed {found['seed']}, at fault {found['position']}: {survived}.", err=True)
     if found["proof"] is not None:
         _tell_proof(found["proof"], console)
+    if found["audit"]:
+        console.print(found["audit"], soft_wrap=True)
 
 
 def tell_verdict(verdict: Verdict, console: Console) -> None:
