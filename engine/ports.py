@@ -140,6 +140,10 @@ class SessionStore(Protocol):
     async def unfinished(self) -> Sequence[SessionRecord]:
         """Every session without an end, oldest first."""
 
+    async def ended_since(self, at: int) -> Sequence[SessionRecord]:
+        """Sessions that have ended at that time or later, oldest first. One that was created more than a day
+        before it may be missing."""
+
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         """The sessions created last, newest first."""
 

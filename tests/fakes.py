@@ -155,6 +155,11 @@ class MemorySessionStore:
         records = [row.record for row in self._rows.values() if row.record.finished_at is None]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 
+    async def ended_since(self, at: int) -> Sequence[ports.SessionRecord]:
+        await self._checkpoint()
+        records = [row.record for row in self._rows.values() if (row.record.finished_at or 0) >= at]
+        return sorted(records, key=lambda record: (record.created_at, record.id))
+
     async def recent(self, limit: int) -> Sequence[ports.SessionSummary]:
         await self._checkpoint()
         rows = sorted(

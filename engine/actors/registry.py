@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 600.0
 CODE_TRIES = 20
+ENDED_LATELY_MS = 120_000
+"""How long ago a session may have ended that a start brings back: its node was down for some of that."""
+
 WAITING_MAX = 10_000
 """Commands that may wait at one time for their session to come into memory."""
 
@@ -246,11 +249,16 @@ class Registry:
         raise NodeFull
 
     async def recover(self) -> int:
-        """Bring every unfinished session back, and wait until each runs or has failed. Returns how many."""
+        """Bring every unfinished session back, and wait until each runs or has failed. Returns how many.
+
+        Those that have ended lately come too, for as long as a finished session stays: among their players
+        are some who were cut off before they heard of the end, or of their last answer.
+        """
         records = await self._store.unfinished()
-        for record in records[: self._sessions_max]:
+        ended = await self._store.ended_since(self._clock.now_ms() - ENDED_LATELY_MS)
+        for record in [*records, *ended][: self._sessions_max]:
             if record.id not in self._by_id:
-                self._open(record)
+                self._open(record, by_code=record.code not in self._by_code)
         for slot in list(self._by_id.values()):
             while slot.actor is None and not (slot.gone or slot.unavailable):
                 await slot.changed.wait()

@@ -97,6 +97,10 @@ class PostgresSessionStore:
         rows = await self._database.fetch(_UNFINISHED)
         return [record_of(row) for row in rows]
 
+    async def ended_since(self, at: int) -> Sequence[SessionRecord]:
+        rows = await self._database.fetch(_ENDED, at, at - _DAY_MS)
+        return [record_of(row) for row in rows]
+
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         rows = await self._database.fetch(_RECENT, limit)
         return [
@@ -179,6 +183,16 @@ _FIND_CODE = f"{SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
 
 _UNFINISHED = f"""
 {SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL ORDER BY created_at, id
+"""
+
+_DAY_MS = 86_400_000
+
+# By the time of creation there is an index; few sessions live for long.
+_ENDED = f"""
+{SELECT}
+WHERE finished_at >= 'epoch'::timestamptz + $1::float8 * interval '1 ms'
+  AND created_at >= 'epoch'::timestamptz + $2::float8 * interval '1 ms'
+ORDER BY sessions.created_at, id
 """
 
 _CREATE = """

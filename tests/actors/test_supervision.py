@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -154,6 +156,43 @@ async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: 
         assert Session.recover(stored.quiz, Settings(early_close=False), actor.record.created_at, facts) == (
             revived.session
         )
+
+
+async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_clock: MockClock) -> None:
+    async with world() as w:
+        async with trio.open_nursery() as first_life:
+            w.registry = w.new_registry("node", first_life)
+            actor = await w.session(early_close=False)
+            ada = await w.join(actor, "Ada")
+            await w.do(actor, "start")
+            w.answer(actor, ada, 1)
+            await w.do(actor, "finish")
+            w.store.alive["node"] = w.clock.now_ms()
+            first_life.cancel_scope.cancel()
+        mock_clock.jump(60)
+        registry = w.registry = w.new_registry("node")
+        assert await registry.recover() == 0
+        revived = await registry.get(actor.session_id)
+        again = await w.rejoin(revived, 1)
+        assert again.last("joined")["state"]["podium"][0]["name"] == "Ada"
+        w.answer(revived, again, 1)
+        await settle()
+        assert again.last("ack") == ada.last("ack")
+        mock_clock.jump(31)
+        await settle()
+        assert registry.statistics().active == 0
+
+
+async def test_a_code_that_is_in_use_again_leads_to_who_uses_it(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.do(actor, "finish")
+        record = replace(actor.record, id="session-99", created_at=w.clock.now_ms())
+        await w.store.create(record)
+        w.registry = w.new_registry("node")
+        assert await w.registry.recover() == 1
+        assert (await w.registry.get(record.code)).session_id == record.id
+        assert (await w.registry.get(actor.session_id)).session.phase is Phase.FINISHED
 
 
 async def test_recovery_waits_for_storage(mock_clock: MockClock) -> None:

@@ -279,6 +279,17 @@ async def test_unfinished_sessions_come_oldest_first(storage: Storage) -> None:
     assert await storage.store.unfinished() == [old, young]
 
 
+async def test_sessions_that_ended_lately_come_oldest_first(storage: Storage) -> None:
+    young = await storage.session(created_at=AT + 2)
+    old = await storage.session(created_at=AT)
+    before = await storage.session(created_at=AT - 1)
+    await storage.session(created_at=AT)
+    for record, at in ((young, AT + 9), (old, AT + 5), (before, AT + 4)):
+        await storage.write(record, f.Finished(1, at))
+    ended = await storage.store.ended_since(AT + 5)
+    assert [(each.id, each.finished_at) for each in ended] == [(old.id, AT + 5), (young.id, AT + 9)]
+
+
 async def test_recent_sessions_come_newest_first(storage: Storage) -> None:
     old = await storage.session(created_at=AT)
     young = await storage.session(created_at=AT + 2)
