@@ -139,9 +139,10 @@ class Api:
         )
         return cast(Message, response.json())
 
-    async def results(self, code: str, token: str | None = None) -> Message:
-        """`final` and `players`. Before the end of the session for authors and the host's token only."""
-        path = f"/api/sessions/{_part(code)}/results.json"
+    async def results(self, key: str, token: str | None = None) -> Message:
+        """`final` and `players` of the session with this id, or of the last one with this code. Before the end
+        for authors and the host's token only."""
+        path = f"/api/sessions/{_part(key)}/results.json"
         return cast(Message, (await self._send("GET", path, token=token, author=token is None)).json())
 
     async def results_csv(self, code: str, token: str | None = None) -> str:

@@ -127,7 +127,7 @@ class LoadSessions:
         api = self._apis[session.node]
         with trio.move_on_after(FINAL_WITHIN_S):
             while True:
-                told = await self._ask(lambda: api.results(session.code, session.host_token))
+                told = await self._ask(lambda: api.results(session.id, session.host_token))
                 if told["final"]:
                     return [StoredResult(**each) for each in told["players"]]
                 await trio.sleep(0.5)

@@ -74,7 +74,7 @@ async def _results(api: Api, session: SessionOf, deadline: float) -> list[Stored
     """In order; None when the session has not ended by the deadline."""
     while True:
         try:
-            told = await api.results(session.code, session.host_token)
+            told = await api.results(session.id, session.host_token)
         except ApiRefused as exc:
             if not exc.not_now:
                 raise
