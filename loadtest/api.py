@@ -140,8 +140,8 @@ class Api:
         return cast(Message, response.json())
 
     async def results(self, key: str, token: str | None = None) -> Message:
-        """`final` and `players` of the session with this id, or of the last with this code. Before the end for
-        authors and the host's token only."""
+        """`final` and `players` of the session with this id, or of the last with this code. Before its end
+        for authors and the host's token only."""
         path = f"/api/sessions/{_part(key)}/results.json"
         return cast(Message, (await self._send("GET", path, token=token, author=token is None)).json())
 
