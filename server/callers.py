@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -27,6 +28,10 @@ STANDING_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
 }
 """Of every answer that does not say otherwise."""
+
+
+SESSION_KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
+"""What may be the id or the code of a session."""
 
 
 class TokenReader(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,10 +11,10 @@ from engine.actors.actor import SessionActor
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
 from server.auth import Grant
+from server.callers import SESSION_KEY
 from server.errors import ApiError, busy
 from server.http.access import Access
 
-KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
 REPLY_TIMEOUT_S = 15.0
 
 
@@ -69,7 +68,7 @@ class Sessions:
         return found
 
     async def _find(self, key: str) -> SessionActor | SessionRecord:
-        if not KEY.fullmatch(key):
+        if not SESSION_KEY.fullmatch(key):
             raise self._no_session()
         try:
             with bounded_wait():

@@ -18,7 +18,7 @@ from engine.actors import commands
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from server.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
-from server.callers import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
+from server.callers import PREFLIGHT_HEADERS, SESSION_KEY, STANDING_HEADERS, Caller
 from server.errors import ApiError, busy, refused
 from server.event_stream import position
 from server.realtime import handshake
@@ -51,7 +51,6 @@ NOT_HERE = ApiError(
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|events)")
 _METHODS = {"answers": ("POST",), "events": ("GET", "HEAD")}
-_KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
 
 
 class Exchange:
@@ -228,7 +227,7 @@ class Exchange:
         grant = None if token is None else guard.grant(caller, token)
         if grant is None:
             guard.refuse_blocked(caller)
-            if not _KEY.fullmatch(key):
+            if not SESSION_KEY.fullmatch(key):
                 guard.count_failure(caller)
                 raise ApiError("session_not_found", "No session has this code.")
         epoch, offset = position(request.header(b"last-event-id") or "")
