@@ -117,6 +117,7 @@ class Spooling:
         self._batch_facts_max = batch_facts_max
         self._retry_min_s = retry_min_s
         self._retry_max_s = retry_max_s
+        self._statement_s = 0.0
 
         left = spool.statistics().facts
         self.active = left > 0
@@ -322,11 +323,10 @@ class Spooling:
             await trio.lowlevel.checkpoint()
         # With this much left the writer can wait for it, and the next facts go straight to Postgres.
         self._handing_over = self._spool.statistics().facts <= self._batch_facts_max
-        started = trio.current_time()
         fenced = batch.fenced(await self._persist(COMMIT, *batch.arguments()))
+        took_s = self._statement_s
         for number in fenced:
             await self._put_aside(by_number[number])
-        took_s = trio.current_time() - started
         await trio.to_thread.run_sync(self._spool.forget, records)
         self._drained_total += sum(record.facts for record in records)
         for number, parts in by_number.items():
@@ -350,11 +350,15 @@ class Spooling:
             listener.committed(last.facts[-1].seq)
 
     async def _persist(self, sql: str, *args: object) -> Sequence[Row]:
-        """One statement, again and again until Postgres has taken it."""
+        """One statement, again and again until Postgres has taken it. `_statement_s` is how long that took in
+        the end, without the time for which Postgres was away."""
         pause_s = self._retry_min_s
         while True:
+            started = trio.current_time()
             try:
-                return await self._connection.fetch(sql, *args)
+                rows = await self._connection.fetch(sql, *args)
+                self._statement_s = trio.current_time() - started
+                return rows
             except StorageUnavailable as error:
                 _log.debug("the drain of the spool waits for Postgres: %s", error)
                 self._let_in()

@@ -193,6 +193,29 @@ async def test_a_commit_that_takes_too_long_is_not_waited_for(away: Away) -> Non
     assert await stored(away, other.id) == [joined(1)]
 
 
+async def test_the_drain_does_not_rest_for_as_long_as_postgres_was_away(
+    away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests_s: list[float] = []
+
+    async def noted(self: Spooling, took_s: float) -> None:
+        rests_s.append(took_s)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Spooling, "_give_way", noted)
+    record, epoch = await away.world.session()
+    listener = Listener()
+    async with away.node() as node:
+        away.gate.set("shut")
+        node.journal.append(record.id, epoch, ONE_OF_EACH, listener)
+        await listener.until(13)
+        await trio.sleep(2)  # an outage takes its time
+        away.gate.set("open")
+        await node.drained()
+    assert rests_s
+    assert max(rests_s) < 2
+
+
 async def test_a_short_trouble_does_not_lead_to_the_spool(away: Away) -> None:
     record, epoch = await away.world.session()
     listener = Listener()
