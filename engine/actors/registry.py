@@ -39,6 +39,9 @@ WAITING_MAX = 10_000
 """Commands that may wait at one time for their session to come into memory."""
 
 
+_ONCE = RestartPolicy(crashes_max=0)
+
+
 class SessionFinished(Exception):
     """The session is over: it can be read from the store, not played."""
 
@@ -202,7 +205,10 @@ class Registry:
         except SessionFinished as over:
             if session_id not in self._by_id:
                 self._open(over.record, by_code=False)
-            return await self.get(session_id)
+            try:
+                return await self.get(session_id)
+            except SessionFinished:
+                raise SessionUnavailable(session_id) from None
 
     def _slot(self, key: str) -> _Slot | None:
         return self._by_code.get(key) or self._by_id.get(key)
@@ -316,14 +322,16 @@ class Registry:
                 counters=self._counters,
             )
 
+        ended = slot.record.finished_at is not None
+        policy = _ONCE if ended else self._policy
         try:
-            await supervise(
-                slot.record.id, activate, started, stopped, policy=self._policy, crashes=self._crashes
-            )
+            await supervise(slot.record.id, activate, started, stopped, policy=policy, crashes=self._crashes)
         except Quarantined:
-            slot.unavailable = True
-            slot.announce()
-            return
+            # One that has ended is read from the store, as if it had never been brought back.
+            if not ended:
+                slot.unavailable = True
+                slot.announce()
+                return
         except Fenced:
             log.warning("session %s was taken over by another owner", slot.record.id)
         except SessionNotFound:

@@ -183,6 +183,23 @@ async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_c
         assert registry.statistics().active == 0
 
 
+async def test_an_ended_session_that_cannot_be_brought_back_is_read_from_the_store(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "finish")
+        del w.store._rows[actor.session_id].facts[1]
+        registry = w.new_registry("node")
+        assert await registry.recover() == 0
+        with pytest.raises(SessionFinished):
+            await registry.get(actor.session_id)
+        assert registry.statistics().quarantined == 0
+        with pytest.raises(SessionUnavailable):
+            await registry.revive(actor.session_id)
+
+
 async def test_a_code_that_is_in_use_again_leads_to_who_uses_it(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
