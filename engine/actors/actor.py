@@ -56,7 +56,6 @@ FOREIGN_TOKEN = Refusal("token_invalid", "This token belongs to another session.
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
-
 ACKS_AT_ONCE_MAX = 2
 """Acks that are sent from the journal's task. It tells many sessions in a row: for each it must be little."""
 

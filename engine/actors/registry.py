@@ -40,6 +40,7 @@ WAITING_MAX = 10_000
 
 
 _ONCE = RestartPolicy(crashes_max=0)
+"""Of sessions that have ended: what cannot be brought back is read from the store instead."""
 
 
 class SessionFinished(Exception):

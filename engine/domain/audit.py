@@ -17,6 +17,7 @@ from engine.domain.clock import PlayClock
 from engine.domain.errors import DomainError, Refusal
 from engine.domain.keys import Correction, key_of, with_key
 from engine.domain.phases import Phase, move
+from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
 from engine.domain.rescoring import Mark, Marking, Marks, changed, marks, standing
 
@@ -142,12 +143,9 @@ class _Course:
 
     def _answer(self, fact: f.AnswerAccepted) -> None:
         here = (fact.seq, fact.question, fact.player)
-        if not 1 <= fact.question <= len(self._quiz.questions):
-            self._found.append(Difference("unknown_question", *here))
+        question = self._answered_question(fact)
+        if question is None:
             return
-        question = self._quiz.questions[fact.question - 1]
-        if fact.player not in self._players:
-            self._found.append(Difference("unknown_player", *here))
         if fact.player in self._kicked:
             self._found.append(Difference("kicked", *here))
         if (fact.question, fact.player) in self._answered:
@@ -161,11 +159,7 @@ class _Course:
             elapsed_ms = self._clock.elapsed_ms(fact.at)
             if fact.elapsed_ms != elapsed_ms:
                 self._found.append(Difference("elapsed", *here, fact.elapsed_ms, elapsed_ms))
-        if fact.elapsed_ms > question.limit_ms:
-            self._found.append(Difference("late", *here, fact.elapsed_ms, question.limit_ms))
-        read = question.read(fact.choice)
-        if isinstance(read, Refusal) or (type(read), read) != (type(fact.choice), fact.choice):
-            self._found.append(Difference("choice", *here, fact.choice))
+        self._time_and_choice(fact, question)
         correct, points = self._marking.mark(fact)
         if fact.correct != correct:
             self._found.append(Difference("correct", *here, fact.correct, correct))
@@ -175,17 +169,10 @@ class _Course:
     def _merged(self, fact: f.AnswerMerged) -> None:
         """It was taken by another owner, by whose clock and streaks nothing can be checked any more."""
         here = (fact.seq, fact.question, fact.player)
-        if not 1 <= fact.question <= len(self._quiz.questions):
-            self._found.append(Difference("unknown_question", *here))
+        question = self._answered_question(fact)
+        if question is None:
             return
-        question = self._quiz.questions[fact.question - 1]
-        if fact.player not in self._players:
-            self._found.append(Difference("unknown_player", *here))
-        if fact.elapsed_ms > question.limit_ms:
-            self._found.append(Difference("late", *here, fact.elapsed_ms, question.limit_ms))
-        read = question.read(fact.choice)
-        if isinstance(read, Refusal) or (type(read), read) != (type(fact.choice), fact.choice):
-            self._found.append(Difference("choice", *here, fact.choice))
+        self._time_and_choice(fact, question)
         correct, _ = self._marking.mark(fact)
         if fact.correct != correct:
             self._found.append(Difference("correct", *here, fact.correct, correct))
@@ -194,6 +181,24 @@ class _Course:
             possible = {self._marking.points_of(fact, correct, streak) for streak in streaks}
             if fact.points not in possible:
                 self._found.append(Difference("points", *here, fact.points, sorted(possible)))
+
+    def _answered_question(self, fact: f.AnswerAccepted | f.AnswerMerged) -> Question | None:
+        """None if there is none; then nothing more can be said of the answer."""
+        here = (fact.seq, fact.question, fact.player)
+        if not 1 <= fact.question <= len(self._quiz.questions):
+            self._found.append(Difference("unknown_question", *here))
+            return None
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", *here))
+        return self._quiz.questions[fact.question - 1]
+
+    def _time_and_choice(self, fact: f.AnswerAccepted | f.AnswerMerged, question: Question) -> None:
+        here = (fact.seq, fact.question, fact.player)
+        if fact.elapsed_ms > question.limit_ms:
+            self._found.append(Difference("late", *here, fact.elapsed_ms, question.limit_ms))
+        read = question.read(fact.choice)
+        if isinstance(read, Refusal) or (type(read), read) != (type(fact.choice), fact.choice):
+            self._found.append(Difference("choice", *here, fact.choice))
 
     def _moved(self, fact: f.Fact) -> None:
         try:

@@ -15,12 +15,10 @@ from server.realtime.reactor.connection import Connection
 from server.realtime.reactor.exchange import Exchange
 from server.realtime.reactor.loop import READABLE
 from server.realtime.reactor.parting import Parting
-from server.realtime.reactor.port import Port
+from server.realtime.reactor.port import Port, receive
 from server.realtime.reactor.request import Malformed, NoHandshake, RequestReader, TooLarge, read_handshake
 from server.realtime.reactor.responses import CONTINUE
 from server.realtime.reactor.wheel import NEVER
-
-READ_BYTES = 4096
 
 GONE = "gone"
 """Handshakes that the client broke off."""
@@ -57,12 +55,9 @@ class Arrival:
 
     def ready(self, events: int) -> None:  # noqa: ARG002 - Attendant: whatever it is, reading tells
         """Attendant."""
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
+        data = receive(self._socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._port.tally.refused[GONE] += 1
             self.cut()

@@ -24,9 +24,9 @@ from server.event_stream import position
 from server.realtime import handshake
 from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
 from server.realtime.reactor.loop import READABLE, WRITABLE
-from server.realtime.reactor.outlet import BUSY_KERNEL, READ_BYTES
+from server.realtime.reactor.outlet import BUSY_KERNEL
 from server.realtime.reactor.parting import Parting
-from server.realtime.reactor.port import Port
+from server.realtime.reactor.port import Port, receive
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
 from server.realtime.reactor.wheel import NEVER
@@ -102,12 +102,9 @@ class Exchange:
             self._send(b"")
             self.serve()
             return
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
+        data = receive(self._socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if data:
             self._take(data)
         else:
@@ -246,15 +243,11 @@ class Exchange:
         self._reply = None
         if self._over:
             return
-        error = answer if isinstance(answer, ApiError) else None
-        if not isinstance(answer, ApiError) and answer.kind == "error":
-            error = refused(answer)
-        if error is not None:
-            if error.code in GUESSES:
+        if isinstance(answer, ApiError):
+            if answer.code in GUESSES:
                 self._port.guard.count_failure(caller)
-            self._refuse(caller, error)
+            self._refuse(caller, answer)
         else:
-            assert isinstance(answer, Frame)
             self._respond(caller, 200, JSON, orjson.dumps(answer.message))
         if self._closing or len(self._reader):
             self._port.loop.later(self.serve)
@@ -333,7 +326,7 @@ class _Reply:
         """Subscriber."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.answered(self.caller, frame)
+            exchange.answered(self.caller, refused(frame) if frame.kind == "error" else frame)
 
     def close(self, ending: Ending) -> None:  # noqa: ARG002 - Subscriber: whatever it is, try again
         """Subscriber."""

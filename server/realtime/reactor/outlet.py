@@ -16,13 +16,10 @@ from server.realtime.conversation import Conversation
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.loop import READABLE, WRITABLE
 from server.realtime.reactor.parting import Parting
-from server.realtime.reactor.port import Encoder, Port
+from server.realtime.reactor.port import Encoder, Port, receive
 from server.realtime.reactor.wheel import NEVER
 
 log = logging.getLogger(__name__)
-
-READ_BYTES = 4096
-"""What one call takes: a full read of the smallest frames must not take long."""
 
 SENDS_AT_ONCE_MAX = 16
 """Frames of a backlog that are sent in one call."""
@@ -135,12 +132,9 @@ class Outlet:
         raise NotImplementedError
 
     def _read(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
+        data = receive(self._socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if data:
             self.take(data)
         elif self._end is None:

@@ -19,6 +19,9 @@ from server.realtime.protocol import encode
 from server.realtime.reactor.loop import Loop
 from server.realtime.transport import Tally
 
+READ_BYTES = 4096
+"""What one call takes: a full read of the smallest frames must not take long."""
+
 
 class Encoder:
     """Frames as the bytes of one dialect. The newest stays at hand: in a fan-out, thousands are pushed the
@@ -43,6 +46,16 @@ class Encoder:
 def text_frame(message: Message) -> bytes:
     """The dialect of a WebSocket: JSON with the head of its frame, ready for any number of sockets."""
     return websocket.encode_text_frame(encode(message))
+
+
+def receive(client: socket.socket) -> bytes | None:
+    """What came from a client: None if nothing has yet, empty once nothing will, whoever ended it."""
+    try:
+        return client.recv(READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 @dataclass(slots=True)
