@@ -130,7 +130,7 @@ class ChaosRun:
                 )
             outcome.verdict = await prove_all(self._api, self._ask_answers, self._directory)
         except* (StageFailed, GeneratorDied, ApiRefused, ApiUnreachable) as group:
-            outcome.trouble += [str(each) for each in leaves(group)]
+            outcome.trouble += [str(each) for each in _leaves(group)]
         finally:
             outcome.sessions = len(self._waves.sessions)
             outcome.took_s = time.monotonic() - self._zero
@@ -177,8 +177,9 @@ class ChaosRun:
         raise StageFailed(f"no answer was acknowledged within {within_s:.0f} s after {what}")
 
 
-def leaves(exc: BaseException) -> list[BaseException]:
+# The command line has this too; what is a client imports nothing of the server.
+def _leaves(exc: BaseException) -> list[BaseException]:
     """The exceptions in a group and in the groups within; or just the exception."""
     if not isinstance(exc, BaseExceptionGroup):
         return [exc]
-    return [leaf for each in exc.exceptions for leaf in leaves(each)]
+    return [leaf for each in exc.exceptions for leaf in _leaves(each)]

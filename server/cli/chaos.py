@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli.terminal import output, run
+from server.cli.terminal import leaves, output, run
 
 if TYPE_CHECKING:
     from loadtest.chaos.plan import Kind
@@ -216,7 +216,7 @@ async def break_and_prove(
     """
     from loadtest.api import Api
     from loadtest.chaos.inject import StageFailed
-    from loadtest.chaos.run import ChaosRun, leaves
+    from loadtest.chaos.run import ChaosRun
     from server.cli.chaos_stage import NODE, staged
     from server.cli.sql import answers_of
 
