@@ -6,8 +6,8 @@ a name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.domain.facts import Fact
@@ -26,6 +26,15 @@ class CodeTaken(Exception):
 
 class SessionNotFound(Exception):
     """No session has this id or code."""
+
+
+class OwnedElsewhere(Exception):
+    """Somebody else owns the session, and may still be running it."""
+
+    def __init__(self, session_id: str, owner: str | None) -> None:
+        super().__init__(f"session {session_id} belongs to {owner}")
+        self.session_id = session_id
+        self.owner = owner
 
 
 class QuizNotFound(Exception):
@@ -55,8 +64,19 @@ class QuizSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns a session: one run of a node. `address` is what that run has told of itself, for the other
+    nodes to read; None when it is not known. `holds` tells whether its lease had not ended."""
+
+    run: str
+    address: str | None
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """The row of a session: what is fixed at creation, and where it stands."""
+    """The row of a session: what is fixed at creation, and where it stands. `owner` is who owned it when the
+    row was read; None for a session that nobody owns."""
 
     id: str
     code: str
@@ -65,6 +85,7 @@ class SessionRecord:
     settings: Settings
     created_at: int
     finished_at: int | None = None
+    owner: Owner | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +152,27 @@ class SessionStore(Protocol):
         """By id, or by six-digit code: then the unfinished session with this code, else the one that
         was created last. Raises SessionNotFound."""
 
-    async def claim(self, session_id: str, owner: str) -> ClaimedSession:
-        """Become the owner: raises the epoch by one in the same statement that takes the row, so that no
+    async def claim(
+        self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
+    ) -> ClaimedSession:
+        """Become the owner: raises the epoch by one in the same transaction that takes the row, so that no
         commit under an older epoch can succeed any more, and loads the facts. Raises SessionNotFound.
 
-        `owner` names one run of a node, and no earlier one: signs of life are told apart by it."""
+        `owner` names one run of a node, and no earlier one: signs of life are told apart by it. With `gone` a
+        session of another owner is taken only if `gone` says so of it and its lease is over as well; else
+        OwnedElsewhere is raised and nothing has changed. A lease that is renewed at the same time is either
+        seen here, or its holder is told that it had lapsed."""
+
+    async def grant(self, session_id: str, epoch: int, owner: str, to: str | None) -> bool:
+        """Hand the session on to another run, or with None to nobody, if it still is `owner`'s under this
+        epoch: whether it was. The epoch stays, so every fact must be in the store before."""
+
+    async def orphans(self, live: Collection[str]) -> Sequence[SessionRecord]:
+        """Unfinished sessions whose owner is none of these, oldest first. Those without an owner are left
+        out."""
+
+    async def owned_by(self, owner: str) -> Sequence[str]:
+        """Ids of the unfinished sessions of this owner."""
 
     async def unfinished(self) -> Sequence[SessionRecord]:
         """Every session without an end, oldest first."""

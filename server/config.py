@@ -66,10 +66,14 @@ class Config:
     http_port: int = _setting(5001, kinds.PORT, "port of the HTTP API; 0 takes any free one")
     realtime_port: int = _setting(5002, kinds.PORT, "port of the WebSocket listener; 0 takes any free one")
     public_url: str | None = _setting(
-        None, kinds.optional(kinds.url("http", "https")), "the HTTP API's address as clients see it"
+        None,
+        kinds.optional(kinds.url("http", "https", per_node=True)),
+        "the HTTP API's address as clients see it; {node} stands for the node's name",
     )
     public_ws_url: str | None = _setting(
-        None, kinds.optional(kinds.url("ws", "wss")), "the WebSocket's address as clients see it"
+        None,
+        kinds.optional(kinds.url("ws", "wss", per_node=True)),
+        "the WebSocket's address as clients see it; {node} stands for the node's name",
     )
     database_url: str | None = _setting(
         None,
@@ -89,6 +93,49 @@ class Config:
     )
     node: str | None = _setting(
         None, kinds.optional(kinds.name(64)), "this node's name in the logs; by default the host's name"
+    )
+
+    # Together with others
+    redis_url: str | None = _setting(
+        None,
+        kinds.optional(kinds.redis_url()),
+        "a Redis in which the nodes of a cluster find each other; without it the node is alone",
+        secret=True,
+    )
+    cluster: str = _setting(
+        "fanfare",
+        kinds.name(32),
+        "name of the cluster: several may share a Redis, each with a database of its own",
+    )
+    role: str = _setting(
+        "both",
+        kinds.choice("api", "realtime", "both"),
+        "what this node does in a cluster: the HTTP API, sessions and their players, or both",
+    )
+    weight: int = _setting(
+        1, kinds.integer(1, 8), "share of the sessions that this node gets, against that of the others"
+    )
+    link_host: str = _setting(
+        "127.0.0.1", kinds.HOST, "address to listen on for the other nodes of the cluster"
+    )
+    link_port: int = _setting(
+        5003, kinds.PORT, "port for the other nodes of the cluster; 0 takes any free one"
+    )
+    link_url: str | None = _setting(
+        None, kinds.optional(kinds.url("ws", "wss")), "the link port's address as the other nodes see it"
+    )
+    lease_s: float = _setting(
+        3.0,
+        kinds.number(1, 60),
+        "seconds without a sign of life after which others may take a node's sessions",
+    )
+    drain_s: float = _setting(
+        20.0, kinds.number(0, 3600), "seconds that a node takes at most to move its sessions before it ends"
+    )
+    relay_above: int = _setting(
+        10_000,
+        kinds.integer(1, 1_000_000),
+        "player limit of a session above which every node takes players of it, and not its owner alone",
     )
 
     # Who may do what
@@ -239,7 +286,7 @@ class Config:
         value = getattr(self, key)
         if value is None:
             return "-"
-        if key == "database_url":
+        if key in ("database_url", "redis_url"):
             return kinds.without_password(str(value))
         if setting(key).secret:
             return "(set)"

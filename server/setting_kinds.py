@@ -88,12 +88,13 @@ def secret(least: int) -> Kind:
     return Kind(f"a key of {least} to 512 printable ASCII characters without spaces", read)
 
 
-def url(*schemes: str) -> Kind:
-    """An address with a host and perhaps a port and a path. A trailing slash is dropped."""
+def url(*schemes: str, per_node: bool = False) -> Kind:
+    """An address with a host and perhaps a port and a path. A trailing slash is dropped. With `per_node` it
+    may hold `{node}`."""
 
     def read(raw: object) -> str:
         text = _text(raw)
-        parts = urlsplit(text)
+        parts = urlsplit(text.replace("{node}", "node") if per_node else text)
         if parts.scheme not in schemes or not _authority_fits(parts.netloc, parts.hostname, parts.port):
             raise ValueError
         if parts.query or parts.fragment or "@" in parts.netloc:
@@ -117,6 +118,22 @@ def database_url() -> Kind:
         return text
 
     return Kind("an address like postgresql://user:password@host:5432/name", read)
+
+
+def redis_url() -> Kind:
+    """A Redis address, with a password and a database number if need be."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        parts = urlsplit(text)
+        socket = parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc
+        if not socket and not (parts.scheme in ("redis", "rediss") and parts.hostname):
+            raise ValueError
+        if not socket:
+            _ = parts.port
+        return text
+
+    return Kind("an address like redis://:password@host:6379/0 or unix:///run/redis.sock", read)
 
 
 def optional(kind: Kind) -> Kind:

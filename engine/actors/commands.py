@@ -17,12 +17,17 @@ Role = Literal["player", "host", "spectator"]
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Become a new player. With `attach` the reply stays on as the player's subscriber."""
+    """Become a new player. With `attach` the reply stays on as the player's subscriber.
+
+    Here and below: `may_move` tells that the client may be sent to another node. `relay` is the run of a node
+    that seats the client itself, and then one frame answers the command: `admitted`."""
 
     reply: Subscriber
     name: object
     at: int
     attach: bool = True
+    may_move: bool = False
+    relay: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Rejoin:
     code: str | None = None
     epoch: int | None = None
     offset: int | None = None
+    may_move: bool = False
+    relay: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,28 @@ class Watch:
     reply: Subscriber
     epoch: int | None = None
     offset: int | None = None
+    may_move: bool = False
+    relay: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """See how the session stands, without a seat in it: answered with one frame, `state` as `role` and
+    `player` may see it, or with `top` the `board`: so many from the top, and with `player` those around."""
+
+    reply: Subscriber
+    role: Role = "spectator"
+    player: int | None = None
+    top: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once, and
+    the node passes it on. `node` is its run; a later one of the same run takes its place."""
+
+    reply: Subscriber
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +116,4 @@ class Merge:
     facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
 
 
-Command = Join | Rejoin | Watch | Answer | Host | Detach | Merge
+Command = Join | Rejoin | Watch | Look | Relay | Answer | Host | Detach | Merge
