@@ -69,8 +69,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once, and
-    the node passes it on. `node` is its run; a later one of the same run takes its place."""
+    """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once,
+    and the node passes it on. `node` is its run; a later one of the same run takes its place."""
 
     reply: Subscriber
     node: str
