@@ -13,8 +13,8 @@ import pytest
 import trustme
 from hypothesis import HealthCheck, settings
 
+from engine.aio import open_asyncio
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database
 
