@@ -189,6 +189,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             config=config,
             clock=clock,
             registry=registry,
+            directory=registry,
             store=store,
             catalog=catalog,
             journal=journal,

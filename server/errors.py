@@ -45,6 +45,8 @@ STATUS: Mapping[str, int] = {
     "origin_refused": 403,
     # Spoken here only.
     "author_only": 403,
+    "node_not_found": 404,
+    "last_node": 409,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,

@@ -20,6 +20,7 @@ from server.callers import PREFLIGHT_HEADERS
 from server.errors import ApiError, busy
 from server.http.access import Access
 from server.http.answers import Answer, body_answer, error_answer
+from server.http.cluster import ClusterView
 from server.http.events import EXIT_STACK, Events, OpenStreams
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
@@ -89,6 +90,7 @@ def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tu
     playing = Playing(services, access, sessions)
     events = Events(services, access, sessions, streams)
     results = Results(services, access, sessions)
+    cluster = ClusterView(services, access)
     operations = Operations(services, Metrics(services, lambda: len(streams)))
     return [
         ("POST", "/api/quizzes", quizzes.create),
@@ -105,6 +107,8 @@ def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tu
         ("GET", "/api/sessions/<key>/results", results.show),
         ("GET", "/api/sessions/<key>/results.json", results.json_file),
         ("GET", "/api/sessions/<key>/results.csv", results.csv_file),
+        ("GET", "/api/cluster", cluster.show),
+        ("POST", "/api/cluster/nodes/<name>/drain", cluster.drain),
         ("GET", "/", operations.index),
         ("GET", "/healthz", operations.healthz),
         ("GET", "/readyz", operations.readyz),

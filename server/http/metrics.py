@@ -55,6 +55,7 @@ class NodeCollector(Collector):
         yield from self._journal()
         yield from self._loop()
         yield from self._garbage()
+        yield from self._cluster()
 
     def _sessions(self) -> Iterator[Metric]:
         registry = self._services.registry.statistics()
@@ -224,6 +225,26 @@ class NodeCollector(Collector):
             "fanfare_garbage_full_age_seconds", "Since that, or since the start.", garbage.since_full_s
         )
 
+    def _cluster(self) -> Iterator[Metric]:
+        """Nothing of a node alone."""
+        cluster = self._services.cluster
+        if cluster is None:
+            return
+        nodes = cluster.nodes()
+        states = Counter("draining" if node.member.draining else "up" for node in nodes)
+        by_state = GaugeMetricFamily(
+            "fanfare_cluster_nodes", "Nodes that this one knows, by state.", labels=["state"]
+        )
+        _add(by_state, {"up": 0, "draining": 0} | states)
+        yield by_state
+        shards = GaugeMetricFamily(
+            "fanfare_cluster_shards", "Shards of each node by this one's ring.", labels=["node"]
+        )
+        _add(shards, {node.member.name: node.shards for node in nodes})
+        yield shards
+        yield _gauge("fanfare_cluster_redis_up", "Whether Redis has answered lately.", cluster.redis_up())
+        yield _gauge("fanfare_cluster_ring_generation", "Rises with every change.", cluster.generation())
+
 
 class ProcessCollector(Collector):
     """What the operating system knows of this process, under the usual names.
@@ -271,7 +292,7 @@ def _histogram(name: str, help_text: str, latency: LatencyStatistics) -> Metric:
     return HistogramMetricFamily(name, help_text, buckets, latency.sum_s)
 
 
-def _add(family: CounterMetricFamily, counts: Mapping[str, int]) -> None:
+def _add(family: CounterMetricFamily | GaugeMetricFamily, counts: Mapping[str, int]) -> None:
     for label, count in sorted(counts.items()):
         family.add_metric([label], count)
 

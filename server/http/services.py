@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.domain.settings import Settings
 from engine.ports import QuizCatalog, SessionRecord, SessionStore
+from engine.shards.ports import Load, Member
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.collector import Collector
@@ -53,6 +54,33 @@ class Directory(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as it has announced itself last, and how many shards the ring gives it."""
+
+    member: Member
+    load: Load
+    shards: int
+
+
+class Cluster(Protocol):
+    """The nodes as this one knows them. Only `drain` asks anybody."""
+
+    def nodes(self) -> Sequence[NodeState]:
+        """All that give signs of life, this one included."""
+
+    def redis_up(self) -> bool:
+        """Whether Redis has answered lately."""
+
+    def generation(self) -> int:
+        """Of the ring. Nodes that know the same members need not have the same number."""
+
+    async def drain(self, name: str) -> bool:
+        """Have this node move its sessions to the others and take no new ones; False when there is none of
+        this name. Returns when the node knows of it, which is long before it is done. Repeated, it changes
+        nothing. Raises LinkLost or BusUnavailable when the node cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """Everything that the API uses and does not own.
 
@@ -64,6 +92,7 @@ class Services:
         transports: a snapshot of each realtime transport.
         probe_storage: returns if the database answers; raises anything, or hangs, if not.
         version: of the program.
+        cluster: None for a node alone.
     """
 
     config: Config
@@ -83,3 +112,4 @@ class Services:
     transports: Callable[[], Iterable[TransportStatistics]]
     probe_storage: Callable[[], Awaitable[None]]
     version: str
+    cluster: Cluster | None = None

@@ -1,0 +1,197 @@
+"""The configuration of an HAProxy in front of a cluster: one address for all nodes, and one for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
+
+Role = Literal["api", "realtime", "both"]
+
+CLIENTS_MAX = 150_000
+PORT = 5000
+FILES_PER_CLIENT = 2
+"""One connection to the client, one to the node."""
+
+FILES_BESIDE = 200
+"""Listeners, checks, pipes: what HAProxy opens besides."""
+
+_NODE = re.compile(
+    r"(?P<name>[\w.-]{1,64})=(?P<host>[\w.-]+):(?P<http>\d{1,5})(?::(?P<realtime>\d{1,5}))?", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A node as the proxy reaches it. `realtime_port` is None for one of the role `api`."""
+
+    name: str
+    host: str
+    http_port: int
+    realtime_port: int | None
+    role: Role = "both"
+
+    @classmethod
+    def parse(cls, text: str, role: Role) -> Upstream:
+        """From `NAME=HOST:HTTP_PORT:REALTIME_PORT`; a node of the role `api` has no realtime port here.
+
+        Raises ValueError."""
+        found = _NODE.fullmatch(text)
+        if found is None or (found["realtime"] is None) != (role == "api"):
+            form = "NAME=HOST:HTTP_PORT" + ("" if role == "api" else ":REALTIME_PORT")
+            raise ValueError(f"{text!r} is not of the form {form}")
+        realtime_port = None if found["realtime"] is None else int(found["realtime"])
+        return cls(found["name"], found["host"], int(found["http"]), realtime_port, role)
+
+
+def configuration(
+    nodes: Sequence[Upstream], *, bind: str = f":{PORT}", clients_max: int = CLIENTS_MAX, note: str = ""
+) -> str:
+    """What goes into haproxy.cfg, for HAProxy 2.6 and later.
+
+    Args:
+        bind: address and port to listen on.
+        clients_max: connections from clients at a time.
+        note: goes into the first line.
+
+    Raises ValueError when two nodes have one name, or when nobody is there for the API or for sessions.
+    """
+    names = [node.name for node in nodes]
+    if len(set(names)) != len(names):
+        raise ValueError("two nodes have the same name")
+    if not any(node.role != "realtime" for node in nodes):
+        raise ValueError("no node is there for the API")
+    if not any(node.role != "api" for node in nodes):
+        raise ValueError("no node is there for the sessions")
+    by_name = not all(_is_address(node.host) for node in nodes)
+    return _TEMPLATE.format(
+        note=f"# {note}\n" if note else "",
+        bind=bind,
+        clients_max=clients_max,
+        files=files_for(clients_max),
+        resolvers=_RESOLVERS if by_name else "",
+        resolved=_RESOLVED if by_name else "",
+        http="\n".join(_http_servers(nodes)),
+        realtime="\n".join(_realtime_servers(nodes)),
+    )
+
+
+def files_for(clients_max: int) -> int:
+    """Open files that HAProxy needs for so many clients."""
+    return FILES_PER_CLIENT * clients_max + FILES_BESIDE
+
+
+def clients_for(files: int) -> int:
+    """So many clients as these open files allow, and no more than `CLIENTS_MAX`."""
+    return min(CLIENTS_MAX, (files - FILES_BESIDE) // FILES_PER_CLIENT)
+
+
+def _http_servers(nodes: Iterable[Upstream]) -> Iterable[str]:
+    for node in nodes:
+        # Weight 0: never chosen for what may go anywhere, and still there for what is addressed to it.
+        weight = " weight 0" if node.role == "realtime" else ""
+        yield f"    server {node.name} {node.host}:{node.http_port} check{weight}"
+
+
+def _realtime_servers(nodes: Iterable[Upstream]) -> Iterable[str]:
+    for node in nodes:
+        if node.role != "api":
+            yield f"    server {node.name} {node.host}:{node.realtime_port} track http/{node.name}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+_RESOLVERS = """
+# Nodes come and go with other addresses under the same name.
+resolvers names
+    parse-resolv-conf
+    hold valid 5s
+"""
+
+_RESOLVED = """
+    # A name that is not known yet keeps nothing from starting: the node is down until it is.
+    default-server init-addr last,libc,none resolvers names resolve-prefer ipv4"""
+
+_TEMPLATE = """\
+{note}
+global
+    log stdout format raw local0 info
+    # Each client is two connections: one of its own and one to a node. So this needs {files:,} open files
+    # (ulimit -n), and HAProxy does not start with fewer.
+    maxconn {clients_max}
+    # After a reload the old process keeps its connections for so long at most. Clients come back.
+    hard-stop-after 60s
+    # A connection to a node takes one of the local ports, of which Linux gives 28,000 for each address and
+    # port that is connected to. Nodes have an address or a port of their own, so that holds for each node,
+    # and a node takes 15,000 connections unless connections_max says more. For more than 28,000 on one node:
+    # sysctl net.ipv4.ip_local_port_range="1024 65535", or several "source" addresses.
+{resolvers}
+defaults
+    mode http
+    log global
+    # Without the query: it may hold a token. What went well is not logged.
+    log-format "%ci %b/%s %Tw/%Tc/%Tr/%Ta %ST %B %ts %HM %HPO"
+    option dontlog-normal
+    # Nodes take the client's address from this with proxy_hops = 1; one more for each proxy in front.
+    option forwardfor
+    # A node that has just died: its client goes on to another.
+    option redispatch 1
+    retries 3
+    timeout connect 2s
+    timeout queue 5s
+    timeout http-request 10s
+    timeout http-keep-alive 75s
+    # An event stream is never silent for longer than 15 s.
+    timeout client 60s
+    timeout server 60s
+    timeout client-fin 10s
+    timeout server-fin 10s
+    # A WebSocket is never silent for longer than ping_interval_s: only what is dead on both sides gets here.
+    timeout tunnel 1h
+    timeout check 4s
+
+frontend fanfare
+    # With TLS: bind :443 ssl crt /etc/haproxy/certs/ alpn http/1.1
+    bind {bind}
+    maxconn {clients_max}
+
+    # /n/NAME/... is the node of this name, which sees the rest of the path.
+    http-request set-var(txn.node) path,field(3,/) if {{ path_beg /n/ }}
+    http-request replace-path ^/n/[^/]+/?(.*) /\\1 if {{ path_beg /n/ }}
+
+    # Metrics are for those who run the nodes.
+    http-request return status 404 if {{ path,url_dec -m str /metrics }}
+
+    # What the realtime port takes: WebSockets, and there answers and event streams cost a tenth.
+    acl websocket path /ws
+    acl answers path_reg ^/api/sessions/[^/]+/answers$
+    acl events path_reg ^/api/sessions/[^/]+/events$
+    use_backend realtime if websocket
+    use_backend realtime if answers METH_POST
+    use_backend realtime if events METH_GET
+    default_backend http
+
+# A node is asked whether it is ready. One that is not, be it dead or draining, gets nothing new, and what it
+# has it keeps. What is addressed to it by name goes to any other meanwhile, which knows where a session is.
+backend http
+    balance leastconn
+    option httpchk
+    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fanfare
+    http-check expect status 200
+    default-server inter 1s fastinter 250ms downinter 1s fall 2 rise 2 maxconn 3500{resolved}
+    use-server %[var(txn.node)] if {{ var(txn.node) -m found }}
+{http}
+
+backend realtime
+    balance leastconn{resolved}
+    use-server %[var(txn.node)] if {{ var(txn.node) -m found }}
+{realtime}
+"""
