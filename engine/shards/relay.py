@@ -12,6 +12,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -79,6 +80,26 @@ class _Admission:
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
+        self._client.close(ending)
+
+
+class _Answered:
+    """Subscriber: waits for the answer to something that a client has asked for. If there will be none, the
+    client has to come anew, and its seat is free."""
+
+    __slots__ = ("_client", "_relay")
+
+    def __init__(self, relay: Relay, client: Subscriber) -> None:
+        self._relay = relay
+        self._client = client
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        self._client.push(frame)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        self._relay.deliver(Detach(self._client))
         self._client.close(ending)
 
 
@@ -163,7 +184,7 @@ class Relay:
                 admission = _Admission(self, command.reply, command.may_move)
                 self._let_in(command, Watch(admission, command.epoch, command.offset, relay=self._node))
             case _:
-                self._pass_on(command)
+                self._pass_on(replace(command, reply=_Answered(self, command.reply)))
 
     def _let_in(self, asked: Command, passed_on: Command) -> None:
         if self.over:

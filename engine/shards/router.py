@@ -57,6 +57,9 @@ ENDED_LATELY_MS = 60_000
 
 ROUTE_TRIES = 3
 
+DEALS_PER_NODE = 10
+"""Ids that are tried, times the number of nodes, before one is taken that falls to another."""
+
 Attaching = Join | Rejoin | Watch
 """What makes the sender a subscriber."""
 
@@ -193,6 +196,8 @@ class Router:
         """Sessions that are being handed over, by id and by code."""
         self._relays: dict[str, Relay] = {}
         self._relays_by_code: dict[str, Relay] = {}
+        self._dealt: dict[str, int] = {}
+        self._dealt_for: int | None = None
         self._waiting = 0
         self.sent = Sent()
         self.routed = Routed()
@@ -413,6 +418,21 @@ class Router:
         if known is not None:
             self._known.pop(known.found.record.id, None)
             self._known.pop(known.found.record.code, None)
+
+    def deal_id(self, new_id: Callable[[], str]) -> str:
+        """An id for a new session: such that each node gets its share, in turn, of those that are made here."""
+        ring = self._neighbours.ring
+        if ring.generation != self._dealt_for:
+            self._dealt_for, self._dealt = ring.generation, dict.fromkeys(ring.nodes, 0)
+        if not self._dealt:
+            return new_id()
+        name = min(self._dealt, key=lambda node: (self._dealt[node] + 1) / ring.nodes[node])
+        self._dealt[name] += 1
+        for _ in range(DEALS_PER_NODE * len(self._dealt)):
+            dealt = new_id()
+            if ring.owner_of(dealt) == name:
+                break
+        return dealt
 
     def place_of(self, record: SessionRecord) -> Member | None:
         """The node that a new session belongs to; None for oneself, or without any."""
