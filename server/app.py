@@ -17,12 +17,13 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import trio
+from engine.storage.signs_of_life import Alone, Leased
 
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
@@ -32,6 +33,9 @@ from engine.actors.registry import Registry
 from engine.aio import open_asyncio
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, StorageUnavailable
+from engine.shards.ports import BusMessage, Member, Role
+from engine.shards.redis import open_redis
+from engine.shards.router import Router
 from engine.storage import schema
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -46,10 +50,12 @@ from engine.storage.write_behind import WriteBehind
 from engine.tenure import OnlyNode
 from server import samples
 from server.auth import SecretError, Tokens, load_secret
+from server.clustering import Clustering, NameTaken
 from server.collector import Collector
 from server.config import Config
 from server.http import serving
 from server.http.app import create_app
+from server.http.cluster import own_load
 from server.http.services import Services
 from server.limits import Attempts, JoinRate
 from server.loop_watch import LoopWatch
@@ -89,24 +95,55 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.
 
 async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     _allow_many_files()
+    config = _for_this_node(config)
     http_socket = stack.enter_context(_bound(config.host, config.http_port, "http_port"))
-    realtime_socket = stack.enter_context(_bound(config.host, config.realtime_port, "realtime_port"))
+    realtime_socket = None
+    if config.role != "api":
+        realtime_socket = stack.enter_context(_bound(config.host, config.realtime_port, "realtime_port"))
     tls = _tls(config)
     clock = SessionClock()
     try:
         tokens = Tokens(load_secret(config.secret, config.data_dir), config.token_ttl_s, clock)
     except SecretError as error:
         raise StartError(str(error)) from error
+    http_url = config.public_url or _url("http", http_socket, tls)
+    ws_url = play_url = ""
+    if realtime_socket is not None:
+        ws_url = config.public_ws_url or _url("ws", realtime_socket, tls) + "/ws"
+        play_url = config.public_url or _url(
+            "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
+        )
 
     database = await stack.enter_async_context(_database(config))
-    owner = f"{config.node or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    spool = stack.enter_context(_spool(config))
+    run = f"{config.node}-{uuid.uuid4().hex[:8]}"
+    cluster = None
+    if config.redis_url is not None:
+        link_socket = stack.enter_context(_bound(config.link_host, config.link_port, "link_port"))
+        redis = await stack.enter_async_context(
+            open_redis(config.redis_url, config.cluster, ttl_s=config.lease_s)
+        )
+        await stack.enter_async_context(_beside(redis.bus.run))
+        member = Member(
+            name=config.node or run,
+            run=run,
+            role=cast(Role, config.role),
+            weight=config.weight,
+            http_url=http_url,
+            ws_url=ws_url,
+            play_url=play_url or http_url,
+            link_url=config.link_url or _url("ws", link_socket, None),
+            version=version("fanfare"),
+            started_at=clock.now_ms(),
+        )
+        cluster = Clustering(config, member, redis, link_socket, clock, _clock_s)
+
     only_node = OnlyNode()
+    spool = stack.enter_context(_spool(config))
     spooling = Spooling(
         spool,
         database,
-        node=owner,
-        tenure=only_node,
+        node=run,
+        tenure=only_node if cluster is None else cluster.tenure,
         now_ms=clock.now_ms,
         clock_s=_clock_s,
         after_s=config.spool_after_s,
@@ -114,10 +151,10 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     )
     journal = WriteBehind(
         database,
-        owner=owner,
+        owner=run,
         now_ms=clock.now_ms,
         spooling=spooling,
-        only_node=only_node,
+        sign=Alone(only_node) if cluster is None else Leased(cluster.tenure, cluster.address),
         clock_s=_clock_s,
         facts_max=config.journal_facts_max,
     )
@@ -131,7 +168,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     await stack.enter_async_context(_beside(partitions.run))
     # What an earlier run acknowledged is in the database before any session is claimed.
     await spooling.drained()
-    catalog = CachedCatalog(PostgresCatalog(database, clock.now_ms))
+    stored: QuizCatalog = PostgresCatalog(database, clock.now_ms)
+    catalog = CachedCatalog(stored if cluster is None else cluster.redis.quiz_cache(stored))
     store = PostgresSessionStore(database, catalog)
     if config.samples:
         await _add_samples(catalog)
@@ -147,8 +185,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     journal=journal,
                     tokens=tokens,
                     clock=clock,
-                    owner=owner,
-                    new_id=lambda: new_id(clock.now_ms()),
+                    owner=run,
+                    new_id=partial(_new_id, clock, cluster),
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
@@ -159,24 +197,30 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                         max_age_s=config.session_max_age_s,
                     ),
                     sessions_max=config.sessions_max,
+                    gone=None if cluster is None else cluster.neighbours.gone,
                 ),
             )
         )
     )
     stack.callback(registry.close, Ending.SHUTDOWN)
     journal.watch(registry.active)
-    recovered = await registry.recover()
-    merging = Merging(registry, PostgresSpooledFacts(database), owner)
+    directory: Registry | Router = registry
+    recovered = 0
+    if cluster is None:
+        recovered = await registry.recover()
+    else:
+        await stack.enter_async_context(_beside(cluster.links.run))
+        directory = await stack.enter_async_context(
+            _beside(partial(cluster.route, registry, store, journal, lambda: not spooling.active))
+        )
+        stack.callback(directory.close, Ending.SHUTDOWN)
+        cluster.redis.bus.listen(partial(_forget_quiz, catalog))
+    merging = Merging(registry, PostgresSpooledFacts(database), run)
     await stack.enter_async_context(_beside(merging.run))
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
     transport = make_transport(
-        Gate(registry, tokens, clock, attempts, joins, config.messages_per_s, config.messages_burst), config
-    )
-    ws_url = config.public_ws_url or _url("ws", realtime_socket, tls) + "/ws"
-    http_url = config.public_url or _url("http", http_socket, tls)
-    play_url = config.public_url or _url(
-        "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
+        Gate(directory, tokens, clock, attempts, joins, config.messages_per_s, config.messages_burst), config
     )
     loop_watch = LoopWatch(registry.pace.heed)
     collector = Collector(
@@ -184,39 +228,72 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     )
     stack.enter_context(collector.installed())
     stack.enter_context(loop_watch.installed())
-    app = create_app(
-        Services(
-            config=config,
-            clock=clock,
-            registry=registry,
-            directory=registry,
-            store=store,
-            catalog=catalog,
-            journal=journal,
-            tokens=tokens,
-            attempts=attempts,
-            joins=joins,
-            loop_watch=loop_watch,
-            collector=collector,
-            ws_url=ws_url,
-            play_url=play_url,
-            transports=lambda: [transport.statistics()],
-            probe_storage=partial(database.execute, "SELECT 1"),
-            version=version("fanfare"),
-        )
+    services = Services(
+        config=config,
+        clock=clock,
+        registry=registry,
+        directory=directory,
+        store=store,
+        catalog=catalog,
+        journal=journal,
+        tokens=tokens,
+        attempts=attempts,
+        joins=joins,
+        loop_watch=loop_watch,
+        collector=collector,
+        ws_url=ws_url,
+        play_url=play_url,
+        transports=lambda: [transport.statistics()] if realtime_socket is not None else [],
+        probe_storage=partial(database.execute, "SELECT 1"),
+        version=version("fanfare"),
+        cluster=None if cluster is None else cluster.node,
     )
-    await stack.enter_async_context(_beside(partial(transport.serve, [realtime_socket], ssl_context=tls)))
+    app = create_app(services)
+    if realtime_socket is not None:
+        await stack.enter_async_context(_beside(partial(transport.serve, [realtime_socket], ssl_context=tls)))
     shutdown = trio.Event()
     await stack.enter_async_context(
         _beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
     await stack.enter_async_context(_beside(_started(loop_watch.run)))
     await stack.enter_async_context(_beside(_started(collector.run)))
+    if cluster is not None:
+        # Last of all: from here on others send clients and sessions to this node.
+        await stack.enter_async_context(_beside(cluster.serve_links))
+        await stack.enter_async_context(_beside(partial(cluster.appear, partial(own_load, services))))
+        try:
+            await cluster.refuse_namesake()
+        except NameTaken as error:
+            raise StartError(str(error)) from error
+        stack.push_async_callback(cluster.leave)
     return Running(
         http_url=http_url,
         ws_url=ws_url,
         sessions_recovered=recovered,
     )
+
+
+def _for_this_node(config: Config) -> Config:
+    """With its name, and that name in its addresses."""
+    name = config.node or socket.gethostname()
+    return replace(
+        config,
+        node=name,
+        public_url=config.public_url and config.public_url.replace("{node}", name),
+        public_ws_url=config.public_ws_url and config.public_ws_url.replace("{node}", name),
+    )
+
+
+def _new_id(clock: SessionClock, cluster: Clustering | None) -> str:
+    def make() -> str:
+        return new_id(clock.now_ms())
+
+    return make() if cluster is None else cluster.router.deal_id(make)
+
+
+def _forget_quiz(catalog: CachedCatalog, message: BusMessage) -> None:
+    if message.get("kind") == "quiz" and isinstance(message.get("id"), str):
+        catalog.invalidate(str(message["id"]))
 
 
 @asynccontextmanager

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
+import trio
+from engine.shards.link import LinkNetwork, LinkServer
 
+from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
+from engine.actors.registry import Registry
+from engine.ports import Journal, SessionStore
 from engine.shards.membership import Changes, Membership
 from engine.shards.moving import Moving
 from engine.shards.ports import Links, Load, Member
 from engine.shards.presence import Presence
+from engine.shards.redis import RedisServices
 from engine.shards.ring import Ring
 from engine.shards.router import Router
+from engine.tenure import ClusterTenure
+from server.config import Config
 from server.http.services import NodeState
 
 log = logging.getLogger(__name__)
 
 MARGIN_SHARE = 0.2
-"""Of the time for which a sign of life is good: so much earlier whoever gave it stops to rely on it, and whoever
-looks for it looks again. It covers how differently clocks run, and how long an acknowledgement takes to leave."""
+"""Of the time for which a sign of life is good: so much earlier whoever gave it stops to rely on it, and
+whoever looks for it looks again. It covers how differently clocks run, and how long an acknowledgement takes
+to leave."""
+
+NAMESAKE_LOOKS = 12
+NAMESAKE_LOOKS_PER_LEASE = 4
+"""So a node waits for three leases."""
 
 
 class Neighbours:
@@ -48,6 +62,16 @@ class Neighbours:
         return self._membership.gone(run, self._clock_s() + self._margin_s)
 
 
+class NameTaken(Exception):
+    """Another node of the cluster has this name, and is alive."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the cluster has a node named {name} already: give this one another name with --node, or stop "
+            "that one first"
+        )
+
+
 class ClusterNode:
     """Ports `Cluster` of the API and `LinkService` of the links: this node, for those who ask it."""
 
@@ -70,10 +94,6 @@ class ClusterNode:
     def member(self) -> Member:
         return self._presence.member
 
-    def address(self) -> str:
-        """What Postgres knows of this run, for when Redis does not."""
-        return orjson.dumps(self.member.to_dict()).decode()
-
     # -- LinkService -----------------------------------------------------------------------------
 
     def deliver(self, session_id: str, command: Command) -> None:
@@ -90,11 +110,12 @@ class ClusterNode:
     def nodes(self) -> Sequence[NodeState]:
         membership = self._membership
         return [
-            NodeState(
-                member, membership.loads.get(run, Load()), len(membership.ring.shards_of(member.name))
-            )
+            NodeState(member, membership.loads.get(run, Load()), len(membership.ring.shards_of(member.name)))
             for run, member in membership.live.items()
         ]
+
+    def draining(self) -> bool:
+        return self.member.draining
 
     def redis_up(self) -> bool:
         return self._membership.reached
@@ -132,3 +153,133 @@ class ClusterNode:
         for member in changes.left:
             log.warning("node %s has left (run %s)", member.name, member.run)
         self._moving.wake()
+
+
+class Clustering:
+    """All that a node has because it is one of many. Each part is run by the composition root, in the order
+    in which it needs the others.
+
+    Args:
+        member: this node as it announces itself first.
+        link_socket: bound.
+        clock_s: seconds of a clock that runs on while the process is stopped.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        member: Member,
+        redis: RedisServices,
+        link_socket: socket.socket,
+        clock: SessionClock,
+        clock_s: Callable[[], float],
+    ) -> None:
+        margin_s = config.lease_s * MARGIN_SHARE
+        secret = (config.secret or "").encode()
+        self.redis = redis
+        self.tenure = ClusterTenure(ttl_s=config.lease_s, margin_s=margin_s)
+        self.links = LinkNetwork(member.run, secret)
+        self._config = config
+        self._member = member
+        self._clock = clock
+        self._clock_s = clock_s
+        self._membership = Membership(config.lease_s)
+        self.neighbours = Neighbours(self._membership, clock_s, margin_s)
+        self._link_socket = link_socket
+        self._secret = secret
+        self.router: Router
+        self.node: ClusterNode
+        self._moving: Moving
+        self._presence: Presence
+
+    def address(self) -> str:
+        """What Postgres knows of this run, for when Redis does not."""
+        return orjson.dumps(self._member.to_dict()).decode()
+
+    async def route(
+        self,
+        registry: Registry,
+        store: SessionStore,
+        journal: Journal,
+        may_hand_over: Callable[[], bool],
+        *,
+        task_status: trio.TaskStatus[Router],
+    ) -> None:
+        """Find sessions in the whole cluster, and keep those of this node where they should be."""
+        async with trio.open_nursery() as nursery:
+            self.router = Router(
+                nursery,
+                registry=registry,
+                store=store,
+                neighbours=self.neighbours,
+                links=self.links,
+                clock=self._clock,
+                me=self._member.run,
+                relay_above=self._config.relay_above,
+            )
+            self._moving = Moving(
+                registry=registry,
+                router=self.router,
+                store=store,
+                journal=journal,
+                neighbours=self.neighbours,
+                links=self.links,
+                bus=self.redis.bus,
+                clock=self._clock,
+                me=self._member.run,
+                may_hand_over=may_hand_over,
+            )
+            self.redis.bus.listen(self._moving.hear)
+            self._presence = Presence(
+                self._membership,
+                self.redis.heartbeats,
+                self.redis.bus,
+                self._member,
+                ttl_s=self._config.lease_s,
+                load=lambda: self._load(),
+                on_changes=lambda changes: self.node.heard(changes),
+                on_confirmed=lambda asked_s: self.tenure.heartbeat_confirmed(asked_s, self._clock_s()),
+                current_time=self._clock_s,
+            )
+            self.node = ClusterNode(
+                membership=self._membership,
+                presence=self._presence,
+                router=self.router,
+                moving=self._moving,
+                links=self.links,
+            )
+            await nursery.start(self._moving.run)
+            task_status.started(self.router)
+            await trio.sleep_forever()
+
+    async def serve_links(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Let other nodes reach the sessions here."""
+        server = LinkServer(self._member.run, self._secret, self.node)
+        await server.serve([self._link_socket], task_status=task_status)
+
+    async def appear(self, load: Callable[[], Load], *, task_status: trio.TaskStatus[None]) -> None:
+        """Show signs of life to the others, from now until the end."""
+        self._load = load
+        await self._presence.run(task_status=task_status)
+
+    async def refuse_namesake(self) -> None:
+        """Wait while an earlier run of this node may still be taken for alive. Raises NameTaken when another
+        one is."""
+        for _ in range(NAMESAKE_LOOKS):
+            namesakes = [
+                member
+                for member in self._membership.live.values()
+                if member.name == self._member.name and member.run != self._member.run
+            ]
+            if not namesakes:
+                return
+            await trio.sleep(self._config.lease_s / NAMESAKE_LOOKS_PER_LEASE)
+        raise NameTaken(self._member.name)
+
+    async def leave(self) -> None:
+        """Give the sessions here to the others, as far as `drain_s` reaches."""
+        with trio.move_on_after(self._config.drain_s, shield=True) as patience:
+            await self.node.left()
+        if patience.cancelled_caught:
+            log.warning("not all sessions could be moved within %g s", self._config.drain_s)
+        self.tenure.heartbeat_ends()

@@ -253,6 +253,14 @@ class Config:
                 "with tick_ms",
                 f"{self.tick_max_ms} is less than tick_ms, which is {self.tick_ms}",
             )
+        if self.redis_url is None and self.role != "both":
+            raise ConfigError("role", "without redis_url", f"a node that is alone is both, not {self.role}")
+        for needed, why in (
+            ("secret", "the nodes of a cluster share one"),
+            ("database_url", "the nodes of a cluster share one PostgreSQL"),
+        ):
+            if self.redis_url is not None and getattr(self, needed) is None:
+                raise ConfigError(needed, "with redis_url", f"is missing; {why}")
         if self.http_port == self.realtime_port != 0:
             raise ConfigError(
                 "realtime_port",

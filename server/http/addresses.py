@@ -15,7 +15,7 @@ def ws_url(services: Services, session: LiveSession | None) -> str:
     """Of the WebSocket, where the session runs if that is known."""
     if isinstance(session, RemoteSession):
         return session.member.ws_url
-    return services.config.public_ws_url or _as_reached(services.ws_url)
+    return services.ws_url if services.config.public_ws_url else _as_reached(services.ws_url)
 
 
 def play_url(services: Services, session: LiveSession | None) -> str:
@@ -23,7 +23,7 @@ def play_url(services: Services, session: LiveSession | None) -> str:
     takes them, else this API. A load balancer in front has one address for both."""
     if isinstance(session, RemoteSession):
         return session.member.play_url
-    return services.config.public_url or _as_reached(services.play_url)
+    return services.play_url if services.config.public_url else _as_reached(services.play_url)
 
 
 def _as_reached(url: str) -> str:

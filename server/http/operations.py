@@ -51,6 +51,8 @@ class Operations:
             degraded.append(f"facts go by way of the spool, which holds {spooling.facts}")
         if not journal.has_room():
             reasons.append("the journal is full: the database does not keep up")
+        if self._services.cluster is not None and self._services.cluster.draining():
+            reasons.append("the node is draining: its sessions go to the others")
         return json_answer(
             {"ready": not reasons, "reasons": reasons, "degraded": degraded}, 503 if reasons else 200
         )

@@ -68,6 +68,9 @@ class Cluster(Protocol):
     def nodes(self) -> Sequence[NodeState]:
         """All that give signs of life, this one included."""
 
+    def draining(self) -> bool:
+        """Whether this node is leaving."""
+
     def redis_up(self) -> bool:
         """Whether Redis has answered lately."""
 

@@ -129,6 +129,7 @@ class Edge:
             config=config,
             clock=self.clock,
             registry=self.registry,
+            directory=self.registry,
             store=self.store,
             catalog=self.catalog,
             journal=self.journal,
