@@ -304,9 +304,9 @@ async def _some(subscription: Any) -> list[dict[str, Any]]:
 class RedisQuizCache:
     """Port `QuizCatalog`: what any node has looked up lately, in front of another catalog.
 
-    A definition is kept for a day; it never changes. Which version is the newest is kept for a minute, so it is
-    old by no more than that. Whatever goes wrong with Redis, the catalog behind is asked, and Redis is left
-    alone for five seconds.
+    A definition is kept for a day; it never changes. Which version is the newest is kept for a minute, and so
+    it is old by no more than that. Whatever goes wrong with Redis, the catalog behind is asked, and Redis is
+    left alone for five seconds.
 
     `add` announces {"kind": "quiz", "id"} on the bus: each node is to invalidate what it keeps in memory.
     """
