@@ -164,7 +164,7 @@ class BusStatistics:
     sent: int
     received: int
     dropped: int
-    """Not sent, because the bus was away or too many waited."""
+    """Not sent, as far as is known: the bus was away, too many waited, or there was no time left."""
     passed_over: int
     """Received, and too large, not understood, or of a version that is not known."""
     connections: int
@@ -233,6 +233,9 @@ class RedisBus:
                 await _ask(self._publish, batch)
             except BusUnavailable:
                 self._dropped += len(batch)
+            except trio.Cancelled:
+                self._dropped += len(batch)
+                raise
             else:
                 self._sent += len(batch)
 
