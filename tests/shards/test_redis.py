@@ -15,6 +15,7 @@ import trio
 from engine import ports
 from engine.aio import call, open_asyncio
 from engine.domain.quiz import Quiz
+from engine.shards import redis as redis_module
 from engine.shards.embedded_redis import EmbeddedRedis
 from engine.shards.ports import BUS_BYTES_MAX, BusMessage, BusUnavailable, Load
 from engine.shards.redis import RedisServices, open_redis
@@ -129,6 +130,41 @@ async def test_the_bus_comes_back_by_itself(services: RedisServices, server: Emb
         assert statistics.connections == 2
         nursery.cancel_scope.cancel()
     assert not services.bus.statistics().connected
+
+
+async def test_a_silent_bus_is_asked_for_a_sign_of_life(
+    services: RedisServices, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, away = trio.Event(), trio.Event()
+    ping = redis.asyncio.client.PubSub.ping
+
+    async def counted_ping(subscription: redis.asyncio.client.PubSub) -> None:
+        await ping(subscription)
+        asked.set()
+
+    monkeypatch.setattr(redis.asyncio.client.PubSub, "ping", counted_ping)
+    monkeypatch.setattr(redis_module, "_SILENCE_S", 0.01)
+    monkeypatch.setattr(redis_module, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(redis_module._log, "warning", lambda *_: away.set())
+    ear = Ear(services)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(services.bus.run)
+            await asked.wait()
+            services.bus.publish({"kind": "n", "n": 1})
+            assert await ear.next() == {"kind": "n", "n": 1}
+            assert services.bus.statistics().connections == 1
+            kill(server, signal.SIGSTOP)
+            try:
+                await away.wait()
+            finally:
+                kill(server, signal.SIGCONT)
+            async with trio.open_nursery() as publishing:
+                publishing.start_soon(publish_on_and_on, services)
+                assert await ear.next() == {"kind": "n", "n": 2}
+                publishing.cancel_scope.cancel()
+            assert services.bus.statistics().connections == 2
+            nursery.cancel_scope.cancel()
 
 
 async def publish_on_and_on(services: RedisServices) -> None:
