@@ -1,4 +1,4 @@
-"""What several suites of tests share: a PostgreSQL and a Redis for the whole run, and a schema for each test."""
+"""What suites of tests share: a PostgreSQL and a Redis for the whole run, and a schema for each test."""
 
 from __future__ import annotations
 

@@ -44,6 +44,14 @@ class EmbeddedRedis:
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._short: Path | None = None
+        self._url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """As `start` returned it last. Raises EmbeddedRedisError before that."""
+        if self._url is None:
+            raise EmbeddedRedisError("not started")
+        return self._url
 
     @property
     def pid(self) -> int | None:
@@ -74,7 +82,8 @@ class EmbeddedRedis:
                 said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
                 raise EmbeddedRedisError(f"Redis does not start in {self._directory}\n{said}".rstrip())
             time.sleep(0.01)
-        return f"unix://{quote(str(path), safe='/')}"
+        self._url = f"unix://{quote(str(path), safe='/')}"
+        return self._url
 
     def stop(self) -> None:
         """End it. Does nothing when it does not run."""

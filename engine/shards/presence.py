@@ -14,7 +14,7 @@ from engine.shards.ring import Ring
 _log = logging.getLogger(__name__)
 
 _CROWD_S = 0.1
-"""Between two heartbeats at least, however many announcements are heard."""
+"""From the end of a heartbeat to the next at least, however many announcements are heard."""
 
 _WITHDRAWAL_S = 1.0
 
@@ -78,19 +78,20 @@ class Presence:
         again and again. When it is cancelled it withdraws, within a second; the bus must run until then."""
         self._bus.listen(self._hear)
         try:
-            pause_s = await self._beat()
+            next_s = await self._beat()
             task_status.started()
             while True:
-                await trio.sleep(min(_CROWD_S, pause_s))
-                with trio.move_on_after(max(0.0, pause_s - _CROWD_S)):
+                await trio.sleep(_CROWD_S)
+                with trio.move_on_at(next_s):
                     await self._hurry.wait()
-                pause_s = await self._beat()
+                next_s = await self._beat()
         finally:
             with trio.move_on_after(_WITHDRAWAL_S, shield=True):
                 await self._withdraw()
 
     async def _beat(self) -> float:
-        """Returns how long to wait for the next."""
+        """Returns when the next is due: that is counted from the beginning of this one, for so is its TTL."""
+        next_s = trio.current_time() + self._interval_s
         self._hurry = trio.Event()
         while self._left:
             await self._follow(self._state.left(self._left.pop()))
@@ -103,7 +104,7 @@ class Presence:
             if self._answered is not False:
                 _log.warning("the heartbeat was not answered: %s", str(error) or "too slow")
             self._answered = False
-            return self._interval_s / 4
+            return trio.current_time() + self._interval_s / 4
         if not self._answered:
             _log.info("heartbeats are answered")
         self._answered = True
@@ -113,7 +114,7 @@ class Presence:
         if member != self._announced:
             self._publish("joined" if self._announced is None else "changed")
             self._announced = member
-        return self._interval_s
+        return next_s
 
     async def _follow(self, changes: Changes) -> None:
         while self._state.ring.nodes != self._state.weights:

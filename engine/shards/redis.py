@@ -164,7 +164,7 @@ class BusStatistics:
     sent: int
     received: int
     dropped: int
-    """Not sent, because the bus was away or too many waited."""
+    """Not sent, as far as is known: the bus was away, too many waited, or there was no time left."""
     passed_over: int
     """Received, and too large, not understood, or of a version that is not known."""
     connections: int
@@ -233,6 +233,9 @@ class RedisBus:
                 await _ask(self._publish, batch)
             except BusUnavailable:
                 self._dropped += len(batch)
+            except trio.Cancelled:
+                self._dropped += len(batch)
+                raise
             else:
                 self._sent += len(batch)
 
@@ -304,9 +307,9 @@ async def _some(subscription: Any) -> list[dict[str, Any]]:
 class RedisQuizCache:
     """Port `QuizCatalog`: what any node has looked up lately, in front of another catalog.
 
-    A definition is kept for a day; it never changes. Which version is the newest is kept for a minute, so it
-    is old by no more than that. Whatever goes wrong with Redis, the catalog behind is asked, and Redis is left
-    alone for five seconds.
+    A definition is kept for a day; it never changes. Which version is the newest is kept for a minute, and so
+    it is old by no more than that. Whatever goes wrong with Redis, the catalog behind is asked, and Redis is
+    left alone for five seconds.
 
     `add` announces {"kind": "quiz", "id"} on the bus: each node is to invalidate what it keeps in memory.
     """
