@@ -31,14 +31,14 @@ class Breakable(Protocol):
         """At once, and for good."""
 
     async def restart(self, place: int) -> int:
-        """End it in good order, start it again at the same addresses, and wait until it is ready. Returns its new
-        process id."""
+        """End it in good order, start it again at the same addresses, and wait until it is ready. Returns its
+        new process id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """When what is to happen, in seconds from the beginning of play. A roll restarts all nodes that run, one after
-    the other."""
+    """When what is to happen, in seconds from the beginning of play. A roll restarts all nodes that run, one
+    after the other."""
 
     kill_s: Sequence[float] = ()
     roll_s: Sequence[float] = ()
@@ -79,8 +79,8 @@ class Faults:
         self._striking = trio.Lock()
 
     async def run(self, moments: Moments) -> None:
-        """Until all has happened that is to happen. What is due while a node is being restarted waits for that:
-        no two are away by plan."""
+        """Until all has happened that is to happen. What is due while a node is being restarted waits for
+        that, so that no two are away by plan."""
         async with trio.open_nursery() as nursery:
             for after_s in moments.kill_s:
                 nursery.start_soon(self._kill, after_s)
@@ -129,8 +129,8 @@ class Faults:
 def costs(
     struck: Sequence[Fault], told: Sequence[Mapping[str, Mapping[str, Any]]], timeline: Timeline
 ) -> list[dict[str, Any]]:
-    """For the report: each fault, and what it cost. Times count from the moment of the fault, but for how long a
-    player was away or waited for an ack: those are each player's longest.
+    """For the report: each fault, and what it cost. Times count from the moment of the fault. How long a player
+    was away, or waited for an ack, is each one's longest.
 
     Args:
         told: by each generator, as `Crowd.faults` has it.
