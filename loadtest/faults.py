@@ -129,8 +129,8 @@ class Faults:
 def costs(
     struck: Sequence[Fault], told: Sequence[Mapping[str, Mapping[str, Any]]], timeline: Timeline
 ) -> list[dict[str, Any]]:
-    """For the report: each fault, and what it cost. Times count from the moment of the fault. How long a player
-    was away, or waited for an ack, is each one's longest.
+    """For the report: each fault, and what it cost. Times count from the moment of the fault; how long
+    a player was away, or waited for an ack, is each one's longest.
 
     Args:
         told: by each generator, as `Crowd.faults` has it.

@@ -132,8 +132,8 @@ def _cluster(found: Mapping[str, Any]) -> Iterator[str]:
     cluster, spread = found["cluster"], found["spread"]
     if cluster is not None:
         yield (
-            f"{cluster['moved']:,} joins were sent on to another node, and {cluster['handed']:,} players in the "
-            f"midst of a session; {cluster['at_owner']:,} ended at the node that ran theirs"
+            f"{cluster['moved']:,} joins were sent on to another node, and {cluster['handed']:,} players in "
+            f"the midst of a session; {cluster['at_owner']:,} ended at the node that ran theirs"
         )
     if spread["questions"]:
         worst = max(spread["questions"], key=lambda each: float(each["ms"]))
