@@ -163,6 +163,7 @@ def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:
     ("code", "reason", "comes_back"),
     [
         (4006, "slow_consumer", True),
+        (4009, "moved", True),
         (4010, "shutdown", True),
         (4002, "kicked", False),
         (4001, "replaced", False),
