@@ -22,10 +22,17 @@ class Canaries:
 
     Args:
         apis: of the nodes, by the place that sessions name.
+        ws_urls: of nodes that know where every session is; without them, each goes to its session's own.
     """
 
     def __init__(
-        self, scenario: Scenario, sessions: Sequence[Session], apis: Sequence[Api], quiz: LoadQuiz, seed: int
+        self,
+        scenario: Scenario,
+        sessions: Sequence[Session],
+        apis: Sequence[Api],
+        quiz: LoadQuiz,
+        seed: int,
+        ws_urls: Sequence[str] = (),
     ) -> None:
         plan = CrowdPlan(
             scenario.canaries,
@@ -46,7 +53,7 @@ class Canaries:
                     number,
                     plan,
                     known,
-                    ws_url=session.ws_url,
+                    ws_url=ws_urls or session.ws_url,
                     code=session.code,
                     api=apis[session.node],
                 ),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ class Generator:
         self.pid = process.pid
         self.written = trio.Event()
         """Set once the books are in their file."""
+        self.faults: dict[str, dict[str, Any]] = {}
+        """As `Crowd.faults` has them, once the books are written."""
+        self._marked: dict[int, trio.Event] = {}
         self._process = process
         self._number = number
         self._on_pulse = on_pulse
@@ -47,6 +51,17 @@ class Generator:
 
     async def cut_all(self) -> None:
         await self._tell({"do": "cut_all"})
+
+    async def mark(self, fault: int, ws_url: str) -> None:
+        """Something is about to happen to the node at that address. Returns when all whom it concerns are
+        known."""
+        self._marked[fault] = trio.Event()
+        await self._tell({"do": "mark", "fault": fault, "ws_url": ws_url})
+        await self._marked[fault].wait()
+
+    async def struck(self, fault: int, at_s: float) -> None:
+        """It has happened, at that moment of the monotonic clock."""
+        await self._tell({"do": "struck", "fault": fault, "at": at_s})
 
     async def write(self, path: Path) -> None:
         """Have the books written, and wait until they are."""
@@ -65,10 +80,14 @@ class Generator:
             *lines, held = (held + data).split(b"\n")
             for line in lines:
                 message = orjson.loads(line)
-                if message["t"] == "pulse":
-                    self._on_pulse(self._number, message)
-                else:
-                    self.written.set()
+                match message["t"]:
+                    case "pulse":
+                        self._on_pulse(self._number, message)
+                    case "marked":
+                        self._marked[message["fault"]].set()
+                    case "written":
+                        self.faults = message["faults"]
+                        self.written.set()
         if not self.written.is_set():
             raise GeneratorDied(f"generator {self._number} (process {self.pid}) has ended by itself")
 
@@ -138,7 +157,7 @@ def shared_out(seats: Sequence[Seats], count: int) -> list[list[Seats]]:
                 shares.append([])
                 left = room
             taken = min(rest, left)
-            shares[-1].append(Seats(each.session, each.code, each.ws_url, first, taken))
+            shares[-1].append(replace(each, first=first, count=taken))
             first, rest, left = first + taken, rest - taken, left - taken
     return shares + [[] for _ in range(count - len(shares))]
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from loadtest.api import Api, ApiRefused
+from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.books import StoredResult
 from loadtest.load_quiz import LoadQuiz
 from loadtest.scenario import Scenario
@@ -19,7 +19,8 @@ REQUESTS_MAX = 64
 """Requests to the nodes at the same time."""
 
 ATTEMPTS_MAX = 6
-"""For a request that is answered `busy`; half a second and more apart."""
+"""For a request that is answered `busy`, or not at all by a node that has others beside it; half a second and
+more apart."""
 
 LIMIT_SPARE = 20
 """Places in a session for canaries, and for players who join twice because an answer was lost."""
@@ -64,12 +65,18 @@ def session_sizes(players: int, bounds: tuple[int, int], rng: random.Random) -> 
 class LoadSessions:
     """Asks the nodes, a few requests at a time.
 
-    Each session is opened through the node that then runs it, one node after another. Calls raise ApiRefused
-    and ApiUnreachable.
+    Each session is opened through one node after another. Lone nodes run the sessions that they open, and are
+    asked about those only. Calls raise ApiRefused and ApiUnreachable.
+
+    Args:
+        anywhere: whether the nodes are one cluster: then the next one is asked what one does not answer.
     """
 
-    def __init__(self, apis: Sequence[Api], scenario: Scenario, rng: random.Random) -> None:
+    def __init__(
+        self, apis: Sequence[Api], scenario: Scenario, rng: random.Random, *, anywhere: bool = False
+    ) -> None:
         self._apis = apis
+        self._anywhere = anywhere
         self._scenario = scenario
         self._rng = rng
         self._limit = trio.CapacityLimiter(REQUESTS_MAX)
@@ -77,7 +84,7 @@ class LoadSessions:
 
     async def open(self, quiz: LoadQuiz) -> None:
         """Add the quiz, and open as many sessions as the players need."""
-        await self._ask(lambda: self._apis[0].add_quiz(quiz.data, quiz.id))
+        await self._ask(0, lambda api: api.add_quiz(quiz.data, quiz.id))
         sizes = session_sizes(self._scenario.players, self._scenario.session_players, self._rng)
         async with trio.open_nursery() as nursery:
             for number, players in enumerate(sizes):
@@ -92,7 +99,7 @@ class LoadSessions:
             "early_close": False,
             "player_limit": min(players + players // 10 + LIMIT_SPARE, PLAYER_LIMIT_MAX),
         }
-        told: Message = await self._ask(lambda: self._apis[node].create_session(quiz.id, settings))
+        told: Message = await self._ask(node, lambda api: api.create_session(quiz.id, settings))
         self.opened.append(
             Session(
                 number,
@@ -114,9 +121,10 @@ class LoadSessions:
 
     async def _start_one(self, session: Session, delay_s: float) -> None:
         await trio.sleep(delay_s)
-        api = self._apis[session.node]
         try:
-            await self._ask(lambda: api.host(session.code, session.host_token, "start", "start"))
+            await self._ask(
+                session.node, lambda api: api.host(session.code, session.host_token, "start", "start")
+            )
         except ApiRefused as exc:
             # An earlier attempt may have been carried out though its answer was `busy`.
             if exc.code != "illegal_move":
@@ -124,22 +132,34 @@ class LoadSessions:
 
     async def results(self, session: Session) -> list[StoredResult]:
         """Of a session that is over, in order. Raises NotFinal."""
-        api = self._apis[session.node]
         with trio.move_on_after(FINAL_WITHIN_S):
             while True:
-                told = await self._ask(lambda: api.results(session.id, session.host_token))
+                told = await self._ask(session.node, lambda api: api.results(session.id, session.host_token))
                 if told["final"]:
                     return [StoredResult(**each) for each in told["players"]]
                 await trio.sleep(0.5)
         raise NotFinal(f"the results of session {session.code} have not become final")
 
-    async def _ask(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def address(self, session: Session) -> str:
+        """Of the WebSocket of the node that runs it."""
+        told = await self._ask(session.node, lambda api: api.session(session.id))
+        return str(told["ws_url"])
+
+    async def _ask(self, node: int, request: Callable[[Api], Awaitable[T]]) -> T:
+        """Args: node: the place of the one to ask, or to ask first."""
         for attempt in range(ATTEMPTS_MAX):
+            api = self._apis[node]
             try:
                 async with self._limit:
-                    return await request()
+                    return await request(api)
             except ApiRefused as exc:
                 if not exc.not_now or attempt == ATTEMPTS_MAX - 1:
                     raise
+            except ApiUnreachable:
+                if not self._anywhere or len(self._apis) < 2 or attempt == ATTEMPTS_MAX - 1:
+                    raise
+                node = (node + 1) % len(self._apis)
+                if attempt < len(self._apis) - 1:
+                    continue  # one that was not asked yet, at once
             await trio.sleep(self._rng.uniform(0.5, 1.0) * 2**attempt)
         raise AssertionError("unreachable")

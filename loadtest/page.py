@@ -164,6 +164,8 @@ def _cards(report: Report) -> list[tuple[str, str]]:
             ),
         ),
         ("While all sessions played", _steady(report["steady"])),
+        ("Several nodes", _nodes(report)),
+        *(("Faults", _faults(report["faults"])) for _ in range(bool(report["faults"]))),
         ("The whole run", _figures(report["latency_ms"], _LATENCIES)),
         ("Memory while all sessions played", _memory(report["memory_mib"])),
         ("What else happened", _counts(report)),
@@ -215,6 +217,49 @@ def _steady(steady: Report | None) -> str:
     ]
     names = {**_LATENCIES, "tick": "leaderboard to leaderboard, as announced"}
     return _figures(steady["duration_ms"], names) + _pairs(rows)
+
+
+def _nodes(report: Report) -> str:
+    cluster, spread = report["cluster"], report["spread"]
+    rows: list[tuple[str, str]] = []
+    if cluster is not None:
+        rows += [
+            ("joins that were sent on to another node", f"{cluster['moved']:,}"),
+            ("players whose session was handed to another node", f"{cluster['handed']:,}"),
+            ("players who ended at the node that ran their session", f"{cluster['at_owner']:,}"),
+        ]
+        rows += [(f"players at {place}", f"{count:,}") for place, count in cluster["players_by_node"].items()]
+    for each in spread["questions"]:
+        heard = f"question {each['question']}, {each['players']:,} players: from the first to the last"
+        rows.append((heard, f"{each['ms']:,.1f} ms"))
+    if spread["end"] is not None:
+        rows.append(("the end: from the first to the last", f"{spread['end']['ms']:,.1f} ms"))
+        rows.append(("the end: last answer to the last", _ms(spread["end"]["after_last_answer_ms"])))
+    return _pairs(rows)
+
+
+def _faults(faults: Sequence[Report]) -> str:
+    heads = (
+        *("fault", "node", "at", "ready again", "affected", "back", "99 % back after", "first ack after"),
+        *("away, p50 / p99 / most", "answer to ack", "of the others"),
+    )
+    body = ""
+    for each in faults:
+        took = "-" if each["restart_s"] is None else f"{each['restart_s']:,.1f} s"
+        cells = [each["kind"], each["node"], f"{each['at_s']:,.1f} s", took]
+        cells += [f"{each['affected']:,}", f"{each['back']:,}", _ms(each["back_99_ms"])]
+        cells += [_ms(each["first_ack_ms"])]
+        cells += [
+            " / ".join(_ms(each[name][percent]) for percent in ("p50", "p99", "p100"))
+            for name in ("away_ms", "ack_ms", "beside_ack_ms")
+        ]
+        body += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f} ms"
 
 
 def _memory(memory_mib: Mapping[str, Mapping[str, float]]) -> str:

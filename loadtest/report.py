@@ -42,6 +42,9 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
         "canaries": outcome.canaries,
         "play_began_s": round(outcome.play_began_s, 1),
         "cut_at_s": [round(moment, 1) for moment in outcome.cut_at_s],
+        "spread": {"questions": outcome.spreads.questions(), "end": outcome.spreads.end()},
+        "cluster": cluster(outcome),
+        "faults": list(outcome.faults),
         "proven": verdict.holds,
         "proof": {
             "players": verdict.players,
@@ -73,6 +76,19 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
         "memory_mib": memory(timeline, steady_from_s, outcome.play_ends_s),
         "peaks": peaks(series),
         "series": series,
+    }
+
+
+def cluster(outcome: Outcome) -> dict[str, Any] | None:
+    """How players found their node, and where they were at the end; None for lone nodes."""
+    if outcome.places is None:
+        return None
+    totals = outcome.timeline.totals
+    return {
+        "moved": totals["moved"],
+        "handed": totals["handed"],
+        "at_owner": outcome.places.at_owner,
+        "players_by_node": dict(outcome.places.players.most_common()),
     }
 
 

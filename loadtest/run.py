@@ -10,19 +10,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import trio
 
 from loadtest.api import Api
 from loadtest.canaries import Canaries
+from loadtest.faults import Breakable, Faults, Moments, costs
 from loadtest.fleet import Generator, Pulse, generators, read_books, shared_out, sources_of
 from loadtest.load_quiz import LoadQuiz, load_quiz
 from loadtest.load_sessions import LoadSessions, Session
 from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict
 from loadtest.sampling import NodeMetrics, Processes, combined
 from loadtest.scenario import EVEN, Scenario
-from loadtest.swarm.crowd import CrowdPlan, Seats
+from loadtest.spread import Spreads
+from loadtest.swarm.books import Books
+from loadtest.swarm.crowd import SPREADS, CrowdPlan, Seats
 from loadtest.swarm.link import Target
 from loadtest.swarm.player import Habits
 from loadtest.timeline import Timeline
@@ -53,6 +57,10 @@ class Plan:
         seed: of sizes, skill and the like; what happens when is up to the machine.
         processes: process ids by name, whose costs are sampled; those of the generators are added.
         ask_answers: None when the database cannot be asked.
+        anywhere: whether the nodes are one cluster, any of which takes any client: then every player begins
+            at a random one of them.
+        moments: of the faults.
+        breakable: the nodes, for those; None when they are not to be broken.
     """
 
     scenario: Scenario
@@ -62,6 +70,23 @@ class Plan:
     author_key: str | None = None
     processes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     ask_answers: AskAnswers | None = None
+    anywhere: bool = False
+    moments: Moments = field(default_factory=Moments)
+    breakable: Breakable | None = None
+
+
+@dataclass(slots=True)
+class Places:
+    """Where the players of a cluster were in last, by node: host and port of its WebSocket."""
+
+    players: Counter[str] = field(default_factory=Counter)
+    at_owner: int = 0
+    """Those who were with the node that ran their session when it was over."""
+
+    def take(self, books: Books, owner: str) -> None:
+        if books.place is not None:
+            self.players[books.place] += 1
+            self.at_owner += books.place == owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +106,11 @@ class Outcome:
     play_ends_s: float
     """When the first one is over at the earliest."""
     cut_at_s: Sequence[float]
+    spreads: Spreads = field(default_factory=Spreads)
+    places: Places | None = None
+    """None for lone nodes."""
+    faults: Sequence[Mapping[str, Any]] = ()
+    """As `loadtest.faults.costs` has them."""
 
 
 class LoadRun:
@@ -95,6 +125,11 @@ class LoadRun:
         self._metrics: list[NodeMetrics] = []
         self._cut_at_s: list[float] = []
         self._play_began_s = self._all_play_s = 0.0
+        self._ws_urls: Sequence[str] = ()
+        """Of the nodes of a cluster."""
+        self._faults: Faults | None = None
+        self._spreads = Spreads()
+        self._places = Places()
 
     async def run(self) -> Outcome:
         """Raises RunFailed, NotFinal, GeneratorDied, ApiRefused, ApiUnreachable."""
@@ -105,14 +140,19 @@ class LoadRun:
                 await stack.enter_async_context(Api(url, author_key=plan.author_key, timeout_s=60.0))
                 for url in plan.nodes
             ]
-            sessions = LoadSessions(apis, scenario, random.Random(plan.seed))
+            if plan.anywhere:
+                self._ws_urls = [str((await api.alive())["ws_url"]) for api in apis]
+            sessions = LoadSessions(apis, scenario, random.Random(plan.seed), anywhere=plan.anywhere)
             self.phase = "opening sessions"
             await sessions.open(quiz)
-            canaries = Canaries(scenario, sessions.opened, apis, quiz, plan.seed)
+            canaries = Canaries(scenario, sessions.opened, apis, quiz, plan.seed, self._ws_urls)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=30.0, trust_env=False))
             self._metrics = [NodeMetrics(url, http) for url in plan.nodes]
             crowds = await stack.enter_async_context(generators(plan.generators, self._on_pulse))
             books = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanfare-load-")))
+            if plan.breakable is not None:
+                rng = random.Random(f"{plan.seed}/faults")
+                self._faults = Faults(plan.breakable, self._ws_urls, crowds, rng)
             async with trio.open_nursery() as beside:
                 beside.start_soon(self._sample, crowds)
                 await self._play(sessions, canaries, crowds, quiz)
@@ -128,6 +168,11 @@ class LoadRun:
             self._all_play_s,
             self._play_began_s + scenario.rounds_s,
             self._cut_at_s,
+            self._spreads,
+            self._places if plan.anywhere else None,
+            costs(self._faults.struck, [crowd.faults for crowd in crowds], self.timeline)
+            if self._faults is not None
+            else (),
         )
 
     # -- the play --------------------------------------------------------------------------------
@@ -147,6 +192,8 @@ class LoadRun:
             self._play_began_s = self._now_s()
             for moment_s in scenario.cut_all_at_s:
                 playing.start_soon(self._cut_all, crowds, moment_s)
+            if self._faults is not None:
+                playing.start_soon(self._faults.run, self._plan.moments)
             await sessions.start()
             self._all_play_s = self._now_s()
             within_s = scenario.rounds_s + scenario.patience_s + END_SPARE_S
@@ -157,7 +204,8 @@ class LoadRun:
         scenario, count = self._scenario, self._plan.generators
         seats, first = [], 1
         for session in opened:
-            seats.append(Seats(session.number, session.code, session.ws_url, first, session.players))
+            ws_urls = self._ws_urls or (session.ws_url,)
+            seats.append(Seats(session.number, session.code, ws_urls, first, session.players))
             first += session.players
         habits = Habits(
             scenario.answer_spread == EVEN,
@@ -171,7 +219,7 @@ class LoadRun:
             scenario.patience_s,
         )
         try:
-            loopback = all(Target.of(url).loopback for url in {each.ws_url for each in opened})
+            loopback = all(Target.of(url).loopback for url in {url for each in seats for url in each.ws_urls})
         except (ValueError, OSError) as exc:
             raise RunFailed(str(exc)) from exc
         plans = []
@@ -227,11 +275,15 @@ class LoadRun:
     async def _sample(self, crowds: Sequence[Generator]) -> None:
         groups = {**self._plan.processes, "generators": [crowd.pid for crowd in crowds]}
         processes = Processes(groups)
+        restarted = 0
         async with trio.open_nursery() as asking:
             for node in self._metrics:
                 asking.start_soon(self._ask_now_and_then, node)
             while True:
                 await trio.sleep(SAMPLE_S)
+                for pid in self._faults.restarted[restarted:] if self._faults is not None else ():
+                    processes.add("nodes", pid)
+                    restarted += 1
                 usage = processes.look() | combined(node.told for node in self._metrics)
                 self.timeline.at(time.monotonic()).usage.update(usage)
 
@@ -251,12 +303,32 @@ class LoadRun:
             for number, crowd in enumerate(crowds):
                 writing.start_soon(crowd.write, directory / f"{number}")
         stored = await self._stored(sessions)
+        owners = await self._owners(sessions)
         proof = Proof(stored)
+
+        def take(books: Books) -> None:
+            proof.take(books)
+            self._places.take(books, owners.get(books.session, ""))
+
         for number in range(len(crowds)):
-            await read_books(directory / f"{number}", proof.take)
+            await read_books(directory / f"{number}", take)
+            self._spreads.read((directory / f"{number}").with_suffix(SPREADS))
         for books in canaries.books():
             proof.take(books)
         return proof.verdict()
+
+    async def _owners(self, sessions: LoadSessions) -> dict[int, str]:
+        """Of a cluster: by the number of the session, where it runs."""
+        owners: dict[int, str] = {}
+
+        async def ask(session: Session) -> None:
+            owners[session.number] = Target.of(await sessions.address(session)).place
+
+        if self._plan.anywhere:
+            async with trio.open_nursery() as asking:
+                for session in sessions.opened:
+                    asking.start_soon(ask, session)
+        return owners
 
     async def _stored(self, sessions: LoadSessions) -> dict[int, StoredSession]:
         found: dict[int, StoredSession] = {}

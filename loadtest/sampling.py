@@ -37,6 +37,10 @@ class Processes:
         self._looked_s = time.monotonic()
         self.look()
 
+    def add(self, name: str, pid: int) -> None:
+        """One more process of a group, as of a node that was started again."""
+        self._groups[name].append(psutil.Process(pid))
+
     def look(self) -> dict[str, float]:
         """By group: `<name>_cpu` in processors, `<name>_mib`; and `tcp_mib`, what the kernel holds for
         sockets. A process that is gone counts nothing."""
@@ -118,7 +122,10 @@ class NodeMetrics:
         if not response.is_success:
             return
         values, buckets = parse_metrics(response.text)
-        fresh = {bound: count - self._buckets.get(bound, 0) for bound, count in buckets.items()}
+        before = self._buckets
+        if any(buckets.get(bound, 0) < count for bound, count in before.items()):
+            before = {}  # the node has started again, and counts anew
+        fresh = {bound: count - before.get(bound, 0) for bound, count in buckets.items()}
         if self._buckets:
             for bound, count in fresh.items():
                 self.commits[bound] = self.commits.get(bound, 0) + count

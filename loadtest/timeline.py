@@ -11,10 +11,22 @@ from typing import Any
 from loadtest.histogram import Histogram
 
 LATENCIES = ("join", "ack", "board", "late")
-DURATIONS = (*LATENCIES, "tick")
-"""What is counted as a histogram. The tick is announced, not waited for."""
+DURATIONS = (*LATENCIES, "beside", "tick")
+"""What is counted as a histogram. `beside` is the ack of players whom a fault does not concern; the tick is
+announced, not waited for."""
 
-COUNTED = ("answers_sent", "acks", "frames", "joined", "gone", "reconnects", "connections", "stalls")
+COUNTED = (
+    "answers_sent",
+    "acks",
+    "frames",
+    "joined",
+    "gone",
+    "reconnects",
+    "moved",
+    "handed",
+    "connections",
+    "stalls",
+)
 PERCENTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0)
 
 

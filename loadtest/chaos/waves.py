@@ -196,7 +196,7 @@ class Waves:
     def _crowd_plan(self, wave: int, opened: Sequence[SessionOf]) -> CrowdPlan:
         seats, first = [], 1
         for session in opened:
-            seats.append(Seats(session.number, session.code, session.ws_url, first, session.players))
+            seats.append(Seats(session.number, session.code, (session.ws_url,), first, session.players))
             first += session.players
         return CrowdPlan(
             seed=self._seed * 1_000 + wave,

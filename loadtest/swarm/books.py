@@ -42,6 +42,8 @@ class Books:
     """What the server said and should not have."""
     ended: str | None = None
     """Why it left; None while it plays."""
+    place: str | None = None
+    """Host and port of the node where it was in last."""
 
     def acked(self, question: int, status: str, elapsed_ms: int) -> bool:
         """Whether this is the first ack of the answer."""
@@ -113,6 +115,7 @@ def lines(books: Iterable[Books]) -> Iterator[dict[str, Any]]:
             "gaps": each.gaps,
             "faults": each.faults,
             "ended": each.ended,
+            "place": each.place,
         }
 
 
@@ -137,4 +140,5 @@ def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[Books]:
             gaps=[(epoch, expected, got) for epoch, expected, got in each["gaps"]],
             faults=list(each["faults"]),
             ended=each["ended"],
+            place=each["place"],
         )

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.histogram import Histogram
-from loadtest.swarm.link import Target
 from loadtest.swarm.loop import Loop
+from loadtest.swarm.ordeals import Fault
 from loadtest.swarm.player import Habits, Measures, Player, SessionView, Surroundings
 
-_HISTOGRAMS = ("join", "ack", "board", "tick", "late")
+SPREADS = ".spreads"
+"""Suffix of the file beside the books with what `Crowd.spreads` tells."""
+
+_HISTOGRAMS = ("join", "ack", "beside", "board", "tick", "late")
 
 
 @dataclass(frozen=True, slots=True)
 class Seats:
-    """Players of one session who live in one process. `first` is the number of the first of them."""
+    """Players of one session who live in one process.
+
+    Args:
+        ws_urls: addresses of nodes that know where the session is. Each player begins at any of them.
+        first: the number of the first player.
+    """
 
     session: int
     code: str
-    ws_url: str
+    ws_urls: Sequence[str]
     first: int
     count: int
 
@@ -81,10 +89,14 @@ class Crowd:
             self.measures,
             list(plan.sources),
         )
-        targets = {seats.ws_url: Target.of(seats.ws_url) for seats in plan.seats}
+        self._around = around
+        self._faults: dict[int, Fault] = {}
+        self._views: list[SessionView] = []
         self.players: list[Player] = []
         for seats in plan.seats:
-            view = SessionView(seats.session, seats.code, targets[seats.ws_url], self.measures)
+            targets = tuple(around.target(url) for url in seats.ws_urls)
+            view = SessionView(seats.session, seats.code, targets, self.measures)
+            self._views.append(view)
             self.players += [
                 _player(number, view, around) for number in range(seats.first, seats.first + seats.count)
             ]
@@ -96,6 +108,33 @@ class Crowd:
         """Everybody loses the connection at once."""
         for player in self.players:
             player.cut()
+
+    def mark(self, fault: int, ws_url: str) -> int:
+        """Something is about to happen to the node at that address. Returns how many are connected to it."""
+        target = self._around.target(ws_url)
+        self.measures.fault = fault
+        made = self._faults[fault] = Fault()
+        made.ordeals = [each for player in self.players if (each := player.mark(fault, target)) is not None]
+        return len(made.ordeals)
+
+    def struck(self, fault: int, at: float) -> None:
+        """It has happened, at that moment of the machine's monotonic clock."""
+        self._faults[fault].struck_at = at
+
+    def faults(self) -> dict[str, dict[str, Any]]:
+        """By number: what those went through who were connected to the node, as `Fault.to_dict` has it."""
+        return {str(number): fault.to_dict() for number, fault in self._faults.items()}
+
+    def spreads(self) -> Iterator[dict[str, Any]]:
+        """By session: when its players heard of each question, and of the end (as question 0)."""
+        for view in self._views:
+            yield {
+                "session": view.number,
+                "answered_at": view.answered_at,
+                "spreads": [
+                    [number, each.first, each.last, each.count] for number, each in view.spreads.items()
+                ],
+            }
 
     @property
     def over(self) -> bool:
@@ -112,6 +151,8 @@ class Crowd:
             "acks": measures.acks,
             "frames": measures.frames,
             "reconnects": measures.reconnects,
+            "moved": measures.moved,
+            "handed": measures.handed,
             "connections": measures.connections,
             "stalls": measures.stalls,
             "open": measures.open,

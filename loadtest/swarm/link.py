@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import socket
+import sys
 from base64 import b64encode
 from dataclasses import dataclass
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
@@ -43,6 +44,11 @@ class Target:
         if parts.scheme != "ws" or not parts.hostname:
             raise ValueError(f"{url} is no ws:// address; load is sent without TLS")
         return cls(socket.gethostbyname(parts.hostname), parts.port or 80, parts.path or "/")
+
+    @property
+    def place(self) -> str:
+        """Host and port: one string for all who are there."""
+        return sys.intern(f"{self.host}:{self.port}")
 
     @property
     def loopback(self) -> bool:

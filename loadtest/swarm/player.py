@@ -1,12 +1,14 @@
 """One player of a swarm: joins, answers when its time has come, comes back, sends again what has no ack.
 
-How to think about it: a player is AWAY, OPENING (a connection and its handshake), JOINING, IN, or GONE for
-good. Whatever ends a connection leads to AWAY with a timer, or to GONE by the protocol's table of endings.
+How to think about it: a player is AWAY, OPENING (a connection and its handshake), JOINING, IN, MOVING (told
+where to go and when), or GONE for good. Whatever else ends a connection leads to AWAY with a timer, or to
+GONE by the protocol's table of endings.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 import orjson
 
 from loadtest.histogram import Histogram
-from loadtest.reconnect import Policy, after_close, after_error, delay_s
+from loadtest.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from loadtest.swarm.books import Books
 from loadtest.swarm.link import Link, Target
 from loadtest.swarm.loop import Loop
+from loadtest.swarm.ordeals import Ordeal
 
 Message = dict[str, Any]
 
@@ -36,6 +39,12 @@ MEMO_MAX = 8
 NAMES_MAX = 10
 """Names that a player tries when the answers to its joins were lost."""
 
+MOVES_MAX = 8
+"""`moved` in a row without a `joined` between: more is a circle."""
+
+FINISHED = 0
+"""Stands for the end of a session among its questions, which count from 1."""
+
 _BROADCASTS = frozenset({"question", "reveal", "state"})
 _SHARED = frozenset({"question", "reveal", "state", "leaderboard"})
 _NOT_NOW = frozenset({"busy", "rate_limited"})
@@ -46,6 +55,7 @@ class Stage(Enum):
     OPENING = "opening"
     JOINING = "joining"
     IN = "in"
+    MOVING = "moving"
     GONE = "gone"
 
 
@@ -77,19 +87,29 @@ class Measures:
     acks: int = 0
     frames: int = 0
     reconnects: int = 0
+    """Players who came back after a loss."""
+    moved: int = 0
+    """Joins that were sent on to another node."""
+    handed: int = 0
+    """Players who were sent on while they were in, because their session moved."""
     connections: int = 0
     """Attempts, failed ones too."""
     stalls: int = 0
     open: int = 0
     """Players who are in, now."""
     ends: dict[str, int] = field(default_factory=dict)
-    """How connections have ended, but for the last one of a player who stayed to the end."""
+    """How connections have ended, but for those of players who were sent on, and the last one of a player who
+    stayed to the end."""
     refused: dict[str, int] = field(default_factory=dict)
     """Errors, by code."""
     join: Histogram = field(default_factory=Histogram)
     """From the intended first SYN to `joined`."""
     ack: Histogram = field(default_factory=Histogram)
     """From the intended moment of an answer to its ack."""
+    fault: int | None = None
+    """The number of the last fault."""
+    beside: Histogram = field(default_factory=Histogram)
+    """The same of those players only whom the last fault does not concern, since it was announced."""
     board: Histogram = field(default_factory=Histogram)
     """From the intended moment of an answer to the first leaderboard in the player's own hands that shows
     its points. Only players among the first ten can tell."""
@@ -116,17 +136,45 @@ class Told:
             self.scores = {entry["id"]: entry["score"] for entry in message["top"]}
 
 
+class Spread:
+    """When the first and the last of the players of one process heard of something, and how many did."""
+
+    __slots__ = ("count", "first", "last")
+
+    def __init__(self, now: float) -> None:
+        self.first = self.last = now
+        self.count = 1
+
+
 class SessionView:
-    """What the players of one session share: its address, and the broadcasts that all of them get."""
+    """What the players of one session share: where it can be asked for, and the broadcasts that all of them
+    get.
 
-    __slots__ = ("_measures", "_memo", "code", "number", "target")
+    Args:
+        targets: of nodes that know where the session is. A player begins at any of them.
+    """
 
-    def __init__(self, number: int, code: str, target: Target, measures: Measures) -> None:
+    __slots__ = ("_measures", "_memo", "answered_at", "code", "number", "spreads", "targets")
+
+    def __init__(self, number: int, code: str, targets: Sequence[Target], measures: Measures) -> None:
         self.number = number
         self.code = code
-        self.target = target
+        self.targets = targets
+        self.spreads: dict[int, Spread] = {}
+        """By question, and of the end."""
+        self.answered_at: float | None = None
+        """When the last answer was sent."""
         self._measures = measures
         self._memo: dict[bytes, Told] = {}
+
+    def heard_of(self, number: int, now: float) -> None:
+        """A player has heard of a question, or of the end."""
+        spread = self.spreads.get(number)
+        if spread is None:
+            self.spreads[number] = Spread(now)
+        else:
+            spread.last = now
+            spread.count += 1
 
     def read(self, payload: bytes) -> Told:
         """Raises ValueError for what is no message."""
@@ -155,6 +203,7 @@ class Surroundings:
     Args:
         answers: per question, what to answer if right and if wrong, as JSON.
         sources: addresses to come from, in turn; none for whichever the system takes.
+        targets: by address, all that were looked up.
     """
 
     loop: Loop
@@ -163,6 +212,14 @@ class Surroundings:
     answers: list[tuple[str, str]]
     measures: Measures
     sources: list[str]
+    targets: dict[str, Target] = field(default_factory=dict)
+
+    def target(self, url: str) -> Target:
+        """Raises ValueError for an address that no load can be sent to, OSError for one that is not known."""
+        found = self.targets.get(url)
+        if found is None:
+            found = self.targets[url] = Target.of(url)
+        return found
 
 
 @dataclass(slots=True)
@@ -192,8 +249,11 @@ class Player:
         "_failures",
         "_intended",
         "_link",
+        "_moves",
         "_offset",
+        "_ordeal",
         "_pending",
+        "_place",
         "_session",
         "_skill",
         "_slow",
@@ -219,7 +279,9 @@ class Player:
         self.books = Books(session.number, name)
         self._with = around
         self._session = session
-        self._target = session.target
+        self._place = around.rng.randrange(len(session.targets)) if len(session.targets) > 1 else 0
+        """Of the session's addresses, the one that it tried last."""
+        self._target = session.targets[self._place]
         self._wanted = name
         self._skill = skill
         self._slowness = slowness
@@ -229,7 +291,8 @@ class Player:
         self._stage = Stage.AWAY
         self._attempt = 0
         self._asked = 0
-        self._failures = 0
+        self._failures = self._moves = 0
+        """In a row: since it was in, and for failures not counting moves."""
         self._intended = self._away_since = 0.0
         self._token: str | None = None
         self._epoch: int | None = None
@@ -238,6 +301,7 @@ class Player:
         """The newest question that it has thought about."""
         self._awaits_board: float | None = None
         self._pending: dict[str, Sent] = {}
+        self._ordeal: Ordeal | None = None
 
     # -- for the crowd ---------------------------------------------------------------------------
 
@@ -251,6 +315,13 @@ class Player:
         if self._link is not None:
             self._link.cut()
             self.ended(None, "cut")
+
+    def mark(self, fault: int, target: Target) -> Ordeal | None:
+        """Before something happens to a node: if it is connected to that one, take note of what follows."""
+        if self._stage is not Stage.IN or self._target != target:
+            return None
+        self._ordeal = Ordeal(fault)
+        return self._ordeal
 
     # -- coming and going ------------------------------------------------------------------------
 
@@ -295,6 +366,8 @@ class Player:
         """Holder."""
         if self.books.final is not None and not self._pending:
             self._leave("finished")
+        elif self._stage is Stage.MOVING:
+            self._link = None
         elif code is not None and code < 1000:
             turned_away = 400 <= code < 500 and code not in (408, 429)
             self._part(Policy.NO if turned_away else Policy.LATER, reason)
@@ -306,19 +379,29 @@ class Player:
         around = self._with
         now = around.loop.now()
         if self._stage is Stage.IN:
-            around.measures.open -= 1
-            self._away_since, self._failures = now, 0
+            self._out(now)
+            self._failures = 0
         around.measures.ended(reason)
         self._link = None
         self._stage = Stage.AWAY
         delay = delay_s(policy, self._failures, around.rng)
         self._failures += 1
+        if policy is not Policy.RESUME:
+            self._place = elsewhere(self._session.targets, self._place, self._target)
+            self._target = self._session.targets[self._place]
         if policy is Policy.NO:
             self._leave(reason)
         elif now + delay - self._away_since > around.habits.patience_s:
             self._leave("unreachable")
         else:
             around.loop.at(now + delay, self._connect)
+
+    def _out(self, now: float) -> None:
+        """In no longer, for now."""
+        self._with.measures.open -= 1
+        self._away_since = now
+        if self._ordeal is not None:
+            self._ordeal.lost(min([now, *(sent.intended for sent in self._pending.values())]))
 
     def _leave(self, reason: str) -> None:
         """For good."""
@@ -334,21 +417,37 @@ class Player:
         self._with.measures.gone += 1
 
     def _moved(self, message: Message) -> None:
-        around = self._with
+        """Sent on. The server closes the connection; be that done or not, the time to go is the one told."""
+        around, now = self._with, self._with.loop.now()
+        if self._stage not in (Stage.IN, Stage.JOINING) or self._link is None:
+            return
+        if self._moves == MOVES_MAX:
+            self._link.close()
+            self._part(Policy.LATER, "moved in a circle")
+            return
         try:
-            self._target = Target.of(message["url"])
-        except ValueError as exc:
+            target = around.target(message["url"])
+        except (ValueError, OSError) as exc:
             self.books.faults.append(f"moved to {exc}")
             return
         if self._stage is Stage.IN:
-            around.measures.open -= 1
-            self._away_since = around.loop.now()
-        around.measures.ended("moved")
+            around.measures.handed += 1
+            self._out(now)
+        else:
+            around.measures.moved += 1
+        self._moves += 1
+        self._target = target
+        self._stage = Stage.MOVING
+        around.loop.at(now + message["after_ms"] / 1000, self._go)
+
+    def _go(self) -> None:
+        if self._stage is not Stage.MOVING:
+            return
         if self._link is not None:
             self._link.close()
             self._link = None
         self._stage = Stage.AWAY
-        around.loop.at(around.loop.now() + message["after_ms"] / 1000, self._connect)
+        self._connect()
 
     # -- hearing ---------------------------------------------------------------------------------
 
@@ -367,11 +466,13 @@ class Player:
             self._on_ack(message)
         elif kind in _BROADCASTS:
             if self._in_order(message["offset"]) and kind == "question":
+                self._session.heard_of(message["number"], self._with.loop.now())
                 self._consider(message)
         elif kind == "result":
             self._on_result(message)
         elif kind == "finished":
             if self._in_order(message["offset"]):
+                self._session.heard_of(FINISHED, self._with.loop.now())
                 self._on_end(message["you"])
         elif kind == "joined":
             self._on_joined(message)
@@ -416,13 +517,16 @@ class Player:
             measures.joined += 1
             measures.join.add(self._with.loop.now() - self._intended)
         else:
-            measures.reconnects += 1
+            measures.reconnects += self._failures > 0
             if message["player"] != self.books.player:
                 self.books.faults.append(f"was player {self.books.player}, now {message['player']}")
         self._token = message["token"]
         self._stage = Stage.IN
-        self._failures = 0
+        self._failures = self._moves = 0
+        self.books.place = self._target.place
         measures.open += 1
+        if self._ordeal is not None:
+            self._ordeal.joined(self._with.loop.now())
         if state is not None:
             if self._epoch is not None and self._epoch != message["epoch"]:
                 self.books.restored()
@@ -514,8 +618,9 @@ class Player:
         self.books.unsettled.add(number)
         self._pending[mark] = Sent(number, payload, intended)
         self._awaits_board = intended
-        measures = around.measures
-        measures.late.add(around.loop.now() - intended)
+        measures, now = around.measures, around.loop.now()
+        measures.late.add(now - intended)
+        self._session.answered_at = now
         if self._stage is not Stage.IN or self._link is None:
             return  # sent once it is back
         self._link.send(payload)
@@ -533,9 +638,20 @@ class Player:
             if sent.question != message["question"]:
                 self.books.faults.append(f"an ack of question {message['question']} for {sent.question}")
             if first:
+                now = self._with.loop.now()
                 measures.acks += 1
-                measures.ack.add(self._with.loop.now() - sent.intended)
+                measures.ack.add(now - sent.intended)
+                if measures.fault is not None:
+                    self._note(sent.intended, now)
             self._finish_if_settled()
+
+    def _note(self, intended: float, now: float) -> None:
+        """An ack after a fault, be it with those whom it concerns or beside them."""
+        measures, ordeal = self._with.measures, self._ordeal
+        if ordeal is not None:
+            ordeal.acked(now, intended, waits=bool(self._pending))
+        if ordeal is None or ordeal.fault != measures.fault:
+            measures.beside.add(now - intended)
 
     def _on_refusal(self, mark: str, code: str) -> None:
         sent = self._pending.get(mark)

@@ -5,9 +5,13 @@ way. It ends when its standard input does.
 
     in   {"do": "begin", "plan": ..., "pulse_s": ...}   first of all
          {"do": "cut_all"}              every connection is lost
-         {"do": "write", "file": ...}   write the books, say `written`, and end
+         {"do": "mark", "fault": n, "ws_url": ...}   something is about to happen to that node; say `marked`
+         {"do": "struck", "fault": n, "at": s}       it has happened
+         {"do": "write", "file": ...}   write the books, and beside them what `Crowd.spreads` tells; say
+                                        `written`, and end
     out  {"t": "pulse", ...}            for every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
-         {"t": "written", "players": n}
+         {"t": "marked", "fault": n, "players": n}
+         {"t": "written", "players": n, "faults": ...}      as `Crowd.faults` has them
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from typing import Any
 import orjson
 
 from loadtest.swarm.books import lines
-from loadtest.swarm.crowd import Crowd, CrowdPlan
+from loadtest.swarm.crowd import SPREADS, Crowd, CrowdPlan
 from loadtest.swarm.loop import READ_BYTES, Loop
 
 
@@ -64,6 +68,11 @@ class Conductor:
                 self._pulse(self._loop.now())
             case "cut_all":
                 self._begun.cut_all()
+            case "mark":
+                players = self._begun.mark(order["fault"], order["ws_url"])
+                self._say({"t": "marked", "fault": order["fault"], "players": players})
+            case "struck":
+                self._begun.struck(order["fault"], order["at"])
             case "write":
                 self._write(Path(order["file"]))
 
@@ -84,7 +93,10 @@ class Conductor:
         with path.open("wb") as file:
             for each in lines(player.books for player in players):
                 file.write(orjson.dumps(each) + b"\n")
-        self._say({"t": "written", "players": len(players)})
+        with path.with_suffix(SPREADS).open("wb") as file:
+            for spread in self._begun.spreads():
+                file.write(orjson.dumps(spread) + b"\n")
+        self._say({"t": "written", "players": len(players), "faults": self._begun.faults()})
         self._loop.stop()
 
 

@@ -16,6 +16,7 @@ import click
 from server.cli.terminal import output, run
 
 if TYPE_CHECKING:
+    from loadtest.faults import Moments
     from loadtest.run import Outcome, Plan
     from loadtest.scenario import Scenario
 
@@ -31,12 +32,34 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 64),
     help="Start that many nodes over one database.  [default: as many as the players need]",
 )
+@click.option("--cluster", is_flag=True, help="The nodes that are started are one service, over a Redis.")
+@click.option(
+    "--kill",
+    "kill_s",
+    type=click.FloatRange(min=0),
+    multiple=True,
+    metavar="AT_S",
+    help="With --cluster: kill one of the nodes at that second of play; again for more.",
+)
+@click.option(
+    "--roll",
+    "roll_s",
+    type=click.FloatRange(min=0),
+    multiple=True,
+    metavar="AT_S",
+    help="With --cluster: from that second of play on, restart all nodes, one after the other.",
+)
 @click.option(
     "--url",
     "urls",
     multiple=True,
     metavar="URL",
     help="Aim at a node that runs, by the address of its HTTP API; again for more.",
+)
+@click.option(
+    "--anywhere",
+    is_flag=True,
+    help="With --url: the nodes are one cluster, and players begin at any of them.",
 )
 @click.option(
     "--database-url",
@@ -65,7 +88,11 @@ def load(
     players: int | None,
     duration_s: float | None,
     spawn: int | None,
+    cluster: bool,
+    kill_s: tuple[float, ...],
+    roll_s: tuple[float, ...],
     urls: tuple[str, ...],
+    anywhere: bool,
     database_url: str | None,
     node_options: tuple[str, ...],
     seed: int,
@@ -79,6 +106,7 @@ def load(
     exactly once and every player's score, rank and last leaderboard are the stored ones.
     """
     from loadtest import scenario as scenarios
+    from loadtest.faults import Moments
 
     if scenario_name == "list":
         for name in scenarios.names():
@@ -86,6 +114,12 @@ def load(
         return
     if urls and spawn:
         raise click.UsageError("--spawn starts nodes, --url names some that run: give one of them.")
+    if cluster and urls:
+        raise click.UsageError("--cluster is for nodes that are started; those of --url get --anywhere.")
+    if anywhere and not urls:
+        raise click.UsageError("--anywhere goes with --url; nodes that are started get --cluster.")
+    if (kill_s or roll_s) and not cluster:
+        raise click.UsageError("--kill and --roll go with --cluster: nobody takes over from a lone node.")
     if database_url and not urls:
         raise click.UsageError("--database-url goes with --url.")
     if node_options and urls:
@@ -96,8 +130,21 @@ def load(
     except scenarios.ScenarioError as exc:
         raise click.ClickException(f"{exc}.") from exc
 
+    if any(at_s >= scenario.rounds_s for at_s in (*kill_s, *roll_s)):
+        raise click.UsageError(
+            f"the play is over after {scenario.rounds_s:g} s: --kill and --roll come before."
+        )
+    moments = Moments(kill_s, roll_s)
+    count = spawn or _nodes_for(scenario, cluster, moments)
+    if len(kill_s) >= count:
+        raise click.UsageError(f"--kill may be given {count - 1} times at most: one of {count} must be left.")
+
     async def main() -> int:
-        async with _planned(scenario, spawn, urls, database_url, seed, settings) as plan:
+        if urls:
+            planned = _aimed(scenario, urls, database_url, seed, anywhere)
+        else:
+            planned = _spawned(scenario, count, seed, settings, cluster, moments)
+        async with planned as plan:
             outcome = await _run(plan)
         return _tell(scenario_name, plan, outcome, json_file, html_file)
 
@@ -117,50 +164,80 @@ def serve_option(text: str) -> str:
     return f"{known[name].option}={value}"
 
 
-@asynccontextmanager
-async def _planned(
-    scenario: Scenario,
-    spawn: int | None,
-    urls: Sequence[str],
-    database: str | None,
-    seed: int,
-    settings: Sequence[str],
-) -> AsyncGenerator[Plan]:
-    """What is to be done, with the nodes to do it to."""
+def _nodes_for(scenario: Scenario, cluster: bool, moments: Moments) -> int:
+    """How many nodes to start: in a cluster, enough for those who are left to take everybody."""
     import math
 
+    from server.cli.load_nodes import PLAYERS_PER_NODE, UNEVEN
+
+    players = scenario.players + scenario.canaries
+    if not cluster:
+        return math.ceil(players / PLAYERS_PER_NODE)
+    return max(math.ceil(players * UNEVEN / PLAYERS_PER_NODE), 2) + _away(moments)
+
+
+def _away(moments: Moments) -> int:
+    """How many nodes are away at a time, at most."""
+    return len(moments.kill_s) + (1 if moments.roll_s else 0)
+
+
+@asynccontextmanager
+async def _aimed(
+    scenario: Scenario, urls: Sequence[str], database: str | None, seed: int, anywhere: bool
+) -> AsyncGenerator[Plan]:
+    """What is to be done to nodes that run."""
     from loadtest.fleet import generators_for
     from loadtest.run import Plan
-    from server.cli.load_nodes import PLAYERS_PER_NODE, room_for, spawned
     from server.cli.sql import answers_of
 
-    generators = generators_for(scenario.players)
-    if urls:
-        yield Plan(
-            scenario,
-            list(urls),
-            generators,
-            seed=seed,
-            author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None,
-            ask_answers=partial(answers_of, database) if database else None,
-        )
-        return
+    yield Plan(
+        scenario,
+        list(urls),
+        generators_for(scenario.players),
+        seed=seed,
+        author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None,
+        ask_answers=partial(answers_of, database) if database else None,
+        anywhere=anywhere,
+    )
+
+
+@asynccontextmanager
+async def _spawned(
+    scenario: Scenario,
+    count: int,
+    seed: int,
+    settings: Sequence[str],
+    cluster: bool,
+    moments: Moments,
+) -> AsyncGenerator[Plan]:
+    """What is to be done, with the nodes to do it to."""
+    from loadtest.fleet import generators_for
+    from loadtest.run import Plan
+    from server.cli.load_nodes import UNEVEN, room_for, spawned
+    from server.cli.sql import answers_of
+
     players = scenario.players + scenario.canaries
-    count = spawn or math.ceil(players / PLAYERS_PER_NODE)
-    options = [*room_for(players, count), *settings]
+    if cluster:
+        options = room_for(int(players * UNEVEN), max(count - _away(moments), 1))
+    else:
+        options = room_for(players, count)
     with tempfile.TemporaryDirectory(prefix="fanfare-load-", ignore_cleanup_errors=True) as directory:
-        output().print(f"Starting {count} node{'s' if count > 1 else ''} in {directory}", soft_wrap=True)
-        async with spawned(count, Path(directory), options) as nodes:
+        what = f"node{'s' if count > 1 else ''}{' of one cluster' if cluster else ''}"
+        output().print(f"Starting {count} {what} in {directory}", soft_wrap=True)
+        async with spawned(count, Path(directory), [*options, *settings], cluster=cluster) as nodes:
             yield Plan(
                 scenario,
-                [node.url for node in nodes.running],
-                generators,
+                [node.url for node in nodes.processes],
+                generators_for(scenario.players),
                 seed=seed,
                 processes={
-                    "nodes": [node.pid for node in nodes.running],
+                    "nodes": [node.pid for node in nodes.processes],
                     "postgres": [nodes.database_pid],
                 },
                 ask_answers=partial(answers_of, nodes.database),
+                anywhere=cluster,
+                moments=moments,
+                breakable=nodes if moments else None,
             )
 
 

@@ -1,18 +1,22 @@
-"""Nodes for a load run: several processes over one embedded database."""
+"""Nodes for a load run: several processes over one embedded database, each alone or all in one cluster."""
 
 from __future__ import annotations
 
 import math
+import os
 import resource
+import secrets
+import signal
+import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import trio
 
-from server.cli.node_process import NodeProcess, node_process
+from server.cli.node_process import NODE, START_WITHIN_S, NodeProcess, node_process
 
 PLAYERS_PER_NODE = 14_500
 """Of the 15,000 connections that a node takes by itself."""
@@ -20,7 +24,12 @@ PLAYERS_PER_NODE = 14_500
 COMING_BACK_PER_NODE = 500
 """Connections that nobody uses any more, and of which the node does not know it yet."""
 
+UNEVEN = 1.3
+"""How many more players than others a node of a cluster may get: sessions are placed by their ids, and their
+players begin anywhere."""
+
 DATABASE_CONNECTIONS_PER_NODE = 12
+READY_EVERY_S = 0.1
 
 
 def room_for(players: int, nodes: int) -> list[str]:
@@ -42,33 +51,159 @@ def room_for(players: int, nodes: int) -> list[str]:
     return [f"--connections-max={connections}"]
 
 
+class LoadNode:
+    """A node in a process of its own, which may be killed, or ended and started again in its place."""
+
+    def __init__(self, name: str, data_dir: Path, options: Sequence[str], program: Sequence[str]) -> None:
+        self.name = name
+        self.process: NodeProcess | None = None
+        """None while it does not run."""
+        self._data_dir = data_dir
+        self._options = options
+        self._program = program
+        self._life = trio.CancelScope()
+        self._again = False
+        self._up = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until it is killed. Started once it is up. Raises ClickException if it does not start, or dies."""
+        self._data_dir.mkdir()
+        self._again = True
+        while self._again:
+            self._again = False
+            with trio.CancelScope() as self._life:
+                async with node_process(self._data_dir, self._options, self._program) as self.process:
+                    self._up.set()
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await trio.sleep_forever()
+            self.process = None
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self._life.cancel()
+        self.process = None
+
+    async def restart(self) -> NodeProcess:
+        self._again, self._up = True, trio.Event()
+        self._life.cancel()
+        await self._up.wait()
+        assert self.process is not None
+        await _ready(self.process.url)
+        return self.process
+
+
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Nodes that run. `database` is the DSN of what they share."""
+    """Nodes of a run, by their places. As `loadtest.faults.Breakable` has it.
 
-    running: Sequence[NodeProcess]
+    Args:
+        database: the DSN of what they share.
+    """
+
+    nodes: Sequence[LoadNode]
     database: str
     database_pid: int
 
+    @property
+    def processes(self) -> list[NodeProcess]:
+        return [node.process for node in self.nodes if node.process is not None]
+
+    def running(self) -> list[int]:
+        return [place for place, node in enumerate(self.nodes) if node.process is not None]
+
+    def name(self, place: int) -> str:
+        return self.nodes[place].name
+
+    def kill(self, place: int) -> None:
+        self.nodes[place].kill()
+
+    async def restart(self, place: int) -> int:
+        return (await self.nodes[place].restart()).pid
+
 
 @asynccontextmanager
-async def spawned(count: int, directory: Path, options: Sequence[str] = ()) -> AsyncGenerator[Nodes]:
-    """Start nodes; afterwards they and their database have ended.
+async def spawned(
+    count: int, directory: Path, options: Sequence[str] = (), *, cluster: bool = False
+) -> AsyncGenerator[Nodes]:
+    """Start nodes; afterwards they, their database and their Redis have ended.
 
-    All of them are up before any session is opened: a node that starts takes over every unfinished session of
-    its database. Raises ClickException.
+    All of them are up before any session is opened: a lone node that starts takes over every unfinished
+    session of its database. Those of a cluster find each other through a Redis, and keep their ports when
+    they are started again. Raises ClickException.
     """
     async with AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(_database(directory, count))
-        running = []
-        for number in range(1, count + 1):
-            data_dir = directory / f"node-{number}"
-            data_dir.mkdir()
-            shared = ["--database-url", dsn, "--node", f"load-{number}", "--no-samples"]
-            # All players come from a few addresses of this machine.
-            shared += ["--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
-            running.append(await stack.enter_async_context(node_process(data_dir, (*shared, *options))))
-        yield Nodes(running, dsn, _server_pid(directory))
+        shared = ["--database-url", dsn, "--no-samples"]
+        # All players come from a few addresses of this machine.
+        shared += ["--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
+        if cluster:
+            redis = await stack.enter_async_context(_redis(directory / "redis"))
+            shared += ["--redis-url", redis, "--secret", secrets.token_hex(32)]
+        own = _ports_of(count) if cluster else [[] for _ in range(count)]
+        async with running(directory, [[*shared, *each, *options] for each in own]) as nodes:
+            yield Nodes(nodes, dsn, _server_pid(directory))
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, options: Sequence[Sequence[str]], program: Sequence[str] = NODE
+) -> AsyncGenerator[list[LoadNode]]:
+    """One node for each list of options, with its data in the directory; afterwards they have ended. Raises
+    ClickException, also within a group and from within the block, when one does not start or dies."""
+    nodes = [
+        LoadNode(f"load-{number}", directory / f"node-{number}", [*each, "--node", f"load-{number}"], program)
+        for number, each in enumerate(options, 1)
+    ]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            await nursery.start(node.run)
+        yield nodes
+        nursery.cancel_scope.cancel()
+
+
+def _ports_of(count: int) -> list[list[str]]:
+    """For each node, options that name ports which are free now."""
+    names = ("--http-port", "--realtime-port", "--link-port")
+    with ExitStack() as stack:
+        sockets = [
+            [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names] for _ in range(count)
+        ]
+        return [
+            [f"{name}={each.getsockname()[1]}" for name, each in zip(names, own, strict=True)]
+            for own in sockets
+        ]
+
+
+async def _ready(url: str) -> None:
+    """Wait until a node says that it is. Raises ClickException."""
+    from loadtest.api import Api, ApiUnreachable
+
+    async with Api(url) as api:
+        with trio.move_on_after(START_WITHIN_S):
+            while True:
+                with suppress(ApiUnreachable):
+                    if (await api.readiness())["ready"]:
+                        return
+                await trio.sleep(READY_EVERY_S)
+    raise click.ClickException(f"The node at {url} was not ready within {START_WITHIN_S:g} s")
+
+
+@asynccontextmanager
+async def _redis(directory: Path) -> AsyncGenerator[str]:
+    from engine.shards.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+
+    embedded = EmbeddedRedis(directory)
+    try:
+        url = await trio.to_thread.run_sync(embedded.start)
+    except EmbeddedRedisError as exc:
+        raise click.ClickException(f"The embedded Redis: {exc}") from exc
+    try:
+        yield url
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(embedded.stop)
 
 
 @asynccontextmanager

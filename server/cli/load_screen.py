@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -101,6 +101,8 @@ def summarize(found: Mapping[str, Any], console: Console) -> None:
             f"While all sessions played, {steady['seconds']} s: "
             f"{steady['acks_per_s']:,.0f} answers/s acknowledged, {told}"
         )
+    for sentence in _cluster(found):
+        console.print(sentence)
     for group, mib in found["memory_mib"].items():
         console.print(
             f"Memory of {group}: {mib['start']:,.0f} to {mib['end']:,.0f} MiB, "
@@ -123,3 +125,42 @@ def summarize(found: Mapping[str, Any], console: Console) -> None:
         click.echo(f"  {kind}: {count:,}", err=True)
         for sentence in proof["examples"][kind]:
             click.echo(f"    {sentence}", err=True)
+
+
+def _cluster(found: Mapping[str, Any]) -> Iterator[str]:
+    """What there is to say of several nodes that are one service."""
+    cluster, spread = found["cluster"], found["spread"]
+    if cluster is not None:
+        yield (
+            f"{cluster['moved']:,} joins were sent on to another node, and {cluster['handed']:,} players in "
+            f"the midst of a session; {cluster['at_owner']:,} ended at the node that ran theirs"
+        )
+    if spread["questions"]:
+        worst = max(spread["questions"], key=lambda each: float(each["ms"]))
+        yield f"A question reached all players of its session within {worst['ms']:,.0f} ms"
+    if spread["end"] is not None:
+        after_ms = spread["end"]["after_last_answer_ms"]
+        told = "" if after_ms is None else f", {after_ms:,.0f} ms after the last answer"
+        yield f"The end reached all players of its session within {spread['end']['ms']:,.0f} ms{told}"
+    for fault in found["faults"]:
+        yield from _fault(fault)
+
+
+def _fault(fault: Mapping[str, Any]) -> Iterator[str]:
+    def longest(name: str) -> str:
+        values = [fault[name][percent] for percent in ("p50", "p99", "p100")]
+        return "/".join("-" if value is None else f"{value:,.0f}" for value in values) + " ms"
+
+    def moment(name: str) -> str:
+        return "never" if fault[name] is None else f"after {fault[name]:,.0f} ms"
+
+    took = "" if fault["restart_s"] is None else f", ready again after {fault['restart_s']:,.1f} s"
+    yield f"{fault['kind'].capitalize()} of {fault['node']} at {fault['at_s']:,.1f} s{took}:"
+    yield (
+        f"  {fault['affected']:,} players affected, {fault['back']:,} back, 99 % {moment('back_99_ms')}; "
+        f"the first ack {moment('first_ack_ms')}"
+    )
+    yield (
+        f"  p50/p99/most: away {longest('away_ms')}, answer to ack {longest('ack_ms')}; "
+        f"answer to ack of the others {longest('beside_ack_ms')}"
+    )

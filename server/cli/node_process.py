@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import trio
 
+NODE = (sys.executable, "-m", "server.cli.main")
 START_WITHIN_S = 120.0
 END_WITHIN_S = 30.0
 LINES_KEPT = 20
@@ -31,15 +32,20 @@ class NodeProcess:
 
 
 @asynccontextmanager
-async def node_process(data_dir: Path, options: Sequence[str] = ()) -> AsyncGenerator[NodeProcess]:
-    """Run `fanfare serve` on free ports while the block runs.
+async def node_process(
+    data_dir: Path, options: Sequence[str] = (), program: Sequence[str] = NODE
+) -> AsyncGenerator[NodeProcess]:
+    """Run `fanfare serve` while the block runs, on free ports unless the options name others.
 
     However the block is left, the process has ended afterwards, and so has the database in `data_dir`. Raises
     ClickException when the node does not start or dies.
+
+    Args:
+        program: what takes the place of `fanfare`.
     """
     process = await trio.lowlevel.open_process(
         [
-            *(sys.executable, "-m", "server.cli.main", "serve"),
+            *(*program, "serve"),
             *("--data-dir", str(data_dir), "--http-port", "0", "--realtime-port", "0"),
             *("--log-level", "warning"),
             *options,

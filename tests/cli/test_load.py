@@ -5,6 +5,9 @@ import resource
 import click
 import pytest
 
+from loadtest import scenario as scenarios
+from loadtest.faults import Moments
+from server.cli.load import _nodes_for
 from server.cli.load_nodes import room_for
 from tests.cli.conftest import Fanfare
 
@@ -31,6 +34,21 @@ def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:
     assert "NAME one of data_dir" in fanfare("load", "steady", "--node-option", "colour=1").output
     aimed = fanfare("load", "steady", "--node-option", "tick_ms=50", "--url", "http://x")
     assert "not for those of --url" in aimed.output
+    clustered = fanfare("load", "steady", "--cluster", "--url", "http://x")
+    assert "those of --url get --anywhere" in clustered.output
+    assert "get --cluster" in fanfare("load", "steady", "--anywhere").output
+    assert "go with --cluster" in fanfare("load", "steady", "--kill", "5").output
+    assert "the play is over after" in fanfare("load", "steady", "--cluster", "--roll", "9999").output
+    fatal = fanfare("load", "steady", "--cluster", "--spawn", "2", "--kill", "5", "--kill", "6")
+    assert "1 times at most: one of 2 must be left" in fatal.output
     unknown = fanfare("load", "storm")
     assert unknown.exit_code == 1
     assert "there is no scenario 'storm'; there are" in unknown.output
+
+
+def test_a_cluster_has_enough_nodes_for_those_who_are_left_to_take_everybody() -> None:
+    giant = scenarios.load("giant")
+    assert _nodes_for(giant, False, Moments()) == 7
+    assert _nodes_for(giant, True, Moments()) == 9
+    assert _nodes_for(giant, True, Moments(kill_s=[1, 2], roll_s=[3])) == 12
+    assert _nodes_for(giant.changed(10, None), True, Moments()) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.node import fanfare
+from tests.e2e.node import fanfare, running_node
 
 SCENARIO = """\
 description = "everything, small"
@@ -53,6 +53,21 @@ async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
     assert processes_of_ours() <= before
     assert page.read_text().count("<svg") >= 7
     assert "Traceback" not in said
+
+
+async def test_players_of_a_cluster_begin_anywhere_and_end_at_their_owner(tmp_path: Path) -> None:
+    scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
+    scenario.write_text(SCENARIO)
+    async with running_node(tmp_path / "node", "--no-samples") as (node, _):
+        code, said = await fanfare(
+            "load", str(scenario), "--url", node.url, "--anywhere", "--json", str(report)
+        )
+    assert code == 0, said
+    found = json.loads(report.read_text())
+    place = node.ws_url.removeprefix("ws://").removesuffix("/ws")
+    cluster = {"moved": 0, "handed": 0, "at_owner": 60, "players_by_node": {place: 60}}
+    assert found["cluster"] == cluster
+    assert found["spread"]["end"]["players"] > 30
 
 
 async def test_what_cannot_be_run_is_said_in_one_line() -> None:

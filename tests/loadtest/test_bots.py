@@ -127,6 +127,46 @@ async def test_a_busy_api_is_asked_again(autojump_clock: object) -> None:
     assert tally(crowd.ledgers).answered == 6
 
 
+async def test_answers_over_http_go_elsewhere_when_their_node_is_gone(autojump_clock: object) -> None:
+    session = ToySession()
+    session.play_is_gone = True
+    async with trio.open_nursery() as nursery:
+        plan = CrowdPlan(2, http_share=1.0, silent_share=0.0)
+        crowd = crowd_of(session, server_of(nursery, session), plan)
+        nursery.start_soon(crowd.run)
+        await crowd.all_in.wait()
+        await session.lead()
+
+    assert session.answers_by_http >= 6
+    assert compare(crowd.ledgers, session.results()) == []
+
+
+async def test_each_bot_begins_at_one_of_the_nodes_and_finds_another_when_it_is_gone(
+    autojump_clock: object,
+) -> None:
+    session = ToySession()
+    dialed: list[str] = []
+    async with trio.open_nursery() as nursery:
+        server = server_of(nursery, session)
+
+        async def connect(url: str) -> trio.abc.Stream:
+            dialed.append(url)
+            if url == "ws://gone/ws":
+                raise ConnectionRefusedError(111, "Connection refused")
+            return await server.connect(url)
+
+        api = Api("http://quiz.example", transport=httpx.MockTransport(session.http))
+        urls = ["ws://gone/ws", "ws://there/ws"]
+        plan = CrowdPlan(20, http_share=0.0)
+        crowd = Crowd(plan, ws_url=urls, code="123456", api=api, knowledge=Knowledge(QUIZ), connect=connect)
+        nursery.start_soon(crowd.run)
+        await crowd.all_in.wait()
+        await session.lead()
+
+    assert crowd.ends == {"finished": 20}
+    assert 3 < dialed.count("ws://gone/ws") < 17
+
+
 async def test_without_a_server_the_crowd_gives_up(autojump_clock: object) -> None:
     def unreachable(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("Connection refused")

@@ -17,7 +17,7 @@ from loadtest.swarm.crowd import Seats
 def test_every_player_sits_once(sizes: list[int], count: int) -> None:
     seats, first = [], 1
     for number, size in enumerate(sizes):
-        seats.append(Seats(number, f"{number}", "ws://x/ws", first, size))
+        seats.append(Seats(number, f"{number}", ("ws://x/ws",), first, size))
         first += size
     shares = shared_out(seats, count)
     assert len(shares) == count

@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 from trio.testing import MockClock
 
-from loadtest.api import Api, ApiRefused
+from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.load_quiz import load_quiz
 from loadtest.load_sessions import LoadSessions, NotFinal
 from loadtest.scenario import parse
@@ -32,6 +33,8 @@ class Nodes:
 
     def __init__(self) -> None:
         self.busy = 0
+        self.gone: set[str] = set()
+        self.asked: list[str] = []
         self.refuse_start: str | None = None
         self.final_after = 0
         self.opened: list[tuple[str, dict[str, Any]]] = []
@@ -39,6 +42,9 @@ class Nodes:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
+        self.asked.append(request.url.host)
+        if request.url.host in self.gone:
+            raise httpx.ConnectError("refused")
         if self.busy:
             self.busy -= 1
             return httpx.Response(503, json={"error": {"code": "busy", "message": "Later."}})
@@ -59,6 +65,8 @@ class Nodes:
                 return httpx.Response(409, json={"error": {"code": self.refuse_start, "message": "No."}})
             self.started.append(f"{request.url.host}{path}")
             return httpx.Response(200, json={"t": "done"})
+        if path.count("/") == 3:
+            return httpx.Response(200, json={"ws_url": "ws://owner/ws"})
         # By id: the code may be that of a later session by the time the books are compared.
         assert path.startswith("/api/sessions/s")
         self.final_after -= 1
@@ -66,10 +74,10 @@ class Nodes:
 
 
 @asynccontextmanager
-async def sessions(nodes: Nodes) -> AsyncIterator[LoadSessions]:
+async def sessions(nodes: Nodes, *, anywhere: bool = False) -> AsyncIterator[LoadSessions]:
     transport = httpx.MockTransport(nodes)
     async with Api("http://one", transport=transport) as one, Api("http://two", transport=transport) as two:
-        yield LoadSessions([one, two], SCENARIO, random.Random(1))
+        yield LoadSessions([one, two], SCENARIO, random.Random(1), anywhere=anywhere)
 
 
 async def test_sessions_are_opened_on_one_node_after_the_other(autojump_clock: MockClock) -> None:
@@ -114,3 +122,38 @@ async def test_who_stays_busy_is_given_up(autojump_clock: MockClock) -> None:
     async with sessions(nodes) as made:
         with pytest.raises(ApiRefused, match="busy"):
             await made.open(load_quiz(1, 20))
+
+
+async def test_a_node_of_a_cluster_that_is_gone_leaves_its_work_to_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    nodes = Nodes()
+    async with sessions(nodes, anywhere=True) as made:
+        await made.open(load_quiz(1, 20))
+        nodes.gone = {"one"}
+        began = trio.current_time()
+        await made.start()
+        assert trio.current_time() == began, "another one is asked at once"
+        assert len(nodes.started) == 3
+        assert [row.score for row in await made.results(made.opened[0])] == [975]
+        assert await made.address(made.opened[0]) == "ws://owner/ws"
+
+
+async def test_when_all_of_a_cluster_are_gone_they_are_asked_again_but_not_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    nodes = Nodes()
+    nodes.gone = {"one", "two"}
+    async with sessions(nodes, anywhere=True) as made:
+        with pytest.raises(ApiUnreachable):
+            await made.open(load_quiz(1, 20))
+    assert nodes.asked == ["one", "two"] * 3
+
+
+async def test_nobody_else_is_asked_for_a_lone_node(autojump_clock: MockClock) -> None:
+    nodes = Nodes()
+    nodes.gone = {"one"}
+    async with sessions(nodes) as made:
+        with pytest.raises(ApiUnreachable):
+            await made.open(load_quiz(1, 20))
+    assert nodes.asked == ["one"]

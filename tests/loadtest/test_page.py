@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -8,15 +9,19 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from loadtest.page import page
 from loadtest.plot import Axes, Line, plot, powers, round_steps
 from loadtest.proof import Verdict
 from loadtest.report import report
-from loadtest.run import Outcome
+from loadtest.run import Outcome, Places
 from loadtest.scenario import load
+from loadtest.spread import Spreads
+from loadtest.swarm.books import Books
 from loadtest.swarm.player import Measures
 from loadtest.timeline import COUNTED, DURATIONS, Timeline
+from server.cli.load_screen import summarize
 
 
 def pulse(at: float, **more: Any) -> dict[str, Any]:
@@ -146,3 +151,44 @@ def test_ticks_reach_to_the_most(most: float) -> None:
 def test_a_second_that_is_not_over_is_not_shown() -> None:
     timeline = Timeline(time.monotonic())
     assert timeline.latest is None
+
+
+def test_what_happened_to_a_cluster_is_told() -> None:
+    found = outcome(Verdict(players=5))
+    assert report("steady", load("steady"), found, nodes=1, generators=1)["cluster"] is None
+    places = Places()
+    for place in ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:2"):
+        places.take(Books(0, "P", place=place), "127.0.0.1:2")
+    spreads = Spreads()
+    spreads.take({"session": 0, "answered_at": 9.0, "spreads": [[1, 5.0, 5.25, 3], [0, 10.0, 10.5, 3]]})
+    fault = {
+        "kind": "kill",
+        "node": "load-2",
+        "at_s": 12.5,
+        "restart_s": None,
+        "affected": 1234,
+        "back": 1230,
+        "away_ms": {"p50": 900.0, "p99": 2500.0, "p100": 2600.0},
+        "ack_ms": {"p50": None, "p99": None, "p100": None},
+        "first_ack_ms": 850.0,
+        "back_99_ms": None,
+        "beside_ack_ms": {"p50": 5.0, "p99": 9.0, "p100": 11.0},
+    }
+    found = replace(found, places=places, spreads=spreads, faults=[fault])
+    told = report("giant", load("giant"), found, nodes=3, generators=1)
+    assert told["cluster"] == {
+        "moved": 20,
+        "handed": 20,
+        "at_owner": 2,
+        "players_by_node": {"127.0.0.1:2": 2, "127.0.0.1:1": 1},
+    }
+    assert told["spread"]["questions"] == [{"question": 1, "players": 3, "ms": 250.0}]
+    text = page(told)
+    assert "<td>the end: last answer to the last</td><td>1,500.0 ms</td>" in text
+    assert "<td>load-2</td><td>12.5 s</td><td>-</td><td>1,234</td><td>1,230</td>" in text
+    console = Console(record=True, width=200)
+    summarize(told, console)
+    said = console.export_text()
+    assert "20 joins were sent on to another node, and 20 players in the midst of a session; 2 ended" in said
+    assert "1,234 players affected, 1,230 back, 99 % never; the first ack after 850 ms" in said
+    assert "away 900/2,500/2,600 ms, answer to ack -/-/- ms" in said

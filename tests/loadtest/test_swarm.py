@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import websocket
+from loadtest.histogram import Histogram
 from loadtest.swarm.crowd import Crowd, CrowdPlan, Seats
 from loadtest.swarm.link import Link, Target, whole_texts
 from loadtest.swarm.player import Habits
@@ -41,7 +43,13 @@ def welcome(peer: Peer, message: Message, **more: Any) -> None:
 class Play:
     """Players, and the server they talk to. `on` answers their messages; at first it lets them in."""
 
-    def __init__(self, players: int = 1, sources: Sequence[str] = ("127.0.1.1",), **habits: Any) -> None:
+    def __init__(
+        self,
+        players: int = 1,
+        sources: Sequence[str] = ("127.0.1.1",),
+        others: Sequence[str] = (),
+        **habits: Any,
+    ) -> None:
         self.loop = VirtualLoop()
         self.on: Answerer = self.let_in
         self.listener = Listener(self.loop, lambda peer, message: self.on(peer, message))
@@ -52,7 +60,7 @@ class Play:
             10.0,
             list(sources),
             [("1", "0")] * 3,
-            [Seats(0, "123456", self.listener.url, 1, players)],
+            [Seats(0, "123456", [self.listener.url, *others], 1, players)],
         )
         self.crowd = Crowd(CrowdPlan.from_dict(plan.to_dict()), self.loop)
         self.crowd.begin()
@@ -155,6 +163,7 @@ def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:
     ("code", "reason", "comes_back"),
     [
         (4006, "slow_consumer", True),
+        (4009, "moved", True),
         (4010, "shutdown", True),
         (4002, "kicked", False),
         (4001, "replaced", False),
@@ -263,17 +272,160 @@ def test_patience_ends(play: Make) -> None:
     assert one.crowd.over
 
 
-def test_moved_leads_elsewhere(play: Make) -> None:
-    one, other = play(), play()
-    other_url = other.listener.url
+@pytest.fixture
+def listeners() -> Iterator[Callable[[Play], Listener]]:
+    """Makes another node, which at first lets in whoever comes."""
+    made: list[Listener] = []
+
+    def make(one: Play) -> Listener:
+        made.append(Listener(one.loop, one.let_in))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+Another = Callable[[Play], Listener]
+
+
+def moved(to: Listener, after_ms: int = 500) -> Message:
+    return {"t": "moved", "url": to.url, "after_ms": after_ms}
+
+
+def test_a_join_at_the_wrong_node_is_sent_on(play: Make, listeners: Another) -> None:
+    one = play()
+    owner = listeners(one)
+    one.on = lambda peer, message: (peer.say(moved(owner, 0)), peer.close(4009, "moved"))
     one.run()
-    elsewhere = Listener(one.loop, one.let_in)
-    assert other_url != elsewhere.url
-    one.say({"t": "moved", "url": elsewhere.url, "after_ms": 500})
+    assert owner.peers[0].heard == [{"t": "join", "code": "123456", "name": "P1"}]
+    assert one.peer.closed_by_client
+    taken = one.crowd.take()
+    assert (taken["joined"], taken["moved"], taken["handed"], taken["ends"]) == (1, 1, 0, {})
+    assert one.books.place == owner.url.removeprefix("ws://").removesuffix("/ws")
+
+
+def test_moved_in_the_midst_goes_on_where_it_stood_and_answers_there(play: Make, listeners: Another) -> None:
+    one = play()
+    owner = listeners(one)
+    one.run()
+    first = one.peer
+    one.on = lambda peer, message: None
+    one.say(scripted.question(1, 1))
+    one.run(18)
+    one.say(moved(owner))
+    assert one.crowd.take()["open"] == 0
+    assert not first.gone, "the server ends the connection, and it has not yet"
+    first.close(4009, "moved")
+    one.on = lambda peer, message: (
+        welcome(peer, message, state=None, epoch=1, offset=1)
+        if message["t"] == "join"
+        else peer.say(scripted.ack(message))
+    )
     one.run(2)
-    assert elsewhere.peers[0].heard[0]["token"] == "t"
+    assert first.closed_by_client
+    assert owner.peers[0].heard == [
+        {"t": "join", "code": "123456", "token": "t", "epoch": 1, "offset": 1},
+        first.heard[1],
+    ]
+    assert one.books.acks.keys() == {1}
+    assert one.books.gaps == one.books.faults == []
+    taken = one.crowd.take()
+    assert (taken["handed"], taken["reconnects"], taken["ends"], taken["open"]) == (1, 0, {}, 1)
+
+
+def test_a_server_that_does_not_close_after_moved_is_left_in_time(play: Make, listeners: Another) -> None:
+    one = play()
+    owner = listeners(one)
+    one.run()
+    one.say(moved(owner), moved(owner))
+    one.run(2)
+    assert one.peer.closed_by_client
+    assert len(owner.peers) == 1
+
+
+def test_a_node_that_cannot_be_reached_is_left_for_one_known_before(play: Make) -> None:
+    one = play()
+    one.run()
+    one.on = lambda peer, message: welcome(peer, message, epoch=2)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        one.say({"t": "moved", "url": f"ws://127.0.0.1:{nobody.getsockname()[1]}/ws", "after_ms": 0})
+        one.run(5)
+    assert len(one.listener.peers) == 2
+    taken = one.crowd.take()
+    assert (taken["reconnects"], taken["ends"]) == (1, {"Connection refused": 1})
     assert one.books.faults == []
-    elsewhere.end()
+
+
+def test_players_begin_anywhere_and_leave_a_node_that_does_not_take_them(play: Make) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        one = play(players=40, others=[f"ws://127.0.0.1:{nobody.getsockname()[1]}/ws"])
+        one.run(10)
+    taken = one.crowd.take()
+    assert taken["joined"] == 40
+    assert 5 < taken["ends"]["Connection refused"] < 35, "about half of them began at the other"
+
+
+def test_moved_in_a_circle_slows_down(play: Make) -> None:
+    one = play(patience_s=20.0)
+    one.on = lambda peer, message: peer.say(moved(one.listener, 0))
+    one.run(60)
+    assert one.books.ended == "unreachable"
+    assert 9 <= len(one.listener.peers) < 20
+
+
+def test_what_a_node_takes_with_it_is_told_of_its_own_players_only(play: Make, listeners: Another) -> None:
+    one = play(players=2)
+    other = listeners(one)
+    one.run()
+    stays, goes = one.crowd.players
+    one.listener.peers[0].say(moved(other, 0))
+    one.run(1)
+    one.on = lambda peer, message: None
+    goes_peer = one.listener.peers[1]
+    goes_peer.say(scripted.question(1, 1))
+    one.run(18)
+    assert one.crowd.mark(0, one.listener.url) == 1
+    one.crowd.struck(0, one.loop.time_s)
+    goes_peer.cut()
+    one.on = lambda peer, message: (
+        welcome(peer, message, state=None, epoch=1, offset=1)
+        if message["t"] == "join"
+        else peer.say(scripted.ack(message))
+    )
+    one.run(5)
+    other.peers[0].say(scripted.question(1, 1))
+    one.run(19)
+    told = one.crowd.faults()["0"]
+    back, away, ack = (Histogram.from_dict(told[name]) for name in ("back", "away", "ack"))
+    assert (told["affected"], back.count, away.count, ack.count) == (1, 1, 1, 1)
+    assert 0.5 <= back.max_s <= 3.1
+    assert away.max_s > back.max_s, "it waited for an ack when the connection was lost"
+    assert ack.max_s >= away.max_s
+    assert told["first_ack_at"] is not None
+    assert Histogram.from_dict(one.crowd.take()["beside"]).count == 1
+    assert stays.books.acks.keys() == goes.books.acks.keys() == {1}
+
+
+def test_when_the_first_and_the_last_heard_of_a_question_and_of_the_end(play: Make) -> None:
+    one = play(players=2, silent_share=1.0)
+    one.run()
+    began_s = one.loop.time_s
+    for peer in one.listener.peers:
+        peer.say(scripted.question(1, 1))
+        one.run(3)
+    for peer in one.listener.peers:
+        peer.say(scripted.finished(2))
+        one.run(1)
+    (told,) = one.crowd.spreads()
+    assert (told["session"], told["answered_at"]) == (0, None)
+    question, end = told["spreads"]
+    assert (question[0], question[3], end[0], end[3]) == (1, 2, 0, 2)
+    assert question[1] == pytest.approx(began_s, abs=0.1)
+    assert question[2] - question[1] == pytest.approx(3, abs=0.1)
+    assert end[2] - end[1] == pytest.approx(1, abs=0.1)
 
 
 def test_a_slow_one_stops_reading_for_a_while(play: Make) -> None:

@@ -36,6 +36,8 @@ class ToySession:
         self.answers_by_http = 0
         self.answers_heard = 0
         self.broken = 0
+        self.play_is_gone = False
+        """Whether the node that takes answers over HTTP cannot be reached, and another one takes them."""
         """Requests over HTTP that are answered 503 before one is served."""
         self._questions = questions
         self._open_s = open_s
@@ -87,7 +89,9 @@ class ToySession:
             player = self._seat(body["name"])
             told = {"player_id": player, "token": str(player), "play_url": "http://play.example"}
             return httpx.Response(201, json=told)
-        assert request.url.host == "play.example"
+        if self.play_is_gone and request.url.host == "play.example":
+            raise httpx.ConnectError("refused")
+        assert self.play_is_gone or request.url.host == "play.example"
         self.answers_by_http += 1
         player = int(request.headers["authorization"].removeprefix("Bearer "))
         told = self._take(player, body)
