@@ -39,6 +39,7 @@ from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
+from engine.storage.signs_of_life import Alone
 from engine.storage.spool import Spool, SpoolDamaged, SpoolInUse
 from engine.storage.spooled_store import PostgresSpooledFacts
 from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling
@@ -117,7 +118,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         owner=owner,
         now_ms=clock.now_ms,
         spooling=spooling,
-        only_node=only_node,
+        sign=Alone(only_node),
         clock_s=_clock_s,
         facts_max=config.journal_facts_max,
     )
