@@ -268,7 +268,8 @@ RETURNING id
 """
 
 _ORPHANS = f"""
-{SELECT} WHERE finished_at IS NULL AND owner <> ALL ($1::text[]) ORDER BY sessions.created_at, id
+{SELECT} WHERE finished_at IS NULL AND owner IS NOT NULL AND owner <> ALL ($1::text[])
+ORDER BY sessions.created_at, id
 """
 
 _OWNED = "SELECT id FROM sessions WHERE owner = $1 AND finished_at IS NULL ORDER BY id"
