@@ -208,7 +208,8 @@ class SpooledFactsStore(Protocol):
 
     async def waiting(self, owner: str) -> Sequence[str]:
         """Ids of the sessions that have spooled facts nobody has merged, and that `owner` may see to: its
-        own, and those that are finished and that nobody has seen to for a while."""
+        own; and of those that nobody has seen to for a while, the ones that nobody owns, and the finished
+        ones whose owner has no lease."""
 
     async def spooled(self, session_id: str) -> Sequence[SpooledFacts]:
         """All of a session, merged ones too, in the order in which they came here."""

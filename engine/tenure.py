@@ -66,26 +66,78 @@ class OnlyNode:
         self._proven = False
 
 
-class Lease:
-    """Port `Tenure` by a right that ends by itself: a lease in the database, or a heartbeat with a TTL.
+class ClusterTenure:
+    """Port `Tenure` for a node among others: certain while its lease in the database holds, or its heartbeat.
 
-    Nobody takes a session over before `ttl_s` have passed since the renewal; this node stops `margin_s`
-    earlier, which covers how differently two clocks run and how long an acknowledgement takes to leave.
+    Whoever takes a session over needs both to be gone: the lease in the transaction that takes the session,
+    the heartbeat by a look that is not older than `ttl_s - margin_s` then. Each counts for `ttl_s - margin_s`
+    from when it was asked for; the margin covers how differently clocks run, and how long an acknowledgement
+    takes to leave.
+
+    When neither has held for a moment, or the database tells of a gap that this node has not noticed, every
+    session has to be proved again: somebody may have taken it. And a heartbeat that was gone counts only once
+    it has been there for `ttl_s` without a gap: until then somebody may act on not having seen it.
     """
 
     def __init__(self, *, ttl_s: float, margin_s: float) -> None:
         if not 0 < margin_s < ttl_s:
             raise ValueError(f"the margin must lie between 0 and the {ttl_s} s of the lease, not {margin_s}")
+        self.ttl_s = ttl_s
         self._holds_s = ttl_s - margin_s
-        self._renewed_s: float | None = None
+        self._lease_s: float | None = None
+        self._lease_since: int | None = None
+        self._heartbeat_s: float | None = None
+        self._seen_s: float | None = None
+        self._seen_since_s = 0.0
+        self._doubted_s = 0.0
+        self._proven = False
 
-    def renewed(self, asked_at_s: float) -> None:
-        """A renewal was confirmed. It counts from when it was asked for, not from when the answer came."""
-        self._renewed_s = asked_at_s if self._renewed_s is None else max(asked_at_s, self._renewed_s)
+    def lease_renewed(self, asked_s: float, now_s: float, since: int) -> None:
+        """The answer to a renewal has come, at `now_s`. `since` is since when the lease has held without a
+        gap, by the clock of the database: what matters is only whether it is the same as before."""
+        if not self._holds(now_s) or since != self._lease_since:
+            self._doubt(now_s)
+        self._lease_since = since
+        self._lease_s = asked_s
 
-    def lost(self) -> None:
-        """The right was refused or given back."""
-        self._renewed_s = None
+    def heartbeat_confirmed(self, asked_s: float, now_s: float) -> None:
+        """The answer to a heartbeat has come, at `now_s`."""
+        if not self._holds(now_s):
+            self._doubt(now_s)
+        if not self._recent(self._seen_s, now_s):
+            self._seen_since_s = now_s
+        self._seen_s = asked_s
+        if asked_s - self._seen_since_s >= self.ttl_s:
+            self._heartbeat_s = asked_s
+
+    def lease_ends(self) -> None:
+        """To be called before the lease is given back."""
+        self._lease_s = None
+
+    def heartbeat_ends(self) -> None:
+        """To be called before the heartbeat is withdrawn."""
+        self._heartbeat_s = self._seen_s = None
+
+    def to_prove(self, now_s: float) -> bool:
+        """Whether all that is missing is to find every session its own, and to say so with `proved`."""
+        return self._holds(now_s) and not self._proven
+
+    def proved(self, asked_at_s: float, now_s: float) -> None:
+        """Every session was found to be this node's own, by a look that began at `asked_at_s` and waited for
+        everybody who was taking one."""
+        if self._holds(now_s) and asked_at_s >= self._doubted_s:
+            self._proven = True
 
     def certain(self, now_s: float) -> bool:
-        return self._renewed_s is not None and now_s - self._renewed_s < self._holds_s
+        return self._proven and self._holds(now_s)
+
+    def _holds(self, now_s: float) -> bool:
+        """Without news, this turns false once and stays so: no gap between two pieces of news goes unseen."""
+        return self._recent(self._lease_s, now_s) or self._recent(self._heartbeat_s, now_s)
+
+    def _recent(self, asked_s: float | None, now_s: float) -> bool:
+        return asked_s is not None and now_s - asked_s < self._holds_s
+
+    def _doubt(self, now_s: float) -> None:
+        self._doubted_s = now_s
+        self._proven = False

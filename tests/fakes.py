@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -91,17 +91,22 @@ def _by_title(stored: ports.StoredQuiz) -> tuple[str, str]:
 class _Row:
     record: ports.SessionRecord
     owner: str | None = None
+    granted_by: str | None = None
     epoch: int = 0
     facts: dict[int, Fact] = field(default_factory=dict)
 
 
 class MemorySessionStore:
-    """`alive[owner] = ms` is an owner's last sign of life. `available = False` makes every call raise
+    """`alive[owner] = ms` is an owner's last sign of life, `leases[owner] = ms` when its lease ends by the
+    clock `now_ms`, and `addresses[owner]` what it tells of itself. `available = False` makes every call raise
     StorageUnavailable."""
 
     def __init__(self, catalog: MemoryCatalog | None = None) -> None:
         self.catalog = catalog or MemoryCatalog()
         self.alive: dict[str, int] = {}
+        self.leases: dict[str, int] = {}
+        self.addresses: dict[str, str] = {}
+        self.now_ms = 0
         self.available = True
         self._rows: dict[str, _Row] = {}
 
@@ -128,36 +133,68 @@ class MemorySessionStore:
     async def find(self, key: str) -> ports.SessionRecord:
         await self._checkpoint()
         if key in self._rows:
-            return self._rows[key].record
-        records = [row.record for row in self._rows.values() if row.record.code == key]
+            return self._seen(self._rows[key])
+        records = [self._seen(row) for row in self._rows.values() if row.record.code == key]
         if not records:
             raise ports.SessionNotFound(key)
         return max(records, key=lambda record: (record.finished_at is None, record.created_at))
 
-    async def claim(self, session_id: str, owner: str) -> ports.ClaimedSession:
+    def _seen(self, row: _Row) -> ports.SessionRecord:
+        """The record, with the owner as it is now."""
+        owner = None
+        if row.owner is not None:
+            owner = ports.Owner(row.owner, self.addresses.get(row.owner), self._holds(row.owner))
+        return replace(row.record, owner=owner)
+
+    def _holds(self, owner: str) -> bool:
+        return owner in self.leases and self.leases[owner] > self.now_ms
+
+    async def claim(
+        self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
+    ) -> ports.ClaimedSession:
         await self._checkpoint()
         row = self._row(session_id)
+        another = row.owner is not None and row.owner != owner
+        if another and gone is not None and (self._holds(row.owner or "") or not gone(row.owner or "")):
+            raise ports.OwnedElsewhere(session_id, row.owner)
         facts = self.facts(session_id)
         last_alive_at = None
-        if row.owner is not None:
+        if row.owner is not None and (another or row.granted_by is None):
             signs = [fact.at for fact in facts]
             if row.owner in self.alive:
                 signs.append(self.alive[row.owner])
             last_alive_at = max(signs, default=None)
-        row.owner = owner
+        row.owner, row.granted_by = owner, None
         row.epoch += 1
-        record, epoch = row.record, row.epoch
+        record, epoch = self._seen(row), row.epoch
         stored = await self.catalog.get(record.quiz_id, record.quiz_version)
         return ports.ClaimedSession(record, stored.quiz, epoch, facts, last_alive_at)
 
+    async def grant(self, session_id: str, epoch: int, owner: str, to: str | None) -> bool:
+        await self._checkpoint()
+        row = self._rows.get(session_id)
+        if row is None or row.epoch != epoch:
+            return False
+        if row.owner != owner and (row.owner, row.granted_by) != (to, owner):
+            return False
+        row.owner, row.granted_by = to, owner
+        return True
+
+    async def orphans(self, live: Collection[str]) -> Sequence[ports.SessionRecord]:
+        unfinished = await self.unfinished()
+        return [each for each in unfinished if each.owner is not None and each.owner.run not in live]
+
+    async def owned_by(self, owner: str) -> Sequence[str]:
+        return sorted(each.id for each in await self.unfinished() if each.owner and each.owner.run == owner)
+
     async def unfinished(self) -> Sequence[ports.SessionRecord]:
         await self._checkpoint()
-        records = [row.record for row in self._rows.values() if row.record.finished_at is None]
+        records = [self._seen(row) for row in self._rows.values() if row.record.finished_at is None]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 
     async def ended_since(self, at: int) -> Sequence[ports.SessionRecord]:
         await self._checkpoint()
-        records = [row.record for row in self._rows.values() if (row.record.finished_at or 0) >= at]
+        records = [self._seen(row) for row in self._rows.values() if (row.record.finished_at or 0) >= at]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 
     async def recent(self, limit: int) -> Sequence[ports.SessionSummary]:
@@ -224,7 +261,7 @@ class MemorySessionStore:
     def take_over(self, session_id: str, owner: str = "somebody else") -> None:
         """As if another node had claimed the session: the present owner is fenced at its next commit."""
         row = self._row(session_id)
-        row.owner = owner
+        row.owner, row.granted_by = owner, None
         row.epoch += 1
 
     def write(self, session_id: str, epoch: int, facts: Sequence[Fact]) -> bool:

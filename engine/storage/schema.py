@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import trio
 
 from engine.ports import StorageUnavailable
-from engine.storage import step_corrections, step_partitions, step_spool
+from engine.storage import step_corrections, step_leases, step_partitions, step_spool
 from engine.storage.postgres import Connection, Database, LockNotAvailable
 
 _LOCK = 0x66616E66617265  # "fanfare"
@@ -173,7 +173,13 @@ COMMENT ON COLUMN standings.answered IS 'Number of answers.';
 COMMENT ON COLUMN standings.elapsed_ms IS 'Total answering time; the smaller is shown first within a rank.';
 """
 
-STEPS: Sequence[str] = (_STEP_1, step_partitions.STEP, step_corrections.STEP, step_spool.STEP)
+STEPS: Sequence[str] = (
+    _STEP_1,
+    step_partitions.STEP,
+    step_corrections.STEP,
+    step_spool.STEP,
+    step_leases.STEP,
+)
 
 
 class SchemaTooNew(Exception):

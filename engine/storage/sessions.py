@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
 from engine.domain.facts import Fact
@@ -12,6 +12,8 @@ from engine.domain.session import Settings
 from engine.ports import (
     ClaimedSession,
     CodeTaken,
+    OwnedElsewhere,
+    Owner,
     PlayerResult,
     QuizCatalog,
     SessionNotFound,
@@ -63,7 +65,9 @@ class PostgresSessionStore:
             raise SessionNotFound(key)
         return record_of(row)
 
-    async def claim(self, session_id: str, owner: str) -> ClaimedSession:
+    async def claim(
+        self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
+    ) -> ClaimedSession:
         if not is_id(session_id):
             raise SessionNotFound(session_id)
 
@@ -72,6 +76,8 @@ class PostgresSessionStore:
         facts = await self._facts(session_id)
 
         async def take(connection: Connection) -> tuple[Row, Sequence[Row]]:
+            if gone is not None:
+                await _allow(connection, session_id, owner, gone)
             row = await connection.fetchrow(_CLAIM, session_id, owner)
             if row is None:
                 raise SessionNotFound(session_id)
@@ -81,7 +87,8 @@ class PostgresSessionStore:
         facts += map(fact_of, rest)
         record = record_of(row)
         stored = await self._catalog.get(record.quiz_id, record.quiz_version)
-        return ClaimedSession(record, stored.quiz, row["epoch"], facts, _last_alive_at(row, facts))
+        last_alive_at = None if row["rested"] else _last_alive_at(row, facts)
+        return ClaimedSession(record, stored.quiz, row["epoch"], facts, last_alive_at)
 
     async def _facts(self, session_id: str) -> list[Fact]:
         async def read(connection: Connection) -> list[Fact]:
@@ -92,6 +99,18 @@ class PostgresSessionStore:
             return facts
 
         return await self._database.in_transaction(read)
+
+    async def grant(self, session_id: str, epoch: int, owner: str, to: str | None) -> bool:
+        if not is_id(session_id):
+            return False
+        return await self._database.fetchrow(_GRANT, session_id, epoch, owner, to) is not None
+
+    async def orphans(self, live: Collection[str]) -> Sequence[SessionRecord]:
+        rows = await self._database.fetch(_ORPHANS, list(live))
+        return [record_of(row) for row in rows]
+
+    async def owned_by(self, owner: str) -> Sequence[str]:
+        return [str(row["id"]) for row in await self._database.fetch(_OWNED, owner)]
 
     async def unfinished(self) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_UNFINISHED)
@@ -145,6 +164,23 @@ class PostgresSessionStore:
         return 0 if row is None else int(row["opened"])
 
 
+async def _allow(connection: Connection, session_id: str, owner: str, gone: Callable[[str], bool]) -> None:
+    """Lock the session, and raise OwnedElsewhere if another run may still be running it.
+
+    That run cannot renew its lease from the look at it until the end of the transaction. So when `gone` is
+    asked, the lease is over and stays so: there is one moment at which both rights were gone.
+    """
+    row = await connection.fetchrow(_LOCK, session_id)
+    if row is None:
+        raise SessionNotFound(session_id)
+    previous = row["owner"]
+    if previous is None or previous == owner:
+        return
+    lease = await connection.fetchrow(_LEASE, previous)
+    if (lease is not None and lease["holds"]) or not gone(previous):
+        raise OwnedElsewhere(session_id, previous)
+
+
 def is_id(key: str) -> bool:
     try:
         UUID(key)
@@ -162,6 +198,7 @@ def record_of(row: Row) -> SessionRecord:
         settings=Settings.parse(json.loads(row["settings"])),
         created_at=row["created_at"],
         finished_at=row["finished_at"],
+        owner=None if row["owner"] is None else Owner(row["owner"], row["address"], row["holds"]),
     )
 
 
@@ -175,14 +212,16 @@ def _last_alive_at(row: Row, facts: Sequence[Fact]) -> int | None:
 
 _COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
        (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at"""
+       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at,
+       owner, address, coalesce(lease_until > clock_timestamp(), false) AS holds"""
 
-SELECT = f"SELECT {_COLUMNS} FROM sessions"
+SELECT = f"SELECT {_COLUMNS} FROM sessions LEFT JOIN nodes ON node = owner"
 
 _FIND_CODE = f"{SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
 
 _UNFINISHED = f"""
-{SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL ORDER BY created_at, id
+{SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL
+ORDER BY sessions.created_at, id
 """
 
 _DAY_MS = 86_400_000
@@ -204,17 +243,36 @@ ON CONFLICT (id) DO NOTHING
 # A commit under the old epoch holds the row until its facts are in; after this statement none can succeed.
 _CLAIM = f"""
 WITH before AS (
-    SELECT id, owner FROM sessions WHERE id = $1 FOR UPDATE
+    SELECT id, owner, granted_by FROM sessions WHERE id = $1 FOR UPDATE
 ), taken AS (
-    UPDATE sessions SET epoch = epoch + 1, owner = $2 FROM before
+    UPDATE sessions SET epoch = epoch + 1, owner = $2, granted_by = NULL FROM before
     WHERE sessions.id = before.id AND sessions.id = $1
-    RETURNING sessions.*, before.owner AS previous_owner
+    RETURNING sessions.*, before.owner AS previous_owner, before.granted_by AS granted_before
 )
-SELECT {_COLUMNS}, epoch, previous_owner,
+SELECT {_COLUMNS}, epoch,
        (SELECT (extract(epoch FROM alive_at) * 1000)::bigint
-        FROM nodes WHERE node = previous_owner) AS alive_at
-FROM taken
+        FROM nodes WHERE node = previous_owner) AS alive_at,
+       previous_owner IS NULL OR previous_owner = owner AND granted_before IS NOT NULL AS rested
+FROM taken LEFT JOIN nodes ON node = owner
 """
+
+_LOCK = "SELECT owner FROM sessions WHERE id = $1 FOR UPDATE"
+
+_LEASE = "SELECT lease_until > clock_timestamp() AS holds FROM nodes WHERE node = $1 FOR SHARE"
+
+# Said again after its answer was lost, it finds its own work done.
+_GRANT = """
+UPDATE sessions SET owner = $4, granted_by = $3
+WHERE id = $1 AND epoch = $2 AND (owner = $3 OR granted_by = $3 AND owner IS NOT DISTINCT FROM $4)
+RETURNING id
+"""
+
+_ORPHANS = f"""
+{SELECT} WHERE finished_at IS NULL AND owner IS NOT NULL AND owner <> ALL ($1::text[])
+ORDER BY sessions.created_at, id
+"""
+
+_OWNED = "SELECT id FROM sessions WHERE owner = $1 AND finished_at IS NULL ORDER BY id"
 
 _RECENT = """
 SELECT s.id, s.code, s.quiz_id, q.title,

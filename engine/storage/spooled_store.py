@@ -33,11 +33,17 @@ class PostgresSpooledFacts:
         )
 
 
+# An unfinished session whose owner is gone gets another one, who sees to it.
 _WAITING = """
 SELECT DISTINCT f.session_id
-FROM spooled_facts f JOIN sessions s ON s.id = f.session_id
+FROM spooled_facts f
+JOIN sessions s ON s.id = f.session_id
+LEFT JOIN nodes n ON n.node = s.owner
 WHERE f.merged_at IS NULL
-  AND (s.owner = $1 OR s.finished_at IS NOT NULL AND f.put_at < now() - interval '5 seconds')
+  AND (s.owner = $1
+       OR f.put_at < now() - interval '5 seconds'
+          AND (s.owner IS NULL
+               OR s.finished_at IS NOT NULL AND coalesce(n.lease_until <= clock_timestamp(), true)))
 """
 
 _SPOOLED = """

@@ -33,9 +33,9 @@ from engine.storage.commit import COMMIT, Batch
 from engine.storage.fact_rows import FactRows
 from engine.storage.latency import Latency, LatencyStatistics
 from engine.storage.postgres import Database, Row
+from engine.storage.signs_of_life import FORGET_NODES, STILL_OWN, SignOfLife
 from engine.storage.spooled_facts import SessionFacts
 from engine.storage.spooling import REPORTS_PER_SLICE, Entry, Spooling, SpoolingStatistics
-from engine.tenure import OnlyNode
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ LARGE = 4
 """A commit takes a few turns of the loop. On a node without time to spare they come rarely, and commits too.
 Then what counts is how many facts go with each, and not the few milliseconds more that they hold the loop."""
 
-_BEAT_S = 0.25
+_SIGN_TIMEOUT_S = 5.0
+"""After so long without an answer a sign of life is given up: the next goes over a new connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,9 @@ class WriteBehind:
         owner: what sessions are claimed with: names this run of the node, and no earlier one.
         now_ms: the clock that dates signs of life.
         spooling: where facts go when Postgres does not take them; None keeps them waiting.
-        only_node: a tenure to keep up to date by signs of life in the database; None if others do that.
-        clock_s: its clock.
+        sign: what is said as a sign of life: with the lease of a node in a cluster, or to keep the tenure of
+            one that is alone.
+        clock_s: the clock of the tenure.
         facts_max: beyond this many queued facts `has_room` says no.
         batch_facts_max: facts in one transaction. Handing 500 to the driver holds the loop for 1.3 ms, 1,000
             for 3 to 5 ms; more gain little (`tests/bench/group_commit.py`). When more than twice as many
@@ -125,7 +127,7 @@ class WriteBehind:
         owner: str,
         now_ms: Callable[[], int],
         spooling: Spooling | None = None,
-        only_node: OnlyNode | None = None,
+        sign: SignOfLife | None = None,
         clock_s: Callable[[], float] = trio.current_time,
         facts_max: int = 50_000,
         batch_facts_max: int = 500,
@@ -141,7 +143,8 @@ class WriteBehind:
         self._spooling = spooling
         if spooling is not None:
             spooling.forget = self._forget
-        self._only_node = only_node
+        self._sign = sign or SignOfLife()
+        self._signs = database.connection()
         self._clock_s = clock_s
         self._owned: Callable[[], Iterable[Owned]] = tuple
         self._facts_max = facts_max
@@ -253,10 +256,9 @@ class WriteBehind:
                 nursery.start_soon(self._write, writing)
                 if self._spooling is not None:
                     nursery.start_soon(self._spooling.drain)
-                if self._only_node is not None:
-                    nursery.start_soon(self._beat, self._only_node)
+                nursery.start_soon(self._sign.watch, self._clock_s)
                 try:
-                    await self._say(_FORGET_NODES, self._now_ms())
+                    await self._say(FORGET_NODES, self._now_ms())
                     await self._show_life()
                     task_status.started()
                     while True:
@@ -270,6 +272,7 @@ class WriteBehind:
             self._ended = True
             self._emptied.set()
             await self._connection.aclose()
+            await self._signs.aclose()
             if self._spooling is not None:
                 await self._spooling.aclose()
             if self._queued:
@@ -290,6 +293,9 @@ class WriteBehind:
                 else:
                     self._arrived = trio.Event()
                     await self._arrived.wait()
+            if (farewell := self._sign.farewell(self._owner, self._now_ms())) is not None:
+                sql, arguments = farewell
+                await self._say(sql, *arguments)
 
     def _take(self) -> _Taken:
         batch = Batch()
@@ -401,67 +407,44 @@ class WriteBehind:
 
     # -- signs of life ---------------------------------------------------------------------------
 
-    async def _beat(self, only_node: OnlyNode) -> None:
-        while True:
-            only_node.beat(self._clock_s())
-            await trio.sleep(_BEAT_S)
-
     async def _show_life(self) -> None:
         asked_s = self._clock_s()
-        others = await self._say(_ALIVE, self._owner, self._now_ms())
-        if others is None or self._only_node is None:
+        sql, arguments = self._sign.statement(self._owner, self._now_ms())
+        rows = await self._say(sql, *arguments)
+        if rows is None:
             return
-        self._only_node.looked(asked_s, {row["node"]: row["alive_at"] for row in others})
-        if self._only_node.to_prove(self._clock_s()):
-            await self._prove(self._only_node)
+        self._sign.answered(rows, asked_s, self._clock_s())
+        if self._sign.to_prove(self._clock_s()):
+            await self._prove()
 
-    async def _prove(self, only_node: OnlyNode) -> None:
+    async def _prove(self) -> None:
         """Find every session that this node holds to be its own still; one that is not is fenced."""
         asked_s = self._clock_s()
         owned = list(self._owned())
         ids, epochs = [each.session_id for each in owned], [each.epoch for each in owned]
-        rows = await self._say(_STILL_OWN, ids, epochs)
+        rows = await self._say(STILL_OWN, ids, epochs, self._owner)
         if rows is not None:
             own = {(str(row["id"]), row["epoch"]) for row in rows}
             for each in owned:
                 if (each.session_id, each.epoch) not in own:
                     each.fenced()
-            only_node.proved(asked_s, self._clock_s())
+            self._sign.proved(asked_s, self._clock_s())
 
     async def _say(self, sql: str, *args: object) -> Sequence[Row] | None:
-        """Signs of life have a connection of the pool: a long commit does not delay them."""
-        try:
-            rows = await self._database.fetch(sql, *args)
-        except StorageUnavailable:
-            self._alive_healthy = False
-            return None
-        self._alive_healthy = True
-        return rows
+        """Signs of life have a connection of their own: nothing delays them. None when it failed."""
+        with trio.move_on_after(_SIGN_TIMEOUT_S):
+            try:
+                rows = await self._signs.fetch(sql, *args)
+            except StorageUnavailable:
+                pass
+            else:
+                self._alive_healthy = True
+                return rows
+        self._alive_healthy = False
+        return None
 
 
 def _entries(taken: _Taken) -> list[Entry]:
     return [
         Entry(SessionFacts(part.session_id, part.epoch, part.facts), part.listener) for part in taken.parts
     ]
-
-
-_ALIVE = """
-WITH own AS (
-    INSERT INTO nodes (node, alive_at) VALUES ($1, 'epoch'::timestamptz + $2::float8 * interval '1 ms')
-    ON CONFLICT (node) DO UPDATE SET alive_at = greatest(nodes.alive_at, excluded.alive_at)
-)
-SELECT node, (extract(epoch FROM alive_at) * 1000)::bigint AS alive_at FROM nodes WHERE node <> $1
-"""
-
-_STILL_OWN = """
-SELECT s.id, s.epoch
-FROM unnest($1::uuid[], $2::bigint[]) AS own (id, epoch)
-JOIN sessions s ON s.id = own.id AND s.epoch = own.epoch
-"""
-
-# A row is of use for as long as a session waits to be taken over from its node.
-_FORGET_NODES = """
-DELETE FROM nodes
-WHERE alive_at < 'epoch'::timestamptz + $1::float8 * interval '1 ms' - interval '7 days'
-  AND NOT EXISTS (SELECT FROM live_codes JOIN sessions ON id = session_id WHERE owner = node)
-"""

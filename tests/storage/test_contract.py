@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pytest
@@ -35,6 +35,8 @@ class Storage:
     catalog: ports.QuizCatalog
     store: ports.SessionStore
     journal: ports.Journal
+    node: Callable[[str, int | None, int], Awaitable[None]]
+    """Have a run show itself: when its lease ends, from now, and when it was alive."""
 
     async def session(self, code: str | None = None, created_at: int = AT) -> ports.SessionRecord:
         """A new session of a quiz of its own."""
@@ -58,7 +60,16 @@ class Storage:
 async def in_memory() -> AsyncIterator[Storage]:
     catalog = MemoryCatalog(now_ms=AT)
     store = MemorySessionStore(catalog)
-    yield Storage(catalog, store, MemoryJournal(store, facts_max=100))
+    store.now_ms = AT
+
+    async def node(run: str, lease_ms: int | None, alive_at: int) -> None:
+        await trio.lowlevel.checkpoint()
+        store.alive[run] = alive_at
+        store.addresses[run] = f'"{run}"'
+        if lease_ms is not None:
+            store.leases[run] = store.now_ms + lease_ms
+
+    yield Storage(catalog, store, MemoryJournal(store, facts_max=100), node)
 
 
 @asynccontextmanager
@@ -69,10 +80,24 @@ async def in_postgres(dsn: str, *, cached: bool) -> AsyncIterator[Storage]:
             catalog = CachedCatalog(catalog)
         store = PostgresSessionStore(database, catalog)
         journal = WriteBehind(database, owner="writer", now_ms=lambda: AT, facts_max=100)
+
+        async def node(run: str, lease_ms: int | None, alive_at: int) -> None:
+            await database.execute(_NODE, run, f'"{run}"', lease_ms, alive_at)
+
         async with trio.open_nursery() as nursery:
             await nursery.start(journal.run)
-            yield Storage(catalog, store, journal)
+            yield Storage(catalog, store, journal, node)
             nursery.cancel_scope.cancel()
+
+
+_NODE = """
+INSERT INTO nodes (node, address, alive_at, lease_until)
+VALUES ($1, $2, 'epoch'::timestamptz + $4::float8 * interval '1 ms',
+        clock_timestamp() + $3::float8 * interval '1 ms')
+ON CONFLICT (node) DO UPDATE SET alive_at = excluded.alive_at, lease_until = excluded.lease_until
+"""
+
+LONG_MS = 3_600_000
 
 
 @asynccontextmanager
@@ -299,6 +324,170 @@ async def test_recent_sessions_come_newest_first(storage: Storage) -> None:
         ports.SessionSummary(young.id, young.code, young.quiz_id, "Capitals", 0, AT + 2, None),
         ports.SessionSummary(old.id, old.code, old.quiz_id, "Capitals", 1, AT, AT + 9),
     ]
+
+
+# Owners
+
+
+def never(_: str) -> bool:
+    return False
+
+
+def always(_: str) -> bool:
+    return True
+
+
+async def test_the_record_says_who_owns_a_session_and_whether_its_lease_holds(storage: Storage) -> None:
+    record = await storage.session()
+    assert (await storage.store.find(record.id)).owner is None
+    claimed = await storage.store.claim(record.id, "one")
+    assert claimed.record.owner == ports.Owner("one", None, holds=False)
+    await storage.node("one", LONG_MS, AT)
+    for key in (record.id, record.code):
+        assert (await storage.store.find(key)).owner == ports.Owner("one", '"one"', holds=True)
+    await storage.node("one", -1, AT)
+    assert (await storage.store.find(record.id)).owner == ports.Owner("one", '"one"', holds=False)
+
+
+@pytest.mark.parametrize(
+    ("lease_ms", "gone", "taken"),
+    [(LONG_MS, never, False), (LONG_MS, always, False), (-1, never, False), (-1, always, True)],
+)
+async def test_a_session_of_another_is_taken_when_its_lease_is_over_and_it_is_gone(
+    storage: Storage, lease_ms: int, gone: Callable[[str], bool], taken: bool
+) -> None:
+    record = await storage.session()
+    await storage.node("one", lease_ms, AT + 70)
+    await storage.write(record, joined(1))
+    first = await storage.store.claim(record.id, "one")
+    asked: list[str] = []
+
+    def whether(run: str) -> bool:
+        asked.append(run)
+        return gone(run)
+
+    if taken:
+        claimed = await storage.store.claim(record.id, "two", whether)
+        assert (claimed.epoch, claimed.last_alive_at) == (first.epoch + 1, AT + 70)
+        assert list(claimed.facts) == [joined(1)]
+    else:
+        with pytest.raises(ports.OwnedElsewhere) as caught:
+            await storage.store.claim(record.id, "two", whether)
+        assert (caught.value.session_id, caught.value.owner) == (record.id, "one")
+        owner = (await storage.store.find(record.id)).owner
+        assert owner is not None
+        assert owner.run == "one"
+    assert set(asked) <= {"one"}
+    assert bool(asked) == (lease_ms < 0)
+    assert (await storage.store.claim(record.id, "three")).epoch == first.epoch + 1 + taken
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_who_has_no_lease_can_be_gone_all_the_same(storage: Storage, shown: bool) -> None:
+    record = await storage.session()
+    if shown:
+        await storage.node("alone", None, AT)
+    await storage.store.claim(record.id, "alone")
+    with pytest.raises(ports.OwnedElsewhere):
+        await storage.store.claim(record.id, "two", never)
+    assert (await storage.store.claim(record.id, "two", always)).epoch == 2
+
+
+async def test_a_session_of_nobody_or_of_oneself_needs_nobody_to_be_gone(storage: Storage) -> None:
+    record = await storage.session()
+    await storage.node("one", LONG_MS, AT + 70)
+    claimed = await storage.store.claim(record.id, "one", never)
+    assert (claimed.epoch, claimed.last_alive_at) == (1, None)
+    claimed = await storage.store.claim(record.id, "one", never)
+    assert (claimed.epoch, claimed.last_alive_at) == (2, AT + 70)
+
+
+async def test_a_condition_does_not_make_a_session(storage: Storage) -> None:
+    for key in ("nowhere", "00000000-0000-4000-8000-000000000000"):
+        with pytest.raises(ports.SessionNotFound):
+            await storage.store.claim(key, "one", always)
+
+
+@pytest.mark.parametrize("to", ["two", None])
+async def test_who_is_handed_a_session_claims_it_without_an_outage(storage: Storage, to: str | None) -> None:
+    record = await storage.session()
+    await storage.node("one", LONG_MS, AT + 70)
+    await storage.node("two", LONG_MS, AT + 70)
+    await storage.write(record, joined(1))
+    epoch = (await storage.store.claim(record.id, "one")).epoch
+    assert await storage.store.grant(record.id, epoch, "one", to)
+    owner = (await storage.store.find(record.id)).owner
+    assert owner == (None if to is None else ports.Owner("two", '"two"', holds=True))
+    claimed = await storage.store.claim(record.id, "two", never)
+    assert (claimed.epoch, list(claimed.facts), claimed.last_alive_at) == (epoch + 1, [joined(1)], None)
+    assert (await storage.store.claim(record.id, "two", never)).last_alive_at == AT + 70
+
+
+async def test_an_heir_that_dies_before_it_claims_was_the_last_to_be_alive(storage: Storage) -> None:
+    record = await storage.session()
+    await storage.node("two", -1, AT + 70)
+    epoch = (await storage.store.claim(record.id, "one")).epoch
+    assert await storage.store.grant(record.id, epoch, "one", "two")
+    assert (await storage.store.claim(record.id, "three", always)).last_alive_at == AT + 70
+
+
+async def test_only_the_owner_hands_on_and_only_under_its_epoch(storage: Storage) -> None:
+    record = await storage.session()
+    assert not await storage.store.grant(record.id, 0, "one", "two")
+    epoch = (await storage.store.claim(record.id, "one")).epoch
+    assert not await storage.store.grant(record.id, epoch - 1, "one", "two")
+    assert not await storage.store.grant(record.id, epoch, "two", "two")
+    assert not await storage.store.grant("nowhere", epoch, "one", "two")
+    assert await storage.store.owned_by("one") == [record.id]
+    # Its answer may be lost: said again, it is the same. After the claim it is too late.
+    for _ in range(2):
+        assert await storage.store.grant(record.id, epoch, "one", "two")
+    assert not await storage.store.grant(record.id, epoch, "one", "three")
+    await storage.store.claim(record.id, "two")
+    assert not await storage.store.grant(record.id, epoch, "one", "two")
+
+
+async def test_the_epoch_stays_when_a_session_is_handed_on(storage: Storage) -> None:
+    record = await storage.session()
+    epoch = (await storage.store.claim(record.id, "one")).epoch
+    await storage.store.grant(record.id, epoch, "one", "two")
+    listener = Listener()
+    storage.journal.append(record.id, epoch, [joined(1)], listener)
+    await listener.until(1)
+
+
+async def test_unfinished_sessions_are_told_by_their_owners(storage: Storage) -> None:
+    young, old, ended, other = [await storage.session(created_at=AT + at) for at in (9, 1, 5, 3)]
+    await storage.session()
+    await storage.node("one", LONG_MS, AT)
+    await storage.write(ended, f.Finished(1, AT + 5))
+    for record, owner in ((young, "one"), (old, "one"), (ended, "one"), (other, "two")):
+        await storage.store.claim(record.id, owner)
+    assert sorted(await storage.store.owned_by("one")) == sorted([old.id, young.id])
+    assert await storage.store.owned_by("three") == []
+    assert await storage.store.orphans([]) == [old, other, young]
+    assert await storage.store.orphans({"one"}) == [other]
+    assert await storage.store.orphans({"one", "two"}) == []
+    [owner, _] = [each.owner for each in await storage.store.orphans({"two"})]
+    assert owner == ports.Owner("one", '"one"', holds=True)
+
+
+async def test_of_many_who_take_a_session_at_once_one_gets_it(storage: Storage) -> None:
+    record = await storage.session()
+    await storage.store.claim(record.id, "gone")
+    owners = [f"node {n}" for n in range(6)]
+    for owner in owners:
+        await storage.node(owner, LONG_MS, AT)
+    got = []
+
+    async def take(owner: str) -> None:
+        with suppress(ports.OwnedElsewhere):
+            got.append((await storage.store.claim(record.id, owner, lambda run: run == "gone")).epoch)
+
+    async with trio.open_nursery() as nursery:
+        for owner in owners:
+            nursery.start_soon(take, owner)
+    assert got == [2]
 
 
 # Results

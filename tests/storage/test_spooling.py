@@ -18,6 +18,7 @@ from hypothesis import given
 from engine.domain import facts as f
 from engine.ports import JOINS_SHARE, SessionRecord
 from engine.storage.postgres import Database
+from engine.storage.signs_of_life import Alone
 from engine.storage.spool import Spool, SpoolDamaged
 from engine.storage.spooled_facts import SessionFacts, decode, encode
 from engine.storage.spooling import Spooling
@@ -423,7 +424,7 @@ async def test_a_node_alone_becomes_certain_and_finds_the_sessions_that_it_lost(
     held = [Held(lost.id, lost_epoch), Held(kept.id, kept_epoch)]
     only_node = OnlyNode(settle_s=0.1, frozen_max_s=5.0)
     async with away.node(
-        tenure=only_node, only_node=only_node, alive_interval_s=0.02, clock_s=trio.current_time
+        tenure=only_node, sign=Alone(only_node), alive_interval_s=0.02, clock_s=trio.current_time
     ) as node:
         node.journal.watch(lambda: held)
         assert not node.journal.acknowledges_without_postgres()
