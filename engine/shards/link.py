@@ -88,7 +88,8 @@ class _Complaints:
 @dataclass(frozen=True, slots=True)
 class LinkStatistics:
     """A snapshot of all links that this node has dialled. `waiting` counts entries that are still to be sent;
-    `refused` commands that found no room, no link or no end of a rest."""
+    `sent` and `received` entries, `messages` what they were sent in; `refused` commands for which there was
+    no room or no link."""
 
     open: int
     waiting: int
@@ -96,6 +97,7 @@ class LinkStatistics:
     replies: int
     asks: int
     sent_total: int
+    messages_total: int
     received_total: int
     refused_total: int
     failed_dials_total: int
@@ -134,7 +136,7 @@ class LinkNetwork:
         self._links: dict[str, _Link] = {}
         self._rests: dict[str, _Rest] = {}
         self._complaints = _Complaints()
-        self._sent = self._received = self._refused = self._failed_dials = self._lost = 0
+        self._sent = self._messages = self._received = self._refused = self._failed_dials = self._lost = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the links until cancelled; then every reply is closed."""
@@ -179,6 +181,7 @@ class LinkNetwork:
             replies=sum(link.end.replies for link in links),
             asks=sum(link.end.asks for link in links),
             sent_total=self._sent + sum(link.channel.sent_total for link in links),
+            messages_total=self._messages + sum(link.channel.messages_total for link in links),
             received_total=self._received + sum(link.channel.received_total for link in links),
             refused_total=self._refused + sum(link.end.refused_total for link in links),
             failed_dials_total=self._failed_dials,
@@ -278,6 +281,7 @@ class LinkNetwork:
         """The next one to send dials anew, after a rest if this dial has failed."""
         del self._links[run]
         self._sent += link.channel.sent_total
+        self._messages += link.channel.messages_total
         self._received += link.channel.received_total
         self._refused += link.end.refused_total
         if link.open:
@@ -313,6 +317,7 @@ class LinkServerStatistics:
     waiting_bytes: int
     listening: int
     sent_total: int
+    messages_total: int
     received_total: int
     refused_total: int
 
@@ -338,7 +343,7 @@ class LinkServer:
         self._complaints = _Complaints()
         self._served: set[_Served] = set()
         self._meeting = 0
-        self._sent = self._received = self._refused = 0
+        self._sent = self._messages = self._received = self._refused = 0
 
     async def serve(
         self,
@@ -386,6 +391,7 @@ class LinkServer:
             waiting_bytes=sum(each.channel.waiting_bytes for each in self._served),
             listening=sum(each.end.listening for each in self._served),
             sent_total=self._sent + sum(each.channel.sent_total for each in self._served),
+            messages_total=self._messages + sum(each.channel.messages_total for each in self._served),
             received_total=self._received + sum(each.channel.received_total for each in self._served),
             refused_total=self._refused,
         )
@@ -426,6 +432,7 @@ class LinkServer:
                 await served.end.lost()
             self._served.discard(served)
             self._sent += served.channel.sent_total
+            self._messages += served.channel.messages_total
             self._received += served.channel.received_total
 
 
