@@ -74,7 +74,7 @@ class _Question:
 
 
 class NearEnd:
-    """The side that asks: `Links` for one other node."""
+    """The side that asks: `Links` for one other node. A mistake in a reply costs that reply."""
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
@@ -182,8 +182,7 @@ class NearEnd:
             while dues:
                 for _ in range(min(CHUNK, len(dues))):
                     number, due = dues.popitem()
-                    self._forget(number, due)
-                    due.reply.close(each)
+                    self._close(number, due, each)
                 await slicer.breathe()
 
     def _next(self) -> int:
@@ -197,13 +196,22 @@ class NearEnd:
             if due is None:
                 return  # dropped, or too late
             self._forget(number, due)
-        due.reply.push(frame)
+        try:
+            due.reply.push(frame)
+        except Exception:
+            log.exception("a reply failed")
 
     def _end(self, number: int, ending: Ending) -> None:
         due = self._once.pop(number, None) or self._listening.pop(number, None)
         if due is not None:
-            self._forget(number, due)
+            self._close(number, due, ending)
+
+    def _close(self, number: int, due: _Due, ending: Ending) -> None:
+        self._forget(number, due)
+        try:
             due.reply.close(ending)
+        except Exception:
+            log.exception("a reply failed")
 
     def _forget(self, number: int, due: _Due) -> None:
         numbers = self._numbers[due.reply]

@@ -281,6 +281,30 @@ async def test_a_mistake_in_the_service_costs_one_command(
     assert "a mistake" in caplog.text
 
 
+async def test_a_mistake_in_a_reply_costs_that_reply(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    class Mistaken(Client):
+        def push(self, frame: Frame) -> None:
+            raise RuntimeError("a mistake in push")
+
+        def close(self, ending: Ending) -> None:
+            super().close(ending)
+            raise RuntimeError("a mistake in close")
+
+    pair.sessions.do = acked
+    mistaken, listening, last = Mistaken(), Mistaken(), Client()
+    pair.links.send(pair.member, "s", answer(mistaken))
+    pair.links.send(pair.member, "s", Relay(listening, NEAR))
+    pair.links.send(pair.member, "s", answer(last))
+    await last.heard(1)
+    held = Client()
+    pair.links.send(pair.member, "s", Relay(held, NEAR))
+    await pair.sessions.got(4)
+    pair.lose()
+    assert await held.ended() is await listening.ended() is Ending.RESTARTING
+    assert "a mistake in push" in caplog.text
+    assert "a mistake in close" in caplog.text
+
+
 async def test_nothing_is_shared_by_reference(pair: Pair) -> None:
     choice = ["a"]
     client = Client()
