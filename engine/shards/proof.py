@@ -14,8 +14,8 @@ import hmac
 import orjson
 
 VERSION = 1
-"""Of what is said on a link. A side that speaks a newer one passes nothing to an older one that it does not
-know: that passes over kinds of entries, and members, of which it has not heard."""
+"""Of what is said on a link. Sides of different versions talk to each other: the older one passes over kinds
+of entries, and members, of which it has not heard."""
 
 NONCE_BYTES = 32
 _HELLO_BYTES_MAX = 4096
@@ -78,8 +78,9 @@ class CalledProof:
 
 
 def _proof(key: bytes, side: str, called_nonce: str, calling_nonce: str, run: str, to: str) -> str:
-    # As JSON, so that no two lists of words become the same bytes.
-    words = orjson.dumps([VERSION, side, called_nonce, calling_nonce, run, to])
+    # As JSON, so that no two lists of words become the same bytes. Without the version: two sides whose
+    # versions differ shall still understand each other's proof.
+    words = orjson.dumps([side, called_nonce, calling_nonce, run, to])
     return hmac.new(key, words, "sha256").hexdigest()
 
 

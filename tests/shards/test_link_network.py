@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from trio_websocket import ConnectionClosed
 from engine.actors import commands
 from engine.actors.commands import Relay
 from engine.actors.endings import Ending
+from engine.actors.fanout import CHUNK
 from engine.actors.frame import Frame
 from engine.shards import channel, codec, ends, link
 from engine.shards.link import LinkNetwork, LinkServer
@@ -89,6 +91,33 @@ async def test_what_is_sent_in_one_turn_goes_as_one_message(
     await clients[9].heard(2)
     assert links.statistics().messages_total == 4
     assert len(dialled.times) == 1
+
+
+async def test_a_batch_does_not_hold_the_loop(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    turns = 0
+
+    def work(command: object) -> None:
+        until = time.perf_counter() + 0.0002
+        while time.perf_counter() < until:
+            pass
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while len(sessions.commands) < 256:
+            turns += bool(sessions.commands)
+            await trio.lowlevel.checkpoint()
+
+    sessions.do = work
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    await links.ask(member(), {})
+    for number in range(256):
+        links.send(member(), "s", answer(Client(), number))
+    await take_turns()
+    assert links.statistics().messages_total == 2
+    assert turns >= 256 // CHUNK - 2
 
 
 async def test_large_entries_are_spread_over_messages(

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from engine.shards import proof
 from engine.shards.proof import CalledProof, CallingProof, Refused, link_key
 from tests.shards.linking import FAR, NEAR, SECRET
 
@@ -62,11 +63,21 @@ def test_a_proof_cannot_be_sent_back_to_its_maker() -> None:
         calling.confirm(orjson.dumps({"version": 1, "proof": theirs["proof"]}))
 
 
-def test_a_newer_version_is_talked_to() -> None:
+@pytest.mark.parametrize("newer", ["calling", "called"])
+def test_a_newer_version_is_talked_to(monkeypatch: pytest.MonkeyPatch, newer: str) -> None:
+    def by(side: str) -> None:
+        monkeypatch.setattr(proof, "VERSION", 2 if side == newer else 1)
+
     calling, called = proofs()
-    hello = orjson.loads(called.hello()) | {"version": 2, "more": [1]}
-    response = orjson.loads(calling.respond(orjson.dumps(hello))) | {"version": 2}
-    assert called.admit(orjson.dumps(response))[0] == NEAR
+    by("called")
+    hello = orjson.loads(called.hello()) | {"more": [1]}
+    by("calling")
+    response = orjson.loads(calling.respond(orjson.dumps(hello))) | {"more": [1]}
+    by("called")
+    run, ours = called.admit(orjson.dumps(response))
+    assert run == NEAR
+    by("calling")
+    calling.confirm(ours)
 
 
 @pytest.mark.parametrize(
