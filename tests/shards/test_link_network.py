@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 from trio_websocket import ConnectionClosed
 
 from engine.actors import commands
@@ -597,6 +600,27 @@ async def test_garbage_on_the_port_costs_nobody_else_anything(
         await client.heard(1)
         await stream.aclose()
     assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_a_link_may_go_through_tls(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    sessions = Sessions()
+    sessions.do = acked
+    server = LinkServer(FAR, SECRET, sessions)
+    serve = partial(trio.serve_ssl_over_tcp, server.attend, 0, ours, host="127.0.0.1", https_compatible=True)
+    listeners = await nursery.start(serve)
+    links = LinkNetwork(NEAR, SECRET)
+    await nursery.start(links.run)
+    client = Client()
+    port = listeners[0].transport_listener.socket.getsockname()[1]
+    links.send(member(link_url=f"wss://localhost:{port}"), "s", answer(client))
+    await client.heard(1)
 
 
 async def test_a_port_that_is_no_link_cannot_be_reached(
