@@ -1,6 +1,7 @@
-"""The storage ports in memory, for tests of the layers above.
+"""The ports of storage and of links in memory, for tests of the layers above.
 
-They pass the same contract tests as the real ones (tests/storage/test_contract.py).
+They pass the same contract tests as the real ones (tests/storage/test_contract.py,
+tests/shards/test_link.py).
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import orjson
 import trio
 
 from engine import ports
+from engine.actors.commands import Command
+from engine.actors.endings import Ending
+from engine.actors.subscriber import Subscriber
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
@@ -25,6 +30,8 @@ from engine.domain.facts import (
     QuestionOpened,
 )
 from engine.domain.quiz import Quiz
+from engine.shards.ends import FarEnd, NearEnd
+from engine.shards.ports import LinkLost, LinkService, Member
 
 
 def _slug(title: str) -> str:
@@ -392,3 +399,164 @@ class MemoryJournal:
         self.store.take_over(session_id)
         if any(appended.session_id == session_id for appended in self.queue):
             self._wake()
+
+
+class MemoryLinks:
+    """The links of all nodes of one process, by run. The ends are the real ones, and what goes between them
+    is encoded, so nothing is shared by reference. Delivered through the trio loop, in order for each pair.
+
+    Args:
+        nursery: where the links run.
+        delay_s: from one run to another, asked for each entry.
+        waiting_max: entries on their way over one link in one direction; no room beyond that.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        delay_s: Callable[[str, str], float] = lambda near, far: 0.0,
+        waiting_max: int = 50_000,
+    ) -> None:
+        self.delay_s = delay_s
+        self.waiting_max = waiting_max
+        self._nursery = nursery
+        self._services: dict[str, LinkService] = {}
+        self._links: dict[tuple[str, str], _MemoryLink] = {}
+        self._cuts: set[frozenset[str]] = set()
+
+    def node(self, run: str, service: LinkService) -> MemoryNodeLinks:
+        """The port `Links` of a node, which can be reached from now on."""
+        self._services[run] = service
+        return MemoryNodeLinks(self, run)
+
+    def cut(self, one: str, other: str) -> None:
+        """The links between two nodes are lost, and none can be made until `heal`."""
+        self._cuts.add(frozenset((one, other)))
+        for pair in ((one, other), (other, one)):
+            if pair in self._links:
+                self._links[pair].cut()
+
+    def heal(self, one: str, other: str) -> None:
+        self._cuts.discard(frozenset((one, other)))
+
+    def lose(self, run: str) -> None:
+        """The node is gone, and with it all links from and to it."""
+        self._services.pop(run, None)
+        for pair, link in self._links.items():
+            if run in pair:
+                link.cut()
+
+    def link(self, near: str, far: str) -> _MemoryLink | None:
+        """The link from one node to another, made if it can be."""
+        link = self._links.get((near, far))
+        if link is not None:
+            return link
+        # A lost node asks nobody any more either.
+        if frozenset((near, far)) in self._cuts or not {near, far} <= self._services.keys():
+            return None
+        link = self._links[near, far] = _MemoryLink(self, near, far)
+        self._nursery.start_soon(self._keep, link, near, far)
+        return link
+
+    def links_from(self, run: str) -> Sequence[_MemoryLink]:
+        return [link for (near, _), link in self._links.items() if near == run]
+
+    async def _keep(self, link: _MemoryLink, near: str, far: str) -> None:
+        try:
+            await link.run(self._services.get(far))
+        finally:
+            del self._links[near, far]
+
+
+class MemoryNodeLinks:
+    """Port `Links` of one node."""
+
+    def __init__(self, network: MemoryLinks, run: str) -> None:
+        self._network = network
+        self._run = run
+
+    def send(self, member: Member, session_id: str, command: Command) -> None:
+        link = self._network.link(self._run, member.run)
+        if link is None:
+            command.reply.close(Ending.RESTARTING)
+        else:
+            link.near.send(session_id, command)
+
+    def drop(self, reply: Subscriber) -> None:
+        for link in self._network.links_from(self._run):
+            link.near.drop(reply)
+
+    async def ask(self, member: Member, request: Mapping[str, object]) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        link = self._network.link(self._run, member.run)
+        if link is None:
+            raise LinkLost(f"{member.name} cannot be reached just now")
+        return await link.near.ask(request)
+
+
+class _MemoryWay:
+    """Outlet: one direction of a link."""
+
+    def __init__(self, network: MemoryLinks, link: _MemoryLink, start: str, to: str) -> None:
+        self._network = network
+        self._link = link
+        self._start = start
+        self._to = to
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._last_due = 0.0
+        self._wakeup = trio.Event()
+
+    def offer(self, entry: bytes) -> bool:
+        if self._link.over or len(self._waiting) >= self._network.waiting_max:
+            return False
+        due = trio.current_time() + self._network.delay_s(self._start, self._to)
+        self._last_due = max(due, self._last_due)  # none overtakes another
+        self._waiting.append((self._last_due, entry))
+        self._wakeup.set()
+        return True
+
+    def overflow(self) -> None:
+        self._link.cut(Ending.SLOW_CONSUMER)
+
+    async def carry(self, hear: Callable[[object], None]) -> None:
+        while True:
+            while self._waiting:
+                await trio.sleep_until(self._waiting[0][0])
+                hear(orjson.loads(self._waiting.popleft()[1]))
+            self._wakeup = trio.Event()
+            await self._wakeup.wait()
+
+
+class _MemoryLink:
+    def __init__(self, network: MemoryLinks, near: str, far: str) -> None:
+        self.over = False
+        self._there = _MemoryWay(network, self, near, far)
+        self._back = _MemoryWay(network, self, far, near)
+        self._ending = Ending.RESTARTING
+        self._scope = trio.CancelScope()
+        self.near = NearEnd(self._there)
+
+    def cut(self, ending: Ending = Ending.RESTARTING) -> None:
+        if not self.over:
+            self.over = True
+            self._ending = ending
+            self._scope.cancel()
+
+    async def run(self, service: LinkService | None) -> None:
+        """Args: service: of the far end; None when it has gone meanwhile."""
+        with self._scope:
+            try:
+                if service is not None:
+                    async with trio.open_nursery() as nursery:
+                        far = FarEnd(self._back, service, nursery)
+                        try:
+                            nursery.start_soon(self._back.carry, self.near.hear)
+                            await self._there.carry(far.hear)
+                        finally:
+                            with trio.CancelScope(shield=True):
+                                await far.lost()
+            finally:
+                self.over = True
+                with trio.CancelScope(shield=True):
+                    await self.near.lost(self._ending)

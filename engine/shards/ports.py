@@ -146,15 +146,20 @@ class Links(Protocol):
         """Hand a command to the session on that node. Never blocks. Its `reply` hears what a subscriber there
         would: one frame, or for `commands.Relay` all of them in their order; or an end.
 
-        When the link is lost, or has no room for the command, `reply` is closed with `Ending.RESTARTING`:
-        what was asked for may have happened, and asking again is safe."""
+        When the link is lost, has no room for the command, or brings nothing back for half a minute, `reply`
+        is closed with `Ending.RESTARTING`: what was asked for may have happened, and asking again is safe. A
+        Relay whose node did not take its frames is closed with `Ending.SLOW_CONSUMER`, and a reply to what
+        cannot be said on a link at all with `Ending.FAILED`.
+
+        A Detach is the same as `drop` of its reply."""
 
     def drop(self, reply: Subscriber) -> None:
         """Forget a reply: it hears nothing more. Unknown ones are no error."""
 
     async def ask(self, member: Member, request: Mapping[str, object]) -> Mapping[str, object]:
         """Something from node to node that is not about a command of a client: JSON there and JSON back.
-        Raises LinkLost; whether it was done is not known then."""
+        Raises LinkLost, also when there is no answer within 15 s; whether it was done is not known then.
+        Raises ValueError for a request that JSON cannot hold, or that is too large."""
 
 
 class LinkService(Protocol):

@@ -420,7 +420,7 @@ class Router:
             self._known.pop(known.found.record.code, None)
 
     def deal_id(self, new_id: Callable[[], str]) -> str:
-        """An id for a new session: such that each node gets its share, in turn, of those that are made here."""
+        """An id for a new session, such that each node gets its share, in turn, of those made here."""
         ring = self._neighbours.ring
         if ring.generation != self._dealt_for:
             self._dealt_for, self._dealt = ring.generation, dict.fromkeys(ring.nodes, 0)

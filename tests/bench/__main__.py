@@ -26,6 +26,7 @@ BENCHMARKS = (
     "group_commit",
     "stored",
     "spool",
+    "links",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from tests.bench import answer, fan_out, http_answers, leaderboard, peers
+from tests.bench import answer, fan_out, http_answers, leaderboard, links, peers
 from tests.bench.__main__ import table
 from tests.bench.figures import Costs, Figure
 from tests.bench.memory_node import answer_everything, beside
@@ -20,6 +20,7 @@ def test_the_benchmarks_run_and_are_shown() -> None:
         "leaderboard": leaderboard.run(sizes=(5, 20), rounds=2),
         "answer": answer.run(players=20, rounds=2),
         "fan_out": fan_out.run(sizes=(3,), rounds=1),
+        "links": links.run(answers=20, singles=2, frames=2, nodes=(1, 2), rounds=1),
     }
     console = Console(width=120, record=True)
     console.print(table(results))

@@ -1,0 +1,189 @@
+"""What is said on a link means the same on its other side, and nonsense is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.actors import commands
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.shards import codec
+
+
+class Nobody:
+    def push(self, frame: Frame) -> None: ...
+
+    def close(self, ending: Ending) -> None: ...
+
+
+HERE, THERE = Nobody(), Nobody()
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+JSON = st.recursive(
+    st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+ROLES = st.sampled_from(["player", "host", "spectator"])
+OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
+    "object": JSON,
+    "int": WHOLE,
+    "int | None": st.none() | WHOLE,
+    "str": TEXT,
+    "str | None": st.none() | TEXT,
+    "bool": st.booleans(),
+    "bool | None": st.none() | st.booleans(),
+    "Role": ROLES,
+}
+TRAVEL: tuple[type[commands.Command], ...] = (
+    commands.Join,
+    commands.Rejoin,
+    commands.Watch,
+    commands.Look,
+    commands.Relay,
+    commands.Answer,
+    commands.Host,
+    commands.Detach,
+)
+
+
+def made(kind: type[commands.Command]) -> st.SearchStrategy[Any]:
+    """Any command of a kind: its fields as they are declared."""
+    return st.builds(
+        kind,
+        reply=st.just(HERE),
+        **{each.name: OF_TYPE[str(each.type)] for each in fields(kind) if each.name != "reply"},
+    )
+
+
+ANY = st.one_of([made(kind) for kind in TRAVEL])
+
+
+def there(command: commands.Command) -> commands.Command:
+    """What arrives."""
+    kind, number, session_id, data = orjson.loads(codec.command_entry(7, "a session", command))
+    assert (kind, number, session_id) == (codec.COMMAND, 7, "a session")
+    return codec.command_from_json(data, THERE)
+
+
+@given(ANY)
+def test_a_command_is_the_same_on_the_other_side_but_for_its_reply(command: Any) -> None:
+    expected = replace(command, reply=THERE)
+    if hasattr(command, "may_move"):
+        expected = replace(expected, may_move=False)
+    assert there(command) == expected
+
+
+@given(JSON)
+def test_nonsense_is_refused(data: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any sentence
+        codec.command_from_json(data, THERE)
+
+
+@given(ANY, st.data())
+def test_a_command_with_one_member_wrong_is_refused(command: Any, data: st.DataObject) -> None:
+    given = codec.command_to_json(command)
+    names = [
+        each.name
+        for each in fields(command)
+        if each.name not in ("reply", "may_move") and each.type != "object"
+    ]
+    if names:
+        given[data.draw(st.sampled_from(names))] = data.draw(st.floats(0, 1) | st.lists(WHOLE, max_size=2))
+        with pytest.raises(ValueError, match="is not"):
+            codec.command_from_json(given, THERE)
+
+
+def test_members_that_are_not_known_are_passed_over() -> None:
+    assert codec.command_from_json({"t": "relay", "node": "n", "shade": "blue"}, THERE) == commands.Relay(
+        THERE, "n"
+    )
+
+
+def test_what_is_missing_and_has_no_default_is_refused() -> None:
+    for kind in TRAVEL:
+        word = kind.__name__.lower()
+        if kind in (commands.Watch, commands.Detach):
+            assert codec.command_from_json({"t": word}, THERE) == kind(THERE)  # type: ignore[call-arg]  # these two need no more
+        else:
+            with pytest.raises(ValueError, match=f"of {word} is not None"):
+                codec.command_from_json({"t": word}, THERE)
+
+
+def test_a_merge_does_not_travel() -> None:
+    with pytest.raises(ValueError, match="stays"):
+        codec.command_entry(1, "s", commands.Merge(HERE, []))
+
+
+@pytest.mark.parametrize("choice", [2**64, {1: 2}, object(), "\ud800", "x" * codec.ENTRY_BYTES_MAX])
+def test_what_a_link_cannot_hold_is_refused_before_it_is_sent(choice: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any sentence
+        codec.command_entry(1, "s", commands.Answer(HERE, 1, None, 1, choice, 0))
+
+
+def test_only_a_relay_keeps_listening() -> None:
+    listening = {kind for kind in TRAVEL if codec.keeps_listening(_least(kind))}
+    assert listening == {commands.Relay}
+
+
+def _least(kind: type[commands.Command]) -> commands.Command:
+    needed = {"name": "n", "at": 0, "role": "host", "node": "n", "player": 1, "id": "i", "question": 1}
+    needed |= {"choice": 0, "do": "next"}
+    return kind(HERE, **{each.name: needed[each.name] for each in fields(kind) if each.name in needed})
+
+
+@given(st.dictionaries(TEXT, JSON, max_size=4), TEXT)
+def test_a_frame_arrives_with_its_message(rest: dict[str, object], kind: str) -> None:
+    message = {**rest, "t": kind}
+    entry = orjson.loads(codec.frame_entry(3, Frame(message)))
+    assert entry[:2] == [codec.FRAME, 3]
+    assert codec.frame_from_json(entry[2]).message == message
+
+
+def test_a_broadcast_is_encoded_once_for_all_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+
+    def encode(message: Any) -> bytes:
+        encoded.append(message)
+        return orjson.dumps(message)
+
+    monkeypatch.setattr(codec, "encode", encode)
+    frame = Frame({"t": "question", "number": 1})
+    entries = {codec.frame_entry(number, frame) for number in range(7)}
+    assert (len(entries), len(encoded)) == (7, 1)
+
+
+def test_a_frame_that_is_not_json_or_too_large_is_refused() -> None:
+    for value in (object(), "x" * codec.ENTRY_BYTES_MAX):
+        with pytest.raises(ValueError):  # noqa: PT011 - any sentence
+            codec.frame_entry(1, Frame({"t": "state", "value": value}))
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_an_ending_is_the_same_on_the_other_side(ending: Ending) -> None:
+    assert codec.ending_from_json(orjson.loads(codec.end_entry(1, ending))[2]) is ending
+
+
+def test_an_ending_of_a_newer_node_lets_the_client_come_back() -> None:
+    assert codec.ending_from_json(4099) is Ending.FAILED
+
+
+@pytest.mark.parametrize(
+    ("read", "data"),
+    [
+        (codec.frame_from_json, []),
+        (codec.frame_from_json, {"no": "type"}),
+        (codec.ending_from_json, "left"),
+        (codec.answer_from_json, None),
+    ],
+)
+def test_what_is_no_frame_ending_or_answer_is_refused(read: Any, data: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any sentence
+        read(data)

@@ -1,0 +1,641 @@
+"""The real links: batches, bounds, times, and a hostile world."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+from trio_websocket import ConnectionClosed
+
+from engine.actors import commands
+from engine.actors.commands import Relay
+from engine.actors.endings import Ending
+from engine.actors.fanout import CHUNK
+from engine.actors.frame import Frame
+from engine.shards import channel, codec, ends, link
+from engine.shards.link import LinkNetwork, LinkServer
+from engine.shards.ports import LinkLost
+from engine.shards.proof import CallingProof, link_key
+from tests.shards.linking import (
+    FAR,
+    NEAR,
+    SECRET,
+    Client,
+    Peer,
+    Sessions,
+    acked,
+    answer,
+    connected,
+    member,
+    proven,
+)
+
+# -- the real ones, over streams and a virtual clock -------------------------------------------------
+
+
+class Dialled:
+    """Dials the server over streams, and remembers each dial."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        server: LinkServer | None,
+        pair_of: Callable[[], Any] = trio.testing.memory_stream_pair,
+    ) -> None:
+        self.times: list[float] = []
+        self._nursery = nursery
+        self._server = server
+        self._pair_of = pair_of
+
+    async def __call__(self, url: str) -> trio.abc.Stream:
+        self.times.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        ours, theirs = self._pair_of()
+        if self._server is None:
+            raise OSError("nobody there")
+        self._nursery.start_soon(self._server.attend, theirs)
+        stream: trio.abc.Stream = ours
+        return stream
+
+
+async def linked(nursery: trio.Nursery, server: LinkServer | None) -> tuple[LinkNetwork, Dialled]:
+    dialled = Dialled(nursery, server)
+    links = LinkNetwork(NEAR, SECRET, open=dialled)
+    await nursery.start(links.run)
+    return links, dialled
+
+
+async def test_what_is_sent_in_one_turn_goes_as_one_message(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    sessions.do = acked
+    server = LinkServer(FAR, SECRET, sessions)
+    links, dialled = await linked(nursery, server)
+    clients = [Client() for _ in range(600)]
+    for each in clients:
+        links.send(member(), "s", answer(each))
+    await clients[-1].heard(1)
+    assert links.statistics().sent_total == 600
+    assert links.statistics().messages_total == 3
+    assert server.statistics().messages_total <= 3 * 17  # what has queued up when a slice of reading is over
+    for each in clients[:10]:
+        links.send(member(), "s", answer(each))
+    await clients[9].heard(2)
+    assert links.statistics().messages_total == 4
+    assert len(dialled.times) == 1
+
+
+async def test_a_batch_does_not_hold_the_loop(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    turns = 0
+
+    def work(command: object) -> None:
+        until = time.perf_counter() + 0.0002
+        while time.perf_counter() < until:
+            pass
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while len(sessions.commands) < 256:
+            turns += bool(sessions.commands)
+            await trio.lowlevel.checkpoint()
+
+    sessions.do = work
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    await links.ask(member(), {})
+    for number in range(256):
+        links.send(member(), "s", answer(Client(), number))
+    await take_turns()
+    assert links.statistics().messages_total == 2
+    assert turns >= 256 // CHUNK - 2
+
+
+async def test_large_entries_are_spread_over_messages(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    for _ in range(10):
+        links.send(member(), "s", commands.Answer(Client(), 1, "a", 1, "x" * 100_000, 0))
+    await sessions.got(10)
+    assert links.statistics().messages_total == 5
+
+
+async def test_a_failed_dial_is_followed_by_rests_that_double(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    links, dialled = await linked(nursery, None)
+    while len(dialled.times) < 6:
+        client = Client()
+        links.send(member(), "s", answer(client))
+        assert await client.ended() is Ending.RESTARTING
+        await trio.sleep(0.05)
+    pauses = [later - earlier for earlier, later in zip(dialled.times, dialled.times[1:], strict=False)]
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 2.0], abs=0.06)
+    statistics = links.statistics()
+    assert (statistics.failed_dials_total, statistics.open) == (6, 0)
+
+
+async def test_during_a_rest_everything_fails_at_once(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    links, dialled = await linked(nursery, None)
+    first, second = Client(), Client()
+    links.send(member(), "s", answer(first))
+    assert first.endings == []
+    await first.ended()
+    await trio.testing.wait_all_tasks_blocked()
+    links.send(member(), "s", answer(second))
+    assert second.endings == [Ending.RESTARTING]
+    with pytest.raises(LinkLost, match="cannot be reached"):
+        await links.ask(member(), {})
+    assert len(dialled.times) == 1
+
+
+async def test_without_its_task_nothing_is_dialled(autojump_clock: trio.testing.MockClock) -> None:
+    client = Client()
+    LinkNetwork(NEAR, SECRET).send(member(), "s", answer(client))
+    assert client.endings == [Ending.RESTARTING]
+
+
+@pytest.mark.parametrize("url", ["http://far:1", "ws://", "not an address", "ws://far:no port"])
+async def test_what_is_no_address_cannot_be_dialled(nursery: trio.Nursery, url: str) -> None:
+    links = LinkNetwork(NEAR, SECRET)
+    await nursery.start(links.run)
+    client = Client()
+    links.send(member(link_url=url), "s", answer(client))
+    assert await client.ended() is Ending.RESTARTING
+
+
+async def test_a_command_that_is_never_answered_is_given_up(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    forgotten, listening = Client(), Client()
+    links.send(member(), "s", answer(forgotten))
+    links.send(member(), "s", Relay(listening, NEAR))
+    await sessions.got(2)
+    await trio.sleep(ends.REPLY_S + link.EXPIRE_EVERY_S + 1)
+    assert (forgotten.endings, listening.endings) == ([Ending.RESTARTING], [])
+    assert links.statistics().replies == 1
+
+
+async def test_a_request_has_a_limit_of_time(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    sessions.may_answer = trio.Event()
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    started = trio.current_time()
+    with pytest.raises(LinkLost, match="no answer"):
+        await links.ask(member(), {})
+    assert trio.current_time() - started == pytest.approx(ends.ASK_S, abs=0.1)
+    assert links.statistics().asks == 0
+
+
+async def test_requests_and_replies_are_bounded(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "ASKS_MAX", 2)
+    monkeypatch.setattr(ends, "REPLIES_MAX", 3)
+    sessions = Sessions()
+    sessions.may_answer = trio.Event()
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    async with trio.open_nursery() as asking:
+        for _ in range(2):
+            asking.start_soon(links.ask, member(), {})
+        await sessions.until(lambda: sessions.asked == 2)
+        with pytest.raises(LinkLost, match="no room"):
+            await links.ask(member(), {})
+        sessions.may_answer.set()
+    clients = [Client() for _ in range(5)]
+    for each in clients:
+        links.send(member(), "s", answer(each))
+    assert [each.endings for each in clients] == [[]] * 3 + [[Ending.RESTARTING]] * 2
+    assert links.statistics().refused_total == 2
+
+
+async def test_without_room_a_command_is_refused(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "WAITING_BYTES_MAX", 1000)
+    sessions = Sessions()
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    clients = [Client() for _ in range(20)]
+    for each in clients:
+        links.send(member(), "s", answer(each))
+    refused = [each for each in clients if each.endings]
+    assert refused
+    assert refused == clients[-len(refused) :]
+    assert links.statistics().waiting_bytes <= 1000
+    assert len(await sessions.got(20 - len(refused))) == 20 - len(refused)
+    later = Client()
+    links.send(member(), "s", answer(later))
+    await sessions.got(21 - len(refused))
+    assert later.endings == []
+
+
+async def test_who_does_not_take_its_broadcasts_loses_the_link_and_may_resume(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "WAITING_MAX", 100)
+    sessions = Sessions()
+    links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
+    listening, waiting = Client(), Client()
+    links.send(member(), "s", Relay(listening, NEAR))
+    links.send(member(), "s", answer(waiting))
+    relay, _ = await sessions.got(2)
+    for number in range(101):
+        relay.reply.push(Frame({"t": "question", "number": number}))
+    assert sessions.detached() == []  # not from inside the push
+    assert await listening.ended() is Ending.SLOW_CONSUMER
+    assert await waiting.ended() is Ending.RESTARTING
+    await sessions.got(3)
+    assert sessions.detached() == [relay.reply]
+
+
+async def test_a_peer_that_reads_nothing_costs_itself_only(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    server = LinkServer(FAR, SECRET, sessions)
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    nursery.start_soon(server.attend, theirs)
+    async with trio.open_nursery() as library:
+        peer = await proven(library, ours)
+        await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+        (relay,) = await sessions.got(1)
+        library.cancel_scope.cancel()  # from now on nobody reads
+    started = trio.current_time()
+    relay.reply.push(Frame({"t": "question"}))
+    links, _ = await linked(nursery, server)
+    fine = Client()
+    sessions.do = acked
+    links.send(member(), "s", answer(fine))
+    await fine.heard(1)
+    assert server.statistics().open == 2
+    await trio.sleep(channel.PING_EVERY_S + channel.PING_PATIENCE_S + channel.SEND_S - started)
+    assert sessions.detached() == [relay.reply]
+    assert server.statistics().open == 1
+
+
+async def test_a_node_that_has_died_without_a_word_is_found_by_pings(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its streams stay open, and nothing is read from them or written to them any more."""
+    sessions = Sessions()
+    server = LinkServer(FAR, SECRET, sessions)
+    dead = trio.Event()
+
+    async def dial(url: str) -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        held, inner = trio.testing.memory_stream_pair()
+
+        async def pump(source: trio.abc.Stream, to: trio.abc.Stream) -> None:
+            while data := await source.receive_some(65_536):
+                if dead.is_set():
+                    return
+                await to.send_all(data)
+
+        nursery.start_soon(pump, theirs, held)
+        nursery.start_soon(pump, held, theirs)
+        nursery.start_soon(server.attend, inner)
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    links = LinkNetwork(NEAR, SECRET, open=dial)
+    await nursery.start(links.run)
+    client = Client()
+    links.send(member(), "s", Relay(client, NEAR))
+    (relay,) = await sessions.got(1)
+    dead.set()
+    await trio.sleep(channel.PING_EVERY_S + channel.PING_PATIENCE_S + 0.1)
+    assert client.endings == [Ending.RESTARTING]
+    assert sessions.detached() == [relay.reply]
+
+
+async def test_cancelled_in_the_middle_everything_ends_and_no_task_is_left() -> None:
+    sessions = Sessions()
+    sessions.may_answer = trio.Event()
+    server = LinkServer(FAR, SECRET, sessions)
+    waiting, listening = Client(), Client()
+    async with trio.open_nursery() as nursery:
+        links, _ = await linked(nursery, server)
+        links.send(member(), "s", answer(waiting))
+        links.send(member(), "s", Relay(listening, NEAR))
+        await sessions.got(2)
+        nursery.start_soon(links.ask, member(), {})
+        await sessions.until(lambda: sessions.asked == 1)
+        nursery.cancel_scope.cancel()
+    assert waiting.endings == listening.endings == [Ending.RESTARTING]
+    assert len(sessions.detached()) == 1
+    assert (links.statistics().open, links.statistics().replies, server.statistics().open) == (0, 0, 0)
+    late = Client()
+    links.send(member(), "s", answer(late))
+    assert late.endings == [Ending.RESTARTING]
+
+
+async def test_cancelled_while_it_dials_everything_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    async def dial(url: str) -> trio.abc.Stream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    client = Client()
+    async with trio.open_nursery() as nursery:
+        links = LinkNetwork(NEAR, SECRET, open=dial)
+        await nursery.start(links.run)
+        links.send(member(), "s", answer(client))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert client.endings == [Ending.RESTARTING]
+
+
+@pytest.mark.parametrize("hangs", ["dial", "handshake"])
+async def test_an_address_that_never_answers_is_given_up_after_a_while(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, hangs: str
+) -> None:
+    async def dial(url: str) -> trio.abc.Stream:
+        if hangs == "dial":
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return trio.testing.memory_stream_pair()[0]
+
+    links = LinkNetwork(NEAR, SECRET, open=dial)
+    await nursery.start(links.run)
+    client = Client()
+    links.send(member(), "s", answer(client))
+    await trio.sleep(link.MEETING_S + 0.1)
+    assert client.endings == [Ending.RESTARTING]
+
+
+# -- who may come in --------------------------------------------------------------------------------
+
+
+async def attended(nursery: trio.Nursery, server: LinkServer) -> trio.abc.Stream:
+    ours, theirs = trio.testing.memory_stream_pair()
+    nursery.start_soon(server.attend, theirs)
+    await trio.lowlevel.checkpoint()
+    return ours
+
+
+async def test_a_stranger_is_told_why_and_it_is_logged_once(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = LinkServer(FAR, SECRET, Sessions())
+    for _ in range(3):
+        websocket = await connected(nursery, await attended(nursery, server))
+        proof = CallingProof(link_key(b"another secret"), NEAR, FAR, bytes(32))
+        await websocket.send_message(proof.respond(await websocket.get_message()))
+        with pytest.raises(ConnectionClosed) as closed:
+            await websocket.get_message()
+        assert closed.value.reason is not None
+        assert (closed.value.reason.code, closed.value.reason.reason) == (
+            link.REFUSED,
+            "the secret is another",
+        )
+    assert server.statistics().refused_total == 3
+    assert [each.message for each in caplog.records if "is refused" in each.message] == [
+        "a link from an unknown address is refused: the secret is another"
+    ]
+
+
+async def test_a_server_without_the_secret_gets_no_command(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions = Sessions()
+    links, dialled = await linked(nursery, LinkServer(FAR, b"another secret", sessions))
+    for _ in range(2):
+        client = Client()
+        links.send(member(), "s", answer(client))
+        assert await client.ended() is Ending.RESTARTING
+        await trio.sleep(link.REST_MAX_S)
+    assert sessions.commands == []
+    assert len(dialled.times) == 2
+    refused = [each.message for each in caplog.records if each.name == "engine.shards.link"]
+    assert refused == [
+        "a link from an unknown address is refused: the secret is another",
+        "no link to ws://far.invalid:5003: closed with 1008 the secret is another",
+    ]
+
+
+async def test_nothing_is_read_before_the_proof(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sessions = Sessions()
+    server = LinkServer(FAR, SECRET, sessions)
+    peer = Peer(await connected(nursery, await attended(nursery, server)))
+    await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+    await peer.websocket.get_message()  # the hello
+    with pytest.raises(ConnectionClosed):
+        await peer.websocket.get_message()
+    assert sessions.commands == []
+
+
+async def test_who_says_nothing_is_cut_off(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = LinkServer(FAR, SECRET, Sessions())
+    mute = await attended(nursery, server)
+    websocket = await connected(nursery, await attended(nursery, server))
+    await websocket.get_message()
+    assert server.statistics().meeting == 2
+    await trio.sleep(link.MEETING_S + 0.1)
+    assert server.statistics().meeting == 0
+    assert await mute.receive_some(1) == b""
+    with pytest.raises(ConnectionClosed):
+        await websocket.get_message()
+
+
+async def test_only_so_many_may_be_there_without_proof(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = LinkServer(FAR, SECRET, Sessions())
+    for _ in range(link.MEETING_MAX):
+        await attended(nursery, server)
+    await trio.testing.wait_all_tasks_blocked()
+    one_more = await attended(nursery, server)
+    assert await one_more.receive_some(1) == b""
+    assert server.statistics().meeting == link.MEETING_MAX
+
+
+# -- what a peer may say ----------------------------------------------------------------------------
+
+
+async def test_entries_of_a_newer_node_are_passed_over(nursery: trio.Nursery) -> None:
+    sessions = Sessions()
+    sessions.do = acked
+    peer = await proven(nursery, await attended(nursery, LinkServer(FAR, SECRET, sessions)))
+    command = {"t": "answer", "player": 1, "question": 1, "at": 0, "id": "a", "news": True}
+    await peer.say(["z", 1, "what is it"], ["c", 2, "s", command, "more"])
+    assert await peer.hear() == [["f", 2, {"t": "ack", "id": "a"}]]
+
+
+async def test_a_command_of_a_newer_node_is_refused_alone(nursery: trio.Nursery) -> None:
+    sessions = Sessions()
+    peer = await proven(nursery, await attended(nursery, LinkServer(FAR, SECRET, sessions)))
+    await peer.say(["c", 1, "s", {"t": "dance"}], ["q", 2, {}])
+    assert await peer.hear() == [["e", 1, Ending.FAILED.code]]
+    assert await peer.hear() == [["a", 2, {"to": {}}]]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"not JSON",
+        b"{}",
+        b"[5]",
+        b"[[]]",
+        b'[["c"]]',
+        b'[["c","1","s",{}]]',
+        b'[["c",1]]',
+        b'[["c",1,5,{}]]',
+        b'[["q",1]]',
+        b'[["q",1,[]]]',
+        "text is no batch either",
+    ],
+)
+async def test_nonsense_ends_the_link_it_came_over_and_no_other(
+    nursery: trio.Nursery, raw: bytes | str
+) -> None:
+    sessions = Sessions()
+    server = LinkServer(FAR, SECRET, sessions)
+    fine = await proven(nursery, await attended(nursery, server))
+    peer = await proven(nursery, await attended(nursery, server))
+    await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+    (relay,) = await sessions.got(1)
+    await peer.websocket.send_message(raw)
+    with pytest.raises(ConnectionClosed) as closed:
+        await peer.hear()
+    assert closed.value.reason is not None
+    assert (closed.value.reason.code, closed.value.reason.reason) == (channel.MALFORMED, "malformed")
+    await sessions.got(2)
+    assert sessions.detached() == [relay.reply]
+    await fine.say(["q", 1, {}])
+    assert await fine.hear() == [["a", 1, {"to": {}}]]
+
+
+async def test_a_message_that_is_too_large_ends_the_link(nursery: trio.Nursery) -> None:
+    sessions = Sessions()
+    peer = await proven(nursery, await attended(nursery, LinkServer(FAR, SECRET, sessions)))
+    await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+    await sessions.got(1)
+    await peer.websocket.send_message(b" " * (codec.MESSAGE_BYTES_MAX + 1))
+    with pytest.raises(ConnectionClosed) as closed:
+        await peer.hear()
+    assert closed.value.reason is not None
+    assert closed.value.reason.code == 1009
+    await sessions.got(2)
+
+
+@pytest.mark.parametrize(
+    "entry", [["f", 1, []], ["f", 1], ["e", 1, "left"], ["a", 1, 5], ["a", 1], "f", ["f", True, {}]]
+)
+async def test_nonsense_from_the_far_end_ends_the_link(nursery: trio.Nursery, entry: object) -> None:
+    near = ends.NearEnd(Nowhere())
+    with pytest.raises(ends.Malformed):
+        near.hear(entry)
+
+
+async def test_what_nobody_waits_for_is_passed_over() -> None:
+    near = ends.NearEnd(Nowhere())
+    for entry in (["f", 9, {"t": "ack"}], ["e", 9, 4000], ["a", 9, {}], ["x", 9], ["z", 9]):
+        near.hear(entry)
+
+
+class Nowhere:
+    def offer(self, entry: bytes) -> bool:
+        return True
+
+    def overflow(self) -> None:
+        raise AssertionError
+
+
+# -- real sockets -----------------------------------------------------------------------------------
+
+
+async def test_garbage_on_the_port_costs_nobody_else_anything(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions = Sessions()
+    sessions.do = acked
+    server = LinkServer(FAR, SECRET, sessions)
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
+    await nursery.start(partial(server.serve, [bound]))
+    links = LinkNetwork(NEAR, SECRET)
+    await nursery.start(links.run)
+    there = member(link_url=f"ws://127.0.0.1:{port}")
+    for garbage in (
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00" * 100_000,
+        b"GET /link HTTP/1.1\r\nHost: far\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n\xff\xff\xff",
+    ):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(garbage)
+        with trio.fail_after(8):
+            try:
+                while await stream.receive_some(65_536):
+                    pass
+            except trio.BrokenResourceError:
+                pass
+        client = Client()
+        links.send(there, "s", answer(client))
+        await client.heard(1)
+        await stream.aclose()
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_a_link_may_go_through_tls(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    sessions = Sessions()
+    sessions.do = acked
+    server = LinkServer(FAR, SECRET, sessions)
+    serve = partial(trio.serve_ssl_over_tcp, server.attend, 0, ours, host="127.0.0.1", https_compatible=True)
+    listeners = await nursery.start(serve)
+    links = LinkNetwork(NEAR, SECRET)
+    await nursery.start(links.run)
+    client = Client()
+    port = listeners[0].transport_listener.socket.getsockname()[1]
+    links.send(member(link_url=f"wss://localhost:{port}"), "s", answer(client))
+    await client.heard(1)
+
+
+async def test_a_port_that_is_no_link_cannot_be_reached(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65_536)
+        await stream.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        await stream.aclose()
+
+    listeners = await nursery.start(partial(trio.serve_tcp, refuse, 0, host="127.0.0.1"))
+    links = LinkNetwork(NEAR, SECRET)
+    await nursery.start(links.run)
+    client = Client()
+    port = listeners[0].socket.getsockname()[1]
+    links.send(member(link_url=f"ws://127.0.0.1:{port}"), "s", answer(client))
+    assert await client.ended() is Ending.RESTARTING
+    assert "404" in caplog.text
