@@ -43,7 +43,7 @@ PROXY_WITHIN_S = 10.0
 )
 @click.option(
     "--base-port",
-    type=click.IntRange(0, 65_000),
+    type=click.IntRange(0, 65_500),
     default=BASE_PORT,
     show_default=True,
     help="Node 1 has the three ports after it, node 2 those ten further on; 0 takes any free ones.",
