@@ -7,7 +7,7 @@ server and the network. Each bot keeps its own books.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -40,11 +40,13 @@ class Bot:
         plan: CrowdPlan,
         knowledge: Knowledge,
         *,
-        ws_url: str,
+        ws_url: str | Sequence[str],
         code: str,
         api: Api,
         connect: Dial = dial,
     ) -> None:
+        urls = [ws_url] if isinstance(ws_url, str) else list(ws_url)
+        random.Random(f"{plan.seed}/{number}/nodes").shuffle(urls)
         self.ledger = Ledger(f"{_NAMES[(number - 1) % len(_NAMES)]} {number}")
         self.ended: str | None = None
         """Why it left, as `PlayerClient.run` says it; None while it plays."""
@@ -56,10 +58,10 @@ class Bot:
         self._thinking: trio.CancelScope | None = None
         self._phase_changed = trio.Event()
         self._play_url = ""
-        """Where answers go that go over HTTP."""
+        """Where answers go that go over HTTP: to the node itself while it can be reached."""
         self._tasks: trio.Nursery | None = None
         self._client = PlayerClient(
-            ws_url,
+            urls,
             code,
             self.ledger.name,
             rng=self._rng,
@@ -209,7 +211,7 @@ class Bot:
                     play_url=self._play_url,
                 )
             except ApiUnreachable:
-                pass
+                self._play_url = ""
             except ApiRefused as exc:
                 if exc.code == "paused":
                     await self._while_paused()
@@ -277,14 +279,14 @@ class Crowd:
 
     Args:
         knowledge: what skilled bots know of the quiz; without it all of them guess.
-        ws_url: address of the session's WebSocket.
+        ws_url: address of the session's WebSocket; or those of several nodes, and each bot begins at any.
     """
 
     def __init__(
         self,
         plan: CrowdPlan,
         *,
-        ws_url: str,
+        ws_url: str | Sequence[str],
         code: str,
         api: Api,
         knowledge: Knowledge | None = None,

@@ -1,19 +1,19 @@
 """Participants on the wire: a player, the host, a spectator. Each comes back by itself.
 
 A client knows the protocol and nothing about the quiz: it joins, keeps (epoch, offset), checks that no
-broadcast is missing, sends requests and waits for their answers, and after a lost connection resumes and
-sends again whatever was not answered. What it hears it passes to a listener.
+broadcast is missing, sends requests and waits for their answers, and after a lost connection or a move to
+another node resumes and sends again whatever was not answered. What it hears it passes to a listener.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
-from loadtest.reconnect import Policy, after_close, after_error, delay_s
+from loadtest.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from loadtest.wire import BadFrame, Dial, Message, NotOpened, Wire, WireClosed, dial, open_wire
 
 Listener = Callable[[Message], None]
@@ -83,7 +83,8 @@ class WireClient:
     """What every participant does. Use PlayerClient, HostClient or SpectatorClient.
 
     Args:
-        url: address of the WebSocket.
+        urls: address of the WebSocket, or those of several nodes, any of which knows where the session is:
+            the first is where it begins, and each time a connection is lost, the next one is tried.
         code: the session's six digits.
         rng: for the jitter of coming back.
         listener: called with every message, in order, repeats left out. Must not block.
@@ -95,7 +96,7 @@ class WireClient:
 
     def __init__(
         self,
-        url: str,
+        urls: str | Sequence[str],
         code: str,
         *,
         rng: random.Random,
@@ -104,7 +105,7 @@ class WireClient:
         patience_s: float = 60.0,
         connect: Dial = dial,
     ) -> None:
-        self.url = url
+        self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
         self.code = code
         self.token = token
         self.epoch: int | None = None
@@ -114,6 +115,9 @@ class WireClient:
         """`podium` and `you` once the session is over."""
         self.gaps: list[Gap] = []
         self.reconnects = 0
+        """How often it came back, moves not counted."""
+        self.moves = 0
+        """How often it was sent on to another node."""
         self.arrived = trio.Event()
         """Set by the first `joined`, or when there will be none."""
         self.ended: str | None = None
@@ -125,6 +129,7 @@ class WireClient:
         self._wire: Wire | None = None
         self._staying = trio.CancelScope()
         self._joined = False
+        self._on_the_move = False
         self._requests: dict[str, _Request] = {}
         self._last_id = 0
 
@@ -188,21 +193,25 @@ class WireClient:
     # -- coming and going -------------------------------------------------------------------------
 
     async def _stay(self) -> str:
-        url, failures, moves = self.url, 0, 0
+        place, url, failures, moves = 0, self.urls[0], 0, 0
         away_since = trio.current_time()
         while True:
             parted = await self._visit(url)
             if parted.joined:
                 failures = moves = 0
                 away_since = trio.current_time()
-            if parted.url is not None and moves < MOVES_MAX:
+            self._on_the_move = parted.url is not None and moves < MOVES_MAX
+            if parted.url is not None and self._on_the_move:
                 url, moves, delay = parted.url, moves + 1, parted.after_ms / 1000
+                self.moves += 1
             elif parted.policy is Policy.NO:
                 return parted.reason
             else:
                 delay = delay_s(parted.policy, failures, self._rng)
-                failures += parted.policy is Policy.LATER
-                url = self.url
+                if parted.policy is not Policy.RESUME:
+                    failures += 1
+                    place = elsewhere(self.urls, place, url)
+                    url = self.urls[place]
             if trio.current_time() + delay - away_since > self._patience_s:
                 return "unreachable"
             await trio.sleep(delay)
@@ -255,7 +264,7 @@ class WireClient:
     async def _hear(self, message: Message) -> _Parted | None:
         kind = message["t"]
         if kind == "moved":
-            return _Parted("moved", Policy.LATER, self._joined, str(message["url"]), int(message["after_ms"]))
+            return _Parted("moved", Policy.MOVE, self._joined, str(message["url"]), int(message["after_ms"]))
         if kind in _BROADCASTS and not self._in_order(message):
             return None
         if kind in _REPLIES and (request := self._requests.pop(message.get("id", ""), None)) is not None:
@@ -315,8 +324,9 @@ class WireClient:
         if message["token"] is not None:
             self.token = message["token"]
         self._joined = True
-        if self.arrived.is_set():
+        if self.arrived.is_set() and not self._on_the_move:
             self.reconnects += 1
+        self._on_the_move = False
         self.arrived.set()
 
     async def _refused(self, error: Message) -> _Parted | None:
@@ -367,7 +377,7 @@ class PlayerClient(WireClient):
 
     def __init__(
         self,
-        url: str,
+        urls: str | Sequence[str],
         code: str,
         name: str,
         *,
@@ -378,7 +388,7 @@ class PlayerClient(WireClient):
         connect: Dial = dial,
     ) -> None:
         super().__init__(
-            url, code, rng=rng, token=token, listener=listener, patience_s=patience_s, connect=connect
+            urls, code, rng=rng, token=token, listener=listener, patience_s=patience_s, connect=connect
         )
         self.name = name
         self.player: int | None = None

@@ -24,7 +24,7 @@ ATTEMPTS_MAX = 6
 LIMIT_SPARE = 20
 """Places in a session for canaries, and for players who join twice because an answer was lost."""
 
-PLAYER_LIMIT_MAX = 100_000
+PLAYER_LIMIT_MAX = 200_000
 FINAL_WITHIN_S = 60.0
 
 T = TypeVar("T")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from enum import Enum
+from typing import TypeVar
 
 RESUME_JITTER_S = 0.25
 LATER_LEAST_S = 0.5
 LATER_MOST_S = 3.0
 LATER_CAP_S = 30.0
+
+T = TypeVar("T")
 
 
 class Policy(Enum):
@@ -17,6 +21,7 @@ class Policy(Enum):
     NO = "no"
     RESUME = "resume"
     LATER = "later"
+    MOVE = "move"
 
 
 BY_CODE = {
@@ -34,6 +39,7 @@ BY_CODE = {
     4006: Policy.RESUME,
     4007: Policy.RESUME,
     4008: Policy.LATER,
+    4009: Policy.MOVE,
     4010: Policy.LATER,
     4011: Policy.LATER,
     4012: Policy.NO,
@@ -54,8 +60,21 @@ def after_error(code: str) -> Policy:
     return Policy.LATER if code in _TRY_AGAIN else Policy.NO
 
 
+def elsewhere(known: Sequence[T], place: int, lost: T) -> int:
+    """Where to go after a connection that was lost: the place of one of the addresses known.
+
+    They are taken in turn, from the one after `place`. The one that was lost is passed over, unless there is
+    no other.
+    """
+    place = (place + 1) % len(known)
+    return (place + 1) % len(known) if known[place] == lost else place
+
+
 def delay_s(policy: Policy, failures: int, rng: random.Random) -> float:
-    """Seconds to wait. `failures` counts the attempts in a row that have failed since the end."""
+    """Seconds to wait. `failures` counts the attempts in a row that have failed since the end.
+
+    For MOVE the server names the time; who has not heard it waits as for LATER.
+    """
     if policy is Policy.RESUME and not failures:
         return rng.uniform(0.0, RESUME_JITTER_S)
     doubled = rng.uniform(LATER_LEAST_S, LATER_MOST_S) * 2.0 ** min(failures, 16)

@@ -54,11 +54,11 @@ def _one_of(*allowed: str) -> Callable[[object], str]:
 
 
 def _sizes(value: object) -> tuple[int, int]:
-    problem = ValueError("two whole numbers from 1 to 100,000, the smaller first")
+    problem = ValueError("two whole numbers from 1 to 150,000, the smaller first")
     if not isinstance(value, list) or len(value) != 2:
         raise problem
     try:
-        least, most = (_whole(1, 100_000)(each) for each in value)
+        least, most = (_whole(1, 150_000)(each) for each in value)
     except ValueError:
         raise problem from None
     if least > most:

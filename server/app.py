@@ -29,10 +29,10 @@ from engine.actors.clock import SessionClock
 from engine.actors.endings import Ending
 from engine.actors.merging import Merging
 from engine.actors.registry import Registry
+from engine.aio import open_asyncio
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, StorageUnavailable
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from engine.storage.partitions import Partitions
@@ -189,6 +189,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             config=config,
             clock=clock,
             registry=registry,
+            directory=registry,
             store=store,
             catalog=catalog,
             journal=journal,

@@ -24,6 +24,7 @@ POSITION = re.compile(r"(\d{1,15}):(\d{1,15})", re.ASCII)
 RETRY_MS: Mapping[Reconnect, tuple[int, int]] = {
     Reconnect.RESUME: (0, 250),
     Reconnect.LATER: (500, 3_000),
+    Reconnect.MOVE: (0, 250),
     Reconnect.NO: (3_600_000, 3_600_000),
 }
 """How long a browser waits before it comes back by itself: chosen at random between the two. It cannot be

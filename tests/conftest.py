@@ -1,4 +1,4 @@
-"""What several suites of tests share: a PostgreSQL for the whole run, and a schema in it for each test."""
+"""What several suites of tests share: a PostgreSQL and a Redis for the whole run, and a schema for each test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 import trustme
 from hypothesis import HealthCheck, settings
 
+from engine.aio import open_asyncio
+from engine.shards.embedded_redis import EmbeddedRedis
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database
 
@@ -109,3 +110,17 @@ async def database(database_and_dsn: tuple[Database, str]) -> Database:
 async def database_dsn(database_and_dsn: tuple[Database, str]) -> str:
     """How to reach `database` from elsewhere."""
     return database_and_dsn[1]
+
+
+@pytest.fixture(scope="session")
+def redis_url(short_tmp_path: Path) -> Iterator[str]:
+    """A Redis that runs until the end of the tests. Use a name of a cluster that nobody else uses."""
+    server = EmbeddedRedis(short_tmp_path / "redis")
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def cluster() -> str:
+    """A name for the cluster of one test."""
+    return f"test-{next(_numbers)}"

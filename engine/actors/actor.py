@@ -10,22 +10,34 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import trio
 
-from engine.actors import messages
+from engine.actors import casts, messages
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer, Command, Detach, Host, Join, Merge, Rejoin, Role, Watch
+from engine.actors.commands import (
+    Answer,
+    Command,
+    Detach,
+    Host,
+    Join,
+    Look,
+    Merge,
+    Rejoin,
+    Relay,
+    Role,
+    Watch,
+)
 from engine.actors.endings import Ending
 from engine.actors.fanout import Slicer
 from engine.actors.frame import Frame, Message
 from engine.actors.mailbox import Mailbox
 from engine.actors.pace import Pace
-from engine.actors.stream import BroadcastStream
+from engine.actors.stream import BroadcastStream, StreamState
 from engine.actors.subscriber import Subscriber
 from engine.actors.tokens import Tokens
 from engine.domain.errors import Refusal
@@ -44,7 +56,7 @@ from engine.domain.facts import (
     Resumed,
 )
 from engine.domain.session import Phase, Repeated, Session
-from engine.ports import JOINS_SHARE, ClaimedSession, Journal
+from engine.ports import JOINS_SHARE, ClaimedSession, Journal, SessionRecord
 
 FINISHED_LINGER_S = 30.0
 """How long a finished session stays in memory for those who come back a moment too late for the podium."""
@@ -53,8 +65,18 @@ BUSY = Refusal("busy", "A queue is full; nothing has changed. Try again in a mom
 
 FOREIGN_TOKEN = Refusal("token_invalid", "This token belongs to another session.")
 
+NO_SUCH_PLAYER = Refusal("player_not_found", "This session has no such player.")
+
+KICKED = Refusal("kicked", "The host removed you from this session.")
+
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
+
+RELAY_MS = 100
+"""What an answer may take from a node that takes part to here. By so much later a deadline is seen to."""
+
+HANDED_OVER_MS = 250
+"""As `RELAY_MS`, for those that came while a session was handed over."""
 
 ACKS_AT_ONCE_MAX = 2
 """Acks that are sent from the journal's task. It tells many sessions in a row: for each it must be little."""
@@ -74,6 +96,19 @@ class ActorOptions:
     history_max: int = 32
     idle_s: float = 300.0
     max_age_s: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What an actor leaves behind that gives its session away, with all of it committed: its stream, who sits
+    where, the relays of other nodes, and the commands that came too late for it."""
+
+    record: SessionRecord
+    epoch: int
+    stream: StreamState
+    seated: Sequence[tuple[Subscriber, Place]]
+    relays: Sequence[Subscriber]
+    commands: Sequence[Command]
 
 
 class _Held(NamedTuple):
@@ -115,8 +150,10 @@ class SessionActor:
         options: ActorOptions,
         pace: Pace,
         counters: Counters,
+        stream: StreamState | None = None,
     ) -> SessionActor:
-        """An actor for a session that was just claimed, with the session as its facts have it.
+        """An actor for a session that was just claimed, with the session as its facts have it. `stream` is
+        the one to go on with, when the session was handed over by an actor that ran until now.
 
         Raises DomainError if the facts cannot have happened.
         """
@@ -135,6 +172,7 @@ class SessionActor:
             options=options,
             pace=pace,
             counters=counters,
+            stream=stream,
         )
 
     def __init__(
@@ -148,6 +186,7 @@ class SessionActor:
         options: ActorOptions,
         pace: Pace,
         counters: Counters,
+        stream: StreamState | None = None,
     ) -> None:
         record = claimed.record
         self.session_id = record.id
@@ -162,25 +201,36 @@ class SessionActor:
         self._pace = pace
         self._counters = counters
         self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
-        self._stream = BroadcastStream(options.history_max)
+        self._stream = BroadcastStream(options.history_max, claimed.epoch)
         self._audience = Audience(counters.sent)
         self._unwritten: list[Fact] = []
         self._seq = self._committed = session.seq
         self._unconfirmed: deque[_Held] = deque()
         self._end_seq: int | None = None
         """Of the end of the session, as long as it is not committed."""
-        self._latecomers: list[tuple[Subscriber, Place, int | None, int | None]] = []
+        self._latecomers: list[tuple[Rejoin | Watch, Place]] = []
         """Who came meanwhile."""
         self._fenced = False
         self._failure: Exception | None = None
         self._stopped = False
+        self._still_until = 0
+        """Before that no time passes: answers that came in time may be on their way here."""
+        self._giving_away = False
+        self._late_commands: list[Command] = []
+        self.parcel: Parcel | None = None
+        """Set once the session was given away."""
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
         self._active_at = clock.now_ms()
         self._board = Frame(messages.leaderboard(session, 0, pace.tick_ms))
         self._board_dirty = False
         self._board_due_at = 0
         self._board_took_ms = 0
-        self._catch_up(claimed)
+        if stream is None or stream.left_under + 1 != claimed.epoch:
+            self._catch_up(claimed)
+        else:
+            self._stream.go_on(stream)
+            self._still_until = clock.now_ms() + HANDED_OVER_MS
+            self._board_dirty = session.phase is not Phase.LOBBY
 
     def _catch_up(self, claimed: ClaimedSession) -> None:
         """A countdown that ran while nobody was there to run it starts that much later."""
@@ -196,7 +246,9 @@ class SessionActor:
 
     def send(self, command: Command) -> None:
         """Hand over a command. A full mailbox, or an actor that has stopped, answers `busy` at once."""
-        if isinstance(command, Detach):
+        if self._giving_away:
+            self._late_commands.append(command)
+        elif isinstance(command, Detach):
             self._mailbox.put_over(command)
         elif self._stopped or not self._mailbox.put_nowait(command):
             command.reply.push(messages.busy(command.id if isinstance(command, Answer | Host) else None))
@@ -206,6 +258,11 @@ class SessionActor:
         return messages.state(
             self.session, self._board.message, self._clock.now_ms(), player=player, for_host=role == "host"
         )
+
+    @property
+    def stream_epoch(self) -> int:
+        """What clients know as the epoch: that under which the stream of broadcasts began."""
+        return self._stream.epoch
 
     @property
     def offset(self) -> int:
@@ -235,19 +292,32 @@ class SessionActor:
     def end(self, ending: Ending) -> None:
         """Close everyone who waits or listens. After this the actor takes nothing more."""
         self._stopped = True
-        waiting = [held.reply for held in self._unconfirmed] + [reply for reply, *_ in self._latecomers]
+        waiting = [held.reply for held in self._unconfirmed]
+        waiting += [command.reply for command, _ in self._latecomers]
         self._unconfirmed.clear()
         self._latecomers.clear()
         while len(self._mailbox):
             waiting.append(self._mailbox.pop().reply)
+        waiting += [command.reply for command in self._late_commands]
+        self._late_commands.clear()
         for subscriber in waiting:
             subscriber.close(ending)
         self._audience.dismiss(ending)
 
+    def give_away(self) -> None:
+        """Take in nothing more, let no time pass, and end with a `parcel` once all is committed. Whoever is
+        connected stays so, and hears nothing meanwhile."""
+        if not self._giving_away and not self._stopped:
+            self._giving_away = True
+            while len(self._mailbox):
+                self._late_commands.append(self._mailbox.pop())
+            self._mailbox.wake()
+
     # -- the task --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Live until the session is over or idle. Raises Fenced; any other exception is a crash."""
+        """Live until the session is over, idle, or given away. Raises Fenced; any other exception is a
+        crash."""
         await self._tell()
         self._write()
         while not self._may_rest():
@@ -259,12 +329,28 @@ class SessionActor:
                 raise self._failure
             if self._unconfirmed or self._end_seq is not None:
                 await self._confirm()
+            if self._giving_away:
+                if self._given_away():
+                    return
+                continue
             await self._work()
             await self._pass_time()
             if self._unwritten:
                 self._write()
             if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
                 await self._send_board()
+
+    def _given_away(self) -> bool:
+        self._write()
+        if self._committed < self.session.seq or self._unconfirmed or self._end_seq is not None:
+            return False
+        self._stopped = True
+        seated = self._audience.seated()
+        commands, self._late_commands = self._late_commands, []
+        self.parcel = Parcel(
+            self.record, self.epoch, self._stream.state(self.epoch), seated, self._audience.clear(), commands
+        )
+        return True
 
     async def _work(self) -> None:
         """Handle a batch. Each command stays in the mailbox until it is done, so that after a crash whoever
@@ -288,10 +374,12 @@ class SessionActor:
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""
         session = self.session
+        if self._giving_away:
+            return math.inf
         due: float = math.inf if session.phase is Phase.FINISHED else self._expires_at
         deadline = session.deadline
-        if deadline is not None and deadline < due:
-            due = deadline
+        if deadline is not None and (seen_to := max(deadline + self._grace_ms, self._still_until)) < due:
+            due = seen_to
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
         if deadline is None and self._at_rest:
@@ -316,7 +404,7 @@ class SessionActor:
         )
 
     def _may_rest(self) -> bool:
-        if not self._at_rest or len(self._mailbox):
+        if not self._at_rest or len(self._mailbox) or self._giving_away:
             return False
         if self._clock.now_ms() - self._active_at < self._patience_ms:
             return False
@@ -326,6 +414,8 @@ class SessionActor:
     async def _pass_time(self) -> None:
         now = self._clock.now_ms()
         session = self.session
+        if now < self._still_until:
+            return
         while (due := session.deadline) is not None and due <= self._horizon(now):
             before = session.seq
             session.elapse(due)
@@ -340,7 +430,12 @@ class SessionActor:
         """Up to when time may pass: what was received before a deadline is judged before it, however
         long it lay in the mailbox."""
         oldest = self._mailbox.peek()
+        now -= self._grace_ms
         return min(now, oldest.at - 1) if isinstance(oldest, Answer) else now
+
+    @property
+    def _grace_ms(self) -> int:
+        return RELAY_MS if self._audience.relayed else 0
 
     def _write(self) -> None:
         if self._unwritten:
@@ -402,12 +497,16 @@ class SessionActor:
             case Rejoin():
                 self._rejoin(command)
             case Watch():
-                self._attach(command.reply, Place("spectator"), command.epoch, command.offset)
+                self._attach(command, Place("spectator", None, command.may_move))
+            case Look():
+                self._look(command)
+            case Relay():
+                self._relay(command)
             case Host():
                 self._host(command)
             case Detach():
                 self._audience.leave(command.reply)
-                self._latecomers = [each for each in self._latecomers if each[0] is not command.reply]
+                self._latecomers = [each for each in self._latecomers if each[0].reply is not command.reply]
             case Merge():
                 self._merge(command)
 
@@ -451,12 +550,17 @@ class SessionActor:
             self._refuse(command.reply, outcome)
             return
         self._counters.players_joined += 1
-        place = Place("player", outcome.player)
+        place = Place("player", outcome.player, command.may_move)
 
         def welcome() -> Frame:
-            if command.attach:
+            if not command.attach:
+                return self._joined(place, state=None)
+            joined = self._joined(place, state=self.state("player", outcome.player))
+            if command.relay is None:
                 self._audience.seat(command.reply, place)
-            return self._joined(place, state=self.state("player", outcome.player) if command.attach else None)
+                return joined
+            self._audience.seat_away(command.relay, place.key)
+            return casts.admitted(place.role, place.player, [joined])
 
         self._on_commit(outcome.seq, command.reply, welcome)
 
@@ -467,13 +571,13 @@ class SessionActor:
         elif command.role == "player":
             player = self.session.players.get(command.player or 0)
             if player is None:
-                refusal = Refusal("player_not_found", "This session has no such player.")
+                refusal = NO_SUCH_PLAYER
             elif player.kicked:
-                refusal = Refusal("kicked", "The host removed you from this session.")
+                refusal = KICKED
         if refusal:
             self._refuse(command.reply, refusal)
             return
-        self._attach(command.reply, Place(command.role, command.player), command.epoch, command.offset)
+        self._attach(command, Place(command.role, command.player, command.may_move))
 
     def _host(self, command: Host) -> None:
         if not self._journal.has_room():
@@ -532,32 +636,68 @@ class SessionActor:
             code=self.code,
             role=place.role,
             state=state,
-            epoch=self.epoch,
+            epoch=self._stream.epoch,
             offset=self._stream.offset,
         )
 
-    def _attach(self, reply: Subscriber, place: Place, epoch: int | None, offset: int | None) -> None:
-        """Seat a subscriber and bring it up to date: with what it missed, or with the whole picture."""
+    def _attach(self, command: Rejoin | Watch, place: Place) -> None:
+        """Seat a subscriber and bring it up to date."""
         if self._end_seq is not None:
-            self._latecomers.append((reply, place, epoch, offset))
+            self._latecomers.append((command, place))
+            return
+        reply = command.reply
+        if command.relay is not None:
+            self._audience.seat_away(command.relay, place.key)
+            frames = self._bring_up_to_date(place, command.epoch, command.offset)
+            reply.push(casts.admitted(place.role, place.player, frames))
             return
         self._audience.seat(reply, place)
+        for frame in self._bring_up_to_date(place, command.epoch, command.offset):
+            reply.push(frame)
+
+    def _bring_up_to_date(self, place: Place, epoch: int | None, offset: int | None) -> list[Frame]:
+        """What somebody missed who stands at this epoch and offset, or else the whole picture."""
         missed = None
-        if epoch == self.epoch and offset is not None:
+        if epoch == self._stream.epoch and offset is not None:
             missed = self._stream.since(offset, host=place.role == "host")
         if missed is None:
-            reply.push(self._joined(place, self.state(place.role, place.player)))
-            return
-        reply.push(self._joined(place, state=None))
+            return [self._joined(place, self.state(place.role, place.player))]
+        frames = [self._joined(place, state=None)]
         # The end of the session comes last, as for those who were there: who hears it may go.
         end = missed.pop() if missed and missed[-1].kind == "finished" else None
-        for frame in missed:
-            reply.push(self._replayed(frame, place))
+        frames += [self._replayed(frame, place) for frame in missed]
         if place.player is not None and any(frame.kind == "reveal" for frame in missed):
-            reply.push(messages.result(self.session, place.player))
-        reply.push(self._board)
+            frames.append(messages.result(self.session, place.player))
+        frames.append(self._board)
         if end is not None:
-            reply.push(self._replayed(end, place))
+            frames.append(self._replayed(end, place))
+        return frames
+
+    def _look(self, command: Look) -> None:
+        session, player = self.session, command.player
+        if command.top is None:
+            state = self.state(command.role, player)
+            command.reply.push(messages.look(session, state, self._stream.epoch, self._stream.offset))
+        elif player is None or player in session.leaderboard:
+            command.reply.push(messages.board(session, command.top, player))
+        else:
+            self._refuse(command.reply, KICKED if player in session.players else NO_SUCH_PLAYER)
+
+    def _relay(self, command: Relay) -> None:
+        """Let a node take part. One that has clients already gets what they missed. If that is no longer all
+        there, or goes with something for each of them, they have to come one by one."""
+        stream, reply = self._stream, command.reply
+        missed = None
+        if command.epoch == stream.epoch and command.offset is not None:
+            missed = stream.pairs_since(command.offset)
+        if missed is None or any(frame.kind in ("reveal", "finished") for frame, _ in missed):
+            self._audience.take_part(command.node, reply, ())
+            reply.push(casts.relayed(self.session_id, self.code, stream.epoch, stream.offset))
+            return
+        self._audience.take_part(command.node, reply, command.seats)
+        reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
+        for frame, host_frame in missed:
+            reply.push(casts.cast(frame, host_frame))
 
     def _replayed(self, frame: Frame, place: Place) -> Frame:
         """A broadcast for one who comes late: the countdown as it stands, the ending as it is for them."""
@@ -620,6 +760,8 @@ class SessionActor:
     async def _tell_reveal(self) -> None:
         await self._broadcast(messages.reveal(self.session, self._stream.next_offset()))
         await self._audience.send_each(messages.results(self.session, self._audience))
+        if self._audience.relayed:
+            await self._audience.cast_each(casts.standing(self.session))
         await self._send_board()
 
     async def _tell_end(self) -> None:
@@ -632,6 +774,8 @@ class SessionActor:
         await self._audience.send_each(
             messages.finished_for_all(self.session, offset, self._audience), others=frame
         )
+        if self._audience.relayed:
+            await self._audience.cast_each(casts.standing(self.session, frame))
 
     async def _send_board(self) -> None:
         began_at = self._clock.now_ms()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from engine.actors import casts
 from engine.actors.commands import Role
 from engine.actors.endings import Ending
 from engine.actors.fanout import Slicer, fan_out, fan_out_each
@@ -14,10 +15,12 @@ from engine.actors.subscriber import Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a subscriber is here: the host, one of the players, or a spectator."""
+    """What a subscriber is here: the host, one of the players, or a spectator. `may_move`: it can be sent to
+    another node."""
 
     role: Role
     player: int | None = None
+    may_move: bool = False
 
     @property
     def key(self) -> int | str | None:
@@ -37,49 +40,102 @@ class Sent:
 @dataclass(slots=True)
 class Audience:
     """Subscribers by their place. Sending gives way to other tasks now and then (see `fanout`); who comes or
-    goes meanwhile is not part of it."""
+    goes meanwhile is not part of it.
+
+    Some places may be at other nodes. Those nodes are reached with one frame each, by way of their relay, and
+    of who sits there only the number of the player is known here.
+    """
 
     sent: Sent
     _places: dict[Subscriber, Place] = field(default_factory=dict)
     _holders: dict[int | str, Subscriber] = field(default_factory=dict)
+    _relays: dict[str, Subscriber] = field(default_factory=dict)
+    _away: dict[int | str, str] = field(default_factory=dict)
+    """Who sits at which other node."""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places) + len(self._relays)
 
     def __contains__(self, player: object) -> bool:
-        """Whether this player is connected."""
+        """Whether this player is connected, here."""
         return player in self._holders
+
+    @property
+    def relayed(self) -> bool:
+        """Whether other nodes take part."""
+        return bool(self._relays)
+
+    def seated(self) -> list[tuple[Subscriber, Place]]:
+        """Who sits here."""
+        return list(self._places.items())
+
+    def players(self) -> list[int]:
+        """Numbers of the players who sit here."""
+        return [key for key in self._holders if isinstance(key, int)]
 
     def seat(self, subscriber: Subscriber, place: Place) -> None:
         """Let a subscriber in. Whoever held the same place before is told that it was replaced."""
         if place.key is not None:
-            older = self._holders.get(place.key)
-            if older is not None and older is not subscriber:
-                self.leave(older)
-                older.close(Ending.REPLACED)
+            self._replace(place.key, subscriber)
             self._holders[place.key] = subscriber
+            self._away.pop(place.key, None)
         self._places[subscriber] = place
 
+    def seat_away(self, node: str, key: int | str | None) -> None:
+        """Note that a place is taken at another node, which takes part already."""
+        if key is not None:
+            self._replace(key, None, node)
+            self._away[key] = node
+
+    def _replace(self, key: int | str, newer: Subscriber | None, node: str | None = None) -> None:
+        older = self._holders.get(key)
+        if older is not None and older is not newer:
+            self.leave(older)
+            older.close(Ending.REPLACED)
+        self._tell_away(key, Ending.REPLACED, but=node)
+
+    def _tell_away(self, key: int | str, ending: Ending, *, but: str | None = None) -> None:
+        at = self._away.get(key)
+        if at is not None and at != but and (relay := self._relays.get(at)) is not None:
+            relay.push(casts.show_out(key, ending))
+
     def leave(self, subscriber: Subscriber) -> None:
-        """Let a subscriber go. Nothing happens to one who is not here."""
+        """Let a subscriber go, or a node. Nothing happens to one who is not here."""
         place = self._places.pop(subscriber, None)
         if place is not None and place.key is not None and self._holders.get(place.key) is subscriber:
             del self._holders[place.key]
+        if place is None and self._relays:
+            for node in [node for node, relay in self._relays.items() if relay is subscriber]:
+                del self._relays[node]
+                self._away = {key: at for key, at in self._away.items() if at != node}
 
-    def show_out(self, player: int, ending: Ending) -> None:
-        """Close a player's connection, if there is one."""
-        subscriber = self._holders.get(player)
+    def take_part(self, node: str, relay: Subscriber, players: Iterable[int]) -> None:
+        """Let a node take part, for these players and for whoever will be seated there."""
+        self._relays[node] = relay
+        for player in players:
+            self.seat_away(node, player)
+
+    def show_out(self, key: int | str, ending: Ending) -> None:
+        """Close the connection of a player, or of the host, if there is one."""
+        subscriber = self._holders.get(key)
         if subscriber is not None:
             self.leave(subscriber)
             subscriber.close(ending)
+        self._tell_away(key, ending)
 
     def dismiss(self, ending: Ending) -> None:
         """Close every connection."""
-        leaving = list(self._places)
-        self._places.clear()
-        self._holders.clear()
+        leaving = [*self._places, *self._relays.values()]
+        self.clear()
         for subscriber in leaving:
             subscriber.close(ending)
+
+    def clear(self) -> list[Subscriber]:
+        """Forget everyone; the relays of other nodes are given back."""
+        relays = list(self._relays.values())
+        for places in (self._places, self._holders, self._relays, self._away):
+            places.clear()
+        return relays
 
     async def send(self, frame: Frame, host_frame: Frame | None = None) -> None:
         """Push a frame to everyone; where the host gets one of its own, that one to the host."""
@@ -90,7 +146,20 @@ class Audience:
             host.push(host_frame)
         self.sent.broadcasts += 1
         self.sent.frames += len(self._places)
+        if self._relays:
+            self._cast(casts.cast(frame, host_frame))
         await fan_out(subscribers, frame, Slicer())
+
+    def _cast(self, frame: Frame) -> None:
+        for relay in list(self._relays.values()):
+            relay.push(frame)
+
+    async def cast_each(self, frames: Iterable[Frame]) -> None:
+        """Push frames that are made one by one to the nodes that take part."""
+        slicer = Slicer()
+        for frame in frames:
+            self._cast(frame)
+            await slicer.breathe()
 
     async def send_each(
         self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None

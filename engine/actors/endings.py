@@ -20,6 +20,9 @@ class Reconnect(StrEnum):
     LATER = "later"
     """Come back with the token after 0.5 to 3 s, chosen at random, doubling while it fails."""
 
+    MOVE = "move"
+    """Go on at the address that the `moved` before it has named, after the time it has named."""
+
 
 class Ending(Enum):
     """Members carry (close code, reconnect policy, sentence)."""
@@ -37,6 +40,7 @@ class Ending(Enum):
     SLOW_CONSUMER = (4006, Reconnect.RESUME, "too far behind")
     PING_TIMEOUT = (4007, Reconnect.RESUME, "no sign of life")
     JOIN_TIMEOUT = (4008, Reconnect.LATER, "no join within the time allowed")
+    MOVED = (4009, Reconnect.MOVE, "the session runs on another node")
     SHUTDOWN = (4010, Reconnect.LATER, "the node is going down")
     RESTARTING = (4011, Reconnect.LATER, "the session is being restored")
     UNAVAILABLE = (4012, Reconnect.NO, "the session keeps failing and was taken out of service")

@@ -14,7 +14,7 @@ from engine.actors.fanout import Slicer
 from engine.actors.registry import NodeFull, Registry, SessionUnavailable
 from engine.actors.subscriber import ConnectionEnded, Waiter
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
-from engine.ports import SessionNotFound, SpooledFacts, SpooledFactsStore, StorageUnavailable
+from engine.ports import OwnedElsewhere, SessionNotFound, SpooledFacts, SpooledFactsStore, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Merging:
                         await self._merge(session_id)
                 except (NotMerged, ConnectionEnded, NodeFull, trio.TooSlowError) as error:
                     log.warning("spooled facts of session %s still wait: %r", session_id, error)
-                except (SessionNotFound, SessionUnavailable):
+                except (OwnedElsewhere, SessionNotFound, SessionUnavailable):
                     continue
         except StorageUnavailable:
             return

@@ -57,7 +57,7 @@ def _lines(session: Session, entries: Iterable[Entry]) -> Iterator[Line]:
     )
 
 
-def _neighbourhoods(lines: Iterator[Line], reach: int) -> Iterator[list[Line]]:
+def neighbourhoods(lines: Iterator[Line], reach: int) -> Iterator[list[Line]]:
     """For each line in turn those within reach of it, itself among them. The lines are shared, not copied."""
     window = deque(islice(lines, reach))
     ahead = 0  # of the one whose turn it is, in the window
@@ -113,16 +113,22 @@ def result(session: Session, player: int) -> Frame:
     """Of the last question that was closed."""
     board = session.leaderboard
     score, around = session.players[player].score, standings(session, board.around(player, AROUND))
-    return _result(session, _closed(session), player, score, board.rank(player), around)
+    return _result(session, closed_number(session), player, score, board.rank(player), around)
 
 
-def _closed(session: Session) -> int:
+def closed_number(session: Session) -> int:
     """The number of the last question that was closed."""
     return session.number - session.question_open
 
 
 def _result(session: Session, number: int, player: int, score: int, rank: int, around: list[Line]) -> Frame:
     correct, points = session.result_of(player)
+    return result_frame(number, correct, points, score, rank, session.streak(player), around)
+
+
+def result_frame(
+    number: int, correct: bool | None, points: int, score: int, rank: int, streak: int, around: list[Line]
+) -> Frame:
     return Frame(
         {
             "t": "result",
@@ -131,7 +137,7 @@ def _result(session: Session, number: int, player: int, score: int, rank: int, a
             "points": points,
             "score": score,
             "rank": rank,
-            "streak": session.streak(player),
+            "streak": streak,
             "around": around,
         }
     )
@@ -143,10 +149,10 @@ def results(session: Session, wanted: Container[int]) -> Iterator[tuple[int, Fra
     The same as `result` for each, but in one pass over the standing as it is at the beginning: a line of it
     is made once, and shared by all whom it is next to. To be taken little by little.
     """
-    number = _closed(session)
+    number = closed_number(session)
     entries, others = tee(session.leaderboard.ranked())
-    neighbourhoods = _neighbourhoods(_lines(session, others), AROUND)
-    for (rank, player, score, _), around in zip(entries, neighbourhoods, strict=True):
+    around_each = neighbourhoods(_lines(session, others), AROUND)
+    for (rank, player, score, _), around in zip(entries, around_each, strict=True):
         yield player, _result(session, number, player, score, rank, around) if player in wanted else None
 
 
@@ -168,10 +174,14 @@ def _podium(session: Session) -> list[dict[str, object]]:
 
 
 def finished(session: Session, offset: int, player: int | None) -> Frame:
-    you = None
+    you: Line | None = None
     if player is not None:
         you = {"rank": session.leaderboard.rank(player), "score": session.players[player].score}
-    return Frame({"t": "finished", "offset": offset, "podium": _podium(session), "you": you})
+    return finished_frame(offset, _podium(session), you)
+
+
+def finished_frame(offset: object, podium: object, you: Line | None) -> Frame:
+    return Frame({"t": "finished", "offset": offset, "podium": podium, "you": you})
 
 
 def finished_for_all(
@@ -182,8 +192,7 @@ def finished_for_all(
     for entry in session.leaderboard.ranked():
         frame = None
         if entry.player in wanted:
-            you = {"rank": entry.rank, "score": entry.score}
-            frame = Frame({"t": "finished", "offset": offset, "podium": podium, "you": you})
+            frame = finished_frame(offset, podium, {"rank": entry.rank, "score": entry.score})
         yield entry.player, frame
 
 
@@ -227,6 +236,29 @@ def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
         "answered": answered,
         "result": _without_type(result(session, player)) if closed else None,
     }
+
+
+def look(session: Session, state: Message, epoch: int, offset: int) -> Frame:
+    """`state` as for one who comes in."""
+    return Frame({"t": "look", "phase": session.phase, "state": state, "epoch": epoch, "offset": offset})
+
+
+def board(session: Session, count: int, player: int | None) -> Frame:
+    """The first `count`, and those around a player who is in."""
+    around = None if player is None else standings(session, session.leaderboard.around(player, AROUND))
+    return Frame(
+        {
+            "t": "board",
+            "top": standings(session, session.leaderboard.top(count)),
+            "around": around,
+            "players": session.active,
+            "answered": session.answered,
+        }
+    )
+
+
+def moved(url: str, after_ms: int = 0) -> Frame:
+    return Frame({"t": "moved", "url": url, "after_ms": after_ms})
 
 
 def joined(

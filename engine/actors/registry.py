@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import trio
 
 from engine.actors import messages
-from engine.actors.actor import ActorOptions, Counters, Fenced, SessionActor
+from engine.actors.actor import ActorOptions, Counters, Fenced, Parcel, SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.endings import Ending
 from engine.actors.pace import Pace
+from engine.actors.stream import StreamState
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
-from engine.domain.session import Settings
+from engine.domain.session import Phase, Settings
 from engine.ports import (
     CodeTaken,
     Journal,
+    OwnedElsewhere,
     QuizCatalog,
     SessionNotFound,
     SessionRecord,
@@ -88,10 +90,26 @@ def _mark(command: Command) -> str | None:
 class _Slot:
     """A session's place on this node, whether its actor is there just now or not."""
 
-    __slots__ = ("actor", "changed", "gone", "record", "unavailable")
+    __slots__ = (
+        "actor",
+        "changed",
+        "elsewhere",
+        "epoch",
+        "gone",
+        "parcel",
+        "record",
+        "stream",
+        "unavailable",
+    )
 
-    def __init__(self, record: SessionRecord) -> None:
+    def __init__(self, record: SessionRecord, stream: StreamState | None = None) -> None:
         self.record = record
+        self.stream = stream
+        """What the first actor goes on with."""
+        self.epoch = 0
+        """Of the last actor."""
+        self.parcel: Parcel | None = None
+        self.elsewhere: OwnedElsewhere | None = None
         self.actor: SessionActor | None = None
         self.unavailable = False
         self.gone = False
@@ -110,6 +128,8 @@ class Registry:
         nursery: where the actors run. Cancelling it ends them all without a word to the clients; call
             `close` first.
         new_id, new_code: sources of fresh session ids and six-digit codes.
+        gone: in a cluster, whether another owner is known to be gone, so that its sessions may be claimed. A
+            node that is alone claims what it likes.
     """
 
     def __init__(
@@ -127,7 +147,9 @@ class Registry:
         options: ActorOptions,
         sessions_max: int = 20_000,
         policy: RestartPolicy | None = None,
+        gone: Callable[[str], bool] | None = None,
     ) -> None:
+        self._gone = gone
         self._nursery = nursery
         self._store = store
         self._catalog = catalog
@@ -174,7 +196,7 @@ class Registry:
             self._refuse(command, "session_finished", "This session is over.")
         except SessionUnavailable:
             self._refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
-        except (StorageUnavailable, NodeFull):
+        except (StorageUnavailable, NodeFull, OwnedElsewhere):
             command.reply.push(messages.busy(_mark(command)))
         finally:
             self._waiting -= 1
@@ -182,10 +204,20 @@ class Registry:
     def _refuse(self, command: Command, code: str, message: str) -> None:
         command.reply.push(messages.error(code, message, id=_mark(command)))
 
+    def here(self, key: str) -> SessionActor | None:
+        """The live actor of the session with this id or code, if it is in memory."""
+        slot = self._slot(key)
+        return None if slot is None else slot.actor
+
+    def holds(self, key: str) -> bool:
+        """Whether the session with this id or code is in memory, or on its way there."""
+        return self._slot(key) is not None
+
     async def get(self, key: str) -> SessionActor:
         """The live actor of the session with this id or code. Send to it before the next checkpoint.
 
-        Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable.
+        Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
+        OwnedElsewhere.
         """
         while True:
             slot = self._slot(key) or await self._find(key)
@@ -197,6 +229,26 @@ class Registry:
                 if slot.unavailable:
                     raise SessionUnavailable(key)
                 await slot.changed.wait()
+            if slot.elsewhere is not None:
+                raise slot.elsewhere
+
+    async def bring(self, record: SessionRecord, stream: StreamState | None = None) -> SessionActor:
+        """As `get`, for a session that was looked up already. `stream` is that of the actor that gave it away
+        to this node."""
+        if record.id not in self._by_id:
+            self._open(record, stream=stream)
+        return await self.get(record.id)
+
+    async def give_away(self, session_id: str) -> Parcel | None:
+        """Have the actor of the session end with all committed, and leave it to the caller what comes of it.
+        None if it is not here, is over, or ends in another way meanwhile."""
+        slot = self._by_id.get(session_id)
+        if slot is None or slot.actor is None or slot.actor.session.phase is Phase.FINISHED:
+            return None
+        slot.actor.give_away()
+        while not (slot.gone or slot.unavailable):
+            await slot.changed.wait()
+        return slot.parcel
 
     async def revive(self, session_id: str) -> SessionActor:
         """As `get`, for a finished session too: it is brought back once more, without its code, which may be
@@ -239,6 +291,12 @@ class Registry:
         """
         if len(self._by_id) >= self._sessions_max:
             raise NodeFull
+        record = await self.store_new(quiz_id, settings, version)
+        await self.get(record.id)
+        return record
+
+    async def store_new(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
+        """Store a new session under a free code. Nobody owns it yet. Raises as `create`."""
         stored = await self._catalog.get(quiz_id, version)
         for _ in range(CODE_TRIES):
             record = SessionRecord(
@@ -251,7 +309,6 @@ class Registry:
             )
             with suppress(CodeTaken):
                 await self._store.create(record)
-                await self.get(record.id)
                 return record
         raise NodeFull
 
@@ -291,10 +348,12 @@ class Registry:
             if slot.actor is not None:
                 slot.actor.end(ending)
 
-    def _open(self, record: SessionRecord, *, by_code: bool = True) -> _Slot:
+    def _open(
+        self, record: SessionRecord, *, by_code: bool = True, stream: StreamState | None = None
+    ) -> _Slot:
         if len(self._by_id) >= self._sessions_max:
             raise NodeFull
-        slot = _Slot(record)
+        slot = _Slot(record, stream)
         self._by_id[record.id] = slot
         if by_code:
             self._by_code[record.code] = slot
@@ -307,12 +366,15 @@ class Registry:
             slot.announce()
 
         def stopped() -> None:
+            if slot.actor is not None:
+                slot.parcel, slot.epoch = slot.actor.parcel, slot.actor.epoch
             slot.actor = None
             slot.announce()
 
         async def activate() -> SessionActor:
             await self._journal.settled(slot.record.id)
-            claimed = await self._store.claim(slot.record.id, self._owner)
+            claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
+            stream, slot.stream = slot.stream, None
             return await SessionActor.revive(
                 claimed,
                 clock=self._clock,
@@ -321,12 +383,15 @@ class Registry:
                 options=self._options,
                 pace=self.pace,
                 counters=self._counters,
+                stream=stream,
             )
 
         ended = slot.record.finished_at is not None
         policy = _ONCE if ended else self._policy
         try:
             await supervise(slot.record.id, activate, started, stopped, policy=policy, crashes=self._crashes)
+            if slot.parcel is None and not ended:
+                await self._let_go(slot)
         except Quarantined:
             # One that has ended is read from the store, as if it had never been brought back.
             if not ended:
@@ -335,6 +400,8 @@ class Registry:
                 return
         except Fenced:
             log.warning("session %s was taken over by another owner", slot.record.id)
+        except OwnedElsewhere as error:
+            slot.elsewhere = error
         except SessionNotFound:
             log.warning("session %s is no longer in the store", slot.record.id)
         slot.gone = True
@@ -342,6 +409,14 @@ class Registry:
         if self._by_code.get(slot.record.code) is slot:
             del self._by_code[slot.record.code]
         slot.announce()
+
+    async def _let_go(self, slot: _Slot) -> None:
+        """In a cluster a session that rests is nobody's: the next to need it need not wait for this node."""
+        if self._gone is None:
+            return
+        await self._journal.settled(slot.record.id)
+        with suppress(StorageUnavailable):
+            await self._store.grant(slot.record.id, slot.epoch, self._owner, None)
 
     # -- looking in ------------------------------------------------------------------------------
 

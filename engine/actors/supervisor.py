@@ -16,7 +16,7 @@ import trio
 
 from engine.actors.actor import Fenced, SessionActor
 from engine.actors.endings import Ending
-from engine.ports import SessionNotFound, StorageUnavailable
+from engine.ports import OwnedElsewhere, SessionNotFound, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ async def supervise(
     While the store is away, activation is tried again for as long as it takes: that is nobody's crash.
 
     Raises:
-        Fenced: another owner has the session. Quarantined: it crashed too often. SessionNotFound.
+        Fenced: another owner has taken the session. OwnedElsewhere: another had it from the start.
+        Quarantined: it crashed too often. SessionNotFound.
     """
     history: deque[float] = deque()
     while True:
@@ -68,7 +69,7 @@ async def supervise(
             actor = await _activated(session_id, activate, policy)
             started(actor)
             await actor.run()
-        except (Fenced, SessionNotFound):
+        except (Fenced, OwnedElsewhere, SessionNotFound):
             if actor is not None:
                 actor.end(Ending.RESTARTING)
             raise

@@ -10,7 +10,7 @@ from engine.domain.fields import Fields, Problems
 Pace = Literal["host", "auto"]
 
 PACES: Final[tuple[Pace, ...]] = ("host", "auto")
-PLAYER_LIMIT_MAX: Final = 100_000
+PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
 LOBBY_MAX_MS: Final = 86_400_000

@@ -97,10 +97,12 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Beat:
     """What came back from a heartbeat: everybody whose heartbeat is younger than its TTL, oneself included,
-    and which Redis has said so. `store_run` changes when that starts anew and may have forgotten somebody."""
+    and which Redis has said so. `store_run` changes when that starts anew and may have forgotten somebody.
+    `strange` are runs whose heartbeat is there as well but not understood: of a newer release, perhaps."""
 
     members: Sequence[tuple[Member, Load]]
     store_run: str
+    strange: frozenset[str] = frozenset()
 
 
 class Heartbeats(Protocol):

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 import asyncpg  # type: ignore[import-untyped]  # ships no types
 import trio
 
+from engine.aio import call
 from engine.ports import StorageUnavailable
-from engine.storage.aio import call
 
 T = TypeVar("T")
 

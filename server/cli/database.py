@@ -54,9 +54,9 @@ async def opened(config: Config, *, any_version: bool = False) -> AsyncIterator[
     Raises ClickException: no database there, or, without `any_version`, one whose schema is not that of this
     release.
     """
+    from engine.aio import open_asyncio
     from engine.ports import StorageUnavailable
     from engine.storage import schema
-    from engine.storage.aio import open_asyncio
     from engine.storage.postgres import Database
 
     async with (

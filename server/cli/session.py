@@ -47,7 +47,7 @@ def session() -> None:
     type=click.FloatRange(0, 600),
     help="Pace auto: seconds for which a closed question is shown.  [default: 5]",
 )
-@click.option("--player-limit", type=click.IntRange(1, 100_000), help="Players at a time.  [default: 10000]")
+@click.option("--player-limit", type=click.IntRange(1, 200_000), help="Players at a time.  [default: 10000]")
 @click.option(
     "--early-close/--no-early-close",
     default=True,

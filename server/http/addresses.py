@@ -1,4 +1,4 @@
-"""Where a client finds the realtime port of this node."""
+"""Where a client finds the realtime port of a session."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from urllib.parse import urlsplit, urlunsplit
 
 from quart import request
 
+from engine.shards.router import RemoteSession
 from server.http.access import host_name
-from server.http.services import Services
+from server.http.services import LiveSession, Services
 
 
-def ws_url(services: Services) -> str:
-    """Of the WebSocket."""
+def ws_url(services: Services, session: LiveSession | None) -> str:
+    """Of the WebSocket, where the session runs if that is known."""
+    if isinstance(session, RemoteSession):
+        return session.member.ws_url
     return services.config.public_ws_url or _as_reached(services.ws_url)
 
 
-def play_url(services: Services) -> str:
+def play_url(services: Services, session: LiveSession | None) -> str:
     """Where answers and event streams cost least, as a base like that of this API: the realtime port if it
     takes them, else this API. A load balancer in front has one address for both."""
+    if isinstance(session, RemoteSession):
+        return session.member.play_url
     return services.config.public_url or _as_reached(services.play_url)
 
 

@@ -84,7 +84,7 @@ def create_app(services: Services) -> Api:
 
 
 def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tuple[str, str, View]]:
-    sessions = Sessions(services.registry, access)
+    sessions = Sessions(services.directory, access)
     quizzes = Quizzes(services, access)
     lifecycle = Lifecycle(services, access, sessions)
     playing = Playing(services, access, sessions)

@@ -12,7 +12,6 @@ from quart import request
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
-from engine.actors.actor import SessionActor
 from engine.actors.commands import Command, Detach, Rejoin, Watch
 from engine.actors.endings import Ending, Reconnect
 from engine.actors.frame import Frame
@@ -31,7 +30,7 @@ from server.event_stream import (
 from server.http.access import Access
 from server.http.answers import Answer, body_answer
 from server.http.reading import read_query
-from server.http.services import Services
+from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, bounded_wait
 from server.http.turnstile import Turnstile
 
@@ -48,10 +47,12 @@ class EventStream:
     session forgets it at once, and the connection ends with what was taken and a last `close`.
     """
 
-    def __init__(self, actor: SessionActor, bytes_max: int, turnstile: Turnstile) -> None:
-        self._actor = actor
+    def __init__(self, session: LiveSession, bytes_max: int, turnstile: Turnstile) -> None:
+        self._session = session
         self._turnstile = turnstile
-        self._outbox = Outbox(EventDialect(actor.epoch), bytes_max)
+        self._bytes_max = bytes_max
+        self._outbox: Outbox | None = None
+        """From the first frame on: it says of which epoch the stream is."""
         self._first: Frame | None = None
         self._ending: Ending | None = None
         self._said_retry = False
@@ -64,8 +65,11 @@ class EventStream:
         """Subscriber."""
         if self._ending is not None:
             return
-        if self._first is None:
+        if self._outbox is None:
             self._first = frame
+            epoch = frame.message.get("epoch", 0)
+            assert isinstance(epoch, int)
+            self._outbox = Outbox(EventDialect(epoch), self._bytes_max)
         if not self._outbox.push(frame):
             self.close(Ending.SLOW_CONSUMER)
             self.leave()
@@ -81,7 +85,7 @@ class EventStream:
 
     def leave(self) -> None:
         """Give the seat in the session back. More than once does no harm."""
-        self._actor.send(Detach(self))
+        self._session.send(Detach(self))
 
     async def opening(self) -> Frame:
         """The first frame. Raises ConnectionEnded if the session closes instead."""
@@ -119,7 +123,8 @@ class EventStream:
     def _take(self) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while size < CHUNK_BYTES and (data := self._outbox.pop()) is not None:
+        outbox = self._outbox
+        while size < CHUNK_BYTES and outbox is not None and (data := outbox.pop()) is not None:
             parts.append(data)
             size += len(data)
         return b"".join(parts)
@@ -167,16 +172,16 @@ class Events:
         grant = None if token is None else self._access.grant(token)
         epoch, offset = position(request.headers.get("Last-Event-ID", ""))
         if grant is None:
-            actor = await self._sessions.live(key)
+            session = await self._sessions.live(key)
         else:
-            actor = await self._sessions.granted(key, grant)
-        stream = EventStream(actor, self._services.config.outbox_bytes_max, self._streams.turnstile)
+            session = await self._sessions.granted(key, grant)
+        stream = EventStream(session, self._services.config.outbox_bytes_max, self._streams.turnstile)
         command: Command = Watch(stream, epoch, offset)
         if grant is not None:
             command = Rejoin(stream, grant.role, grant.player, None, epoch, offset)
         # The response may fail before its body is entered, so the seat is tied to the request.
         self._tie_to_request(stream)
-        actor.send(command)
+        session.send(command)
         try:
             with bounded_wait():
                 opening = await stream.opening()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from engine.actors.actor import SessionActor
+from engine.actors.commands import Look
 from engine.domain.settings import Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.errors import ApiError
@@ -13,8 +13,8 @@ from server.http.addresses import play_url, ws_url
 from server.http.answers import Answer, json_answer
 from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
-from server.http.services import Services
-from server.http.sessions import Sessions
+from server.http.services import LiveSession, Services
+from server.http.sessions import Sessions, ask
 from server.http.standing import final_state
 
 SETTINGS = ("pace", "player_limit", "reveal_ms", "lobby_ms", "early_close")
@@ -32,15 +32,16 @@ class Lifecycle:
         self._access.require_author()
         data = await read_object(("quiz_id", "quiz_version", *SETTINGS), required=("quiz_id",))
         settings = Settings.parse({name: data[name] for name in SETTINGS if name in data})
-        record = await self._services.registry.create(_quiz_id(data), settings, _quiz_version(data))
+        record = await self._services.directory.create(_quiz_id(data), settings, _quiz_version(data))
+        session = await self._sessions.made(record)
         body = {
             "session_id": record.id,
             "code": record.code,
             "quiz_id": record.quiz_id,
             "quiz_version": record.quiz_version,
             "host_token": self._services.tokens.issue(record.id, "host", None),
-            "ws_url": ws_url(self._services),
-            "play_url": play_url(self._services),
+            "ws_url": ws_url(self._services, session),
+            "play_url": play_url(self._services, session),
         }
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
 
@@ -54,15 +55,14 @@ class Lifecycle:
         """What a spectator sees; over or not."""
         read_query()
         found = await self._sessions.live_or_over(key)
-        if isinstance(found, SessionActor):
-            return json_answer(
-                self._public(found.record)
-                | {"epoch": found.epoch, "offset": found.offset, "state": found.state("spectator")}
-            )
-        state = await final_state(self._services, found)
-        return json_answer(self._public(found) | {"epoch": None, "offset": None, "state": state})
+        if isinstance(found, SessionRecord):
+            state = await final_state(self._services, found)
+            return json_answer(self._public(found, None) | {"epoch": None, "offset": None, "state": state})
+        look = (await ask(found, Look)).message
+        seen = {name: look[name] for name in ("epoch", "offset", "state")}
+        return json_answer(self._public(found.record, found) | seen)
 
-    def _public(self, record: SessionRecord) -> dict[str, object]:
+    def _public(self, record: SessionRecord, session: LiveSession | None) -> dict[str, object]:
         return {
             "session_id": record.id,
             "code": record.code,
@@ -70,8 +70,8 @@ class Lifecycle:
             "quiz_version": record.quiz_version,
             "settings": record.settings.to_dict(),
             "created_at": record.created_at,
-            "ws_url": ws_url(self._services),
-            "play_url": play_url(self._services),
+            "ws_url": ws_url(self._services, session),
+            "play_url": play_url(self._services, session),
         }
 
 

@@ -34,7 +34,7 @@ class Operations:
     async def healthz(self) -> Answer:
         """That this is answered at all says that the loop turns."""
         return json_answer(
-            {"status": "alive", "version": self._services.version, "ws_url": ws_url(self._services)}
+            {"status": "alive", "version": self._services.version, "ws_url": ws_url(self._services, None)}
         )
 
     async def readyz(self) -> Answer:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import orjson
 
 from engine.actors import commands
-from engine.actors.actor import SessionActor
-from engine.actors.frame import Frame
-from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
 from engine.ports import SessionRecord
 from server.bodies import answer_of
-from server.errors import ApiError, busy, refused
+from server.errors import ApiError, busy
 from server.http.access import Access
 from server.http.addresses import play_url, ws_url
 from server.http.answers import Answer, json_answer
 from server.http.reading import read_body, read_count, read_object, read_query
 from server.http.services import Services
-from server.http.sessions import Sessions, bounded_wait
-from server.http.standing import final_board, running_board
+from server.http.sessions import Sessions, ask
+from server.http.standing import final_board
 from server.realtime import protocol
 
 TOP_MAX = 1_000
@@ -35,19 +30,19 @@ class Playing:
     async def join(self, key: str) -> Answer:
         """A new player, once that is committed."""
         data = await read_object(("name",), ("name",), self._bytes_max)
-        actor = await self._sessions.live(key)
+        session = await self._sessions.live(key)
         now = self._services.clock.now_ms()
-        if not self._services.joins.take(actor.code, now):
+        if not self._services.joins.take(session.code, now):
             raise busy()
-        joined = await _ask(actor, lambda reply: commands.Join(reply, data["name"], now, attach=False))
+        joined = await ask(session, lambda reply: commands.Join(reply, data["name"], now, attach=False))
         body = {
             "player_id": joined.message["player"],
             "name": joined.message["name"],
             "token": joined.message["token"],
-            "session_id": actor.session_id,
-            "code": actor.code,
-            "ws_url": ws_url(self._services),
-            "play_url": play_url(self._services),
+            "session_id": session.session_id,
+            "code": session.code,
+            "ws_url": ws_url(self._services, session),
+            "play_url": play_url(self._services, session),
         }
         return json_answer(body, 201)
 
@@ -59,9 +54,9 @@ class Playing:
         player = grant.player
         message = answer_of(await read_body(), self._bytes_max)
         now = self._services.clock.now_ms()
-        actor = await self._sessions.granted(key, grant)
-        ack = await _ask(
-            actor,
+        session = await self._sessions.granted(key, grant)
+        ack = await ask(
+            session,
             lambda reply: commands.Answer(reply, player, message.id, message.question, message.choice, now),
         )
         return json_answer(ack.message)
@@ -75,9 +70,9 @@ class Playing:
         message = _parsed({"t": "host", "id": "-", **data})
         assert isinstance(message, protocol.Host)
         mark = message.id if "id" in data else None
-        actor = await self._sessions.granted(key, grant)
-        done = await _ask(
-            actor, lambda reply: commands.Host(reply, mark, message.do, message.player, message.on)
+        session = await self._sessions.granted(key, grant)
+        done = await ask(
+            session, lambda reply: commands.Host(reply, mark, message.do, message.player, message.on)
         )
         return json_answer(done.message)
 
@@ -98,25 +93,8 @@ class Playing:
             found = await self._sessions.live_or_over(key)
         if isinstance(found, SessionRecord):
             return json_answer(final_board(await self._services.store.results(found.id), count, me))
-        return json_answer(running_board(found.session, count, me))
-
-
-async def _ask(actor: SessionActor, command: Callable[[Subscriber], commands.Command]) -> Frame:
-    """Send a command and wait for its answer.
-
-    Raises ApiError for a refusal, and `busy` when no answer comes in time or the session is being restored:
-    what was asked for may have happened, and asking again is safe.
-    """
-    waiter = Waiter()
-    actor.send(command(waiter))
-    try:
-        with bounded_wait():
-            frame = await waiter.wait()
-    except ConnectionEnded:
-        raise busy() from None
-    if frame.kind == "error":
-        raise refused(frame)
-    return frame
+        board = await ask(found, lambda reply: commands.Look(reply, player=me, top=count))
+        return json_answer({name: board.message[name] for name in ("top", "around", "players", "answered")})
 
 
 def _parsed(members: dict[str, object]) -> protocol.Message:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from engine.actors.commands import Look
 from engine.domain.session import Phase
 from engine.ports import PlayerResult, SessionRecord
 from server.errors import ApiError
@@ -13,7 +14,7 @@ from server.http.access import Access
 from server.http.answers import Answer, body_answer, json_answer
 from server.http.reading import read_query
 from server.http.services import Services
-from server.http.sessions import Sessions
+from server.http.sessions import Sessions, ask
 
 COLUMNS = ("rank", "player", "name", "score", "correct", "answered", "elapsed_ms")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -59,7 +60,8 @@ class Results:
         found = await self._sessions.live_or_over(key)
         if isinstance(found, SessionRecord):
             return found
-        if found.session.phase is not Phase.FINISHED and not self._access.is_author():
+        phase = (await ask(found, Look)).message["phase"]
+        if phase != Phase.FINISHED and not self._access.is_author():
             grant = self._access.grant()
             if grant.role != "host":
                 raise ApiError("not_host", "Until the session is over its results are for the host.")

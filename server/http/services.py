@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.actors.clock import Clock
+from engine.actors.commands import Command
 from engine.actors.registry import Registry
-from engine.ports import QuizCatalog, SessionStore
+from engine.domain.settings import Settings
+from engine.ports import QuizCatalog, SessionRecord, SessionStore
 from engine.shards.ports import Load, Member
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
@@ -23,6 +25,32 @@ class JournalState(Protocol):
     def has_room(self) -> bool: ...
     def acknowledges_without_postgres(self) -> bool: ...
     def statistics(self) -> WriteBehindStatistics: ...
+
+
+class LiveSession(Protocol):
+    """A session that runs, here or on another node."""
+
+    @property
+    def record(self) -> SessionRecord: ...
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+
+    def send(self, command: Command) -> None:
+        """Hand over a command. Never blocks; the answer goes to its `reply`."""
+
+
+class Directory(Protocol):
+    """All sessions: `engine.actors.registry.Registry` for a node that is alone, `engine.shards.router.Router`
+    for one of many."""
+
+    async def get(self, key: str) -> LiveSession:
+        """Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
+        OwnedElsewhere."""
+
+    async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
+        """Raises QuizNotFound, NodeFull, StorageUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +85,7 @@ class Services:
     """Everything that the API uses and does not own.
 
     Args:
+        directory: where sessions are found; `registry` has those of this node.
         attempts, joins: the limits that the realtime listener counts on too.
         ws_url: where clients of this node open their WebSocket, as bound or as configured.
         play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
@@ -69,6 +98,7 @@ class Services:
     config: Config
     clock: Clock
     registry: Registry
+    directory: Directory
     store: SessionStore
     catalog: QuizCatalog
     journal: JournalState

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
 
-from engine.actors.actor import SessionActor
-from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
-from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
+from engine.actors.commands import Command
+from engine.actors.frame import Frame
+from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
+from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from server.auth import Grant
 from server.callers import SESSION_KEY
-from server.errors import ApiError, busy
+from server.errors import ApiError, busy, refused
 from server.http.access import Access
+from server.http.services import Directory, LiveSession
 
 REPLY_TIMEOUT_S = 15.0
 
@@ -31,48 +34,72 @@ def bounded_wait() -> Iterator[None]:
         raise busy() from None
 
 
+async def ask(session: LiveSession, command: Callable[[Subscriber], Command]) -> Frame:
+    """Send a command to a session and wait for its answer.
+
+    Raises ApiError for a refusal, and `busy` when no answer comes in time or the session is being restored:
+    what was asked for may have happened, and asking again is safe.
+    """
+    waiter = Waiter()
+    session.send(command(waiter))
+    try:
+        with bounded_wait():
+            frame = await waiter.wait()
+    except ConnectionEnded:
+        raise busy() from None
+    if frame.kind == "error":
+        raise refused(frame)
+    return frame
+
+
 class Sessions:
     """Sessions by code or id, with every failure as the ApiError that fits."""
 
-    def __init__(self, registry: Registry, access: Access) -> None:
-        self._registry = registry
+    def __init__(self, directory: Directory, access: Access) -> None:
+        self._directory = directory
         self._access = access
 
-    async def live(self, key: str) -> SessionActor:
+    async def live(self, key: str) -> LiveSession:
         """The running session with this code or id."""
         found = await self.live_or_over(key)
         if isinstance(found, SessionRecord):
             raise ApiError("session_finished", "This session is over.")
         return found
 
-    async def live_or_over(self, key: str) -> SessionActor | SessionRecord:
-        """The session with this code or id: its actor, or its record when it is over and out of memory.
+    async def made(self, record: SessionRecord) -> LiveSession:
+        """A session that has just been made."""
+        found = await self._find(record.id)
+        assert not isinstance(found, SessionRecord), "nobody has had the time to end it"
+        return found
+
+    async def live_or_over(self, key: str) -> LiveSession | SessionRecord:
+        """The session with this code or id: as it runs, or its record when it is over and out of memory.
 
         A wrong key counts against the client's address; too many, and no key is looked up for it.
         """
         self._access.refuse_blocked()
         return await self._find(key)
 
-    async def granted(self, key: str, grant: Grant) -> SessionActor:
+    async def granted(self, key: str, grant: Grant) -> LiveSession:
         """The running session that the grant speaks of, if `key` means the same one."""
         found = await self.granted_or_over(key, grant)
         if isinstance(found, SessionRecord):
             raise ApiError("session_finished", "This session is over.")
         return found
 
-    async def granted_or_over(self, key: str, grant: Grant) -> SessionActor | SessionRecord:
+    async def granted_or_over(self, key: str, grant: Grant) -> LiveSession | SessionRecord:
         found = await self._find(grant.session_id)
         record = found if isinstance(found, SessionRecord) else found.record
         if key not in (record.code, record.id):
             self._access.refuse_foreign_token()
         return found
 
-    async def _find(self, key: str) -> SessionActor | SessionRecord:
+    async def _find(self, key: str) -> LiveSession | SessionRecord:
         if not SESSION_KEY.fullmatch(key):
             raise self._no_session()
         try:
             with bounded_wait():
-                return await self._registry.get(key)
+                return await self._directory.get(key)
         except SessionFinished as finished:
             return finished.record
         except SessionNotFound:
@@ -81,7 +108,7 @@ class Sessions:
             raise ApiError(
                 "session_unavailable", "The session keeps failing and was taken out of service."
             ) from None
-        except (StorageUnavailable, NodeFull):
+        except (StorageUnavailable, NodeFull, OwnedElsewhere):
             raise busy() from None
 
     def _no_session(self) -> ApiError:

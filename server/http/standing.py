@@ -1,11 +1,11 @@
-"""The standing of a session: from its actor while it runs, from the stored facts when it is over."""
+"""The standing of a session that is over, from the stored facts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from engine.actors import messages
-from engine.domain.session import Phase, Session
+from engine.domain.session import Phase
 from engine.ports import PlayerResult, SessionRecord
 from server.errors import ApiError
 from server.http.services import Services
@@ -32,26 +32,14 @@ async def final_state(services: Services, record: SessionRecord) -> dict[str, ob
     }
 
 
-def running_board(session: Session, count: int, me: int | None) -> dict[str, object]:
-    """The first `count`, and those around the player `me`. Raises ApiError for a player who is not in."""
-    if me is not None and me not in session.leaderboard:
-        raise _not_in(session.players.get(me) is not None)
-    around = None if me is None else session.leaderboard.around(me, messages.AROUND)
-    return {
-        "top": messages.standings(session, session.leaderboard.top(count)),
-        "around": None if around is None else messages.standings(session, around),
-        "players": session.active,
-        "answered": session.answered,
-    }
-
-
 def final_board(results: Sequence[PlayerResult], count: int, me: int | None) -> dict[str, object]:
-    """As `running_board`, of a session that is over."""
+    """Of a session that is over: the first `count`, and those around the player `me`. Raises ApiError for a
+    player who is not in."""
     around = None
     if me is not None:
         at = next((at for at, result in enumerate(results) if result.player == me), None)
         if at is None:
-            raise _not_in(known=True)
+            raise ApiError("kicked", "The host removed you from this session.")
         around = lines(results[max(at - messages.AROUND, 0) : at + messages.AROUND + 1])
     return {"top": lines(results[:count]), "around": around, "players": len(results), "answered": 0}
 
@@ -61,9 +49,3 @@ def lines(results: Sequence[PlayerResult]) -> list[dict[str, object]]:
         {"rank": result.rank, "id": result.player, "name": result.name, "score": result.score}
         for result in results
     ]
-
-
-def _not_in(known: bool) -> ApiError:
-    if known:
-        return ApiError("kicked", "The host removed you from this session.")
-    return ApiError("player_not_found", "This session has no such player.")

@@ -168,9 +168,9 @@ class Conversation:
             self._end_guessing()
             return
         if message.watch:
-            self.watch(message.code, message.epoch, message.offset)
+            self.watch(message.code, message.epoch, message.offset, may_move=True)
         elif self._gate.join_rate.take(message.code, now):
-            self._ask(message.code, commands.Join(self, message.name, now, attach=True))
+            self._ask(message.code, commands.Join(self, message.name, now, attach=True, may_move=True))
         else:
             self._connection.push(messages.busy())
 
@@ -181,17 +181,29 @@ class Conversation:
             self._connection.push(messages.error(error.code, error.message, path="token"))
             self._count_failure(now)
             return
-        self.come_back(grant, message.code, message.epoch, message.offset)
+        self.come_back(grant, message.code, message.epoch, message.offset, may_move=True)
 
     # -- from a connection that has no frames to say it with ---------------------------------------
 
-    def come_back(self, grant: Grant, code: str | None, epoch: int | None, offset: int | None) -> None:
-        """Join as who a token was given to. `code`, when given, must be that of the token's session."""
-        self._ask(grant.session_id, commands.Rejoin(self, grant.role, grant.player, code, epoch, offset))
+    def come_back(
+        self,
+        grant: Grant,
+        code: str | None,
+        epoch: int | None,
+        offset: int | None,
+        *,
+        may_move: bool = False,
+    ) -> None:
+        """Join as who a token was given to. `code`, when given, must be that of the token's session.
+        `may_move`: the client may be told to go to another node."""
+        self._ask(
+            grant.session_id,
+            commands.Rejoin(self, grant.role, grant.player, code, epoch, offset, may_move),
+        )
 
-    def watch(self, key: str, epoch: int | None, offset: int | None) -> None:
-        """Join the session with this code or id as a spectator."""
-        self._ask(key, commands.Watch(self, epoch, offset))
+    def watch(self, key: str, epoch: int | None, offset: int | None, *, may_move: bool = False) -> None:
+        """Join the session with this code or id as a spectator. `may_move` as in `come_back`."""
+        self._ask(key, commands.Watch(self, epoch, offset, may_move))
 
     def _ask(self, key: str, command: commands.Command) -> None:
         # The state first: the session may answer before `deliver` returns.

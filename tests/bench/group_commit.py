@@ -14,12 +14,12 @@ from pathlib import Path
 
 import trio
 
+from engine.aio import open_asyncio
 from engine.domain.facts import AnswerAccepted, Fact
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.partitions import Partitions

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import trio
 
-from engine.storage.aio import open_asyncio
+from engine.aio import open_asyncio
 from engine.storage.postgres import Database
 from engine.storage.spool import Spool
 from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling

@@ -16,13 +16,13 @@ from uuid import UUID
 
 import trio
 
+from engine.aio import open_asyncio
 from engine.domain import facts as f
 from engine.domain.audit import audit
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.commit import COMMIT, Batch
 from engine.storage.corrections import Corrections

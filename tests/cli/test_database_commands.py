@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
+from engine.aio import open_asyncio
 from engine.domain.quiz import Quiz
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.embedded import EmbeddedPostgres, NotRunning, dsn
 from engine.storage.postgres import Database
 from server.cli.rescore import read_key

@@ -372,7 +372,7 @@ def test_settings_have_defaults() -> None:
         ({"pace": "self"}, "bad_field", "settings.pace"),
         ({"pace": None}, "bad_field", "settings.pace"),
         ({"player_limit": 0}, "bad_field", "settings.player_limit"),
-        ({"player_limit": 100_001}, "bad_field", "settings.player_limit"),
+        ({"player_limit": 200_001}, "bad_field", "settings.player_limit"),
         ({"player_limit": True}, "bad_field", "settings.player_limit"),
         ({"reveal_ms": 99}, "bad_field", "settings.reveal_ms"),
         ({"reveal_ms": 1.5}, "bad_field", "settings.reveal_ms"),
@@ -398,7 +398,7 @@ def test_settings_cannot_be_built_wrong_by_hand_either() -> None:
     st.fixed_dictionaries(
         {},
         optional={
-            "player_limit": st.integers(1, 100_000),
+            "player_limit": st.integers(1, 200_000),
             "reveal_ms": st.integers(100, 600_000),
             "early_close": st.booleans(),
         },

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import trio
 
+from engine.aio import open_asyncio
 from engine.storage import embedded
-from engine.storage.aio import open_asyncio
 from engine.storage.postgres import Database, Row
 from loadtest.api import Api
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import trio
 
-from engine.storage.aio import open_asyncio
+from engine.aio import open_asyncio
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database
 from loadtest.chaos.plan import EVERY_KIND, Fault, Kind

@@ -263,6 +263,130 @@ async def test_follows_moved_and_stays_there(autojump_clock: object) -> None:
     assert server.dialed[1] == (pytest.approx(server.dialed[0][0] + 0.7), "ws://other.example/ws")
 
 
+async def test_moved_in_the_midst_goes_on_where_it_stood_and_asks_again(autojump_clock: object) -> None:
+    heard: list[Message] = []
+
+    async def first(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(epoch=4, offset=10), question(11))
+        heard.append(await peer.hear())
+        await peer.say({"t": "moved", "url": "ws://other.example/ws", "after_ms": 300})
+        await peer.close(4009, "moved")
+
+    async def second(peer: Peer) -> None:
+        heard.append(await peer.hear())
+        await peer.say(joined(epoch=4, offset=12, resumed=True), reveal(12))
+        heard.append(await peer.hear())
+        await peer.say(ack(heard[-1]), finished(13))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [first, second])
+        client = player(server)
+        nursery.start_soon(client.run)
+        await client.arrived.wait()
+        reply = await client.answer(1, 2)
+
+    assert [url for _, url in server.dialed] == [URL, "ws://other.example/ws"]
+    assert heard[1] == {"t": "join", "code": "123456", "token": "tok-1", "epoch": 4, "offset": 11}
+    assert heard[0] == heard[2]
+    assert (reply.error, reply.sent) == (None, 2)
+    assert (client.gaps, client.moves, client.reconnects) == ([], 1, 0)
+
+
+async def test_who_did_not_hear_where_to_go_asks_later_at_another_address(autojump_clock: object) -> None:
+    async def first(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined())
+        await peer.close(4009, "moved")
+
+    async def second(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(resumed=True), finished(1))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [first, second])
+        client = PlayerClient(
+            ["ws://a/ws", "ws://b/ws"], "123456", "Ada", rng=random.Random(7), connect=server.connect
+        )
+        assert await client.run() == "finished"
+    assert [url for _, url in server.dialed] == ["ws://a/ws", "ws://b/ws"]
+    assert 0.5 <= server.dialed[1][0] - server.dialed[0][0] <= 3.0
+
+
+async def test_a_node_that_died_is_left_for_those_known_before_in_turn(autojump_clock: object) -> None:
+    async def sent_on(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say({"t": "moved", "url": "ws://b/ws", "after_ms": 0})
+        await peer.silence()
+
+    async def dies(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(epoch=4, offset=10))
+        await peer.cut()
+
+    async def restored(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(epoch=5, offset=0), finished(1))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [sent_on, dies, None, sent_on, None, restored])
+        client = PlayerClient(
+            ["ws://a/ws", "ws://b/ws", "ws://c/ws"],
+            "123456",
+            "Ada",
+            rng=random.Random(7),
+            connect=server.connect,
+        )
+        assert await client.run() == "finished"
+    # b has died: not b again, though it is next; c refuses; a sends on to b, which is still gone; then c.
+    tried = [url.removeprefix("ws://")[0] for _, url in server.dialed]
+    assert tried == ["a", "b", "c", "a", "b", "c"]
+    assert (client.epoch, client.gaps, client.reconnects) == (5, [], 1)
+
+
+async def test_a_slow_one_comes_back_to_the_same_node(autojump_clock: object) -> None:
+    async def slow(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined())
+        await peer.close(4006, "slow_consumer")
+
+    async def back(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(resumed=True), finished(1))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [slow, back])
+        client = SpectatorClient(
+            ["ws://a/ws", "ws://b/ws"], "123456", rng=random.Random(7), connect=server.connect
+        )
+        assert await client.run() == "finished"
+    assert [url for _, url in server.dialed] == ["ws://a/ws", "ws://a/ws"]
+
+
+async def test_a_full_node_is_left_for_another(autojump_clock: object) -> None:
+    async def full(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(error("busy"))
+        await peer.silence()
+
+    async def room(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(), finished(1))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [full, room])
+        client = PlayerClient(
+            ["ws://a/ws", "ws://b/ws"], "123456", "Ada", rng=random.Random(7), connect=server.connect
+        )
+        assert await client.run() == "finished"
+    assert [url for _, url in server.dialed] == ["ws://a/ws", "ws://b/ws"]
+
+
 async def test_moved_in_a_circle_slows_down_and_gives_up(autojump_clock: object) -> None:
     async def scene(peer: Peer) -> None:
         await peer.hear()

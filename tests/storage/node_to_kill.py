@@ -11,8 +11,8 @@ from pathlib import Path
 
 import trio
 
+from engine.aio import open_asyncio
 from engine.storage import schema
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from engine import ports
+from engine.aio import open_asyncio
 from engine.domain import facts as f
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.write_behind import WriteBehind

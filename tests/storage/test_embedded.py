@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from engine.aio import open_asyncio
 from engine.storage import embedded, schema
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import DataDirectoryInUse, EmbeddedPostgres, EmbeddedPostgresError, NotRunning
 from engine.storage.postgres import Database

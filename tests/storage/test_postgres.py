@@ -16,8 +16,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from engine.aio import call, open_asyncio
 from engine.ports import StorageUnavailable
-from engine.storage.aio import call, open_asyncio
 from engine.storage.postgres import Connection, Database, UniqueViolation
 
 

@@ -13,10 +13,10 @@ import pytest
 import trio
 from hypothesis import given, settings
 
+from engine.aio import open_asyncio
 from engine.domain import facts as f
 from engine.domain.session import Session
 from engine.ports import SessionRecord, StorageUnavailable
-from engine.storage.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.commit import COMMIT, Batch
 from engine.storage.embedded import EmbeddedPostgres

@@ -1,0 +1,146 @@
+"""What a node knows of the others: who is alive, and who is certainly not. Pure; moments are seconds of one
+clock, given as arguments.
+
+How to think about this: the list that comes back from a heartbeat tells for certain who is there. Who is
+missing from it is dead only if Redis can be believed about the dead, and it can when it has had them in view
+for long enough. A Redis that was away, or that has started empty, knows of nobody until everybody had one TTL
+to come back; until then nobody is declared dead, and all who were members stay so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from engine.shards.ports import Beat, Load, Member
+from engine.shards.ring import Ring
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a heartbeat or an announcement changed. False when that is nothing."""
+
+    joined: tuple[Member, ...] = ()
+    left: tuple[Member, ...] = ()
+    changed: tuple[Member, ...] = ()
+    """As they are now."""
+
+    def __bool__(self) -> bool:
+        return bool(self.joined or self.left or self.changed)
+
+
+class Membership:
+    """The members as of the last heartbeat that Redis answered.
+
+    Args:
+        ttl_s: how long a heartbeat is good for.
+    """
+
+    def __init__(self, ttl_s: float) -> None:
+        self._ttl_s = ttl_s
+        self._live: dict[str, Member] = {}
+        self._loads: dict[str, Load] = {}
+        self._listed: frozenset[str] = frozenset()
+        self._left: set[str] = set()
+        self._store_run: str | None = None
+        self._since_s = 0.0
+        self._asked_s = 0.0
+        self._reached = False
+        self._weights: Mapping[str, int] = MappingProxyType({})
+        self._ring = Ring.of({})
+
+    @property
+    def reached(self) -> bool:
+        """Whether Redis answered the last heartbeat."""
+        return self._reached
+
+    @property
+    def live(self) -> Mapping[str, Member]:
+        """Who is there, by run. Stays as it is while Redis is away."""
+        return MappingProxyType(self._live)
+
+    @property
+    def loads(self) -> Mapping[str, Load]:
+        """By run, as the members last told them."""
+        return MappingProxyType(self._loads)
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """By name, of the members that take sessions: what the ring is to be made of."""
+        return self._weights
+
+    @property
+    def ring(self) -> Ring:
+        """The ring that was placed last."""
+        return self._ring
+
+    def member_named(self, name: str) -> Member | None:
+        """Its latest run."""
+        runs = [member for member in self._live.values() if member.name == name]
+        return max(runs, key=_by_age, default=None)
+
+    def placed(self, ring: Ring) -> None:
+        """The ring of `weights` was computed. One of other nodes, because these have changed meanwhile, is
+        passed over."""
+        if ring.nodes == self._weights:
+            self._ring = ring
+
+    def heard(self, now_s: float, asked_s: float, beat: Beat) -> Changes:
+        """Redis answered at `now_s` to what it was asked at `asked_s`."""
+        if beat.store_run != self._store_run or now_s - self._asked_s > self._ttl_s:
+            self._store_run = beat.store_run
+            self._since_s = now_s
+        self._asked_s = asked_s
+        self._reached = True
+        self._listed = beat.strange.union(member.run for member, _ in beat.members)
+        self._left &= self._listed
+
+        before = self._live
+        live = {member.run: member for member, _ in beat.members if member.run not in self._left}
+        loads = {member.run: load for member, load in beat.members}
+        for run, member in before.items():
+            if run not in live and not self.gone(run, now_s):
+                live[run] = member
+        self._loads = {run: loads.get(run) or self._loads[run] for run in live}
+        return self._become(live)
+
+    def failed(self) -> None:
+        """Redis did not answer a heartbeat, or not in time."""
+        self._reached = False
+
+    def left(self, run: str) -> Changes:
+        """This run has announced its end. An answer that is under way and still names it does not bring it
+        back."""
+        self._left.add(run)
+        return self._become({other: member for other, member in self._live.items() if other != run})
+
+    def gone(self, run: str, now_s: float) -> bool:
+        """Whether it is certain that this run's heartbeat has ended, by its TTL or because it was taken back.
+
+        Needs a Redis that answered the last heartbeat, within the last TTL, that did not list the run, and
+        that is the same and has answered without a break longer than the TTL for one TTL before it was asked.
+        Whoever was confirmed by an earlier Redis, or before the break, has lost that confirmation since.
+        """
+        return (
+            self._reached
+            and run not in self._listed
+            and now_s - self._asked_s <= self._ttl_s
+            and self._asked_s - self._since_s >= self._ttl_s
+        )
+
+    def _become(self, live: dict[str, Member]) -> Changes:
+        before, self._live = self._live, live
+        latest = {member.name: member for member in sorted(live.values(), key=_by_age)}
+        self._weights = MappingProxyType(
+            {name: latest[name].weight for name in sorted(latest) if latest[name].takes_sessions}
+        )
+        return Changes(
+            joined=tuple(member for run, member in live.items() if run not in before),
+            left=tuple(member for run, member in before.items() if run not in live),
+            changed=tuple(member for run, member in live.items() if before.get(run, member) != member),
+        )
+
+
+def _by_age(member: Member) -> tuple[int, str]:
+    return member.started_at, member.run

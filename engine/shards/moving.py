@@ -1,0 +1,303 @@
+"""Sessions change nodes: taken over from a node that is gone, handed on when the ring wants them elsewhere.
+
+A node looks around whenever the members change, and every few seconds anyway: so whatever announcement was
+lost, what it was about is done a little later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from engine.actors import casts
+from engine.actors.actor import Parcel
+from engine.actors.clock import Clock
+from engine.actors.endings import Ending
+from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
+from engine.actors.stream import StreamState
+from engine.domain.session import Phase
+from engine.ports import (
+    Journal,
+    OwnedElsewhere,
+    SessionNotFound,
+    SessionRecord,
+    SessionStore,
+    StorageUnavailable,
+)
+from engine.shards.ports import Bus, BusMessage, LinkLost, Links, Member
+from engine.shards.relay import Relay
+from engine.shards.router import Elsewhere, Neighbourhood, Router
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5.0
+LOOK_AGAIN_S = 0.25
+"""While there are sessions of a node whose lease is not over yet."""
+
+SETTLE_S = 5.0
+"""How long the ring must have stayed as it is before sessions are moved only to please it."""
+
+AT_ONCE = 2
+"""Sessions that are handed on at the same time to please the ring."""
+
+AT_ONCE_DRAINING = 8
+TAKEN_AT_ONCE = 16
+PATIENCE_S = 10.0
+"""For one step of a hand-over: what is committed meanwhile stays so, and clients come back by themselves."""
+
+CLIENTS_PER_S = 500
+"""Of one session, sent on to its new node."""
+
+SPREAD_MAX_S = 5.0
+
+
+@dataclass(slots=True)
+class Moved:
+    """What a node has done since the start: sessions taken over from others that were gone, handed on to
+    others, and hand-overs that did not come about."""
+
+    taken_over: int = 0
+    handed_on: int = 0
+    failed: int = 0
+
+
+class Moving:
+    """Keeps the sessions where they should be.
+
+    `run` must be running. `wake` is to be called when the members have changed.
+
+    Args:
+        me: this run of this node.
+        may_hand_over: whether everything committed goes straight to the store just now. Nothing is handed on
+            while it does not.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        router: Router,
+        store: SessionStore,
+        journal: Journal,
+        neighbours: Neighbourhood,
+        links: Links,
+        bus: Bus,
+        clock: Clock,
+        me: str,
+        may_hand_over: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._registry = registry
+        self._router = router
+        self._store = store
+        self._journal = journal
+        self._neighbours = neighbours
+        self._links = links
+        self._bus = bus
+        self._clock = clock
+        self._me = me
+        self._may_hand_over = may_hand_over
+        self._changed = trio.Event()
+        self._ring_since_s = 0.0
+        self._generation: int | None = None
+        self._leaving: set[str] = set()
+        self.moved = Moved()
+
+    def wake(self) -> None:
+        """The members have changed: look around at once."""
+        self._changed.set()
+
+    def hear(self, message: BusMessage) -> None:
+        """From the bus: a session has another owner."""
+        if message.get("kind") == "owner" and isinstance(message.get("session"), str):
+            self._router.forget(str(message["session"]))
+
+    # -- the task --------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Forever."""
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._changed = trio.Event()
+                again_s = LOOK_EVERY_S
+                try:
+                    if await self.take_over():
+                        again_s = LOOK_AGAIN_S
+                except StorageUnavailable:
+                    again_s = LOOK_EVERY_S / 5
+                if self._hand_some_on(nursery):
+                    again_s = LOOK_AGAIN_S
+                with trio.move_on_after(again_s):
+                    await self._changed.wait()
+
+    # -- taking over -----------------------------------------------------------------------------
+
+    async def take_over(self) -> bool:
+        """Bring to life what belongs here and has nobody who runs it. True if some of it is not to be had
+        yet. Raises StorageUnavailable.
+        """
+        waiting = False
+        async with trio.open_nursery() as nursery:
+            limit = trio.CapacityLimiter(TAKEN_AT_ONCE)
+            for record in await self._store.orphans(list(self._neighbours.live)):
+                owner = record.owner
+                if (
+                    owner is None
+                    or self._router.place_of(record) is not None
+                    or not self._neighbours.ring.nodes
+                ):
+                    continue
+                if owner.holds or not self._neighbours.gone(owner.run):
+                    waiting = True
+                else:
+                    nursery.start_soon(self._take, record, limit)
+            for session_id in await self._store.owned_by(self._me):
+                if not self._registry.holds(session_id) and session_id not in self._leaving:
+                    nursery.start_soon(self._wake_own, session_id, limit)
+        return waiting
+
+    async def _take(self, record: SessionRecord, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            if await self._bring(record):
+                self.moved.taken_over += 1
+                self._bus.publish({"kind": "owner", "session": record.id, "run": self._me})
+
+    async def _wake_own(self, session_id: str, limit: trio.CapacityLimiter) -> None:
+        """A session that was handed to this node, which never came to run it."""
+        async with limit:
+            try:
+                record = await self._store.find(session_id)
+            except (SessionNotFound, StorageUnavailable):
+                return
+            if record.owner is not None and record.owner.run == self._me and record.finished_at is None:
+                await self._bring(record)
+
+    async def _bring(self, record: SessionRecord, stream: StreamState | None = None) -> bool:
+        try:
+            await self._registry.bring(record, stream)
+        except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable) as error:
+            log.info("session %s is not taken: %r", record.id, error)
+            return False
+        except (NodeFull, StorageUnavailable) as error:
+            log.warning("session %s could not be taken just now: %r", record.id, error)
+            return False
+        return True
+
+    # -- handing on ------------------------------------------------------------------------------
+
+    def _hand_some_on(self, nursery: trio.Nursery) -> bool:
+        """Start to move sessions that the ring wants elsewhere. True if there are more."""
+        now = trio.current_time()
+        ring = self._neighbours.ring
+        if ring.generation != self._generation:
+            self._generation, self._ring_since_s = ring.generation, now
+        myself = self._neighbours.live.get(self._me)
+        draining = myself is not None and myself.draining
+        if not draining and now - self._ring_since_s < SETTLE_S:
+            return True
+        if not self._may_hand_over():
+            return draining
+        at_once = AT_ONCE_DRAINING if draining else AT_ONCE
+        misplaced = False
+        for actor in self._registry.active():
+            member = self._router.place_of(actor.record)
+            over = actor.session.phase is Phase.FINISHED
+            if member is None or over or actor.session_id in self._leaving:
+                continue
+            misplaced = True
+            if len(self._leaving) >= at_once:
+                break
+            self._leaving.add(actor.session_id)
+            nursery.start_soon(self._hand_on_and_forget, actor.session_id, member)
+        return misplaced
+
+    async def _hand_on_and_forget(self, session_id: str, to: Member) -> None:
+        try:
+            await self.hand_on(session_id, to)
+        finally:
+            self._leaving.discard(session_id)
+            self.wake()
+
+    async def hand_on(self, session_id: str, to: Member) -> bool:
+        """Move a session to another node, in the middle of whatever it does. Whether that came about; if not,
+        its clients are told to come back, and find it wherever it is."""
+        actor = self._registry.here(session_id)
+        if actor is None:
+            return False
+        record = actor.record
+        found = Elsewhere(record, to)
+        self._router.hold(found)
+        relay: Relay | None = None
+        parcel: Parcel | None = None
+        try:
+            parcel = await self._registry.give_away(session_id)
+            if parcel is not None and await self._granted(parcel, to):
+                relay = self._router.relay_after(found, parcel)
+        finally:
+            kept = self._router.release(record)
+            late = [*(parcel.commands if parcel else ()), *kept]
+            if relay is None:
+                self._give_up(parcel)
+            for command in late:
+                self._router.deliver(session_id, command)
+        if relay is None or parcel is None:
+            self.moved.failed += parcel is not None
+            return False
+        self.moved.handed_on += 1
+        for other in parcel.relays:
+            other.push(casts.moved_on(to.to_dict()))
+        self._bus.publish({"kind": "owner", "session": session_id, "run": to.run})
+        spread_s = min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
+        if not relay.shared:
+            await relay.move_all(to.ws_url, spread_s)
+        return True
+
+    async def drained(self) -> None:
+        """Wait until nothing here needs this node any more. It must be known as draining."""
+        while any(actor.session.phase is not Phase.FINISHED for actor in self._registry.active()):
+            with trio.move_on_after(LOOK_AGAIN_S):
+                await self._changed.wait()
+        async with trio.open_nursery() as nursery:
+            for relay in self._router.relays():
+                nursery.start_soon(
+                    relay.move_all, relay.owner.ws_url, min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
+                )
+
+    async def _granted(self, parcel: Parcel, to: Member) -> bool:
+        """Have the other node own the session and run it."""
+        record = parcel.record
+        try:
+            with trio.fail_after(PATIENCE_S):
+                await self._journal.settled(record.id)
+                if not await self._store.grant(record.id, parcel.epoch, self._me, to.run):
+                    return False
+                answer = await self._links.ask(
+                    to, {"do": "adopt", "session": record.id, "stream": parcel.stream.to_dict()}
+                )
+        except (LinkLost, StorageUnavailable, trio.TooSlowError) as error:
+            log.warning("session %s could not be handed to %s: %r", record.id, to.name, error)
+            return False
+        return answer.get("adopted") is True
+
+    def _give_up(self, parcel: Parcel | None) -> None:
+        if parcel is None:
+            return
+        for subscriber in [*(who for who, _ in parcel.seated), *parcel.relays]:
+            subscriber.close(Ending.RESTARTING)
+
+    # -- asked by others -------------------------------------------------------------------------
+
+    async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        """To `Links.ask`: `adopt` a session that was granted to this node."""
+        if request.get("do") != "adopt":
+            return {"error": f"cannot {request.get('do')!r}"}
+        try:
+            stream = StreamState.parse(request["stream"])
+            record = await self._store.find(str(request["session"]))
+        except (KeyError, ValueError, SessionNotFound, StorageUnavailable) as error:
+            return {"adopted": False, "error": repr(error)}
+        self._router.forget(record.id)
+        return {"adopted": await self._bring(record, stream)}

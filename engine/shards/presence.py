@@ -1,0 +1,145 @@
+"""A node's presence in the cluster: it shows its signs of life, and follows those of the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from engine.shards.membership import Changes, Membership
+from engine.shards.ports import Bus, BusMessage, BusUnavailable, Heartbeats, Load, Member
+from engine.shards.ring import Ring
+
+_log = logging.getLogger(__name__)
+
+_CROWD_S = 0.1
+"""Between two heartbeats at least, however many announcements are heard."""
+
+_WITHDRAWAL_S = 1.0
+
+
+class Presence:
+    """Beats every third of the TTL, or at once when another node or this one has something to announce, and
+    keeps `state` up to date.
+
+    Announcements on the bus are {"kind": "member", "what": "joined" | "changed" | "left", "name", "run"}.
+    They make others look sooner; a lost one is made up for by the next heartbeat.
+
+    Args:
+        state: written by this task alone. Its ring is placed before `on_changes` hears of the change.
+        member: this node.
+        load: asked at every heartbeat.
+        on_changes: called with what changed, oneself included. Must return at once and must not raise.
+        on_confirmed: called with the moment (`current_time`) at which a confirmed heartbeat was asked for.
+            It is good for one TTL from then on.
+        current_time: seconds of a clock that runs on while the process is stopped.
+    """
+
+    def __init__(
+        self,
+        state: Membership,
+        heartbeats: Heartbeats,
+        bus: Bus,
+        member: Member,
+        *,
+        ttl_s: float,
+        load: Callable[[], Load],
+        on_changes: Callable[[Changes], None],
+        on_confirmed: Callable[[float], None],
+        current_time: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._state = state
+        self._heartbeats = heartbeats
+        self._bus = bus
+        self._member = member
+        self._announced: Member | None = None
+        self._interval_s = ttl_s / 3
+        self._load = load
+        self._on_changes = on_changes
+        self._on_confirmed = on_confirmed
+        self._current_time = current_time
+        self._answered: bool | None = None
+        self._left: set[str] = set()
+        self._hurry = trio.Event()
+
+    @property
+    def member(self) -> Member:
+        """This node, as it announces itself."""
+        return self._member
+
+    def announce(self, member: Member) -> None:
+        """From now on this node is this: the same run, draining for instance."""
+        self._member = member
+        self._hurry.set()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Started after the first heartbeat, whether it was answered or not. While Redis is away it is tried
+        again and again. When it is cancelled it withdraws, within a second; the bus must run until then."""
+        self._bus.listen(self._hear)
+        try:
+            pause_s = await self._beat()
+            task_status.started()
+            while True:
+                await trio.sleep(min(_CROWD_S, pause_s))
+                with trio.move_on_after(max(0.0, pause_s - _CROWD_S)):
+                    await self._hurry.wait()
+                pause_s = await self._beat()
+        finally:
+            with trio.move_on_after(_WITHDRAWAL_S, shield=True):
+                await self._withdraw()
+
+    async def _beat(self) -> float:
+        """Returns how long to wait for the next."""
+        self._hurry = trio.Event()
+        while self._left:
+            await self._follow(self._state.left(self._left.pop()))
+        member, asked_s = self._member, self._current_time()
+        try:
+            with trio.fail_after(self._interval_s):
+                beat = await self._heartbeats.beat(member, self._load())
+        except (BusUnavailable, trio.TooSlowError) as error:
+            self._state.failed()
+            if self._answered is not False:
+                _log.warning("the heartbeat was not answered: %s", str(error) or "too slow")
+            self._answered = False
+            return self._interval_s / 4
+        if not self._answered:
+            _log.info("heartbeats are answered")
+        self._answered = True
+        if any(each.run == member.run for each, _ in beat.members):
+            self._on_confirmed(asked_s)
+        await self._follow(self._state.heard(self._current_time(), asked_s, beat))
+        if member != self._announced:
+            self._publish("joined" if self._announced is None else "changed")
+            self._announced = member
+        return self._interval_s
+
+    async def _follow(self, changes: Changes) -> None:
+        while self._state.ring.nodes != self._state.weights:
+            for ring in Ring.steps(self._state.weights):
+                if ring is not None:
+                    self._state.placed(ring)
+                await trio.lowlevel.checkpoint()
+        if changes:
+            self._on_changes(changes)
+
+    async def _withdraw(self) -> None:
+        try:
+            await self._heartbeats.withdraw(self._member)
+        except BusUnavailable as error:
+            _log.warning("the heartbeat cannot be taken back and will expire: %s", error)
+        self._publish("left")
+
+    def _publish(self, what: str) -> None:
+        self._bus.publish(
+            {"kind": "member", "what": what, "name": self._member.name, "run": self._member.run}
+        )
+
+    def _hear(self, message: BusMessage) -> None:
+        run = message.get("run")
+        if message.get("kind") != "member" or not isinstance(run, str) or run == self._member.run:
+            return
+        if message.get("what") == "left":
+            self._left.add(run)
+        self._hurry.set()

@@ -1,0 +1,361 @@
+"""A session that runs on another node, for the clients that are connected to this one.
+
+The owner sends each broadcast once, and this node passes it on to all of its own clients; what clients ask
+for goes to the owner, and the answer comes back. So the owner pays for a broadcast by the node, not by the
+player, and a session may have more players than one node takes. It is also what keeps clients playing while
+they are moved, one after another, to the node that their session has gone to.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from engine.actors import casts, messages
+from engine.actors.audience import Audience, Place, Sent
+from engine.actors.clock import Clock
+from engine.actors.commands import Command, Detach, Join, Rejoin, Watch
+from engine.actors.commands import Relay as TakePart
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.actors.stream import StreamState
+from engine.actors.subscriber import Subscriber
+from engine.shards.ports import Links, Member
+
+log = logging.getLogger(__name__)
+
+INBOX_MAX = 20_000
+"""Frames of the owner that wait here. Beyond, this node does not keep up, and its clients come anew."""
+
+EMPTY_S = 10.0
+"""How long a relay stays without clients."""
+
+TRIES_MAX = 3
+"""To take part again, one after another, after the link was lost."""
+
+TRY_AGAIN_S = 0.3
+
+
+class _Inbox:
+    """Subscriber: what the owner sends to this node. One for each time that the node takes part."""
+
+    __slots__ = ("relay",)
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay: Relay | None = relay
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if self.relay is not None:
+            self.relay.receive(frame, None)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        if self.relay is not None:
+            self.relay.lose(ending)
+
+
+class _Admission:
+    """Subscriber: waits for the answer to the join of one client."""
+
+    __slots__ = ("_client", "_may_move", "_relay")
+
+    def __init__(self, relay: Relay, client: Subscriber, may_move: bool) -> None:
+        self._relay = relay
+        self._client = client
+        self._may_move = may_move
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if frame.kind == "admitted":
+            self._relay.receive(frame, (self._client, self._may_move))
+        else:
+            self._client.push(frame)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        self._client.close(ending)
+
+
+class _Answered:
+    """Subscriber: waits for the answer to something that a client has asked for. If there will be none, the
+    client has to come anew, and its seat is free."""
+
+    __slots__ = ("_client", "_relay")
+
+    def __init__(self, relay: Relay, client: Subscriber) -> None:
+        self._relay = relay
+        self._client = client
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        self._client.push(frame)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        self._relay.deliver(Detach(self._client))
+        self._client.close(ending)
+
+
+class Relay:
+    """Stand-in of one session. `deliver` may be called at any time; `run` must be running.
+
+    What comes from the owner is handled in the order in which it came: so a client that is let in misses no
+    broadcast and gets none twice.
+
+    Args:
+        node: the run of this node, as the owner knows it.
+        code: of the session.
+        shared: every node takes players of this session.
+        stream: where the clients stand that are here from the start.
+        seated: those clients.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        code: str,
+        owner: Member,
+        *,
+        node: str,
+        links: Links,
+        clock: Clock,
+        sent: Sent,
+        shared: bool = False,
+        stream: StreamState | None = None,
+        seated: Iterable[tuple[Subscriber, Place]] = (),
+    ) -> None:
+        self.session_id = session_id
+        self.code = code
+        self.owner = owner
+        self.shared = shared
+        self.over = False
+        """It takes nothing any more."""
+        self._node = node
+        self._links = links
+        self._clock = clock
+        self._audience = Audience(sent)
+        self._epoch = None if stream is None else stream.epoch
+        self._offset = 0 if stream is None else stream.offset
+        for subscriber, place in seated:
+            self._audience.seat(subscriber, place)
+        self._inbox: deque[tuple[Frame, tuple[Subscriber, bool] | None]] = deque()
+        self._wakeup = trio.Event()
+        self._lost: Ending | None = None
+        self._tries = 0
+        self._taking_part: _Inbox | None = None
+        self._admissions = 0
+        self._rows: list[casts.Row] = []
+        self._take_part()
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._audience)
+
+    # -- for others ------------------------------------------------------------------------------
+
+    def deliver(self, command: Command) -> None:
+        """Hand over a command. Never blocks."""
+        match command:
+            case Detach():
+                self._audience.leave(command.reply)
+                self._wakeup.set()
+            case Join(attach=True):
+                self._let_in(
+                    command,
+                    Join(
+                        _Admission(self, command.reply, command.may_move),
+                        command.name,
+                        command.at,
+                        relay=self._node,
+                    ),
+                )
+            case Rejoin():
+                admission = _Admission(self, command.reply, command.may_move)
+                asked = (command.role, command.player, command.code, command.epoch, command.offset)
+                self._let_in(command, Rejoin(admission, *asked, relay=self._node))
+            case Watch():
+                admission = _Admission(self, command.reply, command.may_move)
+                self._let_in(command, Watch(admission, command.epoch, command.offset, relay=self._node))
+            case _:
+                self._pass_on(replace(command, reply=_Answered(self, command.reply)))
+
+    def _let_in(self, asked: Command, passed_on: Command) -> None:
+        if self.over:
+            asked.reply.push(messages.busy())
+        else:
+            self._pass_on(passed_on)
+
+    def _pass_on(self, command: Command) -> None:
+        self._links.send(self.owner, self.session_id, command)
+
+    def follow(self, owner: Member) -> None:
+        """The session runs on another node now, with the same stream. Clients stay."""
+        self.owner = owner
+        self._take_part()
+
+    async def move_all(self, url: str, over_s: float) -> None:
+        """Send the clients that can be moved to the address of the owner, one after another, spread over so
+        many seconds."""
+        leaving = [(who, place) for who, place in self._audience.seated() if place.may_move]
+        began = trio.current_time()
+        for number, (subscriber, _) in enumerate(leaving, start=1):
+            self._audience.leave(subscriber)
+            subscriber.push(messages.moved(url))
+            subscriber.close(Ending.MOVED)
+            await trio.sleep_until(began + over_s * number / len(leaving))
+
+    def end(self, ending: Ending) -> None:
+        """Close every client. After this the relay takes nothing more."""
+        if not self.over:
+            self.over = True
+            self._let_go()
+            waiting = [admission[0] for _, admission in self._inbox if admission is not None]
+            self._inbox.clear()
+            for subscriber in waiting:
+                subscriber.close(ending)
+            self._audience.dismiss(ending)
+            self._wakeup.set()
+
+    # -- from the owner --------------------------------------------------------------------------
+
+    def receive(self, frame: Frame, admission: tuple[Subscriber, bool] | None) -> None:
+        """Queue what the owner has sent."""
+        if self.over:
+            if admission is not None:
+                admission[0].close(Ending.RESTARTING)
+        elif len(self._inbox) >= INBOX_MAX:
+            log.warning("session %s: this node does not keep up with its owner", self.session_id)
+            self.end(Ending.SLOW_CONSUMER)
+        else:
+            self._inbox.append((frame, admission))
+            self._wakeup.set()
+
+    def lose(self, ending: Ending) -> None:
+        """The owner has ended it, or cannot be reached."""
+        self._lost = ending
+        self._wakeup.set()
+
+    def _take_part(self) -> None:
+        self._let_go()
+        self._lost = None
+        inbox = self._taking_part = _Inbox(self)
+        seats = () if self._epoch is None else tuple(self._audience.players())
+        self._pass_on(TakePart(inbox, self._node, self._epoch, self._offset, seats))
+
+    def _let_go(self) -> None:
+        inbox, self._taking_part = self._taking_part, None
+        if inbox is not None:
+            inbox.relay = None
+            self._links.drop(inbox)
+
+    # -- the task --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until it ends, or has had no clients for a while."""
+        try:
+            while not self.over:
+                with trio.move_on_after(math.inf if len(self._audience) else EMPTY_S) as waiting:
+                    await self._wakeup.wait()
+                if waiting.cancelled_caught and not len(self._audience) and not self._inbox:
+                    self.end(Ending.RESTARTING)
+                    return
+                self._wakeup = trio.Event()
+                while self._inbox and not self.over:
+                    await self._handle(*self._inbox.popleft())
+                if self._lost is not None and not self.over:
+                    await self._try_again(self._lost)
+        finally:
+            self.end(Ending.RESTARTING)
+
+    async def _try_again(self, ending: Ending) -> None:
+        """A link that was lost may come back at once. All else ends the relay."""
+        self._lost = None
+        if ending is not Ending.RESTARTING or self._tries >= TRIES_MAX or self._epoch is None:
+            self.end(ending)
+            return
+        self._tries += 1
+        await trio.sleep(TRY_AGAIN_S)
+        if not self.over:
+            self._take_part()
+
+    async def _handle(self, frame: Frame, admission: tuple[Subscriber, bool] | None) -> None:
+        message: Any = frame.message
+        match frame.kind:
+            case "cast":
+                await self._pass_to_all(message)
+            case "admitted":
+                assert admission is not None
+                self._admit(message, *admission)
+            case "standing":
+                await self._tell_each(message)
+            case "show_out":
+                self._audience.show_out(message["key"], Ending[message["ending"]])
+            case "moved_on":
+                self.follow(Member.parse(message["node"]))
+            case "relayed":
+                self._begin(message)
+            case _:  # an error: there is no such session there any more
+                self.end(Ending.RESTARTING)
+
+    def _begin(self, message: Any) -> None:
+        stays = self._epoch is not None and (message["epoch"], message["offset"]) == (
+            self._epoch,
+            self._offset,
+        )
+        if len(self._audience) and not stays:
+            # What they missed is no longer all there, or is told to each by itself.
+            self._audience.dismiss(Ending.RESTARTING)
+        self._epoch, self._offset = message["epoch"], message["offset"]
+        self._tries = 0
+
+    async def _pass_to_all(self, message: Any) -> None:
+        frame = Frame(message["frame"])
+        host_frame = None if message["host"] is None else Frame(message["host"])
+        if frame.kind != "leaderboard":
+            self._offset = message["frame"]["offset"]
+        await self._audience.send(frame, host_frame)
+
+    def _admit(self, message: Any, client: Subscriber, may_move: bool) -> None:
+        self._audience.seat(client, Place(message["role"], message["player"], may_move))
+        for told in message["frames"]:
+            client.push(Frame(told))
+
+    async def _tell_each(self, message: Any) -> None:
+        self._rows += map(tuple, message["rows"])
+        if not message["last"]:
+            return
+        rows, self._rows = self._rows, []
+        finished = message["finished"]
+        if finished is None:
+            await self._audience.send_each(_results(rows, message["number"], self._audience))
+            return
+        self._offset = finished["offset"]
+        await self._audience.send_each(_endings(rows, finished, self._audience), others=Frame(finished))
+
+
+def _results(rows: list[casts.Row], number: int, wanted: Audience) -> Iterator[tuple[int, Frame | None]]:
+    lines = (
+        {"rank": rank, "id": player, "name": name, "score": score} for rank, player, name, score, *_ in rows
+    )
+    around_each = messages.neighbourhoods(lines, messages.AROUND)
+    for (rank, player, _, score, correct, points, streak), around in zip(rows, around_each, strict=True):
+        frame = None
+        if player in wanted:
+            frame = messages.result_frame(number, correct, points, score, rank, streak, around)
+        yield player, frame
+
+
+def _endings(rows: list[casts.Row], finished: Any, wanted: Audience) -> Iterator[tuple[int, Frame | None]]:
+    for rank, player, _, score, *_ in rows:
+        frame = None
+        if player in wanted:
+            you: messages.Line = {"rank": rank, "score": score}
+            frame = messages.finished_frame(finished["offset"], finished["podium"], you)
+        yield player, frame

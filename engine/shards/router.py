@@ -1,0 +1,540 @@
+"""Where a command goes: to the actor here, to the node that runs its session, or back to whoever sent it.
+
+The ring says where a session should be, its row in the store says where it is. A session that nobody owns
+is brought to life where the ring wants it; one whose owner is gone too, as soon as that is certain; and as
+long as it is not, clients hear `busy` and try again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import orjson
+import trio
+
+from engine.actors import messages
+from engine.actors.actor import Parcel, SessionActor
+from engine.actors.audience import Sent
+from engine.actors.clock import Clock
+from engine.actors.commands import Answer, Command, Detach, Host, Join, Rejoin, Watch
+from engine.actors.commands import Relay as TakePart
+from engine.actors.endings import Ending
+from engine.actors.frame import Frame
+from engine.actors.registry import (
+    WAITING_MAX,
+    NodeFull,
+    Registry,
+    SessionFinished,
+    SessionUnavailable,
+)
+from engine.actors.subscriber import Subscriber
+from engine.domain.settings import Settings
+from engine.ports import (
+    OwnedElsewhere,
+    SessionNotFound,
+    SessionRecord,
+    SessionStore,
+    StorageUnavailable,
+)
+from engine.shards.ports import Links, Member
+from engine.shards.relay import Relay
+from engine.shards.ring import Ring
+
+log = logging.getLogger(__name__)
+
+KNOWN_FOR_S = 30.0
+"""How long it is remembered where a session runs. What is wrong about it is found out there."""
+
+KNOWN_MAX = 100_000
+
+ENDED_LATELY_MS = 60_000
+"""After its end a session stays with its owner for a while, for those who come back."""
+
+ROUTE_TRIES = 3
+
+DEALS_PER_NODE = 10
+"""Ids that are tried, times the number of nodes, before one is taken that falls to another."""
+
+Attaching = Join | Rejoin | Watch
+"""What makes the sender a subscriber."""
+
+_NOT_THERE = frozenset({"busy", "session_not_found", "session_finished"})
+
+
+class Neighbourhood(Protocol):
+    """What the router knows of the other nodes. `engine.shards.membership.Membership`, with the time."""
+
+    @property
+    def live(self) -> Mapping[str, Member]:
+        """By run, oneself included."""
+
+    @property
+    def ring(self) -> Ring: ...
+
+    def member_named(self, name: str) -> Member | None: ...
+
+    def gone(self, run: str) -> bool:
+        """Whether it is certain that this run shows no life any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A session that another node runs, or would."""
+
+    record: SessionRecord
+    member: Member
+
+
+class RemoteSession:
+    """A session elsewhere, for whoever asks it something: as an actor, but what is sent goes there."""
+
+    __slots__ = ("_send", "member", "record")
+
+    def __init__(self, found: Elsewhere, send: Callable[[str, Command], None]) -> None:
+        self.record = found.record
+        self.member = found.member
+        self._send = send
+
+    @property
+    def session_id(self) -> str:
+        return self.record.id
+
+    @property
+    def code(self) -> str:
+        return self.record.code
+
+    def send(self, command: Command) -> None:
+        """Hand over a command. Never blocks."""
+        self._send(self.record.id, command)
+
+
+class _Forwarded:
+    """Subscriber: the answer to a command that went to another node. If that does not run the session after
+    all, it is looked up anew for the next one."""
+
+    __slots__ = ("_forget", "_reply")
+
+    def __init__(self, reply: Subscriber, forget: Callable[[], None]) -> None:
+        self._reply = reply
+        self._forget = forget
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+        if frame.kind == "error" and frame.message["code"] in _NOT_THERE:
+            self._forget()
+        self._reply.push(frame)
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+        self._forget()
+        self._reply.close(ending)
+
+
+class NotYet(NodeFull):
+    """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
+
+
+@dataclass(slots=True)
+class Routed:
+    """What a router has done since the start."""
+
+    moved: int = 0
+    forwarded: int = 0
+
+
+@dataclass(slots=True)
+class _Known:
+    found: Elsewhere
+    until: float
+
+
+@dataclass(slots=True)
+class _Held:
+    """A session on its way to another node, and what came for it meanwhile."""
+
+    found: Elsewhere
+    commands: list[Command]
+
+
+class Router:
+    """Finds sessions in a cluster. `deliver` and `get` are those of `Registry`, and mean the whole cluster.
+
+    Args:
+        nursery: where relays run, and what has to be looked up first.
+        me: this run of this node.
+        relay_above: player limit of a session above which each node takes its players.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        registry: Registry,
+        store: SessionStore,
+        neighbours: Neighbourhood,
+        links: Links,
+        clock: Clock,
+        me: str,
+        relay_above: int,
+    ) -> None:
+        self._nursery = nursery
+        self._registry = registry
+        self._store = store
+        self._neighbours = neighbours
+        self._links = links
+        self._clock = clock
+        self._me = me
+        self._relay_above = relay_above
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._asking: dict[str, trio.Event] = {}
+        self._held: dict[str, _Held] = {}
+        """Sessions that are being handed over, by id and by code."""
+        self._relays: dict[str, Relay] = {}
+        self._relays_by_code: dict[str, Relay] = {}
+        self._dealt: dict[str, int] = {}
+        self._dealt_for: int | None = None
+        self._waiting = 0
+        self.sent = Sent()
+        self.routed = Routed()
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def deliver(self, key: str, command: Command) -> None:
+        """Hand a command to the session with this id or code, wherever it is. Never blocks; whatever goes
+        wrong is an `error` to `command.reply`. A client that may move is told where to."""
+        if self._deliver_here(key, command):
+            return
+        if (relay := self._relay(key)) is not None:
+            if isinstance(command, Attaching) and command.may_move and not relay.shared:
+                self._move(command, relay.owner)
+            else:
+                relay.deliver(command)
+        elif isinstance(command, Detach):
+            return
+        elif (known := self._remembered(key)) is not None:
+            self._pass_on(known, command)
+        else:
+            self._later(self._route, key, command)
+
+    def deliver_from_link(self, session_id: str, command: Command) -> None:
+        """As `deliver`, for what another node has passed on: it is not passed on again."""
+        if self._deliver_here(session_id, command):
+            return
+        if not isinstance(command, Detach):
+            self._later(self._route_here, session_id, command)
+
+    def _deliver_here(self, key: str, command: Command) -> bool:
+        actor = self._registry.here(key)
+        if actor is not None:
+            actor.send(command)
+            return True
+        if (held := self._held.get(key)) is not None:
+            if len(held.commands) >= WAITING_MAX:
+                self._refuse_busy(command)
+            else:
+                held.commands.append(command)
+            return True
+        return False
+
+    def _relay(self, key: str) -> Relay | None:
+        return self._relays.get(key) or self._relays_by_code.get(key)
+
+    def _later(self, route: Callable[[str, Command], Awaitable[None]], key: str, command: Command) -> None:
+        if self._waiting >= WAITING_MAX:
+            self._refuse_busy(command)
+        else:
+            self._waiting += 1
+            self._nursery.start_soon(self._settle, route, key, command)
+
+    async def _settle(
+        self, route: Callable[[str, Command], Awaitable[None]], key: str, command: Command
+    ) -> None:
+        try:
+            await route(key, command)
+        except SessionNotFound:
+            _refuse(command, "session_not_found", "No session has this code.")
+        except SessionFinished:
+            _refuse(command, "session_finished", "This session is over.")
+        except SessionUnavailable:
+            _refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
+        except (StorageUnavailable, NodeFull, OwnedElsewhere):
+            self._refuse_busy(command)
+        finally:
+            self._waiting -= 1
+
+    def _refuse_busy(self, command: Command) -> None:
+        if isinstance(command, TakePart):
+            command.reply.close(Ending.RESTARTING)
+        else:
+            command.reply.push(messages.busy(_mark(command)))
+
+    async def _route(self, key: str, command: Command) -> None:
+        found = await self.find(key)
+        # Since then it may have come here, or be on its way elsewhere.
+        if self._deliver_here(key, command):
+            return
+        if isinstance(found, Elsewhere):
+            self._pass_on(found, command)
+        else:
+            found.send(command)
+
+    async def _route_here(self, session_id: str, command: Command) -> None:
+        self.forget(session_id)
+        found = await self.find(session_id)
+        if isinstance(found, Elsewhere):
+            raise NotYet
+        found.send(command)
+
+    def _pass_on(self, found: Elsewhere, command: Command) -> None:
+        record = found.record
+        if not isinstance(command, Attaching) or (isinstance(command, Join) and not command.attach):
+            self.routed.forwarded += 1
+            reply = _Forwarded(command.reply, partial(self.forget, record.id))
+            self._links.send(found.member, record.id, replace(command, reply=reply))
+        elif command.may_move and not self.is_shared(record):
+            self._move(command, found.member)
+        else:
+            self.relay_for(found).deliver(command)
+
+    def _move(self, command: Command, to: Member) -> None:
+        self.routed.moved += 1
+        command.reply.push(messages.moved(to.ws_url))
+        command.reply.close(Ending.MOVED)
+
+    def is_shared(self, record: SessionRecord) -> bool:
+        """Whether every node takes players of this session."""
+        return record.settings.player_limit > self._relay_above
+
+    def _send(self, session_id: str, command: Command) -> None:
+        self.deliver(session_id, command)
+
+    # -- where sessions are ----------------------------------------------------------------------
+
+    async def get(self, key: str) -> SessionActor | RemoteSession:
+        """The session with this id or code. Send to it before the next checkpoint.
+
+        Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
+        OwnedElsewhere.
+        """
+        actor = self._registry.here(key)
+        if actor is not None:
+            return actor
+        found = await self.find(key)
+        return RemoteSession(found, self._send) if isinstance(found, Elsewhere) else found
+
+    async def find(self, key: str) -> SessionActor | Elsewhere:
+        """The actor of a session, brought to life if it belongs here; or where else it is. Raises as
+        `get`."""
+        for _ in range(ROUTE_TRIES):
+            actor = self._registry.here(key)
+            if actor is not None:
+                return actor
+            if (held := self._held.get(key)) is not None:
+                return held.found
+            if (known := self._remembered(key)) is not None:
+                return known
+            found = await self._look_up(key)
+            if found is None:
+                continue
+            if isinstance(found, Elsewhere):
+                return found
+            try:
+                return await self._registry.bring(found)
+            except OwnedElsewhere:
+                continue
+        raise NotYet
+
+    async def _look_up(self, key: str) -> SessionRecord | Elsewhere | None:
+        """The record of a session that belongs here, or where else it is. One look at a time for a key: who
+        comes meanwhile gets None, which means look again."""
+        if (underway := self._asking.get(key)) is not None:
+            await underway.wait()
+            return None
+        underway = self._asking[key] = trio.Event()
+        try:
+            record = await self._store.find(key)
+        finally:
+            del self._asking[key]
+            underway.set()
+        member = self._member_for(record)
+        if member is None:
+            if record.finished_at is not None:
+                raise SessionFinished(record)
+            return record
+        found = Elsewhere(record, member)
+        self.remember(found)
+        return found
+
+    def _member_for(self, record: SessionRecord) -> Member | None:
+        """Who runs the session, or should; None for oneself. Raises SessionFinished, NotYet."""
+        owner = record.owner
+        if owner is not None and owner.run == self._me:
+            return None
+        running = None if owner is None else self._neighbours.live.get(owner.run)
+        if running is None and owner is not None and owner.holds and owner.address is not None:
+            # Redis does not show it, Postgres does: it runs, and nobody else may.
+            running = _parsed(owner.address)
+        if record.finished_at is not None:
+            lately = self._clock.now_ms() - record.finished_at < ENDED_LATELY_MS
+            if running is None or not lately:
+                raise SessionFinished(record)
+            return running
+        if running is not None:
+            return running
+        if owner is not None and (owner.holds or not self._neighbours.gone(owner.run)):
+            raise NotYet
+        name = self._neighbours.ring.owner_of(record.id)
+        member = None if name is None else self._neighbours.member_named(name)
+        if member is None:
+            raise NotYet
+        return None if member.run == self._me else member
+
+    def _remembered(self, key: str) -> Elsewhere | None:
+        known = self._known.get(key)
+        if known is None:
+            return None
+        if known.until < trio.current_time() or known.found.member.run not in self._neighbours.live:
+            del self._known[key]
+            return None
+        return known.found
+
+    def remember(self, found: Elsewhere) -> None:
+        """Note where a session is."""
+        known = _Known(found, trio.current_time() + KNOWN_FOR_S)
+        for key in (found.record.id, found.record.code):
+            self._known[key] = known
+            self._known.move_to_end(key)
+        while len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    def forget(self, key: str) -> None:
+        """Look again where this session is before anything else goes there."""
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._known.pop(known.found.record.id, None)
+            self._known.pop(known.found.record.code, None)
+
+    def deal_id(self, new_id: Callable[[], str]) -> str:
+        """An id for a new session: such that each node gets its share, in turn, of those that are made here."""
+        ring = self._neighbours.ring
+        if ring.generation != self._dealt_for:
+            self._dealt_for, self._dealt = ring.generation, dict.fromkeys(ring.nodes, 0)
+        if not self._dealt:
+            return new_id()
+        name = min(self._dealt, key=lambda node: (self._dealt[node] + 1) / ring.nodes[node])
+        self._dealt[name] += 1
+        for _ in range(DEALS_PER_NODE * len(self._dealt)):
+            dealt = new_id()
+            if ring.owner_of(dealt) == name:
+                break
+        return dealt
+
+    def place_of(self, record: SessionRecord) -> Member | None:
+        """The node that a new session belongs to; None for oneself, or without any."""
+        name = self._neighbours.ring.owner_of(record.id)
+        member = None if name is None else self._neighbours.member_named(name)
+        return None if member is None or member.run == self._me else member
+
+    async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
+        """Store a new session. It comes to life where the ring has it: here at once, elsewhere when somebody
+        comes.
+
+        Raises QuizNotFound, NodeFull, StorageUnavailable.
+        """
+        record = await self._registry.store_new(quiz_id, settings, version)
+        member = self.place_of(record)
+        if member is None:
+            await self._registry.bring(record)
+        else:
+            self.remember(Elsewhere(record, member))
+        return record
+
+    # -- relays and moves ------------------------------------------------------------------------
+
+    def relay_for(self, found: Elsewhere) -> Relay:
+        """The stand-in for a session elsewhere, made if need be."""
+        relay = self._relays.get(found.record.id)
+        if relay is None or relay.over:
+            relay = Relay(
+                found.record.id,
+                found.record.code,
+                found.member,
+                node=self._me,
+                links=self._links,
+                clock=self._clock,
+                sent=self.sent,
+                shared=self.is_shared(found.record),
+            )
+            self._keep(relay)
+        return relay
+
+    def relay_after(self, found: Elsewhere, parcel: Parcel) -> Relay:
+        """The stand-in for a session that was here until now, with the clients that are."""
+        self.remember(found)
+        relay = Relay(
+            found.record.id,
+            found.record.code,
+            found.member,
+            node=self._me,
+            links=self._links,
+            clock=self._clock,
+            sent=self.sent,
+            shared=self.is_shared(found.record),
+            stream=parcel.stream,
+            seated=parcel.seated,
+        )
+        self._keep(relay)
+        return relay
+
+    def _keep(self, relay: Relay) -> None:
+        """Run a relay until it ends, and have commands for its session go to it."""
+        self._relays[relay.session_id] = self._relays_by_code[relay.code] = relay
+        self._nursery.start_soon(self._run_relay, relay)
+
+    async def _run_relay(self, relay: Relay) -> None:
+        try:
+            await relay.run()
+        finally:
+            self.forget(relay.session_id)
+            if self._relays.get(relay.session_id) is relay:
+                del self._relays[relay.session_id]
+            if self._relays_by_code.get(relay.code) is relay:
+                del self._relays_by_code[relay.code]
+
+    def hold(self, found: Elsewhere) -> None:
+        """From now on keep what comes for this session, while it is on its way to that node."""
+        self._held[found.record.id] = self._held[found.record.code] = _Held(found, [])
+
+    def release(self, record: SessionRecord) -> list[Command]:
+        """What was kept since `hold`."""
+        self._held.pop(record.code, None)
+        held = self._held.pop(record.id, None)
+        return [] if held is None else held.commands
+
+    def relays(self) -> Iterator[Relay]:
+        return iter(list(self._relays.values()))
+
+    def close(self, ending: Ending) -> None:
+        """End every relay."""
+        for relay in self.relays():
+            relay.end(ending)
+
+
+def _mark(command: Command) -> str | None:
+    return command.id if isinstance(command, Answer | Host) else None
+
+
+def _refuse(command: Command, code: str, message: str) -> None:
+    command.reply.push(messages.error(code, message, id=_mark(command)))
+
+
+def _parsed(address: str) -> Member | None:
+    try:
+        return Member.parse(orjson.loads(address))
+    except ValueError:
+        return None
