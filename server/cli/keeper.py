@@ -75,7 +75,6 @@ def keep(services: Mapping[str, Service], stdin: int, tell: Callable[[str], obje
 def main(directory: Path, nodes: int, haproxy: Haproxy | None) -> None:
     """Keep PostgreSQL, Redis and, if it is given, HAProxy, for so many nodes."""
     from engine.shards.embedded_redis import EmbeddedRedis
-
     from engine.storage.embedded import EmbeddedPostgres
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
