@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 NODES_MAX = 50
 DRAINED_LOOK_S = 1.0
-PROXY_LOOK_S = 0.1
-PROXY_WITHIN_S = 10.0
 
 
 @click.group(invoke_without_command=True)
@@ -96,29 +94,11 @@ def cluster(ctx: click.Context, nodes: int, data_dir: Path, base_port: int, prox
             async with trio.open_nursery() as starting:
                 for node in rest:
                     starting.start_soon(nursery.start, node.run)
-            if plan.proxy_port is not None:
-                await _until_it_answers(plan.proxy_url)
+            kept.nodes_are_up()
             greet(plan)
         raise click.ClickException("No node is left.")
 
     run(main, on_signal=0)
-
-
-async def _until_it_answers(proxy_url: str) -> None:
-    """Until the proxy has seen that a node is up, which takes it up to a second."""
-    import trio
-
-    from loadtest.api import ApiRefused, ApiUnreachable
-
-    async with api_at(proxy_url) as api:
-        with trio.move_on_after(PROXY_WITHIN_S):
-            while True:
-                try:
-                    await api.alive()
-                    return
-                except (ApiRefused, ApiUnreachable):
-                    await trio.sleep(PROXY_LOOK_S)
-    click.echo(f"HAProxy does not answer at {proxy_url}; its log is haproxy.log.", err=True)
 
 
 def _made(data_dir: Path) -> Path:
@@ -136,33 +116,27 @@ def _secret(config: Config, directory: Path) -> str:
         raise click.ClickException(f"{error}.") from error
 
 
-def _haproxy(plan: Plan, directory: Path) -> tuple[str, str]:
-    """The program and its file. Raises ClickException when one cannot be."""
+def _haproxy(plan: Plan, directory: Path) -> Sequence[str]:
+    """What the keeper needs to know of it. Raises ClickException when it is not installed."""
     import resource
+
+    from server.cli.keeper import LISTENER
 
     found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if found is None:
         raise click.ClickException("HAProxy is not installed (apt-get install haproxy); go without --proxy.")
-    assert plan.proxy_port is not None, "who asks wants a proxy"
-    try:
-        socket.create_server((plan.listens_on, plan.proxy_port)).close()
-    except OSError as error:
-        raise click.ClickException(
-            f"Port {plan.proxy_port} on {plan.listens_on} cannot be had ({error.strerror}); "
-            "choose others with --base-port."
-        ) from error
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     upstreams = [Upstream(each.name, plan.host, each.http_port, each.realtime_port) for each in plan.places]
     file = directory / "haproxy.cfg"
     file.write_text(
         configuration(
             upstreams,
-            bind=f"{plan.listens_on}:{plan.proxy_port}",
+            bind=LISTENER,
             clients_max=clients_for(files),
             note="Written by `fanfare cluster` at every start: edits are lost.",
         )
     )
-    return found, str(file)
+    return found, str(file), plan.listens_on, str(plan.proxy_port)
 
 
 def greet(plan: Plan) -> None:

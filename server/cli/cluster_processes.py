@@ -33,10 +33,15 @@ class Kept:
     redis_url: str
     held: int
 
+    def nodes_are_up(self) -> None:
+        """Then HAProxy looks for them."""
+        os.write(self.held, b".")
+
 
 @asynccontextmanager
 async def keeper(directory: Path, nodes: int, haproxy: Sequence[str] = ()) -> AsyncGenerator[Kept]:
-    """PostgreSQL and Redis while the block runs, and HAProxy if `haproxy` has its program and its file.
+    """PostgreSQL and Redis while the block runs, and HAProxy if `haproxy` has its program, its file and where
+    it listens.
 
     Raises ClickException when they do not start.
     """
