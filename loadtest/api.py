@@ -149,6 +149,16 @@ class Api:
         path = f"/api/sessions/{_part(code)}/results.csv"
         return (await self._send("GET", path, token=token, author=token is None)).text
 
+    # -- the cluster ------------------------------------------------------------------------------
+
+    async def cluster(self) -> Message:
+        """The nodes as the one that answers knows them: for authors."""
+        return await self._get("/api/cluster", author=True)
+
+    async def drain(self, name: str) -> None:
+        """Have a node move its sessions to the others: for authors."""
+        await self._send("POST", f"/api/cluster/nodes/{_part(name)}/drain", author=True)
+
     # -- the node ---------------------------------------------------------------------------------
 
     async def alive(self) -> Message:

@@ -186,7 +186,7 @@ backend http
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fanfare
     http-check expect status 200
-    default-server inter 1s fastinter 250ms downinter 1s fall 2 rise 2 maxconn 3500{resolved}
+    default-server inter 1s fastinter 250ms downinter 1s fall 2 rise 1 maxconn 3500{resolved}
     use-server %[var(txn.node)] if {{ var(txn.node) -m found }}
 {http}
 

@@ -73,6 +73,8 @@ def test_the_commands_that_are_shown_exist(line: str) -> None:
     context = click.Context(cli)
     command: click.Command = cli
     while isinstance(command, click.Group):
+        if command.invoke_without_command and words[:1] != [] and words[0].startswith("-"):
+            break
         found = command.get_command(context, words.pop(0))
         assert found is not None
         command = found

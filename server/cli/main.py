@@ -11,6 +11,7 @@ import click
 _COMMANDS: Mapping[str, str] = {
     "serve": "server.cli.serve",
     "demo": "server.cli.demo",
+    "cluster": "server.cli.cluster",
     "quiz": "server.cli.quiz",
     "session": "server.cli.session",
     "bots": "server.cli.bots",

@@ -86,8 +86,8 @@ class Output:
     async def read(self) -> None:
         """To the end, which must not come by itself."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_each_line, self._process.stdout, self._hear)
-            nursery.start_soon(_each_line, self._process.stderr, self._complaints.append)
+            nursery.start_soon(each_line, self._process.stdout, self._hear)
+            nursery.start_soon(each_line, self._process.stderr, self._complaints.append)
         raise click.ClickException(f"The node has ended by itself.{self.tail}")
 
     def _hear(self, line: str) -> None:
@@ -101,7 +101,8 @@ class Output:
         return "".join(f"\n  {line}" for line in self._complaints)
 
 
-async def _each_line(stream: trio.abc.ReceiveStream | None, hear: Callable[[str], None]) -> None:
+async def each_line(stream: trio.abc.ReceiveStream | None, hear: Callable[[str], None]) -> None:
+    """To the end of the stream."""
     assert stream is not None, "the process was opened with pipes"
     rest = b""
     async for chunk in stream:
@@ -129,7 +130,7 @@ async def _drain(process: trio.Process) -> None:
     """Wait for the end; a full pipe must not hold it up."""
     async with trio.open_nursery() as nursery:
         for stream in (process.stdout, process.stderr):
-            nursery.start_soon(_each_line, stream, lambda _: None)
+            nursery.start_soon(each_line, stream, lambda _: None)
         await process.wait()
         nursery.cancel_scope.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from server.cli.terminal import command_line, leaves, run
 from server.config import FILE_NAME, Config, Setting, settings
 
 if TYPE_CHECKING:
+    import trio
+
     from server.app import Running
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -44,7 +47,12 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
 
 @click.command()
 @setting_options
-def serve(file: Path | None, **flags: Any) -> None:
+@click.option(
+    "--until-eof",
+    is_flag=True,
+    help="End as well when standard input does: when who started the node is gone.",
+)
+def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
     """Run a node until Ctrl-C or SIGTERM.
 
     Every option can also be set in the environment, as in FANFARE_HTTP_PORT=8080, or in a TOML file, as in
@@ -62,6 +70,8 @@ def serve(file: Path | None, **flags: Any) -> None:
         failed: list[str] = []
         try:
             async with trio.open_nursery() as nursery:
+                if until_eof:
+                    nursery.start_soon(_cancel_at_eof, nursery.cancel_scope)
                 running: Running = await nursery.start(serve_node, config)
                 greet(running)
         except* StartError as group:
@@ -71,6 +81,16 @@ def serve(file: Path | None, **flags: Any) -> None:
         return 0
 
     run(main, on_signal=0)
+
+
+async def _cancel_at_eof(scope: trio.CancelScope) -> None:
+    """The kernel closes a pipe for whoever dies, however that happens."""
+    import trio
+
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+        async for _ in stream:
+            pass
+    scope.cancel()
 
 
 def log_to_stderr(level: str) -> None:

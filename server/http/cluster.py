@@ -6,14 +6,12 @@ import math
 import socket
 
 from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
+from engine.shards.ring import SHARDS
 from server.errors import ApiError
 from server.http.access import Access
 from server.http.answers import Answer, json_answer
 from server.http.reading import read_query
 from server.http.services import NodeState, Services
-
-SHARDS = 4096
-"""As many as there are. A node alone has them all."""
 
 
 class ClusterView:
