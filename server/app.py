@@ -23,7 +23,6 @@ from importlib.metadata import version
 from typing import TypeVar, cast
 
 import trio
-from engine.storage.signs_of_life import Alone, Leased
 
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
@@ -43,6 +42,7 @@ from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
+from engine.storage.signs_of_life import Alone, Leased
 from engine.storage.spool import Spool, SpoolDamaged, SpoolInUse
 from engine.storage.spooled_store import PostgresSpooledFacts
 from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling
