@@ -65,6 +65,10 @@ def _text(value: object) -> bool:
     return type(value) is str
 
 
+def _numbers(value: object) -> bool:
+    return type(value) in (list, tuple) and all(type(each) is int for each in value)  # type: ignore[attr-defined]  # as the first half says
+
+
 def _role(value: object) -> bool:
     return value in ("player", "host", "spectator")
 
@@ -90,7 +94,10 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
     ),
     "watch": (Watch, {"epoch": _maybe(_whole), "offset": _maybe(_whole), "relay": _maybe(_text)}),
     "look": (Look, {"role": _role, "player": _maybe(_whole), "top": _maybe(_whole)}),
-    "relay": (Relay, {"node": _text}),
+    "relay": (
+        Relay,
+        {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _numbers},
+    ),
     "answer": (
         Answer,
         {

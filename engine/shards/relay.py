@@ -27,6 +27,7 @@ from engine.actors.frame import Frame
 from engine.actors.stream import StreamState
 from engine.actors.subscriber import Subscriber
 from engine.shards.ports import Links, Member
+from engine.shards.transit import departing
 
 log = logging.getLogger(__name__)
 
@@ -167,33 +168,21 @@ class Relay:
                 self._audience.leave(command.reply)
                 self._wakeup.set()
             case Join(attach=True):
-                self._let_in(
-                    command,
-                    Join(
-                        _Admission(self, command.reply, command.may_move),
-                        command.name,
-                        command.at,
-                        relay=self._node,
-                    ),
-                )
-            case Rejoin():
-                admission = _Admission(self, command.reply, command.may_move)
-                asked = (command.role, command.player, command.code, command.epoch, command.offset)
-                self._let_in(command, Rejoin(admission, *asked, relay=self._node))
-            case Watch():
-                admission = _Admission(self, command.reply, command.may_move)
-                self._let_in(command, Watch(admission, command.epoch, command.offset, relay=self._node))
+                self._let_in(command)
+            case Rejoin() | Watch():
+                self._let_in(command)
             case _:
-                self._pass_on(replace(command, reply=_Answered(self, command.reply)))
+                self._pass_on(command, _Answered(self, command.reply))
 
-    def _let_in(self, asked: Command, passed_on: Command) -> None:
+    def _let_in(self, command: Join | Rejoin | Watch) -> None:
         if self.over:
-            asked.reply.push(messages.busy())
+            command.reply.push(messages.busy())
         else:
-            self._pass_on(passed_on)
+            admission = _Admission(self, command.reply, command.may_move)
+            self._pass_on(replace(command, may_move=False, relay=self._node), admission)
 
-    def _pass_on(self, command: Command) -> None:
-        self._links.send(self.owner, self.session_id, command)
+    def _pass_on(self, command: Command, reply: Subscriber) -> None:
+        self._links.send(self.owner, self.session_id, departing(command, reply, self._clock.now_ms()))
 
     def follow(self, owner: Member) -> None:
         """The session runs on another node now, with the same stream. Clients stay."""
@@ -247,7 +236,7 @@ class Relay:
         self._lost = None
         inbox = self._taking_part = _Inbox(self)
         seats = () if self._epoch is None else tuple(self._audience.players())
-        self._pass_on(TakePart(inbox, self._node, self._epoch, self._offset, seats))
+        self._pass_on(TakePart(inbox, self._node, self._epoch, self._offset, seats), inbox)
 
     def _let_go(self) -> None:
         inbox, self._taking_part = self._taking_part, None

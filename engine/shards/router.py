@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -44,6 +44,7 @@ from engine.ports import (
 from engine.shards.ports import Links, Member
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
+from engine.shards.transit import arrived, departing
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ class Router:
 
     def deliver_from_link(self, session_id: str, command: Command) -> None:
         """As `deliver`, for what another node has passed on: it is not passed on again."""
+        command = arrived(command, self._clock.now_ms())
         if self._deliver_here(session_id, command):
             return
         if not isinstance(command, Detach):
@@ -295,7 +297,7 @@ class Router:
         if not isinstance(command, Attaching) or (isinstance(command, Join) and not command.attach):
             self.routed.forwarded += 1
             reply = _Forwarded(command.reply, partial(self.forget, record.id))
-            self._links.send(found.member, record.id, replace(command, reply=reply))
+            self._links.send(found.member, record.id, departing(command, reply, self._clock.now_ms()))
         elif command.may_move and not self.is_shared(record):
             self._move(command, found.member)
         else:

@@ -1,0 +1,43 @@
+"""Moments on their way between nodes, whose clocks differ: they travel as ages.
+
+What an answer spends on the way counts for it. That is a millisecond or two, where clocks may be off by many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.actors.commands import Answer, Command, Join
+from engine.actors.subscriber import Subscriber
+
+
+def departing(command: Command, reply: Subscriber, now: int) -> Command:
+    """The command as it goes over a link, with another reply: `at` is so many milliseconds before now."""
+    if isinstance(command, Answer):
+        return Answer(
+            reply,
+            command.player,
+            command.id,
+            command.question,
+            command.choice,
+            min(command.at - now, 0),
+            command.code,
+        )
+    if isinstance(command, Join):
+        return replace(command, reply=reply, at=min(command.at - now, 0))
+    return replace(command, reply=reply)
+
+
+def arrived(command: Command, now: int) -> Command:
+    """The command as it is handled here."""
+    if isinstance(command, Answer):
+        return Answer(
+            command.reply,
+            command.player,
+            command.id,
+            command.question,
+            command.choice,
+            now + min(command.at, 0),
+            command.code,
+        )
+    return replace(command, at=now + min(command.at, 0)) if isinstance(command, Join) else command
