@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from engine.shards.membership import Changes, Membership
 from engine.shards.ports import BusMessage, Load, Member
 from engine.shards.presence import Presence
-from engine.tenure import Lease
+from engine.tenure import ClusterTenure
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 
@@ -25,7 +25,7 @@ class Node:
     member: Member
     state: Membership
     presence: Presence
-    tenure: Lease
+    tenure: ClusterTenure
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     told: list[tuple[str, str]] = field(default_factory=list)
     rings: list[list[str]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Cluster:
         self._nursery = nursery
 
     async def start(self, name: str, run: int = 1) -> Node:
-        state, tenure = Membership(TTL_S), Lease(ttl_s=TTL_S, margin_s=0.5)
+        state, tenure = Membership(TTL_S), ClusterTenure(ttl_s=TTL_S, margin_s=0.5)
         member = member_of(name, run)
 
         def on_changes(changes: Changes) -> None:
@@ -52,6 +52,11 @@ class Cluster:
             if changes.left:
                 node.lost_one.set()
 
+        def confirmed(asked_s: float) -> None:
+            tenure.heartbeat_confirmed(asked_s, trio.current_time())
+            # Nothing is held here that would have to be found one's own.
+            tenure.proved(trio.current_time(), trio.current_time())
+
         presence = Presence(
             state,
             self.redis.heartbeats(name),
@@ -60,7 +65,7 @@ class Cluster:
             ttl_s=TTL_S,
             load=Load,
             on_changes=on_changes,
-            on_confirmed=tenure.renewed,
+            on_confirmed=confirmed,
         )
         node = Node(member, state, presence, tenure)
 
