@@ -284,7 +284,8 @@ async def test_a_heartbeat_keeps_it_acknowledging_without_the_database(
             tenure.heartbeat_confirmed(clock(), clock())
         listener = Listener()
         running.journal.append(record.id, epoch, [joined(1)], listener)
-        await listener.until(1)
+        with trio.fail_after(30):
+            await listener.until(1)
         clock.now_s += TTL_S
         assert not tenure.certain(clock())
         away.gate.set("open")

@@ -83,6 +83,7 @@ class Away:
             node="node",
             tenure=tenure,
             now_ms=lambda: AT,
+            clock_s=more.get("clock_s", trio.current_time),
             **{"after_s": 0.1, "retry_max_s": 0.1, **options},
         )
         journal = WriteBehind(
