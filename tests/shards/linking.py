@@ -198,7 +198,7 @@ async def over_sockets(nursery: trio.Nursery) -> AsyncIterator[Pair]:
     scope = trio.CancelScope()
 
     async def serve(again: socket.socket) -> None:
-        with scope:
+        with again, scope:
             await LinkServer(FAR, SECRET, sessions).serve([again])
 
     def find() -> None:

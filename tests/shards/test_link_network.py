@@ -568,8 +568,9 @@ class Nowhere:
 
 
 async def test_garbage_on_the_port_costs_nobody_else_anything(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(link, "MEETING_S", 1.0)  # half a greeting is waited for until then
     sessions = Sessions()
     sessions.do = acked
     server = LinkServer(FAR, SECRET, sessions)
