@@ -292,5 +292,6 @@ def test_every_setting_is_documented() -> None:
         assert not each.doc.endswith(".")
         assert each.variable == f"FANFARE_{each.key.upper()}"
         assert each.option == f"--{each.key.replace('_', '-')}"
-    assert {each.key for each in all_settings() if each.secret} == {"secret", "author_key", "database_url"}
+    secrets = {"secret", "author_key", "database_url", "redis_url"}
+    assert {each.key for each in all_settings() if each.secret} == secrets
     assert setting("tick_ms").allowed == "a whole number from 20 to 10000"

@@ -694,7 +694,7 @@ class SessionActor:
             self._audience.take_part(command.node, reply, ())
             reply.push(casts.relayed(self.session_id, self.code, stream.epoch, stream.offset))
             return
-        self._audience.take_part(command.node, reply, command.seats)
+        self._audience.take_part(command.node, reply, command.seats or ())
         reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         for frame, host_frame in missed:
             reply.push(casts.cast(frame, host_frame))

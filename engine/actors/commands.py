@@ -79,7 +79,7 @@ class Relay:
     node: str
     epoch: int | None = None
     offset: int | None = None
-    seats: Sequence[int] = ()
+    seats: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

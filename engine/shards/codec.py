@@ -66,7 +66,7 @@ def _text(value: object) -> bool:
 
 
 def _numbers(value: object) -> bool:
-    return type(value) in (list, tuple) and all(type(each) is int for each in value)  # type: ignore[attr-defined]  # as the first half says
+    return type(value) is list and all(type(each) is int for each in value)
 
 
 def _role(value: object) -> bool:
@@ -96,7 +96,7 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
     "look": (Look, {"role": _role, "player": _maybe(_whole), "top": _maybe(_whole)}),
     "relay": (
         Relay,
-        {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _numbers},
+        {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_numbers)},
     ),
     "answer": (
         Answer,

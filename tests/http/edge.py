@@ -138,7 +138,7 @@ class Edge:
             joins=JoinRate(config.joins_per_s),
             loop_watch=LoopWatch(),
             collector=Collector(lambda: 0.0, lambda: False),
-            ws_url="ws://127.0.0.1:5002/ws",
+            ws_url=config.public_ws_url or "ws://127.0.0.1:5002/ws",
             play_url="http://127.0.0.1:5002",
             transports=self._transports,
             probe_storage=self._probe,

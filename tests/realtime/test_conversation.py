@@ -136,7 +136,7 @@ def test_a_new_player_s_join_goes_to_the_code_with_the_time_of_receipt() -> None
     scene = Scene()
     scene.join("Ada")
     assert scene.sessions.delivered == [
-        (CODE, commands.Join(scene.talk, "Ada", scene.clock.at_ms, attach=True))
+        (CODE, commands.Join(scene.talk, "Ada", scene.clock.at_ms, attach=True, may_move=True))
     ]
     assert not scene.talk.idle
 
@@ -153,14 +153,14 @@ def test_a_token_goes_to_the_session_it_names() -> None:
     scene = Scene()
     scene.rejoin(scene.tokens.issue(SESSION, "player", 7), epoch=3, offset=14)
     assert scene.sessions.delivered == [
-        (SESSION, commands.Rejoin(scene.talk, "player", 7, CODE, epoch=3, offset=14))
+        (SESSION, commands.Rejoin(scene.talk, "player", 7, CODE, epoch=3, offset=14, may_move=True))
     ]
 
 
 def test_a_spectator_asks_the_code() -> None:
     scene = Scene()
     scene.say(t="join", code=CODE, role="spectator", epoch=1, offset=2)
-    assert scene.sessions.delivered == [(CODE, commands.Watch(scene.talk, 1, 2))]
+    assert scene.sessions.delivered == [(CODE, commands.Watch(scene.talk, 1, 2, may_move=True))]
 
 
 def test_a_refused_join_may_be_tried_again() -> None:
