@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 import trio
@@ -19,31 +20,38 @@ class StageFailed(Exception):
 
 
 class Stage(Protocol):
-    """The processes that faults are done to. Whatever is stopped can be started again on the same addresses.
+    """The processes that faults are done to: one node or several, by their places from 0, and what they need.
+    Whatever is stopped can be started again on the same addresses.
 
     Every call may raise StageFailed. Whoever made the stage leaves nothing of it behind, in whatever state a
     fault that was broken off has left it.
     """
 
-    proxy: Proxy
-    """Between the node and PostgreSQL."""
+    nodes: int
 
-    async def kill_node(self) -> None:
+    @property
+    def ws_urls(self) -> Sequence[str]:
+        """Of the nodes' WebSockets."""
+
+    def to_postgres(self, node: int) -> Proxy:
+        """Between this node and PostgreSQL."""
+
+    async def kill_node(self, node: int) -> None:
         """Returns when it is gone."""
 
-    async def end_node(self) -> None:
+    async def end_node(self, node: int) -> None:
         """SIGTERM; it must end by itself, and well."""
 
-    async def start_node(self) -> None:
+    async def start_node(self, node: int) -> None:
         """Returns when it says that it is up."""
 
-    def pause_node(self, on: bool) -> None: ...
+    def pause_node(self, node: int, on: bool) -> None: ...
 
     async def kill_postgres(self) -> None:
         """All its processes."""
 
     async def kill_backend(self, share: float) -> None:
-        """One process that serves the node; which one, by the share."""
+        """One process that serves a node; which one, by the share."""
 
     async def start_postgres(self) -> None:
         """Returns when it takes connections."""
@@ -54,8 +62,30 @@ class Stage(Protocol):
     async def lock_answers(self, lasts_s: float) -> None:
         """Nobody may write answers meanwhile. Returns when it is over."""
 
-    def fill_disk(self, on: bool) -> None:
+    def fill_disk(self, node: int, on: bool) -> None:
         """The disk with the node's data directory."""
+
+    async def settled(self, within_s: float) -> None:
+        """Wait until all nodes are ready and know each other. At once for a node alone."""
+
+    # What follows is for several nodes only.
+
+    def to_redis(self, node: int) -> Proxy:
+        """Between this node and Redis."""
+
+    def to_others(self, node: int) -> Sequence[Proxy]:
+        """Between this node and each other one, in either direction."""
+
+    async def drain_node(self, node: int) -> None:
+        """Have it give its sessions away. Returns when it has none."""
+
+    async def kill_redis(self) -> None:
+        """And all that is in it."""
+
+    async def start_redis(self) -> None:
+        """Returns when it answers."""
+
+    def pause_redis(self, on: bool) -> None: ...
 
 
 async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable[None]]) -> None:
@@ -64,21 +94,32 @@ async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable
     Args:
         cut_clients: takes the connections of all players away.
     """
+    node = fault.node
     match fault.kind:
-        case Kind.NODE_KILL:
-            await stage.kill_node()
+        case Kind.NODE_KILL | Kind.NODE_GONE:
+            await stage.kill_node(node)
             await trio.sleep(fault.lasts_s)
-            await stage.start_node()
+            await stage.start_node(node)
         case Kind.NODE_TERM:
-            await stage.end_node()
+            await stage.end_node(node)
             await trio.sleep(fault.lasts_s)
-            await stage.start_node()
-        case Kind.NODE_PAUSE:
-            stage.pause_node(True)
+            await stage.start_node(node)
+        case Kind.NODE_PAUSE | Kind.NODE_FREEZE:
+            stage.pause_node(node, True)
             try:
                 await trio.sleep(fault.lasts_s)
             finally:
-                stage.pause_node(False)
+                stage.pause_node(node, False)
+        case Kind.NODE_DRAIN:
+            await stage.drain_node(node)
+            await trio.sleep(fault.lasts_s)
+            await stage.end_node(node)
+            await stage.start_node(node)
+        case Kind.ROLL:
+            for step in range(stage.nodes):
+                await stage.end_node((node + step) % stage.nodes)
+                await stage.start_node((node + step) % stage.nodes)
+                await trio.sleep(fault.lasts_s)
         case Kind.POSTGRES_KILL:
             await stage.kill_postgres()
             await trio.sleep(fault.lasts_s)
@@ -92,42 +133,69 @@ async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable
                 await trio.sleep(fault.lasts_s)
             finally:
                 stage.pause_postgres(False)
+        case Kind.REDIS_KILL:
+            await stage.kill_redis()
+            await trio.sleep(fault.lasts_s)
+            await stage.start_redis()
+        case Kind.REDIS_PAUSE:
+            stage.pause_redis(True)
+            try:
+                await trio.sleep(fault.lasts_s)
+            finally:
+                stage.pause_redis(False)
         case Kind.BOTH_KILL:
             await _kill_both(fault, stage)
         case Kind.TABLE_LOCK:
             await stage.lock_answers(fault.lasts_s)
-        case Kind.LINK_SLOW:
-            least_s, most_s = LINK_DELAY_S
-            with stage.proxy.slow(least_s + (most_s - least_s) * fault.share):
-                await trio.sleep(fault.lasts_s)
-        case Kind.LINK_CUT:
-            with stage.proxy.severed():
-                await trio.sleep(fault.lasts_s)
-        case Kind.LINK_HOLD:
-            with stage.proxy.silent():
-                await trio.sleep(fault.lasts_s)
-        case Kind.LINK_ONE_WAY:
-            with stage.proxy.silent(towards_database=False):
-                await trio.sleep(fault.lasts_s)
         case Kind.CLIENTS_CUT:
             await cut_clients()
             await trio.sleep(fault.lasts_s)
-        case Kind.DISK_FULL:
-            with stage.proxy.severed():
-                stage.fill_disk(True)
-                try:
-                    await trio.sleep(fault.lasts_s)
-                finally:
-                    stage.fill_disk(False)
+        case _:
+            await _inject_into_network(fault, stage)
+
+
+async def _inject_into_network(fault: Fault, stage: Stage) -> None:
+    to_postgres = stage.to_postgres(fault.node)
+    with ExitStack() as during:
+        match fault.kind:
+            case Kind.LINK_SLOW:
+                least_s, most_s = LINK_DELAY_S
+                during.enter_context(to_postgres.slow(least_s + (most_s - least_s) * fault.share))
+            case Kind.LINK_CUT:
+                during.enter_context(to_postgres.severed())
+            case Kind.LINK_HOLD:
+                during.enter_context(to_postgres.silent())
+            case Kind.LINK_ONE_WAY:
+                during.enter_context(to_postgres.silent(towards_server=False))
+            case Kind.DISK_FULL:
+                during.enter_context(to_postgres.severed())
+                during.callback(stage.fill_disk, fault.node, False)
+                stage.fill_disk(fault.node, True)
+            case Kind.CUT_POSTGRES:
+                cut_off(during, fault.refused, [to_postgres])
+            case Kind.CUT_REDIS:
+                cut_off(during, fault.refused, [stage.to_redis(fault.node)])
+            case Kind.CUT_BOTH:
+                cut_off(during, fault.refused, [to_postgres, stage.to_redis(fault.node)])
+            case Kind.CUT_OTHERS:
+                cut_off(during, fault.refused, stage.to_others(fault.node))
+        await trio.sleep(fault.lasts_s)
+
+
+def cut_off(during: ExitStack, refused: bool, ways: Sequence[Proxy]) -> None:
+    """Until the stack is left nothing passes there: connections are refused, or whatever is sent arrives when
+    all is over."""
+    for way in ways:
+        during.enter_context(way.severed() if refused else way.silent(lost=False))
 
 
 async def _kill_both(fault: Fault, stage: Stage) -> None:
     """One after the other: which comes first, and how long after it the other, is by the share."""
-    postgres_first = fault.share < 0.5
+    node, postgres_first = fault.node, fault.share < 0.5
     between_s = fault.lasts_s * (fault.share * 2 % 1.0)
-    await (stage.kill_postgres() if postgres_first else stage.kill_node())
+    await (stage.kill_postgres() if postgres_first else stage.kill_node(node))
     await trio.sleep(between_s)
-    await (stage.kill_node() if postgres_first else stage.kill_postgres())
+    await (stage.kill_node(node) if postgres_first else stage.kill_postgres())
     await trio.sleep(fault.lasts_s - between_s)
     await stage.start_postgres()
-    await stage.start_node()
+    await stage.start_node(node)

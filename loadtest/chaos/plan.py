@@ -34,6 +34,16 @@ class Kind(Enum):
     LINK_ONE_WAY = "link-one-way"
     CLIENTS_CUT = "clients-cut"
     DISK_FULL = "disk-full"
+    NODE_GONE = "node-gone"
+    NODE_FREEZE = "node-freeze"
+    NODE_DRAIN = "node-drain"
+    ROLL = "rolling-restart"
+    REDIS_KILL = "redis-kill"
+    REDIS_PAUSE = "redis-pause"
+    CUT_REDIS = "cut-redis"
+    CUT_POSTGRES = "cut-postgres"
+    CUT_BOTH = "cut-both"
+    CUT_OTHERS = "cut-others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +76,23 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.LINK_ONE_WAY: Traits("PostgreSQL hears the node, but not the other way round", (0.5, 2.0), 0.5),
     Kind.CLIENTS_CUT: Traits("all players lose their connections", (0.3, 0.3), 1.0),
     Kind.DISK_FULL: Traits("the node's disk is full while PostgreSQL is away", (0.5, 2.0), 1.0),
+    Kind.NODE_GONE: Traits("a node is killed, and its sessions are taken", (4.0, 8.0), 6.0),
+    Kind.NODE_FREEZE: Traits("a node stands still for longer than its lease", (4.0, 7.0), 2.0),
+    Kind.NODE_DRAIN: Traits("a node gives its sessions away, and is started anew", (0.0, 1.0), 8.0),
+    Kind.ROLL: Traits("all nodes are started anew, one after the other", (0.0, 1.0), 15.0),
+    Kind.REDIS_KILL: Traits("Redis is killed and started again, empty", (0.2, 5.0), 3.0),
+    Kind.REDIS_PAUSE: Traits("Redis stands still", (0.5, 6.0), 2.0),
+    Kind.CUT_REDIS: Traits("a node cannot reach Redis", (2.0, 8.0), 2.0),
+    Kind.CUT_POSTGRES: Traits("a node cannot reach PostgreSQL", (2.0, 8.0), 2.0),
+    Kind.CUT_BOTH: Traits("a node can reach neither Redis nor PostgreSQL", (2.0, 8.0), 4.0),
+    Kind.CUT_OTHERS: Traits("a node and the others cannot reach each other", (2.0, 8.0), 1.0),
 }
 
-EVERY_KIND = tuple(Kind)
+EVERY_KIND = tuple(Kind)[: list(Kind).index(Kind.NODE_GONE)]
+"""Of one node."""
+
+CLUSTER_KINDS = tuple(Kind)
+"""Of several nodes: each concerns one of them, all, or what they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +104,7 @@ class Fault:
         after_s: since the fault before it was over; for the first one, since answers are acknowledged.
         lasts_s: from the fault to its clean-up.
         share: from 0 to 1; which process, how late, in which order: by the kind.
+        node: the place of the node that it is done to, or begins with.
     """
 
     number: int
@@ -87,17 +112,23 @@ class Fault:
     after_s: float
     lasts_s: float
     share: float
+    node: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether what is cut off is told so, and not left waiting."""
+        return self.share < 0.5
 
     def __str__(self) -> str:
         meaning = TRAITS[self.kind].meaning
         return (
-            f"{self.number:4}  after {self.after_s:6.2f} s  {self.kind.value:14}  for {self.lasts_s:5.2f} s  "
-            f"share {self.share:.3f}  {meaning}"
+            f"{self.number:4}  after {self.after_s:6.2f} s  {self.kind.value:15}  for {self.lasts_s:5.2f} s  "
+            f"share {self.share:.3f}  node {self.node + 1}  {meaning}"
         )
 
 
 def make_plan(
-    seed: int, faults: int, minutes: float, kinds: Sequence[Kind] = EVERY_KIND
+    seed: int, faults: int, minutes: float, kinds: Sequence[Kind] = EVERY_KIND, nodes: int = 1
 ) -> tuple[Fault, ...]:
     """As many faults as asked for, spread over about so many minutes.
 
@@ -106,13 +137,17 @@ def make_plan(
     if not kinds:
         raise ValueError("a plan needs at least one kind of fault")
     rng = random.Random(f"faults/{seed}")
+    places = random.Random(f"nodes/{seed}")  # of its own: the plan for one node does not depend on it
     chosen: list[Kind] = []
     while len(chosen) < faults:
         deck = list(kinds)
         rng.shuffle(deck)
         chosen += deck
     pause_s = _mean_pause_s(kinds, faults, minutes)
-    return tuple(_fault(number, kind, pause_s, rng) for number, kind in enumerate(chosen[:faults], 1))
+    return tuple(
+        _fault(number, kind, pause_s, rng, places.randrange(nodes))
+        for number, kind in enumerate(chosen[:faults], 1)
+    )
 
 
 def _mean_pause_s(kinds: Sequence[Kind], faults: int, minutes: float) -> float:
@@ -125,9 +160,9 @@ def _mean_pause_s(kinds: Sequence[Kind], faults: int, minutes: float) -> float:
     return max(minutes * 60 / max(faults, 1) - taken_s, PAUSE_LEAST_S)
 
 
-def _fault(number: int, kind: Kind, pause_s: float, rng: random.Random) -> Fault:
+def _fault(number: int, kind: Kind, pause_s: float, rng: random.Random, node: int) -> Fault:
     """Draws the same number of times whatever the kind."""
     least, most = TRAITS[kind].lasts_s
     after_s = pause_s * rng.uniform(0.4, 1.6)
     lasts_s = rng.uniform(least, most) * (LONG_FACTOR if rng.random() < LONG_SHARE else 1.0)
-    return Fault(number, kind, round(after_s, 3), round(lasts_s, 3), round(rng.random(), 3))
+    return Fault(number, kind, round(after_s, 3), round(lasts_s, 3), round(rng.random(), 3), node)

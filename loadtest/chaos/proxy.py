@@ -1,6 +1,7 @@
-"""The way between a node and its database, which can be slow, silent or cut.
+"""The way from a node to what it needs, which can be slow, silent or cut.
 
-It listens on loopback and passes bytes on to a Unix socket. A fault of it lasts for as long as its block.
+It listens on loopback and passes bytes on to a Unix socket or to another port. A fault of it lasts for as
+long as its block.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ class _Way:
             await trio.sleep(self.delay_s)
 
 
-class Proxy:
-    """Made by `proxy_to`. `port` is where it listens."""
+Upstream = Callable[[], str | int]
+"""Asked at each connection for the path of a Unix socket, or for a port of this machine."""
 
-    def __init__(self, upstream: Callable[[], str], port: int) -> None:
+
+class Proxy:
+    """`port` is where it listens. Made by `proxy_to`; or by who listens there for several of them, and hands
+    each connection to the `carry` of one."""
+
+    def __init__(self, upstream: Upstream, port: int) -> None:
         self.port = port
         self._upstream = upstream
         self._there, self._back = _Way(), _Way()
@@ -77,16 +83,19 @@ class Proxy:
             self._there.delay_s = self._back.delay_s = 0.0
 
     @contextmanager
-    def silent(self, *, towards_database: bool = True) -> Iterator[None]:
-        """Connections stand, but nothing comes from the database, and nothing reaches it unless
-        `towards_database` is false. In the end they are cut, and what was held up is lost."""
-        ways = [self._back, *([self._there] if towards_database else [])]
+    def silent(self, *, towards_server: bool = True, lost: bool = True) -> Iterator[None]:
+        """Connections stand, but nothing comes from the server, and nothing reaches it unless
+        `towards_server` is false. In the end they are cut, and what was held up is lost; unless `lost` is
+        false: then all that arrives late, as it does when a network heals, though who sent it may have given
+        up long ago."""
+        ways = [self._back, *([self._there] if towards_server else [])]
         for way in ways:
             way.hold()
         try:
             yield
         finally:
-            self.cut()
+            if lost:
+                self.cut()
             for way in ways:
                 way.release()
 
@@ -100,13 +109,18 @@ class Proxy:
                 await self._carry(client)
             finally:
                 self._connections.discard(scope)
-                _break_off(client)
+                break_off(client)
 
     async def _carry(self, client: trio.SocketStream) -> None:
+        await self._there.pass_through()
         try:
-            server = await trio.open_unix_socket(self._upstream())
+            upstream = self._upstream()
+            if isinstance(upstream, int):
+                server = await trio.open_tcp_stream("127.0.0.1", upstream)
+            else:
+                server = await trio.open_unix_socket(upstream)
         except OSError:
-            return  # the database is away
+            return  # the server is away
         try:
             async with trio.open_nursery() as nursery:
 
@@ -115,27 +129,25 @@ class Proxy:
                         while data := await source.receive_some(CHUNK_BYTES):
                             await way.pass_through()
                             await sink.send_all(data)
+                    await way.pass_through()  # an end comes no sooner than anything else
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(pump, client, server, self._there)
                 nursery.start_soon(pump, server, client, self._back)
         finally:
-            _break_off(server)
+            break_off(server)
 
 
-def _break_off(stream: trio.SocketStream) -> None:
+def break_off(stream: trio.SocketStream) -> None:
+    """The other side is told that the connection is broken."""
     with suppress(OSError):
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _BREAK)
     stream.socket.close()
 
 
 @asynccontextmanager
-async def proxy_to(upstream: Callable[[], str]) -> AsyncGenerator[Proxy]:
-    """Carry connections while the block runs.
-
-    Args:
-        upstream: asked for the path of the Unix socket at each connection.
-    """
+async def proxy_to(upstream: Upstream) -> AsyncGenerator[Proxy]:
+    """Carry connections while the block runs."""
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         made = Proxy(upstream, listeners[0].socket.getsockname()[1])

@@ -21,6 +21,7 @@ def report(aim: Aim, outcome: Outcome, tape: Tape) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "seed": aim.seed,
+        "nodes": aim.nodes,
         "load": asdict(aim.load),
         "faults_planned": len(aim.plan),
         "faults_survived": len(outcome.survived),
@@ -45,6 +46,7 @@ def report(aim: Aim, outcome: Outcome, tape: Tape) -> dict[str, Any]:
             {
                 "number": each.fault.number,
                 "kind": each.fault.kind.value,
+                "node": each.fault.node,
                 "began_s": round(each.began_s, 2),
                 "undone_s": round(each.undone_s, 2),
                 "over_s": round(each.over_s, 2),

@@ -74,6 +74,7 @@ class Aim:
     Args:
         answers: at least so many are acknowledged.
         minutes_max: by then all players have come to an end, or something hangs.
+        nodes: that there are.
     """
 
     plan: Sequence[Fault]
@@ -81,12 +82,14 @@ class Aim:
     seed: int
     answers: int
     minutes_max: float
+    nodes: int = 1
 
 
 class ChaosRun:
     """One run; afterwards `outcome` and `tape` are what it has found.
 
     Args:
+        apis: of the nodes. Any of them is asked.
         directory: where books are written.
         on_fault: called with each fault when it is over, how many there are, and the answers acknowledged
             so far.
@@ -96,7 +99,7 @@ class ChaosRun:
         self,
         aim: Aim,
         stage: Stage,
-        api: Api,
+        apis: Sequence[Api],
         ask_answers: AskAnswers,
         directory: Path,
         on_fault: Callable[[Survived, int, int], None],
@@ -105,11 +108,11 @@ class ChaosRun:
         self.outcome = Outcome()
         self._aim = aim
         self._stage = stage
-        self._api = api
+        self._apis = apis
         self._ask_answers = ask_answers
         self._directory = directory
         self._zero = time.monotonic()
-        self._waves = Waves(api, aim.load, aim.seed, self.tape, directory)
+        self._waves = Waves(apis, stage.ws_urls, aim.load, aim.seed, self.tape, directory)
         self._on_fault = on_fault
 
     async def run(self) -> None:
@@ -128,7 +131,7 @@ class ChaosRun:
                 outcome.trouble.append(
                     f"{self.tape.acks:,} answers were acknowledged, and not {self._aim.answers:,}"
                 )
-            outcome.verdict = await prove_all(self._api, self._ask_answers, self._directory)
+            outcome.verdict = await prove_all(self._apis[0], self._ask_answers, self._directory)
         except* (StageFailed, GeneratorDied, ApiRefused, ApiUnreachable) as group:
             outcome.trouble += [str(each) for each in _leaves(group)]
         finally:
@@ -159,6 +162,7 @@ class ChaosRun:
             await inject(fault, self._stage, self._waves.cut_all)
             undone = time.monotonic()
             over = await self._ack_after(undone, RECOVER_WITHIN_S, f"fault {fault.number}")
+            await self._stage.settled(RECOVER_WITHIN_S)
             self.tape.end_fault(over)
             survived = Survived(
                 fault,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -89,14 +90,25 @@ class Waves:
     """Brings in wave after wave, in several slots at a time.
 
     Args:
+        apis: of the nodes. They are asked in turn.
+        ws_urls: of the nodes. Players begin at any of them.
         directory: where the books and the list of sessions are written.
     """
 
-    def __init__(self, api: Api, load: Load, seed: int, tape: Tape, directory: Path) -> None:
+    def __init__(
+        self,
+        apis: Sequence[Api],
+        ws_urls: Sequence[str],
+        load: Load,
+        seed: int,
+        tape: Tape,
+        directory: Path,
+    ) -> None:
         self.sessions: list[SessionOf] = []
         self.stuck: list[str] = []
         """Waves whose players did not come to an end in time."""
-        self._api = api
+        self._turn = itertools.cycle(apis)
+        self._ws_urls = tuple(ws_urls)
         self._load = load
         self._seed = seed
         self._tape = tape
@@ -109,7 +121,7 @@ class Waves:
         self._rng = random.Random(f"waves/{seed}")
 
     async def add_quiz(self) -> None:
-        await self._ask(lambda: self._api.add_quiz(self._quiz.data, self._quiz.id))
+        await self._ask(lambda api: api.add_quiz(self._quiz.data, self._quiz.id))
 
     async def run(self, wanted: Callable[[], bool]) -> None:
         """New waves for as long as they are wanted; then the last ones play to their end.
@@ -165,7 +177,7 @@ class Waves:
                 "early_close": False,
             }
             # One that was opened without our hearing of it stays in its lobby, and concerns nobody.
-            told = await self._ask(lambda: self._api.create_session(self._quiz.id, settings))
+            told = await self._ask(lambda api: api.create_session(self._quiz.id, settings))
             session = SessionOf(
                 wave,
                 len(self.sessions),
@@ -187,7 +199,7 @@ class Waves:
     async def _start(self, session: SessionOf) -> None:
         await trio.sleep(self._rng.uniform(0.0, 1.0))
         try:
-            await self._ask(lambda: self._api.host(session.code, session.host_token, "start", "start"))
+            await self._ask(lambda api: api.host(session.code, session.host_token, "start", "start"))
         except ApiRefused as exc:
             # An earlier attempt may have been carried out without our hearing of it.
             if exc.code not in ("illegal_move", "session_finished"):
@@ -196,7 +208,7 @@ class Waves:
     def _crowd_plan(self, wave: int, opened: Sequence[SessionOf]) -> CrowdPlan:
         seats, first = [], 1
         for session in opened:
-            seats.append(Seats(session.number, session.code, (session.ws_url,), first, session.players))
+            seats.append(Seats(session.number, session.code, self._ws_urls, first, session.players))
             first += session.players
         return CrowdPlan(
             seed=self._seed * 1_000 + wave,
@@ -230,12 +242,12 @@ class Waves:
             return True
         return False
 
-    async def _ask(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(self, request: Callable[[Api], Awaitable[T]]) -> T:
         """Until it is answered: a node that is away comes back, and the run has its own bound."""
         while True:
             try:
                 async with self._limit:
-                    return await request()
+                    return await request(next(self._turn))
             except ApiUnreachable:
                 pass
             except ApiRefused as exc:

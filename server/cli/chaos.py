@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,13 @@ REPORT_FILE = "report.json"
     help="Of one session, a second each.",
 )
 @click.option(
+    "--nodes",
+    type=click.IntRange(1, 8),
+    default=1,
+    show_default=True,
+    help="Several are a cluster, with faults of its own.",
+)
+@click.option(
     "--only",
     "names",
     multiple=True,
@@ -95,6 +103,7 @@ def chaos(
     answers: int,
     players: int,
     questions: int,
+    nodes: int,
     names: tuple[str, ...],
     node_options: tuple[str, ...],
     plan_only: bool,
@@ -104,8 +113,9 @@ def chaos(
 ) -> None:
     """Break a node and its PostgreSQL again and again under load, and prove that nothing was lost.
 
-    Both are started for it. Which faults come in which order, how long each lasts, and how long after the
-    one before it, follows from --seed, --faults, --minutes and --only alone. The exit code is 0 only if every
+    Both are started for it; with --nodes a cluster, and what its nodes need is taken from them
+    one by one. Which faults come in which order, how long each lasts, and how long after the one before it,
+    follows from --seed, --faults, --minutes, --nodes and --only alone. The exit code is 0 only if every
     acknowledged answer is stored exactly once with the figures that the player was told, scores are the
     stored ones, and every player came to an end. A run that fails keeps its logs, books and data.
     """
@@ -115,7 +125,7 @@ def chaos(
     from server.cli.load import serve_option
 
     options = [serve_option(each) for each in node_options]
-    plan = make_plan(seed, faults, minutes, _kinds(names))
+    plan = make_plan(seed, faults, minutes, _kinds(names, nodes), nodes)
     if plan_only:
         for fault in plan:
             click.echo(str(fault))
@@ -123,7 +133,7 @@ def chaos(
     if kept is not None:
         if not (kept / SESSIONS_FILE).exists():
             raise click.ClickException(f"{kept} is no directory that a run has kept.")
-        run(partial(_prove_again, kept.absolute(), options))
+        run(partial(_prove_again, kept.absolute(), options, nodes))
         return
     if keep is not None:
         if keep.exists():
@@ -133,7 +143,12 @@ def chaos(
     else:
         directory = Path(tempfile.mkdtemp(prefix="fanfare-chaos-"))
     aim = Aim(
-        plan, Load(players=players, questions=questions), seed, answers, minutes * SPARE_FACTOR + SPARE_MIN
+        plan,
+        Load(players=players, questions=questions),
+        seed,
+        answers,
+        minutes * SPARE_FACTOR + SPARE_MIN,
+        nodes,
     )
     repeat = _command_line()
     click.echo(f"{repeat}\n{len(plan)} faults, in {directory}")
@@ -159,20 +174,20 @@ def chaos(
             click.echo(f"Logs, books and data: {directory}", err=not proven)
         if not proven:
             click.echo(f"To repeat it: {repeat}", err=True)
-            click.echo(f"To prove it again: fanfare chaos --prove {directory}", err=True)
+            several = f" --nodes {nodes}" if nodes > 1 else ""
+            click.echo(f"To prove it again: fanfare chaos{several} --prove {directory}", err=True)
 
 
-def _kinds(names: Sequence[str]) -> Sequence[Kind]:
+def _kinds(names: Sequence[str], nodes: int) -> Sequence[Kind]:
     """Raises UsageError."""
-    from loadtest.chaos.plan import EVERY_KIND, Kind
+    from loadtest.chaos.plan import CLUSTER_KINDS, EVERY_KIND
 
-    try:
-        # In the order of the kinds: the plan does not depend on the order in which they were named.
-        chosen = {Kind(name) for name in names}
-    except ValueError:
-        known = ", ".join(kind.value for kind in EVERY_KIND)
-        raise click.UsageError(f"--only: KIND is one of {known}.") from None
-    return [kind for kind in EVERY_KIND if not chosen or kind in chosen]
+    kinds = EVERY_KIND if nodes == 1 else CLUSTER_KINDS
+    known = [kind.value for kind in kinds]
+    if not set(names) <= set(known):
+        raise click.UsageError(f"--only: KIND is one of {', '.join(known)}.")
+    # In the order of the kinds: the plan does not depend on the order in which they were named.
+    return [kind for kind in kinds if not names or kind.value in names]
 
 
 async def _found(directory: Path, aim: Aim, options: Sequence[str]) -> dict[str, Any]:
@@ -192,6 +207,7 @@ def _command_line() -> str:
     words = ["fanfare chaos"]
     asked = ("seed", "faults", "minutes", "answers", "players", "questions")
     words += [f"--{name} {context.params[name]}" for name in asked]
+    words += [f"--nodes {context.params['nodes']}"] if context.params["nodes"] > 1 else []
     words += [f"--only {name}" for name in context.params["names"]]
     words += [f"--node-option {each}" for each in context.params["node_options"]]
     return " ".join(words)
@@ -217,14 +233,17 @@ async def break_and_prove(
     from loadtest.api import Api
     from loadtest.chaos.inject import StageFailed
     from loadtest.chaos.run import ChaosRun
-    from server.cli.chaos_stage import NODE, staged
+    from server.cli.chaos_node import NODE
+    from server.cli.chaos_stage import staged
     from server.cli.sql import answers_of
 
     begun: ChaosRun | None = None
     try:
-        async with staged(directory, options, program or NODE) as stage, Api(stage.url) as api:
+        async with AsyncExitStack() as stack:
+            stage = await stack.enter_async_context(staged(directory, options, program or NODE, aim.nodes))
+            apis = [await stack.enter_async_context(Api(url)) for url in stage.urls]
             begun = ChaosRun(
-                aim, stage, api, lambda ids: answers_of(stage.database, ids), directory, on_fault
+                aim, stage, apis, lambda ids: answers_of(stage.database, ids), directory, on_fault
             )
             await begun.run()
             await _audit(stage.database, begun.outcome)
@@ -248,14 +267,14 @@ async def _audit(database: str, outcome: Outcome) -> None:
         outcome.trouble.append(f"the audit: {said}")
 
 
-async def _prove_again(directory: Path, options: Sequence[str]) -> int:
+async def _prove_again(directory: Path, options: Sequence[str], nodes: int) -> int:
     from loadtest.api import Api
     from loadtest.chaos.proof import prove_all
     from server.cli.chaos_screen import tell_verdict
     from server.cli.chaos_stage import staged
     from server.cli.sql import answers_of
 
-    async with staged(directory, options) as stage, Api(stage.url) as api:
+    async with staged(directory, options, nodes=nodes) as stage, Api(stage.url) as api:
         verdict = await prove_all(api, lambda ids: answers_of(stage.database, ids), directory)
     tell_verdict(verdict, output())
     return 0 if verdict.holds else 1

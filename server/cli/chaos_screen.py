@@ -19,7 +19,7 @@ def tell_fault(console: Console, survived: Survived, faults: int, acks: int) -> 
     """One line for each fault that is over."""
     fault = survived.fault
     console.print(
-        f"{survived.over_s:7.1f} s  {fault.number:4} of {faults}  {fault.kind.value:14}  "
+        f"{survived.over_s:7.1f} s  {fault.number:4} of {faults}  {fault.kind.value:15}  "
         f"no ack for {survived.silence_s:5.2f} s, back after {survived.back_s:5.2f} s  "
         f"{acks:,} acknowledged"
     )

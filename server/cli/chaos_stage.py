@@ -1,332 +1,295 @@
-"""The processes that `fanfare chaos` breaks: one node and one PostgreSQL, which can be started again."""
+"""The processes that `fanfare chaos` breaks: a node and a PostgreSQL, or several nodes and a Redis too."""
 
 from __future__ import annotations
 
 import os
-import resource
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote, urlsplit
 
-import psutil  # type: ignore[import-untyped]  # ships no types
 import trio
 
-from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, NotRunning, dsn
+from engine.shards.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.inject import StageFailed
 from loadtest.chaos.proxy import Proxy, proxy_to
-from server.cli.sql import psql_command
+from server.cli.chaos_network import Neighbours, neighbours
+from server.cli.chaos_node import NODE, StagedNode, disk_of
+from server.cli.chaos_postgres import StagedPostgres
 
-START_WITHIN_S = 60.0
-END_WITHIN_S = 30.0
-GONE_WITHIN_S = 10.0
-DISK_MIB = 64
-"""Of the file system that the node's data directory is on, if we may mount one."""
+CONNECTIONS = 40
+"""That PostgreSQL takes for the first node and for whoever looks in; and for each further one, a third."""
 
-LINES_KEPT = 10
-NODE = (sys.executable, "-m", "server.cli.main")
-_UP = b"HTTP API"
+SECRET = "of-a-cluster-that-is-gone-when-the-run-is-over"
+DRAINED_WITHIN_S = 30.0
+LOOK_EVERY_S = 0.1
+LOOK_TIMEOUT_S = 3.0
+
+
+class StagedRedis:
+    """A Redis that can be started again, empty. Calls raise StageFailed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._redis = EmbeddedRedis(directory)
+
+    def socket_path(self) -> str:
+        return unquote(urlsplit(self._redis.url).path)
+
+    async def start(self) -> None:
+        try:
+            await trio.to_thread.run_sync(self._redis.start)
+        except EmbeddedRedisError as exc:
+            raise StageFailed(f"Redis: {exc}") from exc
+
+    async def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        await trio.to_thread.run_sync(self._redis.stop)
+
+    def pause(self, on: bool) -> None:
+        self._signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    def _signal(self, sign: signal.Signals) -> None:
+        if self._redis.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._redis.pid, sign)
+
+    async def end(self) -> None:
+        """In whatever state it is."""
+        self.pause(False)
+        await trio.to_thread.run_sync(self._redis.stop)
 
 
 class Stage:
-    """Made by `staged`. The ports of the node stay the same for as long as it lasts."""
+    """Made by `staged`. The ports of the nodes stay the same for as long as it lasts."""
 
     def __init__(
         self,
-        directory: Path,
-        proxy: Proxy,
-        nursery: trio.Nursery,
-        options: Sequence[str],
-        program: Sequence[str],
+        staged_nodes: Sequence[StagedNode],
+        postgres: StagedPostgres,
+        to_postgres: Sequence[Proxy],
+        redis: StagedRedis | None = None,
+        to_redis: Sequence[Proxy] = (),
+        between: Neighbours | None = None,
     ) -> None:
-        self.proxy = proxy
-        self.http_port, self.realtime_port = _free_ports()
-        self._directory = directory
-        self._nursery = nursery
-        self._command = [
-            *program,
-            "serve",
-            *("--data-dir", str(directory / "node"), "--node", "chaos", "--no-samples"),
-            *("--http-port", str(self.http_port), "--realtime-port", str(self.realtime_port)),
-            *("--database-url", f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"),
-            # All players come from a few addresses of this machine, and come back all at once.
-            *("--connections-per-address-max", "1000000", "--log-level", "info"),
-            *options,
-        ]
-        self._node: trio.Process | None = None
-        self._heard_all: trio.Event | None = None
-        self._ending = False
-        self._tail: deque[bytes] = deque(maxlen=LINES_KEPT)
-        self._postgres: EmbeddedPostgres | None = None
-        self._server: list[psutil.Process] = []
-        """The processes of PostgreSQL while they stand still."""
+        self.nodes = len(staged_nodes)
+        self._nodes = staged_nodes
+        self._postgres = postgres
+        self._to_postgres = to_postgres
+        self._redis = redis
+        self._to_redis = to_redis
+        self._between = between
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        """Of the first node."""
+        return self._nodes[0].url
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self._nodes]
+
+    @property
+    def ws_urls(self) -> list[str]:
+        return [node.ws_url for node in self._nodes]
 
     @property
     def database(self) -> str:
-        """PostgreSQL itself, not by way of the proxy."""
-        return dsn(self._directory)
+        """PostgreSQL itself, not by way of a proxy."""
+        return self._postgres.dsn
 
-    # -- the node --------------------------------------------------------------------------------
+    # -- the nodes -------------------------------------------------------------------------------
 
-    async def start_node(self) -> None:
-        self._ending = False
-        process = await trio.lowlevel.open_process(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self._directory,  # not here, where a fanfare.toml may lie
-            env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")},
-            start_new_session=True,  # Ctrl-C is for us
-        )
-        self._node, self._heard_all = process, trio.Event()
-        up = trio.Event()
-        self._nursery.start_soon(self._listen, process, up, self._heard_all)
-        with trio.move_on_after(START_WITHIN_S):
-            await up.wait()
-        if not up.is_set():
-            raise StageFailed(f"the node has not started within {START_WITHIN_S:.0f} s{self._said}")
+    async def start_node(self, node: int = 0) -> None:
+        await self._nodes[node].start()
 
-    async def kill_node(self) -> None:
-        await self._end(signal.SIGKILL)
+    async def kill_node(self, node: int = 0) -> None:
+        await self._nodes[node].kill()
 
-    async def end_node(self) -> None:
-        began = time.monotonic()
-        code = await self._end(signal.SIGTERM)
-        if code != 0:
-            took_s = time.monotonic() - began
-            raise StageFailed(f"after SIGTERM the node ended with {code} after {took_s:.1f} s{self._said}")
+    async def end_node(self, node: int = 0) -> None:
+        await self._nodes[node].terminate()
 
-    def pause_node(self, on: bool) -> None:
-        if self._node is not None:
-            with suppress(ProcessLookupError):
-                self._node.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+    def pause_node(self, node: int, on: bool) -> None:
+        self._nodes[node].pause(on)
 
-    async def _end(self, sign: signal.Signals) -> int:
-        """Returns the exit code; that of a kill when it did not end within its time."""
-        process, heard_all = self._node, self._heard_all
-        if process is None or heard_all is None:
-            return 0
-        self._ending = True
-        process.send_signal(sign)
-        with trio.move_on_after(END_WITHIN_S):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-        code = await process.wait()
-        await heard_all.wait()
-        self._node = None
-        return code
+    def fill_disk(self, node: int, on: bool) -> None:
+        self._nodes[node].fill_disk(on)
 
-    async def _listen(self, process: trio.Process, up: trio.Event, heard_all: trio.Event) -> None:
-        """Write down what the node says, to its end, which must not come by itself."""
-        assert process.stdout is not None
-        with (self._directory / "node.log").open("ab", buffering=0) as log:
-            async for data in process.stdout:
-                log.write(data)
-                self._tail += bytes(data).splitlines()
-                if _UP in data:
-                    up.set()
-        await process.stdout.aclose()
-        heard_all.set()
-        if not self._ending:
-            code = await process.wait()
-            raise StageFailed(f"the node has ended by itself with {code}{self._said}")
+    async def drain_node(self, node: int) -> None:
+        name, left = _name(node), "it is not known as draining"
+        async with Api(self._nodes[node].url) as api:
+            with trio.move_on_after(DRAINED_WITHIN_S):
+                await api.drain(name)
+                while True:
+                    shown = {each["name"]: each for each in (await api.cluster())["nodes"]}[name]
+                    if shown["state"] == "draining":
+                        left = f"{shown['sessions']} sessions are left"
+                        if not shown["sessions"]:
+                            return
+                    await trio.sleep(LOOK_EVERY_S)
+        raise StageFailed(f"{name} has not drained within {DRAINED_WITHIN_S:.0f} s: {left}")
 
-    @property
-    def _said(self) -> str:
-        return "".join(f"\n  {line.decode(errors='replace')}" for line in self._tail)
+    async def settled(self, within_s: float) -> None:
+        if self._redis is None:
+            return
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes:
+                nursery.start_soon(self._settle, node, within_s)
 
-    # -- PostgreSQL ------------------------------------------------------------------------------
+    async def _settle(self, node: StagedNode, within_s: float) -> None:
+        missing = "it does not answer"
+        async with Api(node.url, timeout_s=LOOK_TIMEOUT_S) as api:
+            with trio.move_on_after(within_s):
+                while missing:
+                    try:
+                        missing = await self._missing(api)
+                    except (ApiUnreachable, ApiRefused) as exc:
+                        missing = str(exc)
+                    if missing:
+                        await trio.sleep(LOOK_EVERY_S)
+        if missing:
+            raise StageFailed(f"{node.data_dir.name} is not back after {within_s:.0f} s: {missing}")
+
+    async def _missing(self, api: Api) -> str:
+        """What keeps a node from being as before, in a word; empty if nothing does."""
+        ready = await api.readiness()
+        if not ready["ready"] or ready["degraded"]:
+            return "; ".join([*ready["reasons"], *ready["degraded"]])
+        cluster = await api.cluster()
+        if not cluster["redis_up"]:
+            return "Redis does not answer it"
+        up = [each["name"] for each in cluster["nodes"] if each["state"] == "up"]
+        return "" if len(up) == self.nodes else f"it knows {', '.join(up) or 'nobody'}"
+
+    # -- what they need --------------------------------------------------------------------------
+
+    def to_postgres(self, node: int) -> Proxy:
+        return self._to_postgres[node]
+
+    def to_redis(self, node: int) -> Proxy:
+        return self._to_redis[node]
+
+    def to_others(self, node: int) -> Sequence[Proxy]:
+        assert self._between is not None, "a node alone has no neighbours"
+        return self._between.of(node)
 
     async def start_postgres(self) -> None:
-        self._postgres = EmbeddedPostgres(self._directory, timeout_s=START_WITHIN_S)
-        try:
-            await trio.to_thread.run_sync(self._postgres.start)
-        except EmbeddedPostgresError as exc:
-            raise StageFailed(f"PostgreSQL: {exc}") from exc
+        await self._postgres.start()
 
     async def kill_postgres(self) -> None:
-        processes = self._server_processes()
-        for process in processes:
-            _signal(process, signal.SIGKILL)
-        await _until_gone(processes)
-        await self._let_go()
+        await self._postgres.kill()
 
     async def kill_backend(self, share: float) -> None:
-        backends = [each for each in self._server_processes()[1:] if _serves_a_client(each)]
-        if backends:
-            _signal(backends[min(int(share * len(backends)), len(backends) - 1)], signal.SIGKILL)
-        await trio.lowlevel.checkpoint()
+        await self._postgres.kill_backend(share)
 
     def pause_postgres(self, on: bool) -> None:
-        if on:
-            self._server = self._server_processes()
-        for process in self._server if on else reversed(self._server):
-            _signal(process, signal.SIGSTOP if on else signal.SIGCONT)
+        self._postgres.pause(on)
 
     async def lock_answers(self, lasts_s: float) -> None:
-        statements = f"BEGIN; LOCK TABLE answers IN EXCLUSIVE MODE; SELECT pg_sleep({lasts_s}); COMMIT;\n"
-        with trio.move_on_after(lasts_s + START_WITHIN_S):
-            done = await trio.run_process(
-                psql_command(self.database),
-                stdin=statements.encode(),
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise StageFailed(f"psql: {done.stderr.decode(errors='replace').strip()}")
-            return
-        raise StageFailed(f"the table of answers could not be locked within {START_WITHIN_S:.0f} s")
+        await self._postgres.lock_answers(lasts_s)
 
-    async def _let_go(self) -> None:
-        """Of the data directory of a server that is gone, so that another can take it; or end the server."""
-        postgres, self._postgres = self._postgres, None
-        if postgres is not None:
-            with suppress(EmbeddedPostgresError):
-                await trio.to_thread.run_sync(postgres.stop)
+    @property
+    def _its_redis(self) -> StagedRedis:
+        assert self._redis is not None, "a node alone has no Redis"
+        return self._redis
 
-    def _server_processes(self) -> list[psutil.Process]:
-        """The postmaster, and then its children."""
-        try:
-            lines = (self._directory / "postgres" / "postmaster.pid").read_text().splitlines()
-            postmaster = psutil.Process(int(lines[0]))
-            return [postmaster, *postmaster.children(recursive=True)]
-        except (OSError, IndexError, psutil.Error) as exc:
-            raise StageFailed(f"PostgreSQL does not run: {exc}") from exc
+    async def start_redis(self) -> None:
+        await self._its_redis.start()
 
-    # -- the disk --------------------------------------------------------------------------------
+    async def kill_redis(self) -> None:
+        await self._its_redis.kill()
 
-    def fill_disk(self, on: bool) -> None:
-        """On a file system of its own it is full indeed; else no file of the node may grow."""
-        directory = self._directory / "node"
-        if directory.is_mount():
-            ballast = directory / "ballast"
-            if not on:
-                ballast.unlink(missing_ok=True)
-                return
-            with ballast.open("wb", buffering=0) as file, suppress(OSError):
-                while True:
-                    file.write(bytes(1 << 20))
-            with ballast.open("ab", buffering=0) as file, suppress(OSError):
-                while True:
-                    file.write(bytes(512))
-        elif self._node is not None:
-            with suppress(ProcessLookupError):
-                _, hard = resource.prlimit(self._node.pid, resource.RLIMIT_FSIZE)
-                resource.prlimit(self._node.pid, resource.RLIMIT_FSIZE, (0 if on else hard, hard))
+    def pause_redis(self, on: bool) -> None:
+        self._its_redis.pause(on)
 
-    # -- the end ---------------------------------------------------------------------------------
+    # -- from the beginning to the end -----------------------------------------------------------
+
+    async def start(self) -> None:
+        await self._postgres.start()
+        if self._redis is not None:
+            await self._redis.start()
+        await self._nodes[0].start()  # it makes the tables
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes[1:]:
+                nursery.start_soon(node.start)
 
     async def end(self) -> None:
         """Whatever state the processes are in, they are gone afterwards."""
-        if self._server:
-            self.pause_postgres(False)
-        self.pause_node(False)
-        await self._end(signal.SIGTERM)
-        await self._let_go()
+        # What stands still would keep the nodes from ending well.
+        self._postgres.pause(False)
+        if self._redis is not None:
+            self._redis.pause(False)
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes:
+                node.pause(False)
+                nursery.start_soon(node.end, signal.SIGTERM)
+        await self._postgres.end()
+        if self._redis is not None:
+            await self._redis.end()
 
 
 @asynccontextmanager
 async def staged(
-    directory: Path, options: Sequence[str] = (), program: Sequence[str] = NODE
+    directory: Path, options: Sequence[str] = (), program: Sequence[str] = NODE, nodes: int = 1
 ) -> AsyncGenerator[Stage]:
-    """A node and a PostgreSQL in a directory; afterwards both have ended.
+    """Nodes and a PostgreSQL in a directory, and with several nodes a Redis; afterwards all have ended.
 
     Args:
         options: for `fanfare serve`.
         program: what takes the place of `fanfare`.
+        nodes: several are a cluster, with a proxy between each node and each thing that it needs.
 
-    Raises StageFailed, also within a group, from within the block when the node ends by itself.
+    Raises StageFailed, also within a group, from within the block when a node ends by itself.
     """
-
-    def socket_path() -> str:
+    postgres = StagedPostgres(directory, CONNECTIONS + (nodes - 1) * CONNECTIONS // 3)
+    async with AsyncExitStack() as stack:
+        data_dirs = [directory / (_name(place) if nodes > 1 else "node") for place in range(nodes)]
+        for data_dir in data_dirs:
+            stack.enter_context(disk_of(data_dir))
+        ports = _free_ports(nodes)
+        to_postgres = [await stack.enter_async_context(proxy_to(postgres.socket_path)) for _ in data_dirs]
+        redis: StagedRedis | None = None
+        to_redis: list[Proxy] = []
+        between: Neighbours | None = None
+        made: list[StagedNode] = []
+        if nodes > 1:
+            redis = StagedRedis(directory / "redis")
+            to_redis = [await stack.enter_async_context(proxy_to(redis.socket_path)) for _ in data_dirs]
+            between = await stack.enter_async_context(
+                neighbours([link_port for _, _, link_port in ports], lambda place: made[place].pid)
+            )
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for place, (http_port, realtime_port, link_port) in enumerate(ports):
+            own = ["--database-url", f"postgresql://postgres@127.0.0.1:{to_postgres[place].port}/postgres"]
+            if between is None:
+                own += ["--node", "chaos"]
+            else:
+                own += ["--node", _name(place), "--secret", SECRET]
+                own += ["--redis-url", f"redis://127.0.0.1:{to_redis[place].port}/0"]
+                own += [f"--link-port={link_port}", f"--link-url=ws://127.0.0.1:{between.ports[place]}"]
+            settings = [*own, *options]
+            made.append(StagedNode(data_dirs[place], http_port, realtime_port, nursery, settings, program))
+        stage = Stage(made, postgres, to_postgres, redis, to_redis, between)
         try:
-            asked = parse_qs(urlsplit(dsn(directory)).query)
-        except NotRunning as exc:
-            raise ConnectionRefusedError(str(exc)) from exc
-        return f"{asked['host'][0]}/.s.PGSQL.{asked['port'][0]}"
-
-    with _disk_of(directory / "node"):
-        async with proxy_to(socket_path) as proxy, trio.open_nursery() as nursery:
-            stage = Stage(directory, proxy, nursery, options, program)
-            try:
-                await stage.start_postgres()
-                await stage.start_node()
-                yield stage
-            finally:
-                with trio.CancelScope(shield=True):
-                    await stage.end()
-            nursery.cancel_scope.cancel()
+            await stage.start()
+            yield stage
+        finally:
+            with trio.CancelScope(shield=True):
+                await stage.end()
+        nursery.cancel_scope.cancel()
 
 
-@contextmanager
-def _disk_of(directory: Path) -> Iterator[None]:
-    """A small file system for the directory while the block runs, if we may mount one. What is in it stays
-    there."""
-    directory.mkdir(exist_ok=True)
-    mounted = os.geteuid() == 0 and _runs(
-        "mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "fanfare-chaos", str(directory)
-    )
-    try:
-        yield
-    finally:
-        if mounted:
-            kept = directory.with_name("node.kept")
-            shutil.copytree(directory, kept, dirs_exist_ok=True)
-            if not _runs("umount", str(directory)):
-                _runs("umount", "--lazy", str(directory))
-            shutil.copytree(kept, directory, dirs_exist_ok=True)
-            shutil.rmtree(kept)
+def _name(place: int) -> str:
+    return f"node-{place + 1}"
 
 
-def _runs(*command: str) -> bool:
-    with suppress(FileNotFoundError):
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    return False
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
-
-
-def _signal(process: psutil.Process, sign: signal.Signals) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.send_signal(sign)
-
-
-async def _until_gone(processes: Sequence[psutil.Process]) -> None:
-    """Wait for processes that are no children of ours."""
-    with trio.move_on_after(GONE_WITHIN_S):
-        for process in processes:
-            while _runs_still(process):  # noqa: ASYNC110 - nothing tells of the end of others' children
-                await trio.sleep(0.01)
-        return
-    raise StageFailed(f"PostgreSQL was killed, and is there after {GONE_WITHIN_S:.0f} s")
-
-
-def _runs_still(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _serves_a_client(process: psutil.Process) -> bool:
-    try:
-        return "[local]" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
+def _free_ports(nodes: int) -> list[list[int]]:
+    """Three for each."""
+    with ExitStack() as stack:
+        sockets = [
+            [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            for _ in range(nodes)
+        ]
+        return [[one.getsockname()[1] for one in own] for own in sockets]

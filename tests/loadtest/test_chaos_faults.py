@@ -19,8 +19,9 @@ from loadtest.histogram import Histogram
 class Link:
     """In the place of a proxy."""
 
-    def __init__(self, did: list[str]) -> None:
+    def __init__(self, did: list[str], to: str = "") -> None:
         self._did = did
+        self._to = to
 
     @contextmanager
     def _during(self, what: str) -> Iterator[None]:
@@ -36,28 +37,55 @@ class Link:
     def slow(self, delay_s: float) -> object:
         return self._during(f"slow by {delay_s:.2f}")
 
-    def silent(self, *, towards_database: bool = True) -> object:
-        return self._during("silent" if towards_database else "deaf")
+    def silent(self, *, towards_server: bool = True, lost: bool = True) -> object:
+        if not lost:
+            return self._during(f"held up {self._to}".rstrip())
+        return self._during("silent" if towards_server else "deaf")
 
 
 class Recorded:
-    """A stage on which nothing but notes is made; each says when."""
+    """A stage on which nothing but notes is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: int = 3) -> None:
         self.did: list[str] = []
-        self.proxy = cast(Proxy, Link(self.did))
+        self.nodes = nodes
+        self.ws_urls: list[str] = []
 
-    async def kill_node(self) -> None:
-        self.did.append("node killed")
+    def to_postgres(self, node: int) -> Proxy:
+        return cast(Proxy, Link(self.did))
 
-    async def end_node(self) -> None:
-        self.did.append("node ended")
+    def to_redis(self, node: int) -> Proxy:
+        return cast(Proxy, Link(self.did, f"redis of {node}"))
 
-    async def start_node(self) -> None:
-        self.did.append("node started")
+    def to_others(self, node: int) -> list[Proxy]:
+        return [cast(Proxy, Link(self.did, f"{node} and {other}")) for other in range(3) if other != node]
 
-    def pause_node(self, on: bool) -> None:
-        self.did.append(f"node paused {on}")
+    async def settled(self, within_s: float) -> None:
+        self.did.append("settled")
+
+    async def kill_node(self, node: int) -> None:
+        self.did.append(f"node {node} killed")
+
+    async def end_node(self, node: int) -> None:
+        self.did.append(f"node {node} ended")
+
+    async def start_node(self, node: int) -> None:
+        self.did.append(f"node {node} started")
+
+    def pause_node(self, node: int, on: bool) -> None:
+        self.did.append(f"node {node} paused {on}")
+
+    async def drain_node(self, node: int) -> None:
+        self.did.append(f"node {node} drained")
+
+    async def kill_redis(self) -> None:
+        self.did.append("redis killed")
+
+    async def start_redis(self) -> None:
+        self.did.append("redis started")
+
+    def pause_redis(self, on: bool) -> None:
+        self.did.append(f"redis paused {on}")
 
     async def kill_postgres(self) -> None:
         self.did.append("postgres killed")
@@ -75,28 +103,38 @@ class Recorded:
         self.did.append(f"locked for {lasts_s}")
         await trio.sleep(lasts_s)
 
-    def fill_disk(self, on: bool) -> None:
-        self.did.append(f"disk full {on}")
+    def fill_disk(self, node: int, on: bool) -> None:
+        self.did.append(f"disk {node} full {on}")
 
     async def cut_clients(self) -> None:
         self.did.append("clients cut")
 
 
 DEEDS: dict[Kind, list[str]] = {
-    Kind.NODE_KILL: ["node killed", "node started"],
-    Kind.NODE_TERM: ["node ended", "node started"],
-    Kind.NODE_PAUSE: ["node paused True", "node paused False"],
+    Kind.NODE_KILL: ["node 2 killed", "node 2 started"],
+    Kind.NODE_TERM: ["node 2 ended", "node 2 started"],
+    Kind.NODE_PAUSE: ["node 2 paused True", "node 2 paused False"],
     Kind.POSTGRES_KILL: ["postgres killed", "postgres started"],
     Kind.BACKEND_KILL: ["backend killed 0.25"],
     Kind.POSTGRES_PAUSE: ["postgres paused True", "postgres paused False"],
-    Kind.BOTH_KILL: ["postgres killed", "node killed", "postgres started", "node started"],
+    Kind.BOTH_KILL: ["postgres killed", "node 2 killed", "postgres started", "node 2 started"],
     Kind.TABLE_LOCK: ["locked for 2.0"],
     Kind.LINK_SLOW: ["slow by 0.07", "no longer slow by 0.07"],
     Kind.LINK_CUT: ["severed", "no longer severed"],
     Kind.LINK_HOLD: ["silent", "no longer silent"],
     Kind.LINK_ONE_WAY: ["deaf", "no longer deaf"],
     Kind.CLIENTS_CUT: ["clients cut"],
-    Kind.DISK_FULL: ["severed", "disk full True", "disk full False", "no longer severed"],
+    Kind.DISK_FULL: ["severed", "disk 2 full True", "disk 2 full False", "no longer severed"],
+    Kind.NODE_GONE: ["node 2 killed", "node 2 started"],
+    Kind.NODE_FREEZE: ["node 2 paused True", "node 2 paused False"],
+    Kind.NODE_DRAIN: ["node 2 drained", "node 2 ended", "node 2 started"],
+    Kind.ROLL: [f"node {node} {what}" for node in (2, 0, 1) for what in ("ended", "started")],
+    Kind.REDIS_KILL: ["redis killed", "redis started"],
+    Kind.REDIS_PAUSE: ["redis paused True", "redis paused False"],
+    Kind.CUT_REDIS: ["severed", "no longer severed"],
+    Kind.CUT_POSTGRES: ["severed", "no longer severed"],
+    Kind.CUT_BOTH: ["severed", "severed", "no longer severed", "no longer severed"],
+    Kind.CUT_OTHERS: ["severed", "severed", "no longer severed", "no longer severed"],
 }
 
 
@@ -104,15 +142,23 @@ DEEDS: dict[Kind, list[str]] = {
 async def test_what_a_fault_does_and_for_how_long(kind: Kind, autojump_clock: trio.testing.MockClock) -> None:
     stage = Recorded()
     began = trio.current_time()
-    await inject(Fault(1, kind, 0.0, 2.0, 0.25), stage, stage.cut_clients)
+    await inject(Fault(1, kind, 0.0, 2.0, 0.25, node=2), stage, stage.cut_clients)
     assert stage.did == DEEDS[kind]
-    assert trio.current_time() - began == pytest.approx(2.0)
+    times = stage.nodes if kind is Kind.ROLL else 1
+    assert trio.current_time() - began == pytest.approx(2.0 * times)
+
+
+async def test_a_node_that_is_cut_off_may_be_left_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    stage = Recorded()
+    await inject(Fault(1, Kind.CUT_OTHERS, 0.0, 2.0, 0.75, node=2), stage, stage.cut_clients)
+    held_up = ["held up 2 and 0", "held up 2 and 1"]
+    assert stage.did == [*held_up, *(f"no longer {each}" for each in reversed(held_up))]
 
 
 async def test_which_is_killed_first_is_by_the_share(autojump_clock: trio.testing.MockClock) -> None:
     stage = Recorded()
     await inject(Fault(1, Kind.BOTH_KILL, 0.0, 1.0, 0.75), stage, stage.cut_clients)
-    assert stage.did[:2] == ["node killed", "postgres killed"]
+    assert stage.did[:2] == ["node 0 killed", "postgres killed"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +173,7 @@ async def test_which_is_killed_first_is_by_the_share(autojump_clock: trio.testin
 async def test_what_is_broken_off_is_undone(kind: Kind, autojump_clock: trio.testing.MockClock) -> None:
     stage = Recorded()
     with trio.move_on_after(1.0):
-        await inject(Fault(1, kind, 0.0, 2.0, 0.25), stage, stage.cut_clients)
+        await inject(Fault(1, kind, 0.0, 2.0, 0.25, node=2), stage, stage.cut_clients)
     assert stage.did == DEEDS[kind]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.chaos.plan import EVERY_KIND, LONG_FACTOR, TRAITS, Kind, make_plan
+from loadtest.chaos.plan import CLUSTER_KINDS, EVERY_KIND, LONG_FACTOR, TRAITS, Kind, make_plan
 
 
 def test_a_seed_is_the_same_plan_for_ever() -> None:
@@ -37,6 +38,13 @@ def test_more_time_is_longer_pauses_and_the_same_faults() -> None:
     short, long = make_plan(3, 50, 3.0), make_plan(3, 50, 30.0)
     assert [(f.kind, f.lasts_s, f.share) for f in short] == [(f.kind, f.lasts_s, f.share) for f in long]
     assert sum(f.after_s for f in long) > 5 * sum(f.after_s for f in short)
+
+
+def test_in_a_cluster_the_faults_find_every_node_and_the_plan_for_one_stays_as_it_is() -> None:
+    assert {fault.node for fault in make_plan(7, 50, 3.0, CLUSTER_KINDS, nodes=3)} == {0, 1, 2}
+    assert {fault.kind for fault in make_plan(7, 50, 3.0, CLUSTER_KINDS, nodes=3)} == set(Kind)
+    alone, among_others = make_plan(7, 50, 3.0), make_plan(7, 50, 3.0, nodes=3)
+    assert [replace(fault, node=0) for fault in among_others] == list(alone)
 
 
 def test_only_the_kinds_that_are_asked_for() -> None:

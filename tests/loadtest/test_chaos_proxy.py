@@ -1,4 +1,4 @@
-"""The way between node and database: every fault of it lasts for as long as its block."""
+"""The way from a node to what it needs: every fault of it lasts for as long as its block."""
 
 from __future__ import annotations
 
@@ -141,12 +141,36 @@ async def test_a_silent_link_carries_nothing_and_is_cut_in_the_end(
     await connected()
 
 
+async def test_what_a_silent_link_holds_up_may_come_late(
+    proxy: Proxy, echo: Echo, connect: Connect, connected: Connect
+) -> None:
+    given_up = await connected()
+    echo.heard, echo.arrived = b"", trio.Event()
+    with proxy.silent(lost=False):
+        late = await connect()
+        await late.send_all(b"late")
+        await given_up.send_all(b"given up")
+        await given_up.aclose()
+        await wait_all_tasks_blocked(0.05)
+        assert echo.heard == b""
+    assert await late.receive_some() == b"late"
+    while b"given up" not in echo.heard:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_it_may_lead_to_a_port(nursery: trio.Nursery, echo: Echo, proxy: Proxy) -> None:
+    async with proxy_to(lambda: proxy.port) as further:
+        stream = await trio.open_tcp_stream("127.0.0.1", further.port)
+        assert await asked(stream, b"hello") == b"hello"
+        await trio.aclose_forcefully(stream)
+
+
 async def test_one_way_the_database_hears_what_nobody_hears_it_say(
     proxy: Proxy, echo: Echo, connected: Connect
 ) -> None:
     stream = await connected()
     echo.arrived = trio.Event()
-    with proxy.silent(towards_database=False):
+    with proxy.silent(towards_server=False):
         await stream.send_all(b"commit")
         await echo.arrived.wait()
         assert echo.heard == b"hellocommit"
