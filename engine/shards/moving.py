@@ -140,9 +140,12 @@ class Moving:
         yet. Raises StorageUnavailable.
         """
         waiting = False
+        # Before there is a nursery, which would hide in a group that the store is away.
+        orphans = await self._store.orphans(list(self._neighbours.live))
+        own = await self._store.owned_by(self._me)
         async with trio.open_nursery() as nursery:
             limit = trio.CapacityLimiter(TAKEN_AT_ONCE)
-            for record in await self._store.orphans(list(self._neighbours.live)):
+            for record in orphans:
                 owner = record.owner
                 if (
                     owner is None
@@ -154,7 +157,7 @@ class Moving:
                     waiting = True
                 else:
                     nursery.start_soon(self._take, record, limit)
-            for session_id in await self._store.owned_by(self._me):
+            for session_id in own:
                 if not self._registry.holds(session_id) and session_id not in self._leaving:
                     nursery.start_soon(self._wake_own, session_id, limit)
         return waiting
