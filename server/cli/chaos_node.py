@@ -130,14 +130,16 @@ class StagedNode:
     async def _listen(self, process: trio.Process, up: trio.Event, heard_all: trio.Event) -> None:
         """Write down what the node says, to its end, which must not come by itself."""
         assert process.stdout is not None
-        with self.data_dir.with_suffix(".log").open("ab", buffering=0) as log:
-            async for data in process.stdout:
-                log.write(data)
-                self._tail += bytes(data).splitlines()
-                if _UP in data:
-                    up.set()
-        await process.stdout.aclose()
-        heard_all.set()
+        try:
+            with self.data_dir.with_suffix(".log").open("ab", buffering=0) as log:
+                async for data in process.stdout:
+                    log.write(data)
+                    self._tail += bytes(data).splitlines()
+                    if _UP in data:
+                        up.set()
+            await process.stdout.aclose()
+        finally:
+            heard_all.set()
         if not self._ending:
             code = await process.wait()
             raise StageFailed(f"the {self.data_dir.name} has ended by itself with {code}{self._said}")

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,7 +37,8 @@ def run(main: Callable[[], Awaitable[int]], *, on_signal: int = INTERRUPTED) -> 
     """Run an async command to its end, or until SIGINT or SIGTERM cancels it.
 
     Ends the process with what `main` returns, or with `on_signal`. Whatever a person can do something about
-    becomes one line on stderr and exit code 1.
+    becomes one line on stderr and exit code 1. All else raises, and what lies in groups is shown one by one
+    before: Python shows nothing that is as deep in them as the parts of a node are.
     """
     import trio
 
@@ -45,6 +47,9 @@ def run(main: Callable[[], Awaitable[int]], *, on_signal: int = INTERRUPTED) -> 
     except Exception as exc:
         failure = explained(sole(exc))
         if failure is None:
+            if isinstance(exc, BaseExceptionGroup):
+                for each in leaves(exc):
+                    traceback.print_exception(each)
             raise
         raise failure from exc
     sys.exit(code)
