@@ -41,8 +41,8 @@ TRIES_MAX = 4
 """To take part again, one after another, after the link was lost."""
 
 TRY_AGAIN_S = (0.2, 2.0)
-"""Before the first of them, doubling up to the second: three seconds in all. A node that has died has not been
-replaced by then, and the clients find out where to go by themselves."""
+"""Before the first of them, doubling up to the second: three seconds in all. A node that has died has not
+been replaced by then, and the clients find out where to go by themselves."""
 
 
 class _Inbox:
