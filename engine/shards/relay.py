@@ -20,7 +20,7 @@ import trio
 from engine.actors import casts, messages
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import Clock
-from engine.actors.commands import Command, Detach, Join, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Join, Passed, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -104,6 +104,19 @@ class _Answered:
         """Subscriber."""
         self._relay.deliver(Detach(self._client))
         self._client.close(ending)
+
+
+class _Nobody:
+    """Subscriber: of what has no answer."""
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+
+
+_NOBODY = _Nobody()
 
 
 class Relay:
@@ -289,6 +302,9 @@ class Relay:
                 await self._tell_each(message)
             case "show_out":
                 self._audience.show_out(message["key"], Ending[message["ending"]])
+            case "roll_call":
+                # What came before is on the link already, in front of this.
+                self._pass_on(Passed(_NOBODY, self._node, message["number"]), _NOBODY)
             case "moved_on":
                 self.follow(Member.parse(message["node"]))
             case "relayed":
