@@ -27,6 +27,7 @@ from engine.actors.commands import (
     Join,
     Look,
     Merge,
+    Passed,
     Rejoin,
     Relay,
     Role,
@@ -72,11 +73,11 @@ KICKED = Refusal("kicked", "The host removed you from this session.")
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
-RELAY_MS = 100
-"""What an answer may take from a node that takes part to here. By so much later a deadline is seen to."""
+ROLL_CALL_MS = 3_000
+"""How long a deadline waits at most for the answers that other nodes had received before it."""
 
 HANDED_OVER_MS = 250
-"""As `RELAY_MS`, for those that came while a session was handed over."""
+"""As `ROLL_CALL_MS`, for those that came while a session was handed over."""
 
 ACKS_AT_ONCE_MAX = 2
 """Acks that are sent from the journal's task. It tells many sessions in a row: for each it must be little."""
@@ -119,6 +120,20 @@ class _Held(NamedTuple):
     reply: Subscriber
     frame: Callable[[], Frame]
     short: bool
+
+
+@dataclass(slots=True)
+class _RollCall:
+    """The last time that the nodes that take part were asked to pass on what they had received."""
+
+    number: int = 0
+    deadline: int | None = None
+    until: int = 0
+    missing: set[str] = field(default_factory=set)
+
+    def waits_until(self, deadline: int) -> int:
+        """When this deadline is seen to at the latest."""
+        return self.until if self.deadline == deadline and self.missing else deadline
 
 
 @dataclass(slots=True)
@@ -215,6 +230,7 @@ class SessionActor:
         self._stopped = False
         self._still_until = 0
         """Before that no time passes: answers that came in time may be on their way here."""
+        self._roll_call = _RollCall()
         self._giving_away = False
         self._late_commands: list[Command] = []
         self.parcel: Parcel | None = None
@@ -248,7 +264,7 @@ class SessionActor:
         """Hand over a command. A full mailbox, or an actor that has stopped, answers `busy` at once."""
         if self._giving_away:
             self._late_commands.append(command)
-        elif isinstance(command, Detach):
+        elif isinstance(command, Detach | Passed):
             self._mailbox.put_over(command)
         elif self._stopped or not self._mailbox.put_nowait(command):
             command.reply.push(messages.busy(command.id if isinstance(command, Answer | Host) else None))
@@ -378,7 +394,10 @@ class SessionActor:
             return math.inf
         due: float = math.inf if session.phase is Phase.FINISHED else self._expires_at
         deadline = session.deadline
-        if deadline is not None and (seen_to := max(deadline + self._grace_ms, self._still_until)) < due:
+        if (
+            deadline is not None
+            and (seen_to := max(self._roll_call.waits_until(deadline), self._still_until)) < due
+        ):
             due = seen_to
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
@@ -417,6 +436,8 @@ class SessionActor:
         if now < self._still_until:
             return
         while (due := session.deadline) is not None and due <= self._horizon(now):
+            if self._audience.relayed and not self._all_passed(due, now):
+                return
             before = session.seq
             session.elapse(due)
             if session.seq == before:
@@ -430,12 +451,18 @@ class SessionActor:
         """Up to when time may pass: what was received before a deadline is judged before it, however
         long it lay in the mailbox."""
         oldest = self._mailbox.peek()
-        now -= self._grace_ms
         return min(now, oldest.at - 1) if isinstance(oldest, Answer) else now
 
-    @property
-    def _grace_ms(self) -> int:
-        return RELAY_MS if self._audience.relayed else 0
+    def _all_passed(self, deadline: int, now: int) -> bool:
+        """Whether all answers from before this deadline are here, also from the nodes that take part. Those
+        are asked, and for a while waited for; links keep their order."""
+        call = self._roll_call
+        if call.deadline != deadline:
+            call.deadline, call.until = deadline, now + ROLL_CALL_MS
+            call.number += 1
+            call.missing = self._audience.call_roll(call.number)
+        call.missing = {node for node in call.missing if self._audience.takes_part(node)}
+        return not call.missing or now >= call.until
 
     def _write(self) -> None:
         if self._unwritten:
@@ -502,6 +529,10 @@ class SessionActor:
                 self._look(command)
             case Relay():
                 self._relay(command)
+            case Passed():
+                if command.number == self._roll_call.number:
+                    self._roll_call.missing.discard(command.node)
+                command.reply.push(messages.done(None, "passed", self.session.phase))
             case Host():
                 self._host(command)
             case Detach():

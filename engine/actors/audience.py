@@ -158,6 +158,14 @@ class Audience:
         for relay in list(self._relays.values()):
             relay.push(frame)
 
+    def call_roll(self, number: int) -> set[str]:
+        """Ask the nodes that take part to say when all answers are on their way. Returns who was asked."""
+        self._cast(casts.roll_call(number))
+        return set(self._relays)
+
+    def takes_part(self, node: str) -> bool:
+        return node in self._relays
+
     async def cast_each(self, frames: Iterable[Frame]) -> None:
         """Push frames that are made one by one to the nodes that take part."""
         slicer = Slicer()

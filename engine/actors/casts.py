@@ -40,6 +40,11 @@ def cast(frame: Frame, host_frame: Frame | None = None) -> Frame:
     return Frame({"t": "cast", "frame": frame.message, "host": host})
 
 
+def roll_call(number: int) -> Frame:
+    """A deadline has come: the node answers with `Passed` when all it had received is on its way."""
+    return Frame({"t": "roll_call", "number": number})
+
+
 def show_out(key: int | str, ending: Ending) -> Frame:
     """End the connection of this player, or of the host."""
     return Frame({"t": "show_out", "key": key, "ending": ending.name})

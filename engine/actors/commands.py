@@ -83,6 +83,16 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """From a node that takes part: every answer that it had received when it was asked so, by the `roll_call`
+    with this number, has been passed on before this."""
+
+    reply: Subscriber
+    node: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """`at` is the time of receipt in milliseconds; `choice` is what came over the wire. `code`, when given,
     must be the session's."""
@@ -122,4 +132,4 @@ class Merge:
     facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
 
 
-Command = Join | Rejoin | Watch | Look | Relay | Answer | Host | Detach | Merge
+Command = Join | Rejoin | Watch | Look | Relay | Passed | Answer | Host | Detach | Merge

@@ -19,7 +19,19 @@ from typing import Any
 
 import orjson
 
-from engine.actors.commands import Answer, Command, Detach, Host, Join, Look, Merge, Rejoin, Relay, Watch
+from engine.actors.commands import (
+    Answer,
+    Command,
+    Detach,
+    Host,
+    Join,
+    Look,
+    Merge,
+    Passed,
+    Rejoin,
+    Relay,
+    Watch,
+)
 from engine.actors.endings import BY_CODE, Ending
 from engine.actors.frame import Frame, Message
 from engine.actors.subscriber import Subscriber
@@ -98,6 +110,7 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
         Relay,
         {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_numbers)},
     ),
+    "passed": (Passed, {"node": _text, "number": _whole}),
     "answer": (
         Answer,
         {

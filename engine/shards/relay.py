@@ -20,7 +20,7 @@ import trio
 from engine.actors import casts, messages
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import Clock
-from engine.actors.commands import Command, Detach, Join, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Join, Passed, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -37,10 +37,12 @@ INBOX_MAX = 20_000
 EMPTY_S = 10.0
 """How long a relay stays without clients."""
 
-TRIES_MAX = 3
+TRIES_MAX = 4
 """To take part again, one after another, after the link was lost."""
 
-TRY_AGAIN_S = 0.3
+TRY_AGAIN_S = (0.2, 2.0)
+"""Before the first of them, doubling up to the second: three seconds in all. A node that has died has not
+been replaced by then, and the clients find out where to go by themselves."""
 
 
 class _Inbox:
@@ -102,6 +104,19 @@ class _Answered:
         """Subscriber."""
         self._relay.deliver(Detach(self._client))
         self._client.close(ending)
+
+
+class _Nobody:
+    """Subscriber: of what has no answer."""
+
+    def push(self, frame: Frame) -> None:
+        """Subscriber."""
+
+    def close(self, ending: Ending) -> None:
+        """Subscriber."""
+
+
+_NOBODY = _Nobody()
 
 
 class Relay:
@@ -269,8 +284,9 @@ class Relay:
         if ending is not Ending.RESTARTING or self._tries >= TRIES_MAX or self._epoch is None:
             self.end(ending)
             return
+        least_s, most_s = TRY_AGAIN_S
+        await trio.sleep(min(least_s * 2**self._tries, most_s))
         self._tries += 1
-        await trio.sleep(TRY_AGAIN_S)
         if not self.over:
             self._take_part()
 
@@ -286,6 +302,9 @@ class Relay:
                 await self._tell_each(message)
             case "show_out":
                 self._audience.show_out(message["key"], Ending[message["ending"]])
+            case "roll_call":
+                # What came before is on the link already, in front of this.
+                self._pass_on(Passed(_NOBODY, self._node, message["number"]), _NOBODY)
             case "moved_on":
                 self.follow(Member.parse(message["node"]))
             case "relayed":

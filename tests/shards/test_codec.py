@@ -49,6 +49,7 @@ TRAVEL: tuple[type[commands.Command], ...] = (
     commands.Watch,
     commands.Look,
     commands.Relay,
+    commands.Passed,
     commands.Answer,
     commands.Host,
     commands.Detach,
