@@ -286,11 +286,17 @@ class Router:
             found.send(command)
 
     async def _route_here(self, session_id: str, command: Command) -> None:
+        """What nobody runs is run here, whatever the ring says: the node that sent this knows another one,
+        and the session will be handed on if that is wrong."""
         self.forget(session_id)
-        found = await self.find(session_id)
-        if isinstance(found, Elsewhere):
-            raise NotYet
-        found.send(command)
+        if self._registry.holds(session_id):
+            actor = await self._registry.get(session_id)
+        else:
+            record = await self._store.find(session_id)
+            if self._running(record) is not None:
+                raise NotYet
+            actor = await self._registry.bring(record)
+        actor.send(command)
 
     def _pass_on(self, found: Elsewhere, command: Command) -> None:
         record = found.record
@@ -373,8 +379,22 @@ class Router:
 
     def _member_for(self, record: SessionRecord) -> Member | None:
         """Who runs the session, or should; None for oneself. Raises SessionFinished, NotYet."""
+        running = self._running(record)
+        if running is not None or (record.owner is not None and record.owner.run == self._me):
+            return running
+        name = self._neighbours.ring.owner_of(record.id)
+        member = None if name is None else self._neighbours.member_named(name)
+        if member is None:
+            raise NotYet
+        return None if member.run == self._me else member
+
+    def _running(self, record: SessionRecord) -> Member | None:
+        """Who runs the session; None for oneself, and when it is certain that nobody does. Raises
+        SessionFinished, NotYet."""
         owner = record.owner
         if owner is not None and owner.run == self._me:
+            if record.finished_at is not None:
+                raise SessionFinished(record)
             return None
         running = None if owner is None else self._neighbours.live.get(owner.run)
         if running is None and owner is not None and owner.holds and owner.address is not None:
@@ -384,16 +404,9 @@ class Router:
             lately = self._clock.now_ms() - record.finished_at < ENDED_LATELY_MS
             if running is None or not lately:
                 raise SessionFinished(record)
-            return running
-        if running is not None:
-            return running
-        if owner is not None and (owner.holds or not self._neighbours.gone(owner.run)):
+        elif running is None and owner is not None and (owner.holds or not self._neighbours.gone(owner.run)):
             raise NotYet
-        name = self._neighbours.ring.owner_of(record.id)
-        member = None if name is None else self._neighbours.member_named(name)
-        if member is None:
-            raise NotYet
-        return None if member.run == self._me else member
+        return running
 
     def _remembered(self, key: str) -> Elsewhere | None:
         known = self._known.get(key)
