@@ -186,7 +186,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     tokens=tokens,
                     clock=clock,
                     owner=run,
-                    new_id=partial(_new_id, clock, cluster),
+                    new_id=lambda: new_id(clock.now_ms()),
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
@@ -282,13 +282,6 @@ def _for_this_node(config: Config) -> Config:
         public_url=config.public_url and config.public_url.replace("{node}", name),
         public_ws_url=config.public_ws_url and config.public_ws_url.replace("{node}", name),
     )
-
-
-def _new_id(clock: SessionClock, cluster: Clustering | None) -> str:
-    def make() -> str:
-        return new_id(clock.now_ms())
-
-    return make() if cluster is None else cluster.router.deal_id(make)
 
 
 def _forget_quiz(catalog: CachedCatalog, message: BusMessage) -> None:

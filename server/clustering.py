@@ -22,6 +22,7 @@ from engine.shards.presence import Presence
 from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
 from engine.shards.router import Router
+from engine.storage.session_ids import new_id
 from engine.tenure import ClusterTenure
 from server.config import Config
 from server.http.services import ClusterTraffic, NodeState
@@ -235,6 +236,7 @@ class Clustering:
                 links=self.links,
                 clock=self._clock,
                 me=self._member.run,
+                new_id=lambda: new_id(self._clock.now_ms()),
                 relay_above=self._config.relay_above,
             )
             self._moving = Moving(

@@ -168,6 +168,7 @@ class Router:
     Args:
         nursery: where relays run, and what has to be looked up first.
         me: this run of this node.
+        new_id: source of fresh session ids.
         relay_above: player limit of a session above which each node takes its players.
     """
 
@@ -181,6 +182,7 @@ class Router:
         links: Links,
         clock: Clock,
         me: str,
+        new_id: Callable[[], str],
         relay_above: int,
     ) -> None:
         self._nursery = nursery
@@ -190,6 +192,7 @@ class Router:
         self._links = links
         self._clock = clock
         self._me = me
+        self._new_id = new_id
         self._relay_above = relay_above
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, trio.Event] = {}
@@ -433,17 +436,17 @@ class Router:
             self._known.pop(known.found.record.id, None)
             self._known.pop(known.found.record.code, None)
 
-    def deal_id(self, new_id: Callable[[], str]) -> str:
-        """An id for a new session, such that each node gets its share, in turn, of those made here."""
+    def _deal_id(self, players: int) -> str:
+        """An id for a new session of so many players: each node gets its share of those made here."""
         ring = self._neighbours.ring
         if ring.generation != self._dealt_for:
             self._dealt_for, self._dealt = ring.generation, dict.fromkeys(ring.nodes, 0)
         if not self._dealt:
-            return new_id()
-        name = min(self._dealt, key=lambda node: (self._dealt[node] + 1) / ring.nodes[node])
-        self._dealt[name] += 1
+            return self._new_id()
+        name = min(self._dealt, key=lambda node: (self._dealt[node] + players) / ring.nodes[node])
+        self._dealt[name] += players
         for _ in range(DEALS_PER_NODE * len(self._dealt)):
-            dealt = new_id()
+            dealt = self._new_id()
             if ring.owner_of(dealt) == name:
                 break
         return dealt
@@ -460,7 +463,8 @@ class Router:
 
         Raises QuizNotFound, NodeFull, StorageUnavailable.
         """
-        record = await self._registry.store_new(quiz_id, settings, version)
+        deal = partial(self._deal_id, settings.player_limit)
+        record = await self._registry.store_new(quiz_id, settings, version, deal)
         member = self.place_of(record)
         if member is None:
             await self._registry.bring(record)
