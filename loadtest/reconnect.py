@@ -11,6 +11,8 @@ RESUME_JITTER_S = 0.25
 LATER_LEAST_S = 0.5
 LATER_MOST_S = 3.0
 LATER_CAP_S = 30.0
+SAME_PAUSES = 2
+"""Failures in a row after which the pause is still the same: a node that has died is replaced within that."""
 
 T = TypeVar("T")
 
@@ -77,5 +79,6 @@ def delay_s(policy: Policy, failures: int, rng: random.Random) -> float:
     """
     if policy is Policy.RESUME and not failures:
         return rng.uniform(0.0, RESUME_JITTER_S)
-    doubled = rng.uniform(LATER_LEAST_S, LATER_MOST_S) * 2.0 ** min(failures, 16)
+    doublings = min(max(failures - SAME_PAUSES, 0), 16)
+    doubled = rng.uniform(LATER_LEAST_S, LATER_MOST_S) * 2.0**doublings
     return min(doubled, LATER_CAP_S)

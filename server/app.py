@@ -203,7 +203,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         )
     )
     stack.callback(registry.close, Ending.SHUTDOWN)
-    journal.watch(registry.active)
+    journal.watch(registry.owned)
     directory: Registry | Router = registry
     recovered = 0
     if cluster is None:

@@ -110,10 +110,14 @@ class Audience:
                 self._away = {key: at for key, at in self._away.items() if at != node}
 
     def take_part(self, node: str, relay: Subscriber, players: Iterable[int]) -> None:
-        """Let a node take part, for these players and for whoever will be seated there."""
+        """Let a node take part, for these players and for whoever will be seated there. One of them who has
+        taken a seat elsewhere meanwhile has left that node, or is told to."""
         self._relays[node] = relay
         for player in players:
-            self.seat_away(node, player)
+            if player in self._holders or self._away.get(player, node) != node:
+                relay.push(casts.show_out(player, Ending.REPLACED))
+            else:
+                self._away[player] = node
 
     def show_out(self, key: int | str, ending: Ending) -> None:
         """Close the connection of a player, or of the host, if there is one."""

@@ -18,7 +18,8 @@ class Reconnect(StrEnum):
     """Come back at once, after up to 250 ms of jitter, with the token, epoch and offset."""
 
     LATER = "later"
-    """Come back with the token after 0.5 to 3 s, chosen at random, doubling while it fails."""
+    """Come back with the token after 0.5 to 3 s, chosen at random, doubling from the third
+    failure in a row."""
 
     MOVE = "move"
     """Go on at the address that the `moved` before it has named, after the time it has named."""

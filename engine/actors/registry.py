@@ -22,6 +22,7 @@ from engine.domain.session import Phase, Settings
 from engine.ports import (
     CodeTaken,
     Journal,
+    Owned,
     OwnedElsewhere,
     QuizCatalog,
     SessionNotFound,
@@ -87,12 +88,28 @@ def _mark(command: Command) -> str | None:
     return command.id if isinstance(command, Answer | Host) else None
 
 
+class _Claim:
+    """Port `Owned`: a session that was claimed, and whose actor is still being made."""
+
+    __slots__ = ("epoch", "lost", "session_id")
+
+    def __init__(self, session_id: str, epoch: int) -> None:
+        self.session_id = session_id
+        self.epoch = epoch
+        self.lost = False
+
+    def fenced(self) -> None:
+        """As `CommitListener.fenced`."""
+        self.lost = True
+
+
 class _Slot:
     """A session's place on this node, whether its actor is there just now or not."""
 
     __slots__ = (
         "actor",
         "changed",
+        "claim",
         "elsewhere",
         "epoch",
         "gone",
@@ -111,6 +128,7 @@ class _Slot:
         self.parcel: Parcel | None = None
         self.elsewhere: OwnedElsewhere | None = None
         self.actor: SessionActor | None = None
+        self.claim: _Claim | None = None
         self.unavailable = False
         self.gone = False
         self.changed = trio.Event()
@@ -362,18 +380,21 @@ class Registry:
 
     async def _run(self, slot: _Slot) -> None:
         def started(actor: SessionActor) -> None:
-            slot.actor = actor
+            if slot.claim is not None and slot.claim.lost:
+                actor.fenced()
+            slot.actor, slot.claim = actor, None
             slot.announce()
 
         def stopped() -> None:
             if slot.actor is not None:
                 slot.parcel, slot.epoch = slot.actor.parcel, slot.actor.epoch
-            slot.actor = None
+            slot.actor = slot.claim = None
             slot.announce()
 
         async def activate() -> SessionActor:
             await self._journal.settled(slot.record.id)
             claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
+            slot.claim = _Claim(slot.record.id, claimed.epoch)
             stream, slot.stream = slot.stream, None
             return await SessionActor.revive(
                 claimed,
@@ -423,6 +444,13 @@ class Registry:
     def active(self) -> Iterator[SessionActor]:
         """The actors in memory just now."""
         return (slot.actor for slot in list(self._by_id.values()) if slot.actor is not None)
+
+    def owned(self) -> Iterator[Owned]:
+        """All that this node holds as its own, also what is still on its way into memory."""
+        for slot in list(self._by_id.values()):
+            owned = slot.actor or slot.claim
+            if owned is not None:
+                yield owned
 
     def statistics(self) -> RegistryStatistics:
         actors = list(self.active())

@@ -30,7 +30,7 @@ SEND_S = 10.0
 """A message that takes longer to send ends the link."""
 
 PING_EVERY_S = 5.0
-PING_PATIENCE_S = 5.0
+PING_PATIENCE_S = 15.0
 
 PARTING_S = 1.0
 """For the other side's close frame."""

@@ -261,7 +261,9 @@ class Moving:
         others = [member for run, member in self._neighbours.live.items() if run != self._me]
         if not any(member.takes_sessions for member in others):
             return
-        while any(actor.session.phase is not Phase.FINISHED for actor in self._registry.active()):
+        while self._leaving or any(
+            actor.session.phase is not Phase.FINISHED for actor in self._registry.active()
+        ):
             with trio.move_on_after(LOOK_AGAIN_S):
                 await self._changed.wait()
         async with trio.open_nursery() as nursery:

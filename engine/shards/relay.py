@@ -37,10 +37,12 @@ INBOX_MAX = 20_000
 EMPTY_S = 10.0
 """How long a relay stays without clients."""
 
-TRIES_MAX = 3
+TRIES_MAX = 4
 """To take part again, one after another, after the link was lost."""
 
-TRY_AGAIN_S = 0.3
+TRY_AGAIN_S = (0.2, 2.0)
+"""Before the first of them, doubling up to the second: three seconds in all. A node that has died has not
+been replaced by then, and the clients find out where to go by themselves."""
 
 
 class _Inbox:
@@ -269,8 +271,9 @@ class Relay:
         if ending is not Ending.RESTARTING or self._tries >= TRIES_MAX or self._epoch is None:
             self.end(ending)
             return
+        least_s, most_s = TRY_AGAIN_S
+        await trio.sleep(min(least_s * 2**self._tries, most_s))
         self._tries += 1
-        await trio.sleep(TRY_AGAIN_S)
         if not self.over:
             self._take_part()
 

@@ -332,23 +332,22 @@ class Router:
     async def find(self, key: str) -> SessionActor | Elsewhere:
         """The actor of a session, brought to life if it belongs here; or where else it is. Raises as
         `get`."""
-        for _ in range(ROUTE_TRIES):
-            actor = self._registry.here(key)
-            if actor is not None:
-                return actor
+        tries = 0
+        while tries < ROUTE_TRIES:
             if (held := self._held.get(key)) is not None:
                 return held.found
-            if (known := self._remembered(key)) is not None:
-                return known
-            found = await self._look_up(key)
-            if found is None:
-                continue
-            if isinstance(found, Elsewhere):
-                return found
             try:
-                return await self._registry.bring(found)
+                if self._registry.holds(key):
+                    return await self._registry.get(key)
+                if (known := self._remembered(key)) is not None:
+                    return known
+                found = await self._look_up(key)
+                if isinstance(found, Elsewhere):
+                    return found
+                if found is not None:
+                    return await self._registry.bring(found)
             except OwnedElsewhere:
-                continue
+                tries += 1
         raise NotYet
 
     async def _look_up(self, key: str) -> SessionRecord | Elsewhere | None:
