@@ -299,15 +299,18 @@ async def _beside(
     ended: by `end` if it is given, else by cancelling it. If the task fails, the block is cancelled.
     Gives what the task was started with.
     """
-    scope = trio.CancelScope(shield=True)
+    scope = trio.CancelScope()
 
     async def run(task_status: trio.TaskStatus[T]) -> None:
         with scope:
             await task(task_status=task_status)
 
     async with trio.open_nursery() as nursery:
+        started = await nursery.start(run)
+        # Not before: a task that is cancelled while it starts has no block to go on for.
+        scope.shield = True
         try:
-            yield await nursery.start(run)
+            yield started
         finally:
             (end or scope.cancel)()
 

@@ -49,6 +49,10 @@ class Directory(Protocol):
         """Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
         OwnedElsewhere."""
 
+    def deliver(self, key: str, command: Command) -> None:
+        """Hand a command to the session with this id or code, wherever it is. Never blocks; the answer goes to
+        its `reply`."""
+
     async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
         """Raises QuizNotFound, NodeFull, StorageUnavailable."""
 

@@ -554,3 +554,26 @@ async def test_host_commands_default_to_locking(mock_clock: MockClock) -> None:
         actor.send(Host(client, "h", "lock"))
         await settle()
         assert actor.session.locked
+
+
+async def test_a_session_is_given_away_though_its_last_acks_leave_without_it(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ann = await w.join(actor, "Ann")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ann, 1)
+        await settle()
+        parcels: list[object] = []
+
+        async def give_away() -> None:
+            parcels.append(await w.registry.give_away(actor.session_id))
+
+        w.nursery.start_soon(give_away)
+        await settle()
+        assert not parcels
+        w.journal.commit()
+        await settle()
+        assert ann.last("ack")["status"] == "accepted"
+        assert parcels == [actor.parcel]
+        assert actor.parcel is not None
