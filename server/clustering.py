@@ -235,6 +235,7 @@ class Clustering:
                 neighbours=self.neighbours,
                 links=self.links,
                 clock=self._clock,
+                bus=self.redis.bus,
                 me=self._member.run,
                 new_id=lambda: new_id(self._clock.now_ms()),
                 relay_above=self._config.relay_above,
@@ -246,12 +247,11 @@ class Clustering:
                 journal=journal,
                 neighbours=self.neighbours,
                 links=self.links,
-                bus=self.redis.bus,
                 clock=self._clock,
                 me=self._member.run,
                 may_hand_over=may_hand_over,
             )
-            self.redis.bus.listen(self._moving.hear)
+            self.redis.bus.listen(self.router.hear)
             self._presence = Presence(
                 self._membership,
                 self.redis.heartbeats,

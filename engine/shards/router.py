@@ -41,14 +41,15 @@ from engine.ports import (
     SessionStore,
     StorageUnavailable,
 )
-from engine.shards.ports import Links, Member
+from engine.shards import whereabouts
+from engine.shards.ports import Bus, BusMessage, Links, Member
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
 from engine.shards.transit import arrived, departing
 
 log = logging.getLogger(__name__)
 
-KNOWN_FOR_S = 30.0
+KNOWN_FOR_S = 600.0
 """How long it is remembered where a session runs. What is wrong about it is found out there."""
 
 KNOWN_MAX = 100_000
@@ -181,6 +182,7 @@ class Router:
         neighbours: Neighbourhood,
         links: Links,
         clock: Clock,
+        bus: Bus,
         me: str,
         new_id: Callable[[], str],
         relay_above: int,
@@ -191,6 +193,7 @@ class Router:
         self._neighbours = neighbours
         self._links = links
         self._clock = clock
+        self._bus = bus
         self._me = me
         self._new_id = new_id
         self._relay_above = relay_above
@@ -470,7 +473,24 @@ class Router:
             await self._registry.bring(record)
         else:
             self.remember(Elsewhere(record, member))
+        self.tell(record, self._me if member is None else member.run)
         return record
+
+    def tell(self, record: SessionRecord, run: str) -> None:
+        """Let all nodes know where a session is."""
+        self._bus.publish(whereabouts.told(record, run))
+
+    def hear(self, message: BusMessage) -> None:
+        """From the bus."""
+        told = whereabouts.heard(message)
+        if told is None:
+            return
+        record, run = told
+        member = self._neighbours.live.get(run)
+        if member is None or run == self._me:
+            self.forget(record.id)
+        else:
+            self.remember(Elsewhere(record, member))
 
     # -- relays and moves ------------------------------------------------------------------------
 

@@ -50,8 +50,8 @@ class Directory(Protocol):
         OwnedElsewhere."""
 
     def deliver(self, key: str, command: Command) -> None:
-        """Hand a command to the session with this id or code, wherever it is. Never blocks; the answer goes to
-        its `reply`."""
+        """Hand a command to the session with this id or code, wherever it is. Never blocks; the answer goes
+        to its `reply`."""
 
     async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
         """Raises QuizNotFound, NodeFull, StorageUnavailable."""

@@ -186,7 +186,9 @@ class Client:
         self._tries = 0
         self._asked_s.pop("join", None)
         state = message["state"]
-        self._say(f"has joined at {message['epoch']}:{message['offset']}, {'from' if state is None else 'anew'}")
+        self._say(
+            f"has joined at {message['epoch']}:{message['offset']}, {'from' if state is None else 'anew'}"
+        )
         self.session_id = message["session"]
         if self.plays:
             if message["name"] != self.joined_as:
@@ -277,7 +279,7 @@ class Client:
 
     def _answer(self, number: int, given: Given) -> None:
         """And again a while later, until there is an answer."""
-        if given.over or self.done and given.tries > 20:
+        if given.over or (self.done and given.tries > 20):
             return
         given.tries += 1
         player, choice = self.player, given.choice

@@ -123,9 +123,7 @@ class _Run:
         kinds: list[Kind] = ["player", "player", "stream", draw.choice(["player", "spectator", "watcher"])]
         for kind in kinds:
             name = f"{kind}-{len(self._clients) + 1}"
-            self._clients.append(
-                Client(self._world, name, record.code, kind, Random(draw.random()))
-            )
+            self._clients.append(Client(self._world, name, record.code, kind, Random(draw.random())))
 
     async def _finished(self) -> bool:
         """Whether all sessions have ended, everybody knows, and no facts are under way."""

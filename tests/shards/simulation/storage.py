@@ -180,9 +180,7 @@ class Postgres:
 
     def _put_aside(self, session_id: str, epoch: int, seq: int, count: int, _: str, data: str) -> Rows:
         number = len(self.put_aside) + 1
-        part = _PutAside(
-            number, session_id, epoch, decode_facts(orjson.loads(data)), self._world.now_ms()
-        )
+        part = _PutAside(number, session_id, epoch, decode_facts(orjson.loads(data)), self._world.now_ms())
         self.put_aside.setdefault((session_id, epoch, seq), part)
         self._world.trace(f"{session_id}: {count} facts of epoch {epoch} are put aside")
         return []
@@ -314,7 +312,9 @@ class Disk:
 
     def read(self, facts_max: int) -> Sequence[Record]:
         found: list[Record] = []
-        while self._unread and (not found or sum(r.facts for r in found) + self._unread[0].facts <= facts_max):
+        while self._unread and (
+            not found or sum(r.facts for r in found) + self._unread[0].facts <= facts_max
+        ):
             found.append(self._unread.popleft())
         return found
 
@@ -325,4 +325,3 @@ class Disk:
         assert not self._facts, "facts would be lost"
         self._kept.clear()
         self._unread.clear()
-

@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -21,7 +20,6 @@ from typing import Any, Protocol
 import orjson
 import trio
 
-from engine.actors import commands
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Command, Detach, Rejoin, Watch
@@ -460,7 +458,12 @@ class Node(Process):
         clock = _Clock(self, world.draw.randint(-SKEW_MS, SKEW_MS))
         redis = SimpleNamespace(bus=world.redis.bus(run), heartbeats=world.redis.heartbeats(run))
         clustering = self.clustering = Clustering(
-            CONFIG, self._member(clock), redis, None, clock, self.clock_s  # type: ignore[arg-type]
+            CONFIG,
+            self._member(clock),
+            redis,
+            None,
+            clock,
+            self.clock_s,  # type: ignore[arg-type]
         )
         clustering.links = MemoryNodeLinks(world.network, run)  # type: ignore[assignment]
         store: Any = Ends(self, world.postgres)
@@ -507,7 +510,9 @@ class Node(Process):
         )
         stack.callback(router.close, Ending.SHUTDOWN)
         await stack.enter_async_context(_beside(Merging(registry, store, run).run))
-        self._requests = await stack.enter_async_context(_beside(partial(_in_a_nursery, lambda nursery: nursery)))
+        self._requests = await stack.enter_async_context(
+            _beside(partial(_in_a_nursery, lambda nursery: nursery))
+        )
         self._gate = Gate(router, Tokens(), clock, Attempts(10**6), JoinRate(1e6), 1e6, 10**6)
         self.clock = clock
         stack.callback(self._close_edge)
@@ -550,9 +555,7 @@ class Node(Process):
         from engine.domain.session import Phase
 
         return [
-            actor.session_id
-            for actor in self.registry.active()
-            if actor.session.phase is not Phase.FINISHED
+            actor.session_id for actor in self.registry.active() if actor.session.phase is not Phase.FINISHED
         ]
 
     # -- LinkService: what other nodes ask, as soon as the process runs ------------------------------
@@ -597,9 +600,7 @@ class Node(Process):
         self._requests.start_soon(self._respond, connection, key, make)
         return connection
 
-    async def _respond(
-        self, connection: Connection, key: str, make: Callable[[Any, int], Command]
-    ) -> None:
+    async def _respond(self, connection: Connection, key: str, make: Callable[[Any, int], Command]) -> None:
         await self.turn()
         now = self.clock.now_ms()
         waiter = Waiter()
