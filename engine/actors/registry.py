@@ -38,6 +38,9 @@ CODE_TRIES = 20
 ENDED_LATELY_MS = 120_000
 """How long ago a session may have ended that a start brings back: its node was down for some of that."""
 
+EXPECTED_MAX = 1_000
+"""Sessions that are about to be given to this node, and were not yet."""
+
 WAITING_MAX = 10_000
 """Commands that may wait at one time for their session to come into memory."""
 
@@ -185,6 +188,7 @@ class Registry:
         self._by_id: dict[str, _Slot] = {}
         self._by_code: dict[str, _Slot] = {}
         self._finding: dict[str, trio.Event] = {}
+        self._expected: dict[str, StreamState] = {}
         self._waiting = 0
         self._counters = Counters()
         self._crashes = Crashes()
@@ -250,12 +254,18 @@ class Registry:
             if slot.elsewhere is not None:
                 raise slot.elsewhere
 
-    async def bring(self, record: SessionRecord, stream: StreamState | None = None) -> SessionActor:
-        """As `get`, for a session that was looked up already. `stream` is that of the actor that gave it away
-        to this node."""
+    async def bring(self, record: SessionRecord) -> SessionActor:
+        """As `get`, for a session that was looked up already."""
         if record.id not in self._by_id:
-            self._open(record, stream=stream)
+            self._open(record)
         return await self.get(record.id)
+
+    def expect(self, session_id: str, stream: StreamState) -> None:
+        """The session is about to be given to this node, which is to go on with this stream. Whoever asks for
+        the session first brings it into memory."""
+        while len(self._expected) >= EXPECTED_MAX:
+            del self._expected[next(iter(self._expected))]
+        self._expected[session_id] = stream
 
     async def give_away(self, session_id: str) -> Parcel | None:
         """Have the actor of the session end with all committed, and leave it to the caller what comes of it.
@@ -373,12 +383,10 @@ class Registry:
             if slot.actor is not None:
                 slot.actor.end(ending)
 
-    def _open(
-        self, record: SessionRecord, *, by_code: bool = True, stream: StreamState | None = None
-    ) -> _Slot:
+    def _open(self, record: SessionRecord, *, by_code: bool = True) -> _Slot:
         if len(self._by_id) >= self._sessions_max:
             raise NodeFull
-        slot = _Slot(record, stream)
+        slot = _Slot(record, self._expected.pop(record.id, None))
         self._by_id[record.id] = slot
         if by_code:
             self._by_code[record.code] = slot

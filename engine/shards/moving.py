@@ -171,9 +171,9 @@ class Moving:
             if record.owner is not None and record.owner.run == self._me and record.finished_at is None:
                 await self._bring(record)
 
-    async def _bring(self, record: SessionRecord, stream: StreamState | None = None) -> bool:
+    async def _bring(self, record: SessionRecord) -> bool:
         try:
-            await self._registry.bring(record, stream)
+            await self._registry.bring(record)
         except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable) as error:
             log.info("session %s is not taken: %r", record.id, error)
             return False
@@ -273,12 +273,13 @@ class Moving:
         record = parcel.record
         try:
             with trio.fail_after(PATIENCE_S):
+                # First the stream: once the session is granted, anybody who comes there brings it to life.
+                stream = parcel.stream.to_dict()
+                await self._links.ask(to, {"do": "expect", "session": record.id, "stream": stream})
                 await self._journal.settled(record.id)
                 if not await self._store.grant(record.id, parcel.epoch, self._me, to.run):
                     return False
-                answer = await self._links.ask(
-                    to, {"do": "adopt", "session": record.id, "stream": parcel.stream.to_dict()}
-                )
+                answer = await self._links.ask(to, {"do": "adopt", "session": record.id})
         except (LinkLost, StorageUnavailable, trio.TooSlowError) as error:
             log.warning("session %s could not be handed to %s: %r", record.id, to.name, error)
             return False
@@ -293,13 +294,16 @@ class Moving:
     # -- asked by others -------------------------------------------------------------------------
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        """To `Links.ask`: `adopt` a session that was granted to this node."""
-        if request.get("do") != "adopt":
-            return {"error": f"cannot {request.get('do')!r}"}
+        """To `Links.ask`: `expect` a session that is about to be granted to this node, and `adopt` it."""
+        session_id = str(request.get("session"))
         try:
-            stream = StreamState.parse(request["stream"])
-            record = await self._store.find(str(request["session"]))
-        except (KeyError, ValueError, SessionNotFound, StorageUnavailable) as error:
-            return {"adopted": False, "error": repr(error)}
-        self._router.forget(record.id)
-        return {"adopted": await self._bring(record, stream)}
+            if request.get("do") == "expect":
+                self._registry.expect(session_id, StreamState.parse(request.get("stream")))
+                return {"expected": True}
+            if request.get("do") == "adopt":
+                record = await self._store.find(session_id)
+                self._router.forget(record.id)
+                return {"adopted": await self._bring(record)}
+        except (ValueError, SessionNotFound, StorageUnavailable) as error:
+            return {"error": repr(error)}
+        return {"error": f"cannot {request.get('do')!r}"}
