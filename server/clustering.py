@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import orjson
 import trio
-from engine.shards.link import LinkNetwork, LinkServer
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.ports import Journal, SessionStore
+from engine.shards.link import LinkNetwork, LinkServer
 from engine.shards.membership import Changes, Membership
 from engine.shards.moving import Moving
 from engine.shards.ports import Links, Load, Member
