@@ -66,6 +66,27 @@ async def brought(
 # -- giving away -------------------------------------------------------------------------------------
 
 
+async def test_everything_is_committed_before_a_session_is_given_away(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        handing = Handing(w, actor.session_id)
+        await settle()
+        assert not handing.over
+        assert ada.got("ack") == []
+        w.journal.commit()
+        await settle()
+        assert len(ada.got("ack")) == 1
+        assert handing.made.stream.offset == actor.offset
+        assert len(w.store.facts(actor.session_id)) == actor.session.seq
+        assert w.registry.here(actor.session_id) is None
+
+
 async def test_who_is_connected_stays_so_and_is_named_in_the_parcel(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
@@ -75,6 +96,25 @@ async def test_who_is_connected_stays_so_and_is_named_in_the_parcel(mock_clock: 
         assert seats == {ada: ("player", 1), host: ("host", None), watching: ("spectator", None)}
         assert [client.ending for client in (ada, host, watching)] == [None] * 3
         assert actor.subscribers == 0
+
+
+async def test_what_comes_too_late_is_in_the_parcel(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        handing = Handing(w, actor.session_id)
+        await settle()
+        late = [Detach(ada), Host(ben, "h", "close")]
+        for command in late:
+            actor.send(command)
+        w.journal.commit()
+        await settle()
+        assert handing.made.commands == late
+        assert actor.session.question_open
 
 
 async def test_what_lies_in_the_mailbox_is_left_undone_and_in_the_parcel(mock_clock: MockClock) -> None:
@@ -90,6 +130,26 @@ async def test_what_lies_in_the_mailbox_is_left_undone_and_in_the_parcel(mock_cl
         assert [type(command) for command in actor.parcel.commands] == [Answer, Detach]
         assert ada.got("ack") == []
         assert actor.session.answered == 0
+
+
+async def test_no_time_passes_while_a_session_is_given_away(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        handing = Handing(w, actor.session_id)
+        await settle()
+        mock_clock.jump(60)
+        await settle()
+        assert actor.session.question_open
+        w.journal.commit()
+        await settle()
+        assert handing.made.stream.offset == 1
+        assert ada.got("reveal") == []
 
 
 async def test_who_is_fenced_meanwhile_has_nothing_to_give(mock_clock: MockClock) -> None:
