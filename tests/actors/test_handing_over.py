@@ -172,6 +172,26 @@ async def test_who_is_fenced_meanwhile_has_nothing_to_give(mock_clock: MockClock
         assert (ada.got("ack"), ada.ending, late.ending) == ([], Ending.RESTARTING, Ending.RESTARTING)
 
 
+async def test_who_crashes_meanwhile_has_nothing_to_give(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        handing = Handing(w, actor.session_id)
+        await settle()
+        actor._failure = RuntimeError("as the test wants it")
+        w.journal.commit()
+        await settle()
+        assert (handing.over, handing.parcel) == (True, None), "the session comes back here"
+        mock_clock.jump(1)
+        await settle()
+        assert (await w.registry.get(actor.session_id)).session.answered == 1
+
+
 async def test_a_session_that_is_over_or_not_here_is_not_given_away(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
