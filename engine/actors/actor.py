@@ -376,7 +376,7 @@ class SessionActor:
         session = self.session
         if self._giving_away:
             return math.inf
-        due: float = math.inf if session.phase is Phase.FINISHED else self._expires_at
+        due: float = math.inf if session.phase is Phase.FINISHED else max(self._expires_at, self._still_until)
         deadline = session.deadline
         if deadline is not None and (seen_to := max(deadline + self._grace_ms, self._still_until)) < due:
             due = seen_to

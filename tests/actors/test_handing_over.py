@@ -12,6 +12,7 @@ from engine.actors.endings import Ending
 from engine.actors.registry import Registry, SessionFinished
 from engine.actors.stream import StreamState
 from engine.domain.quiz import Quiz
+from engine.domain.session import Phase
 from engine.ports import OwnedElsewhere, SessionRecord
 from tests.actors.world import QUIZ, Client, World, settle, world
 
@@ -350,6 +351,21 @@ async def test_after_a_crash_the_clock_is_extended_and_the_stream_begins_anew(mo
         again = await w.new_registry("next").bring(actor.record)
         assert again.session.deadline == deadline + 3_000
         assert again.stream_epoch == again.epoch == actor.epoch + 1
+
+
+async def test_a_session_past_its_greatest_age_waits_for_late_answers_too(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(max_age_s=60)) as w:
+        actor = await w.session()
+        await w.do(actor, "start")
+        parcel = await given(w, actor)
+        mock_clock.jump(61)
+        again = await brought(w, parcel, parcel.stream)
+        with trio.fail_after(5):
+            await settle()
+        assert again.session.phase is not Phase.FINISHED
+        mock_clock.jump(HANDED_OVER_MS / 1000)
+        await settle()
+        assert again.session.phase is Phase.FINISHED
 
 
 @pytest.mark.parametrize(
