@@ -244,7 +244,7 @@ async def test_what_was_missed_before_the_move_is_still_to_be_had(mock_clock: Mo
         again = await brought(w, parcel, told)
         back = await w.rejoin(again, 1, epoch=actor.epoch, offset=0)
         assert back.offsets == [1, 2, 3]
-        assert back.kinds == ["joined", "question", "reveal", "question", "result", "leaderboard"]
+        assert back.kinds[:6] == ["joined", "question", "reveal", "question", "result", "leaderboard"]
         host = Client()
         w.seat(again, host, epoch=actor.epoch, offset=2)
         await settle()
@@ -494,7 +494,7 @@ async def test_a_claim_that_was_lost_is_not_played(
         await held.wait()
         return await revive(*args, **more)  # type: ignore[arg-type]  # passed on as they are
 
-    async with world() as w:
+    async with world(gone=nobody_gone) as w:
         actor = await w.session()
         actor.fenced()
         await settle()
@@ -505,6 +505,7 @@ async def test_a_claim_that_was_lost_is_not_played(
         assert w.registry.here(actor.session_id) is None
         (owned,) = w.registry.owned()
         assert (owned.session_id, owned.epoch) == (actor.session_id, actor.epoch + 1)
+        w.store.take_over(actor.session_id)
         owned.fenced()
         held.set()
         await settle()
