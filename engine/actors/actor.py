@@ -694,7 +694,12 @@ class SessionActor:
             self._audience.take_part(command.node, reply, ())
             reply.push(casts.relayed(self.session_id, self.code, stream.epoch, stream.offset))
             return
-        self._audience.take_part(command.node, reply, command.seats or ())
+        seats = command.seats or ()
+        self._audience.take_part(command.node, reply, seats)
+        for seat in seats:
+            player = self.session.players.get(seat)
+            if player is None or player.kicked:
+                self._audience.show_out(seat, Ending.KICKED)
         reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         for frame, host_frame in missed:
             reply.push(casts.cast(frame, host_frame))

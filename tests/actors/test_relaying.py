@@ -355,6 +355,18 @@ async def test_who_has_moved_on_meanwhile_is_not_replaced(mock_clock: MockClock)
         ]
 
 
+async def test_who_was_kicked_meanwhile_is_shown_out(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        first = await node(actor)
+        for name in ("Ada", "Ben"):
+            await joined_at(w, actor, name)
+        actor.send(Detach(first))
+        await w.do(actor, "kick", player=1)
+        again = await node(actor, epoch=actor.epoch, offset=0, seats=[1, 2])
+        assert again.got("show_out") == [{"t": "show_out", "key": 1, "ending": "KICKED"}]
+
+
 # -- time --------------------------------------------------------------------------------------------
 
 
