@@ -395,7 +395,7 @@ class SessionActor:
         session = self.session
         if self._giving_away:
             return math.inf
-        due: float = math.inf if session.phase is Phase.FINISHED else self._expires_at
+        due: float = math.inf if session.phase is Phase.FINISHED else max(self._expires_at, self._still_until)
         deadline = session.deadline
         if (
             deadline is not None
@@ -729,7 +729,12 @@ class SessionActor:
             self._audience.take_part(command.node, reply, ())
             reply.push(casts.relayed(self.session_id, self.code, stream.epoch, stream.offset))
             return
-        self._audience.take_part(command.node, reply, command.seats or ())
+        seats = command.seats or ()
+        self._audience.take_part(command.node, reply, seats)
+        for seat in seats:
+            player = self.session.players.get(seat)
+            if player is None or player.kicked:
+                self._audience.show_out(seat, Ending.KICKED)
         reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:

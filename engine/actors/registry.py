@@ -271,12 +271,13 @@ class Registry:
         """Have the actor of the session end with all committed, and leave it to the caller what comes of it.
         None if it is not here, is over, or ends in another way meanwhile."""
         slot = self._by_id.get(session_id)
-        if slot is None or slot.actor is None or slot.actor.session.phase is Phase.FINISHED:
+        actor = None if slot is None else slot.actor
+        if slot is None or actor is None or actor.session.phase is Phase.FINISHED:
             return None
-        slot.actor.give_away()
-        while not (slot.gone or slot.unavailable):
+        actor.give_away()
+        while slot.actor is actor:
             await slot.changed.wait()
-        return slot.parcel
+        return actor.parcel
 
     async def revive(self, session_id: str) -> SessionActor:
         """As `get`, for a finished session too: it is brought back once more, without its code, which may be

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -84,8 +84,15 @@ class PlainTokens:
 
 
 class World:
-    def __init__(self, nursery: trio.Nursery, options: ActorOptions, policy: RestartPolicy | None) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        options: ActorOptions,
+        policy: RestartPolicy | None,
+        gone: Callable[[str], bool] | None = None,
+    ) -> None:
         self.nursery = nursery
+        self.gone = gone
         self.clock = SessionClock(START_MS)
         self.catalog = MemoryCatalog()
         self.store = MemorySessionStore(self.catalog)
@@ -108,6 +115,7 @@ class World:
             new_code=lambda: f"{next(self._numbers):06}",
             options=self.options,
             policy=self.policy,
+            gone=self.gone,
         )
 
     async def session(self, quiz: Quiz = QUIZ, **settings: Any) -> SessionActor:
@@ -169,8 +177,11 @@ async def settle() -> None:
 
 @asynccontextmanager
 async def world(
-    options: ActorOptions | None = None, policy: RestartPolicy | None = None
+    options: ActorOptions | None = None,
+    policy: RestartPolicy | None = None,
+    gone: Callable[[str], bool] | None = None,
 ) -> AsyncIterator[World]:
+    """Args: gone: makes it a node of a cluster, as in Registry."""
     async with trio.open_nursery() as nursery:
-        yield World(nursery, options or ActorOptions(), policy)
+        yield World(nursery, options or ActorOptions(), policy, gone)
         nursery.cancel_scope.cancel()
