@@ -554,3 +554,23 @@ async def test_host_commands_default_to_locking(mock_clock: MockClock) -> None:
         actor.send(Host(client, "h", "lock"))
         await settle()
         assert actor.session.locked
+
+
+async def test_a_session_is_given_away_once_its_last_answers_are_committed(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        actor.give_away()
+        w.answer(actor, ben, 2)
+        await settle()
+        assert actor.parcel is None
+        w.journal.commit()
+        await settle()
+        assert actor.parcel is not None
+        assert ada.last("ack")["status"] == "accepted"
+        assert [type(command) for command in actor.parcel.commands] == [Answer]
+        assert ben.got("ack") == []
