@@ -487,7 +487,7 @@ class SessionActor:
 
     def _confirm_few(self) -> bool:
         """Send an ack or two from the journal's task: to wake this one costs more than they do. False when
-        there is more to be done, or somebody has to look whether the session may rest or be given away now."""
+        there is more to be done, or somebody has to look whether the session may rest or be given away."""
         waiting = self._unconfirmed
         if self._fenced or self._giving_away or self.session.deadline is None:
             return False

@@ -307,8 +307,9 @@ class Play:
 
 
 def _readiness(told: Mapping[str, Any]) -> str:
-    said = [*told.get("reasons", ()), *told.get("degraded", ())]
-    return ("ready" if told["ready"] else "not ready") + (f": {'; '.join(said)}" if said else "")
+    if told["ready"]:
+        return "degraded" if told["degraded"] else "ready"
+    return "not ready"
 
 
 def _metrics(text: str) -> dict[str, float]:
@@ -400,7 +401,7 @@ def _players(seen: Seen) -> str:
         if count := side.counted(name, seen.cut_at, end)[name]:
             said.append(f"{count} {meaning}")
     refused = side.counted("refused", seen.cut_at, end)
-    said += [f"{count} `{code}`" for code, count in refused.most_common()]
+    said += [f"{count:,} `{code}`" for code, count in refused.most_common()]
     return "; ".join(said)
 
 
@@ -432,15 +433,11 @@ def _visible(seen: Seen) -> str:
         if place == VICTIM:
             continue
         known = _changes(
-            [
-                (look.at, f"{len(look.cluster['nodes'])} nodes")
-                for look in _during(seen, place)
-                if look.cluster
-            ],
+            [(look.at, f"{len(look.cluster['nodes'])}") for look in _during(seen, place) if look.cluster],
             seen.cut_at,
         )
         others = _changes([(look.at, look.ready) for look in _during(seen, place)], seen.cut_at)
-        said.append(f"node {place + 1}: {others}, knows {known}")
+        said.append(f"node {place + 1}: {others}, sees {known} nodes")
     if len(said) > 2 and said[-1].partition(":")[2] == said[-2].partition(":")[2]:
         said[-2:] = ["the others:" + said[-1].partition(":")[2]]
     return "; ".join(said)
