@@ -186,7 +186,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     tokens=tokens,
                     clock=clock,
                     owner=run,
-                    new_id=partial(_new_id, clock, cluster),
+                    new_id=lambda: new_id(clock.now_ms()),
                     new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
@@ -284,13 +284,6 @@ def _for_this_node(config: Config) -> Config:
     )
 
 
-def _new_id(clock: SessionClock, cluster: Clustering | None) -> str:
-    def make() -> str:
-        return new_id(clock.now_ms())
-
-    return make() if cluster is None else cluster.router.deal_id(make)
-
-
 def _forget_quiz(catalog: CachedCatalog, message: BusMessage) -> None:
     if message.get("kind") == "quiz" and isinstance(message.get("id"), str):
         catalog.invalidate(str(message["id"]))
@@ -306,15 +299,18 @@ async def _beside(
     ended: by `end` if it is given, else by cancelling it. If the task fails, the block is cancelled.
     Gives what the task was started with.
     """
-    scope = trio.CancelScope(shield=True)
+    scope = trio.CancelScope()
 
     async def run(task_status: trio.TaskStatus[T]) -> None:
         with scope:
             await task(task_status=task_status)
 
     async with trio.open_nursery() as nursery:
+        started = await nursery.start(run)
+        # Not before: a task that is cancelled while it starts has no block to go on for.
+        scope.shield = True
         try:
-            yield await nursery.start(run)
+            yield started
         finally:
             (end or scope.cancel)()
 

@@ -9,22 +9,23 @@ from dataclasses import replace
 
 import orjson
 import trio
-from engine.shards.link import LinkNetwork, LinkServer
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.ports import Journal, SessionStore
+from engine.shards.link import LinkNetwork, LinkServer
 from engine.shards.membership import Changes, Membership
 from engine.shards.moving import Moving
-from engine.shards.ports import Links, Load, Member
+from engine.shards.ports import Load, Member
 from engine.shards.presence import Presence
-from engine.shards.redis import RedisServices
+from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
 from engine.shards.router import Router
+from engine.storage.session_ids import new_id
 from engine.tenure import ClusterTenure
 from server.config import Config
-from server.http.services import NodeState
+from server.http.services import ClusterTraffic, NodeState
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +99,10 @@ class ClusterNode:
         presence: Presence,
         router: Router,
         moving: Moving,
-        links: Links,
+        links: LinkNetwork,
+        bus: RedisBus,
     ) -> None:
+        self._bus = bus
         self._membership = membership
         self._presence = presence
         self._router = router
@@ -138,6 +141,24 @@ class ClusterNode:
 
     def generation(self) -> int:
         return self._membership.ring.generation
+
+    def traffic(self) -> ClusterTraffic:
+        moved, routed = self._moving.moved, self._router.routed
+        relays = list(self._router.relays())
+        links = self._links.statistics()
+        return ClusterTraffic(
+            taken_over=moved.taken_over,
+            handed_on=moved.handed_on,
+            not_handed_on=moved.failed,
+            sent_on=routed.moved,
+            forwarded=routed.forwarded,
+            relays=len(relays),
+            relay_clients=sum(relay.subscribers for relay in relays),
+            links=links.open,
+            link_waiting=links.waiting,
+            links_lost=links.lost_total,
+            bus_dropped=self._bus.statistics().dropped,
+        )
 
     async def drain(self, name: str) -> bool:
         member = self._membership.member_named(name)
@@ -230,7 +251,9 @@ class Clustering:
                 neighbours=self.neighbours,
                 links=self.links,
                 clock=self._clock,
+                bus=self.redis.bus,
                 me=self._member.run,
+                new_id=lambda: new_id(self._clock.now_ms()),
                 relay_above=self._config.relay_above,
             )
             self._moving = Moving(
@@ -240,12 +263,11 @@ class Clustering:
                 journal=journal,
                 neighbours=self.neighbours,
                 links=self.links,
-                bus=self.redis.bus,
                 clock=self._clock,
                 me=self._member.run,
                 may_hand_over=may_hand_over,
             )
-            self.redis.bus.listen(self._moving.hear)
+            self.redis.bus.listen(self.router.hear)
             self._presence = Presence(
                 self._membership,
                 self.redis.heartbeats,
@@ -263,6 +285,7 @@ class Clustering:
                 router=self.router,
                 moving=self._moving,
                 links=self.links,
+                bus=self.redis.bus,
             )
             await nursery.start(self._moving.run)
             nursery.start_soon(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,6 +78,9 @@ ROLL_CALL_MS = 3_000
 
 HANDED_OVER_MS = 250
 """As `ROLL_CALL_MS`, for those that came while a session was handed over."""
+
+RESULTS_AT_ONCE_MAX = 500
+"""Players whose results are said again to a node that takes part anew: a few milliseconds."""
 
 ACKS_AT_ONCE_MAX = 2
 """Acks that are sent from the journal's task. It tells many sessions in a row: for each it must be little."""
@@ -487,7 +490,7 @@ class SessionActor:
 
     def _confirm_few(self) -> bool:
         """Send an ack or two from the journal's task: to wake this one costs more than they do. False when
-        there is more to be done, or somebody has to look whether the session may rest or be given away."""
+        there is more to be done, or somebody has to look whether the session may rest now, or go."""
         waiting = self._unconfirmed
         if self._fenced or self._giving_away or self.session.deadline is None:
             return False
@@ -716,19 +719,30 @@ class SessionActor:
 
     def _relay(self, command: Relay) -> None:
         """Let a node take part. One that has clients already gets what they missed. If that is no longer all
-        there, or goes with something for each of them, they have to come one by one."""
+        there, or is too much to be said at once, they have to come one by one."""
         stream, reply = self._stream, command.reply
         missed = None
         if command.epoch == stream.epoch and command.offset is not None:
             missed = stream.pairs_since(command.offset)
-        if missed is None or any(frame.kind in ("reveal", "finished") for frame, _ in missed):
+        results = missed is not None and any(frame.kind in ("reveal", "finished") for frame, _ in missed)
+        if missed is None or (results and self.session.active > RESULTS_AT_ONCE_MAX):
             self._audience.take_part(command.node, reply, ())
             reply.push(casts.relayed(self.session_id, self.code, stream.epoch, stream.offset))
             return
         self._audience.take_part(command.node, reply, command.seats or ())
         reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
+        revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:
+            if frame.kind == "finished":
+                self._push_each(reply, casts.standing(self.session, frame))
+                continue
             reply.push(casts.cast(frame, host_frame))
+            if revealed and frame is revealed[-1]:
+                self._push_each(reply, casts.standing(self.session))
+
+    def _push_each(self, reply: Subscriber, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            reply.push(frame)
 
     def _replayed(self, frame: Frame, place: Place) -> Frame:
         """A broadcast for one who comes late: the countdown as it stands, the ending as it is for them."""

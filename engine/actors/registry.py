@@ -313,12 +313,19 @@ class Registry:
         await self.get(record.id)
         return record
 
-    async def store_new(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
-        """Store a new session under a free code. Nobody owns it yet. Raises as `create`."""
+    async def store_new(
+        self,
+        quiz_id: str,
+        settings: Settings,
+        version: int | None = None,
+        new_id: Callable[[], str] | None = None,
+    ) -> SessionRecord:
+        """Store a new session under a free code, and under an id from `new_id` if that is given. Nobody owns
+        it yet. Raises as `create`."""
         stored = await self._catalog.get(quiz_id, version)
         for _ in range(CODE_TRIES):
             record = SessionRecord(
-                id=self._new_id(),
+                id=(new_id or self._new_id)(),
                 code=self._new_code(),
                 quiz_id=stored.id,
                 quiz_version=stored.version,

@@ -27,7 +27,7 @@ from engine.ports import (
     SessionStore,
     StorageUnavailable,
 )
-from engine.shards.ports import Bus, BusMessage, LinkLost, Links, Member
+from engine.shards.ports import LinkLost, Links, Member
 from engine.shards.relay import Relay
 from engine.shards.router import Elsewhere, Neighbourhood, Router
 
@@ -84,7 +84,6 @@ class Moving:
         journal: Journal,
         neighbours: Neighbourhood,
         links: Links,
-        bus: Bus,
         clock: Clock,
         me: str,
         may_hand_over: Callable[[], bool] = lambda: True,
@@ -95,7 +94,6 @@ class Moving:
         self._journal = journal
         self._neighbours = neighbours
         self._links = links
-        self._bus = bus
         self._clock = clock
         self._me = me
         self._may_hand_over = may_hand_over
@@ -108,11 +106,6 @@ class Moving:
     def wake(self) -> None:
         """The members have changed: look around at once."""
         self._changed.set()
-
-    def hear(self, message: BusMessage) -> None:
-        """From the bus: a session has another owner."""
-        if message.get("kind") == "owner" and isinstance(message.get("session"), str):
-            self._router.forget(str(message["session"]))
 
     # -- the task --------------------------------------------------------------------------------
 
@@ -166,7 +159,7 @@ class Moving:
         async with limit:
             if await self._bring(record):
                 self.moved.taken_over += 1
-                self._bus.publish({"kind": "owner", "session": record.id, "run": self._me})
+                self._router.tell(record, self._me)
 
     async def _wake_own(self, session_id: str, limit: trio.CapacityLimiter) -> None:
         """A session that was handed to this node, which never came to run it."""
@@ -252,7 +245,7 @@ class Moving:
         self.moved.handed_on += 1
         for other in parcel.relays:
             other.push(casts.moved_on(to.to_dict()))
-        self._bus.publish({"kind": "owner", "session": session_id, "run": to.run})
+        self._router.tell(record, to.run)
         spread_s = min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
         if not relay.shared:
             await relay.move_all(to.ws_url, spread_s)

@@ -41,14 +41,15 @@ from engine.ports import (
     SessionStore,
     StorageUnavailable,
 )
-from engine.shards.ports import Links, Member
+from engine.shards import whereabouts
+from engine.shards.ports import Bus, BusMessage, Links, Member
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
 from engine.shards.transit import arrived, departing
 
 log = logging.getLogger(__name__)
 
-KNOWN_FOR_S = 30.0
+KNOWN_FOR_S = 600.0
 """How long it is remembered where a session runs. What is wrong about it is found out there."""
 
 KNOWN_MAX = 100_000
@@ -168,6 +169,7 @@ class Router:
     Args:
         nursery: where relays run, and what has to be looked up first.
         me: this run of this node.
+        new_id: source of fresh session ids.
         relay_above: player limit of a session above which each node takes its players.
     """
 
@@ -180,7 +182,9 @@ class Router:
         neighbours: Neighbourhood,
         links: Links,
         clock: Clock,
+        bus: Bus,
         me: str,
+        new_id: Callable[[], str],
         relay_above: int,
     ) -> None:
         self._nursery = nursery
@@ -189,7 +193,9 @@ class Router:
         self._neighbours = neighbours
         self._links = links
         self._clock = clock
+        self._bus = bus
         self._me = me
+        self._new_id = new_id
         self._relay_above = relay_above
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, trio.Event] = {}
@@ -286,11 +292,17 @@ class Router:
             found.send(command)
 
     async def _route_here(self, session_id: str, command: Command) -> None:
+        """What nobody runs is run here, whatever the ring says: the node that sent this knows another one,
+        and the session will be handed on if that is wrong."""
         self.forget(session_id)
-        found = await self.find(session_id)
-        if isinstance(found, Elsewhere):
-            raise NotYet
-        found.send(command)
+        if self._registry.holds(session_id):
+            actor = await self._registry.get(session_id)
+        else:
+            record = await self._store.find(session_id)
+            if self._running(record) is not None:
+                raise NotYet
+            actor = await self._registry.bring(record)
+        actor.send(command)
 
     def _pass_on(self, found: Elsewhere, command: Command) -> None:
         record = found.record
@@ -373,8 +385,22 @@ class Router:
 
     def _member_for(self, record: SessionRecord) -> Member | None:
         """Who runs the session, or should; None for oneself. Raises SessionFinished, NotYet."""
+        running = self._running(record)
+        if running is not None or (record.owner is not None and record.owner.run == self._me):
+            return running
+        name = self._neighbours.ring.owner_of(record.id)
+        member = None if name is None else self._neighbours.member_named(name)
+        if member is None:
+            raise NotYet
+        return None if member.run == self._me else member
+
+    def _running(self, record: SessionRecord) -> Member | None:
+        """Who runs the session; None for oneself, and when it is certain that nobody does. Raises
+        SessionFinished, NotYet."""
         owner = record.owner
         if owner is not None and owner.run == self._me:
+            if record.finished_at is not None:
+                raise SessionFinished(record)
             return None
         running = None if owner is None else self._neighbours.live.get(owner.run)
         if running is None and owner is not None and owner.holds and owner.address is not None:
@@ -384,16 +410,9 @@ class Router:
             lately = self._clock.now_ms() - record.finished_at < ENDED_LATELY_MS
             if running is None or not lately:
                 raise SessionFinished(record)
-            return running
-        if running is not None:
-            return running
-        if owner is not None and (owner.holds or not self._neighbours.gone(owner.run)):
+        elif running is None and owner is not None and (owner.holds or not self._neighbours.gone(owner.run)):
             raise NotYet
-        name = self._neighbours.ring.owner_of(record.id)
-        member = None if name is None else self._neighbours.member_named(name)
-        if member is None:
-            raise NotYet
-        return None if member.run == self._me else member
+        return running
 
     def _remembered(self, key: str) -> Elsewhere | None:
         known = self._known.get(key)
@@ -420,17 +439,17 @@ class Router:
             self._known.pop(known.found.record.id, None)
             self._known.pop(known.found.record.code, None)
 
-    def deal_id(self, new_id: Callable[[], str]) -> str:
-        """An id for a new session, such that each node gets its share, in turn, of those made here."""
+    def _deal_id(self, players: int) -> str:
+        """An id for a new session of so many players: each node gets its share of those made here."""
         ring = self._neighbours.ring
         if ring.generation != self._dealt_for:
             self._dealt_for, self._dealt = ring.generation, dict.fromkeys(ring.nodes, 0)
         if not self._dealt:
-            return new_id()
-        name = min(self._dealt, key=lambda node: (self._dealt[node] + 1) / ring.nodes[node])
-        self._dealt[name] += 1
+            return self._new_id()
+        name = min(self._dealt, key=lambda node: (self._dealt[node] + players) / ring.nodes[node])
+        self._dealt[name] += players
         for _ in range(DEALS_PER_NODE * len(self._dealt)):
-            dealt = new_id()
+            dealt = self._new_id()
             if ring.owner_of(dealt) == name:
                 break
         return dealt
@@ -447,13 +466,31 @@ class Router:
 
         Raises QuizNotFound, NodeFull, StorageUnavailable.
         """
-        record = await self._registry.store_new(quiz_id, settings, version)
+        deal = partial(self._deal_id, settings.player_limit)
+        record = await self._registry.store_new(quiz_id, settings, version, deal)
         member = self.place_of(record)
         if member is None:
             await self._registry.bring(record)
         else:
             self.remember(Elsewhere(record, member))
+        self.tell(record, self._me if member is None else member.run)
         return record
+
+    def tell(self, record: SessionRecord, run: str) -> None:
+        """Let all nodes know where a session is."""
+        self._bus.publish(whereabouts.told(record, run))
+
+    def hear(self, message: BusMessage) -> None:
+        """From the bus."""
+        told = whereabouts.heard(message)
+        if told is None:
+            return
+        record, run = told
+        member = self._neighbours.live.get(run)
+        if member is None or run == self._me:
+            self.forget(record.id)
+        else:
+            self.remember(Elsewhere(record, member))
 
     # -- relays and moves ------------------------------------------------------------------------
 

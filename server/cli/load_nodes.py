@@ -24,9 +24,9 @@ PLAYERS_PER_NODE = 14_500
 COMING_BACK_PER_NODE = 500
 """Connections that nobody uses any more, and of which the node does not know it yet."""
 
-UNEVEN = 1.3
-"""How many more players than others a node of a cluster may get: sessions are placed by their ids, and their
-players begin anywhere."""
+UNEVEN = 1.02
+"""How many more players than others a node of a cluster may get. Each node deals out evenly the sessions that
+are made at it; a session is not divided."""
 
 DATABASE_CONNECTIONS_PER_NODE = 12
 READY_EVERY_S = 0.1

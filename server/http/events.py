@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import cast
 
@@ -30,7 +31,7 @@ from server.event_stream import (
 from server.http.access import Access
 from server.http.answers import Answer, body_answer
 from server.http.reading import read_query
-from server.http.services import LiveSession, Services
+from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
 from server.http.turnstile import Turnstile
 
@@ -45,10 +46,14 @@ class EventStream:
 
     Frames wait in a bounded outbox for the task that sends. A client that does not keep up is let go: the
     session forgets it at once, and the connection ends with what was taken and a last `close`.
+
+    Args:
+        deliver: hands a command to the session, wherever it is by then.
     """
 
-    def __init__(self, session: LiveSession, bytes_max: int, turnstile: Turnstile) -> None:
-        self._session = session
+    def __init__(self, deliver: Callable[[Command], None], bytes_max: int, turnstile: Turnstile) -> None:
+        self._deliver = deliver
+        self._left = False
         self._turnstile = turnstile
         self._bytes_max = bytes_max
         self._outbox: Outbox | None = None
@@ -63,7 +68,9 @@ class EventStream:
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if self._ending is not None:
+        if self._left:
+            self._deliver(Detach(self))  # a seat that was under way when the client left
+        if self._ending is not None or self._left:
             return
         if self._outbox is None:
             self._first = frame
@@ -85,7 +92,8 @@ class EventStream:
 
     def leave(self) -> None:
         """Give the seat in the session back. More than once does no harm."""
-        self._session.send(Detach(self))
+        self._left = True
+        self._deliver(Detach(self))
 
     async def opening(self) -> Frame:
         """The first frame. Raises ConnectionEnded if the session closes instead."""
@@ -175,7 +183,11 @@ class Events:
             session = await self._sessions.live(key)
         else:
             session = await self._sessions.granted(key, grant)
-        stream = EventStream(session, self._services.config.outbox_bytes_max, self._streams.turnstile)
+        stream = EventStream(
+            partial(self._services.directory.deliver, session.session_id),
+            self._services.config.outbox_bytes_max,
+            self._streams.turnstile,
+        )
         command: Command = Watch(stream, epoch, offset)
         if grant is not None:
             command = Rejoin(stream, grant.role, grant.player, None, epoch, offset)

@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 
 from engine.storage.latency import LatencyStatistics
 from engine.storage.spooling import SpoolingStatistics
-from server.http.services import Services
+from server.http.services import ClusterTraffic, Services
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -243,7 +243,37 @@ class NodeCollector(Collector):
         _add(shards, {node.member.name: node.shards for node in nodes})
         yield shards
         yield _gauge("fanfare_cluster_redis_up", "Whether Redis has answered lately.", cluster.redis_up())
-        yield _gauge("fanfare_cluster_ring_generation", "Rises with every change.", cluster.generation())
+        yield _gauge(
+            "fanfare_cluster_ring_generation",
+            "The same on nodes that place sessions alike.",
+            cluster.generation(),
+        )
+        yield from self._traffic(cluster.traffic())
+
+    def _traffic(self, traffic: ClusterTraffic) -> Iterator[Metric]:
+        """Between the nodes."""
+        moves = CounterMetricFamily(
+            "fanfare_cluster_sessions_moved", "Sessions that changed nodes, by how.", labels=["how"]
+        )
+        _add(
+            moves,
+            {
+                "taken_over": traffic.taken_over,
+                "handed_on": traffic.handed_on,
+                "not_handed_on": traffic.not_handed_on,
+            },
+        )
+        yield moves
+        yield _counter("fanfare_cluster_clients_sent_on", "Clients told of another node.", traffic.sent_on)
+        yield _counter(
+            "fanfare_cluster_commands_forwarded", "Commands passed to another node.", traffic.forwarded
+        )
+        yield _gauge("fanfare_relays", "Sessions elsewhere that have clients here.", traffic.relays)
+        yield _gauge("fanfare_relay_clients", "Those clients.", traffic.relay_clients)
+        yield _gauge("fanfare_links", "Links to other nodes.", traffic.links)
+        yield _gauge("fanfare_link_entries_waiting", "What waits to be sent to them.", traffic.link_waiting)
+        yield _counter("fanfare_links_lost", "Links that were lost.", traffic.links_lost)
+        yield _counter("fanfare_bus_messages_dropped", "Announcements not made.", traffic.bus_dropped)
 
 
 class ProcessCollector(Collector):

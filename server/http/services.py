@@ -49,6 +49,10 @@ class Directory(Protocol):
         """Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
         OwnedElsewhere."""
 
+    def deliver(self, key: str, command: Command) -> None:
+        """Hand a command to the session with this id or code, wherever it is. Never blocks; the answer goes
+        to its `reply`."""
+
     async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
         """Raises QuizNotFound, NodeFull, StorageUnavailable."""
 
@@ -60,6 +64,31 @@ class NodeState:
     member: Member
     load: Load
     shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTraffic:
+    """A snapshot of what this node has to do with the others; counts since the start, unless said otherwise.
+
+    Attributes:
+        taken_over, handed_on, not_handed_on: sessions from nodes that were gone; to others; and tries of that
+            which did not come about.
+        sent_on: clients told of another node. forwarded: commands passed to another node.
+        relays, relay_clients: now. links: to other nodes, now. link_waiting: entries, now.
+        links_lost: links. bus_dropped: announcements not made.
+    """
+
+    taken_over: int
+    handed_on: int
+    not_handed_on: int
+    sent_on: int
+    forwarded: int
+    relays: int
+    relay_clients: int
+    links: int
+    link_waiting: int
+    links_lost: int
+    bus_dropped: int
 
 
 class Cluster(Protocol):
@@ -75,7 +104,9 @@ class Cluster(Protocol):
         """Whether Redis has answered lately."""
 
     def generation(self) -> int:
-        """Of the ring. Nodes that know the same members need not have the same number."""
+        """Of the ring. It follows from the members: nodes that know the same have the same number."""
+
+    def traffic(self) -> ClusterTraffic: ...
 
     async def drain(self, name: str) -> bool:
         """Have this node move its sessions to the others and take no new ones; False when there is none of

@@ -168,7 +168,6 @@ async def status(url: str) -> dict[str, Any]:
     return dict(json.loads(said))
 
 
-@pytest.mark.xfail(reason="nodes do not find each other yet", strict=True)
 async def test_every_node_knows_all_of_them(data_dir: Path) -> None:
     async with running_cluster(data_dir, "--nodes", "2") as cluster:
         for url in cluster.urls:
@@ -181,7 +180,6 @@ async def test_every_node_knows_all_of_them(data_dir: Path) -> None:
             assert sum(node["shards"] for node in found["nodes"]) == 4096
 
 
-@pytest.mark.xfail(reason="nodes do not find each other yet", strict=True)
 async def test_a_drained_node_hands_its_sessions_on(data_dir: Path) -> None:
     async with running_cluster(data_dir, "--nodes", "2") as cluster:
         async with Api(cluster.urls[0]) as api:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
-from server.http.services import NodeState
+from server.http.services import ClusterTraffic, NodeState
 from tests.http.edge import OUTSIDE, START_MS, edge
 from tests.http.test_operations_api import samples
 
@@ -48,6 +48,12 @@ class FakeCluster:
 
     def generation(self) -> int:
         return 7
+
+    def draining(self) -> bool:
+        return False
+
+    def traffic(self) -> ClusterTraffic:
+        return ClusterTraffic(*range(1, 12))
 
     async def drain(self, name: str) -> bool:
         if self.fails is not None:
@@ -171,4 +177,9 @@ async def test_metrics_tell_of_the_cluster() -> None:
             "fanfare_cluster_shards[node-2]": 0,
             "fanfare_cluster_redis_up": 0,
             "fanfare_cluster_ring_generation": 7,
+            "fanfare_cluster_sessions_moved_total[taken_over]": 1,
+            "fanfare_cluster_sessions_moved_total[handed_on]": 2,
+            "fanfare_cluster_sessions_moved_total[not_handed_on]": 3,
+            "fanfare_cluster_clients_sent_on_total": 4,
+            "fanfare_cluster_commands_forwarded_total": 5,
         }

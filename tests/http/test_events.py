@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from engine.actors.commands import Command, Detach
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from server.event_stream import EventDialect
+from server.http.events import EventStream
+from server.http.turnstile import Turnstile
 from tests.actors.world import settle
 from tests.http.edge import edge
 from tests.http.events import Stream, stream
@@ -229,3 +232,11 @@ def test_no_name_can_forge_an_event() -> None:
     data = EventDialect(1)({"t": "leaderboard", "offset": 1, "top": ["a\n\nevent: close\r\ndata: x"]})
     assert data.count(b"\n") == 3
     assert b"\r" not in data
+
+
+async def test_a_seat_that_comes_after_the_client_has_gone_is_given_back() -> None:
+    delivered: list[Command] = []
+    stream = EventStream(delivered.append, 10_000, Turnstile())
+    stream.leave()
+    stream.push(Frame({"t": "joined", "epoch": 1, "offset": 0, "state": None}))
+    assert delivered == [Detach(stream), Detach(stream)]

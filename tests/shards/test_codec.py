@@ -139,7 +139,7 @@ def test_only_a_relay_keeps_listening() -> None:
 
 def _least(kind: type[commands.Command]) -> commands.Command:
     needed = {"name": "n", "at": 0, "role": "host", "node": "n", "player": 1, "id": "i", "question": 1}
-    needed |= {"choice": 0, "do": "next"}
+    needed |= {"choice": 0, "do": "next", "number": 1}
     return kind(HERE, **{each.name: needed[each.name] for each in fields(kind) if each.name in needed})
 
 

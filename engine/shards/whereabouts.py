@@ -1,0 +1,51 @@
+"""Where a session is, as nodes tell each other on the bus.
+
+Whoever hears it need not look into the store when somebody comes. What is wrong or out of date about it is
+found out at the node it names.
+"""
+
+from __future__ import annotations
+
+from engine.domain.errors import DomainError
+from engine.domain.settings import Settings
+from engine.ports import SessionRecord
+from engine.shards.ports import BusMessage
+
+KIND = "session"
+
+
+def told(record: SessionRecord, run: str) -> BusMessage:
+    """This run has the session, or is to have it."""
+    return {
+        "kind": KIND,
+        "run": run,
+        "id": record.id,
+        "code": record.code,
+        "quiz": record.quiz_id,
+        "version": record.quiz_version,
+        "settings": record.settings.to_dict(),
+        "created_at": record.created_at,
+    }
+
+
+def heard(message: BusMessage) -> tuple[SessionRecord, str] | None:
+    """The session, without its owner, and the run; None for what says nothing of the kind."""
+    settings, run = message.get("settings"), message.get("run")
+    version, created_at = message.get("version"), message.get("created_at")
+    session_id, code, quiz_id = message.get("id"), message.get("code"), message.get("quiz")
+    if (
+        message.get("kind") != KIND
+        or not isinstance(settings, dict)
+        or not isinstance(run, str)
+        or not isinstance(session_id, str)
+        or not isinstance(code, str)
+        or not isinstance(quiz_id, str)
+        or not isinstance(version, int)
+        or not isinstance(created_at, int)
+    ):
+        return None
+    try:
+        read = Settings.parse(settings)
+    except DomainError:
+        return None
+    return SessionRecord(session_id, code, quiz_id, version, read, created_at), run

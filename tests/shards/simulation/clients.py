@@ -1,0 +1,371 @@
+"""People who play: they come to any node, go where they are sent, come back when they are cut off, and say
+everything again until they hear an answer. Each of them checks what it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+import trio
+
+from engine.actors import commands
+from engine.actors.endings import Ending, Reconnect
+from tests.shards.simulation.world import Connection, Node, World
+
+Kind = Literal["player", "stream", "spectator", "watcher", "host"]
+"""A player with a WebSocket, one with an event stream and requests, who looks on over either, the host."""
+
+PING_S = 2.0
+SILENCE_S = 6.0
+"""After so long without a word the connection is given up."""
+
+REPLY_S = 45.0
+"""No request may stay for longer without an answer, or the end of its connection, once all is well."""
+
+FINAL = frozenset(
+    "late question_closed session_finished wrong_question kicked player_not_found token_invalid".split()  # noqa: SIM905
+)
+"""Refusals of an answer after which there is nothing to be said again. That of a wrong question is, because a
+question that was asked may be lost with the node that asked it."""
+
+NUMBERED = frozenset({"question", "reveal", "state", "finished"})
+
+
+@dataclass
+class Given:
+    """An answer to one question, under way or acknowledged."""
+
+    choice: int
+    ack: tuple[object, object] | None = None
+    """Status and time, as of the first."""
+    over: bool = False
+    tries: int = 0
+
+
+@dataclass
+class Client:
+    world: World
+    name: str
+    code: str
+    kind: Kind
+    draw: Random
+    session_id: str = ""
+    token: str | None = None
+    player: int | None = None
+    joined_as: str = ""
+    """The name under which the session knows the player."""
+    epoch: int | None = None
+    offset: int = 0
+    given: dict[int, Given] = field(default_factory=dict)
+    final: Mapping[str, Any] | None = None
+    """What was heard last of the result: `you` of the end, or of the whole picture after it."""
+    done: str | None = None
+    """Why there is nothing more to do."""
+    mistaken: bool = False
+    """Its number was given to another (docs/decisions/0023)."""
+    contradicted: set[int] = field(default_factory=set)
+    """Questions to which something else was said than the first ack. Only a merge may do that."""
+
+    def __post_init__(self) -> None:
+        self._connection: Connection | None = None
+        self._requests: dict[Connection, tuple[int | None, float]] = {}
+        self._go_to: str | None = None
+        self._tries = 0
+        self._joined = False
+        self._asked_s: dict[str, float] = {}
+        self._heard_s = 0.0
+        self._ids = 0
+        self._phase: object = None
+        self.joined_as = self.name
+        self._ticking = False
+
+    @property
+    def plays(self) -> bool:
+        return self.kind in ("player", "stream")
+
+    def _say(self, what: str) -> None:
+        self.world.trace(f"{self.name} {what}")
+
+    # -- coming ----------------------------------------------------------------------------------
+
+    def come(self) -> None:
+        if self.done or self._connection is not None:
+            return
+        if not self._ticking:
+            self._ticking = True
+            self._tick()
+        node = self._node()
+        if node is None:
+            self.world.after(self.draw.uniform(0.1, 0.6), self.come)
+            return
+        if self.kind == "stream" and self.token is None:
+            if not self._requests:
+                name = self.joined_as
+                self._request(node, None, lambda reply, now: commands.Join(reply, name, now, attach=False))
+            return
+        self._joined = False
+        self._heard_s = trio.current_time()
+        if self.kind in ("stream", "watcher"):
+            where = (self.epoch, self.offset) if self.epoch is not None else (None, None)
+            self._connection = node.stream(self, self.code, self.token, *where)
+        else:
+            self._connection = node.converse(self)
+            self._connection.say(self._join())
+        self._asked_s["join"] = trio.current_time()
+        self._say(f"comes to {node.run} at {self.epoch}:{self.offset}")
+
+    def _node(self) -> Node | None:
+        up = self.world.up()
+        if self._go_to is not None:
+            name, self._go_to = self._go_to, None
+            return next((node for node in up if f"ws://{node.name}" == name), None)
+        return self.draw.choice(up) if up else None
+
+    def _join(self) -> dict[str, object]:
+        message: dict[str, object] = {"t": "join", "code": self.code}
+        if self.token is not None:
+            message["token"] = self.token
+        elif self.kind == "spectator":
+            message["role"] = "spectator"
+        else:
+            message["name"] = self.joined_as
+        if self.epoch is not None and "name" not in message:
+            message |= {"epoch": self.epoch, "offset": self.offset}
+        return message
+
+    def drop(self) -> None:
+        """The network between the client and its node is lost."""
+        if self._connection is not None:
+            self._say("loses its connection")
+            connection = self._connection
+            connection.drop()
+            self.ended(connection, None)
+
+    # -- what it hears ---------------------------------------------------------------------------
+
+    def hear(self, connection: Connection, message: Mapping[str, Any]) -> None:
+        if connection in self._requests:
+            self._hear_answer(connection, message)
+            return
+        if connection is not self._connection:
+            return
+        self._heard_s = trio.current_time()
+        kind = message["t"]
+        if kind == "pong":
+            return
+        if kind in NUMBERED:
+            self._count(message)
+        if kind == "joined":
+            self._begin(message)
+        elif kind == "question":
+            self._consider(message["number"], message["remaining_ms"])
+        elif kind == "ack":
+            self._acked(message)
+        elif kind == "finished":
+            self._finish(message["you"], "was there at the end")
+        elif kind == "moved":
+            self._go_to = message["url"]
+        elif kind == "error":
+            self._refused(message)
+        elif kind == "done":
+            self._asked_s.pop(message["id"], None)
+
+    def _count(self, message: Mapping[str, Any]) -> None:
+        offset = message["offset"]
+        self._say(f"hears {message['t']} {message.get('number', '')} at {self.epoch}:{offset}")
+        if not self._joined:
+            self.world.blame(f"{self.name} hears {message['t']} before it has joined")
+        if offset != self.offset + 1:
+            self.world.blame(f"{self.name} hears {self.epoch}:{offset} after {self.epoch}:{self.offset}")
+        self.offset = offset
+
+    def _begin(self, message: Mapping[str, Any]) -> None:
+        self._joined = True
+        self._tries = 0
+        self._asked_s.pop("join", None)
+        state = message["state"]
+        self._say(
+            f"has joined at {message['epoch']}:{message['offset']}, {'from' if state is None else 'anew'}"
+        )
+        self.session_id = message["session"]
+        if self.plays:
+            if message["name"] != self.joined_as:
+                self.mistaken = True
+                self.done = "is taken for another"
+                return
+            self.player = message["player"]
+        self.token = message["token"] or self.token
+        if state is None:
+            if self.epoch is not None and message["epoch"] != self.epoch:
+                self.world.blame(f"{self.name} resumes {self.epoch} and is told {message['epoch']}")
+            self.epoch = message["epoch"]
+            if message["offset"] < self.offset:
+                self.world.blame(f"{self.name} stood at {self.offset} and is told {message['offset']}")
+            return
+        self.epoch, self.offset = message["epoch"], message["offset"]
+        if state["phase"] == "finished":
+            self._finish(state["you"], "came after the end")
+        elif state["phase"] == "question":
+            self._consider(state["number"], state["question"]["remaining_ms"])
+
+    def _finish(self, you: Mapping[str, Any] | None, why: str) -> None:
+        self.final = you
+        self._say(f"{why}: {you}")
+        self.done = why
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
+
+    def _refused(self, message: Mapping[str, Any]) -> None:
+        mark, code = message.get("id"), message["code"]
+        if mark is not None:
+            if self._asked_s.pop(mark, None) is None:
+                return
+            self._answer_refused(int(mark.partition("-")[0]), code)
+            return
+        self._asked_s.pop("join", None)
+        self._say(f"is refused: {code}")
+        self._join_refused(code)
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.over:
+            connection.drop()
+        self._come_later()
+
+    def _join_refused(self, code: str) -> None:
+        if code == "name_taken":
+            self.joined_as += "+"
+        elif code in ("session_finished", "session_full"):
+            self.done = code
+        elif code not in ("busy",):
+            self.world.blame(f"{self.name} cannot join: {code}")
+            self.done = code
+
+    def ended(self, connection: Connection, ending: Ending | None) -> None:
+        if connection in self._requests:
+            question, _ = self._requests.pop(connection)
+            if question is None:
+                self._come_later()
+            return
+        if connection is not self._connection:
+            return
+        self._connection = None
+        self._asked_s.clear()
+        policy = Reconnect.LATER if ending is None else ending.reconnect
+        self._say(f"ends: {ending.name if ending else 'lost'}")
+        if ending is Ending.FINISHED:
+            self.done = "was let go after the end"
+        elif policy is Reconnect.NO:
+            self.world.blame(f"{self.name} is let go for good: {ending}")
+            self.done = str(ending)
+        elif policy is Reconnect.MOVE:
+            self.world.after(self.draw.uniform(0.0, 0.05), self.come)
+        elif policy is Reconnect.RESUME:
+            self.world.after(self.draw.uniform(0.0, 0.25), self.come)
+        else:
+            self._come_later()
+
+    def _come_later(self) -> None:
+        self._tries = min(self._tries + 1, 3)
+        self.world.after(self.draw.uniform(0.2, 0.5) * 2**self._tries, self.come)
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def _consider(self, number: int, remaining_ms: int) -> None:
+        if self.plays and number not in self.given and not self.done:
+            given = self.given[number] = Given(self.draw.randrange(2))
+            self.world.after(self.draw.uniform(0.0, 0.9) * remaining_ms / 1000, self._answer, number, given)
+
+    def _answer(self, number: int, given: Given) -> None:
+        """And again a while later, until there is an answer."""
+        if given.over or (self.done and given.tries > 20):
+            return
+        given.tries += 1
+        player, choice = self.player, given.choice
+        assert player is not None
+        self._ids += 1
+        mark = f"{number}-{self._ids}"
+        over_http = self.kind == "stream" or self._connection is None or self.draw.random() < 0.3
+        up = self.world.up()
+        if over_http and up:
+            self._request(
+                self.draw.choice(up),
+                number,
+                lambda reply, now: commands.Answer(reply, player, mark, number, choice, now),
+            )
+        elif self._connection is not None and self._joined and not self._connection.over:
+            self._asked_s[mark] = trio.current_time()
+            self._connection.say({"t": "answer", "id": mark, "question": number, "choice": choice})
+        self.world.after(self.draw.uniform(0.8, 2.0), self._answer, number, given)
+
+    def _acked(self, message: Mapping[str, Any]) -> None:
+        self._asked_s.pop(message["id"], None)
+        number = message["question"]
+        given = self.given[number]
+        ack = message["status"], message["elapsed_ms"]
+        if given.ack is None:
+            given.ack = ack
+            self._say(f"has an ack for {number}: {ack}")
+            if self.draw.random() < 0.3:  # it says it once more, as if it had not heard
+                return
+        elif given.ack != ack:
+            self._say(f"has another ack for {number}: {ack}, not {given.ack}")
+            self.contradicted.add(number)
+        if ack[0] != "accepted":
+            self.world.blame(f"{self.name} has answered {number} in one way, and is told {ack}")
+        given.over = True
+
+    def _answer_refused(self, number: int, code: str) -> None:
+        given = self.given[number]
+        if code == "wrong_question" and given.tries < 5:
+            return
+        if code in FINAL:
+            if given.ack is not None and code != "session_finished":  # that is out of memory by then
+                self._say(f"had an ack for {number}, and is refused: {code}")
+                self.contradicted.add(number)
+            given.over = True
+        elif code != "busy":
+            self.world.blame(f"{self.name} cannot answer {number}: {code}")
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _request(self, node: Node, question: int | None, make: Any) -> None:
+        key = self.session_id or self.code
+        self._requests[node.request(self, key, make)] = question, trio.current_time()
+
+    def _hear_answer(self, connection: Connection, message: Mapping[str, Any]) -> None:
+        question, _ = self._requests.pop(connection)
+        kind = message["t"]
+        if kind == "ack":
+            self._acked(message)
+        elif kind == "joined":
+            self.token, self.player = message["token"], message["player"]
+            self.session_id = message["session"]
+            self._say(f"is player {self.player}")
+            self.world.after(0.0, self.come)
+        elif question is not None:
+            self._answer_refused(question, message["code"])
+        else:
+            self._join_refused(message["code"])
+            self._come_later()
+
+    # -- from time to time -----------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Look whether anything has stayed without an answer."""
+        if self.done and not self._requests:
+            return
+        now = trio.current_time()
+        asked = [*self._asked_s.items(), *((f"request {q}", at) for q, at in self._requests.values())]
+        for what, at in asked:
+            if now - max(at, self.world.healed_at) > REPLY_S:
+                self.world.blame(f"{self.name} has waited for an answer to {what} since {at:.3f}")
+                self.done = "waits for ever"
+                return
+        if self._connection is not None and self.kind not in ("stream", "watcher"):
+            if now - self._heard_s > SILENCE_S:
+                self.drop()
+            else:
+                self._connection.say({"t": "ping", "at": 0})
+        self.world.after(PING_S, self._tick)

@@ -1,0 +1,219 @@
+"""One run: a cluster, sessions, people who play them, faults, and what must hold of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import trio
+
+from engine.domain.facts import AnswerAccepted, AnswerMerged, Finished, PlayerJoined
+from engine.domain.quiz import Quiz
+from engine.domain.session import Session, Settings
+from engine.ports import SessionRecord
+from tests.shards.simulation import schedule
+from tests.shards.simulation.clients import Client, Kind
+from tests.shards.simulation.plan import FAULTS_UNTIL_S, Faults, plan
+from tests.shards.simulation.world import BUSY_CODES, CONFIG, World, logged
+
+FINISH_S = 90.0
+"""After everything is well again, all sessions have ended and everybody knows how, within so long."""
+
+QUIETEN_S = 40.0
+"""And after that nothing is left over, within so long: a little more than a link waits for a reply."""
+
+QUIZ = Quiz.parse(
+    {
+        "title": "Simulated",
+        "questions": [
+            {"type": "single", "text": f"{n}?", "choices": ["a", "b"], "correct": "b", "time_limit_s": 4}
+            for n in (1, 2, 3)
+        ],
+    }
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to."""
+
+    seed: int
+    events: Sequence[tuple[float, str]]
+    violations: Sequence[str]
+    virtual_s: float
+
+    def __str__(self) -> str:
+        lines = [f"{at:10.4f}  {what}" for at, what in self.events]
+        return "\n".join([*lines, "", *(f"seed {self.seed}: {each}" for each in self.violations)])
+
+
+def play(seed: int) -> Outcome:
+    """Play one run to its end. The same seed is the same run."""
+
+    async def main(draw: Random) -> Outcome:
+        async with trio.open_nursery() as nursery:
+            world = World(nursery, draw)
+            with logged(world):
+                await _Run(world, draw).go()
+            nursery.cancel_scope.cancel()
+        return Outcome(seed, world.events, world.violations, trio.current_time())
+
+    return schedule.run(main, seed)
+
+
+class _Run:
+    def __init__(self, world: World, draw: Random) -> None:
+        self._world = world
+        self._draw = draw
+        self._records: list[SessionRecord] = []
+        self._clients: list[Client] = []
+
+    async def go(self) -> None:
+        world, draw = self._world, self._draw
+        world.nursery.start_soon(world.run)
+        world.nursery.start_soon(world.redis.run)
+        quiz = await world.postgres.sessions.catalog.add(QUIZ)
+        names = [f"node-{n}" for n in range(1, draw.randint(2, 4) + 1)]
+        for name in names:
+            world.start(name)
+        while not all(node.open for node in world.nodes.values()):
+            await trio.sleep(0.1)
+        for number in range(draw.randint(2, 3)):
+            await self._open(quiz.id, shared=number == 0)
+        faults = Faults(world, self._clients)
+        planned = plan(draw, names)
+        faults.begin(planned)
+        for client in self._clients:
+            world.at(draw.choice([1.0, 1.0, FAULTS_UNTIL_S / 2]) * draw.random(), client.come)
+        await trio.sleep_until(FAULTS_UNTIL_S)
+        while trio.current_time() < max((fault.at_s + fault.lasts_s for fault in planned), default=0):
+            await trio.sleep(0.5)
+        faults.heal()
+        with trio.move_on_after(FINISH_S):
+            while not await self._finished():
+                await trio.sleep(0.5)
+        if world.violations:
+            return
+        self._check_ends()
+        self._check_sessions()
+        with trio.move_on_after(QUIETEN_S):
+            while self._left_over():
+                await trio.sleep(0.5)
+        for each in self._left_over():
+            world.blame(each)
+
+    async def _open(self, quiz_id: str, *, shared: bool) -> None:
+        draw = self._draw
+        settings = Settings(
+            pace="auto",
+            player_limit=CONFIG.relay_above + 1 if shared else CONFIG.relay_above,
+            reveal_ms=500,
+            lobby_ms=draw.randint(500, 3000),
+            early_close=draw.random() < 0.5,
+        )
+        node = draw.choice(self._world.up())
+        record = None
+        while record is None:
+            try:
+                record = await node.create(quiz_id, settings)
+            except BUSY_CODES:
+                await trio.sleep(0.5)
+        self._records.append(record)
+        kinds: list[Kind] = ["player", "player", "stream", draw.choice(["player", "spectator", "watcher"])]
+        for kind in kinds:
+            name = f"{kind}-{len(self._clients) + 1}"
+            self._clients.append(Client(self._world, name, record.code, kind, Random(draw.random())))
+
+    async def _finished(self) -> bool:
+        """Whether all sessions have ended, everybody knows, and no facts are under way."""
+        world = self._world
+        if world.violations:
+            return True
+        sessions = world.postgres.sessions
+        for record in self._records:
+            if (await sessions.find(record.id)).finished_at is None:
+                return False
+        return (
+            all(client.done for client in self._clients)
+            and not any(disk.facts for disk in world.disks.values())
+            and all(part.merged for part in world.postgres.put_aside.values())
+        )
+
+    # -- what must hold --------------------------------------------------------------------------
+
+    def _check_ends(self) -> None:
+        world = self._world
+        for client in self._clients:
+            if client.done is None:
+                world.blame(f"{client.name} is not done")
+        for disk in world.disks.values():
+            if disk.facts:
+                world.blame(f"{disk.facts} facts are still in a spool")
+        for part in world.postgres.put_aside.values():
+            if not part.merged:
+                world.blame(f"{part.session_id}: facts that were put aside are not merged")
+
+    def _check_sessions(self) -> None:
+        for record in self._records:
+            self._check_session(record)
+
+    def _check_session(self, record: SessionRecord) -> None:
+        world = self._world
+        facts = world.postgres.sessions.facts(record.id)
+        ends = [n for n, fact in enumerate(facts) if isinstance(fact, Finished)]
+        if len(ends) != 1:
+            world.blame(f"{record.id} has ended {len(ends)} times")
+            return
+        names = {fact.player: fact.name for fact in facts if isinstance(fact, PlayerJoined)}
+        answers: dict[tuple[str, int], list[AnswerAccepted | AnswerMerged]] = {}
+        for fact in facts:
+            if isinstance(fact, AnswerAccepted | AnswerMerged):
+                answers.setdefault((names[fact.player], fact.question), []).append(fact)
+        for (name, question), given in answers.items():
+            if sum(isinstance(fact, AnswerAccepted) for fact in given) > 1:
+                world.blame(f"{record.id}: {name} has two answers to {question}: {given}")
+        standings = [
+            _standing(Session.recover(QUIZ, record.settings, record.created_at, facts[: n + 1]))
+            for n in range(ends[0], len(facts))
+        ]
+        for client in self._clients:
+            if client.code != record.code or not client.plays or client.mistaken:
+                continue
+            for question, own in client.given.items():
+                there = answers.get((client.joined_as, question), [])
+                if own.ack is not None and own.choice not in [fact.choice for fact in there]:
+                    world.blame(f"{client.name} has an ack for {question}, and its answer is lost: {there}")
+                merged = any(isinstance(fact, AnswerMerged) for fact in there)
+                if question in client.contradicted and not merged:
+                    world.blame(f"{client.name} was told two things of its answer to {question}")
+            if client.final is not None:
+                scores = [standing.get(client.joined_as) for standing in standings]
+                if client.final["score"] not in scores:
+                    world.blame(f"{client.name} ends with {client.final}, and the store has {scores}")
+
+    def _left_over(self) -> list[str]:
+        """What is there without a use."""
+        world = self._world
+        live = {node.run for node in world.nodes.values() if not node.dead}
+        found = []
+        for node in world.up():
+            router, registry = node.router, node.registry
+            if router._held:
+                found.append(f"{node.run} holds commands for {sorted(router._held)}")
+            if waiting := router._waiting + registry.statistics().waiting:
+                found.append(f"{node.run} has {waiting} commands that wait")
+            for relay in router.relays():
+                if relay.owner.run not in live:
+                    found.append(f"{node.run} relays {relay.session_id} of {relay.owner.run}, which is gone")
+                if relay.subscribers:
+                    found.append(f"{node.run} relays {relay.session_id} for {relay.subscribers}")
+            if crashes := registry.statistics().crashes:
+                found.append(f"{crashes} sessions have crashed on {node.run}")
+            if node.draining and node.unfinished():
+                found.append(f"{node.run} is drained and has {node.unfinished()}")
+        return found
+
+
+def _standing(session: Session) -> dict[str, int]:
+    return {session.name_of(entry.player): entry.score for entry in session.leaderboard.ranked()}

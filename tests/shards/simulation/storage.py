@@ -1,0 +1,327 @@
+"""Postgres for all nodes, in memory, and the ends of it that one run of a node has; and a node's disk.
+
+What stands in for Postgres understands the handful of statements that the write-behind says, so the real
+write-behind, spooling and signs of life run over it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import trio
+
+from engine.domain.facts import Fact
+from engine.ports import ClaimedSession, SpooledFacts, StorageUnavailable
+from engine.storage import signs_of_life
+from engine.storage.commit import COMMIT
+from engine.storage.fact_rows import fact_of
+from engine.storage.signs_of_life import FORGET_NODES, STILL_OWN
+from engine.storage.spool import Record, SpoolStatistics
+from engine.storage.spooled_facts import decode_facts
+from engine.storage.spooling import PUT_ASIDE
+from tests.fakes import MemoryCatalog, MemorySessionStore
+
+if TYPE_CHECKING:
+    from tests.shards.simulation.world import Process, World
+
+Rows = Sequence[Any]
+
+UNSEEN_MS = 5_000
+"""Spooled facts that nobody has seen to for so long are seen to by any node."""
+
+
+class Sessions(MemorySessionStore):
+    """Checks, with every change, what must hold of all owners together."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        super().__init__(MemoryCatalog())
+        self.writers: dict[tuple[str, int], str] = {}
+
+    @property
+    def now_ms(self) -> int:
+        return self._world.now_ms()
+
+    @now_ms.setter
+    def now_ms(self, _: int) -> None: ...
+
+    async def claim(
+        self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
+    ) -> ClaimedSession:
+        claimed = await super().claim(session_id, owner, gone)
+        self._world.trace(f"{session_id} belongs to {owner} under epoch {claimed.epoch}")
+        return claimed
+
+    async def grant(self, session_id: str, epoch: int, owner: str, to: str | None) -> bool:
+        granted = await super().grant(session_id, epoch, owner, to)
+        if granted:
+            self._world.trace(f"{session_id} is granted to {to} by {owner}")
+        return granted
+
+    def commit(self, session_id: str, epoch: int, facts: Sequence[Fact], node: str) -> bool:
+        """As `write`, by a node."""
+        row = self._rows[session_id]
+        before = dict(row.facts)
+        if not self.write(session_id, epoch, facts):
+            self._world.trace(f"{session_id}: {node} is fenced, epoch {epoch} is over")
+            return False
+        blame = self._world.blame
+        if self.writers.setdefault((session_id, epoch), node) != node:
+            blame(f"{session_id}: {node} and {self.writers[session_id, epoch]} commit under epoch {epoch}")
+        for fact in facts:
+            if before.get(fact.seq, fact) != fact:
+                blame(f"{session_id}: fact {fact.seq} was {before[fact.seq]} and would be {fact}")
+        if sorted(row.facts) != list(range(1, len(row.facts) + 1)):
+            blame(f"{session_id}: facts are missing among {sorted(row.facts)}")
+        new = [fact for fact in facts if fact.seq not in before]
+        if new:
+            self._world.trace(f"{session_id}: {node} commits {new}")
+        return True
+
+    def still_own(self, ids: Sequence[str], epochs: Sequence[int], owner: str) -> Rows:
+        rows = [self._rows.get(session_id) for session_id in ids]
+        return [
+            {"id": row.record.id, "epoch": row.epoch}
+            for row, epoch in zip(rows, epochs, strict=True)
+            if row is not None and row.epoch == epoch and row.owner == owner
+        ]
+
+    def sees_to(self, session_id: str, owner: str, *, late: bool) -> bool:
+        """Whether spooled facts of the session are for this run to merge."""
+        row = self._rows[session_id]
+        if row.owner == owner:
+            return True
+        over = row.record.finished_at is not None and not self._holds(row.owner or "")
+        return late and (row.owner is None or over)
+
+
+@dataclass
+class _PutAside:
+    id: int
+    session_id: str
+    epoch: int
+    facts: Sequence[Fact]
+    at: int
+    merged: bool = False
+
+
+class Postgres:
+    """What all nodes share. `unreachable` are nodes that it does not hear; `slow_s` is by how much longer
+    everything takes, at most."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.sessions = Sessions(world)
+        self.unreachable: set[str] = set()
+        self.slow_s = 0.0
+        self.put_aside: dict[tuple[str, int, int], _PutAside] = {}
+        self._lease_since: dict[str, int] = {}
+
+    def reached_by(self, process: Process) -> bool:
+        return process.name not in self.unreachable
+
+    def latency_s(self) -> float:
+        draw = self._world.draw
+        return draw.uniform(0.001, 0.01) + (draw.uniform(0.0, self.slow_s) if self.slow_s else 0.0)
+
+    def say(self, process: Process, sql: str, args: Sequence[Any]) -> Rows:
+        """One statement, all of it at one moment."""
+        if sql == COMMIT:
+            return self._commit(process, args)
+        if sql == signs_of_life._RENEW:
+            return self._renew(*args)
+        if sql == signs_of_life._GIVE_BACK:
+            return self._give_back(*args)
+        if sql == STILL_OWN:
+            return self.sessions.still_own(*args)
+        if sql == PUT_ASIDE:
+            return self._put_aside(*args)
+        assert sql == FORGET_NODES, sql
+        return []
+
+    def _commit(self, process: Process, args: Sequence[Any]) -> Rows:
+        ids, epochs, *columns = args
+        facts: dict[int, list[Fact]] = {n: [] for n in range(1, len(ids) + 1)}
+        for row in zip(*columns[:5], strict=True):
+            n, player, name, at, seq = row
+            facts[n].append(_fact(seq, "joined", at, player, None, name))
+        for kind, first in (("answered", 5), ("merged", 24)):
+            for row in zip(*columns[first : first + 9], strict=True):
+                n, question, player, seq, choice, elapsed_ms, correct, points, at = row
+                facts[n].append(_fact(seq, kind, at, player, question, choice, elapsed_ms, correct, points))
+        for row in zip(*columns[14:22], strict=True):
+            n, seq, kind, question, player, by_ms, locked, at = row
+            facts[n].append(_fact(seq, kind, at, player, question, None, None, locked, by_ms))
+        live = []
+        for n, (session_id, epoch) in enumerate(zip(ids, epochs, strict=True), start=1):
+            in_order = sorted(facts[n], key=lambda fact: fact.seq)
+            if self.sessions.commit(session_id, epoch, in_order, process.name):
+                live.append({"n": n})
+        return live
+
+    def _renew(self, run: str, alive_at: int, address: str, ttl_s: float) -> Rows:
+        store, now = self.sessions, self._world.now_ms()
+        store.alive[run] = max(alive_at, store.alive.get(run, alive_at))
+        store.addresses[run] = address
+        if store.leases.get(run, 0) <= now:
+            self._lease_since[run] = now
+        store.leases[run] = now + int(ttl_s * 1000)
+        return [{"lease_since": self._lease_since[run]}]
+
+    def _give_back(self, run: str, alive_at: int) -> Rows:
+        self.sessions.leases[run] = self._world.now_ms()
+        self.sessions.alive[run] = max(alive_at, self.sessions.alive.get(run, alive_at))
+        return []
+
+    def _put_aside(self, session_id: str, epoch: int, seq: int, count: int, _: str, data: str) -> Rows:
+        number = len(self.put_aside) + 1
+        part = _PutAside(number, session_id, epoch, decode_facts(orjson.loads(data)), self._world.now_ms())
+        self.put_aside.setdefault((session_id, epoch, seq), part)
+        self._world.trace(f"{session_id}: {count} facts of epoch {epoch} are put aside")
+        return []
+
+    # For the merging.
+
+    async def waiting(self, owner: str) -> Sequence[str]:
+        late = self._world.now_ms() - UNSEEN_MS
+        return sorted(
+            {
+                part.session_id
+                for part in self.put_aside.values()
+                if not part.merged and self.sessions.sees_to(part.session_id, owner, late=part.at < late)
+            }
+        )
+
+    async def spooled(self, session_id: str) -> Sequence[SpooledFacts]:
+        return [
+            SpooledFacts(part.id, part.epoch, part.facts, part.merged)
+            for part in self.put_aside.values()
+            if part.session_id == session_id
+        ]
+
+    async def set_merged(self, ids: Sequence[int]) -> None:
+        for part in self.put_aside.values():
+            part.merged = part.merged or part.id in ids
+
+
+_COLUMNS = ("seq", "kind", "at", "player", "question", "text", "elapsed_ms", "flag", "number")
+
+
+class _Row(tuple[Any, ...]):
+    def __getitem__(self, column: Any) -> Any:
+        return super().__getitem__(_COLUMNS.index(column))
+
+
+def _fact(*values: object) -> Fact:
+    return fact_of(_Row((*values, *[None] * (len(_COLUMNS) - len(values)))))
+
+
+class Ends:
+    """What one run of a node has of Postgres: ports `SessionStore` and `SpooledFactsStore`, and what the
+    write-behind needs of a database."""
+
+    def __init__(self, process: Process, postgres: Postgres) -> None:
+        self._process = process
+        self._postgres = postgres
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """A call of a port: on its way there, done, on its way back."""
+        of = self._postgres if hasattr(Postgres, name) else self._postgres.sessions
+        return partial(self._ask, getattr(of, name))
+
+    def connection(self) -> Ends:
+        return self
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def fetch(self, sql: str, *args: object) -> Rows:
+        async def say() -> Rows:
+            return self._postgres.say(self._process, sql, args)
+
+        return await self._ask(say)
+
+    async def _ask(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Raises StorageUnavailable; then it may be done, or be done later all the same."""
+        process, postgres = self._process, self._postgres
+        await process.turn()
+        await self._travel()
+        try:
+            await trio.sleep(postgres.latency_s())
+        except trio.Cancelled:
+            # Whoever asked has given up, or is dead. That does not call the request back.
+            if process.world.draw.random() < 0.5:
+                process.world.later(postgres.latency_s(), work, *args)
+            raise
+        result = await work(*args)
+        await trio.sleep(postgres.latency_s())
+        await self._travel()
+        await process.turn()
+        return result
+
+    async def _travel(self) -> None:
+        if not self._postgres.reached_by(self._process):
+            await trio.sleep(self._process.world.draw.uniform(0.05, 1.5))
+            raise StorageUnavailable("cut off by the simulation")
+
+
+class Disk:
+    """The spool of a node: `engine.storage.spool.Spool` in memory. It outlives the runs of the node, of which
+    one at a time has it: `mounted`."""
+
+    def __init__(self) -> None:
+        self._kept: list[Record] = []
+        self._unread: deque[Record] = deque()
+        self._facts = 0
+        self._process: Process | None = None
+        self.number = 0
+
+    def mounted(self, process: Process) -> Disk:
+        """For a run that starts. What was forgotten but not cleared is there again."""
+        self._process = process
+        self._unread = deque(self._kept)
+        self._facts = sum(record.facts for record in self._kept)
+        return self
+
+    async def turn(self) -> None:
+        """What a thread that touches the disk waits for."""
+        assert self._process is not None
+        await self._process.turn()
+        await trio.sleep(self._process.world.draw.uniform(0.0005, 0.005))
+        await self._process.turn()
+
+    @property
+    def facts(self) -> int:
+        """That are not forgotten."""
+        return self._facts
+
+    def statistics(self) -> SpoolStatistics:
+        return SpoolStatistics(self._facts, self._facts * 100, None)
+
+    def append(self, payload: bytes, facts: int, at: int) -> None:
+        self.number += 1
+        record = Record(self.number, facts, at, payload)
+        self._kept.append(record)
+        self._unread.append(record)
+        self._facts += facts
+
+    def read(self, facts_max: int) -> Sequence[Record]:
+        found: list[Record] = []
+        while self._unread and (
+            not found or sum(r.facts for r in found) + self._unread[0].facts <= facts_max
+        ):
+            found.append(self._unread.popleft())
+        return found
+
+    def forget(self, records: Sequence[Record]) -> None:
+        self._facts -= sum(record.facts for record in records)
+
+    def clear(self) -> None:
+        assert not self._facts, "facts would be lost"
+        self._kept.clear()
+        self._unread.clear()
