@@ -95,14 +95,14 @@ class ClusterTenure:
     def lease_renewed(self, asked_s: float, now_s: float, since: int) -> None:
         """The answer to a renewal has come, at `now_s`. `since` is since when the lease has held without a
         gap, by the clock of the database: what matters is only whether it is the same as before."""
-        if not self._holds(now_s) or since != self._lease_since:
+        if not self.holds(now_s) or since != self._lease_since:
             self._doubt(now_s)
         self._lease_since = since
         self._lease_s = asked_s
 
     def heartbeat_confirmed(self, asked_s: float, now_s: float) -> None:
         """The answer to a heartbeat has come, at `now_s`."""
-        if not self._holds(now_s):
+        if not self.holds(now_s):
             self._doubt(now_s)
         if not self._recent(self._seen_s, now_s):
             self._seen_since_s = now_s
@@ -120,19 +120,20 @@ class ClusterTenure:
 
     def to_prove(self, now_s: float) -> bool:
         """Whether all that is missing is to find every session its own, and to say so with `proved`."""
-        return self._holds(now_s) and not self._proven
+        return self.holds(now_s) and not self._proven
 
     def proved(self, asked_at_s: float, now_s: float) -> None:
         """Every session was found to be this node's own, by a look that began at `asked_at_s` and waited for
         everybody who was taking one."""
-        if self._holds(now_s) and asked_at_s >= self._doubted_s:
+        if self.holds(now_s) and asked_at_s >= self._doubted_s:
             self._proven = True
 
     def certain(self, now_s: float) -> bool:
-        return self._proven and self._holds(now_s)
+        return self._proven and self.holds(now_s)
 
-    def _holds(self, now_s: float) -> bool:
-        """Without news, this turns false once and stays so: no gap between two pieces of news goes unseen."""
+    def holds(self, now_s: float) -> bool:
+        """Whether the lease or the heartbeat does. Without news, this turns false once and stays so: no gap
+        between two pieces of news goes unseen."""
         return self._recent(self._lease_s, now_s) or self._recent(self._heartbeat_s, now_s)
 
     def _recent(self, asked_s: float | None, now_s: float) -> bool:

@@ -34,6 +34,11 @@ MARGIN_SHARE = 0.2
 whoever looks for it looks again. It covers how differently clocks run, and how long an acknowledgement takes
 to leave."""
 
+DOUBT_LOOKS = 6
+"""In the time of a lease, whether this node may still believe that its sessions are its own. If none of so
+many in a row says so, others have had the time to take them. Looks are counted, and not seconds: a node that
+was stopped for a while first gets to ask."""
+
 NAMESAKE_LOOKS = 12
 NAMESAKE_LOOKS_PER_LEASE = 4
 """So a node waits for three leases."""
@@ -71,6 +76,17 @@ class NameTaken(Exception):
             f"the cluster has a node named {name} already: give this one another name with --node, or stop "
             "that one first"
         )
+
+
+async def let_go_in_doubt(holds: Callable[[], bool], lease_s: float, let_go: Callable[[], None]) -> None:
+    """Forever: have everything let go that others may run by now. Those who are connected here hear nothing
+    but `busy` from this node; where else their sessions run, they are welcome."""
+    doubts = 0
+    while True:
+        await trio.sleep(lease_s / DOUBT_LOOKS)
+        doubts = 0 if holds() else doubts + 1
+        if doubts == DOUBT_LOOKS:
+            let_go()
 
 
 class ClusterNode:
@@ -272,6 +288,12 @@ class Clustering:
                 bus=self.redis.bus,
             )
             await nursery.start(self._moving.run)
+            nursery.start_soon(
+                let_go_in_doubt,
+                lambda: self.tenure.holds(self._clock_s()),
+                self._config.lease_s,
+                lambda: _let_go(registry),
+            )
             task_status.started(self.router)
             await trio.sleep_forever()
 
@@ -306,3 +328,15 @@ class Clustering:
         if patience.cancelled_caught:
             log.warning("not all sessions could be moved within %g s", self._config.drain_s)
         self.tenure.heartbeat_ends()
+
+
+def _let_go(registry: Registry) -> None:
+    owned = list(registry.owned())
+    if owned:
+        log.error(
+            "neither PostgreSQL nor Redis has heard of this node for too long: %d sessions, which others may "
+            "run by now, are let go",
+            len(owned),
+        )
+    for each in owned:
+        each.fenced()

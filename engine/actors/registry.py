@@ -436,7 +436,7 @@ class Registry:
                 slot.announce()
                 return
         except Fenced:
-            log.warning("session %s was taken over by another owner", slot.record.id)
+            log.warning("session %s was let go: it is somebody else's, or may be", slot.record.id)
         except OwnedElsewhere as error:
             slot.elsewhere = error
         except SessionNotFound:

@@ -253,15 +253,15 @@ class Moving:
 
     async def drained(self) -> None:
         """Wait until nothing here needs this node any more. It must be known as draining. Without another
-        node that takes sessions there is nothing to wait for."""
-        others = [member for run, member in self._neighbours.live.items() if run != self._me]
-        if not any(member.takes_sessions for member in others):
-            return
+        node that takes sessions, from the start or because they leave as well, there is nothing to wait
+        for."""
         while self._leaving or any(
             actor.session.phase is not Phase.FINISHED for actor in self._registry.active()
         ):
-            with trio.move_on_after(LOOK_AGAIN_S):
-                await self._changed.wait()
+            others = (member for run, member in self._neighbours.live.items() if run != self._me)
+            if not any(member.takes_sessions for member in others):
+                return
+            await trio.sleep(LOOK_AGAIN_S)
         async with trio.open_nursery() as nursery:
             for relay in self._router.relays():
                 nursery.start_soon(

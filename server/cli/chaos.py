@@ -18,7 +18,7 @@ from server.cli.terminal import leaves, output, run
 
 if TYPE_CHECKING:
     from loadtest.chaos.plan import Kind
-    from loadtest.chaos.run import Aim, ChaosRun, Outcome, Survived
+    from loadtest.chaos.run import Aim, ChaosRun, Survived
 
 SPARE_MIN = 4.0
 """Beyond the minutes of the plan: for the waves to end, and for a machine that is slow."""
@@ -246,7 +246,10 @@ async def break_and_prove(
                 aim, stage, apis, lambda ids: answers_of(stage.database, ids), directory, on_fault
             )
             await begun.run()
-            await _audit(stage.database, begun.outcome)
+            agrees, said = await audited(stage.database)
+            begun.outcome.audit = said.splitlines()[-1] if said else ""
+            if not agrees:
+                begun.outcome.trouble.append(f"the audit: {said}")
     except* StageFailed as group:
         if begun is None:
             raise
@@ -255,16 +258,14 @@ async def break_and_prove(
     return begun
 
 
-async def _audit(database: str, outcome: Outcome) -> None:
-    """Have every session computed again from its facts, as an operator would."""
+async def audited(database: str) -> tuple[bool, str]:
+    """Have every session computed again from its facts, as an operator would: whether all agree, and what was
+    said."""
     import trio
 
     command = [sys.executable, "-m", "server.cli.main", "audit", "--all", "--database-url", database]
     done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-    said = (done.stdout + done.stderr).decode(errors="replace").strip()
-    outcome.audit = said.splitlines()[-1] if said else ""
-    if done.returncode != 0:
-        outcome.trouble.append(f"the audit: {said}")
+    return done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace").strip()
 
 
 async def _prove_again(directory: Path, options: Sequence[str], nodes: int) -> int:

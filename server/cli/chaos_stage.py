@@ -24,7 +24,9 @@ CONNECTIONS = 40
 """That PostgreSQL takes for the first node and for whoever looks in; and for each further one, a third."""
 
 SECRET = "of-a-cluster-that-is-gone-when-the-run-is-over"
-DRAINED_WITHIN_S = 30.0
+DRAINED_WITHIN_S = 60.0
+"""A session that is over stays for half a minute."""
+
 LOOK_EVERY_S = 0.1
 LOOK_TIMEOUT_S = 3.0
 
