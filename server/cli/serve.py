@@ -120,7 +120,8 @@ def greet(running: Running) -> None:
     width = max(len(words) for words, _ in rows)
     click.echo("Fanfare is up. Ctrl-C ends it.")
     click.echo(f"  HTTP API   {url}  (open it in a browser; described at {url}/openapi.json)")
-    click.echo(f"  WebSocket  {running.ws_url}  (docs/protocol.md)")
+    if running.ws_url:
+        click.echo(f"  WebSocket  {running.ws_url}  (docs/protocol.md)")
     click.echo("In another terminal:")
     for words, meaning in rows:
         click.echo(f"  {words.ljust(width)}  {meaning}")

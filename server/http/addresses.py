@@ -30,7 +30,7 @@ def _as_reached(url: str) -> str:
     """An address of this node, under the name by which the client reached us: a phone that asked for
     192.168.1.5 cannot connect to 127.0.0.1."""
     name = host_name(request.headers.get("Host", ""))
-    if not name:
+    if not (name and url):  # a node without a realtime port has no address of one
         return url
     bound = urlsplit(url)
     host = f"[{name}]" if ":" in name else name
