@@ -79,10 +79,12 @@ class _Admission:
         if frame.kind == "admitted":
             self._relay.receive(frame, (self._client, self._may_move))
         else:
+            self._relay.turn_away(self._client)
             self._client.push(frame)
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
+        self._relay.turn_away(self._client)
         self._client.close(ending)
 
 
@@ -153,7 +155,8 @@ class Relay:
         self._lost: Ending | None = None
         self._tries = 0
         self._taking_part: _Inbox | None = None
-        self._admissions = 0
+        self._entering: set[Subscriber] = set()
+        """Clients whose admission is under way, until they leave."""
         self._rows: list[casts.Row] = []
         self._take_part()
 
@@ -167,6 +170,7 @@ class Relay:
         """Hand over a command. Never blocks."""
         match command:
             case Detach():
+                self._entering.discard(command.reply)
                 self._audience.leave(command.reply)
                 self._wakeup.set()
             case Join(attach=True):
@@ -181,6 +185,7 @@ class Relay:
             command.reply.push(messages.busy())
         else:
             admission = _Admission(self, command.reply, command.may_move)
+            self._entering.add(command.reply)
             self._pass_on(replace(command, may_move=False, relay=self._node), admission)
 
     def _pass_on(self, command: Command, reply: Subscriber) -> None:
@@ -228,6 +233,11 @@ class Relay:
             self._inbox.append((frame, admission))
             self._wakeup.set()
 
+    def turn_away(self, client: Subscriber) -> None:
+        """The owner has not let it in."""
+        self._entering.discard(client)
+        self._wakeup.set()
+
     def lose(self, ending: Ending) -> None:
         """The owner has ended it, or cannot be reached."""
         self._lost = ending
@@ -252,9 +262,9 @@ class Relay:
         """Until it ends, or has had no clients for a while."""
         try:
             while not self.over:
-                with trio.move_on_after(math.inf if len(self._audience) else EMPTY_S) as waiting:
+                with trio.move_on_after(math.inf if self._needed else EMPTY_S) as waiting:
                     await self._wakeup.wait()
-                if waiting.cancelled_caught and not len(self._audience) and not self._inbox:
+                if waiting.cancelled_caught and not self._needed and not self._inbox:
                     self.end(Ending.RESTARTING)
                     return
                 self._wakeup = trio.Event()
@@ -264,6 +274,10 @@ class Relay:
                     await self._try_again(self._lost)
         finally:
             self.end(Ending.RESTARTING)
+
+    @property
+    def _needed(self) -> bool:
+        return len(self._audience) > 0 or len(self._entering) > 0
 
     async def _try_again(self, ending: Ending) -> None:
         """A link that was lost may come back at once. All else ends the relay."""
@@ -315,6 +329,9 @@ class Relay:
         await self._audience.send(frame, host_frame)
 
     def _admit(self, message: Any, client: Subscriber, may_move: bool) -> None:
+        if client not in self._entering:
+            return  # it has left
+        self._entering.discard(client)
         self._audience.seat(client, Place(message["role"], message["player"], may_move))
         for told in message["frames"]:
             client.push(Frame(told))

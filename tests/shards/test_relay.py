@@ -179,6 +179,19 @@ async def test_who_joins_a_large_standing_gets_the_results_of_its_chunks(
 # -- coming and going --------------------------------------------------------------------------------
 
 
+async def test_a_client_that_left_while_it_was_let_in_gets_no_seat(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await b.watch(record)
+        a.journal.auto = "off"
+        ada = await b.join(record, "Ada")
+        await b.sent(record.id, Detach(ada))
+        a.journal.commit()
+        await settle()
+        assert relay_at(b, record).subscribers == 1
+        assert ada.frames == []
+
+
 async def test_who_came_again_on_the_same_connection_is_let_in_once(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
@@ -201,6 +214,17 @@ async def test_a_relay_without_clients_ends_after_a_while(mock_clock: MockClock)
         assert relay.over
         assert b.relay(record) is None
         assert a.here(record).subscribers == 0, "the owner can rest"
+
+
+async def test_a_relay_whose_client_is_being_let_in_does_not_end(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        a.journal.auto = "off"
+        ada = await b.join(record, "Ada")
+        await later(mock_clock, EMPTY_S + 1)
+        a.journal.commit()
+        await settle()
+        assert (ada.kinds, ada.ending) == (["joined"], None)
 
 
 async def test_who_comes_to_a_relay_that_has_ended_is_told_to_come_again(mock_clock: MockClock) -> None:
