@@ -319,6 +319,7 @@ class Relay:
             # What they missed is no longer all there, or is told to each by itself.
             self._audience.dismiss(Ending.RESTARTING)
         self._epoch, self._offset = message["epoch"], message["offset"]
+        self._rows = []  # of a standing that was cut off
         self._tries = 0
 
     async def _pass_to_all(self, message: Any) -> None:

@@ -419,6 +419,29 @@ async def test_a_client_that_is_being_let_in_when_the_link_is_lost_comes_anew(mo
         assert relay_at(b, record).subscribers == 1
 
 
+async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.do(record, "start")
+        relay = relay_at(b, record)
+        # The reveal has come, and of the standing the first chunk alone.
+        reveal = {"t": "reveal", "offset": 2, "number": 1, "correct": 0, "counts": [0, 0, 0]}
+        await broken(cluster, a, b)
+        await a.do(record, "close")
+        (first, _) = casts.standing(a.here(record).session)
+        relay.receive(casts.cast(casts.Frame(reveal)), None)
+        relay.receive(first, None)
+        await settle()
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 0.5)
+        assert (ada.ending, ada.kinds.count("reveal")) == (None, 1)
+        await b.do(record, "next")
+        await b.answers(record, ada, 1, 0, question=2)
+        assert ada.kinds.count("reveal") == 2
+        assert [result["number"] for result in ada.got("result")] == [2]
+
+
 # -- moving ------------------------------------------------------------------------------------------
 
 
