@@ -304,11 +304,18 @@ class Relay:
             case "show_out":
                 self._audience.show_out(message["key"], Ending[message["ending"]])
             case "moved_on":
-                self.follow(Member.parse(message["node"]))
+                self._move_on(Member.parse(message["node"]))
             case "relayed":
                 self._begin(message)
             case _:  # an error: there is no such session there any more
                 self.end(Ending.RESTARTING)
+
+    def _move_on(self, owner: Member) -> None:
+        if owner.run == self._node:
+            # Its clients come to it directly: after its next move there would be two relays of one run.
+            self.end(Ending.RESTARTING)
+        else:
+            self.follow(owner)
 
     def _begin(self, message: Any) -> None:
         stays = self._epoch is not None and (message["epoch"], message["offset"]) == (

@@ -460,6 +460,23 @@ async def test_clients_of_a_third_node_stay_when_the_session_moves(mock_clock: M
         assert b.here(record).subscribers == 2, "c, and a until it notices that it has nobody"
 
 
+async def test_clients_come_to_the_session_when_it_moves_to_their_node(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.do(record, "start")
+        assert await a.moving.hand_on(record.id, b.member)
+        await settle()
+        assert ada.ending is Ending.RESTARTING
+        assert b.relay(record) is None, "a node does not relay its own session"
+        ada = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
+        assert ada.last("joined")["state"] is None
+        assert await b.moving.hand_on(record.id, c.member)
+        await settle()
+        await b.do(record, "pause")
+        assert ada.offsets == [2]
+
+
 async def test_those_who_can_move_are_sent_on_one_after_another(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
