@@ -205,6 +205,7 @@ class Relay:
             self._audience.leave(subscriber)
             subscriber.push(messages.moved(url))
             subscriber.close(Ending.MOVED)
+            self._wakeup.set()
             await trio.sleep_until(began + over_s * number / len(leaving))
 
     def end(self, ending: Ending) -> None:

@@ -504,6 +504,17 @@ async def moved_over(a: Node, b: Node, record: SessionRecord, over_s: float, gon
     gone.append(True)
 
 
+async def test_a_relay_whose_last_client_was_moved_ends(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
+        watching = await b.watch(record, may_move=True)
+        await relay_at(b, record).move_all(a.member.ws_url, 0)
+        assert watching.ending is Ending.MOVED
+        await later(mock_clock, EMPTY_S + 1)
+        assert b.relay(record) is None
+        assert a.here(record).subscribers == 0, "the owner can rest"
+
+
 async def test_a_shared_session_is_relayed_for_those_who_could_move_too(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
