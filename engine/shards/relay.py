@@ -79,10 +79,12 @@ class _Admission:
         if frame.kind == "admitted":
             self._relay.receive(frame, (self._client, self._may_move))
         else:
+            self._relay.turn_away(self._client)
             self._client.push(frame)
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
+        self._relay.turn_away(self._client)
         self._client.close(ending)
 
 
@@ -166,7 +168,8 @@ class Relay:
         self._lost: Ending | None = None
         self._tries = 0
         self._taking_part: _Inbox | None = None
-        self._admissions = 0
+        self._entering: set[Subscriber] = set()
+        """Clients whose admission is under way, until they leave."""
         self._rows: list[casts.Row] = []
         self._take_part()
 
@@ -180,6 +183,7 @@ class Relay:
         """Hand over a command. Never blocks."""
         match command:
             case Detach():
+                self._entering.discard(command.reply)
                 self._audience.leave(command.reply)
                 self._wakeup.set()
             case Join(attach=True):
@@ -194,6 +198,7 @@ class Relay:
             command.reply.push(messages.busy())
         else:
             admission = _Admission(self, command.reply, command.may_move)
+            self._entering.add(command.reply)
             self._pass_on(replace(command, may_move=False, relay=self._node), admission)
 
     def _pass_on(self, command: Command, reply: Subscriber) -> None:
@@ -213,6 +218,7 @@ class Relay:
             self._audience.leave(subscriber)
             subscriber.push(messages.moved(url))
             subscriber.close(Ending.MOVED)
+            self._wakeup.set()
             await trio.sleep_until(began + over_s * number / len(leaving))
 
     def end(self, ending: Ending) -> None:
@@ -241,6 +247,11 @@ class Relay:
             self._inbox.append((frame, admission))
             self._wakeup.set()
 
+    def turn_away(self, client: Subscriber) -> None:
+        """The owner has not let it in."""
+        self._entering.discard(client)
+        self._wakeup.set()
+
     def lose(self, ending: Ending) -> None:
         """The owner has ended it, or cannot be reached."""
         self._lost = ending
@@ -265,9 +276,9 @@ class Relay:
         """Until it ends, or has had no clients for a while."""
         try:
             while not self.over:
-                with trio.move_on_after(math.inf if len(self._audience) else EMPTY_S) as waiting:
+                with trio.move_on_after(math.inf if self._needed else EMPTY_S) as waiting:
                     await self._wakeup.wait()
-                if waiting.cancelled_caught and not len(self._audience) and not self._inbox:
+                if waiting.cancelled_caught and not self._needed and not self._inbox:
                     self.end(Ending.RESTARTING)
                     return
                 self._wakeup = trio.Event()
@@ -277,6 +288,10 @@ class Relay:
                     await self._try_again(self._lost)
         finally:
             self.end(Ending.RESTARTING)
+
+    @property
+    def _needed(self) -> bool:
+        return len(self._audience) > 0 or len(self._entering) > 0
 
     async def _try_again(self, ending: Ending) -> None:
         """A link that was lost may come back at once. All else ends the relay."""
@@ -306,11 +321,18 @@ class Relay:
                 # What came before is on the link already, in front of this.
                 self._pass_on(Passed(_NOBODY, self._node, message["number"]), _NOBODY)
             case "moved_on":
-                self.follow(Member.parse(message["node"]))
+                self._move_on(Member.parse(message["node"]))
             case "relayed":
                 self._begin(message)
             case _:  # an error: there is no such session there any more
                 self.end(Ending.RESTARTING)
+
+    def _move_on(self, owner: Member) -> None:
+        if owner.run == self._node:
+            # Its clients come to it directly: after its next move there would be two relays of one run.
+            self.end(Ending.RESTARTING)
+        else:
+            self.follow(owner)
 
     def _begin(self, message: Any) -> None:
         stays = self._epoch is not None and (message["epoch"], message["offset"]) == (
@@ -321,6 +343,7 @@ class Relay:
             # What they missed is no longer all there, or is told to each by itself.
             self._audience.dismiss(Ending.RESTARTING)
         self._epoch, self._offset = message["epoch"], message["offset"]
+        self._rows = []  # of a standing that was cut off
         self._tries = 0
 
     async def _pass_to_all(self, message: Any) -> None:
@@ -331,6 +354,9 @@ class Relay:
         await self._audience.send(frame, host_frame)
 
     def _admit(self, message: Any, client: Subscriber, may_move: bool) -> None:
+        if client not in self._entering:
+            return  # it has left
+        self._entering.discard(client)
         self._audience.seat(client, Place(message["role"], message["player"], may_move))
         for told in message["frames"]:
             client.push(Frame(told))

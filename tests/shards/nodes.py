@@ -30,7 +30,7 @@ from tests.fakes import MemoryCatalog, MemoryJournal, MemoryLinks, MemorySession
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 
-RELAY_ABOVE = 1_000
+RELAY_ABOVE = 10_000
 FOREVER_MS = 1 << 50
 
 

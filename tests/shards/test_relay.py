@@ -1,0 +1,535 @@
+"""A session elsewhere, as the clients that are connected here see it: nodes without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.actors import casts
+from engine.actors.commands import Detach, Join, Rejoin, Watch
+from engine.actors.endings import Ending
+from engine.ports import SessionRecord
+from engine.shards import relay as relays
+from engine.shards.relay import EMPTY_S, INBOX_MAX, TRIES_MAX, Relay
+from engine.shards.router import Elsewhere
+from tests.actors.world import Client, settle
+from tests.shards.nodes import RELAY_ABOVE, Cluster, Node, cluster_of
+
+
+def told(client: Client) -> list[Mapping[str, Any]]:
+    """As it comes over the wire."""
+    return [orjson.loads(orjson.dumps(frame.message)) for frame in client.frames]
+
+
+def relay_at(node: Node, record: SessionRecord) -> Relay:
+    relay = node.relay(record)
+    assert relay is not None, f"{node.member.name} does not relay {record.id}"
+    return relay
+
+
+async def later(clock: MockClock, seconds: float) -> None:
+    """What is due meanwhile happens when it is due."""
+    until = trio.current_time() + seconds
+    while trio.current_time() < until - 1e-9:
+        clock.jump(min(0.05, until - trio.current_time()))
+        await settle()
+
+
+# -- the same as at the owner ------------------------------------------------------------------------
+
+
+async def a_whole_quiz(clock: MockClock, elsewhere: bool) -> Mapping[str, Sequence[object]]:
+    """What each of them has heard, in order, and how it ended. The host, a spectator and two players are
+    connected to another node than the session's, or not."""
+    heard: dict[str, Client] = {}
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        a.journal.auto = "now"  # or acks might come before leaderboards or after them
+        node = b if elsewhere else a
+        heard["Ada"] = ada = await node.join(record, "Ada")
+        heard["Ben"] = ben = await a.join(record, "Ben")
+        heard["host"] = await node.rejoin(record, "host")
+        heard["spectator"] = await node.watch(record)
+        # Both nodes take part in both runs, so that deadlines are the same.
+        await b.watch(record)
+        await node.do(record, "start")
+        clock.jump(1)
+        await settle()
+        await node.answers(record, ada, 1, 0)
+        clock.jump(1)
+        await settle()
+        await a.answers(record, ben, 2, 1)
+        await later(clock, 0.5)
+        await node.do(record, "next")
+        heard["Cem"] = cem = await node.join(record, "Cem")
+        await later(clock, 0.5)
+        await node.answers(record, cem, 3, 0, question=2)
+        await node.answers(record, cem, 3, 0, question=2)
+        await node.answers(record, cem, 3, 1, question=2)
+        await node.answers(record, cem, 3, 1, question=1)
+        for do in ("pause", "resume", "lock"):
+            await node.do(record, do)
+            clock.jump(1)
+            await settle()
+        at = {"epoch": ada.last("joined")["epoch"], "offset": ada.last("reveal")["offset"]}
+        heard["Ada again"] = again = await node.rejoin(record, "player", 1, **at)
+        heard["spectator again"] = await node.watch(record, **at)
+        heard["host again"] = await node.rejoin(record, "host", **at)
+        heard["somebody new"] = await node.join(record, "Dan")
+        await later(clock, 20)
+        await node.do(record, "next")
+        await later(clock, 0.3)
+        await node.answers(record, again, 1, 0, question=3)
+        await node.do(record, "kick", player=3)
+        await later(clock, 0.3)
+        await node.do(record, "finish")
+        await later(clock, 40)
+    return {name: [*told(client), client.ending and client.ending.name] for name, client in heard.items()}
+
+
+async def test_clients_of_a_relay_see_exactly_what_clients_of_the_owner_see(mock_clock: MockClock) -> None:
+    owners, relayed = await a_whole_quiz(mock_clock, False), await a_whole_quiz(mock_clock, True)
+    for name in owners:
+        assert relayed[name] == owners[name], name
+    kinds = {message["t"] for message in owners["Ada again"][:-1]}  # type: ignore[index]  # a message
+    assert kinds >= {"joined", "question", "state", "reveal", "result", "leaderboard", "ack", "finished"}
+    assert owners["Ada"][-1] == "REPLACED"
+    assert owners["Cem"][-1] == "KICKED"
+    assert owners["spectator again"][-1] == "FINISHED"
+    asked = [message for message in owners["host again"][:-1] if message["t"] == "question"]  # type: ignore[index]  # a message
+    assert asked
+    assert all("correct" in question for question in asked)
+
+
+async def test_a_player_gets_the_ack_once_and_only_after_the_commit(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.join(record, "Ben")
+        await b.do(record, "start")
+        a.journal.auto = "off"
+        await b.answers(record, ada, 1)
+        assert ada.got("ack") == []
+        a.journal.commit()
+        await settle()
+        assert [ack["status"] for ack in ada.got("ack")] == ["accepted"]
+
+
+async def test_what_an_answer_spends_on_the_way_counts_for_it(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.join(record, "Ben")
+        await b.do(record, "start")
+        cluster.links.delay_s = lambda near, far: 0.04
+        mock_clock.jump(2)
+        await b.answers(record, ada, 1)
+        for _ in range(2):
+            assert ada.got("ack") == []
+            mock_clock.jump(0.04)
+            await settle()
+        assert ada.last("ack")["elapsed_ms"] == 2040
+
+
+async def test_one_frame_a_broadcast_goes_to_a_node_however_many_clients_it_has(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        clients = [await b.watch(record) for _ in range(20)]
+        await b.do(record, "start")
+        assert [client.kinds.count("question") for client in clients] == [1] * 20
+        assert a.here(record).subscribers == 1
+        frames = {id(client.frames[-1]) for client in clients}
+        assert len(frames) == 1, "encoded once for all of them"
+
+
+async def test_a_refused_join_takes_no_seat_at_the_relay(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await a.join(record, "Ada")
+        refused = await b.join(record, "Ada")
+        assert (refused.errors, refused.ending) == (["name_taken"], None)
+        assert relay_at(b, record).subscribers == 0
+
+
+async def test_who_joins_a_large_standing_gets_the_results_of_its_chunks(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(casts, "ROWS_PER_CHUNK", 2)
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        clients = [await b.join(record, f"Player {n}") for n in range(1, 6)]
+        await b.do(record, "start")
+        for player, client in enumerate(clients, start=1):
+            await b.answers(record, client, player)
+            mock_clock.jump(1)
+        await settle()
+        results = [client.last("result") for client in clients]
+        assert [result["rank"] for result in results] == [1, 2, 3, 4, 5]
+        assert [line["rank"] for line in results[2]["around"]] == [1, 2, 3, 4, 5]
+        assert [client.kinds.count("result") for client in clients] == [1] * 5
+
+
+# -- coming and going --------------------------------------------------------------------------------
+
+
+async def test_a_client_that_left_while_it_was_let_in_gets_no_seat(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await b.watch(record)
+        a.journal.auto = "off"
+        ada = await b.join(record, "Ada")
+        await b.sent(record.id, Detach(ada))
+        a.journal.commit()
+        await settle()
+        assert relay_at(b, record).subscribers == 1
+        assert ada.frames == []
+
+
+async def test_who_came_again_on_the_same_connection_is_let_in_once(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        client = Client()
+        await b.sent(record.code, Join(client, "", cluster.clock.now_ms()))
+        assert client.errors == ["name_invalid"]
+        await b.sent(record.code, Join(client, "Ada", cluster.clock.now_ms()))
+        assert client.kinds == ["error", "joined"]
+        assert relay_at(b, record).subscribers == 1
+
+
+async def test_a_relay_without_clients_ends_after_a_while(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        watching = await b.watch(record)
+        await b.sent(record.id, Detach(watching))
+        await later(mock_clock, EMPTY_S - 0.5)
+        relay = relay_at(b, record)
+        await later(mock_clock, 1)
+        assert relay.over
+        assert b.relay(record) is None
+        assert a.here(record).subscribers == 0, "the owner can rest"
+
+
+async def test_a_relay_whose_client_is_being_let_in_does_not_end(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        a.journal.auto = "off"
+        ada = await b.join(record, "Ada")
+        await later(mock_clock, EMPTY_S + 1)
+        a.journal.commit()
+        await settle()
+        assert (ada.kinds, ada.ending) == (["joined"], None)
+
+
+async def test_who_comes_to_a_relay_that_has_ended_is_told_to_come_again(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        watching = await b.watch(record)
+        relay = relay_at(b, record)
+        relay.end(Ending.RESTARTING)
+        assert watching.ending is Ending.RESTARTING
+        late = Client()
+        relay.deliver(Watch(late))
+        assert late.errors == ["busy"]
+        await settle()
+        assert (await b.watch(record)).kinds[0] == "joined", "the next one is another relay"
+
+
+async def test_who_is_kicked_loses_the_connection_at_the_relay(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await a.do(record, "kick", player=1)
+        assert ada.ending is Ending.KICKED
+        assert relay_at(b, record).subscribers == 0
+
+
+async def test_the_newer_connection_of_a_token_wins_across_nodes(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        at_b = await b.join(record, "Ada")
+        at_c = await c.rejoin(record, "player", 1)
+        assert (at_b.ending, at_c.ending) == (Ending.REPLACED, None)
+        at_a = await a.rejoin(record, "player", 1)
+        assert (at_c.ending, at_a.ending) == (Ending.REPLACED, None)
+        again = await b.rejoin(record, "player", 1)
+        assert (at_a.ending, again.ending) == (Ending.REPLACED, None)
+        newest = await b.rejoin(record, "player", 1)
+        assert (again.ending, newest.ending) == (Ending.REPLACED, None)
+
+
+async def test_a_relay_that_is_flooded_ends_as_a_slow_consumer(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "INBOX_MAX", 5)
+    assert INBOX_MAX > 5
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        watching = await b.watch(record)
+        relay = relay_at(b, record)
+        frame = casts.show_out(9, Ending.KICKED)
+        for _ in range(6):
+            relay.receive(frame, None)
+        assert (watching.ending, relay.over) == (Ending.SLOW_CONSUMER, True)
+
+
+async def test_who_waits_in_the_inbox_is_told_when_the_relay_ends(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        relay = b.router.relay_for(await found(b, record))
+        client = Client()
+        relay.deliver(Watch(client))
+        relay.receive(casts.admitted("spectator", None, []), (client, False))
+        relay.end(Ending.SHUTDOWN)
+        assert client.ending is Ending.SHUTDOWN
+        other = Client()
+        relay.receive(casts.admitted("spectator", None, []), (other, False))
+        assert other.ending is Ending.RESTARTING
+
+
+async def found(node: Node, record: SessionRecord) -> Any:
+    return await node.router.find(record.id)
+
+
+async def test_the_end_of_the_owners_actor_ends_the_clients_as_it_would_there(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        watching = await b.watch(record)
+        a.registry.close(Ending.UNAVAILABLE)
+        await settle()
+        assert watching.ending is Ending.UNAVAILABLE
+        assert b.relay(record) is None
+
+
+# -- the link ----------------------------------------------------------------------------------------
+
+
+async def broken(cluster: Cluster, one: Node, other: Node) -> None:
+    cluster.links.cut(one.run, other.run)
+    await settle()
+
+
+async def test_a_link_that_comes_back_leaves_no_gap_when_nothing_was_missed(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada, host = await b.join(record, "Ada"), await b.rejoin(record, "host")
+        await b.do(record, "start")
+        await broken(cluster, a, b)
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 0.3)
+        await b.answers(record, ada, 1)
+        await b.do(record, "next")
+        assert (ada.ending, host.ending) == (None, None)
+        assert ada.offsets == host.offsets == [1, 2, 3]
+        assert ada.kinds.count("ack") == 1
+
+
+async def test_questions_that_were_missed_are_brought(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada, host = await b.join(record, "Ada"), await b.rejoin(record, "host")
+        await broken(cluster, a, b)
+        await a.do(record, "start")
+        await a.do(record, "pause")
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 0.3)
+        assert (ada.ending, ada.offsets, host.offsets) == (None, [1, 2], [1, 2])
+        assert ("correct" in ada.last("question"), "correct" in host.last("question")) == (False, True)
+
+
+@pytest.mark.parametrize("why", ["reveal", "epoch"])
+async def test_who_missed_what_each_is_told_by_itself_comes_anew(why: str, mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.do(record, "start")
+        await broken(cluster, a, b)
+        if why == "reveal":
+            await a.do(record, "close")
+        else:
+            cluster.store.take_over(record.id, a.run)
+            await a.do(record, "pause")
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 0.5)
+        assert ada.ending is Ending.RESTARTING
+        back = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
+        await settle()
+        if why == "reveal":
+            assert back.offsets == [2]
+            assert back.last("result")["number"] == 1
+        else:
+            assert back.last("joined")["state"]["phase"] == "question"
+
+
+async def test_a_link_that_stays_away_ends_the_clients_after_a_few_tries(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await broken(cluster, a, b)
+        await later(mock_clock, 2.5)
+        assert ada.ending is None
+        await later(mock_clock, 1.5)
+        assert ada.ending is Ending.RESTARTING
+        assert b.relay(record) is None
+        assert TRIES_MAX == 4
+
+
+async def test_the_tries_are_counted_anew_once_it_has_worked(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        for _ in range(TRIES_MAX + 2):
+            await broken(cluster, a, b)
+            cluster.links.heal(a.run, b.run)
+            await later(mock_clock, 0.3)
+        await b.do(record, "start")
+        assert (ada.ending, ada.offsets) == (None, [1])
+
+
+async def test_who_waits_for_an_answer_when_the_link_is_lost_comes_anew(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada, ben = await b.join(record, "Ada"), await b.join(record, "Ben")
+        await b.do(record, "start")
+        a.journal.auto = "off"
+        await b.answers(record, ada, 1)
+        await broken(cluster, a, b)
+        assert (ada.ending, ben.ending) == (Ending.RESTARTING, None)
+        cluster.links.heal(a.run, b.run)
+        a.journal.auto = "now"
+        a.journal.commit()
+        await later(mock_clock, 0.3)
+        assert relay_at(b, record).subscribers == 1
+
+
+async def test_a_client_that_is_being_let_in_when_the_link_is_lost_comes_anew(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await b.watch(record)
+        a.journal.auto = "off"
+        ada = await b.join(record, "Ada")
+        await broken(cluster, a, b)
+        assert ada.ending is Ending.RESTARTING
+        assert relay_at(b, record).subscribers == 1
+
+
+async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.do(record, "start")
+        relay = relay_at(b, record)
+        # The reveal has come, and of the standing the first chunk alone.
+        reveal = {"t": "reveal", "offset": 2, "number": 1, "correct": 0, "counts": [0, 0, 0]}
+        await broken(cluster, a, b)
+        await a.do(record, "close")
+        (first, _) = casts.standing(a.here(record).session)
+        relay.receive(casts.cast(casts.Frame(reveal)), None)
+        relay.receive(first, None)
+        await settle()
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 0.5)
+        assert (ada.ending, ada.kinds.count("reveal")) == (None, 1)
+        await b.do(record, "next")
+        await b.answers(record, ada, 1, 0, question=2)
+        assert ada.kinds.count("reveal") == 2
+        assert [result["number"] for result in ada.got("result")] == [2]
+
+
+# -- moving ------------------------------------------------------------------------------------------
+
+
+async def test_clients_of_a_third_node_stay_when_the_session_moves(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        ada, host = await c.join(record, "Ada"), await c.rejoin(record, "host")
+        await c.do(record, "start")
+        assert await a.moving.hand_on(record.id, b.member)
+        await settle()
+        assert relay_at(c, record).owner.run == b.run
+        await c.answers(record, ada, 1)
+        await c.do(record, "next")
+        assert (ada.ending, ada.offsets, host.offsets) == (None, [1, 2, 3], [1, 2, 3])
+        assert ada.kinds.count("ack") == ada.kinds.count("result") == 1
+        assert b.here(record).subscribers == 2, "c, and a until it notices that it has nobody"
+
+
+async def test_clients_come_to_the_session_when_it_moves_to_their_node(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.do(record, "start")
+        assert await a.moving.hand_on(record.id, b.member)
+        await settle()
+        assert ada.ending is Ending.RESTARTING
+        assert b.relay(record) is None, "a node does not relay its own session"
+        ada = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
+        assert ada.last("joined")["state"] is None
+        assert await b.moving.hand_on(record.id, c.member)
+        await settle()
+        await b.do(record, "pause")
+        assert ada.offsets == [2]
+
+
+async def test_those_who_can_move_are_sent_on_one_after_another(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        clients = [await a.watch(record, may_move=True) for _ in range(4)]
+        stays = await a.watch(record)
+        gone: list[bool] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(moved_over, a, b, record, 4.0, gone)
+            for expected in (1, 2, 3, 4):
+                await settle()
+                assert sum(client.ending is Ending.MOVED for client in clients) == expected
+                mock_clock.jump(1)
+        assert clients[0].kinds[-1] == "moved"
+        assert clients[0].last("moved") == {"t": "moved", "url": b.member.ws_url, "after_ms": 0}
+        assert (stays.ending, gone) == (None, [True])
+
+
+async def moved_over(a: Node, b: Node, record: SessionRecord, over_s: float, gone: list[bool]) -> None:
+    """Hand a session on, with its clients spread over so many seconds."""
+    parcel = await a.registry.give_away(record.id)
+    assert parcel is not None
+    assert await a.moving._granted(parcel, b.member)
+    relay = a.router.relay_after(Elsewhere(record, b.member), parcel)
+    await relay.move_all(b.member.ws_url, over_s)
+    gone.append(True)
+
+
+async def test_a_relay_whose_last_client_was_moved_ends(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
+        watching = await b.watch(record, may_move=True)
+        await relay_at(b, record).move_all(a.member.ws_url, 0)
+        assert watching.ending is Ending.MOVED
+        await later(mock_clock, EMPTY_S + 1)
+        assert b.relay(record) is None
+        assert a.here(record).subscribers == 0, "the owner can rest"
+
+
+async def test_a_shared_session_is_relayed_for_those_who_could_move_too(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
+        ada = await b.join(record, "Ada", may_move=True)
+        assert (ada.kinds, ada.ending) == (["joined"], None)
+        assert relay_at(b, record).shared
+        await a.moving.hand_on(record.id, b.member)
+        watching = await a.watch(record, may_move=True)
+        assert watching.kinds == ["joined"]
+
+
+async def test_a_host_at_a_relay_is_replaced_like_any_other(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        host = await b.rejoin(record, "host")
+        other = Client()
+        await a.sent(record.id, Rejoin(other, "host"))
+        assert (host.ending, other.ending) == (Ending.REPLACED, None)
