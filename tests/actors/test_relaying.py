@@ -6,8 +6,8 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import casts
-from engine.actors.actor import RELAY_MS, SessionActor
-from engine.actors.commands import Answer, Detach, Join, Look, Rejoin, Relay, Watch
+from engine.actors.actor import ROLL_CALL_MS, SessionActor
+from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Relay, Watch
 from engine.actors.endings import Ending
 from tests.actors.world import Client, World, settle, world
 
@@ -378,20 +378,52 @@ async def test_with_nodes_a_deadline_waits_for_answers_on_their_way(mock_clock: 
         await joined_at(w, actor, "Ben")
         await w.do(actor, "start")
         began = w.clock.now_ms()
-        mock_clock.jump(20 + (RELAY_MS - 1) / 1000)
+        mock_clock.jump(20)
         await settle()
+        number = relay.last("roll_call")["number"]
         assert actor.session.question_open
-        in_time, late = Client(), Client()
+        in_time, late, passed = Client(), Client(), Client()
         actor.send(Answer(in_time, 1, "a", 1, 0, began + 19_999))
         actor.send(Answer(late, 2, "a", 1, 0, began + 20_001))
+        actor.send(Passed(passed, "other", number))
         await settle()
         assert in_time.last("ack")["elapsed_ms"] == 19_999
         assert late.errors == ["late"]
-        mock_clock.jump(0.001)
-        await settle()
+        assert passed.kinds == ["done"]
         assert [each["frame"]["counts"] for each in relay.got("cast") if each["frame"]["t"] == "reveal"] == [
             [1, 0, 0]
         ]
+
+
+async def test_a_deadline_does_not_wait_for_ever_for_a_node_that_says_nothing(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        relay = await node(actor)
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        await settle()
+        number = relay.last("roll_call")["number"]
+        actor.send(Passed(Client(), "other", number - 1))
+        actor.send(Passed(Client(), "somebody else", number))
+        await settle()
+        assert not ada.got("reveal"), "neither was the answer that it waits for"
+        mock_clock.jump(ROLL_CALL_MS / 1000)
+        await settle()
+        assert len(ada.got("reveal")) == 1
+
+
+async def test_a_deadline_does_not_wait_for_a_node_that_has_gone(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        relay = await node(actor)
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        await settle()
+        actor.send(Detach(relay))
+        await settle()
+        assert len(ada.got("reveal")) == 1
 
 
 async def test_without_nodes_a_deadline_is_seen_to_at_once(mock_clock: MockClock) -> None:
