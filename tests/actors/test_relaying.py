@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from engine.actors import actor as actors
 from engine.actors import casts
 from engine.actors.actor import ROLL_CALL_MS, SessionActor
 from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Relay, Watch
@@ -307,9 +308,10 @@ async def test_a_node_that_comes_back_gets_the_questions_it_missed(mock_clock: M
 
 
 @pytest.mark.parametrize("why", ["reveal", "epoch", "history"])
-async def test_a_node_that_missed_more_than_questions_begins_where_the_session_is(
-    why: str, mock_clock: MockClock
+async def test_a_node_that_missed_too_much_begins_where_the_session_is(
+    why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(actors, "RESULTS_AT_ONCE_MAX", 0)
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")
@@ -323,6 +325,31 @@ async def test_a_node_that_missed_more_than_questions_begins_where_the_session_i
             actor.epoch,
             actor.offset,
         )
+
+
+async def test_a_node_that_missed_the_end_of_a_question_gets_the_results_of_a_small_session(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        for do in ("start", "close", "next", "close", "next"):
+            await w.do(actor, do)
+        relay = await node(actor, epoch=actor.epoch, offset=0, seats=())
+        told = ["relayed", "cast", "cast", "cast", "cast", "standing", "standing", "cast"]
+        assert relay.kinds == told, "those of the last question, after its reveal"
+        assert relay.last("standing")["number"] == 2
+
+
+async def test_a_node_that_missed_the_end_gets_it_with_the_standing(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        await w.do(actor, "finish")
+        relay = await node(actor, epoch=actor.epoch, offset=2, seats=())
+        assert relay.kinds == ["relayed", "standing", "standing"]
+        assert relay.last("standing")["finished"]["offset"] == 3
 
 
 async def test_the_players_of_a_node_that_comes_back_are_its_own_again(mock_clock: MockClock) -> None:
