@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from engine.actors import casts
 from engine.actors.commands import Detach, Join, Rejoin, Watch
 from engine.actors.endings import Ending
+from engine.actors.frame import Frame
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, INBOX_MAX, TRIES_MAX, Relay
@@ -430,7 +431,7 @@ async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: Mock
         await broken(cluster, a, b)
         await a.do(record, "close")
         (first, _) = casts.standing(a.here(record).session)
-        relay.receive(casts.cast(casts.Frame(reveal)), None)
+        relay.receive(casts.cast(Frame(reveal)), None)
         relay.receive(first, None)
         await settle()
         cluster.links.heal(a.run, b.run)
