@@ -14,6 +14,7 @@ from engine.actors import actor as actors
 from engine.actors import casts
 from engine.actors.commands import Detach, Join, Rejoin, Watch
 from engine.actors.endings import Ending
+from engine.actors.frame import Frame
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, INBOX_MAX, TRIES_MAX, Relay
@@ -445,7 +446,7 @@ async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: Mock
         # The reveal has come, and of the standing the first chunk alone.
         reveal = {"t": "reveal", "offset": 2, "number": 1, "correct": 0, "counts": [0, 0, 0]}
         (first, _) = casts.standing(a.here(record).session)
-        relay.receive(casts.cast(casts.Frame(reveal)), None)
+        relay.receive(casts.cast(Frame(reveal)), None)
         relay.receive(first, None)
         await settle()
         await broken(cluster, a, b)
