@@ -14,6 +14,7 @@ from engine.actors.commands import Detach, Host, Look
 from engine.actors.endings import Ending
 from engine.domain.facts import AnswerAccepted
 from engine.ports import SessionRecord, StorageUnavailable
+from engine.shards import whereabouts
 from engine.shards.moving import AT_ONCE, AT_ONCE_DRAINING, LOOK_AGAIN_S, LOOK_EVERY_S, PATIENCE_S, SETTLE_S
 from engine.shards.ports import BusMessage
 from tests.actors.world import Client, settle
@@ -69,7 +70,7 @@ async def test_the_sessions_of_one_who_is_gone_are_taken_over(mock_clock: MockCl
             assert places[record.id] == f"{b.known.ring.owner_of(record.id)}/1"
             assert cluster.store.epoch(record.id) == 2
         assert b.moving.moved.taken_over + c.moving.moved.taken_over == 12
-        told_of = {message["session"]: message["run"] for message in heard if message["kind"] == "owner"}
+        told_of = {message["id"]: message["run"] for message in heard if message["kind"] == "session"}
         assert told_of == places
 
 
@@ -196,7 +197,7 @@ async def test_a_session_moves_in_the_middle_of_a_question(mock_clock: MockClock
         assert (ben.ending, ben.last("moved")["url"]) == (Ending.MOVED, b.member.ws_url)
         assert (ada.ending, host.ending) == (None, None), "who cannot move stays, and is relayed"
         assert (a.registry.here(record.id), owner_of(cluster, record)) == (None, b.run)
-        assert heard == [{"kind": "owner", "session": record.id, "run": b.run}]
+        assert heard == [whereabouts.told(record, b.run)]
 
         moved = b.here(record)
         assert (moved.session.deadline, moved.session.answered) == (deadline, 1)
@@ -393,28 +394,35 @@ async def test_one_who_is_fenced_before_all_is_committed_has_nothing_to_hand_on(
     "request_",
     [
         {"do": "adopt"},
-        {"do": "adopt", "session": "session-1"},
-        {
-            "do": "adopt",
-            "session": "nobody's",
-            "stream": {"epoch": 1, "offset": 0, "left_under": 1, "entries": []},
-        },
-        {"do": "adopt", "session": "session-1", "stream": {"epoch": 1}},
+        {"do": "adopt", "session": "nobody's"},
+        {"do": "expect", "session": "session-1"},
+        {"do": "expect", "session": "session-1", "stream": {"epoch": 1}},
+        {"do": "something else"},
+        {},
     ],
 )
-async def test_what_makes_no_sense_is_not_adopted(
-    request_: Mapping[str, object], mock_clock: MockClock
-) -> None:
+async def test_what_makes_no_sense_is_refused(request_: Mapping[str, object], mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (_, [_, b]):
-        answer = await b.moving.answer(request_)
-        assert answer["adopted"] is False
+        assert list(await b.moving.answer(request_)) == ["error"]
+
+
+async def test_whoever_comes_first_to_the_next_owner_finds_the_stream_going_on(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await a.do(record, "start")
+        parcel = await a.registry.give_away(record.id)
+        expect = {"do": "expect", "session": record.id, "stream": parcel.stream.to_dict()}
+        assert await b.moving.answer(expect) == {"expected": True}
+        assert await cluster.store.grant(record.id, parcel.epoch, a.run, b.run)
+        ada = await b.join(record, "Ada")  # before b was asked to adopt it
+        assert (ada.last("joined")["epoch"], ada.last("joined")["offset"]) == (parcel.stream.epoch, 1)
+        assert await b.moving.answer({"do": "adopt", "session": record.id}) == {"adopted": True}
 
 
 async def test_a_session_that_was_not_granted_is_not_adopted(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        stream = a.here(record)._stream.state(1).to_dict()
-        answer = await b.moving.answer({"do": "adopt", "session": record.id, "stream": stream})
+        answer = await b.moving.answer({"do": "adopt", "session": record.id})
         assert answer == {"adopted": False}
         assert owner_of(cluster, record) == a.run
 
