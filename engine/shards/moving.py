@@ -139,10 +139,13 @@ class Moving:
         """Bring to life what belongs here and has nobody who runs it. True if some of it is not to be had
         yet. Raises StorageUnavailable.
         """
+        # Both looks come before the nursery: what fails inside of one comes out as a group.
+        orphans = await self._store.orphans(list(self._neighbours.live))
+        mine = await self._store.owned_by(self._me)
         waiting = False
         async with trio.open_nursery() as nursery:
             limit = trio.CapacityLimiter(TAKEN_AT_ONCE)
-            for record in await self._store.orphans(list(self._neighbours.live)):
+            for record in orphans:
                 owner = record.owner
                 if (
                     owner is None
@@ -154,7 +157,7 @@ class Moving:
                     waiting = True
                 else:
                     nursery.start_soon(self._take, record, limit)
-            for session_id in await self._store.owned_by(self._me):
+            for session_id in mine:
                 if not self._registry.holds(session_id) and session_id not in self._leaving:
                     nursery.start_soon(self._wake_own, session_id, limit)
         return waiting

@@ -129,6 +129,20 @@ async def test_what_is_brought_back_goes_on_with_the_clock_extended(mock_clock: 
         assert back.last("joined")["state"]["question"]["remaining_ms"] == 16_000
 
 
+async def test_storage_away_is_no_end_of_looking(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await dead(cluster, a)
+        cluster.store.available = False
+        with pytest.raises(StorageUnavailable):
+            await b.moving.take_over()
+        await b.nursery.start(b.moving.run)
+        await later(mock_clock, 3)
+        cluster.store.available = True
+        await later(mock_clock, 1.1)
+        assert owner_of(cluster, record) == b.run
+
+
 async def test_a_node_for_the_api_takes_nothing(mock_clock: MockClock) -> None:
     async with cluster_of("a") as (cluster, [a]):
         web = await cluster.start("web", role="api")
