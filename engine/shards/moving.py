@@ -7,15 +7,18 @@ lost, what it was about is done a little later.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import orjson
 import trio
 
 from engine.actors import casts
 from engine.actors.actor import Parcel
 from engine.actors.clock import Clock
 from engine.actors.endings import Ending
+from engine.actors.frame import Message
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.actors.stream import StreamState
 from engine.domain.session import Phase
@@ -52,6 +55,10 @@ CLIENTS_PER_S = 500
 """Of one session, sent on to its new node."""
 
 SPREAD_MAX_S = 5.0
+
+STREAM_BYTES_MAX = 512 << 10
+"""Of the broadcasts that go along with a session, so that they fit into one entry of a link. Older ones stay
+behind: who has missed so many gets the whole picture."""
 
 
 @dataclass(slots=True)
@@ -284,7 +291,7 @@ class Moving:
                 if not await self._store.grant(record.id, parcel.epoch, self._me, to.run):
                     return False
                 answer = await self._links.ask(
-                    to, {"do": "adopt", "session": record.id, "stream": parcel.stream.to_dict()}
+                    to, {"do": "adopt", "session": record.id, "stream": _newest(parcel.stream).to_dict()}
                 )
         except (LinkLost, StorageUnavailable, trio.TooSlowError) as error:
             log.warning("session %s could not be handed to %s: %r", record.id, to.name, error)
@@ -310,3 +317,15 @@ class Moving:
             return {"adopted": False, "error": repr(error)}
         self._router.forget(record.id)
         return {"adopted": await self._bring(record, stream)}
+
+
+def _newest(stream: StreamState) -> StreamState:
+    """The stream with as many of its last broadcasts as may travel."""
+    kept: deque[tuple[int, Message, Message | None]] = deque()
+    size = 0
+    for entry in reversed(stream.entries):
+        size += len(orjson.dumps(entry))
+        if size > STREAM_BYTES_MAX:
+            break
+        kept.appendleft(entry)
+    return replace(stream, entries=kept)

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from engine.actors.actor import ActorOptions
 from engine.actors.commands import Detach, Host, Look
 from engine.actors.endings import Ending
 from engine.domain.facts import AnswerAccepted
@@ -398,6 +399,24 @@ async def test_one_who_is_fenced_before_all_is_committed_has_nothing_to_hand_on(
         assert a.moving.moved.failed == 0, "it was another's already"
         again = await a.rejoin(record, "player", 1)
         assert again.last("joined")["state"]["you"]["answered"] is None
+
+
+async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", options=ActorOptions(history_max=16_000)) as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await a.join(record, "Ada")
+        a.journal.auto = "now"
+        for number in range(12_000):
+            a.here(record).send(Host(Client(), None, "lock", on=number % 2 == 0))
+            if number % 500 == 0:
+                await settle()
+        await settle()
+        assert ada.offsets[-1] == 12_000
+        assert await a.moving.hand_on(record.id, b.member)
+        moved = b.here(record)
+        assert moved.offset == 12_000
+        back = await b.rejoin(record, "player", 1, epoch=moved.stream_epoch, offset=11_000)
+        assert back.offsets == list(range(11_001, 12_001)), "the newest are kept"
 
 
 # -- adopting ----------------------------------------------------------------------------------------
