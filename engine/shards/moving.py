@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 import orjson
 import trio
 
-from engine.actors import casts
+from engine.actors import casts, messages
 from engine.actors.actor import Parcel
 from engine.actors.clock import Clock
+from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Message
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.actors.stream import StreamState
+from engine.actors.subscriber import Subscriber
 from engine.domain.session import Phase
 from engine.ports import (
     Journal,
@@ -32,7 +34,7 @@ from engine.ports import (
 )
 from engine.shards.ports import Bus, BusMessage, LinkLost, Links, Member
 from engine.shards.relay import Relay
-from engine.shards.router import Elsewhere, Neighbourhood, Router
+from engine.shards.router import Attaching, Elsewhere, Neighbourhood, Router
 
 log = logging.getLogger(__name__)
 
@@ -252,13 +254,19 @@ class Moving:
             if relay is None:
                 self._give_up(parcel)
             for command in late:
-                self._router.deliver(session_id, command)
+                if isinstance(command, TakePart):
+                    self._send_on(command.reply, to if relay is not None else None)
+                elif isinstance(command, Attaching) and command.relay is not None:
+                    # Another node would seat the client, and hear what it is told by way of this one.
+                    command.reply.push(messages.busy())
+                else:
+                    self._router.deliver(session_id, command)
         if relay is None or parcel is None:
             self.moved.failed += parcel is not None
             return False
         self.moved.handed_on += 1
         for other in parcel.relays:
-            other.push(casts.moved_on(to.to_dict()))
+            self._send_on(other, to)
         self._bus.publish({"kind": "owner", "session": session_id, "run": to.run})
         spread_s = min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
         if not relay.shared:
@@ -297,6 +305,13 @@ class Moving:
             log.warning("session %s could not be handed to %s: %r", record.id, to.name, error)
             return False
         return answer.get("adopted") is True
+
+    def _send_on(self, relay: Subscriber, to: Member | None) -> None:
+        """Tell the relay of another node where the session is; without that, to ask again."""
+        if to is None:
+            relay.close(Ending.RESTARTING)
+        else:
+            relay.push(casts.moved_on(to.to_dict()))
 
     def _give_up(self, parcel: Parcel | None) -> None:
         if parcel is None:

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions
-from engine.actors.commands import Detach, Host, Look
+from engine.actors.commands import Detach, Host, Join, Look, Rejoin
 from engine.actors.endings import Ending
 from engine.domain.facts import AnswerAccepted
 from engine.ports import SessionRecord, StorageUnavailable
@@ -270,6 +270,66 @@ async def test_commands_that_come_meanwhile_are_answered_by_the_next_owner(mock_
         assert gone.frames == []
         assert ada.kinds.count("ack") == ben.kinds.count("ack") == 1
         assert len([each for each in cluster.store.facts(record.id) if isinstance(each, AnswerAccepted)]) == 2
+
+
+async def test_a_node_that_comes_to_take_part_meanwhile_is_sent_to_the_next_owner(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        await a.join(record, "Ada")
+        await a.do(record, "start")
+        a.journal.auto = "off"
+        await a.do(record, "lock")
+        handing = Handing(a, record, b)
+        await settle()
+        watching = await c.watch(record)
+        assert watching.frames == []
+        a.journal.commit()
+        await later(mock_clock, 0.1)
+        assert handing.done
+        relay = c.relay(record)
+        assert relay is not None
+        assert relay.owner.run == b.run, "not by way of the node that has it no more"
+        if watching.errors:
+            assert (watching.errors, watching.ending) == (["busy"], None)
+            watching = await c.watch(record)
+        assert watching.kinds[0] == "joined"
+        await b.do(record, "pause")
+        assert watching.last("state")["phase"] == "paused"
+        left = a.relay(record)
+        assert left is not None
+        assert left.subscribers == 1, "nobody but the one who is connected there"
+
+
+@pytest.mark.parametrize("way", ["join", "rejoin"])
+async def test_who_comes_by_way_of_another_node_meanwhile_is_not_left_in_silence(
+    way: str, mock_clock: MockClock
+) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
+        await a.join(record, "Ada")
+        await c.watch(record)
+        a.journal.auto = "off"
+        await a.do(record, "lock")
+        await a.do(record, "lock", on=False)
+        handing = Handing(a, record, b)
+        await settle()
+        client = Client()
+        command: Any = Rejoin(client, "player", 1)
+        if way == "join":
+            command = Join(client, "Ben", cluster.clock.now_ms())
+        await c.sent(record.code, command)
+        a.journal.commit()
+        await later(mock_clock, 0.1)
+        assert handing.done
+        await b.do(record, "start")
+        if "joined" in client.kinds:
+            assert client.kinds[-1] == "question"
+        else:
+            assert client.errors == ["busy"], "it tries again"
+            await c.sent(record.code, command)
+            assert client.kinds[-1] == "joined"
 
 
 async def test_only_one_who_runs_it_can_hand_a_session_on(mock_clock: MockClock) -> None:
