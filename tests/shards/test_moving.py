@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.commands import Detach, Host, Look
+from engine.actors.actor import ActorOptions
+from engine.actors.commands import Detach, Host, Join, Look, Rejoin
 from engine.actors.endings import Ending
 from engine.domain.facts import AnswerAccepted
 from engine.ports import SessionRecord, StorageUnavailable
@@ -128,6 +129,20 @@ async def test_what_is_brought_back_goes_on_with_the_clock_extended(mock_clock: 
         assert b.here(record).session.deadline == deadline + 3_000
         back = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
         assert back.last("joined")["state"]["question"]["remaining_ms"] == 16_000
+
+
+async def test_storage_away_is_no_end_of_looking(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await dead(cluster, a)
+        cluster.store.available = False
+        with pytest.raises(StorageUnavailable):
+            await b.moving.take_over()
+        await b.nursery.start(b.moving.run)
+        await later(mock_clock, 3)
+        cluster.store.available = True
+        await later(mock_clock, 1.1)
+        assert owner_of(cluster, record) == b.run
 
 
 async def test_a_node_for_the_api_takes_nothing(mock_clock: MockClock) -> None:
@@ -258,6 +273,66 @@ async def test_commands_that_come_meanwhile_are_answered_by_the_next_owner(mock_
         assert len([each for each in cluster.store.facts(record.id) if isinstance(each, AnswerAccepted)]) == 2
 
 
+async def test_a_node_that_comes_to_take_part_meanwhile_is_sent_to_the_next_owner(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        await a.join(record, "Ada")
+        await a.do(record, "start")
+        a.journal.auto = "off"
+        await a.do(record, "lock")
+        handing = Handing(a, record, b)
+        await settle()
+        watching = await c.watch(record)
+        assert watching.frames == []
+        a.journal.commit()
+        await later(mock_clock, 0.1)
+        assert handing.done
+        relay = c.relay(record)
+        assert relay is not None
+        assert relay.owner.run == b.run, "not by way of the node that has it no more"
+        if watching.errors:
+            assert (watching.errors, watching.ending) == (["busy"], None)
+            watching = await c.watch(record)
+        assert watching.kinds[0] == "joined"
+        await b.do(record, "pause")
+        assert watching.last("state")["phase"] == "paused"
+        left = a.relay(record)
+        assert left is not None
+        assert left.subscribers == 1, "nobody but the one who is connected there"
+
+
+@pytest.mark.parametrize("way", ["join", "rejoin"])
+async def test_who_comes_by_way_of_another_node_meanwhile_is_not_left_in_silence(
+    way: str, mock_clock: MockClock
+) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
+        await a.join(record, "Ada")
+        await c.watch(record)
+        a.journal.auto = "off"
+        await a.do(record, "lock")
+        await a.do(record, "lock", on=False)
+        handing = Handing(a, record, b)
+        await settle()
+        client = Client()
+        command: Any = Rejoin(client, "player", 1)
+        if way == "join":
+            command = Join(client, "Ben", cluster.clock.now_ms())
+        await c.sent(record.code, command)
+        a.journal.commit()
+        await later(mock_clock, 0.1)
+        assert handing.done
+        await b.do(record, "start")
+        if "joined" in client.kinds:
+            assert client.kinds[-1] == "question"
+        else:
+            assert client.errors == ["busy"], "it tries again"
+            await c.sent(record.code, command)
+            assert client.kinds[-1] == "joined"
+
+
 async def test_only_one_who_runs_it_can_hand_a_session_on(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
@@ -385,6 +460,24 @@ async def test_one_who_is_fenced_before_all_is_committed_has_nothing_to_hand_on(
         assert a.moving.moved.failed == 0, "it was another's already"
         again = await a.rejoin(record, "player", 1)
         assert again.last("joined")["state"]["you"]["answered"] is None
+
+
+async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", options=ActorOptions(history_max=16_000)) as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await a.join(record, "Ada")
+        a.journal.auto = "now"
+        for number in range(12_000):
+            a.here(record).send(Host(Client(), None, "lock", on=number % 2 == 0))
+            if number % 500 == 0:
+                await settle()
+        await settle()
+        assert ada.offsets[-1] == 12_000
+        assert await a.moving.hand_on(record.id, b.member)
+        moved = b.here(record)
+        assert moved.offset == 12_000
+        back = await b.rejoin(record, "player", 1, epoch=moved.stream_epoch, offset=11_000)
+        assert back.offsets == list(range(11_001, 12_001)), "the newest are kept"
 
 
 # -- adopting ----------------------------------------------------------------------------------------
