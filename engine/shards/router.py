@@ -54,6 +54,12 @@ KNOWN_FOR_S = 600.0
 
 KNOWN_MAX = 100_000
 
+IN_VAIN_S = 0.5
+"""How long a look for a session that came to nothing is good for others too. When a node has died, thousands
+ask for its sessions, again and again, and each look costs more than all else that they ask for."""
+
+IN_VAIN_MAX = 10_000
+
 ENDED_LATELY_MS = 60_000
 """After its end a session stays with its owner for a while, for those who come back."""
 
@@ -141,6 +147,16 @@ class NotYet(NodeFull):
     """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
 
 
+_REFUSALS = (
+    SessionNotFound,
+    SessionFinished,
+    SessionUnavailable,
+    StorageUnavailable,
+    NodeFull,
+    OwnedElsewhere,
+)
+
+
 @dataclass(slots=True)
 class Routed:
     """What a router has done since the start."""
@@ -199,6 +215,7 @@ class Router:
         self._relay_above = relay_above
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, trio.Event] = {}
+        self._in_vain: dict[str, tuple[Exception, float]] = {}
         self._held: dict[str, _Held] = {}
         """Sessions that are being handed over, by id and by code."""
         self._relays: dict[str, Relay] = {}
@@ -225,6 +242,8 @@ class Router:
             return
         elif (known := self._remembered(key)) is not None:
             self._pass_on(known, command)
+        elif (error := self._looked_in_vain(key)) is not None:
+            self._refuse_for(error, command)
         else:
             self._later(self._route, key, command)
 
@@ -264,16 +283,21 @@ class Router:
     ) -> None:
         try:
             await route(key, command)
-        except SessionNotFound:
-            _refuse(command, "session_not_found", "No session has this code.")
-        except SessionFinished:
-            _refuse(command, "session_finished", "This session is over.")
-        except SessionUnavailable:
-            _refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
-        except (StorageUnavailable, NodeFull, OwnedElsewhere):
-            self._refuse_busy(command)
+        except _REFUSALS as error:
+            self._refuse_for(error, command)
         finally:
             self._waiting -= 1
+
+    def _refuse_for(self, error: Exception, command: Command) -> None:
+        match error:
+            case SessionNotFound():
+                _refuse(command, "session_not_found", "No session has this code.")
+            case SessionFinished():
+                _refuse(command, "session_finished", "This session is over.")
+            case SessionUnavailable():
+                _refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
+            case _:
+                self._refuse_busy(command)
 
     def _refuse_busy(self, command: Command) -> None:
         if isinstance(command, TakePart):
@@ -353,6 +377,8 @@ class Router:
                     return await self._registry.get(key)
                 if (known := self._remembered(key)) is not None:
                     return known
+                if (error := self._looked_in_vain(key)) is not None:
+                    raise error.with_traceback(None)
                 found = await self._look_up(key)
                 if isinstance(found, Elsewhere):
                     return found
@@ -371,10 +397,15 @@ class Router:
         underway = self._asking[key] = trio.Event()
         try:
             record = await self._store.find(key)
+            member = self._member_for(record)
+        except _REFUSALS as error:
+            if len(self._in_vain) >= IN_VAIN_MAX:
+                self._in_vain.clear()
+            self._in_vain[key] = error, trio.current_time() + IN_VAIN_S
+            raise
         finally:
             del self._asking[key]
             underway.set()
-        member = self._member_for(record)
         if member is None:
             if record.finished_at is not None:
                 raise SessionFinished(record)
@@ -414,6 +445,15 @@ class Router:
             raise NotYet
         return running
 
+    def _looked_in_vain(self, key: str) -> Exception | None:
+        """Why the session was not to be had just now."""
+        error, until = self._in_vain.get(key, (None, 0.0))
+        return error if trio.current_time() < until else None
+
+    def look_anew(self) -> None:
+        """The members have changed: what was not to be had may be now."""
+        self._in_vain.clear()
+
     def _remembered(self, key: str) -> Elsewhere | None:
         known = self._known.get(key)
         if known is None:
@@ -427,6 +467,7 @@ class Router:
         """Note where a session is."""
         known = _Known(found, trio.current_time() + KNOWN_FOR_S)
         for key in (found.record.id, found.record.code):
+            self._in_vain.pop(key, None)
             self._known[key] = known
             self._known.move_to_end(key)
         while len(self._known) > KNOWN_MAX:
