@@ -12,11 +12,15 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import trio
 
 from server.cli.node_process import NODE, START_WITHIN_S, NodeProcess, node_process
+
+if TYPE_CHECKING:
+    from engine.shards.embedded_redis import EmbeddedRedis
 
 PLAYERS_PER_NODE = 14_500
 """Of the 15,000 connections that a node takes by itself."""
@@ -100,11 +104,13 @@ class Nodes:
 
     Args:
         database: the DSN of what they share.
+        redis_pid: None when they are no cluster.
     """
 
     nodes: Sequence[LoadNode]
     database: str
     database_pid: int
+    redis_pid: int | None = None
 
     @property
     def processes(self) -> list[NodeProcess]:
@@ -138,12 +144,14 @@ async def spawned(
         shared = ["--database-url", dsn, "--no-samples"]
         # All players come from a few addresses of this machine.
         shared += ["--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
+        redis_pid = None
         if cluster:
             redis = await stack.enter_async_context(_redis(directory / "redis"))
-            shared += ["--redis-url", redis, "--secret", secrets.token_hex(32)]
+            redis_pid = redis.pid
+            shared += ["--redis-url", redis.url, "--secret", secrets.token_hex(32)]
         own = _ports_of(count) if cluster else [[] for _ in range(count)]
         async with running(directory, [[*shared, *each, *options] for each in own]) as nodes:
-            yield Nodes(nodes, dsn, _server_pid(directory))
+            yield Nodes(nodes, dsn, _server_pid(directory), redis_pid)
 
 
 @asynccontextmanager
@@ -191,16 +199,16 @@ async def _ready(url: str) -> None:
 
 
 @asynccontextmanager
-async def _redis(directory: Path) -> AsyncGenerator[str]:
+async def _redis(directory: Path) -> AsyncGenerator[EmbeddedRedis]:
     from engine.shards.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 
     embedded = EmbeddedRedis(directory)
     try:
-        url = await trio.to_thread.run_sync(embedded.start)
+        await trio.to_thread.run_sync(embedded.start)
     except EmbeddedRedisError as exc:
         raise click.ClickException(f"The embedded Redis: {exc}") from exc
     try:
-        yield url
+        yield embedded
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(embedded.stop)

@@ -27,6 +27,8 @@ BENCHMARKS = (
     "stored",
     "spool",
     "links",
+    "forwarded",
+    "nodes",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""

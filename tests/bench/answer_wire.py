@@ -77,7 +77,7 @@ class Served:
 
 
 def seat(address: Address, count: int, pid: int) -> Served:
-    return Served(Players(address.port, address.code, address.host_token, count), pid)
+    return Served(Players([address], count), pid)
 
 
 @asynccontextmanager

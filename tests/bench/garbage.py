@@ -115,7 +115,7 @@ def play(rules: str, size: int) -> tuple[float, float, float]:
     theirs.close()
     try:
         address = ours.recv()
-        players = Players(address.port, address.code, address.host_token, size)
+        players = Players([address], size)
         players.open_question()
         players.answer(size)
         players.open_question()

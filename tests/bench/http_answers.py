@@ -14,7 +14,7 @@ import select
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +102,15 @@ def _join(port: int, code: str, count: int) -> list[str]:
     return tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """To requests, in their order. A wait is from when the request was due to be sent; without a rate, from
+    when it was sent."""
+
+    waits_s: list[float]
+    bodies: list[bytes]
+
+
 class Posters:
     """Connections that stay open."""
 
@@ -113,27 +122,37 @@ class Posters:
             self._sockets[each.fileno()] = each
             self._poll.register(each.fileno(), select.EPOLLIN)
 
-    def post(self, requests: Iterable[bytes]) -> None:
-        """All of them: on each connection the next as soon as the last was answered."""
-        waiting = iter(requests)
-        heard = {}
-        for fd, request in zip(self._sockets, waiting):  # noqa: B905 - there are more requests than connections
-            self._sockets[fd].send(request)
-            heard[fd] = b""
-        give_up_at = time.monotonic() + PATIENCE_S
-        while heard:
-            for fd, _ in self._poll.poll(1.0):
+    def post(self, requests: Sequence[bytes], per_s: float | None = None) -> Responses:
+        """All of them: on each connection the next as soon as the last was answered, or one after the other
+        at a rate that does not wait for anybody, as long as there is a connection that is free."""
+        started = time.perf_counter()
+        due_s = [started if per_s is None else started + n / per_s for n in range(len(requests))]
+        found = Responses([0.0] * len(requests), [b""] * len(requests))
+        idle, heard = list(self._sockets), dict[int, bytes]()
+        posted = dict[int, int]()
+        sent = answered = 0
+        while answered < len(requests):
+            now = time.perf_counter()
+            if now - started > PATIENCE_S:
+                raise TimeoutError(f"{len(requests) - answered} requests have no answer")
+            while sent < len(requests) and idle and due_s[sent] <= now:
+                fd = idle.pop()
+                self._sockets[fd].send(requests[sent])
+                heard[fd], posted[fd] = b"", sent
+                if per_s is None:
+                    due_s[sent] = now
+                sent += 1
+            due = sent < len(requests) and idle
+            for fd, _ in self._poll.poll(due_s[sent] - now if due else 1.0):
                 heard[fd] += self._sockets[fd].recv(65_536)
-                if not _accepted(heard[fd]):
-                    continue
-                heard[fd] = b""
-                request = next(waiting, b"")
-                if request:
-                    self._sockets[fd].send(request)
-                else:
-                    del heard[fd]
-            if time.monotonic() > give_up_at:
-                raise TimeoutError(f"{len(heard)} requests have no answer")
+                body = _accepted(heard[fd])
+                if body is not None:
+                    number = posted[fd]
+                    found.waits_s[number] = time.perf_counter() - due_s[number]
+                    found.bodies[number] = body
+                    idle.append(fd)
+                    answered += 1
+        return found
 
     def close(self) -> None:
         self._poll.close()
@@ -141,20 +160,20 @@ class Posters:
             each.close()
 
 
-def _accepted(heard: bytes) -> bool:
-    """Whether this is a whole response. Any but the expected one is raised."""
+def _accepted(heard: bytes) -> bytes | None:
+    """The body, if this is a whole response. Any but the expected one is raised."""
     head, found, body = heard.partition(b"\r\n\r\n")
     if not found:
         if not heard:
             raise ConnectionError("the server closed a connection")
-        return False
+        return None
     length = LENGTH.search(head)
     assert length is not None, heard
     if len(body) < int(length[1]):
-        return False
+        return None
     assert head.startswith(b"HTTP/1.1 200"), heard
     assert b'"status":"accepted"' in body, heard
-    return True
+    return body
 
 
 @dataclass

@@ -41,7 +41,7 @@ from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.player import Habits
 from server.cli.chaos import audited
 from server.cli.chaos_stage import Stage, staged
-from server.cli.sql import answers_of
+from server.cli.sql import answers_of, merged_in
 from tests.bench.figures import machine
 
 NODES = 3
@@ -498,7 +498,12 @@ async def measure(cuts: Sequence[Cut], players: int, cut_s: float, keep: Path | 
                 click.echo(f"{cut} …", err=True)
                 found.append(await play.see(cut))
                 click.echo(table(found[-1:]).splitlines()[-1], err=True)
-            verdict = await prove_all(apis[1], lambda ids: answers_of(stage.database, ids), directory)
+            verdict = await prove_all(
+                apis[1],
+                lambda ids: answers_of(stage.database, ids),
+                lambda: merged_in(stage.database),
+                directory,
+            )
             agrees, said = await audited(stage.database)
     finally:
         if keep is None:

@@ -1,4 +1,4 @@
-"""Many players of one session from one process, as cheap as can be: raw sockets and one epoll."""
+"""Many players from one process, as cheap as can be: raw sockets and one epoll."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from tests.bench import wire
+from tests.bench.memory_node import Address
 
 PATIENCE_S = 30.0
 
@@ -24,6 +25,9 @@ class Clients:
             each.setblocking(False)
             self._by_fd[each.fileno()] = number
             self._poll.register(each.fileno(), select.EPOLLIN)
+
+    def __len__(self) -> int:
+        return len(self._sockets)
 
     def say(self, number: int, frame: bytes) -> None:
         self._sockets[number].send(frame)
@@ -62,40 +66,44 @@ class Clients:
 
 
 class Players:
-    """Everyone in a session, and its host. Without a code it is a server that answers every frame."""
+    """Everyone in some sessions, whose hosts do the same at the same time. Without a code it is a server that
+    answers every frame.
 
-    def __init__(self, port: int, code: str, host_token: str, count: int) -> None:
-        self.count = count
+    Args:
+        count: how many in each session.
+    """
+
+    def __init__(self, sessions: Sequence[Address], count: int) -> None:
+        self.count = count * len(sessions)
         self._number = 0
-        self._host: Clients | None = None
-        if not code:
-            self._clients = Clients(wire.connect(port, count))
+        self._hosts: Clients | None = None
+        if not sessions[0].code:
+            self._clients = Clients(wire.connect(sessions[0].port, count))
             return
-        names = [{"t": "join", "code": code, "name": f"Player {n}"} for n in range(count)]
-        self._clients = Clients(
-            wire.open_websockets(port, count, [wire.client_frame(each) for each in names])
-        )
+        joined = [_join(session, count) for session in sessions]
+        # Who answers after whom is of another session.
+        self._clients = Clients([each for row in zip(*joined, strict=True) for each in row])
         self._clients.all_hear(b'"t":"joined"')
-        greeting = wire.client_frame({"t": "join", "code": code, "token": host_token})
-        self._host = Clients(wire.open_websockets(port, 1, [greeting]))
-        self._host.all_hear(b'"t":"joined"')
+        self._hosts = Clients([_lead(session) for session in sessions])
+        self._hosts.all_hear(b'"t":"joined"')
 
     def open_question(self) -> None:
         """Close the last one, open the next, and wait until everyone knows."""
         self._number += 1
-        if self._host is None:
+        if self._hosts is None:
             return
         if self._number > 1:
-            self._lead("close")
+            self._order("close")
             self._clients.all_hear(b'"t":"result"')
             self._clients.all_hear(b'"t":"leaderboard"')
-        self._lead("next" if self._number > 1 else "start")
+        self._order("next" if self._number > 1 else "start")
         self._clients.all_hear(b'"t":"question"')
 
-    def _lead(self, do: str) -> None:
-        assert self._host is not None
-        self._host.say(0, wire.client_frame({"t": "host", "id": "h", "do": do}))
-        self._host.all_hear(b'"t":"done"')
+    def _order(self, do: str) -> None:
+        assert self._hosts is not None
+        for number in range(len(self._hosts)):
+            self._hosts.say(number, wire.client_frame({"t": "host", "id": "h", "do": do}))
+        self._hosts.all_hear(b'"t":"done"')
 
     def answer(self, count: int, per_s: float | None = None) -> tuple[list[float], float]:
         """The first `count` answer the open question: at once, or one after the other at a rate that does not
@@ -123,5 +131,16 @@ class Players:
 
     def close(self) -> None:
         self._clients.close()
-        if self._host is not None:
-            self._host.close()
+        if self._hosts is not None:
+            self._hosts.close()
+
+
+def _join(session: Address, count: int) -> list[socket.socket]:
+    names = [{"t": "join", "code": session.code, "name": f"Player {n}"} for n in range(count)]
+    return wire.open_websockets(session.port, count, [wire.client_frame(each) for each in names])
+
+
+def _lead(session: Address) -> socket.socket:
+    greeting = {"t": "join", "code": session.code, "token": session.host_token}
+    (host,) = wire.open_websockets(session.port, 1, [wire.client_frame(greeting)])
+    return host
