@@ -143,6 +143,10 @@ class _Forwarded:
         self._reply.close(ending)
 
 
+_Route = Callable[[str], Awaitable[Callable[[Command], None]]]
+"""Finds out how commands reach the session with this id or code."""
+
+
 class NotYet(NodeFull):
     """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
 
@@ -222,7 +226,10 @@ class Router:
         self._relays_by_code: dict[str, Relay] = {}
         self._dealt: dict[str, int] = {}
         self._dealt_for: int | None = None
+        self._queues: dict[tuple[_Route, str], list[Command]] = {}
+        """Commands whose session is looked up or brought to life, by its id or code."""
         self._waiting = 0
+        """Commands in all of them."""
         self.sent = Sent()
         self.routed = Routed()
 
@@ -231,9 +238,11 @@ class Router:
     def deliver(self, key: str, command: Command) -> None:
         """Hand a command to the session with this id or code, wherever it is. Never blocks; whatever goes
         wrong is an `error` to `command.reply`. A client that may move is told where to."""
-        if self._deliver_here(key, command):
+        if self._waits(self._route, key):
+            self._later(self._route, key, command)
+        elif self._deliver_here(key, command):
             return
-        if (relay := self._relay(key)) is not None:
+        elif (relay := self._relay(key)) is not None:
             if isinstance(command, Attaching) and command.may_move and not relay.shared:
                 self._move(command, relay.owner)
             else:
@@ -250,9 +259,10 @@ class Router:
     def deliver_from_link(self, session_id: str, command: Command) -> None:
         """As `deliver`, for what another node has passed on: it is not passed on again."""
         command = arrived(command, self._clock.now_ms())
-        if self._deliver_here(session_id, command):
+        waits = self._waits(self._route_here, session_id)
+        if not waits and self._deliver_here(session_id, command):
             return
-        if not isinstance(command, Detach):
+        if waits or not isinstance(command, Detach):
             self._later(self._route_here, session_id, command)
 
     def _deliver_here(self, key: str, command: Command) -> bool:
@@ -271,31 +281,42 @@ class Router:
     def _relay(self, key: str) -> Relay | None:
         return self._relays.get(key) or self._relays_by_code.get(key)
 
-    def _later(self, route: Callable[[str, Command], Awaitable[None]], key: str, command: Command) -> None:
-        if self._waiting >= WAITING_MAX:
+    def _later(self, route: _Route, key: str, command: Command) -> None:
+        """Send a command once it is known where to. For one key all go in the order in which they came."""
+        queue = self._queues.get((route, key))
+        if self._waiting >= WAITING_MAX and not isinstance(command, Detach):
             self._refuse_busy(command)
+            return
+        self._waiting += 1
+        if queue is not None:
+            queue.append(command)
         else:
-            self._waiting += 1
-            self._nursery.start_soon(self._settle, route, key, command)
+            self._queues[route, key] = [command]
+            self._nursery.start_soon(self._settle, route, key)
 
-    async def _settle(
-        self, route: Callable[[str, Command], Awaitable[None]], key: str, command: Command
-    ) -> None:
+    def _waits(self, route: _Route, key: str) -> bool:
+        """Whether others wait for the same: who comes now does not overtake them."""
+        return (route, key) in self._queues
+
+    async def _settle(self, route: _Route, key: str) -> None:
+        send: Callable[[Command], None]
         try:
-            await route(key, command)
+            send = await route(key)
         except _REFUSALS as error:
-            self._refuse_for(error, command)
-        finally:
-            self._waiting -= 1
+            send = partial(self._refuse_for, error)
+        commands = self._queues.pop((route, key))
+        self._waiting -= len(commands)
+        for command in commands:
+            send(command)
 
     def _refuse_for(self, error: Exception, command: Command) -> None:
         match error:
             case SessionNotFound():
-                _refuse(command, "session_not_found", "No session has this code.")
+                _refuse("session_not_found", "No session has this code.", command)
             case SessionFinished():
-                _refuse(command, "session_finished", "This session is over.")
+                _refuse("session_finished", "This session is over.", command)
             case SessionUnavailable():
-                _refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
+                _refuse("session_unavailable", Ending.UNAVAILABLE.sentence, command)
             case _:
                 self._refuse_busy(command)
 
@@ -305,17 +326,21 @@ class Router:
         else:
             command.reply.push(messages.busy(_mark(command)))
 
-    async def _route(self, key: str, command: Command) -> None:
+    async def _route(self, key: str) -> Callable[[Command], None]:
         found = await self.find(key)
-        # Since then it may have come here, or be on its way elsewhere.
-        if self._deliver_here(key, command):
-            return
-        if isinstance(found, Elsewhere):
-            self._pass_on(found, command)
-        else:
-            found.send(command)
 
-    async def _route_here(self, session_id: str, command: Command) -> None:
+        def send(command: Command) -> None:
+            # Since then it may have come here, or be on its way elsewhere.
+            if self._deliver_here(key, command):
+                return
+            if isinstance(found, Elsewhere):
+                self._pass_on(found, command)
+            else:
+                found.send(command)
+
+        return send
+
+    async def _route_here(self, session_id: str) -> Callable[[Command], None]:
         """What nobody runs is run here, whatever the ring says: the node that sent this knows another one,
         and the session will be handed on if that is wrong."""
         self.forget(session_id)
@@ -326,7 +351,7 @@ class Router:
             if self._running(record) is not None:
                 raise NotYet
             actor = await self._registry.bring(record)
-        actor.send(command)
+        return actor.send
 
     def _pass_on(self, found: Elsewhere, command: Command) -> None:
         record = found.record
@@ -608,7 +633,7 @@ def _mark(command: Command) -> str | None:
     return command.id if isinstance(command, Answer | Host) else None
 
 
-def _refuse(command: Command, code: str, message: str) -> None:
+def _refuse(code: str, message: str, command: Command) -> None:
     command.reply.push(messages.error(code, message, id=_mark(command)))
 
 
