@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types check bench load load-150k chaos lock clean
+.PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster lock clean
 
 run: $(READY)
 	@$(BIN)/fanfare serve
@@ -41,6 +41,11 @@ load-150k: $(READY)
 SEED ?= 1
 chaos: $(READY)
 	$(BIN)/fanfare chaos --seed $(SEED) --faults 200 --minutes 12 --answers 500000
+
+# The same in a cluster, with what can happen to one.
+NODES ?= 3
+chaos-cluster: $(READY)
+	$(BIN)/fanfare chaos --seed $(SEED) --nodes $(NODES) --faults 96 --minutes 12 --players 1500
 
 # The lock file pins every package by version; it names no registry.
 $(READY): requirements.lock pyproject.toml

@@ -43,10 +43,13 @@ class StoredSession:
     Args:
         results: in the order of their rank.
         answers: the rows; None when the database cannot be asked, and the results must do.
+        merged: whether some of them came from the spool of an earlier owner, after a later one had played on
+            without them. What was said meanwhile did not know of them; what is stored does.
     """
 
     results: Sequence[StoredResult]
     answers: Sequence[StoredAnswer] | None
+    merged: bool = False
 
 
 @dataclass(slots=True)
@@ -128,6 +131,7 @@ class _Session:
         self.results = {result.player: result for result in stored.results}
         self.top = top_of(stored.results)
         self.taken: set[int] = set()
+        self.merged = stored.merged
         self.by_row = stored.answers is not None
         self.answers: dict[int, dict[int, StoredAnswer]] = {}
         self.twice: list[str] = []
@@ -150,6 +154,12 @@ def top_of(results: Sequence[StoredResult]) -> Top:
 def _contradictions(books: Books, session: _Session | None, gave_up: bool) -> Iterator[tuple[str, str]]:
     for fault in books.faults:
         yield "contradicting messages", fault
+    if session is None or not session.merged:
+        for question in books.unmerged:
+            yield (
+                "contradicting messages",
+                f"question {question}: acknowledged, but the result knows no answer",
+            )
     for epoch, expected, got in books.gaps:
         yield "gap", f"epoch {epoch}: offset {got} instead of {expected}"
     if books.player is None:
@@ -164,12 +174,14 @@ def _contradictions(books: Books, session: _Session | None, gave_up: bool) -> It
         yield from _end(books, result, session)
     yield from _sums(books, result)
     if session.by_row:
-        yield from _rows(books, session.answers.get(books.player, {}), gave_up)
+        yield from _rows(books, session.answers.get(books.player, {}), gave_up, session.merged)
 
 
 def _end(books: Books, result: StoredResult, session: _Session) -> Iterator[tuple[str, str]]:
     if books.final is None:
         yield "left early", f"left as {books.ended}, before the end was heard"
+        return
+    if session.merged and books.final[1] <= result.score:
         return
     if books.final != (result.rank, result.score):
         yield "score or rank", f"told {books.final}, stored {(result.rank, result.score)}"
@@ -185,7 +197,9 @@ def _sums(books: Books, result: StoredResult) -> Iterator[tuple[str, str]]:
         yield "answering time", f"told {sum(books.acks.values())} ms, stored {result.elapsed_ms} ms"
 
 
-def _rows(books: Books, rows: Mapping[int, StoredAnswer], gave_up: bool) -> Iterator[tuple[str, str]]:
+def _rows(
+    books: Books, rows: Mapping[int, StoredAnswer], gave_up: bool, merged: bool
+) -> Iterator[tuple[str, str]]:
     for question, elapsed_ms in books.acks.items():
         row = rows.get(question)
         if row is None:
@@ -194,10 +208,14 @@ def _rows(books: Books, rows: Mapping[int, StoredAnswer], gave_up: bool) -> Iter
             yield "answering time", f"question {question}: told {elapsed_ms}, stored {row.elapsed_ms} ms"
     for question in rows.keys() - books.acks.keys() - books.unsettled:
         why = books.refused.get(question)
+        if merged and why is not None:
+            continue  # the one owner had it in its spool, and another told that it came too late
         yield "stored, never acknowledged", f"question {question}: {why or 'never sent'}"
     for question, code in books.results.items():
         if gave_up and question not in books.acks:
             continue  # what it was told may be lost with the memory it came from: it never came back to hear
+        if merged and decoded(code) == (None, 0):
+            continue
         row = rows.get(question)
         stored = (None, 0) if row is None else (row.correct, row.points)
         if decoded(code) != stored:

@@ -7,17 +7,22 @@ lost, what it was about is done a little later.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import orjson
 import trio
 
-from engine.actors import casts
+from engine.actors import casts, messages
 from engine.actors.actor import Parcel
 from engine.actors.clock import Clock
+from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
+from engine.actors.frame import Message
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.actors.stream import StreamState
+from engine.actors.subscriber import Subscriber
 from engine.domain.session import Phase
 from engine.ports import (
     Journal,
@@ -29,7 +34,7 @@ from engine.ports import (
 )
 from engine.shards.ports import LinkLost, Links, Member
 from engine.shards.relay import Relay
-from engine.shards.router import Elsewhere, Neighbourhood, Router
+from engine.shards.router import Attaching, Elsewhere, Neighbourhood, Router
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,10 @@ CLIENTS_PER_S = 500
 """Of one session, sent on to its new node."""
 
 SPREAD_MAX_S = 5.0
+
+STREAM_BYTES_MAX = 512 << 10
+"""Of the broadcasts that go along with a session, so that they fit into one entry of a link. Older ones stay
+behind: who has missed so many gets the whole picture."""
 
 
 @dataclass(slots=True)
@@ -132,10 +141,10 @@ class Moving:
         """Bring to life what belongs here and has nobody who runs it. True if some of it is not to be had
         yet. Raises StorageUnavailable.
         """
-        waiting = False
-        # Before there is a nursery, which would hide in a group that the store is away.
+        # Both looks come before the nursery: what fails inside of one comes out as a group.
         orphans = await self._store.orphans(list(self._neighbours.live))
-        own = await self._store.owned_by(self._me)
+        mine = await self._store.owned_by(self._me)
+        waiting = False
         async with trio.open_nursery() as nursery:
             limit = trio.CapacityLimiter(TAKEN_AT_ONCE)
             for record in orphans:
@@ -150,7 +159,7 @@ class Moving:
                     waiting = True
                 else:
                     nursery.start_soon(self._take, record, limit)
-            for session_id in own:
+            for session_id in mine:
                 if not self._registry.holds(session_id) and session_id not in self._leaving:
                     nursery.start_soon(self._wake_own, session_id, limit)
         return waiting
@@ -238,13 +247,19 @@ class Moving:
             if relay is None:
                 self._give_up(parcel)
             for command in late:
-                self._router.deliver(session_id, command)
+                if isinstance(command, TakePart):
+                    self._send_on(command.reply, to if relay is not None else None)
+                elif isinstance(command, Attaching) and command.relay is not None:
+                    # Another node would seat the client, and hear what it is told by way of this one.
+                    command.reply.push(messages.busy())
+                else:
+                    self._router.deliver(session_id, command)
         if relay is None or parcel is None:
             self.moved.failed += parcel is not None
             return False
         self.moved.handed_on += 1
         for other in parcel.relays:
-            other.push(casts.moved_on(to.to_dict()))
+            self._send_on(other, to)
         self._router.tell(record, to.run)
         spread_s = min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
         if not relay.shared:
@@ -274,7 +289,7 @@ class Moving:
         try:
             with trio.fail_after(PATIENCE_S):
                 # First the stream: once the session is granted, anybody who comes there brings it to life.
-                stream = parcel.stream.to_dict()
+                stream = _newest(parcel.stream).to_dict()
                 await self._links.ask(to, {"do": "expect", "session": record.id, "stream": stream})
                 await self._journal.settled(record.id)
                 if not await self._store.grant(record.id, parcel.epoch, self._me, to.run):
@@ -284,6 +299,13 @@ class Moving:
             log.warning("session %s could not be handed to %s: %r", record.id, to.name, error)
             return False
         return answer.get("adopted") is True
+
+    def _send_on(self, relay: Subscriber, to: Member | None) -> None:
+        """Tell the relay of another node where the session is; without that, to ask again."""
+        if to is None:
+            relay.close(Ending.RESTARTING)
+        else:
+            relay.push(casts.moved_on(to.to_dict()))
 
     def _give_up(self, parcel: Parcel | None) -> None:
         if parcel is None:
@@ -307,3 +329,15 @@ class Moving:
         except (ValueError, SessionNotFound, StorageUnavailable) as error:
             return {"error": repr(error)}
         return {"error": f"cannot {request.get('do')!r}"}
+
+
+def _newest(stream: StreamState) -> StreamState:
+    """The stream with as many of its last broadcasts as may travel."""
+    kept: deque[tuple[int, Message, Message | None]] = deque()
+    size = 0
+    for entry in reversed(stream.entries):
+        size += len(orjson.dumps(entry))
+        if size > STREAM_BYTES_MAX:
+            break
+        kept.appendleft(entry)
+    return replace(stream, entries=kept)

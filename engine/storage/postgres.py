@@ -37,6 +37,9 @@ _TROUBLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+_RELEASE_TIMEOUT_S = 0.5
+"""Then the connection is thrown away."""
+
 _SERVER_SETTINGS = {
     "application_name": "fanfare",
     # A node that froze in the middle of a claim must not hold up others for longer than this.
@@ -213,8 +216,9 @@ class Database:
                 return await _on(connection, work)
             finally:
                 # Trouble with giving it back costs only this connection: the work is done, its result stands.
+                # Behind a cancelled statement the server is asked to stop it, which may not be heard either.
                 with suppress(*_TROUBLE, asyncpg.InternalClientError):
-                    await self._pool.release(connection)
+                    await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 
         return await _call(borrow)
 

@@ -40,6 +40,9 @@ loop gives the lock up at each of its turns and takes it back at once. A thread 
 turn, as it does with Python's 5 ms, begins its wait anew each time, and may get nowhere for a long while."""
 
 _PROGRESS_EVERY_S = 1.0
+_REST_MAX_S = 1.0
+"""After a commit of the drain. One that took longer was held up, by a network perhaps, and not at work."""
+
 _TO_MS = 1000
 
 
@@ -389,7 +392,7 @@ class Spooling:
             self._hurry = left > 0.9 * left_before
             self._left_before = (now, left)
         if not (self._hurry or self._inherited or self._handing_over) and self.certain():
-            await trio.sleep(took_s)
+            await trio.sleep(min(took_s, _REST_MAX_S))
 
 
 PUT_ASIDE = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -23,7 +23,11 @@ AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]
 """Reads the stored answers of sessions, by their ids, from the database itself."""
 
 
-async def prove_all(api: Api, ask_answers: AskAnswers, directory: Path) -> Verdict:
+AskMerged = Callable[[], Awaitable[Collection[str]]]
+"""Reads which sessions have facts from the spool of an earlier owner, by their ids."""
+
+
+async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, directory: Path) -> Verdict:
     """The verdict over everything that a run has written into the directory.
 
     Raises ApiRefused, ApiUnreachable, and OSError or ValueError when the books cannot be read.
@@ -38,6 +42,9 @@ async def prove_all(api: Api, ask_answers: AskAnswers, directory: Path) -> Verdi
         if not path.exists():
             continue  # it was opened when the run ended, and nobody came
         stored = await _stored(api, ask_answers, sessions, deadline, whole)
+        merged = await ask_merged()
+        for session in sessions:
+            stored[session.number].merged = session.id in merged
         proof = Proof(stored, may_give_up=True)
         await read_books(path, proof.take)
         add(whole, proof.verdict())

@@ -12,7 +12,7 @@ import trio
 from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.inject import Stage, StageFailed, inject
 from loadtest.chaos.plan import Fault
-from loadtest.chaos.proof import AskAnswers, prove_all
+from loadtest.chaos.proof import AskAnswers, AskMerged, prove_all
 from loadtest.chaos.tape import Tape
 from loadtest.chaos.waves import Load, Waves
 from loadtest.fleet import GeneratorDied
@@ -101,6 +101,7 @@ class ChaosRun:
         stage: Stage,
         apis: Sequence[Api],
         ask_answers: AskAnswers,
+        ask_merged: AskMerged,
         directory: Path,
         on_fault: Callable[[Survived, int, int], None],
     ) -> None:
@@ -110,6 +111,7 @@ class ChaosRun:
         self._stage = stage
         self._apis = apis
         self._ask_answers = ask_answers
+        self._ask_merged = ask_merged
         self._directory = directory
         self._zero = time.monotonic()
         self._waves = Waves(apis, stage.ws_urls, aim.load, aim.seed, self.tape, directory)
@@ -131,7 +133,9 @@ class ChaosRun:
                 outcome.trouble.append(
                     f"{self.tape.acks:,} answers were acknowledged, and not {self._aim.answers:,}"
                 )
-            outcome.verdict = await prove_all(self._apis[0], self._ask_answers, self._directory)
+            outcome.verdict = await prove_all(
+                self._apis[0], self._ask_answers, self._ask_merged, self._directory
+            )
         except* (StageFailed, GeneratorDied, ApiRefused, ApiUnreachable) as group:
             outcome.trouble += [str(each) for each in _leaves(group)]
         finally:

@@ -40,6 +40,11 @@ class Books:
     """Epoch, the offset that was missing, the one that came."""
     faults: list[str] = field(default_factory=list)
     """What the server said and should not have."""
+    anew: bool = False
+    """Whether the session was brought into memory anew since this player came."""
+    unmerged: set[int] = field(default_factory=set)
+    """Questions whose result did not know of an acknowledged answer, after the session had come up anew. In a
+    cluster the answer may be in the spool of an earlier owner, who could reach nobody; nowhere else."""
     ended: str | None = None
     """Why it left; None while it plays."""
     place: str | None = None
@@ -68,6 +73,9 @@ class Books:
     def told(self, question: int, correct: bool | None, points: int, score: int) -> None:
         """A `result`."""
         self.score = score
+        if correct is None and question in self.acks and self.anew:
+            self.unmerged.add(question)
+            return
         now = coded(correct, points)
         before = self.results.setdefault(question, now)
         if before != now:
@@ -78,6 +86,7 @@ class Books:
     def restored(self) -> None:
         """The session was brought into memory anew. What was told of answers that were never acknowledged may
         be lost with the memory it came from; what was acknowledged stands."""
+        self.anew = True
         for question in self.results.keys() - self.acks.keys():
             del self.results[question]
 
@@ -114,6 +123,7 @@ def lines(books: Iterable[Books]) -> Iterator[dict[str, Any]]:
             "last_top": top,
             "gaps": each.gaps,
             "faults": each.faults,
+            "unmerged": sorted(each.unmerged),
             "ended": each.ended,
             "place": each.place,
         }
@@ -139,6 +149,7 @@ def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[Books]:
             top=None if each["last_top"] is None else tops[each["last_top"]],
             gaps=[(epoch, expected, got) for epoch, expected, got in each["gaps"]],
             faults=list(each["faults"]),
+            unmerged=set(each["unmerged"]),
             ended=each["ended"],
             place=each["place"],
         )

@@ -235,7 +235,7 @@ async def break_and_prove(
     from loadtest.chaos.run import ChaosRun
     from server.cli.chaos_node import NODE
     from server.cli.chaos_stage import staged
-    from server.cli.sql import answers_of
+    from server.cli.sql import answers_of, merged_in
 
     begun: ChaosRun | None = None
     try:
@@ -243,7 +243,13 @@ async def break_and_prove(
             stage = await stack.enter_async_context(staged(directory, options, program or NODE, aim.nodes))
             apis = [await stack.enter_async_context(Api(url)) for url in stage.urls]
             begun = ChaosRun(
-                aim, stage, apis, lambda ids: answers_of(stage.database, ids), directory, on_fault
+                aim,
+                stage,
+                apis,
+                lambda ids: answers_of(stage.database, ids),
+                lambda: merged_in(stage.database),
+                directory,
+                on_fault,
             )
             await begun.run()
             agrees, said = await audited(stage.database)
@@ -273,9 +279,14 @@ async def _prove_again(directory: Path, options: Sequence[str], nodes: int) -> i
     from loadtest.chaos.proof import prove_all
     from server.cli.chaos_screen import tell_verdict
     from server.cli.chaos_stage import staged
-    from server.cli.sql import answers_of
+    from server.cli.sql import answers_of, merged_in
 
     async with staged(directory, options, nodes=nodes) as stage, Api(stage.url) as api:
-        verdict = await prove_all(api, lambda ids: answers_of(stage.database, ids), directory)
+        verdict = await prove_all(
+            api,
+            lambda ids: answers_of(stage.database, ids),
+            lambda: merged_in(stage.database),
+            directory,
+        )
     tell_verdict(verdict, output())
     return 0 if verdict.holds else 1

@@ -49,6 +49,11 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
     return found
 
 
+async def merged_in(database: str) -> set[str]:
+    """Ids of sessions with facts from the spool of an earlier owner. Raises ClickException."""
+    return set((await _ask(database, "SELECT DISTINCT session_id FROM spooled_facts")).split())
+
+
 async def _ask(database: str, query: str) -> str:
     done = await trio.run_process(
         psql_command(database),

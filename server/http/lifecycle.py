@@ -14,7 +14,7 @@ from server.http.answers import Answer, json_answer
 from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
 from server.http.services import LiveSession, Services
-from server.http.sessions import Sessions, ask
+from server.http.sessions import Sessions
 from server.http.standing import final_state
 
 SETTINGS = ("pace", "player_limit", "reveal_ms", "lobby_ms", "early_close")
@@ -55,11 +55,12 @@ class Lifecycle:
         """What a spectator sees; over or not."""
         read_query()
         found = await self._sessions.live_or_over(key)
-        if isinstance(found, SessionRecord):
-            state = await final_state(self._services, found)
-            return json_answer(self._public(found, None) | {"epoch": None, "offset": None, "state": state})
-        look = (await ask(found, Look)).message
-        seen = {name: look[name] for name in ("epoch", "offset", "state")}
+        look = await self._sessions.look(found, Look)
+        if isinstance(look, SessionRecord):
+            state = await final_state(self._services, look)
+            return json_answer(self._public(look, None) | {"epoch": None, "offset": None, "state": state})
+        assert not isinstance(found, SessionRecord), "that would have been the look"
+        seen = {name: look.message[name] for name in ("epoch", "offset", "state")}
         return json_answer(self._public(found.record, found) | seen)
 
     def _public(self, record: SessionRecord, session: LiveSession | None) -> dict[str, object]:

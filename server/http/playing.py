@@ -91,9 +91,9 @@ class Playing:
             found = await self._sessions.granted_or_over(key, grant)
         else:
             found = await self._sessions.live_or_over(key)
-        if isinstance(found, SessionRecord):
-            return json_answer(final_board(await self._services.store.results(found.id), count, me))
-        board = await ask(found, lambda reply: commands.Look(reply, player=me, top=count))
+        board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=count))
+        if isinstance(board, SessionRecord):
+            return json_answer(final_board(await self._services.store.results(board.id), count, me))
         return json_answer({name: board.message[name] for name in ("top", "around", "players", "answered")})
 
 

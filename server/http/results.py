@@ -14,7 +14,7 @@ from server.http.access import Access
 from server.http.answers import Answer, body_answer, json_answer
 from server.http.reading import read_query
 from server.http.services import Services
-from server.http.sessions import Sessions, ask
+from server.http.sessions import Sessions
 
 COLUMNS = ("rank", "player", "name", "score", "correct", "answered", "elapsed_ms")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -58,9 +58,11 @@ class Results:
         """The session as stored. Raises ApiError if the asker may not see its results yet."""
         read_query()
         found = await self._sessions.live_or_over(key)
-        if isinstance(found, SessionRecord):
-            return found
-        phase = (await ask(found, Look)).message["phase"]
+        look = await self._sessions.look(found, Look)
+        if isinstance(look, SessionRecord):
+            return look
+        assert not isinstance(found, SessionRecord), "that would have been the look"
+        phase = look.message["phase"]
         if phase != Phase.FINISHED and not self._access.is_author():
             grant = self._access.grant()
             if grant.role != "host":

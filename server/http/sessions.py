@@ -80,6 +80,21 @@ class Sessions:
         self._access.refuse_blocked()
         return await self._find(key)
 
+    async def look(
+        self, found: LiveSession | SessionRecord, look: Callable[[Subscriber], Command]
+    ) -> Frame | SessionRecord:
+        """What a session shows; or its record when it is over and out of memory. Of one on another node that
+        may turn out only now."""
+        if isinstance(found, SessionRecord):
+            return found
+        try:
+            return await ask(found, look)
+        except ApiError as error:
+            if error.code != "session_finished":
+                raise
+        again = await self._find(found.session_id)
+        return again if isinstance(again, SessionRecord) else await ask(again, look)
+
     async def granted(self, key: str, grant: Grant) -> LiveSession:
         """The running session that the grant speaks of, if `key` means the same one."""
         found = await self.granted_or_over(key, grant)

@@ -61,7 +61,10 @@ async def brought(
 ) -> SessionActor:
     """What the next node makes of a parcel."""
     assert await w.store.grant(parcel.record.id, parcel.epoch, "node", "next")
-    return await (registry or w.new_registry("next")).bring(parcel.record, stream)
+    following = registry or w.new_registry("next")
+    if stream is not None:
+        following.expect(parcel.record.id, stream)
+    return await following.bring(parcel.record)
 
 
 # -- giving away -------------------------------------------------------------------------------------
@@ -327,7 +330,9 @@ async def test_a_stream_of_another_epoch_is_not_gone_on_with(mock_clock: MockClo
         w.store.take_over(actor.session_id)
         w.store.alive["somebody else"] = w.clock.now_ms()
         mock_clock.jump(3)
-        again = await w.new_registry("next").bring(parcel.record, parcel.stream)
+        following = w.new_registry("next")
+        following.expect(parcel.record.id, parcel.stream)
+        again = await following.bring(parcel.record)
         assert again.stream_epoch == again.epoch == actor.epoch + 2
         assert again.session.deadline == deadline + 3_000
         await settle()

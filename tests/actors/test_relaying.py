@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from engine.actors import actor as actors
 from engine.actors import casts
-from engine.actors.actor import RELAY_MS, SessionActor
-from engine.actors.commands import Answer, Detach, Join, Look, Rejoin, Relay, Watch
+from engine.actors.actor import ROLL_CALL_MS, SessionActor
+from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Relay, Watch
 from engine.actors.endings import Ending
 from tests.actors.world import Client, World, settle, world
 
@@ -307,9 +308,10 @@ async def test_a_node_that_comes_back_gets_the_questions_it_missed(mock_clock: M
 
 
 @pytest.mark.parametrize("why", ["reveal", "epoch", "history"])
-async def test_a_node_that_missed_more_than_questions_begins_where_the_session_is(
-    why: str, mock_clock: MockClock
+async def test_a_node_that_missed_too_much_begins_where_the_session_is(
+    why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(actors, "RESULTS_AT_ONCE_MAX", 0)
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")
@@ -323,6 +325,31 @@ async def test_a_node_that_missed_more_than_questions_begins_where_the_session_i
             actor.epoch,
             actor.offset,
         )
+
+
+async def test_a_node_that_missed_the_end_of_a_question_gets_the_results_of_a_small_session(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        for do in ("start", "close", "next", "close", "next"):
+            await w.do(actor, do)
+        relay = await node(actor, epoch=actor.epoch, offset=0, seats=())
+        told = ["relayed", "cast", "cast", "cast", "cast", "standing", "standing", "cast"]
+        assert relay.kinds == told, "those of the last question, after its reveal"
+        assert relay.last("standing")["number"] == 2
+
+
+async def test_a_node_that_missed_the_end_gets_it_with_the_standing(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        await w.do(actor, "finish")
+        relay = await node(actor, epoch=actor.epoch, offset=2, seats=())
+        assert relay.kinds == ["relayed", "standing", "standing"]
+        assert relay.last("standing")["finished"]["offset"] == 3
 
 
 async def test_the_players_of_a_node_that_comes_back_are_its_own_again(mock_clock: MockClock) -> None:
@@ -378,20 +405,52 @@ async def test_with_nodes_a_deadline_waits_for_answers_on_their_way(mock_clock: 
         await joined_at(w, actor, "Ben")
         await w.do(actor, "start")
         began = w.clock.now_ms()
-        mock_clock.jump(20 + (RELAY_MS - 1) / 1000)
+        mock_clock.jump(20)
         await settle()
+        number = relay.last("roll_call")["number"]
         assert actor.session.question_open
-        in_time, late = Client(), Client()
+        in_time, late, passed = Client(), Client(), Client()
         actor.send(Answer(in_time, 1, "a", 1, 0, began + 19_999))
         actor.send(Answer(late, 2, "a", 1, 0, began + 20_001))
+        actor.send(Passed(passed, "other", number))
         await settle()
         assert in_time.last("ack")["elapsed_ms"] == 19_999
         assert late.errors == ["late"]
-        mock_clock.jump(0.001)
-        await settle()
+        assert passed.kinds == ["done"]
         assert [each["frame"]["counts"] for each in relay.got("cast") if each["frame"]["t"] == "reveal"] == [
             [1, 0, 0]
         ]
+
+
+async def test_a_deadline_does_not_wait_for_ever_for_a_node_that_says_nothing(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        relay = await node(actor)
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        await settle()
+        number = relay.last("roll_call")["number"]
+        actor.send(Passed(Client(), "other", number - 1))
+        actor.send(Passed(Client(), "somebody else", number))
+        await settle()
+        assert not ada.got("reveal"), "neither was the answer that it waits for"
+        mock_clock.jump(ROLL_CALL_MS / 1000)
+        await settle()
+        assert len(ada.got("reveal")) == 1
+
+
+async def test_a_deadline_does_not_wait_for_a_node_that_has_gone(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        relay = await node(actor)
+        await w.do(actor, "start")
+        mock_clock.jump(20)
+        await settle()
+        actor.send(Detach(relay))
+        await settle()
+        assert len(ada.got("reveal")) == 1
 
 
 async def test_without_nodes_a_deadline_is_seen_to_at_once(mock_clock: MockClock) -> None:

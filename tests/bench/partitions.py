@@ -12,17 +12,18 @@ once, and prints what was observed as a table in Markdown.
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import httpx
@@ -40,7 +41,7 @@ from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.player import Habits
 from server.cli.chaos import audited
 from server.cli.chaos_stage import Stage, staged
-from server.cli.sql import answers_of
+from server.cli.sql import answers_of, merged_in
 from tests.bench.figures import machine
 
 NODES = 3
@@ -59,6 +60,12 @@ LOOK_EVERY_S = 0.25
 LOOK_TIMEOUT_S = 3.0
 SILENCE_S = 1.0
 """Of a few hundred answers a second; less without an ack is no pause."""
+
+SPOOL = "fanfare_spool_facts"
+SPOOLED = "fanfare_spool_in_facts_total"
+COMMITTED = "fanfare_journal_committed_facts_total"
+MERGED = "fanfare_spool_put_aside_facts_total"
+FENCED = "fanfare_journal_fenced_total"
 
 HABITS = Habits(
     even=True,
@@ -143,14 +150,13 @@ class Side:
         return bool(self.pulses) and bool(self.pulses[-1]["over"])
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a node told of itself at one moment; without `metrics` it did not answer."""
+T = TypeVar("T")
+Told = list[list[tuple[float, T]]]
+"""By node: what it told of itself, and when it was asked."""
 
-    at: float
-    ready: str = "no answer"
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    cluster: Mapping[str, Any] = field(default_factory=dict)
+
+def _of_each_node() -> Told[Any]:
+    return [[] for _ in range(NODES)]
 
 
 @dataclass(slots=True)
@@ -160,7 +166,12 @@ class Seen:
     cut: Cut
     its: Side = field(default_factory=Side)
     others: Side = field(default_factory=Side)
-    looks: list[list[Look]] = field(default_factory=lambda: [[] for _ in range(NODES)])
+    metrics: Told[Mapping[str, float]] = field(default_factory=_of_each_node)
+    ready: Told[str] = field(default_factory=_of_each_node)
+    redis: Told[str] = field(default_factory=_of_each_node)
+    """Whether it answers the node."""
+    sight: Told[str] = field(default_factory=_of_each_node)
+    """How many nodes it knows."""
     owned: list[tuple[float, int]] = field(default_factory=list)
     """Moments, and how many of its sessions the node still owned by the database."""
     sessions: int = 0
@@ -168,11 +179,13 @@ class Seen:
     healed_at: float = 0.0
     settled_s: float = 0.0
 
-    def looks_of(self, place: int, begin: float, end: float) -> list[Look]:
-        return [look for look in self.looks[place] if begin <= look.at <= end]
+    def meanwhile(self, told: Sequence[tuple[float, T]]) -> list[tuple[float, T]]:
+        """While the node was cut off; moments are seconds since then."""
+        return [(at - self.cut_at, what) for at, what in told if self.cut_at <= at <= self.healed_at]
 
-    def gained(self, place: int, name: str) -> float:
-        told = [look.metrics[name] for look in self.looks[place] if name in look.metrics]
+    def gained(self, name: str) -> float:
+        """What a counter of the node that was cut off has gained."""
+        told = [metrics[name] for _, metrics in self.metrics[VICTIM]]
         return told[-1] - told[0] if told else 0.0
 
 
@@ -214,7 +227,7 @@ class Play:
                 for session in (*its, *others):
                     starting.start_soon(self._start, session)
             for place, api in enumerate(self._apis):
-                nursery.start_soon(self._look, api, seen.looks[place])
+                nursery.start_soon(self._look, api, seen, place)
             nursery.start_soon(self._ask_owners, its, seen.owned)
             await trio.sleep(WARM_S)
             with ExitStack() as during:
@@ -277,18 +290,40 @@ class Play:
             await crowd.write(books_file(self._directory, self._waves + side))
         self._waves += len(crowds)
 
-    async def _look(self, api: Api, looks: list[Look]) -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=LOOK_TIMEOUT_S) as http:
-            while True:
-                at = time.monotonic()
-                try:
-                    text = (await http.get(f"{api.url}/metrics")).text
-                    ready = (await http.get(f"{api.url}/readyz")).json()
-                    cluster = (await http.get(f"{api.url}/api/cluster")).json()
-                    looks.append(Look(at, _readiness(ready), _metrics(text), cluster))
-                except httpx.TransportError:
-                    looks.append(Look(at))
-                await trio.sleep(LOOK_EVERY_S)
+    async def _look(self, api: Api, seen: Seen, place: int) -> None:
+        """Each on its own: one that takes long says nothing of the others."""
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=LOOK_TIMEOUT_S, base_url=api.url) as http,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def ask(path: str, take: Callable[[httpx.Response | None, float], None]) -> None:
+                while True:
+                    at = time.monotonic()
+                    try:
+                        take(await http.get(path), at)
+                    except httpx.TransportError:
+                        take(None, at)
+                    await trio.sleep(LOOK_EVERY_S)
+
+            def take_metrics(response: httpx.Response | None, at: float) -> None:
+                if response is not None:
+                    seen.metrics[place].append((at, _metrics(response.text)))
+
+            def take_readiness(response: httpx.Response | None, at: float) -> None:
+                told = "no answer" if response is None else _readiness(response.json())
+                seen.ready[place].append((at, told))
+
+            def take_cluster(response: httpx.Response | None, at: float) -> None:
+                told = {} if response is None else response.json()
+                seen.redis[place].append(
+                    (at, "no answer" if not told else "up" if told["redis_up"] else "away")
+                )
+                seen.sight[place].append((at, "no answer" if not told else str(len(told["nodes"]))))
+
+            nursery.start_soon(ask, "/metrics", take_metrics)
+            nursery.start_soon(ask, "/readyz", take_readiness)
+            nursery.start_soon(ask, "/api/cluster", take_cluster)
 
     async def _ask_owners(self, its: Sequence[SessionOf], owned: list[tuple[float, int]]) -> None:
         from engine.aio import open_asyncio
@@ -347,19 +382,15 @@ def table(found: Sequence[Seen]) -> str:
 
 def _acknowledges(seen: Seen) -> str:
     """By what its counters have gained from one look to the next."""
-    looks = [look for look in seen.looks_of(VICTIM, seen.cut_at, seen.healed_at) if look.metrics]
     spans: list[tuple[str, float]] = []
-    for before, after in pairwise(looks):
+    for (at, before), (_, after) in pairwise(seen.meanwhile(seen.metrics[VICTIM])):
         how = "nothing"
-        if after.metrics["fanfare_spool_in_facts_total"] > before.metrics["fanfare_spool_in_facts_total"]:
-            how = "from its spool"
-        elif (
-            after.metrics["fanfare_journal_committed_facts_total"]
-            > before.metrics["fanfare_journal_committed_facts_total"]
-        ):
-            how = "from PostgreSQL"
+        for name, where in ((SPOOLED, "from its spool"), (COMMITTED, "from PostgreSQL")):
+            if after[name] > before[name]:
+                how = where
+                break
         if not spans or spans[-1][0] != how:
-            spans.append((how, before.at - seen.cut_at))
+            spans.append((how, at))
     return "; ".join(_from(what, at) for what, at in _lasting(spans, seen.healed_at - seen.cut_at)) or "?"
 
 
@@ -416,60 +447,36 @@ def _beside(seen: Seen) -> str:
 
 
 def _visible(seen: Seen) -> str:
-    said = []
-    ready = _changes([(look.at, look.ready) for look in _during(seen, VICTIM)], seen.cut_at)
-    said.append(f"it: {ready}")
-    redis = _changes(
-        [
-            (look.at, "up" if look.cluster["redis_up"] else "away")
-            for look in _during(seen, VICTIM)
-            if look.cluster
-        ],
-        seen.cut_at,
-    )
+    said = [f"it is {_changes(seen.meanwhile(seen.ready[VICTIM]))}"]
+    redis = _changes(seen.meanwhile(seen.redis[VICTIM]))
     if redis != "up":
         said.append(f"Redis for it {redis}")
     for place in range(NODES):
-        if place == VICTIM:
-            continue
-        known = _changes(
-            [(look.at, f"{len(look.cluster['nodes'])}") for look in _during(seen, place) if look.cluster],
-            seen.cut_at,
-        )
-        others = _changes([(look.at, look.ready) for look in _during(seen, place)], seen.cut_at)
-        said.append(f"node {place + 1}: {others}, sees {known} nodes")
-    if len(said) > 2 and said[-1].partition(":")[2] == said[-2].partition(":")[2]:
-        said[-2:] = ["the others:" + said[-1].partition(":")[2]]
+        if place != VICTIM:
+            ready = _changes(seen.meanwhile(seen.ready[place]))
+            sight = _changes(seen.meanwhile(seen.sight[place]))
+            said.append(f"node {place + 1} is {ready}, nodes in its sight {sight}")
     return "; ".join(said)
 
 
-def _during(seen: Seen, place: int) -> list[Look]:
-    return seen.looks_of(place, seen.cut_at, seen.healed_at)
-
-
-def _changes(told: Sequence[tuple[float, str]], begin: float) -> str:
+def _changes(told: Sequence[tuple[float, str]]) -> str:
     spans: list[tuple[str, float]] = []
     for at, what in told:
         if not spans or spans[-1][0] != what:
-            spans.append((what, at - begin))
+            spans.append((what, at))
     return ", ".join(_from(what, at) for what, at in spans)
 
 
 def _healing(seen: Seen) -> str:
     said = [f"all ready and known after {seen.settled_s:.1f} s"]
-    spool = "fanfare_spool_facts"
-    late = [look for look in seen.looks[VICTIM] if look.at >= seen.healed_at and look.metrics]
-    most = max((look.metrics[spool] for look in seen.looks[VICTIM] if look.metrics), default=0)
-    if most:
-        empty = next((look.at - seen.healed_at for look in late if not look.metrics[spool]), None)
-        said.append(
-            f"{most:.0f} facts were in its spool, empty "
-            + (f"after {empty:.1f} s" if empty is not None else "only later")
-        )
-    if aside := seen.gained(VICTIM, "fanfare_spool_put_aside_facts_total"):
-        said.append(f"{aside:.0f} of them merged by the new owners")
-    if fenced := seen.gained(VICTIM, "fanfare_journal_fenced_total"):
-        said.append(f"{fenced:.0f} sessions fenced")
+    told = [(at - seen.healed_at, metrics[SPOOL]) for at, metrics in seen.metrics[VICTIM]]
+    if most := max((facts for _, facts in told), default=0.0):
+        empty = next((at for at, facts in told if at > 0 and not facts), math.inf)
+        said.append(f"{most:.0f} facts were in its spool, empty after {empty:.1f} s")
+    if merged := seen.gained(MERGED):
+        said.append(f"{merged:.0f} of them for the new owners to merge")
+    if fenced := seen.gained(FENCED):
+        said.append(f"{fenced:.0f} sessions fenced at their next commit")
     return "; ".join(said)
 
 
@@ -491,7 +498,12 @@ async def measure(cuts: Sequence[Cut], players: int, cut_s: float, keep: Path | 
                 click.echo(f"{cut} …", err=True)
                 found.append(await play.see(cut))
                 click.echo(table(found[-1:]).splitlines()[-1], err=True)
-            verdict = await prove_all(apis[1], lambda ids: answers_of(stage.database, ids), directory)
+            verdict = await prove_all(
+                apis[1],
+                lambda ids: answers_of(stage.database, ids),
+                lambda: merged_in(stage.database),
+                directory,
+            )
             agrees, said = await audited(stage.database)
     finally:
         if keep is None:

@@ -95,6 +95,22 @@ async def test_every_kind_of_fault_is_survived_and_a_tampered_database_is_found(
     assert left_behind(directory) == []
 
 
+async def test_a_cluster_survives_that_nodes_are_lost_and_cut_off(directory: Path) -> None:
+    kinds = ("node-gone", "redis-kill", "cut-both", "cut-others")
+    only = [word for kind in kinds for word in ("--only", kind)]
+    code, said = await fanfare(
+        "chaos", "--nodes", "2", "--faults", "4", "--minutes", "0.1", "--keep", str(directory), *only, *SMALL
+    )
+    assert code == 0, said
+    found = json.loads((directory / "report.json").read_text())
+    assert found["proven"]
+    assert set(found["kinds"]) == set(kinds)
+    assert found["proof"]["acks"] == found["acknowledged"] > 100
+    assert left_behind(directory) == []
+    for node in (1, 2):
+        assert "Traceback" not in (directory / f"node-{node}.log").read_text()
+
+
 async def test_a_node_that_acknowledges_too_soon_is_found_out(made: Path) -> None:
     # PostgreSQL first, and the node with what it holds in memory 0.8 s later.
     plan = [Fault(1, Kind.BOTH_KILL, 0.3, 1.0, 0.4)]

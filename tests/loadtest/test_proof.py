@@ -296,3 +296,20 @@ def test_books_find_what_contradicts_itself() -> None:
     books.told(4, True, 10, 10)
     books.told(4, True, 11, 11)
     assert len(books.faults) == 6
+
+
+def test_only_where_a_spool_was_merged_a_later_owner_may_not_have_known_of_an_acknowledged_answer() -> None:
+    books, stored = agreeing()
+    ada = books[0]
+    ada.results.clear()
+    ada.told(1, True, 975, 975)
+    ada.restored()
+    ada.told(1, None, 0, 0)
+    ada.told(2, None, 0, 0)
+    ada.final = (1, 0)
+    assert (ada.faults, ada.unmerged) == ([], {1, 2})
+    assert set(prove(read(list(lines(books))), stored).broken) == {"contradicting messages", "score or rank"}
+    stored[0].merged = True
+    assert prove(read(list(lines(books))), stored).holds
+    answers(stored).pop(1)
+    assert set(prove(books, stored).broken) == {"acknowledged, not stored"}

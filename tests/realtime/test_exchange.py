@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame, Message
 from server.event_stream import EventDialect
+from server.http.services import Directory
 from server.realtime import transport
 from server.realtime.conversation import Gate
 from server.realtime.reactor import event_stream, exchange
@@ -93,12 +95,15 @@ class Ports(Edge):
 
 
 @asynccontextmanager
-async def ports(**config: Any) -> AsyncIterator[Ports]:
+async def ports(
+    sessions: Callable[[Edge], Directory] = attrgetter("registry"), **config: Any
+) -> AsyncIterator[Ports]:
+    """Args: sessions: where the port finds them."""
     async with edge(**config) as e:
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
-        gate = Gate(e.registry, e.tokens, e.clock, e.services.attempts, e.services.joins, *limits)
+        gate = Gate(sessions(e), e.tokens, e.clock, e.services.attempts, e.services.joins, *limits)
         e.reactor = ReactorTransport(gate, e.config)
         listener = socket.create_server(("127.0.0.1", 0))
         e.port = listener.getsockname()[1]

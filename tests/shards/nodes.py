@@ -78,6 +78,7 @@ class Node:
             gone=self.known.gone,
         )
         self.links = cluster.links.node(member.run, self)
+        bus = cluster.redis.bus(member.run)
         self.router = Router(
             nursery,
             registry=self.registry,
@@ -85,10 +86,11 @@ class Node:
             neighbours=self.known,
             links=self.links,
             clock=cluster.clock,
+            bus=bus,
             me=member.run,
+            new_id=cluster.new_id,
             relay_above=RELAY_ABOVE,
         )
-        bus = cluster.redis.bus(member.run)
         self.moving = Moving(
             registry=self.registry,
             router=self.router,
@@ -96,12 +98,11 @@ class Node:
             journal=self.journal,
             neighbours=self.known,
             links=self.links,
-            bus=bus,
             clock=cluster.clock,
             me=member.run,
             may_hand_over=lambda: self.may_hand_over,
         )
-        bus.listen(self.moving.hear)
+        bus.listen(self.router.hear)
         self._cluster = cluster
 
     # LinkService

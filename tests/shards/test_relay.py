@@ -10,9 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from engine.actors import actor as actors
 from engine.actors import casts
 from engine.actors.commands import Detach, Join, Rejoin, Watch
 from engine.actors.endings import Ending
+from engine.actors.frame import Frame
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, INBOX_MAX, TRIES_MAX, Relay
@@ -344,7 +346,10 @@ async def test_questions_that_were_missed_are_brought(mock_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("why", ["reveal", "epoch"])
-async def test_who_missed_what_each_is_told_by_itself_comes_anew(why: str, mock_clock: MockClock) -> None:
+async def test_who_missed_too_much_comes_anew(
+    why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "RESULTS_AT_ONCE_MAX", 0)
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
@@ -365,6 +370,19 @@ async def test_who_missed_what_each_is_told_by_itself_comes_anew(why: str, mock_
             assert back.last("result")["number"] == 1
         else:
             assert back.last("joined")["state"]["phase"] == "question"
+
+
+async def test_results_that_were_missed_are_brought(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await b.join(record, "Ada")
+        await b.do(record, "start")
+        await broken(cluster, a, b)
+        await a.do(record, "close")
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 0.5)
+        assert (ada.ending, ada.offsets) == (None, [1, 2])
+        assert [result["number"] for result in ada.got("result")] == [1]
 
 
 async def test_a_link_that_stays_away_ends_the_clients_after_a_few_tries(mock_clock: MockClock) -> None:
@@ -427,12 +445,12 @@ async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: Mock
         relay = relay_at(b, record)
         # The reveal has come, and of the standing the first chunk alone.
         reveal = {"t": "reveal", "offset": 2, "number": 1, "correct": 0, "counts": [0, 0, 0]}
-        await broken(cluster, a, b)
-        await a.do(record, "close")
         (first, _) = casts.standing(a.here(record).session)
-        relay.receive(casts.cast(casts.Frame(reveal)), None)
+        relay.receive(casts.cast(Frame(reveal)), None)
         relay.receive(first, None)
         await settle()
+        await broken(cluster, a, b)
+        await a.do(record, "close")
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 0.5)
         assert (ada.ending, ada.kinds.count("reveal")) == (None, 1)

@@ -19,6 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from engine.aio import call, open_asyncio
 from engine.ports import StorageUnavailable
 from engine.storage.postgres import Connection, Database, UniqueViolation
+from tests.storage.gate import Gate
 
 
 async def test_a_server_that_is_not_there_is_unavailable(asyncio_loop: None, tmp_path: Path) -> None:
@@ -213,6 +214,20 @@ async def test_cancellation_leaves_every_connection_in_order(database_dsn: str) 
             "SELECT count(*) AS n FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
         )
         assert row["n"] == 0
+
+
+async def test_who_gives_up_does_not_wait_for_a_server_that_does_not_answer(
+    asyncio_loop: None, database_dsn: str
+) -> None:
+    async with Gate(database_dsn).standing() as gate, Database.open(gate.dsn) as database:
+        await database.fetch("SELECT 1")
+        gate.set("frozen")
+        began = trio.current_time()
+        with trio.move_on_after(0.2):
+            await database.fetch("SELECT 1")
+        assert trio.current_time() - began < 2
+        gate.set("open")
+        assert len(await database.fetch("SELECT 1")) == 1
 
 
 async def test_a_cancelled_dedicated_connection_starts_anew(database: Database) -> None:

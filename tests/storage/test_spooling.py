@@ -218,6 +218,12 @@ async def test_the_drain_does_not_rest_for_as_long_as_postgres_was_away(
     assert max(rests_s) < 2
 
 
+async def test_the_drain_does_not_rest_for_as_long_as_the_network_held_it_up(away: Away) -> None:
+    async with away.node() as node:
+        with trio.fail_after(3):
+            await node.spooling._give_way(60.0)
+
+
 async def test_a_short_trouble_does_not_lead_to_the_spool(away: Away) -> None:
     record, epoch = await away.world.session()
     listener = Listener()

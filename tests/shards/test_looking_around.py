@@ -1,0 +1,66 @@
+"""A node looks after the sessions of the cluster, whatever else is away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+
+from engine.domain.session import Phase
+from engine.ports import StorageUnavailable
+from engine.shards.moving import LOOK_EVERY_S, Moving
+from engine.shards.ring import Ring
+from tests.fakes import MemoryCatalog, MemorySessionStore
+from tests.shards.making import member_of
+
+
+def a_moving(**parts: Any) -> Moving:
+    """Of a node that is alone so far, with nothing but what the test gives it."""
+    around = SimpleNamespace(live={}, ring=Ring.of({}))
+    nothing = dict.fromkeys(("registry", "router", "store", "journal", "links", "clock"))
+    return Moving(**cast(Any, {**nothing, "neighbours": around, "me": "me", **parts}))
+
+
+async def test_a_store_that_is_away_ends_nothing_and_is_asked_again(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemorySessionStore(MemoryCatalog())
+    store.available = False
+    asked: list[float] = []
+    orphans = store.orphans
+
+    async def note(live: Any) -> Any:
+        asked.append(trio.current_time())
+        return await orphans(live)
+
+    monkeypatch.setattr(store, "orphans", note)
+    moving = a_moving(store=store, registry=SimpleNamespace(active=list))
+    with pytest.raises(StorageUnavailable):
+        await moving.take_over()
+    await nursery.start(moving.run)
+    await trio.sleep(LOOK_EVERY_S)
+    assert len(asked) > 3
+
+
+async def test_who_drains_waits_for_nobody_when_the_others_leave_too(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    other = member_of("other")
+    around = SimpleNamespace(live={"me": member_of("me"), "other": other}, ring=Ring.of({}))
+    playing = SimpleNamespace(session=SimpleNamespace(phase=Phase.QUESTION))
+    moving = a_moving(registry=SimpleNamespace(active=lambda: [playing]), neighbours=around)
+    drained = trio.Event()
+
+    async def drain() -> None:
+        await moving.drained()
+        drained.set()
+
+    nursery.start_soon(drain)
+    await trio.sleep(5.0)
+    assert not drained.is_set()
+    around.live["other"] = replace(other, draining=True)
+    with trio.fail_after(1.0):
+        await drained.wait()
