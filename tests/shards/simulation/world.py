@@ -432,7 +432,7 @@ class Node(Process):
         self._gate: Gate
         self._scope = trio.CancelScope()
         self._asked_to_end = trio.Event()
-        self._lookups = 0
+        self._serves_links = False
 
     # -- from outside ----------------------------------------------------------------------------
 
@@ -546,7 +546,8 @@ class Node(Process):
         self.clock = clock
         stack.callback(self._close_edge)
         world.network.node(run, self)
-        stack.callback(world.network.lose, run)
+        self._serves_links = True
+        stack.callback(self._close_links)
         await stack.enter_async_context(_beside(partial(clustering.appear, Load)))
         self.open = True
         await clustering.refuse_namesake()
@@ -574,6 +575,10 @@ class Node(Process):
             self.drained = not self.unfinished()
             self.world.trace(f"{self.run} has left, with {self.unfinished()}")
 
+    def _close_links(self) -> None:
+        self._serves_links = False
+        self.world.network.lose(self.run)
+
     def _close_edge(self) -> None:
         self.open = False
         for connection in list(self.connections):
@@ -590,7 +595,7 @@ class Node(Process):
     def deliver(self, session_id: str, command: Command) -> None:
         if wait_s := self.stands_still_s:
             self.world.after(wait_s, self.deliver, session_id, command)
-        elif not self.dead:
+        elif self._serves_links and not self.dead:
             self.clustering.node.deliver(session_id, command)
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
