@@ -77,6 +77,8 @@ class Client:
         self._go_to: str | None = None
         self._tries = 0
         self._joined = False
+        self._stray = False
+        """A join may still be on its way by an earlier connection."""
         self._asked_s: dict[str, float] = {}
         self._heard_s = 0.0
         self._ids = 0
@@ -262,11 +264,16 @@ class Client:
         if connection is not self._connection:
             return
         self._connection = None
+        self._stray = self._stray or "join" in self._asked_s
         self._asked_s.clear()
         policy = Reconnect.LATER if ending is None else ending.reconnect
         self._say(f"ends: {ending.name if ending else 'lost'}")
         if ending is Ending.FINISHED:
             self.done = "was let go after the end"
+        elif ending is Ending.REPLACED and self._stray:
+            # By its own join from before, which took longer than it waited. A person would come back.
+            self._stray = False
+            self._come_later()
         elif ending is Ending.REPLACED:
             self.done = "was replaced"
         elif policy is Reconnect.NO:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Any]
 
 CLAIMS_MAX, CLAIMS_S = 5, 2.0
-"""A session that is claimed more often than that within so long moves for nothing."""
+"""A session that the same run claims more often than that within so long moves for nothing."""
 
 UNSEEN_MS = 5_000
 """Spooled facts that nobody has seen to for so long are seen to by any node."""
@@ -47,7 +47,7 @@ class Sessions(MemorySessionStore):
         self.writers: dict[tuple[str, int], str] = {}
         self.taken: set[str] = set()
         """Sessions that were taken over from another node."""
-        self._claims: dict[str, deque[float]] = {}
+        self._claims: dict[tuple[str, str], deque[float]] = {}
 
     @property
     def now_ms(self) -> int:
@@ -63,7 +63,7 @@ class Sessions(MemorySessionStore):
         claimed = await super().claim(session_id, owner, gone)
         if before not in (None, owner):
             self.taken.add(session_id)
-        claims = self._claims.setdefault(session_id, deque(maxlen=CLAIMS_MAX))
+        claims = self._claims.setdefault((session_id, owner), deque(maxlen=CLAIMS_MAX))
         if len(claims) == CLAIMS_MAX and trio.current_time() - claims[0] < CLAIMS_S:
             self._world.blame(
                 f"{session_id} does not come to rest: {CLAIMS_MAX} claims since {claims[0]:.3f}"
