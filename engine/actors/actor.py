@@ -566,7 +566,9 @@ class SessionActor:
                 self._counters.answers_repeated += 1
                 status, seq = "accepted" if outcome.same else "duplicate", outcome.seq
             case Refusal():
-                self._refuse(command.reply, outcome, command.id)
+                # Sent again to the new owner, it may have overtaken the first one, which is still waited for.
+                perhaps = outcome.code == "late" and self._clock.now_ms() < self._still_until
+                self._refuse(command.reply, BUSY if perhaps else outcome, command.id)
                 return
         elapsed_ms = outcome.elapsed_ms
 

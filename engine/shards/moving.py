@@ -53,6 +53,9 @@ TAKEN_AT_ONCE = 16
 PATIENCE_S = 10.0
 """For one step of a hand-over: what is committed meanwhile stays so, and clients come back by themselves."""
 
+NO_ANSWER_S = 1.0
+"""Before another try to hand a session to a node that did not answer."""
+
 CLIENTS_PER_S = 500
 """Of one session, sent on to its new node."""
 
@@ -220,8 +223,13 @@ class Moving:
         return misplaced
 
     async def _hand_on_and_forget(self, session_id: str, to: Member) -> None:
+        """If the other node answers. A hand-over that fails costs the clients their connections, so nothing
+        happens to them while it does not."""
         try:
-            await self.hand_on(session_id, to)
+            if await self._answers(to):
+                await self.hand_on(session_id, to)
+            else:
+                await trio.sleep(NO_ANSWER_S)
         finally:
             self._leaving.discard(session_id)
             self.wake()
@@ -283,6 +291,13 @@ class Moving:
                     relay.move_all, relay.owner.ws_url, min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
                 )
 
+    async def _answers(self, member: Member) -> bool:
+        try:
+            await self._links.ask(member, {"do": "answer"})
+        except LinkLost:
+            return False
+        return True
+
     async def _granted(self, parcel: Parcel, to: Member) -> bool:
         """Have the other node own the session and run it."""
         record = parcel.record
@@ -316,7 +331,10 @@ class Moving:
     # -- asked by others -------------------------------------------------------------------------
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        """To `Links.ask`: `expect` a session that is about to be granted to this node, and `adopt` it."""
+        """To `Links.ask`: `expect` a session that is about to be granted to this node, and `adopt` it; before
+        that, only `answer`."""
+        if request.get("do") == "answer":
+            return {}
         session_id = str(request.get("session"))
         try:
             if request.get("do") == "expect":

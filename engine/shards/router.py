@@ -54,6 +54,12 @@ KNOWN_FOR_S = 600.0
 
 KNOWN_MAX = 100_000
 
+IN_VAIN_S = 0.5
+"""How long a look for a session that came to nothing is good for others too. When a node has died, thousands
+ask for its sessions, again and again, and each look costs more than all else that they ask for."""
+
+IN_VAIN_MAX = 10_000
+
 ENDED_LATELY_MS = 60_000
 """After its end a session stays with its owner for a while, for those who come back."""
 
@@ -145,6 +151,16 @@ class NotYet(NodeFull):
     """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
 
 
+_REFUSALS = (
+    SessionNotFound,
+    SessionFinished,
+    SessionUnavailable,
+    StorageUnavailable,
+    NodeFull,
+    OwnedElsewhere,
+)
+
+
 @dataclass(slots=True)
 class Routed:
     """What a router has done since the start."""
@@ -203,6 +219,7 @@ class Router:
         self._relay_above = relay_above
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, trio.Event] = {}
+        self._in_vain: dict[str, tuple[Exception, float]] = {}
         self._held: dict[str, _Held] = {}
         """Sessions that are being handed over, by id and by code."""
         self._relays: dict[str, Relay] = {}
@@ -234,6 +251,8 @@ class Router:
             return
         elif (known := self._remembered(key)) is not None:
             self._pass_on(known, command)
+        elif (error := self._looked_in_vain(key)) is not None:
+            self._refuse_for(error, command)
         else:
             self._later(self._route, key, command)
 
@@ -283,18 +302,23 @@ class Router:
         send: Callable[[Command], None]
         try:
             send = await route(key)
-        except SessionNotFound:
-            send = partial(_refuse, "session_not_found", "No session has this code.")
-        except SessionFinished:
-            send = partial(_refuse, "session_finished", "This session is over.")
-        except SessionUnavailable:
-            send = partial(_refuse, "session_unavailable", Ending.UNAVAILABLE.sentence)
-        except (StorageUnavailable, NodeFull, OwnedElsewhere):
-            send = self._refuse_busy
+        except _REFUSALS as error:
+            send = partial(self._refuse_for, error)
         commands = self._queues.pop((route, key))
         self._waiting -= len(commands)
         for command in commands:
             send(command)
+
+    def _refuse_for(self, error: Exception, command: Command) -> None:
+        match error:
+            case SessionNotFound():
+                _refuse("session_not_found", "No session has this code.", command)
+            case SessionFinished():
+                _refuse("session_finished", "This session is over.", command)
+            case SessionUnavailable():
+                _refuse("session_unavailable", Ending.UNAVAILABLE.sentence, command)
+            case _:
+                self._refuse_busy(command)
 
     def _refuse_busy(self, command: Command) -> None:
         if isinstance(command, TakePart):
@@ -378,6 +402,8 @@ class Router:
                     return await self._registry.get(key)
                 if (known := self._remembered(key)) is not None:
                     return known
+                if (error := self._looked_in_vain(key)) is not None:
+                    raise error.with_traceback(None)
                 found = await self._look_up(key)
                 if isinstance(found, Elsewhere):
                     return found
@@ -396,10 +422,15 @@ class Router:
         underway = self._asking[key] = trio.Event()
         try:
             record = await self._store.find(key)
+            member = self._member_for(record)
+        except _REFUSALS as error:
+            if len(self._in_vain) >= IN_VAIN_MAX:
+                self._in_vain.clear()
+            self._in_vain[key] = error, trio.current_time() + IN_VAIN_S
+            raise
         finally:
             del self._asking[key]
             underway.set()
-        member = self._member_for(record)
         if member is None:
             if record.finished_at is not None:
                 raise SessionFinished(record)
@@ -439,6 +470,15 @@ class Router:
             raise NotYet
         return running
 
+    def _looked_in_vain(self, key: str) -> Exception | None:
+        """Why the session was not to be had just now."""
+        error, until = self._in_vain.get(key, (None, 0.0))
+        return error if trio.current_time() < until else None
+
+    def look_anew(self) -> None:
+        """The members have changed: what was not to be had may be now."""
+        self._in_vain.clear()
+
     def _remembered(self, key: str) -> Elsewhere | None:
         known = self._known.get(key)
         if known is None:
@@ -452,6 +492,7 @@ class Router:
         """Note where a session is."""
         known = _Known(found, trio.current_time() + KNOWN_FOR_S)
         for key in (found.record.id, found.record.code):
+            self._in_vain.pop(key, None)
             self._known[key] = known
             self._known.move_to_end(key)
         while len(self._known) > KNOWN_MAX:
