@@ -61,7 +61,8 @@ class Loop:
         self._stopped = True
 
     def run(self) -> None:
-        """Until `stop`. Whatever a socket or a timer raises ends it."""
+        """Until `stop`; may be run again afterwards. Whatever a socket or a timer raises ends it."""
+        self._stopped = False
         while not self._stopped:
             now = self.now()
             wait_s = IDLE_S if not self._timers else min(max(self._timers[0][0] - now, 0.0), IDLE_S)

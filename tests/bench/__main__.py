@@ -29,6 +29,7 @@ BENCHMARKS = (
     "links",
     "forwarded",
     "nodes",
+    "handover",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ import trio
 
 from loadtest.api import Api
 from server.cli.load_nodes import Nodes, spawned
-from tests.bench.answer_wire import quiz
 from tests.bench.figures import process_cpu_s
 from tests.bench.memory_node import Address
 
@@ -65,10 +64,10 @@ class Cluster:
         """The one whose WebSocket is there."""
         return next(node for node in self.nodes if node.ws_url == ws_url)
 
-    async def open_session(self, questions: int) -> tuple[Address, BenchNode]:
+    async def open_session(self, quiz: Mapping[str, object]) -> tuple[Address, BenchNode]:
         """And the node that runs it, which is another one each time, in turns."""
         api = self.nodes[0].api
-        await api.add_quiz(quiz(questions), "bench")
+        await api.add_quiz(quiz, "bench")
         made = await api.create_session("bench", {"early_close": False})
         owner = self.at(made["ws_url"])
         return Address(owner.port, made["code"], made["host_token"]), owner

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from tests.bench.answer_wire import AT_ONCE, SLOW_TICK_MS, at
+from tests.bench.answer_wire import AT_ONCE, SLOW_TICK_MS, at, quiz
 from tests.bench.clusters import BenchNode, Cluster, cluster
 from tests.bench.figures import Costs, Figure, percentile
 from tests.bench.http_answers import Hall, Posters
@@ -108,7 +108,7 @@ class Roads:
 
 async def measure(share: float, rounds: int) -> Roads:
     async with cluster(2, "--tick-ms", str(SLOW_TICK_MS)) as served:
-        address, owner = await served.open_session(8 * (rounds + 1))
+        address, owner = await served.open_session(quiz(8 * (rounds + 1)))
         (other,) = (node for node in served.nodes if node is not owner)
         ports = doors(owner, other, share)
         hall = Hall(address, max(door.players for door in ports))

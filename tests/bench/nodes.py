@@ -18,7 +18,7 @@ import httpx
 import trio
 
 from loadtest.sampling import parse_metrics
-from tests.bench.answer_wire import AT_ONCE, SLOW_TICK_MS, Waits, at, both_waits
+from tests.bench.answer_wire import AT_ONCE, SLOW_TICK_MS, Waits, at, both_waits, quiz
 from tests.bench.clusters import Cluster, cluster
 from tests.bench.fan_out import allow_files
 from tests.bench.figures import Costs, Figure
@@ -67,7 +67,7 @@ class Used:
 
 
 async def seat(served: Cluster, sessions: int, players: int, questions: int) -> Seated:
-    opened = [(await served.open_session(questions))[0] for _ in range(sessions)]
+    opened = [(await served.open_session(quiz(questions)))[0] for _ in range(sessions)]
     ports = [address.port for address in opened]
     # Otherwise what is compared would not be the number of nodes.
     assert all(ports.count(node.port) == sessions // len(served.nodes) for node in served.nodes), ports
