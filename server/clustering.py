@@ -189,6 +189,7 @@ class ClusterNode:
             log.info("node %s has joined (run %s)", member.name, member.run)
         for member in changes.left:
             log.warning("node %s has left (run %s)", member.name, member.run)
+        self._router.look_anew()
         self._moving.wake()
 
 

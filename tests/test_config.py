@@ -295,3 +295,31 @@ def test_every_setting_is_documented() -> None:
     secrets = {"secret", "author_key", "database_url", "redis_url"}
     assert {each.key for each in all_settings() if each.secret} == secrets
     assert setting("tick_ms").allowed == "a whole number from 20 to 10000"
+
+
+# -- a node among others -----------------------------------------------------------------------------
+
+SHARED = {
+    "redis_url": "redis://localhost",
+    "database_url": "postgresql://fanfare@localhost/fanfare",
+    "secret": "known-to-every-node",
+}
+
+
+def test_what_the_nodes_of_a_cluster_share_is_enough() -> None:
+    assert Config.load(None, {}, SHARED | {"role": "api"}).role == "api"
+
+
+@pytest.mark.parametrize("missing", ["database_url", "secret"])
+def test_a_node_among_others_needs_what_they_share(missing: str) -> None:
+    error = refused(**{name: value for name, value in SHARED.items() if name != missing})
+    assert error.key == missing
+    assert "with redis_url" in str(error)
+    assert "share one" in str(error)
+
+
+@pytest.mark.parametrize("role", ["api", "realtime"])
+def test_a_node_that_is_alone_has_every_role(role: str) -> None:
+    error = refused(role=role)
+    assert error.key == "role"
+    assert "without redis_url" in str(error)

@@ -566,7 +566,9 @@ class SessionActor:
                 self._counters.answers_repeated += 1
                 status, seq = "accepted" if outcome.same else "duplicate", outcome.seq
             case Refusal():
-                self._refuse(command.reply, outcome, command.id)
+                # Sent again to the new owner, it may have overtaken the first one, which is still waited for.
+                perhaps = outcome.code == "late" and self._clock.now_ms() < self._still_until
+                self._refuse(command.reply, BUSY if perhaps else outcome, command.id)
                 return
         elapsed_ms = outcome.elapsed_ms
 
@@ -731,10 +733,10 @@ class SessionActor:
             return
         seats = command.seats or ()
         self._audience.take_part(command.node, reply, seats)
-        for seat in seats:
-            player = self.session.players.get(seat)
-            if player is None or player.kicked:
-                self._audience.show_out(seat, Ending.KICKED)
+        for key in seats:
+            player = self.session.players.get(key) if isinstance(key, int) else None
+            if key != "host" and (player is None or player.kicked):
+                self._audience.show_out(key, Ending.KICKED)
         reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:

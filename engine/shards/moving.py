@@ -53,6 +53,9 @@ TAKEN_AT_ONCE = 16
 PATIENCE_S = 10.0
 """For one step of a hand-over: what is committed meanwhile stays so, and clients come back by themselves."""
 
+NO_ANSWER_S = 1.0
+"""Before another try to hand a session to a node that did not answer."""
+
 CLIENTS_PER_S = 500
 """Of one session, sent on to its new node."""
 
@@ -220,9 +223,11 @@ class Moving:
         return misplaced
 
     async def _hand_on_and_forget(self, session_id: str, to: Member) -> None:
+        """If the other node answers. A hand-over that fails costs the clients their connections, so nothing
+        happens to them while it does not."""
         try:
             if not await self.hand_on(session_id, to):
-                await trio.sleep(LOOK_AGAIN_S)
+                await trio.sleep(NO_ANSWER_S)
         finally:
             self._leaving.discard(session_id)
             self.wake()

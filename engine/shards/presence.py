@@ -60,7 +60,7 @@ class Presence:
         self._on_confirmed = on_confirmed
         self._current_time = current_time
         self._answered: bool | None = None
-        self._left: set[str] = set()
+        self._left: list[str] = []
         self._hurry = trio.Event()
 
     @property
@@ -94,7 +94,7 @@ class Presence:
         next_s = trio.current_time() + self._interval_s
         self._hurry = trio.Event()
         while self._left:
-            await self._follow(self._state.left(self._left.pop()))
+            await self._follow(self._state.left(self._left.pop(0)))
         member, asked_s = self._member, self._current_time()
         try:
             with trio.fail_after(self._interval_s):
@@ -142,5 +142,5 @@ class Presence:
         if message.get("kind") != "member" or not isinstance(run, str) or run == self._member.run:
             return
         if message.get("what") == "left":
-            self._left.add(run)
+            self._left.append(run)
         self._hurry.set()

@@ -194,7 +194,8 @@ class Relay:
                 self._pass_on(command, _Answered(self, command.reply))
 
     def _let_in(self, command: Join | Rejoin | Watch) -> None:
-        if self.over:
+        if self._taking_part is None:
+            # Over, or about to take part again: what was missed would come after somebody who has seen it.
             command.reply.push(messages.busy())
         else:
             admission = _Admission(self, command.reply, command.may_move)
@@ -254,6 +255,7 @@ class Relay:
 
     def lose(self, ending: Ending) -> None:
         """The owner has ended it, or cannot be reached."""
+        self._taking_part = None
         self._lost = ending
         self._wakeup.set()
 
@@ -261,7 +263,7 @@ class Relay:
         self._let_go()
         self._lost = None
         inbox = self._taking_part = _Inbox(self)
-        seats = None if self._epoch is None else self._audience.players()
+        seats = None if self._epoch is None else self._audience.held()
         self._pass_on(TakePart(inbox, self._node, self._epoch, self._offset, seats), inbox)
 
     def _let_go(self) -> None:

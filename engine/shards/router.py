@@ -54,6 +54,12 @@ KNOWN_FOR_S = 600.0
 
 KNOWN_MAX = 100_000
 
+IN_VAIN_S = 0.5
+"""How long a look for a session that came to nothing is good for others too. When a node has died, thousands
+ask for its sessions, again and again, and each look costs more than all else that they ask for."""
+
+IN_VAIN_MAX = 10_000
+
 ENDED_LATELY_MS = 60_000
 """After its end a session stays with its owner for a while, for those who come back."""
 
@@ -137,8 +143,22 @@ class _Forwarded:
         self._reply.close(ending)
 
 
+_Route = Callable[[str], Awaitable[Callable[[Command], None]]]
+"""Finds out how commands reach the session with this id or code."""
+
+
 class NotYet(NodeFull):
     """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
+
+
+_REFUSALS = (
+    SessionNotFound,
+    SessionFinished,
+    SessionUnavailable,
+    StorageUnavailable,
+    NodeFull,
+    OwnedElsewhere,
+)
 
 
 @dataclass(slots=True)
@@ -199,13 +219,17 @@ class Router:
         self._relay_above = relay_above
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, trio.Event] = {}
+        self._in_vain: dict[str, tuple[Exception, float]] = {}
         self._held: dict[str, _Held] = {}
         """Sessions that are being handed over, by id and by code."""
         self._relays: dict[str, Relay] = {}
         self._relays_by_code: dict[str, Relay] = {}
         self._dealt: dict[str, int] = {}
         self._dealt_for: int | None = None
+        self._queues: dict[tuple[_Route, str], list[Command]] = {}
+        """Commands whose session is looked up or brought to life, by its id or code."""
         self._waiting = 0
+        """Commands in all of them."""
         self.sent = Sent()
         self.routed = Routed()
 
@@ -214,9 +238,11 @@ class Router:
     def deliver(self, key: str, command: Command) -> None:
         """Hand a command to the session with this id or code, wherever it is. Never blocks; whatever goes
         wrong is an `error` to `command.reply`. A client that may move is told where to."""
-        if self._deliver_here(key, command):
+        if self._waits(self._route, key):
+            self._later(self._route, key, command)
+        elif self._deliver_here(key, command):
             return
-        if (relay := self._relay(key)) is not None:
+        elif (relay := self._relay(key)) is not None:
             if isinstance(command, Attaching) and command.may_move and not relay.shared:
                 self._move(command, relay.owner)
             else:
@@ -225,15 +251,18 @@ class Router:
             return
         elif (known := self._remembered(key)) is not None:
             self._pass_on(known, command)
+        elif (error := self._looked_in_vain(key)) is not None:
+            self._refuse_for(error, command)
         else:
             self._later(self._route, key, command)
 
     def deliver_from_link(self, session_id: str, command: Command) -> None:
         """As `deliver`, for what another node has passed on: it is not passed on again."""
         command = arrived(command, self._clock.now_ms())
-        if self._deliver_here(session_id, command):
+        waits = self._waits(self._route_here, session_id)
+        if not waits and self._deliver_here(session_id, command):
             return
-        if not isinstance(command, Detach):
+        if waits or not isinstance(command, Detach):
             self._later(self._route_here, session_id, command)
 
     def _deliver_here(self, key: str, command: Command) -> bool:
@@ -252,28 +281,44 @@ class Router:
     def _relay(self, key: str) -> Relay | None:
         return self._relays.get(key) or self._relays_by_code.get(key)
 
-    def _later(self, route: Callable[[str, Command], Awaitable[None]], key: str, command: Command) -> None:
-        if self._waiting >= WAITING_MAX:
+    def _later(self, route: _Route, key: str, command: Command) -> None:
+        """Send a command once it is known where to. For one key all go in the order in which they came."""
+        queue = self._queues.get((route, key))
+        if self._waiting >= WAITING_MAX and not isinstance(command, Detach):
             self._refuse_busy(command)
+            return
+        self._waiting += 1
+        if queue is not None:
+            queue.append(command)
         else:
-            self._waiting += 1
-            self._nursery.start_soon(self._settle, route, key, command)
+            self._queues[route, key] = [command]
+            self._nursery.start_soon(self._settle, route, key)
 
-    async def _settle(
-        self, route: Callable[[str, Command], Awaitable[None]], key: str, command: Command
-    ) -> None:
+    def _waits(self, route: _Route, key: str) -> bool:
+        """Whether others wait for the same: who comes now does not overtake them."""
+        return (route, key) in self._queues
+
+    async def _settle(self, route: _Route, key: str) -> None:
+        send: Callable[[Command], None]
         try:
-            await route(key, command)
-        except SessionNotFound:
-            _refuse(command, "session_not_found", "No session has this code.")
-        except SessionFinished:
-            _refuse(command, "session_finished", "This session is over.")
-        except SessionUnavailable:
-            _refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
-        except (StorageUnavailable, NodeFull, OwnedElsewhere):
-            self._refuse_busy(command)
-        finally:
-            self._waiting -= 1
+            send = await route(key)
+        except _REFUSALS as error:
+            send = partial(self._refuse_for, error)
+        commands = self._queues.pop((route, key))
+        self._waiting -= len(commands)
+        for command in commands:
+            send(command)
+
+    def _refuse_for(self, error: Exception, command: Command) -> None:
+        match error:
+            case SessionNotFound():
+                _refuse("session_not_found", "No session has this code.", command)
+            case SessionFinished():
+                _refuse("session_finished", "This session is over.", command)
+            case SessionUnavailable():
+                _refuse("session_unavailable", Ending.UNAVAILABLE.sentence, command)
+            case _:
+                self._refuse_busy(command)
 
     def _refuse_busy(self, command: Command) -> None:
         if isinstance(command, TakePart):
@@ -281,17 +326,21 @@ class Router:
         else:
             command.reply.push(messages.busy(_mark(command)))
 
-    async def _route(self, key: str, command: Command) -> None:
+    async def _route(self, key: str) -> Callable[[Command], None]:
         found = await self.find(key)
-        # Since then it may have come here, or be on its way elsewhere.
-        if self._deliver_here(key, command):
-            return
-        if isinstance(found, Elsewhere):
-            self._pass_on(found, command)
-        else:
-            found.send(command)
 
-    async def _route_here(self, session_id: str, command: Command) -> None:
+        def send(command: Command) -> None:
+            # Since then it may have come here, or be on its way elsewhere.
+            if self._deliver_here(key, command):
+                return
+            if isinstance(found, Elsewhere):
+                self._pass_on(found, command)
+            else:
+                found.send(command)
+
+        return send
+
+    async def _route_here(self, session_id: str) -> Callable[[Command], None]:
         """What nobody runs is run here, whatever the ring says: the node that sent this knows another one,
         and the session will be handed on if that is wrong."""
         self.forget(session_id)
@@ -302,7 +351,7 @@ class Router:
             if self._running(record) is not None:
                 raise NotYet
             actor = await self._registry.bring(record)
-        actor.send(command)
+        return actor.send
 
     def _pass_on(self, found: Elsewhere, command: Command) -> None:
         record = found.record
@@ -353,6 +402,8 @@ class Router:
                     return await self._registry.get(key)
                 if (known := self._remembered(key)) is not None:
                     return known
+                if (error := self._looked_in_vain(key)) is not None:
+                    raise error.with_traceback(None)
                 found = await self._look_up(key)
                 if isinstance(found, Elsewhere):
                     return found
@@ -371,10 +422,15 @@ class Router:
         underway = self._asking[key] = trio.Event()
         try:
             record = await self._store.find(key)
+            member = self._member_for(record)
+        except _REFUSALS as error:
+            if len(self._in_vain) >= IN_VAIN_MAX:
+                self._in_vain.clear()
+            self._in_vain[key] = error, trio.current_time() + IN_VAIN_S
+            raise
         finally:
             del self._asking[key]
             underway.set()
-        member = self._member_for(record)
         if member is None:
             if record.finished_at is not None:
                 raise SessionFinished(record)
@@ -414,6 +470,15 @@ class Router:
             raise NotYet
         return running
 
+    def _looked_in_vain(self, key: str) -> Exception | None:
+        """Why the session was not to be had just now."""
+        error, until = self._in_vain.get(key, (None, 0.0))
+        return error if trio.current_time() < until else None
+
+    def look_anew(self) -> None:
+        """The members have changed: what was not to be had may be now."""
+        self._in_vain.clear()
+
     def _remembered(self, key: str) -> Elsewhere | None:
         known = self._known.get(key)
         if known is None:
@@ -427,6 +492,7 @@ class Router:
         """Note where a session is."""
         known = _Known(found, trio.current_time() + KNOWN_FOR_S)
         for key in (found.record.id, found.record.code):
+            self._in_vain.pop(key, None)
             self._known[key] = known
             self._known.move_to_end(key)
         while len(self._known) > KNOWN_MAX:
@@ -567,7 +633,7 @@ def _mark(command: Command) -> str | None:
     return command.id if isinstance(command, Answer | Host) else None
 
 
-def _refuse(command: Command, code: str, message: str) -> None:
+def _refuse(code: str, message: str, command: Command) -> None:
     command.reply.push(messages.error(code, message, id=_mark(command)))
 
 

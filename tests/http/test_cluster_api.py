@@ -38,6 +38,7 @@ class FakeCluster:
         self.up = True
         self.fails: Exception | None = None
         self.forgets = False
+        self.leaving = False
 
     def nodes(self) -> Sequence[NodeState]:
         load = Load(sessions=3, players=40, connections=41, queued=2, lag_ms=5.0, busy=0.25)
@@ -50,7 +51,7 @@ class FakeCluster:
         return 7
 
     def draining(self) -> bool:
-        return False
+        return self.leaving
 
     def traffic(self) -> ClusterTraffic:
         return ClusterTraffic(*range(1, 12))
@@ -183,3 +184,14 @@ async def test_metrics_tell_of_the_cluster() -> None:
             "fanfare_cluster_clients_sent_on_total": 4,
             "fanfare_cluster_commands_forwarded_total": 5,
         }
+
+
+async def test_a_node_that_drains_is_not_ready() -> None:
+    async with edge() as e:
+        cluster = FakeCluster(member("node-1"), member("node-2"))
+        e.but(cluster=cluster)
+        assert (await e.get("/readyz")).status == 200
+        cluster.leaving = True
+        reply = await e.get("/readyz")
+        assert (reply.status, reply.json["ready"]) == (503, False)
+        assert reply.json["reasons"] == ["the node is draining: its sessions go to the others"]

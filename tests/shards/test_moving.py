@@ -626,7 +626,7 @@ async def test_so_many_move_at_the_same_time(mock_clock: MockClock) -> None:
         assert most == AT_ONCE
         drain(cluster, a)
         a.moving.wake()
-        await later(mock_clock, 3)
+        await later(mock_clock, 4)
         assert most == AT_ONCE_DRAINING
         assert [b.registry.here(record.id) is not None for record in records] == [True] * 12
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
 from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin
+from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.registry import SessionFinished
 from engine.domain.session import Settings
@@ -375,6 +376,42 @@ async def test_so_many_may_wait_to_be_routed_and_no_more(
         await settle()
         assert [client.kinds for client in clients[:3]] == [["done"]] * 3
         assert (await b.do(record, "lock")).kinds == ["done"], "there is room again"
+
+
+async def test_what_waits_for_a_session_reaches_it_in_the_order_in_which_it_came(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        for node in (a, b):
+            record = await cluster.record(a)
+            client = Client()
+            for number in range(60):
+                node.router.deliver(record.id, Host(client, str(number), "lock", on=number % 2 == 0))
+                if number % 7 == 0:
+                    await trio.lowlevel.checkpoint()
+            await settle()
+            assert [done["id"] for done in client.got("done")] == [str(number) for number in range(60)]
+
+
+async def test_a_node_takes_part_before_its_clients_are_let_in(mock_clock: MockClock) -> None:
+    """Also when the session has to be brought to life first."""
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        for _ in range(20):
+            record = await cluster.record(a)
+            watching = await b.watch(record)
+            assert (watching.kinds, watching.ending) == (["joined"], None)
+
+
+async def test_one_who_leaves_while_the_session_is_brought_to_life_takes_no_part(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.record(a)
+        node = Client()
+        a.deliver(record.id, TakePart(node, b.run))
+        a.deliver(record.id, Detach(node))
+        await settle()
+        assert a.here(record).subscribers == 0
 
 
 # -- what is remembered ------------------------------------------------------------------------------

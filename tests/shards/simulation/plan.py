@@ -9,10 +9,10 @@ from random import Random
 import trio
 
 from tests.shards.simulation.clients import Client
-from tests.shards.simulation.world import World
+from tests.shards.simulation.world import World, until
 
 FAULTS_FROM_S = 1.0
-FAULTS_UNTIL_S = 14.0
+FAULTS_UNTIL_S = 11.0
 FAULTS_MAX = 6
 
 
@@ -60,12 +60,7 @@ class Faults:
         node = self._world.nodes[fault.nodes[0]]
         if not node.dead:
             node.crash()
-        self._world.after(fault.lasts_s, self._raise, fault.nodes[0])
-
-    def _raise(self, name: str) -> None:
-        """Start the node again, if it is down."""
-        if self._world.nodes[name].ended.is_set():
-            self._world.start(name)
+        self._world.after(fault.lasts_s, self._world.start_again, fault.nodes[0])
 
     def _restart(self, fault: Fault) -> None:
         """In good order."""
@@ -76,7 +71,7 @@ class Faults:
         async def again() -> None:
             await node.ended.wait()
             await trio.sleep(fault.lasts_s)
-            self._raise(name)
+            self._world.start_again(name)
 
         self._world.nursery.start_soon(again)
 
@@ -89,10 +84,9 @@ class Faults:
                 node = self._world.nodes[name]
                 node.end()
                 await node.ended.wait()
-                self._raise(name)
+                self._world.start_again(name)
                 with trio.move_on_after(3.0):
-                    while not self._world.nodes[name].open:
-                        await trio.sleep(0.2)
+                    await until(lambda name=name: self._world.nodes[name].open)
 
         self._world.nursery.start_soon(roll)
 
@@ -192,7 +186,7 @@ class Faults:
                 if one < other:
                     world.network.heal(one, other)
         for name in sorted(world.nodes):
-            self._raise(name)
+            self._world.start_again(name)
 
 
 KINDS: Mapping[str, Callable[[Faults, Fault], None]] = {

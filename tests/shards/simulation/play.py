@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -15,7 +16,7 @@ from engine.ports import SessionRecord
 from tests.shards.simulation import schedule
 from tests.shards.simulation.clients import Client, Kind
 from tests.shards.simulation.plan import FAULTS_UNTIL_S, Faults, plan
-from tests.shards.simulation.world import BUSY_CODES, CONFIG, World, logged
+from tests.shards.simulation.world import BUSY_CODES, CONFIG, World, logged, until
 
 FINISH_S = 90.0
 """After everything is well again, all sessions have ended and everybody knows how, within so long."""
@@ -23,11 +24,13 @@ FINISH_S = 90.0
 QUIETEN_S = 40.0
 """And after that nothing is left over, within so long: a little more than a link waits for a reply."""
 
+LOOK_EVERY_S = 0.5
+
 QUIZ = Quiz.parse(
     {
         "title": "Simulated",
         "questions": [
-            {"type": "single", "text": f"{n}?", "choices": ["a", "b"], "correct": "b", "time_limit_s": 4}
+            {"type": "single", "text": f"{n}?", "choices": ["a", "b"], "correct": "b", "time_limit_s": 3}
             for n in (1, 2, 3)
         ],
     }
@@ -41,7 +44,6 @@ class Outcome:
     seed: int
     events: Sequence[tuple[float, str]]
     violations: Sequence[str]
-    virtual_s: float
 
     def __str__(self) -> str:
         lines = [f"{at:10.4f}  {what}" for at, what in self.events]
@@ -50,16 +52,23 @@ class Outcome:
 
 def play(seed: int) -> Outcome:
     """Play one run to its end. The same seed is the same run."""
+    worlds: list[World] = []
 
-    async def main(draw: Random) -> Outcome:
+    async def main(draw: Random) -> None:
         async with trio.open_nursery() as nursery:
             world = World(nursery, draw)
+            worlds.append(world)
             with logged(world):
                 await _Run(world, draw).go()
-            nursery.cancel_scope.cancel()
-        return Outcome(seed, world.events, world.violations, trio.current_time())
+                world.close()
 
-    return schedule.run(main, seed)
+    failures: list[str] = []
+    try:
+        schedule.run(main, seed)
+    except Exception as error:  # noqa: BLE001 - whatever ends a node is what we look for
+        failures = ["".join(traceback.format_exception(error))]
+    [world] = worlds
+    return Outcome(seed, world.events, [*world.violations, *failures])
 
 
 class _Run:
@@ -71,14 +80,9 @@ class _Run:
 
     async def go(self) -> None:
         world, draw = self._world, self._draw
-        world.nursery.start_soon(world.run)
-        world.nursery.start_soon(world.redis.run)
-        quiz = await world.postgres.sessions.catalog.add(QUIZ)
         names = [f"node-{n}" for n in range(1, draw.randint(2, 4) + 1)]
-        for name in names:
-            world.start(name)
-        while not all(node.open for node in world.nodes.values()):
-            await trio.sleep(0.1)
+        await world.open(names)
+        quiz = await world.postgres.sessions.catalog.add(QUIZ)
         for number in range(draw.randint(2, 3)):
             await self._open(quiz.id, shared=number == 0)
         faults = Faults(world, self._clients)
@@ -86,20 +90,17 @@ class _Run:
         faults.begin(planned)
         for client in self._clients:
             world.at(draw.choice([1.0, 1.0, FAULTS_UNTIL_S / 2]) * draw.random(), client.come)
-        await trio.sleep_until(FAULTS_UNTIL_S)
-        while trio.current_time() < max((fault.at_s + fault.lasts_s for fault in planned), default=0):
-            await trio.sleep(0.5)
+        await trio.sleep_until(max([FAULTS_UNTIL_S, *(fault.at_s + fault.lasts_s for fault in planned)]))
         faults.heal()
         with trio.move_on_after(FINISH_S):
-            while not await self._finished():
-                await trio.sleep(0.5)
+            await until(self._finished, LOOK_EVERY_S)
         if world.violations:
             return
         self._check_ends()
-        self._check_sessions()
+        for record in self._records:
+            self._check_session(record)
         with trio.move_on_after(QUIETEN_S):
-            while self._left_over():
-                await trio.sleep(0.5)
+            await until(lambda: not self._left_over(), LOOK_EVERY_S)
         for each in self._left_over():
             world.blame(each)
 
@@ -125,17 +126,15 @@ class _Run:
             name = f"{kind}-{len(self._clients) + 1}"
             self._clients.append(Client(self._world, name, record.code, kind, Random(draw.random())))
 
-    async def _finished(self) -> bool:
+    def _finished(self) -> bool:
         """Whether all sessions have ended, everybody knows, and no facts are under way."""
         world = self._world
         if world.violations:
             return True
         sessions = world.postgres.sessions
-        for record in self._records:
-            if (await sessions.find(record.id)).finished_at is None:
-                return False
         return (
-            all(client.done for client in self._clients)
+            all(sessions.finished(record.id) for record in self._records)
+            and all(client.done for client in self._clients)
             and not any(disk.facts for disk in world.disks.values())
             and all(part.merged for part in world.postgres.put_aside.values())
         )
@@ -154,13 +153,9 @@ class _Run:
             if not part.merged:
                 world.blame(f"{part.session_id}: facts that were put aside are not merged")
 
-    def _check_sessions(self) -> None:
-        for record in self._records:
-            self._check_session(record)
-
     def _check_session(self, record: SessionRecord) -> None:
-        world = self._world
-        facts = world.postgres.sessions.facts(record.id)
+        world, sessions = self._world, self._world.postgres.sessions
+        facts = sessions.facts(record.id)
         ends = [n for n, fact in enumerate(facts) if isinstance(fact, Finished)]
         if len(ends) != 1:
             world.blame(f"{record.id} has ended {len(ends)} times")
@@ -177,15 +172,22 @@ class _Run:
             _standing(Session.recover(QUIZ, record.settings, record.created_at, facts[: n + 1]))
             for n in range(ends[0], len(facts))
         ]
-        for client in self._clients:
-            if client.code != record.code or not client.plays or client.mistaken:
+        players = [client for client in self._clients if client.code == record.code and client.plays]
+        # The numbers that were given to two players: whose is whose is not told apart from then on.
+        shared = {client.player for client in players if client.mistaken}
+        for client in players:
+            if client.player in shared:
                 continue
+            if client.done == "was replaced":
+                world.blame(f"{client.name} was replaced by nobody")
             for question, own in client.given.items():
                 there = answers.get((client.joined_as, question), [])
                 if own.ack is not None and own.choice not in [fact.choice for fact in there]:
                     world.blame(f"{client.name} has an ack for {question}, and its answer is lost: {there}")
                 merged = any(isinstance(fact, AnswerMerged) for fact in there)
                 if question in client.contradicted and not merged:
+                    world.blame(f"{client.name} was told two things of its answer to {question}")
+                if question in client.refused and not merged and record.id not in sessions.taken:
                     world.blame(f"{client.name} was told two things of its answer to {question}")
             if client.final is not None:
                 scores = [standing.get(client.joined_as) for standing in standings]

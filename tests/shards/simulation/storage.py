@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Any]
 
+CLAIMS_MAX, CLAIMS_S = 5, 2.0
+"""A session that is claimed more often than that within so long moves for nothing."""
+
 UNSEEN_MS = 5_000
 """Spooled facts that nobody has seen to for so long are seen to by any node."""
 
@@ -42,6 +45,9 @@ class Sessions(MemorySessionStore):
         self._world = world
         super().__init__(MemoryCatalog())
         self.writers: dict[tuple[str, int], str] = {}
+        self.taken: set[str] = set()
+        """Sessions that were taken over from another node."""
+        self._claims: dict[str, deque[float]] = {}
 
     @property
     def now_ms(self) -> int:
@@ -53,7 +59,16 @@ class Sessions(MemorySessionStore):
     async def claim(
         self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
     ) -> ClaimedSession:
+        before = self._rows[session_id].owner
         claimed = await super().claim(session_id, owner, gone)
+        if before not in (None, owner):
+            self.taken.add(session_id)
+        claims = self._claims.setdefault(session_id, deque(maxlen=CLAIMS_MAX))
+        if len(claims) == CLAIMS_MAX and trio.current_time() - claims[0] < CLAIMS_S:
+            self._world.blame(
+                f"{session_id} does not come to rest: {CLAIMS_MAX} claims since {claims[0]:.3f}"
+            )
+        claims.append(trio.current_time())
         self._world.trace(f"{session_id} belongs to {owner} under epoch {claimed.epoch}")
         return claimed
 
@@ -90,6 +105,9 @@ class Sessions(MemorySessionStore):
             for row, epoch in zip(rows, epochs, strict=True)
             if row is not None and row.epoch == epoch and row.owner == owner
         ]
+
+    def finished(self, session_id: str) -> bool:
+        return self._rows[session_id].record.finished_at is not None
 
     def sees_to(self, session_id: str, owner: str, *, late: bool) -> bool:
         """Whether spooled facts of the session are for this run to merge."""
@@ -259,7 +277,8 @@ class Ends:
                 process.world.later(postgres.latency_s(), work, *args)
             raise
         result = await work(*args)
-        await trio.sleep(postgres.latency_s())
+        if postgres.slow_s or process.world.draw.random() < 0.3:
+            await trio.sleep(postgres.latency_s())
         await self._travel()
         await process.turn()
         return result
@@ -271,44 +290,43 @@ class Ends:
 
 
 class Disk:
-    """The spool of a node: `engine.storage.spool.Spool` in memory. It outlives the runs of the node, of which
-    one at a time has it: `mounted`."""
+    """Of a node: what is on it outlives the node's runs. `facts` are in the spool and not forgotten."""
 
     def __init__(self) -> None:
-        self._kept: list[Record] = []
-        self._unread: deque[Record] = deque()
-        self._facts = 0
-        self._process: Process | None = None
+        self.kept: list[Record] = []
         self.number = 0
+        self.facts = 0
 
-    def mounted(self, process: Process) -> Disk:
-        """For a run that starts. What was forgotten but not cleared is there again."""
+
+class MemorySpool:
+    """`engine.storage.spool.Spool` of one run, over the disk of its node. What an earlier run had forgotten
+    but not cleared is there again, as it is in the files."""
+
+    def __init__(self, disk: Disk, process: Process) -> None:
+        self._disk = disk
         self._process = process
-        self._unread = deque(self._kept)
-        self._facts = sum(record.facts for record in self._kept)
-        return self
+        self._unread = deque(disk.kept)
+        disk.facts = sum(record.facts for record in disk.kept)
 
     async def turn(self) -> None:
-        """What a thread that touches the disk waits for."""
-        assert self._process is not None
+        """What a thread that touches the disk waits for. Raises OSError in a run that is dead."""
         await self._process.turn()
         await trio.sleep(self._process.world.draw.uniform(0.0005, 0.005))
         await self._process.turn()
 
     @property
-    def facts(self) -> int:
-        """That are not forgotten."""
-        return self._facts
+    def number(self) -> int:
+        return self._disk.number
 
     def statistics(self) -> SpoolStatistics:
-        return SpoolStatistics(self._facts, self._facts * 100, None)
+        return SpoolStatistics(self._disk.facts, self._disk.facts * 100, None)
 
     def append(self, payload: bytes, facts: int, at: int) -> None:
-        self.number += 1
-        record = Record(self.number, facts, at, payload)
-        self._kept.append(record)
+        self._disk.number += 1
+        record = Record(self._disk.number, facts, at, payload)
+        self._disk.kept.append(record)
         self._unread.append(record)
-        self._facts += facts
+        self._disk.facts += facts
 
     def read(self, facts_max: int) -> Sequence[Record]:
         found: list[Record] = []
@@ -319,9 +337,9 @@ class Disk:
         return found
 
     def forget(self, records: Sequence[Record]) -> None:
-        self._facts -= sum(record.facts for record in records)
+        self._disk.facts -= sum(record.facts for record in records)
 
     def clear(self) -> None:
-        assert not self._facts, "facts would be lost"
-        self._kept.clear()
+        assert not self._disk.facts, "facts would be lost"
+        self._disk.kept.clear()
         self._unread.clear()

@@ -1,6 +1,7 @@
 """Nodes of one cluster in one process, what is between them, and what can happen to them.
 
-A node here is the real one from the write-behind to the router: `_Node.assemble` is `server.app` without sockets.
+A node here is the real one from the write-behind to the router: `Node` puts it together as `server.app` does,
+without sockets.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from engine.actors.frame import Frame
 from engine.actors.merging import Merging
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.actors.subscriber import ConnectionEnded, Waiter
-from engine.domain.settings import Settings
+from engine.domain.session import Phase, Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards.ports import Load, Member
 from engine.shards.router import Router
+from engine.storage.session_ids import new_id
 from engine.storage.signs_of_life import Leased
 from engine.storage.spooling import Spooling
 from engine.storage.write_behind import WriteBehind
@@ -42,7 +44,7 @@ from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Conversation, Gate
 from tests.fakes import MemoryLinks, MemoryNodeLinks
 from tests.shards.fakes import MemoryRedis
-from tests.shards.simulation.storage import Disk, Ends, Postgres
+from tests.shards.simulation.storage import Disk, Ends, MemorySpool, Postgres
 
 START_MS = 1_700_000_000_000
 LEASE_S = 2.0
@@ -62,8 +64,9 @@ OPTIONS = ActorOptions(tick_ms=500, idle_s=3.0)
 BUSY_CODES = (StorageUnavailable, NodeFull, OwnedElsewhere)
 
 
-class Violated(Exception):
-    """Something that must hold did not."""
+class Dead(StorageUnavailable, OSError):
+    """What is left of a process that has crashed asks for something. Nothing that it does can be seen, but
+    its tasks have to come to their end."""
 
 
 class World:
@@ -86,7 +89,6 @@ class World:
         """The last run of each."""
         self.disks: dict[str, Disk] = {}
         self.healed_at = inf
-        self.new_id = partial(_numbered, count(1), "session-{}")
         self.new_code = partial(_numbered, count(100_001), "{}")
         self._runs = count(1)
         self._due: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
@@ -138,6 +140,14 @@ class World:
 
     # -- nodes -----------------------------------------------------------------------------------
 
+    async def open(self, names: Sequence[str]) -> None:
+        """Let time begin, and start these nodes."""
+        self.nursery.start_soon(self.run)
+        self.nursery.start_soon(self.redis.run)
+        for name in names:
+            self.start(name)
+        await until(lambda: all(node.open for node in self.nodes.values()))
+
     def start(self, name: str) -> Node:
         node = Node(self, name, next(self._runs))
         self.nodes[name] = node
@@ -145,9 +155,20 @@ class World:
         self.nursery.start_soon(node.live)
         return node
 
+    def start_again(self, name: str) -> None:
+        """Start the node, if it is down."""
+        if self.nodes[name].ended.is_set():
+            self.start(name)
+
     def up(self) -> Sequence[Node]:
         """The nodes that clients can come to."""
         return [node for node in self.nodes.values() if node.open]
+
+    def close(self) -> None:
+        """End everything at once."""
+        for node in self.nodes.values():
+            node.dead = True
+        self.nursery.cancel_scope.cancel()
 
     def run_named(self, run: str) -> Node | None:
         node = self.nodes.get(run.partition("/")[0])
@@ -170,6 +191,12 @@ class World:
     def _link_delay_s(self, near: str, far: str) -> float:
         slow = self.slow_links.get(frozenset((near.partition("/")[0], far.partition("/")[0])), 0.0)
         return self.draw.uniform(0.0005, 0.005) + self.draw.uniform(0.0, slow)
+
+
+async def until(so: Callable[[], object], every_s: float = 0.05) -> None:
+    """Wait until something is so. In virtual time that is cheap, and what is waited for needs no event."""
+    while not so():  # noqa: ASYNC110
+        await trio.sleep(every_s)
 
 
 def _numbered(numbers: count[int], form: str) -> str:
@@ -207,11 +234,12 @@ class Process:
         return self._stopped_s if now < self.goes_on_s else now
 
     async def turn(self) -> None:
-        """Return when the process runs: at once, later, or never."""
-        while (left_s := self.stands_still_s) > 0:
+        """Return when the process runs. Raises Dead when it will not any more."""
+        while (left_s := self.stands_still_s) > 0:  # noqa: ASYNC110 - a clock tells when
             await trio.sleep(left_s)
         if self.dead:
-            await trio.sleep_forever()
+            await trio.sleep(0.1)
+            raise Dead
 
 
 class _Clock(SessionClock):
@@ -404,7 +432,7 @@ class Node(Process):
         self._gate: Gate
         self._scope = trio.CancelScope()
         self._asked_to_end = trio.Event()
-        self._lookups = 0
+        self._serves_links = False
 
     # -- from outside ----------------------------------------------------------------------------
 
@@ -442,8 +470,9 @@ class Node(Process):
                 async with AsyncExitStack() as stack:
                     await self._assemble(stack)
                     await self._asked_to_end.wait()
-            except NameTaken:
-                self.world.trace(f"{self.run}: its name is taken")
+            except* NameTaken:
+                self.world.trace(f"{self.run} cannot start: its name is taken")
+                self.world.after(1.0, self.world.start_again, self.name)
         if not self.dead:
             self.world.trace(f"{self.run} has ended")
             self.dead, self.open = True, False
@@ -468,7 +497,7 @@ class Node(Process):
         clustering.links = MemoryNodeLinks(world.network, run)  # type: ignore[assignment]
         store: Any = Ends(self, world.postgres)
         spooling = self.spooling = Spooling(
-            world.disks.setdefault(self.name, Disk()).mounted(self),  # type: ignore[arg-type]
+            MemorySpool(world.disks.setdefault(self.name, Disk()), self),  # type: ignore[arg-type]
             store,
             node=run,
             tenure=clustering.tenure,
@@ -496,7 +525,7 @@ class Node(Process):
                 tokens=Tokens(),
                 clock=clock,
                 owner=run,
-                new_id=lambda: clustering.router.deal_id(world.new_id),
+                new_id=lambda: new_id(clock.now_ms()),
                 new_code=world.new_code,
                 options=OPTIONS,
                 gone=clustering.neighbours.gone,
@@ -504,7 +533,7 @@ class Node(Process):
 
         registry = self.registry = await stack.enter_async_context(_beside(partial(_in_a_nursery, make)))
         stack.callback(registry.close, Ending.SHUTDOWN)
-        journal.watch(registry.active)
+        journal.watch(registry.owned)
         router = self.router = await stack.enter_async_context(
             _beside(partial(clustering.route, registry, store, journal, lambda: not spooling.active))
         )
@@ -517,7 +546,8 @@ class Node(Process):
         self.clock = clock
         stack.callback(self._close_edge)
         world.network.node(run, self)
-        stack.callback(world.network.lose, run)
+        self._serves_links = True
+        stack.callback(self._close_links)
         await stack.enter_async_context(_beside(partial(clustering.appear, Load)))
         self.open = True
         await clustering.refuse_namesake()
@@ -545,6 +575,10 @@ class Node(Process):
             self.drained = not self.unfinished()
             self.world.trace(f"{self.run} has left, with {self.unfinished()}")
 
+    def _close_links(self) -> None:
+        self._serves_links = False
+        self.world.network.lose(self.run)
+
     def _close_edge(self) -> None:
         self.open = False
         for connection in list(self.connections):
@@ -552,8 +586,6 @@ class Node(Process):
 
     def unfinished(self) -> list[str]:
         """Sessions that run here, and are not over."""
-        from engine.domain.session import Phase
-
         return [
             actor.session_id for actor in self.registry.active() if actor.session.phase is not Phase.FINISHED
         ]
@@ -563,7 +595,7 @@ class Node(Process):
     def deliver(self, session_id: str, command: Command) -> None:
         if wait_s := self.stands_still_s:
             self.world.after(wait_s, self.deliver, session_id, command)
-        elif not self.dead:
+        elif self._serves_links and not self.dead:
             self.clustering.node.deliver(session_id, command)
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
@@ -626,15 +658,18 @@ async def _in_a_nursery(make: Callable[[trio.Nursery], Any], *, task_status: tri
 @asynccontextmanager
 async def _beside(task: Callable[..., Awaitable[object]]) -> AsyncIterator[Any]:
     """As in `server.app`: a task that ends after the block does."""
-    scope = trio.CancelScope(shield=True)
+    scope = trio.CancelScope()
 
     async def run(task_status: trio.TaskStatus[Any]) -> None:
         with scope:
             await task(task_status=task_status)
 
     async with trio.open_nursery() as nursery:
+        started = await nursery.start(run)
+        # Not before: a task that is cancelled while it starts has no block to go on for.
+        scope.shield = True
         try:
-            yield await nursery.start(run)
+            yield started
         finally:
             scope.cancel()
 

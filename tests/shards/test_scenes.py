@@ -1,0 +1,151 @@
+"""Sessions change nodes: single scenes in the world of the simulation, where nothing goes wrong by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import trio
+
+from engine.actors.commands import Rejoin, Watch
+from engine.domain.quiz import Quiz
+from engine.domain.session import Settings
+from engine.ports import SessionRecord
+from tests.actors.world import Client
+from tests.shards.simulation import schedule
+from tests.shards.simulation.world import CONFIG, Node, World, logged, until
+
+QUIZ = Quiz.parse(
+    {
+        "title": "Moved",
+        "questions": [
+            {"type": "single", "text": f"{n}?", "choices": ["a", "b"], "correct": "b", "time_limit_s": 20}
+            for n in (1, 2, 3)
+        ],
+    }
+)
+SHARED = Settings(pace="auto", lobby_ms=1000, reveal_ms=1000, player_limit=CONFIG.relay_above + 1)
+
+
+def scene(act: Callable[[World], Awaitable[None]], *names: str) -> None:
+    async def main(draw: Random) -> None:
+        async with trio.open_nursery() as nursery:
+            world = World(nursery, draw)
+            with logged(world), trio.fail_after(300):
+                await world.open(names)
+                await act(world)
+                world.close()
+        assert not world.violations
+
+    schedule.run(main, 1)
+
+
+async def made(node: Node, settings: Settings = SHARED) -> SessionRecord:
+    """A session that runs, on whichever node it belongs to."""
+    quiz = await node.world.postgres.sessions.catalog.add(QUIZ)
+    record = await node.create(quiz.id, settings)
+    watch(node, record)
+    await until(lambda: owner_of(node.world, record) is not None)
+    return record
+
+
+def owner_of(world: World, record: SessionRecord) -> Node | None:
+    return next((node for node in world.up() if node.registry.here(record.id)), None)
+
+
+def watch(node: Node, record: SessionRecord) -> Client:
+    client = Client()
+    node.router.deliver(record.id, Rejoin(client, "host"))
+    return client
+
+
+def other(world: World, node: Node | None) -> Node:
+    return next(each for each in world.up() if each is not node)
+
+
+def test_a_node_outlives_a_store_that_is_away_while_it_looks_around() -> None:
+    async def act(world: World) -> None:
+        world.postgres.unreachable.update(world.nodes)
+        await trio.sleep(12)
+        assert len(world.up()) == 2
+
+    scene(act, "a", "b")
+
+
+def test_a_drain_waits_for_the_store_at_rest() -> None:
+    """One that does not would never let the virtual clock go on."""
+
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"])
+        owner = owner_of(world, record)
+        assert owner is not None
+        world.postgres.unreachable.add(owner.name)
+        await trio.sleep(2)
+        owner.end()
+        await trio.sleep(3)
+        world.postgres.unreachable.clear()
+        await owner.ended.wait()
+        assert owner.drained
+
+    scene(act, "a", "b")
+
+
+def test_a_node_that_does_not_answer_is_given_no_session() -> None:
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"])
+        owner = owner_of(world, record)
+        assert owner is not None
+        watching = watch(owner, record)
+        world.network.cut(owner.run, other(world, owner).run)
+        owner.drain()
+        await trio.sleep(3)
+        assert watching.ending is None
+        assert world.postgres.sessions.epoch(record.id) == 1
+        world.network.heal(owner.run, other(world, owner).run)
+        await until(lambda: owner_of(world, record) is other(world, owner))
+
+    scene(act, "a", "b")
+
+
+def test_nobody_is_let_in_between_a_lost_link_and_what_was_missed() -> None:
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"])
+        owner = owner_of(world, record)
+        assert owner is not None
+        third = other(world, owner)
+        clients = [Client()]
+        third.router.deliver(record.id, Watch(clients[0]))
+        await until(lambda: clients[0].got("joined"))
+        world.network.cut(owner.run, third.run)
+        actor = owner.registry.here(record.id)
+        assert actor is not None
+        await until(lambda: actor.session.number)
+        world.network.heal(owner.run, third.run)
+        for _ in range(100):
+            clients.append(Client())
+            third.router.deliver(record.id, Watch(clients[-1]))
+            await trio.sleep(0.03)
+        for client in clients:
+            began = next((message["offset"] for message in client.got("joined")), 0)
+            assert client.offsets == list(range(began + 1, began + 1 + len(client.offsets)))
+
+    scene(act, "a", "b")
+
+
+def test_who_comes_by_way_of_a_third_node_during_a_hand_over_is_seated_or_told_to_come_again() -> None:
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"])
+        owner = owner_of(world, record)
+        assert owner is not None
+        third = other(world, owner)
+        await until(lambda: owner.registry.here(record.id).session.number)
+        owner.drain()
+        await until(lambda: owner.router._held)
+        clients = []
+        for _ in range(20):
+            clients.append(Client())
+            third.router.deliver(record.id, Watch(clients[-1]))
+            await trio.sleep(0.005)
+        await until(lambda: all(c.got("reveal") or c.ending or c.errors == ["busy"] for c in clients))
+
+    scene(act, "a", "b", "c")
