@@ -733,10 +733,10 @@ class SessionActor:
             return
         seats = command.seats or ()
         self._audience.take_part(command.node, reply, seats)
-        for seat in seats:
-            player = self.session.players.get(seat)
-            if player is None or player.kicked:
-                self._audience.show_out(seat, Ending.KICKED)
+        for key in seats:
+            player = self.session.players.get(key) if isinstance(key, int) else None
+            if key != "host" and (player is None or player.kicked):
+                self._audience.show_out(key, Ending.KICKED)
         reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:

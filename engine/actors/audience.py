@@ -69,9 +69,9 @@ class Audience:
         """Who sits here."""
         return list(self._places.items())
 
-    def players(self) -> list[int]:
-        """Numbers of the players who sit here."""
-        return [key for key in self._holders if isinstance(key, int)]
+    def held(self) -> list[int | str]:
+        """The places that are taken here: players by their number, and "host"."""
+        return list(self._holders)
 
     def seat(self, subscriber: Subscriber, place: Place) -> None:
         """Let a subscriber in. Whoever held the same place before is told that it was replaced."""
@@ -109,15 +109,15 @@ class Audience:
                 del self._relays[node]
                 self._away = {key: at for key, at in self._away.items() if at != node}
 
-    def take_part(self, node: str, relay: Subscriber, players: Iterable[int]) -> None:
-        """Let a node take part, for these players and for whoever will be seated there. One of them who has
-        taken a seat elsewhere meanwhile has left that node, or is told to."""
+    def take_part(self, node: str, relay: Subscriber, keys: Iterable[int | str]) -> None:
+        """Let a node take part, for those with these places and for whoever will be seated there. One of them
+        who has taken a seat elsewhere meanwhile has left that node, or is told to."""
         self._relays[node] = relay
-        for player in players:
-            if player in self._holders or self._away.get(player, node) != node:
-                relay.push(casts.show_out(player, Ending.REPLACED))
+        for key in keys:
+            if key in self._holders or self._away.get(key, node) != node:
+                relay.push(casts.show_out(key, Ending.REPLACED))
             else:
-                self._away[player] = node
+                self._away[key] = node
 
     def show_out(self, key: int | str, ending: Ending) -> None:
         """Close the connection of a player, or of the host, if there is one."""

@@ -72,14 +72,14 @@ class Relay:
     """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once,
     and the node passes it on. `node` is its run; a later one of the same run takes its place.
 
-    `epoch` and `offset` tell where its clients stand, and `seats` which players are among them, when it has
-    clients already: because the session has moved, or the link was lost for a moment."""
+    `epoch` and `offset` tell where its clients stand, and `seats` which players are among them, and "host",
+    when it has clients already: because the session has moved, or the link was lost for a moment."""
 
     reply: Subscriber
     node: str
     epoch: int | None = None
     offset: int | None = None
-    seats: Sequence[int] | None = None
+    seats: Sequence[int | str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

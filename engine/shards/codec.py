@@ -77,8 +77,8 @@ def _text(value: object) -> bool:
     return type(value) is str
 
 
-def _numbers(value: object) -> bool:
-    return type(value) is list and all(type(each) is int for each in value)
+def _seats(value: object) -> bool:
+    return type(value) is list and all(type(each) is int or each == "host" for each in value)
 
 
 def _role(value: object) -> bool:
@@ -108,7 +108,7 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
     "look": (Look, {"role": _role, "player": _maybe(_whole), "top": _maybe(_whole)}),
     "relay": (
         Relay,
-        {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_numbers)},
+        {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_seats)},
     ),
     "passed": (Passed, {"node": _text, "number": _whole}),
     "answer": (

@@ -226,9 +226,7 @@ class Moving:
         """If the other node answers. A hand-over that fails costs the clients their connections, so nothing
         happens to them while it does not."""
         try:
-            if await self._answers(to):
-                await self.hand_on(session_id, to)
-            else:
+            if not await self.hand_on(session_id, to):
                 await trio.sleep(NO_ANSWER_S)
         finally:
             self._leaving.discard(session_id)
@@ -236,9 +234,12 @@ class Moving:
 
     async def hand_on(self, session_id: str, to: Member) -> bool:
         """Move a session to another node, in the middle of whatever it does. Whether that came about; if not,
-        its clients are told to come back, and find it wherever it is."""
+        it plays on here as long as the other node cannot be reached, and else its clients are told to come
+        back, and find it wherever it is."""
+        # A link that has yet to be dialled is, before the session stops for it.
+        reached = self._registry.here(session_id) is not None and await self._reaches(to)
         actor = self._registry.here(session_id)
-        if actor is None:
+        if actor is None or not reached:
             return False
         record = actor.record
         found = Elsewhere(record, to)
@@ -291,13 +292,6 @@ class Moving:
                     relay.move_all, relay.owner.ws_url, min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
                 )
 
-    async def _answers(self, member: Member) -> bool:
-        try:
-            await self._links.ask(member, {"do": "answer"})
-        except LinkLost:
-            return False
-        return True
-
     async def _granted(self, parcel: Parcel, to: Member) -> bool:
         """Have the other node own the session and run it."""
         record = parcel.record
@@ -315,6 +309,15 @@ class Moving:
             return False
         return answer.get("adopted") is True
 
+    async def _reaches(self, to: Member) -> bool:
+        try:
+            with trio.fail_after(PATIENCE_S):
+                await self._links.ask(to, {"do": "ready"})
+        except (LinkLost, trio.TooSlowError) as error:
+            log.warning("node %s cannot be reached, and gets no session now: %r", to.name, error)
+            return False
+        return True
+
     def _send_on(self, relay: Subscriber, to: Member | None) -> None:
         """Tell the relay of another node where the session is; without that, to ask again."""
         if to is None:
@@ -331,10 +334,10 @@ class Moving:
     # -- asked by others -------------------------------------------------------------------------
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        """To `Links.ask`: `expect` a session that is about to be granted to this node, and `adopt` it; before
-        that, only `answer`."""
-        if request.get("do") == "answer":
-            return {}
+        """To `Links.ask`: `ready` for a session, `expect` one that is about to be granted to this node, and
+        `adopt` it."""
+        if request.get("do") == "ready":
+            return {"ready": True}
         session_id = str(request.get("session"))
         try:
             if request.get("do") == "expect":

@@ -263,7 +263,7 @@ class Relay:
         self._let_go()
         self._lost = None
         inbox = self._taking_part = _Inbox(self)
-        seats = None if self._epoch is None else self._audience.players()
+        seats = None if self._epoch is None else self._audience.held()
         self._pass_on(TakePart(inbox, self._node, self._epoch, self._offset, seats), inbox)
 
     def _let_go(self) -> None:

@@ -33,6 +33,7 @@ AGAIN_S = (0.3, 1.0)
 
 REQUESTS_MAX = 8
 END_SPARE_S = 60.0
+LOOK_EVERY_S = 5.0
 HASTY_EVERY = 5
 """One wave in five is of people who give up soon."""
 
@@ -154,14 +155,17 @@ class Waves:
             state = self._tape.state_of
             try:
                 await self._until(lambda: state(wave).came >= players, JOIN_WITHIN_S)
-                async with trio.open_nursery() as starting:
+                async with trio.open_nursery() as leading:
                     for session in opened:
-                        starting.start_soon(self._start, session)
-                # Faults stop the clock of a question, and players come back late.
-                within_s = 4 * self._load.wave_s + self._load.patience_s + END_SPARE_S
-                if not await self._until(lambda: state(wave).over, within_s):
-                    left = players - state(wave).gone
-                    self.stuck.append(f"wave {wave}: {left} players have come to no end in {within_s:.0f} s")
+                        leading.start_soon(self._lead, session)
+                    # Faults stop the clock of a question, and players come back late.
+                    within_s = 4 * self._load.wave_s + self._load.patience_s + END_SPARE_S
+                    if not await self._until(lambda: state(wave).over, within_s):
+                        left = players - state(wave).gone
+                        self.stuck.append(
+                            f"wave {wave}: {left} players have come to no end in {within_s:.0f} s"
+                        )
+                    leading.cancel_scope.cancel()
             finally:
                 del self._crowds[wave]
             await crowd.write(books_file(self._directory, wave))
@@ -196,8 +200,19 @@ class Waves:
         write_sessions(self._directory, self.sessions)
         return opened
 
-    async def _start(self, session: SessionOf) -> None:
+    async def _lead(self, session: SessionOf) -> None:
+        """Start it; in a cluster, until it has been seen to play. A start that a node acknowledged from its
+        spool, cut off from everybody, is not known to the next owner: the host sees the lobby again."""
         await trio.sleep(self._rng.uniform(0.0, 1.0))
+        await self._start(session)
+        if len(self._ws_urls) > 1:
+            while True:
+                await trio.sleep(LOOK_EVERY_S)
+                told = await self._ask(lambda api: api.session(session.id))
+                if told["state"]["phase"] == "lobby":
+                    await self._start(session)
+
+    async def _start(self, session: SessionOf) -> None:
         try:
             await self._ask(lambda api: api.host(session.code, session.host_token, "start", "start"))
         except ApiRefused as exc:

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from tests.bench import answer, fan_out, http_answers, leaderboard, links, peers
+from tests.bench import answer, fan_out, forwarded, handover, http_answers, leaderboard, links, peers
 from tests.bench.__main__ import table
 from tests.bench.figures import Costs, Figure
 from tests.bench.memory_node import answer_everything, beside
@@ -57,6 +57,26 @@ def test_requests_are_all_answered_and_a_refusal_ends_the_benchmark() -> None:
     refusal = http_answers.RESPONSE.replace(b"200 OK", b"409 Conflict")
     with posters_to(refusal) as (posters, requests), pytest.raises(AssertionError, match="409 Conflict"):
         posters.post(requests)
+
+
+def test_at_a_rate_a_wait_counts_from_when_the_request_was_due() -> None:
+    with posters_to(http_answers.RESPONSE) as (posters, requests):
+        found = posters.post(requests, per_s=1e6)
+    assert found.bodies == [http_answers.ACK] * 7
+    assert found.waits_s[-1] > found.waits_s[0], "there are three connections, and all were due at once"
+
+
+def test_a_cluster_passes_on_and_hands_over_small() -> None:
+    """In which each answer is held against what both nodes, or the rows, say of it."""
+    figures = [*forwarded.run(share=0.02, rounds=1), *handover.run(sizes=(6,), moves=1)]
+    assert all(figure.value >= 0 for figure in figures)
+    assert {figure.at for figure in figures} >= {"all at once", "6 players"}
+
+
+def test_the_silence_of_a_move_ends_with_the_first_ack_of_the_next_owner() -> None:
+    acks_at = [10.001, 10.004, 10.054, 10.06, 10.9]
+    move = handover.Move(10.0, acks_at, 10.055, 11.0, [], [])
+    assert move.silence() == (pytest.approx(0.05), pytest.approx(0.054)), "what comes later is no part of it"
 
 
 def test_figures_are_medians_and_ratios_are_taken_within_the_rounds() -> None:

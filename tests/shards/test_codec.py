@@ -33,7 +33,7 @@ JSON = st.recursive(
 )
 ROLES = st.sampled_from(["player", "host", "spectator"])
 OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
-    "Sequence[int] | None": st.none() | st.lists(WHOLE, max_size=5),
+    "Sequence[int | str] | None": st.none() | st.lists(WHOLE | st.just("host"), max_size=5),
     "object": JSON,
     "int": WHOLE,
     "int | None": st.none() | WHOLE,

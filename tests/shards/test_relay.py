@@ -551,3 +551,21 @@ async def test_a_host_at_a_relay_is_replaced_like_any_other(mock_clock: MockCloc
         other = Client()
         await a.sent(record.id, Rejoin(other, "host"))
         assert (host.ending, other.ending) == (Ending.REPLACED, None)
+
+
+@pytest.mark.parametrize("after", ["move", "lost link"])
+async def test_a_host_at_a_relay_is_known_there_after_it_has_taken_part_anew(
+    after: str, mock_clock: MockClock
+) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        host = await c.rejoin(record, "host")
+        if after == "move":
+            assert await a.moving.hand_on(record.id, b.member)
+        else:
+            await broken(cluster, a, c)
+            cluster.links.heal(a.run, c.run)
+            await later(mock_clock, 0.3)
+        assert host.ending is None
+        other = await b.rejoin(record, "host")
+        assert (host.ending, other.ending) == (Ending.REPLACED, None)
