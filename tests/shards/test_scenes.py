@@ -149,3 +149,27 @@ def test_who_comes_by_way_of_a_third_node_during_a_hand_over_is_seated_or_told_t
         await until(lambda: all(c.got("reveal") or c.ending or c.errors == ["busy"] for c in clients))
 
     scene(act, "a", "b", "c")
+
+
+def test_a_session_that_comes_and_goes_leaves_one_relay_and_not_two() -> None:
+    """Of two, the owner would tell only the one that took part last."""
+
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"])
+        owner = owner_of(world, record)
+        assert owner is not None
+        third = other(world, owner)
+        third.router.deliver(record.id, Watch(Client()))
+        await until(lambda: list(third.router.relays()))
+        # It is taken from a node that stands still, and given back as soon as that goes on.
+        owner.stop(5)
+        await until(lambda: third.registry.here(record.id))
+        third.drain()
+        await until(lambda: world.postgres.sessions.epoch(record.id) == 3)
+        await trio.sleep(0.5)
+        watching = Client()
+        third.router.deliver(record.id, Watch(watching))
+        await until(lambda: watching.got("joined"))
+        await until(lambda: watching.got("reveal") or watching.ending)
+
+    scene(act, "a", "b")
