@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster lock clean
+.PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster simulate lock clean
 
 run: $(READY)
 	@$(BIN)/fanfare serve
@@ -46,6 +46,11 @@ chaos: $(READY)
 NODES ?= 3
 chaos-cluster: $(READY)
 	$(BIN)/fanfare chaos --seed $(SEED) --nodes $(NODES) --faults 96 --minutes 12 --players 1500
+
+# Thousands of clusters in one process, each under a seed, with every fault there is.
+SEEDS ?= 5000
+simulate: $(READY)
+	$(BIN)/python -m tests.shards.simulation --seeds $(SEEDS)
 
 # The lock file pins every package by version; it names no registry.
 $(READY): requirements.lock pyproject.toml

@@ -49,6 +49,6 @@ def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:
 def test_a_cluster_has_enough_nodes_for_those_who_are_left_to_take_everybody() -> None:
     giant = scenarios.load("giant")
     assert _nodes_for(giant, False, Moments()) == 7
-    assert _nodes_for(giant, True, Moments()) == 9
-    assert _nodes_for(giant, True, Moments(kill_s=[1, 2], roll_s=[3])) == 12
+    assert _nodes_for(giant, True, Moments()) == 8
+    assert _nodes_for(giant, True, Moments(kill_s=[1, 2], roll_s=[3])) == 11
     assert _nodes_for(giant.changed(10, None), True, Moments()) == 2
