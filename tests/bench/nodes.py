@@ -4,7 +4,7 @@ Clusters of one node and of more are up at the same time and take turns, each wi
 sessions, which are spread evenly over its nodes. All players of a cluster answer one question at once, and
 the next at a rate that waits for nobody. After each the question is closed and the next one opened, which is
 four broadcasts or more to everybody. What counts is the processor time of the nodes, and beside them that of
-PostgreSQL. At the end of a round nobody does anything for a while, and the same is counted.
+PostgreSQL. At the end nobody does anything for a while, and the same is counted.
 """
 
 from __future__ import annotations
@@ -144,6 +144,8 @@ async def measure(
                 for count, seated in clusters.items():
                     answer(costs, seated, count, pace)
                     await broadcast(costs, seated, count, http)
+        await trio.sleep(SLOW_TICK_MS / 1000)  # the last leaderboards go out
+        for _ in range(rounds):
             await rest(costs, clusters)
         return costs, clusters
 
