@@ -596,8 +596,8 @@ class Router:
         return relay
 
     def _keep(self, relay: Relay) -> None:
-        """Run a relay until it ends, and have commands for its session go to it. There is one at a time: of two,
-        the owner would tell only the one that took part last."""
+        """Run a relay until it ends, and have commands for its session go to it. There is one at a time: of
+        two, the owner would tell only the one that took part last."""
         if (former := self._relays.get(relay.session_id)) is not None:
             former.end(Ending.RESTARTING)
         self._relays[relay.session_id] = self._relays_by_code[relay.code] = relay
