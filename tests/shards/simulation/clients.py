@@ -20,6 +20,9 @@ Kind = Literal["player", "stream", "spectator", "watcher", "host"]
 LEADS_AFTER_S = (0.3, 1.0)
 """The host takes the next step so long after the last one was seen, and asks again when it does not come."""
 
+HASTE = 0.05
+"""Of connections, that are lost before or just after the join is answered."""
+
 LOOKS_AGAIN_S = 3.0
 """After an end that is not in the store yet."""
 
@@ -127,6 +130,8 @@ class Client:
         self._asked_s["join"] = trio.current_time()
         if self.kind == "host":
             self.world.after(self.draw.uniform(*LEADS_AFTER_S), self._lead, self._connection)
+        if self.draw.random() < HASTE:
+            self.world.after(self.draw.uniform(0.0, 0.06), self._drop, self._connection)
         self._say(f"comes to {node.run} at {self.epoch}:{self.offset}")
 
     def _node(self) -> Node | None:
@@ -147,6 +152,10 @@ class Client:
         if self.epoch is not None and "name" not in message:
             message |= {"epoch": self.epoch, "offset": self.offset}
         return message
+
+    def _drop(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self.drop()
 
     def drop(self) -> None:
         """The network between the client and its node is lost."""

@@ -259,6 +259,22 @@ class _Clock(SessionClock):
         return max((at_ms - self._ahead_ms) / 1000, self._process.goes_on_s)
 
 
+class WatchedTenure:
+    """Port `Tenure`, that of a node. Being certain is checked against what the store knows."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def certain(self, now_s: float) -> bool:
+        node = self._node
+        certain = node.clustering.tenure.certain(now_s)
+        if certain and node.up_and_running:
+            for each in node.registry.owned():
+                if not node.world.postgres.sessions.owned_by_run(each.session_id, each.epoch, node.run):
+                    node.world.blame(f"{node.run} is certain of {each.session_id}, which was taken")
+        return certain
+
+
 class Tokens:
     """Plain text instead of signatures."""
 
@@ -436,6 +452,10 @@ class Node(Process):
         self._asked_to_end = trio.Event()
         self._serves_links = False
 
+    @property
+    def up_and_running(self) -> bool:
+        return self.open and not self.dead and not self.stands_still_s
+
     # -- from outside ----------------------------------------------------------------------------
 
     def crash(self) -> None:
@@ -502,7 +522,7 @@ class Node(Process):
             MemorySpool(world.disks.setdefault(self.name, Disk()), self),  # type: ignore[arg-type]
             store,
             node=run,
-            tenure=clustering.tenure,
+            tenure=WatchedTenure(self),
             now_ms=clock.now_ms,
             clock_s=self.clock_s,
             after_s=CONFIG.spool_after_s,
