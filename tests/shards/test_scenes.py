@@ -30,14 +30,15 @@ SHARED = Settings(pace="auto", lobby_ms=1000, reveal_ms=1000, player_limit=CONFI
 def scene(act: Callable[[World], Awaitable[None]], *names: str) -> None:
     async def main(draw: Random) -> None:
         async with trio.open_nursery() as nursery:
-            world = World(nursery, draw)
-            with logged(world), trio.fail_after(300):
+            world = log.world = World(nursery, draw)
+            with trio.fail_after(300):
                 await world.open(names)
                 await act(world)
                 world.close()
         assert not world.violations
 
-    schedule.run(main, 1)
+    with logged() as log:
+        schedule.run(main, 1)
 
 
 async def made(node: Node, settings: Settings = SHARED) -> SessionRecord:

@@ -17,6 +17,15 @@ from tests.shards.simulation.world import Connection, Node, World
 Kind = Literal["player", "stream", "spectator", "watcher", "host"]
 """A player with a WebSocket, one with an event stream and requests, who looks on over either, the host."""
 
+LEADS_AFTER_S = (0.3, 1.0)
+"""The host takes the next step so long after the last one was seen, and asks again when it does not come."""
+
+HASTE = 0.05
+"""Of connections, that are lost before or just after the join is answered."""
+
+LOOKS_AGAIN_S = 3.0
+"""After an end that is not in the store yet."""
+
 PING_S = 3.0
 SILENCE_S = 8.0
 """After so long without a word the connection is given up."""
@@ -82,7 +91,7 @@ class Client:
         self._asked_s: dict[str, float] = {}
         self._heard_s = 0.0
         self._ids = 0
-        self._phase: object = None
+        self._phase = ""
         self.joined_as = self.name
         self._ticking = False
 
@@ -119,6 +128,10 @@ class Client:
             self._connection = node.converse(self)
             self._connection.say(self._join())
         self._asked_s["join"] = trio.current_time()
+        if self.kind == "host":
+            self.world.after(self.draw.uniform(*LEADS_AFTER_S), self._lead, self._connection)
+        if self.draw.random() < HASTE:
+            self.world.after(self.draw.uniform(0.0, 0.06), self._drop, self._connection)
         self._say(f"comes to {node.run} at {self.epoch}:{self.offset}")
 
     def _node(self) -> Node | None:
@@ -139,6 +152,10 @@ class Client:
         if self.epoch is not None and "name" not in message:
             message |= {"epoch": self.epoch, "offset": self.offset}
         return message
+
+    def _drop(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self.drop()
 
     def drop(self) -> None:
         """The network between the client and its node is lost."""
@@ -162,6 +179,7 @@ class Client:
             return
         if kind in NUMBERED:
             self._count(message)
+            self._phase = message.get("phase", kind)
         if kind == "joined":
             self._begin(message)
         elif kind == "question":
@@ -210,28 +228,38 @@ class Client:
                 self.world.blame(f"{self.name} stood at {self.offset} and is told {message['offset']}")
             return
         self.epoch, self.offset = message["epoch"], message["offset"]
+        self._phase = state["phase"]
         if state["phase"] == "finished":
             self._finish(state["you"], "came after the end")
         elif state["phase"] == "question":
             self._consider(state["number"], state["question"]["remaining_ms"])
 
     def _finish(self, you: Mapping[str, Any] | None, why: str) -> None:
-        self.final = you
         self._say(f"was told {you}")
+        if not self.world.postgres.sessions.finished(self.session_id):
+            # So far that is in a spool alone. If the next owner does not find it, the session goes on.
+            self._leave()
+            self.world.after(LOOKS_AGAIN_S, self.come)
+            return
+        self.final = you
         self._go(why)
 
     def _go(self, why: str) -> None:
         """There is nothing more to do."""
         self._say(why)
         self.done = why
+        self._leave()
+
+    def _leave(self) -> None:
         if self._connection is not None:
             self._connection.drop()
             self._connection = None
+            self._asked_s.clear()
 
     def _refused(self, message: Mapping[str, Any]) -> None:
         mark, code = message.get("id"), message["code"]
         if mark is not None:
-            if self._asked_s.pop(mark, None) is None:
+            if self._asked_s.pop(mark, None) is None or self.kind == "host":
                 return
             self._answer_refused(int(mark.partition("-")[0]), code)
             return
@@ -289,6 +317,19 @@ class Client:
     def _come_later(self) -> None:
         self._tries = min(self._tries + 1, 3)
         self.world.after(self.draw.uniform(0.2, 0.5) * 2**self._tries, self.come)
+
+    # -- leading ---------------------------------------------------------------------------------
+
+    def _lead(self, connection: Connection) -> None:
+        """Have the session go on, as long as it needs a host for that. Said twice, the second is refused."""
+        if connection is not self._connection or self.done:
+            return
+        do = {"lobby": "start", "reveal": "next"}.get(self._phase)
+        if self._joined and do is not None and not self._asked_s:
+            self._ids += 1
+            self._asked_s[f"{do}-{self._ids}"] = trio.current_time()
+            connection.say({"t": "host", "id": f"{do}-{self._ids}", "do": do})
+        self.world.after(self.draw.uniform(*LEADS_AFTER_S), self._lead, connection)
 
     # -- answering -------------------------------------------------------------------------------
 

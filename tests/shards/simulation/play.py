@@ -16,7 +16,7 @@ from engine.ports import SessionRecord
 from tests.shards.simulation import schedule
 from tests.shards.simulation.clients import Client, Kind
 from tests.shards.simulation.plan import FAULTS_UNTIL_S, Faults, plan
-from tests.shards.simulation.world import BUSY_CODES, CONFIG, World, logged, until
+from tests.shards.simulation.world import BUSY_CODES, CONFIG, Tokens, World, logged, until
 
 FINISH_S = 90.0
 """After everything is well again, all sessions have ended and everybody knows how, within so long."""
@@ -58,13 +58,14 @@ def play(seed: int) -> Outcome:
         async with trio.open_nursery() as nursery:
             world = World(nursery, draw)
             worlds.append(world)
-            with logged(world):
-                await _Run(world, draw).go()
-                world.close()
+            log.world = world
+            await _Run(world, draw).go()
+            world.close()
 
     failures: list[str] = []
     try:
-        schedule.run(main, seed)
+        with logged() as log:
+            schedule.run(main, seed)
     except Exception as error:  # noqa: BLE001 - whatever ends a node is what we look for
         failures = ["".join(traceback.format_exception(error))]
     [world] = worlds
@@ -106,11 +107,12 @@ class _Run:
 
     async def _open(self, quiz_id: str, *, shared: bool) -> None:
         draw = self._draw
+        by_clock = draw.random() < 0.8
         settings = Settings(
-            pace="auto",
+            pace="auto" if by_clock else "host",
             player_limit=CONFIG.relay_above + 1 if shared else CONFIG.relay_above,
             reveal_ms=500,
-            lobby_ms=draw.randint(500, 3000),
+            lobby_ms=draw.randint(500, 3000) if by_clock else None,
             early_close=draw.random() < 0.5,
         )
         node = draw.choice(self._world.up())
@@ -125,6 +127,10 @@ class _Run:
         for kind in kinds:
             name = f"{kind}-{len(self._clients) + 1}"
             self._clients.append(Client(self._world, name, record.code, kind, Random(draw.random())))
+        if not by_clock:
+            host = Client(self._world, f"host of {record.code}", record.code, "host", Random(draw.random()))
+            host.token = Tokens().issue(record.id, "host", None)
+            self._clients.append(host)
 
     def _finished(self) -> bool:
         """Whether all sessions have ended, everybody knows, and no facts are under way."""

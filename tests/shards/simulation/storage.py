@@ -45,6 +45,8 @@ class Sessions(MemorySessionStore):
         self._world = world
         super().__init__(MemoryCatalog())
         self.writers: dict[tuple[str, int], str] = {}
+        self.handed_on: set[tuple[str, int]] = set()
+        """Sessions and epochs, the last of an owner who gave the session away."""
         self.taken: set[str] = set()
         """Sessions that were taken over from another node."""
         self._claims: dict[tuple[str, str], deque[float]] = {}
@@ -59,10 +61,12 @@ class Sessions(MemorySessionStore):
     async def claim(
         self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
     ) -> ClaimedSession:
-        before = self._rows[session_id].owner
+        before, granted_by = self._rows[session_id].owner, self._rows[session_id].granted_by
         claimed = await super().claim(session_id, owner, gone)
         if before not in (None, owner):
             self.taken.add(session_id)
+        if granted_by is not None:
+            self.handed_on.add((session_id, claimed.epoch - 1))
         claims = self._claims.setdefault((session_id, owner), deque(maxlen=CLAIMS_MAX))
         if len(claims) == CLAIMS_MAX and trio.current_time() - claims[0] < CLAIMS_S:
             self._world.blame(
@@ -108,6 +112,20 @@ class Sessions(MemorySessionStore):
 
     def finished(self, session_id: str) -> bool:
         return self._rows[session_id].record.finished_at is not None
+
+    def owned_by_run(self, session_id: str, epoch: int, run: str) -> bool:
+        """Whether nobody has taken it. One that was granted to another is nobody's until that claims it."""
+        row = self._rows[session_id]
+        return row.epoch == epoch and run in (row.owner, row.granted_by)
+
+    def check_put_aside(self, session_id: str, epoch: int, facts: Sequence[Fact]) -> None:
+        """Who gives a session away has all of its facts in the store. What is read from the spool again after
+        a crash is there already."""
+        if (session_id, epoch) in self.handed_on:
+            stored = self._rows[session_id].facts
+            for fact in facts:
+                if stored.get(fact.seq) != fact:
+                    self._world.blame(f"{session_id} was handed on without {fact}")
 
     def sees_to(self, session_id: str, owner: str, *, late: bool) -> bool:
         """Whether spooled facts of the session are for this run to merge."""
@@ -200,6 +218,7 @@ class Postgres:
         number = len(self.put_aside) + 1
         part = _PutAside(number, session_id, epoch, decode_facts(orjson.loads(data)), self._world.now_ms())
         self.put_aside.setdefault((session_id, epoch, seq), part)
+        self.sessions.check_put_aside(session_id, epoch, part.facts)
         self._world.trace(f"{session_id}: {count} facts of epoch {epoch} are put aside")
         return []
 

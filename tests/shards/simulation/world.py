@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from heapq import heappop, heappush
@@ -89,6 +89,7 @@ class World:
         """The last run of each."""
         self.disks: dict[str, Disk] = {}
         self.healed_at = inf
+        self.closed = False
         self.new_code = partial(_numbered, count(100_001), "{}")
         self._runs = count(1)
         self._due: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
@@ -166,6 +167,7 @@ class World:
 
     def close(self) -> None:
         """End everything at once."""
+        self.closed = True
         for node in self.nodes.values():
             node.dead = True
         self.nursery.cancel_scope.cancel()
@@ -255,6 +257,22 @@ class _Clock(SessionClock):
 
     def trio_time(self, at_ms: float) -> float:
         return max((at_ms - self._ahead_ms) / 1000, self._process.goes_on_s)
+
+
+class WatchedTenure:
+    """Port `Tenure`, that of a node. Being certain is checked against what the store knows."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def certain(self, now_s: float) -> bool:
+        node = self._node
+        certain = node.clustering.tenure.certain(now_s)
+        if certain and node.up_and_running:
+            for each in node.registry.owned():
+                if not node.world.postgres.sessions.owned_by_run(each.session_id, each.epoch, node.run):
+                    node.world.blame(f"{node.run} is certain of {each.session_id}, which was taken")
+        return certain
 
 
 class Tokens:
@@ -434,6 +452,10 @@ class Node(Process):
         self._asked_to_end = trio.Event()
         self._serves_links = False
 
+    @property
+    def up_and_running(self) -> bool:
+        return self.open and not self.dead and not self.stands_still_s
+
     # -- from outside ----------------------------------------------------------------------------
 
     def crash(self) -> None:
@@ -500,7 +522,7 @@ class Node(Process):
             MemorySpool(world.disks.setdefault(self.name, Disk()), self),  # type: ignore[arg-type]
             store,
             node=run,
-            tenure=clustering.tenure,
+            tenure=WatchedTenure(self),
             now_ms=clock.now_ms,
             clock_s=self.clock_s,
             after_s=CONFIG.spool_after_s,
@@ -599,9 +621,12 @@ class Node(Process):
             self.clustering.node.deliver(session_id, command)
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        await self.turn()
-        answer = await self.clustering.node.answer(request)
-        await self.turn()
+        try:
+            await self.turn()
+            answer = await self.clustering.node.answer(request)
+            await self.turn()
+        except Dead:
+            await trio.sleep_forever()
         return answer
 
     # -- the edge --------------------------------------------------------------------------------
@@ -633,10 +658,10 @@ class Node(Process):
         return connection
 
     async def _respond(self, connection: Connection, key: str, make: Callable[[Any, int], Command]) -> None:
-        await self.turn()
-        now = self.clock.now_ms()
         waiter = Waiter()
         try:
+            await self.turn()
+            now = self.clock.now_ms()
             (await self.router.get(key)).send(make(waiter, now))
             connection.push(await waiter.wait())
         except (SessionNotFound, SessionFinished, SessionUnavailable, *BUSY_CODES) as error:
@@ -674,28 +699,32 @@ async def _beside(task: Callable[..., Awaitable[object]]) -> AsyncIterator[Any]:
             scope.cancel()
 
 
-class _ToTrace(logging.Handler):
-    def __init__(self, world: World) -> None:
+class Log(logging.Handler):
+    """What the engine logs is a part of the trace of a world; an exception that it logs is not to happen."""
+
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._world = world
+        self.world: World | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._world.trace(f"log: {record.getMessage()}")
+        if self.world is None or self.world.closed:
+            return
+        self.world.trace(f"log: {record.getMessage()}")
         if record.exc_info:
-            self._world.blame(f"{record.getMessage()}: {record.exc_info[1]!r}")
+            self.world.blame(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
 @contextmanager
-def logged(world: World) -> Any:
-    """What the engine logs is a part of the trace; an exception that it logs is not to happen."""
-    handler = _ToTrace(world)
+def logged() -> Iterator[Log]:
+    """Give it the world before that runs."""
+    log = Log()
     loggers = [logging.getLogger(name) for name in ("engine", "server")]
     for logger in loggers:
-        logger.addHandler(handler)
+        logger.addHandler(log)
         logger.propagate = False
     try:
-        yield
+        yield log
     finally:
         for logger in loggers:
-            logger.removeHandler(handler)
+            logger.removeHandler(log)
             logger.propagate = True
