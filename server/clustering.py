@@ -264,7 +264,6 @@ class Clustering:
                 journal=journal,
                 neighbours=self.neighbours,
                 links=self.links,
-                clock=self._clock,
                 me=self._member.run,
                 may_hand_over=may_hand_over,
             )

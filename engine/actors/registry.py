@@ -86,9 +86,31 @@ class RegistryStatistics:
     tick_ms: int
 
 
-def _mark(command: Command) -> str | None:
-    """The client's own mark on a request, if it is of a kind that has one."""
-    return command.id if isinstance(command, Answer | Host) else None
+NOT_TO_BE_HAD = (
+    SessionNotFound,
+    SessionFinished,
+    SessionUnavailable,
+    StorageUnavailable,
+    NodeFull,
+    OwnedElsewhere,
+)
+"""What `Registry.get` raises."""
+
+
+def refuse(error: Exception | None, command: Command) -> None:
+    """Tell whoever sent a command why its session was not to be had: `busy` for what passes, and without a
+    reason."""
+    mark = command.id if isinstance(command, Answer | Host) else None
+    match error:
+        case SessionNotFound():
+            frame = messages.error("session_not_found", "No session has this code.", id=mark)
+        case SessionFinished():
+            frame = messages.error("session_finished", "This session is over.", id=mark)
+        case SessionUnavailable():
+            frame = messages.error("session_unavailable", Ending.UNAVAILABLE.sentence, id=mark)
+        case _:
+            frame = messages.busy(mark)
+    command.reply.push(frame)
 
 
 class _Claim:
@@ -204,7 +226,7 @@ class Registry:
         elif isinstance(command, Detach):
             return
         elif self._waiting >= WAITING_MAX:
-            command.reply.push(messages.busy(_mark(command)))
+            refuse(None, command)
         else:
             self._waiting += 1
             self._nursery.start_soon(self._deliver_later, key, command)
@@ -212,19 +234,10 @@ class Registry:
     async def _deliver_later(self, key: str, command: Command) -> None:
         try:
             (await self.get(key)).send(command)
-        except SessionNotFound:
-            self._refuse(command, "session_not_found", "No session has this code.")
-        except SessionFinished:
-            self._refuse(command, "session_finished", "This session is over.")
-        except SessionUnavailable:
-            self._refuse(command, "session_unavailable", Ending.UNAVAILABLE.sentence)
-        except (StorageUnavailable, NodeFull, OwnedElsewhere):
-            command.reply.push(messages.busy(_mark(command)))
+        except NOT_TO_BE_HAD as error:
+            refuse(error, command)
         finally:
             self._waiting -= 1
-
-    def _refuse(self, command: Command, code: str, message: str) -> None:
-        command.reply.push(messages.error(code, message, id=_mark(command)))
 
     def here(self, key: str) -> SessionActor | None:
         """The live actor of the session with this id or code, if it is in memory."""

@@ -7,6 +7,7 @@ lost, what it was about is done a little later.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ import trio
 
 from engine.actors import casts, messages
 from engine.actors.actor import Parcel
-from engine.actors.clock import Clock
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Message
@@ -54,7 +54,7 @@ PATIENCE_S = 10.0
 """For one step of a hand-over: what is committed meanwhile stays so, and clients come back by themselves."""
 
 NO_ANSWER_S = 1.0
-"""Before another try to hand a session to a node that did not answer."""
+"""Before another try to hand on a session after one that did not come about."""
 
 CLIENTS_PER_S = 500
 """Of one session, sent on to its new node."""
@@ -96,7 +96,6 @@ class Moving:
         journal: Journal,
         neighbours: Neighbourhood,
         links: Links,
-        clock: Clock,
         me: str,
         may_hand_over: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -106,10 +105,10 @@ class Moving:
         self._journal = journal
         self._neighbours = neighbours
         self._links = links
-        self._clock = clock
         self._me = me
         self._may_hand_over = may_hand_over
         self._changed = trio.Event()
+        self._to_look = False
         self._ring_since_s = 0.0
         self._generation: int | None = None
         self._leaving: set[str] = set()
@@ -117,6 +116,7 @@ class Moving:
 
     def wake(self) -> None:
         """The members have changed: look around at once."""
+        self._to_look = True
         self._changed.set()
 
     # -- the task --------------------------------------------------------------------------------
@@ -125,18 +125,22 @@ class Moving:
         """Forever."""
         task_status.started()
         async with trio.open_nursery() as nursery:
+            look_at = trio.current_time()
             while True:
                 self._changed = trio.Event()
-                again_s = LOOK_EVERY_S
-                try:
-                    if await self.take_over():
-                        again_s = LOOK_AGAIN_S
-                except StorageUnavailable:
-                    again_s = LOOK_EVERY_S / 5
-                if self._hand_some_on(nursery):
-                    again_s = LOOK_AGAIN_S
-                with trio.move_on_after(again_s):
+                if self._to_look or trio.current_time() >= look_at:
+                    self._to_look = False
+                    look_at = trio.current_time() + await self._look()
+                again_s = LOOK_AGAIN_S if self._hand_some_on(nursery) else math.inf
+                with trio.move_on_at(min(look_at, trio.current_time() + again_s)):
                     await self._changed.wait()
+
+    async def _look(self) -> float:
+        """Take over what there is. Returns after how many seconds to look again."""
+        try:
+            return LOOK_AGAIN_S if await self.take_over() else LOOK_EVERY_S
+        except StorageUnavailable:
+            return LOOK_EVERY_S / 5
 
     # -- taking over -----------------------------------------------------------------------------
 
@@ -152,11 +156,8 @@ class Moving:
             limit = trio.CapacityLimiter(TAKEN_AT_ONCE)
             for record in orphans:
                 owner = record.owner
-                if (
-                    owner is None
-                    or self._router.place_of(record) is not None
-                    or not self._neighbours.ring.nodes
-                ):
+                wanted = self._router.wanted_at(record)
+                if owner is None or wanted is None or wanted.run != self._me:
                     continue
                 if owner.holds or not self._neighbours.gone(owner.run):
                     waiting = True
@@ -211,7 +212,7 @@ class Moving:
         at_once = AT_ONCE_DRAINING if draining else AT_ONCE
         misplaced = False
         for actor in self._registry.active():
-            member = self._router.place_of(actor.record)
+            member = self._router.wanted_elsewhere(actor.record)
             over = actor.session.phase is Phase.FINISHED
             if member is None or over or actor.session_id in self._leaving:
                 continue
@@ -223,14 +224,13 @@ class Moving:
         return misplaced
 
     async def _hand_on_and_forget(self, session_id: str, to: Member) -> None:
-        """If the other node answers. A hand-over that fails costs the clients their connections, so nothing
-        happens to them while it does not."""
         try:
             if not await self.hand_on(session_id, to):
                 await trio.sleep(NO_ANSWER_S)
+                self._to_look = True  # it may be this node's still, and in nobody's memory
         finally:
             self._leaving.discard(session_id)
-            self.wake()
+            self._changed.set()
 
     async def hand_on(self, session_id: str, to: Member) -> bool:
         """Move a session to another node, in the middle of whatever it does. Whether that came about; if not,
@@ -270,9 +270,8 @@ class Moving:
         for other in parcel.relays:
             self._send_on(other, to)
         self._router.tell(record, to.run)
-        spread_s = min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
         if not relay.shared:
-            await relay.move_all(to.ws_url, spread_s)
+            await _send_clients_on(relay)
         return True
 
     async def drained(self) -> None:
@@ -288,9 +287,7 @@ class Moving:
             await trio.sleep(LOOK_AGAIN_S)
         async with trio.open_nursery() as nursery:
             for relay in self._router.relays():
-                nursery.start_soon(
-                    relay.move_all, relay.owner.ws_url, min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S)
-                )
+                nursery.start_soon(_send_clients_on, relay)
 
     async def _granted(self, parcel: Parcel, to: Member) -> bool:
         """Have the other node own the session and run it."""
@@ -350,6 +347,10 @@ class Moving:
         except (ValueError, SessionNotFound, StorageUnavailable) as error:
             return {"error": repr(error)}
         return {"error": f"cannot {request.get('do')!r}"}
+
+
+async def _send_clients_on(relay: Relay) -> None:
+    await relay.move_all(relay.owner.ws_url, min(relay.subscribers / CLIENTS_PER_S, SPREAD_MAX_S))
 
 
 def _newest(stream: StreamState) -> StreamState:

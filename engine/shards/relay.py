@@ -186,9 +186,7 @@ class Relay:
                 self._entering.discard(command.reply)
                 self._audience.leave(command.reply)
                 self._wakeup.set()
-            case Join(attach=True):
-                self._let_in(command)
-            case Rejoin() | Watch():
+            case Join(attach=True) | Rejoin() | Watch():
                 self._let_in(command)
             case _:
                 self._pass_on(command, _Answered(self, command.reply))

@@ -7,7 +7,6 @@ long as it is not, clients hear `busy` and try again.
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,33 +20,27 @@ from engine.actors import messages
 from engine.actors.actor import Parcel, SessionActor
 from engine.actors.audience import Sent
 from engine.actors.clock import Clock
-from engine.actors.commands import Answer, Command, Detach, Host, Join, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Join, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.registry import (
+    NOT_TO_BE_HAD,
     WAITING_MAX,
     NodeFull,
     Registry,
     SessionFinished,
     SessionUnavailable,
+    refuse,
 )
 from engine.actors.subscriber import Subscriber
 from engine.domain.settings import Settings
-from engine.ports import (
-    OwnedElsewhere,
-    SessionNotFound,
-    SessionRecord,
-    SessionStore,
-    StorageUnavailable,
-)
+from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, SessionStore
 from engine.shards import whereabouts
 from engine.shards.ports import Bus, BusMessage, Links, Member
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
 from engine.shards.transit import arrived, departing
-
-log = logging.getLogger(__name__)
 
 KNOWN_FOR_S = 600.0
 """How long it is remembered where a session runs. What is wrong about it is found out there."""
@@ -72,6 +65,9 @@ Attaching = Join | Rejoin | Watch
 """What makes the sender a subscriber."""
 
 _NOT_THERE = frozenset({"busy", "session_not_found", "session_finished"})
+
+_FINAL = (SessionNotFound, SessionFinished, SessionUnavailable)
+"""Reasons not to ask again."""
 
 
 class Neighbourhood(Protocol):
@@ -149,16 +145,6 @@ _Route = Callable[[str], Awaitable[Callable[[Command], None]]]
 
 class NotYet(NodeFull):
     """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
-
-
-_REFUSALS = (
-    SessionNotFound,
-    SessionFinished,
-    SessionUnavailable,
-    StorageUnavailable,
-    NodeFull,
-    OwnedElsewhere,
-)
 
 
 @dataclass(slots=True)
@@ -252,7 +238,7 @@ class Router:
         elif (known := self._remembered(key)) is not None:
             self._pass_on(known, command)
         elif (error := self._looked_in_vain(key)) is not None:
-            self._refuse_for(error, command)
+            _refuse(error, command)
         else:
             self._later(self._route, key, command)
 
@@ -272,7 +258,7 @@ class Router:
             return True
         if (held := self._held.get(key)) is not None:
             if len(held.commands) >= WAITING_MAX:
-                self._refuse_busy(command)
+                _refuse(None, command)
             else:
                 held.commands.append(command)
             return True
@@ -285,7 +271,7 @@ class Router:
         """Send a command once it is known where to. For one key all go in the order in which they came."""
         queue = self._queues.get((route, key))
         if self._waiting >= WAITING_MAX and not isinstance(command, Detach):
-            self._refuse_busy(command)
+            _refuse(None, command)
             return
         self._waiting += 1
         if queue is not None:
@@ -296,35 +282,18 @@ class Router:
 
     def _waits(self, route: _Route, key: str) -> bool:
         """Whether others wait for the same: who comes now does not overtake them."""
-        return (route, key) in self._queues
+        return bool(self._queues) and (route, key) in self._queues
 
     async def _settle(self, route: _Route, key: str) -> None:
         send: Callable[[Command], None]
         try:
             send = await route(key)
-        except _REFUSALS as error:
-            send = partial(self._refuse_for, error)
+        except NOT_TO_BE_HAD as error:
+            send = partial(_refuse, error)
         commands = self._queues.pop((route, key))
         self._waiting -= len(commands)
         for command in commands:
             send(command)
-
-    def _refuse_for(self, error: Exception, command: Command) -> None:
-        match error:
-            case SessionNotFound():
-                _refuse("session_not_found", "No session has this code.", command)
-            case SessionFinished():
-                _refuse("session_finished", "This session is over.", command)
-            case SessionUnavailable():
-                _refuse("session_unavailable", Ending.UNAVAILABLE.sentence, command)
-            case _:
-                self._refuse_busy(command)
-
-    def _refuse_busy(self, command: Command) -> None:
-        if isinstance(command, TakePart):
-            command.reply.close(Ending.RESTARTING)
-        else:
-            command.reply.push(messages.busy(_mark(command)))
 
     async def _route(self, key: str) -> Callable[[Command], None]:
         found = await self.find(key)
@@ -373,9 +342,6 @@ class Router:
         """Whether every node takes players of this session."""
         return record.settings.player_limit > self._relay_above
 
-    def _send(self, session_id: str, command: Command) -> None:
-        self.deliver(session_id, command)
-
     # -- where sessions are ----------------------------------------------------------------------
 
     async def get(self, key: str) -> SessionActor | RemoteSession:
@@ -388,7 +354,7 @@ class Router:
         if actor is not None:
             return actor
         found = await self.find(key)
-        return RemoteSession(found, self._send) if isinstance(found, Elsewhere) else found
+        return RemoteSession(found, self.deliver) if isinstance(found, Elsewhere) else found
 
     async def find(self, key: str) -> SessionActor | Elsewhere:
         """The actor of a session, brought to life if it belongs here; or where else it is. Raises as
@@ -423,7 +389,7 @@ class Router:
         try:
             record = await self._store.find(key)
             member = self._member_for(record)
-        except _REFUSALS as error:
+        except NOT_TO_BE_HAD as error:
             if len(self._in_vain) >= IN_VAIN_MAX:
                 self._in_vain.clear()
             self._in_vain[key] = error, trio.current_time() + IN_VAIN_S
@@ -432,8 +398,6 @@ class Router:
             del self._asking[key]
             underway.set()
         if member is None:
-            if record.finished_at is not None:
-                raise SessionFinished(record)
             return record
         found = Elsewhere(record, member)
         self.remember(found)
@@ -444,11 +408,14 @@ class Router:
         running = self._running(record)
         if running is not None or (record.owner is not None and record.owner.run == self._me):
             return running
-        name = self._neighbours.ring.owner_of(record.id)
-        member = None if name is None else self._neighbours.member_named(name)
+        member = self.wanted_at(record)
         if member is None:
             raise NotYet
-        return None if member.run == self._me else member
+        return self._other(member)
+
+    def _other(self, member: Member | None) -> Member | None:
+        """None for oneself."""
+        return None if member is None or member.run == self._me else member
 
     def _running(self, record: SessionRecord) -> Member | None:
         """Who runs the session; None for oneself, and when it is certain that nobody does. Raises
@@ -520,11 +487,14 @@ class Router:
                 break
         return dealt
 
-    def place_of(self, record: SessionRecord) -> Member | None:
-        """The node that a new session belongs to; None for oneself, or without any."""
+    def wanted_at(self, record: SessionRecord) -> Member | None:
+        """The node on which the ring has the session, perhaps this one; None while it has none."""
         name = self._neighbours.ring.owner_of(record.id)
-        member = None if name is None else self._neighbours.member_named(name)
-        return None if member is None or member.run == self._me else member
+        return None if name is None else self._neighbours.member_named(name)
+
+    def wanted_elsewhere(self, record: SessionRecord) -> Member | None:
+        """As `wanted_at`; None for this node too."""
+        return self._other(self.wanted_at(record))
 
     async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
         """Store a new session. It comes to life where the ring has it: here at once, elsewhere when somebody
@@ -534,7 +504,7 @@ class Router:
         """
         deal = partial(self._deal_id, settings.player_limit)
         record = await self._registry.store_new(quiz_id, settings, version, deal)
-        member = self.place_of(record)
+        member = self.wanted_elsewhere(record)
         if member is None:
             await self._registry.bring(record)
         else:
@@ -563,23 +533,16 @@ class Router:
     def relay_for(self, found: Elsewhere) -> Relay:
         """The stand-in for a session elsewhere, made if need be."""
         relay = self._relays.get(found.record.id)
-        if relay is None or relay.over:
-            relay = Relay(
-                found.record.id,
-                found.record.code,
-                found.member,
-                node=self._me,
-                links=self._links,
-                clock=self._clock,
-                sent=self.sent,
-                shared=self.is_shared(found.record),
-            )
-            self._keep(relay)
-        return relay
+        return self._relayed(found) if relay is None or relay.over else relay
 
     def relay_after(self, found: Elsewhere, parcel: Parcel) -> Relay:
         """The stand-in for a session that was here until now, with the clients that are."""
         self.remember(found)
+        return self._relayed(found, parcel)
+
+    def _relayed(self, found: Elsewhere, parcel: Parcel | None = None) -> Relay:
+        """Run a relay until it ends, and have commands for its session go to it. There is one at a time: of
+        two, the owner would tell only the one that took part last."""
         relay = Relay(
             found.record.id,
             found.record.code,
@@ -589,19 +552,14 @@ class Router:
             clock=self._clock,
             sent=self.sent,
             shared=self.is_shared(found.record),
-            stream=parcel.stream,
-            seated=parcel.seated,
+            stream=None if parcel is None else parcel.stream,
+            seated=() if parcel is None else parcel.seated,
         )
-        self._keep(relay)
-        return relay
-
-    def _keep(self, relay: Relay) -> None:
-        """Run a relay until it ends, and have commands for its session go to it. There is one at a time: of
-        two, the owner would tell only the one that took part last."""
         if (former := self._relays.get(relay.session_id)) is not None:
             former.end(Ending.RESTARTING)
         self._relays[relay.session_id] = self._relays_by_code[relay.code] = relay
         self._nursery.start_soon(self._run_relay, relay)
+        return relay
 
     async def _run_relay(self, relay: Relay) -> None:
         try:
@@ -632,12 +590,13 @@ class Router:
             relay.end(ending)
 
 
-def _mark(command: Command) -> str | None:
-    return command.id if isinstance(command, Answer | Host) else None
-
-
-def _refuse(code: str, message: str, command: Command) -> None:
-    command.reply.push(messages.error(code, message, id=_mark(command)))
+def _refuse(error: Exception | None, command: Command) -> None:
+    """As `refuse`. A node that wants to take part in a session hears of what passes as of a lost link: it
+    tries again."""
+    if isinstance(command, TakePart) and not isinstance(error, _FINAL):
+        command.reply.close(Ending.RESTARTING)
+    else:
+        refuse(error, command)
 
 
 def _parsed(address: str) -> Member | None:

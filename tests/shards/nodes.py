@@ -98,7 +98,6 @@ class Node:
             journal=self.journal,
             neighbours=self.known,
             links=self.links,
-            clock=cluster.clock,
             me=member.run,
             may_hand_over=lambda: self.may_hand_over,
         )
