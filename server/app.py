@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import TypeVar, cast
+from typing import cast
 
 import trio
 
@@ -50,6 +50,7 @@ from engine.storage.write_behind import WriteBehind
 from engine.tenure import OnlyNode
 from server import samples
 from server.auth import SecretError, Tokens, load_secret
+from server.beside import beside
 from server.clustering import Clustering, NameTaken
 from server.collector import Collector
 from server.config import Config
@@ -63,8 +64,6 @@ from server.realtime.conversation import Gate
 from server.realtime.transports import make_transport
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class StartError(Exception):
@@ -122,7 +121,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         redis = await stack.enter_async_context(
             open_redis(config.redis_url, config.cluster, ttl_s=config.lease_s)
         )
-        await stack.enter_async_context(_beside(redis.bus.run))
+        await stack.enter_async_context(beside(redis.bus.run))
         member = Member(
             name=config.node or run,
             run=run,
@@ -158,14 +157,14 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         clock_s=_clock_s,
         facts_max=config.journal_facts_max,
     )
-    await stack.enter_async_context(_beside(journal.run))
+    await stack.enter_async_context(beside(journal.run))
     partitions = Partitions(
         database,
         clock.now_ms,
         slice_days=config.partition_days,
         retention_days=config.retention_days,
     )
-    await stack.enter_async_context(_beside(partitions.run))
+    await stack.enter_async_context(beside(partitions.run))
     # What an earlier run acknowledged is in the database before any session is claimed.
     await spooling.drained()
     stored: QuizCatalog = PostgresCatalog(database, clock.now_ms)
@@ -175,7 +174,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         await _add_samples(catalog)
 
     registry: Registry = await stack.enter_async_context(
-        _beside(
+        beside(
             partial(
                 _keep_sessions,
                 lambda nursery: Registry(
@@ -209,14 +208,14 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     if cluster is None:
         recovered = await registry.recover()
     else:
-        await stack.enter_async_context(_beside(cluster.links.run))
+        await stack.enter_async_context(beside(cluster.links.run))
         directory = await stack.enter_async_context(
-            _beside(partial(cluster.route, registry, store, journal, lambda: not spooling.active))
+            beside(partial(cluster.route, registry, store, journal, lambda: not spooling.active))
         )
         stack.callback(directory.close, Ending.SHUTDOWN)
         cluster.redis.bus.listen(partial(_forget_quiz, catalog))
     merging = Merging(registry, PostgresSpooledFacts(database), run)
-    await stack.enter_async_context(_beside(merging.run))
+    await stack.enter_async_context(beside(merging.run))
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
     transport = make_transport(
@@ -250,17 +249,17 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     )
     app = create_app(services)
     if realtime_socket is not None:
-        await stack.enter_async_context(_beside(partial(transport.serve, [realtime_socket], ssl_context=tls)))
+        await stack.enter_async_context(beside(partial(transport.serve, [realtime_socket], ssl_context=tls)))
     shutdown = trio.Event()
     await stack.enter_async_context(
-        _beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
+        beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
-    await stack.enter_async_context(_beside(_started(loop_watch.run)))
-    await stack.enter_async_context(_beside(_started(collector.run)))
+    await stack.enter_async_context(beside(_started(loop_watch.run)))
+    await stack.enter_async_context(beside(_started(collector.run)))
     if cluster is not None:
         # Last of all: from here on others send clients and sessions to this node.
-        await stack.enter_async_context(_beside(cluster.serve_links))
-        await stack.enter_async_context(_beside(partial(cluster.appear, partial(own_load, services))))
+        await stack.enter_async_context(beside(cluster.serve_links))
+        await stack.enter_async_context(beside(partial(cluster.appear, partial(own_load, services))))
         try:
             await cluster.refuse_namesake()
         except NameTaken as error:
@@ -287,32 +286,6 @@ def _for_this_node(config: Config) -> Config:
 def _forget_quiz(catalog: CachedCatalog, message: BusMessage) -> None:
     if message.get("kind") == "quiz" and isinstance(message.get("id"), str):
         catalog.invalidate(str(message["id"]))
-
-
-@asynccontextmanager
-async def _beside(
-    task: Callable[..., Awaitable[object]], *, end: Callable[[], object] | None = None
-) -> AsyncIterator[T]:
-    """Run a task beside the block, from its start until the block has ended.
-
-    A cancellation from outside reaches the block alone; the task goes on until the block is left, and is then
-    ended: by `end` if it is given, else by cancelling it. If the task fails, the block is cancelled.
-    Gives what the task was started with.
-    """
-    scope = trio.CancelScope()
-
-    async def run(task_status: trio.TaskStatus[T]) -> None:
-        with scope:
-            await task(task_status=task_status)
-
-    async with trio.open_nursery() as nursery:
-        started = await nursery.start(run)
-        # Not before: a task that is cancelled while it starts has no block to go on for.
-        scope.shield = True
-        try:
-            yield started
-        finally:
-            (end or scope.cancel)()
 
 
 def _started(task: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -11,22 +10,11 @@ from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
 from server.http.services import ClusterTraffic, NodeState
 from tests.http.edge import OUTSIDE, START_MS, edge
 from tests.http.test_operations_api import samples
+from tests.shards.making import member_of
 
 
 def member(name: str, **more: object) -> Member:
-    known = Member(
-        name=name,
-        run=f"{name}-1",
-        role="both",
-        weight=1,
-        http_url=f"http://{name}:5001",
-        ws_url=f"ws://{name}:5002/ws",
-        play_url=f"http://{name}:5002",
-        link_url=f"ws://{name}:5003",
-        version="1.2.3",
-        started_at=START_MS,
-    )
-    return replace(known, **more)  # type: ignore[arg-type]  # passed on as they are
+    return member_of(name, **{"version": "1.2.3", "started_at": START_MS, **more})
 
 
 class FakeCluster:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -38,6 +38,7 @@ from engine.storage.signs_of_life import Leased
 from engine.storage.spooling import Spooling
 from engine.storage.write_behind import WriteBehind
 from server.auth import Grant, TokenError
+from server.beside import beside
 from server.clustering import Clustering, NameTaken
 from server.config import Config
 from server.limits import Attempts, JoinRate
@@ -535,7 +536,7 @@ class Node(Process):
             sign=Leased(clustering.tenure, clustering.address),
             clock_s=self.clock_s,
         )
-        await stack.enter_async_context(_beside(journal.run))
+        await stack.enter_async_context(beside(journal.run))
         await spooling.drained()
 
         def make(nursery: trio.Nursery) -> Registry:
@@ -553,16 +554,16 @@ class Node(Process):
                 gone=clustering.neighbours.gone,
             )
 
-        registry = self.registry = await stack.enter_async_context(_beside(partial(_in_a_nursery, make)))
+        registry = self.registry = await stack.enter_async_context(beside(partial(_in_a_nursery, make)))
         stack.callback(registry.close, Ending.SHUTDOWN)
         journal.watch(registry.owned)
         router = self.router = await stack.enter_async_context(
-            _beside(partial(clustering.route, registry, store, journal, lambda: not spooling.active))
+            beside(partial(clustering.route, registry, store, journal, lambda: not spooling.active))
         )
         stack.callback(router.close, Ending.SHUTDOWN)
-        await stack.enter_async_context(_beside(Merging(registry, store, run).run))
+        await stack.enter_async_context(beside(Merging(registry, store, run).run))
         self._requests = await stack.enter_async_context(
-            _beside(partial(_in_a_nursery, lambda nursery: nursery))
+            beside(partial(_in_a_nursery, lambda nursery: nursery))
         )
         self._gate = Gate(router, Tokens(), clock, Attempts(10**6), JoinRate(1e6), 1e6, 10**6)
         self.clock = clock
@@ -570,7 +571,7 @@ class Node(Process):
         world.network.node(run, self)
         self._serves_links = True
         stack.callback(self._close_links)
-        await stack.enter_async_context(_beside(partial(clustering.appear, Load)))
+        await stack.enter_async_context(beside(partial(clustering.appear, Load)))
         self.open = True
         await clustering.refuse_namesake()
         world.trace(f"{run} is ready")
@@ -678,25 +679,6 @@ async def _in_a_nursery(make: Callable[[trio.Nursery], Any], *, task_status: tri
     async with trio.open_nursery() as nursery:
         task_status.started(make(nursery))
         await trio.sleep_forever()
-
-
-@asynccontextmanager
-async def _beside(task: Callable[..., Awaitable[object]]) -> AsyncIterator[Any]:
-    """As in `server.app`: a task that ends after the block does."""
-    scope = trio.CancelScope()
-
-    async def run(task_status: trio.TaskStatus[Any]) -> None:
-        with scope:
-            await task(task_status=task_status)
-
-    async with trio.open_nursery() as nursery:
-        started = await nursery.start(run)
-        # Not before: a task that is cancelled while it starts has no block to go on for.
-        scope.shield = True
-        try:
-            yield started
-        finally:
-            scope.cancel()
 
 
 class Log(logging.Handler):
