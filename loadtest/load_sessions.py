@@ -140,11 +140,6 @@ class LoadSessions:
                 await trio.sleep(0.5)
         raise NotFinal(f"the results of session {session.code} have not become final")
 
-    async def address(self, session: Session) -> str:
-        """Of the WebSocket of the node that runs it."""
-        told = await self._ask(session.node, lambda api: api.session(session.id))
-        return str(told["ws_url"])
-
     async def _ask(self, node: int, request: Callable[[Api], Awaitable[T]]) -> T:
         """Args: node: the place of the one to ask, or to ask first."""
         for attempt in range(ATTEMPTS_MAX):

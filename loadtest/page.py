@@ -226,8 +226,11 @@ def _nodes(report: Report) -> str:
         rows += [
             ("joins that were sent on to another node", f"{cluster['moved']:,}"),
             ("players whose session was handed to another node", f"{cluster['handed']:,}"),
-            ("players who ended at the node that ran their session", f"{cluster['at_owner']:,}"),
         ]
+        if cluster["at_owner"] is not None:
+            rows.append(
+                ("players who ended at the node that ran their session last", f"{cluster['at_owner']:,}")
+            )
         rows += [(f"players at {place}", f"{count:,}") for place, count in cluster["players_by_node"].items()]
     for each in spread["questions"]:
         heard = f"question {each['question']}, {each['players']:,} players: from the first to the last"

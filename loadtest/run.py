@@ -42,6 +42,9 @@ SAMPLE_S = 1.0
 AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
 """Reads the stored answers of sessions, by their ids, from the database itself."""
 
+AskOwners = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+"""Reads from the same place which node ran sessions last: its WebSocket's address, by the session's id."""
+
 
 class RunFailed(Exception):
     """The run did not come far enough to prove anything."""
@@ -70,6 +73,7 @@ class Plan:
     author_key: str | None = None
     processes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     ask_answers: AskAnswers | None = None
+    ask_owners: AskOwners | None = None
     anywhere: bool = False
     moments: Moments = field(default_factory=Moments)
     breakable: Breakable | None = None
@@ -80,13 +84,15 @@ class Places:
     """Where the players of a cluster were in last, by node: host and port of its WebSocket."""
 
     players: Counter[str] = field(default_factory=Counter)
-    at_owner: int = 0
-    """Those who were with the node that ran their session when it was over."""
+    at_owner: int | None = None
+    """Those who were with the node that ran their session last; None if nobody could say which that was."""
 
-    def take(self, books: Books, owner: str) -> None:
+    def take(self, books: Books, owners: Mapping[int, str]) -> None:
+        """Args: owners: the same of nodes, by the number of the session; empty if unknown."""
         if books.place is not None:
             self.players[books.place] += 1
-            self.at_owner += books.place == owner
+            if owners:
+                self.at_owner = (self.at_owner or 0) + (books.place == owners.get(books.session))
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +314,7 @@ class LoadRun:
 
         def take(books: Books) -> None:
             proof.take(books)
-            self._places.take(books, owners.get(books.session, ""))
+            self._places.take(books, owners)
 
         for number in range(len(crowds)):
             await read_books(directory / f"{number}", take)
@@ -318,17 +324,15 @@ class LoadRun:
         return proof.verdict()
 
     async def _owners(self, sessions: LoadSessions) -> dict[int, str]:
-        """Of a cluster: by the number of the session, where it runs."""
-        owners: dict[int, str] = {}
-
-        async def ask(session: Session) -> None:
-            owners[session.number] = Target.of(await sessions.address(session)).place
-
-        if self._plan.anywhere:
-            async with trio.open_nursery() as asking:
-                for session in sessions.opened:
-                    asking.start_soon(ask, session)
-        return owners
+        """Of a cluster: by the number of the session, which node ran it last."""
+        if not self._plan.anywhere or self._plan.ask_owners is None:
+            return {}
+        told = await self._plan.ask_owners([session.id for session in sessions.opened])
+        return {
+            session.number: Target.of(told[session.id]).place
+            for session in sessions.opened
+            if session.id in told
+        }
 
     async def _stored(self, sessions: LoadSessions) -> dict[int, StoredSession]:
         found: dict[int, StoredSession] = {}

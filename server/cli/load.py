@@ -188,7 +188,7 @@ async def _aimed(
     """What is to be done to nodes that run."""
     from loadtest.fleet import generators_for
     from loadtest.run import Plan
-    from server.cli.sql import answers_of
+    from server.cli.sql import answers_of, owners_of
 
     yield Plan(
         scenario,
@@ -197,6 +197,7 @@ async def _aimed(
         seed=seed,
         author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None,
         ask_answers=partial(answers_of, database) if database else None,
+        ask_owners=partial(owners_of, database) if database else None,
         anywhere=anywhere,
     )
 
@@ -214,7 +215,7 @@ async def _spawned(
     from loadtest.fleet import generators_for
     from loadtest.run import Plan
     from server.cli.load_nodes import UNEVEN, room_for, spawned
-    from server.cli.sql import answers_of
+    from server.cli.sql import answers_of, owners_of
 
     players = scenario.players + scenario.canaries
     if cluster:
@@ -235,6 +236,7 @@ async def _spawned(
                     "postgres": [nodes.database_pid],
                 },
                 ask_answers=partial(answers_of, nodes.database),
+                ask_owners=partial(owners_of, nodes.database),
                 anywhere=cluster,
                 moments=moments,
                 breakable=nodes if moments else None,

@@ -131,9 +131,11 @@ def _cluster(found: Mapping[str, Any]) -> Iterator[str]:
     """What there is to say of several nodes that are one service."""
     cluster, spread = found["cluster"], found["spread"]
     if cluster is not None:
+        ended = cluster["at_owner"]
         yield (
             f"{cluster['moved']:,} joins were sent on to another node, and {cluster['handed']:,} players in "
-            f"the midst of a session; {cluster['at_owner']:,} ended at the node that ran theirs"
+            "the midst of a session"
+            + ("" if ended is None else f"; {ended:,} ended at the node that ran theirs last")
         )
     if spread["questions"]:
         worst = max(spread["questions"], key=lambda each: float(each["ms"]))

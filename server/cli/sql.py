@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,8 +35,7 @@ async def totals(data_dir: Path, session_id: str) -> tuple[int, int]:
 async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, list[StoredAnswer]]:
     """Every answer of some sessions, by session id, from the table itself. Raises ClickException."""
     found: dict[str, list[StoredAnswer]] = {}
-    for start in range(0, len(session_ids), SESSIONS_PER_QUERY):
-        ids = ", ".join(f"'{uuid.UUID(each)}'" for each in session_ids[start : start + SESSIONS_PER_QUERY])
+    for ids in _listed(session_ids):
         text = await _ask(
             database,
             "COPY (SELECT session_id, player, question, elapsed_ms, correct, points FROM standing_answers "
@@ -49,9 +48,31 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
     return found
 
 
+async def owners_of(database: str, session_ids: Sequence[str]) -> dict[str, str]:
+    """By session id, the WebSocket's address of the node of a cluster that runs the session, or ran it last.
+
+    Sessions that nobody ran, or a node alone, are left out. Raises ClickException.
+    """
+    found: dict[str, str] = {}
+    for ids in _listed(session_ids):
+        text = await _ask(
+            database,
+            "COPY (SELECT id, address::json->>'ws_url' FROM sessions JOIN nodes ON node = owner "
+            f"WHERE address IS NOT NULL AND id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
+        )
+        found.update((session_id, ws_url) for session_id, ws_url in csv.reader(io.StringIO(text)))
+    return found
+
+
 async def merged_in(database: str) -> set[str]:
     """Ids of sessions with facts from the spool of an earlier owner. Raises ClickException."""
     return set((await _ask(database, "SELECT DISTINCT session_id FROM spooled_facts")).split())
+
+
+def _listed(session_ids: Sequence[str]) -> Iterator[str]:
+    """The ids as SQL has them in a list, so many at a time."""
+    for start in range(0, len(session_ids), SESSIONS_PER_QUERY):
+        yield ", ".join(f"'{uuid.UUID(each)}'" for each in session_ids[start : start + SESSIONS_PER_QUERY])
 
 
 async def _ask(database: str, query: str) -> str:
