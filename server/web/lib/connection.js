@@ -1,0 +1,356 @@
+import { ApiError, ask, passing } from "./api.js";
+import { ServerClock } from "./clock.js";
+
+/** How to come back after a WebSocket has ended, by its close code: docs/protocol.md. All others are "later". */
+const ENDED = { 1002: "no", 1003: "no", 1007: "no", 1009: "no", 4000: "no", 4001: "no", 4002: "no", 4003: "no", 4005: "no", 4012: "no" };
+const RESUME = { 4006: true, 4007: true };
+const QUIET_MS = 20_000;
+const PONG_MS = 5_000;
+const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster"];
+
+/** A client's connection to one session: a WebSocket or, where those are blocked, server-sent events and requests.
+ * It comes back by itself, under the same place in the stream, and sends again what was not acknowledged.
+ *
+ * `on.message(message)` for each message; `on.status(status, detail)` with status `connecting`, `open`, `waiting`
+ * (for the network or the server; `detail` is the moment of the next try) or `ended` (`detail` is why);
+ * `on.pending()` when answers were taken, acknowledged or refused. */
+export class Connection {
+  clock = new ServerClock();
+  pending = new Map();
+  status = "connecting";
+  transport = "";
+  #code;
+  #who;
+  #on;
+  #place = null;
+  #known = [];
+  #at = 0;
+  #stand = {};
+  #socket = null;
+  #events = null;
+  #tries = 0;
+  #blocked = 0;
+  #timer = 0;
+  #watch = 0;
+  #heardAt = 0;
+  #posting = false;
+  #asked = new Map();
+  #marks = 0;
+
+  /** `who`: `{token}`, or `{name}` of a new player, or `{role: "spectator"}`. `pending`: answers of an earlier load. */
+  constructor(code, who, on, pending = []) {
+    this.#code = code;
+    this.#who = who;
+    this.#on = on;
+    for (const each of pending) this.pending.set(each.id, each);
+    this.#onWake = this.#onWake.bind(this);
+    for (const name of ["online", "offline", "pageshow"]) addEventListener(name, this.#onWake);
+    document.addEventListener("visibilitychange", this.#onWake);
+    this.#attempt();
+  }
+
+  get token() {
+    return this.#who.token;
+  }
+
+  close() {
+    this.#drop();
+    clearTimeout(this.#timer);
+    for (const name of ["online", "offline", "pageshow"]) removeEventListener(name, this.#onWake);
+    document.removeEventListener("visibilitychange", this.#onWake);
+    this.status = "ended";
+  }
+
+  /** Keeps an answer until the server has acknowledged or refused it. */
+  answer(question, choice) {
+    const answer = { id: crypto.randomUUID?.() ?? `${Date.now()}-${++this.#marks}`, question, choice };
+    this.pending.set(answer.id, answer);
+    this.#on.pending?.();
+    this.#send(answer);
+  }
+
+  /** A command of the host. Throws ApiError. */
+  async command(what, more = {}) {
+    const id = `h${++this.#marks}`;
+    const body = { id, do: what, ...more };
+    if (this.#socket && this.status === "open") {
+      return new Promise((done, failed) => {
+        this.#asked.set(id, { done, failed });
+        this.#socket.send(JSON.stringify({ t: "host", ...body }));
+      });
+    }
+    return ask("POST", `/api/sessions/${this.#code}/host`, { body, token: this.token });
+  }
+
+  // -- coming in ------------------------------------------------------------------------------------------
+
+  async #attempt() {
+    this.#drop();
+    if (this.status === "ended") return;
+    if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
+    this.#tell("connecting");
+    if (!this.#place || this.#tries > 0) {
+      try {
+        this.#place = await ask("GET", `/api/sessions/${this.#code}`);
+      } catch (error) {
+        return passing(error) || error.status >= 500 ? this.#later() : this.#end(error);
+      }
+      if (this.status === "ended") return;
+      if (!this.#known.includes(this.#place.ws_url)) this.#known.unshift(this.#place.ws_url);
+      if (this.#place.state.phase === "finished" && this.#place.epoch === null) {
+        this.#on.message({ t: "over", state: this.#place.state });
+        return this.#end({ code: "session_finished" });
+      }
+    }
+    if (this.#blocked >= 2 && this.#place) this.#overHttp();
+    else this.#overWebSocket(this.#known[this.#at % this.#known.length]);
+  }
+
+  #joining() {
+    const { token, name, role } = this.#who;
+    if (token || role) return { ...(token ? { token } : { role }), ...this.#stand };
+    return name === undefined ? {} : { name };
+  }
+
+  #overWebSocket(url) {
+    let socket;
+    try {
+      socket = new WebSocket(url, "fanfare.v1");
+    } catch {
+      this.#blocked += 1;
+      return this.#later();
+    }
+    this.#socket = socket;
+    let opened = false;
+    this.#patience(10_000);
+    socket.onopen = () => {
+      opened = true;
+      this.#blocked = 0;
+      socket.send(JSON.stringify({ t: "join", code: this.#code, ...this.#joining() }));
+    };
+    socket.onmessage = (event) => this.#hear(JSON.parse(event.data));
+    socket.onclose = ({ code, reason }) => {
+      if (socket !== this.#socket) return;
+      if (!opened) this.#blocked += 1;
+      this.#lost(ENDED[code] ?? (RESUME[code] ? "resume" : code === 4009 && this.#moving ? "move" : "later"), reason);
+    };
+  }
+
+  async #overHttp() {
+    if (!this.token && !this.#who.role) {
+      try {
+        const name = this.#who.name;
+        const joined = await ask("POST", `/api/sessions/${this.#code}/players`, { body: name === undefined ? {} : { name } });
+        this.#who = { token: joined.token };
+      } catch (error) {
+        return passing(error) ? this.#later() : this.#end(error);
+      }
+    }
+    // The realtime port answers events at less cost, but may be as blocked as its WebSockets.
+    const base = this.#tries % 2 ? location.origin : this.#place.play_url;
+    const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
+    const events = (this.#events = new EventSource(`${base}/api/sessions/${this.#code}/events${query}`));
+    this.#patience(10_000);
+    for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
+    events.addEventListener("close", ({ data }) => {
+      const { reason, reconnect } = JSON.parse(data);
+      this.#lost(reconnect, reason);
+    });
+    events.onerror = async () => {
+      if (events !== this.#events) return;
+      this.#drop();
+      this.#blocked = base === location.origin ? 0 : this.#blocked; // both ways in vain: try the first again
+      if (this.token) {
+        try {
+          await ask("GET", `/api/sessions/${this.#code}/leaderboard?top=1`, { token: this.token });
+        } catch (error) {
+          if (!passing(error)) return this.#end(error);
+        }
+      }
+      this.#later();
+    };
+  }
+
+  /** For something to be heard; else the connection is given up. */
+  #patience(ms) {
+    clearTimeout(this.#watch);
+    this.#watch = setTimeout(() => this.#lost("later", ""), ms);
+  }
+
+  // -- messages -------------------------------------------------------------------------------------------
+
+  #hear(message) {
+    this.#heardAt = performance.now();
+    if (message.now !== undefined && message.t !== "pong") this.clock.heard(message.now);
+    if (message.state?.now !== undefined) this.clock.heard(message.state.now);
+    if (message.offset !== undefined && message.t !== "leaderboard") this.#stand.offset = message.offset;
+    switch (message.t) {
+      case "joined":
+        return this.#joined(message);
+      case "pong":
+        return this.clock.measured(message.at, this.#heardAt, message.now);
+      case "moved":
+        this.#moving = message;
+        return;
+      case "ack":
+        return this.#settle(message.id, message);
+      case "done":
+        this.#asked.get(message.id)?.done(message);
+        this.#asked.delete(message.id);
+        return;
+      case "error":
+        return this.#refused(message);
+    }
+    this.#on.message(message);
+  }
+
+  #moving = null;
+
+  #joined(message) {
+    if (message.token) this.#who = { token: message.token };
+    this.#stand = { epoch: message.epoch, offset: message.state ? message.offset : this.#stand.offset };
+    this.#tries = 0;
+    this.transport = this.#events ? "events" : "ws";
+    this.#watchOver();
+    this.#on.message(message);
+    this.#tell("open");
+    if (this.#socket) for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
+    for (const answer of this.pending.values()) this.#send(answer);
+  }
+
+  #refused(error) {
+    const asked = this.#asked.get(error.id);
+    if (asked) {
+      this.#asked.delete(error.id);
+      return asked.failed(new ApiError(error));
+    }
+    if (this.pending.has(error.id)) {
+      if (passing(error)) setTimeout(() => this.#send(this.pending.get(error.id)), 1_000 + 1_000 * Math.random());
+      else this.#settle(error.id, error);
+      return;
+    }
+    if (this.status !== "open") passing(error) ? this.#later() : this.#end(error);
+  }
+
+  #settle(id, outcome) {
+    const answer = this.pending.get(id);
+    if (!answer) return;
+    this.pending.delete(id);
+    this.#on.message({ ...outcome, t: outcome.t === "ack" ? "ack" : "rejected", question: answer.question, choice: answer.choice });
+    this.#on.pending?.();
+  }
+
+  #send(answer) {
+    if (!answer || !this.pending.has(answer.id)) return;
+    if (this.#socket && this.status === "open") this.#socket.send(JSON.stringify({ t: "answer", ...answer }));
+    else this.#post();
+  }
+
+  /** The answers that wait, over HTTP: where there are no WebSockets, or while one is coming back. */
+  async #post() {
+    if (this.#posting || !this.token || !navigator.onLine) return;
+    this.#posting = true;
+    for (let base = this.#place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
+      const [answer] = this.pending.values();
+      try {
+        this.#settle(answer.id, await ask("POST", `/api/sessions/${this.#code}/answers`, { body: answer, token: this.token, base }));
+      } catch (error) {
+        if (!passing(error)) this.#settle(answer.id, error);
+        else if (this.status === "ended") break;
+        else await new Promise((go) => setTimeout(go, 1_000 + 1_000 * Math.random()));
+        base = base ? "" : (this.#place?.play_url ?? "");
+      }
+    }
+    this.#posting = false;
+  }
+
+  // -- going and coming back ------------------------------------------------------------------------------
+
+  #ping() {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ t: "ping", at: performance.now() }));
+  }
+
+  /** A connection that is quiet is asked for a sign of life. Event streams have their own. */
+  #watchOver() {
+    clearTimeout(this.#watch);
+    if (!this.#socket) return;
+    this.#watch = setTimeout(() => this.#prove(PONG_MS), QUIET_MS);
+  }
+
+  #prove(withinMs) {
+    const before = this.#heardAt;
+    if (performance.now() - before < QUIET_MS / 2 && withinMs === PONG_MS) return this.#watchOver();
+    this.#ping();
+    clearTimeout(this.#watch);
+    this.#watch = setTimeout(() => (this.#heardAt === before ? this.#lost("resume", "") : this.#watchOver()), withinMs);
+  }
+
+  /** The network or the screen is back, or the network is gone. */
+  #onWake({ type }) {
+    if (this.status === "ended") return;
+    if (type === "offline") {
+      this.#drop();
+      this.#tell("waiting", null);
+    } else if (this.status === "waiting") {
+      clearTimeout(this.#timer);
+      this.#attempt();
+    } else if (this.status === "open" && this.#socket && document.visibilityState === "visible") {
+      this.clock.forget();
+      this.#prove(2_500);
+    }
+  }
+
+  #lost(how, reason) {
+    this.#drop();
+    if (how === "no") return this.#end({ code: reason || "closed" });
+    if (how === "move") {
+      const { url, after_ms: afterMs } = this.#moving;
+      this.#moving = null;
+      if (!this.#known.includes(url)) this.#known.push(url);
+      this.#at = this.#known.indexOf(url);
+      return this.#again(afterMs);
+    }
+    if (how === "resume" && this.#tries === 0) {
+      this.#tries = 1;
+      return this.#again(250 * Math.random());
+    }
+    this.#later();
+  }
+
+  /** After 0.5 to 3 s, doubling from the third failure in a row, at most 30 s; elsewhere if another address is known. */
+  #later() {
+    this.#drop();
+    this.#tries += 1;
+    this.#at += 1;
+    this.#again(Math.min((500 + 2_500 * Math.random()) * 2 ** Math.max(this.#tries - 3, 0), 30_000));
+  }
+
+  #again(ms) {
+    if (this.status === "ended") return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#attempt(), ms);
+    this.#tell("waiting", Date.now() + ms);
+    if (this.pending.size) this.#post();
+  }
+
+  #end(error) {
+    this.close();
+    this.#on.status("ended", error);
+  }
+
+  #drop() {
+    clearTimeout(this.#watch);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+    this.#events?.close();
+    this.#events = null;
+    for (const { failed } of this.#asked.values()) failed(new ApiError({ code: "unreachable", message: "" }));
+    this.#asked.clear();
+  }
+
+  #tell(status, detail) {
+    this.status = status;
+    this.#on.status(status, detail);
+  }
+}

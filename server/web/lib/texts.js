@@ -1,0 +1,33 @@
+/** The texts of the page's language: `assets/texts/<lang>.json`, one flat object.
+ * A text with plural forms is an object of them, chosen by `count`. */
+export const lang = document.documentElement.lang;
+const texts = await (await fetch(new URL(`../texts/${lang}.json`, import.meta.url))).json();
+const plurals = new Intl.PluralRules(lang);
+const figures = new Intl.NumberFormat(lang);
+
+export const number = (value) => figures.format(value);
+
+/** The text under this key, with `{name}` filled in. */
+export function t(key, values = {}) {
+  let text = texts[key];
+  if (text === undefined) return key;
+  if (typeof text === "object") text = text[plurals.select(values.count)] ?? text.other;
+  return text.replace(/\{(\w+)\}/g, (_, name) => {
+    const value = values[name];
+    return typeof value === "number" ? number(value) : (value ?? "");
+  });
+}
+
+/** What went wrong, by the code of the error; the server's own sentence where there is no text for it. */
+export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${error.code}`) : error.message);
+
+/** Fills in the texts of a page's own markup: `data-t` is the key. */
+export function translate(root = document) {
+  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+}
+
+/** Another language from the next load on. */
+export function speak(other) {
+  document.cookie = `lang=${other}; path=/; max-age=31536000; SameSite=Lax`;
+  location.reload();
+}
