@@ -43,10 +43,9 @@ export class Connection {
     this.#who = who;
     this.#on = on;
     for (const each of pending) this.pending.set(each.id, each);
-    this.#onWake = this.#onWake.bind(this);
     for (const name of ["online", "offline", "pageshow"]) addEventListener(name, this.#onWake);
     document.addEventListener("visibilitychange", this.#onWake);
-    this.#attempt();
+    queueMicrotask(() => this.#attempt());
   }
 
   get token() {
@@ -286,7 +285,7 @@ export class Connection {
   }
 
   /** The network or the screen is back, or the network is gone. */
-  #onWake({ type }) {
+  #onWake = ({ type }) => {
     if (this.status === "ended") return;
     if (type === "offline") {
       this.#drop();
@@ -298,7 +297,7 @@ export class Connection {
       this.clock.forget();
       this.#prove(2_500);
     }
-  }
+  };
 
   #lost(how, reason) {
     this.#drop();
