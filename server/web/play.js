@@ -6,8 +6,8 @@ import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
 import { $, fill, h, kept, say } from "./lib/dom.js";
 import { Model, shown } from "./lib/model.js";
-import { speak, explain, lang, number, t } from "./lib/texts.js";
 import { showStatus } from "./lib/status.js";
+import { copy, explain, number, offerLanguage, t } from "./lib/texts.js";
 
 const main = $("#main");
 const spoken = $("#spoken");
@@ -32,49 +32,32 @@ const waitKey = (code) => `wait.${code}`;
 function showJoin(code = "", error = null, name = "") {
   document.title = "Fanfare";
   view = null;
-  const codeField = h("input.code", { id: "code", inputMode: "numeric", autocomplete: "off", required: true, value: code, placeholder: "000000", oninput: look });
-  const nameField = h("input", { id: "name", maxLength: 40, autocomplete: "nickname", value: name, autocapitalize: "words", required: true });
-  const nameBox = h("div", {}, h("label", { htmlFor: "name" }, t("join.name")), nameField);
-  const told = h("p.soft", { "aria-live": "polite" });
-  const wrong = h("p.wrongness", { role: "alert", id: "wrong" }, error ? explain(error) : "");
-  const back = h("div");
-  const form = h("form.stack.card", { onsubmit: join, noValidate: true },
-    h("div", {}, h("label", { htmlFor: "code" }, t("join.code")), codeField), told, nameBox, wrong,
-    h("button.primary", { type: "submit" }, t("join.go")));
-  fill(main, h("div.middle.stack", {}, h("h1.brand", {}, h("img", { src: new URL("icon.svg", import.meta.url).href, alt: "" }), "Fanfare"), h("p.soft", {}, t("join.lead")), form, back));
+  fill(main, copy("join"));
+  const [codeField, nameField, told, named, wrong, back] = ["code", "name", "told", "named", "wrong", "back"].map((id) => $(`#${id}`));
   let session = null;
 
   async function look() {
     const typed = codeOf(codeField.value);
     session = null;
     say(told, "");
-    fill(back);
-    nameBox.hidden = false;
+    named.hidden = false;
+    back.hidden = true;
     if (typed.length < 6) return;
     try {
       const found = await ask("GET", `/api/sessions/${typed}`);
       if (codeOf(codeField.value) !== typed) return;
       session = found;
       say(told, session.state.title);
-      say(wrong, "");
-      nameBox.hidden = session.settings.names === "given";
+      say(wrong, error ? explain(error) : "");
+      named.hidden = session.settings.names === "given";
       const seat = kept.get(seatKey(typed));
-      if (seat) fill(back, h("button", { type: "button", onclick: () => begin(typed, { token: seat.token }) }, t("join.back", { name: seat.name })));
+      back.hidden = !seat;
+      if (seat) say(back, t("join.back", { name: seat.name }));
+      back.onclick = () => begin(typed, { token: seat.token });
     } catch (failed) {
       say(wrong, explain(failed));
     }
-  }
-
-  async function join(event) {
-    event.preventDefault();
-    const typed = codeOf(codeField.value);
-    if (typed.length < 6) return refuse(codeField, t("join.six"));
-    if (!session) await look();
-    if (!session) return codeField.focus();
-    if (nameBox.hidden) return begin(typed, {});
-    const chosen = nameField.value.trim();
-    if (!chosen) return refuse(nameField, t("join.who"));
-    begin(typed, { name: chosen });
+    error = null;
   }
 
   function refuse(field, sentence) {
@@ -84,9 +67,22 @@ function showJoin(code = "", error = null, name = "") {
     field.focus();
   }
 
-  if (error && code) look().then(() => { say(wrong, explain(error)); nameField.select(); });
-  else if (code) look();
+  codeField.oninput = look;
+  $("form", main).onsubmit = async (event) => {
+    event.preventDefault();
+    const typed = codeOf(codeField.value);
+    if (typed.length < 6) return refuse(codeField, t("join.six"));
+    if (!session) await look();
+    const chosen = nameField.value.trim();
+    if (!session) codeField.focus();
+    else if (named.hidden) begin(typed, {});
+    else if (!chosen) refuse(nameField, t("join.who"));
+    else begin(typed, { name: chosen });
+  };
+  codeField.value = code;
+  nameField.value = name;
   (code ? nameField : codeField).focus();
+  if (code) look();
 }
 
 function begin(code, who) {
@@ -97,7 +93,7 @@ function begin(code, who) {
   connection?.close();
   connection = new Connection(code, who, {
     message(message) {
-      if (message.t === "joined" && message.token) kept.set(seatKey(code), { token: message.token, name: message.name });
+      if (message.t === "joined" && message.token) kept.set(seatKey(code), { token: message.token, name: message.name, player: message.player });
       heard(message);
     },
     status(status, detail) {
@@ -115,7 +111,7 @@ const FORGETS = ["kicked", "player_not_found", "token_invalid", "token_expired",
 function ended(code, why, name) {
   if (FORGETS.includes(why.code)) kept.set(seatKey(code), null);
   kept.set(waitKey(code), null);
-  if (why.code === "finished" || (why.code === "session_finished" && model.phase === "finished")) return draw();
+  if (model.phase === "finished") return; // which is shown
   if (REFUSALS.includes(why.code)) return showJoin(code, why, name);
   view = null;
   const again = why.code === "replaced" ? [t("end.here"), () => begin(code, { token: connection.token })] : [t("end.other"), () => showJoin()];
@@ -126,8 +122,8 @@ function ended(code, why, name) {
 
 async function heard(message) {
   const before = model.number;
-  if (message.t === "over" && connection.token) await lastPlace(message);
   model.apply(message);
+  if (message.t === "over") await lastPlace();
   if (message.t === "joined") model.waiting(connection.pending.values());
   document.title = model.title ? `${model.title} · Fanfare` : "Fanfare";
   if (message.t === "question" && message.number !== before) hear(`${t("question.of", { number: model.number, of: model.of })}. ${model.question.text}`);
@@ -136,27 +132,26 @@ async function heard(message) {
 }
 
 /** Of a session that is over and out of memory: one's own place in it. */
-async function lastPlace(message) {
-  try {
-    const { around } = await ask("GET", `/api/sessions/${message.state.code ?? codeOf(location.search)}/leaderboard?around=me&top=1`, { token: connection.token });
-    const seat = kept.get(seatKey(codeOf(location.search)));
-    const mine = around?.find((line) => line.name === seat?.name);
-    if (mine) model.you = { player: mine.id, ...mine };
-  } catch {
-    // Then the podium alone is shown.
-  }
+async function lastPlace() {
+  const mine = codeOf(location.search);
+  const { player, token } = kept.get(seatKey(mine)) ?? {};
+  const board = player && (await ask("GET", `/api/sessions/${mine}/leaderboard?around=me&top=1`, { token }).catch(() => null));
+  model.you = board?.around?.find((line) => line.id === player) ?? null;
 }
 
-const VIEWS = { lobby, question, paused: question, reveal, finished };
+const VIEWS = { lobby, question, reveal, finished };
 
 /** Shows the phase; a view that is up already is only brought up to date, so that nothing jumps and focus stays. */
 function draw() {
   if (!model.phase) return;
-  const key = `${model.phase === "paused" ? "question" : model.phase}${model.number}`;
-  if (view?.key !== key) {
-    const made = VIEWS[model.phase]();
-    view = { key, ...made };
-    fill(main, made.parts);
+  const phase = model.phase !== "paused" ? model.phase : model.reveal ? "reveal" : "question";
+  const name = `${phase}${model.number}`;
+  if (view?.name !== name) {
+    const focused = main.contains(document.activeElement);
+    view = { name, ...VIEWS[phase]() };
+    fill(main, view.parts);
+    scrollTo(0, 0);
+    if (focused) main.focus();
   }
   view.update();
 }
@@ -321,10 +316,9 @@ document.addEventListener("keydown", (event) => {
   if (event.target.matches("input, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (model?.phase === "question") view?.key?.(event);
 });
-const other = lang === "de" ? "en" : "de";
-fill($("#footer"), h("button.plain", { type: "button", lang: other, onclick: () => speak(other) }, other === "de" ? "Deutsch" : "English"));
+offerLanguage($("#speak"));
 
 const code = codeOf(new URLSearchParams(location.search).get("code") ?? "");
-const seat = code && kept.get(seatKey(code));
+const seat = kept.get(seatKey(code));
 if (seat) begin(code, { token: seat.token });
 else showJoin(code);

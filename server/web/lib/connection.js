@@ -2,8 +2,8 @@ import { ApiError, ask, passing } from "./api.js";
 import { ServerClock } from "./clock.js";
 
 /** How to come back after a WebSocket has ended, by its close code: docs/protocol.md. All others are "later". */
-const ENDED = { 1002: "no", 1003: "no", 1007: "no", 1009: "no", 4000: "no", 4001: "no", 4002: "no", 4003: "no", 4005: "no", 4012: "no" };
-const RESUME = { 4006: true, 4007: true };
+const RECONNECT = { 4006: "resume", 4007: "resume", 4009: "move" };
+for (const code of [1002, 1003, 1007, 1009, 4000, 4001, 4002, 4003, 4005, 4012]) RECONNECT[code] = "no";
 const QUIET_MS = 20_000;
 const PONG_MS = 5_000;
 const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster"];
@@ -23,8 +23,10 @@ export class Connection {
   #who;
   #on;
   #place = null;
+  #lookAgain = true;
   #known = [];
   #at = 0;
+  #moved = null;
   #stand = {};
   #socket = null;
   #events = null;
@@ -85,24 +87,33 @@ export class Connection {
 
   async #attempt() {
     this.#drop();
-    if (this.status === "ended") return;
     if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
     this.#tell("connecting");
-    if (!this.#place || this.#tries > 0) {
-      try {
-        this.#place = await ask("GET", `/api/sessions/${this.#code}`);
-      } catch (error) {
-        return passing(error) || error.status >= 500 ? this.#later() : this.#end(error);
-      }
-      if (this.status === "ended") return;
-      if (!this.#known.includes(this.#place.ws_url)) this.#known.unshift(this.#place.ws_url);
-      if (this.#place.state.phase === "finished" && this.#place.epoch === null) {
-        this.#on.message({ t: "over", state: this.#place.state });
-        return this.#end({ code: "session_finished" });
-      }
+    const reachable = this.#lookAgain ? await this.#look() : true;
+    if (this.status === "ended") return;
+    if (reachable && this.#blocked >= (this.transport ? 2 : 1)) this.#overHttp();
+    else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
+    else this.#later();
+  }
+
+  /** Asks where the session is. False if nobody can say. */
+  async #look() {
+    try {
+      this.#place = await ask("GET", `/api/sessions/${this.#code}`);
+    } catch (error) {
+      if (!passing(error)) this.#end(error);
+      return false;
     }
-    if (this.#blocked >= 2 && this.#place) this.#overHttp();
-    else this.#overWebSocket(this.#known[this.#at % this.#known.length]);
+    const { ws_url: url, state, epoch } = this.#place;
+    if (state.phase === "finished" && epoch === null) this.#over();
+    if (!this.#known.includes(url)) this.#known.push(url);
+    this.#at = this.#known.indexOf(url);
+    return true;
+  }
+
+  #over() {
+    this.#on.message({ t: "over", state: this.#place.state });
+    this.#end({ code: "session_finished" });
   }
 
   #joining() {
@@ -111,15 +122,8 @@ export class Connection {
     return name === undefined ? {} : { name };
   }
 
-  #overWebSocket(url) {
-    let socket;
-    try {
-      socket = new WebSocket(url, "fanfare.v1");
-    } catch {
-      this.#blocked += 1;
-      return this.#later();
-    }
-    this.#socket = socket;
+  #overWebSocket(url, reachable) {
+    const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
     let opened = false;
     this.#patience(10_000);
     socket.onopen = () => {
@@ -130,8 +134,11 @@ export class Connection {
     socket.onmessage = (event) => this.#hear(JSON.parse(event.data));
     socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;
-      if (!opened) this.#blocked += 1;
-      this.#lost(ENDED[code] ?? (RESUME[code] ? "resume" : code === 4009 && this.#moving ? "move" : "later"), reason);
+      if (!opened && reachable) {
+        this.#blocked += 1; // the server is there, but not by WebSocket
+        if (!this.transport) return this.#again(0);
+      }
+      this.#lost(RECONNECT[code] ?? "later", reason);
     };
   }
 
@@ -189,7 +196,7 @@ export class Connection {
       case "pong":
         return this.clock.measured(message.at, this.#heardAt, message.now);
       case "moved":
-        this.#moving = message;
+        this.#moved = message;
         return;
       case "ack":
         return this.#settle(message.id, message);
@@ -203,12 +210,11 @@ export class Connection {
     this.#on.message(message);
   }
 
-  #moving = null;
-
   #joined(message) {
     if (message.token) this.#who = { token: message.token };
     this.#stand = { epoch: message.epoch, offset: message.state ? message.offset : this.#stand.offset };
     this.#tries = 0;
+    this.#lookAgain = false;
     this.transport = this.#events ? "events" : "ws";
     this.#watchOver();
     this.#on.message(message);
@@ -228,7 +234,10 @@ export class Connection {
       else this.#settle(error.id, error);
       return;
     }
-    if (this.status !== "open") passing(error) ? this.#later() : this.#end(error);
+    if (this.status === "open") return;
+    if (passing(error)) this.#later();
+    else if (error.code === "session_finished" && this.token) this.#look().then((found) => found && this.#over());
+    else this.#end(error);
   }
 
   #settle(id, outcome) {
@@ -293,39 +302,40 @@ export class Connection {
     } else if (this.status === "waiting") {
       clearTimeout(this.#timer);
       this.#attempt();
-    } else if (this.status === "open" && this.#socket && document.visibilityState === "visible") {
+    } else if (this.status === "open" && document.visibilityState === "visible") {
       this.clock.forget();
-      this.#prove(2_500);
+      if (this.#socket) this.#prove(2_500);
+      else if (performance.now() - this.#heardAt > QUIET_MS) this.#attempt();
     }
   };
 
   #lost(how, reason) {
     this.#drop();
+    if (this.status === "ended") return;
     if (how === "no") return this.#end({ code: reason || "closed" });
-    if (how === "move") {
-      const { url, after_ms: afterMs } = this.#moving;
-      this.#moving = null;
+    if (how === "move" && this.#moved) {
+      const { url, after_ms: afterMs } = this.#moved;
+      this.#moved = null;
       if (!this.#known.includes(url)) this.#known.push(url);
       this.#at = this.#known.indexOf(url);
-      return this.#again(afterMs);
-    }
-    if (how === "resume" && this.#tries === 0) {
+      this.#again(afterMs);
+    } else if (how === "resume" && this.#tries === 0) {
       this.#tries = 1;
-      return this.#again(250 * Math.random());
-    }
-    this.#later();
+      this.#again(250 * Math.random());
+    } else this.#later();
   }
 
   /** After 0.5 to 3 s, doubling from the third failure in a row, at most 30 s; elsewhere if another address is known. */
   #later() {
     this.#drop();
+    if (this.status === "ended") return;
     this.#tries += 1;
     this.#at += 1;
+    this.#lookAgain = true;
     this.#again(Math.min((500 + 2_500 * Math.random()) * 2 ** Math.max(this.#tries - 3, 0), 30_000));
   }
 
   #again(ms) {
-    if (this.status === "ended") return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#attempt(), ms);
     this.#tell("waiting", Date.now() + ms);
@@ -333,6 +343,7 @@ export class Connection {
   }
 
   #end(error) {
+    if (this.status === "ended") return;
     this.close();
     this.#on.status("ended", error);
   }

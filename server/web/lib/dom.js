@@ -1,3 +1,5 @@
+const present = (children) => children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+
 /** `h("button.big", {type: "button", onclick, disabled: true}, "text", other)`: an element.
  * Properties beginning with "on" are listeners; null, undefined and false are left out. */
 export function h(kind, properties, ...children) {
@@ -10,13 +12,13 @@ export function h(kind, properties, ...children) {
     else if (name in element && !name.includes("-") && name !== "list" && name !== "form") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...present(children));
   return element;
 }
 
 /** Gives an element other children. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...present(children));
   return element;
 }
 

@@ -22,12 +22,21 @@ export function t(key, values = {}) {
 export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${error.code}`) : error.message);
 
 /** Fills in the texts of a page's own markup: `data-t` is the key. */
-export function translate(root = document) {
+export function translate(root) {
   for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  return root;
 }
 
-/** Another language from the next load on. */
-export function speak(other) {
-  document.cookie = `lang=${other}; path=/; max-age=31536000; SameSite=Lax`;
-  location.reload();
+/** A copy of the page's `<template>` with this id. */
+export const copy = (id) => translate(document.getElementById(id).content.cloneNode(true));
+
+/** Makes a button load the page in the other language. */
+export function offerLanguage(button) {
+  const other = lang === "de" ? "en" : "de";
+  button.lang = other;
+  button.textContent = { de: "Deutsch", en: "English" }[other];
+  button.onclick = () => {
+    document.cookie = `lang=${other}; path=/; max-age=31536000; SameSite=Lax`;
+    location.reload();
+  };
 }
