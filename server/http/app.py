@@ -28,6 +28,7 @@ from server.http.metrics import Metrics
 from server.http.operations import Operations
 from server.http.pages import Pages
 from server.http.playing import Playing
+from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
 from server.http.results import Results
 from server.http.services import Services
@@ -121,6 +122,7 @@ def _routes(
         ("GET", "/host", pages.host),
         ("GET", "/screen", pages.screen),
         ("GET", "/author", pages.author),
+        ("GET", "/qr.svg", QrCode(services).show),
         ("GET", "/assets/<digest>/<name>", pages.asset),
         ("GET", "/assets/<digest>/<folder>/<name>", pages.asset),
         ("GET", "/healthz", operations.healthz),
