@@ -104,7 +104,9 @@ def _routes(
     return [
         ("POST", "/api/quizzes", quizzes.create),
         ("GET", "/api/quizzes", quizzes.list),
+        ("POST", "/api/quizzes/check", quizzes.check),
         ("GET", "/api/quizzes/<quiz_id>", quizzes.get),
+        ("GET", "/api/quizzes/<quiz_id>/versions", quizzes.versions),
         ("POST", "/api/sessions", lifecycle.create),
         ("GET", "/api/sessions", lifecycle.list),
         ("GET", "/api/sessions/<key>", lifecycle.get),
