@@ -743,7 +743,8 @@ class SessionActor:
             if frame.kind == "finished":
                 self._push_each(reply, casts.standing(self.session, frame))
                 continue
-            reply.push(casts.cast(frame, host_frame))
+            for_host = None if host_frame is None else self._replayed(host_frame, Place("host"))
+            reply.push(casts.cast(self._replayed(frame, Place("spectator")), for_host))
             if revealed and frame is revealed[-1]:
                 self._push_each(reply, casts.standing(self.session))
 
@@ -759,10 +760,11 @@ class SessionActor:
         now = self._clock.now_ms()
         if frame.kind == "finished":
             return messages.finished(session, offset, place.player)
-        current = frame.kind == "question" and frame.message["number"] == session.number
-        if current and session.remaining_ms(now) is not None:
+        if frame.message.get("number") != session.number or not session.question_open:
+            return frame
+        if frame.kind == "question":
             return messages.question(session, offset, now, for_host=place.role == "host")
-        return frame
+        return messages.recounted(frame, session, now) if frame.kind == "state" else frame
 
     # -- broadcasts ------------------------------------------------------------------------------
 

@@ -243,6 +243,7 @@ class Relay:
             log.warning("session %s: this node does not keep up with its owner", self.session_id)
             self.end(Ending.SLOW_CONSUMER)
         else:
+            _restate(frame, self._clock.now_ms())
             self._inbox.append((frame, admission))
             self._wakeup.set()
 
@@ -372,6 +373,17 @@ class Relay:
             return
         self._offset = finished["offset"]
         await self._audience.send_each(_endings(rows, finished, self._audience), others=Frame(finished))
+
+
+def _restate(frame: Frame, now: int) -> None:
+    """Put the time at which it came in place of the owner's: this node's clock is the one that its clients
+    know, and clocks differ by more than a message spends on the way."""
+    message: Any = frame.message
+    told = (message["frame"], message["host"]) if frame.kind == "cast" else message.get("frames", ())
+    for each in told:
+        for dated in (each, (each or {}).get("state")):
+            if dated is not None and "now" in dated:
+                dated["now"] = now
 
 
 def _results(rows: list[casts.Row], number: int, wanted: Audience) -> Iterator[tuple[int, Frame | None]]:

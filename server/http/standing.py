@@ -24,6 +24,7 @@ async def final_state(services: Services, record: SessionRecord) -> dict[str, ob
         "of": len(quiz.questions),
         "players": len(results),
         "answered": 0,
+        "now": services.clock.now_ms(),
         "question": None,
         "reveal": None,
         "leaderboard": {"top": top, "players": len(results), "answered": 0},

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from engine.actors import actor as actors
 from engine.actors import casts
+from engine.actors.clock import SessionClock
 from engine.actors.commands import Detach, Join, Rejoin, Watch
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -19,7 +20,7 @@ from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, INBOX_MAX, TRIES_MAX, Relay
 from engine.shards.router import Elsewhere
-from tests.actors.world import Client, settle
+from tests.actors.world import START_MS, Client, settle
 from tests.shards.nodes import RELAY_ABOVE, Cluster, Node, cluster_of
 
 
@@ -136,6 +137,24 @@ async def test_what_an_answer_spends_on_the_way_counts_for_it(mock_clock: MockCl
             mock_clock.jump(0.04)
             await settle()
         assert ada.last("ack")["elapsed_ms"] == 2040
+
+
+async def test_a_relay_tells_the_time_by_the_clock_of_its_node(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        ahead = b.router._clock = SessionClock(START_MS + 5_000)
+        record = await cluster.session(a)
+        clients = [await b.join(record, "Ada"), await b.rejoin(record, "host"), await b.watch(record)]
+        await b.do(record, "start")
+        mock_clock.jump(1)
+        await settle()
+        clients.append(late := await b.watch(record))
+        await a.do(record, "pause")
+        assert {client.last("state")["now"] for client in clients} == {ahead.now_ms()}
+        assert late.last("joined")["state"]["now"] == ahead.now_ms()
+        for early in clients[:3]:
+            assert early.last("joined")["state"]["now"] == START_MS + 5_000
+            assert early.last("question")["now"] == START_MS + 5_000
+            assert early.last("question")["remaining_ms"] == 20_000
 
 
 async def test_one_frame_a_broadcast_goes_to_a_node_however_many_clients_it_has(
