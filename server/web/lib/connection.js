@@ -4,8 +4,10 @@ import { ServerClock } from "./clock.js";
 /** How to come back after a WebSocket has ended, by its close code: docs/protocol.md. All others are "later". */
 const RECONNECT = { 4006: "resume", 4007: "resume", 4009: "move" };
 for (const code of [1002, 1003, 1007, 1009, 4000, 4001, 4002, 4003, 4005, 4012]) RECONNECT[code] = "no";
+const ANSWER_MS = 10_000;
 const QUIET_MS = 20_000;
 const PONG_MS = 5_000;
+const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
 const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster"];
 
 /** A client's connection to one session: a WebSocket or, where those are blocked, server-sent events and requests.
@@ -30,6 +32,7 @@ export class Connection {
   #stand = {};
   #socket = null;
   #events = null;
+  #round = 0;
   #tries = 0;
   #blocked = 0;
   #timer = 0;
@@ -45,8 +48,7 @@ export class Connection {
     this.#who = who;
     this.#on = on;
     for (const each of pending) this.pending.set(each.id, each);
-    for (const name of ["online", "offline", "pageshow"]) addEventListener(name, this.#onWake);
-    document.addEventListener("visibilitychange", this.#onWake);
+    for (const name of WAKES) addEventListener(name, this.#onWake); // visibilitychange bubbles
     queueMicrotask(() => this.#attempt());
   }
 
@@ -57,8 +59,7 @@ export class Connection {
   close() {
     this.#drop();
     clearTimeout(this.#timer);
-    for (const name of ["online", "offline", "pageshow"]) removeEventListener(name, this.#onWake);
-    document.removeEventListener("visibilitychange", this.#onWake);
+    for (const name of WAKES) removeEventListener(name, this.#onWake);
     this.status = "ended";
   }
 
@@ -89,9 +90,10 @@ export class Connection {
     this.#drop();
     if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
     this.#tell("connecting");
+    const round = this.#round;
     const reachable = this.#lookAgain ? await this.#look() : true;
-    if (this.status === "ended") return;
-    if (reachable && this.#blocked >= (this.transport ? 2 : 1)) this.#overHttp();
+    if (round !== this.#round) return;
+    if (reachable && this.#blocked >= (this.transport ? 2 : 1)) this.#overHttp(round);
     else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
     else this.#later();
   }
@@ -106,9 +108,13 @@ export class Connection {
     }
     const { ws_url: url, state, epoch } = this.#place;
     if (state.phase === "finished" && epoch === null) this.#over();
+    this.#go(url);
+    return true;
+  }
+
+  #go(url) {
     if (!this.#known.includes(url)) this.#known.push(url);
     this.#at = this.#known.indexOf(url);
-    return true;
   }
 
   #over() {
@@ -117,21 +123,20 @@ export class Connection {
   }
 
   #joining() {
-    const { token, name, role } = this.#who;
-    if (token || role) return { ...(token ? { token } : { role }), ...this.#stand };
-    return name === undefined ? {} : { name };
+    const { token, role } = this.#who;
+    return token || role ? { ...(token ? { token } : { role }), ...this.#stand } : this.#members();
   }
 
   #overWebSocket(url, reachable) {
     const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
     let opened = false;
-    this.#patience(10_000);
+    this.#patience(ANSWER_MS, () => this.#lost("later"));
     socket.onopen = () => {
       opened = true;
       this.#blocked = 0;
       socket.send(JSON.stringify({ t: "join", code: this.#code, ...this.#joining() }));
     };
-    socket.onmessage = (event) => this.#hear(JSON.parse(event.data));
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;
       if (!opened && reachable) {
@@ -142,21 +147,24 @@ export class Connection {
     };
   }
 
-  async #overHttp() {
+  #members() {
+    return this.#who.name === undefined ? {} : { name: this.#who.name };
+  }
+
+  async #overHttp(round) {
     if (!this.token && !this.#who.role) {
       try {
-        const name = this.#who.name;
-        const joined = await ask("POST", `/api/sessions/${this.#code}/players`, { body: name === undefined ? {} : { name } });
-        this.#who = { token: joined.token };
+        this.#who = await ask("POST", `/api/sessions/${this.#code}/players`, { body: this.#members() });
       } catch (error) {
         return passing(error) ? this.#later() : this.#end(error);
       }
+      if (round !== this.#round) return;
     }
     // The realtime port answers events at less cost, but may be as blocked as its WebSockets.
     const base = this.#tries % 2 ? location.origin : this.#place.play_url;
     const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
     const events = (this.#events = new EventSource(`${base}/api/sessions/${this.#code}/events${query}`));
-    this.#patience(10_000);
+    this.#patience(ANSWER_MS, () => this.#lost("later"));
     for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
     events.addEventListener("close", ({ data }) => {
       const { reason, reconnect } = JSON.parse(data);
@@ -165,7 +173,7 @@ export class Connection {
     events.onerror = async () => {
       if (events !== this.#events) return;
       this.#drop();
-      this.#blocked = base === location.origin ? 0 : this.#blocked; // both ways in vain: try the first again
+      if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
       if (this.token) {
         try {
           await ask("GET", `/api/sessions/${this.#code}/leaderboard?top=1`, { token: this.token });
@@ -175,12 +183,6 @@ export class Connection {
       }
       this.#later();
     };
-  }
-
-  /** For something to be heard; else the connection is given up. */
-  #patience(ms) {
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => this.#lost("later", ""), ms);
   }
 
   // -- messages -------------------------------------------------------------------------------------------
@@ -280,17 +282,19 @@ export class Connection {
 
   /** A connection that is quiet is asked for a sign of life. Event streams have their own. */
   #watchOver() {
-    clearTimeout(this.#watch);
-    if (!this.#socket) return;
-    this.#watch = setTimeout(() => this.#prove(PONG_MS), QUIET_MS);
+    const quiet = () => performance.now() - this.#heardAt > QUIET_MS / 2;
+    this.#patience(QUIET_MS, () => (this.#socket && quiet() ? this.#prove(PONG_MS) : this.#watchOver()));
   }
 
   #prove(withinMs) {
     const before = this.#heardAt;
-    if (performance.now() - before < QUIET_MS / 2 && withinMs === PONG_MS) return this.#watchOver();
     this.#ping();
+    this.#patience(withinMs, () => (this.#heardAt === before ? this.#lost("resume") : this.#watchOver()));
+  }
+
+  #patience(ms, then) {
     clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => (this.#heardAt === before ? this.#lost("resume", "") : this.#watchOver()), withinMs);
+    this.#watch = setTimeout(then, ms);
   }
 
   /** The network or the screen is back, or the network is gone. */
@@ -314,11 +318,9 @@ export class Connection {
     if (this.status === "ended") return;
     if (how === "no") return this.#end({ code: reason || "closed" });
     if (how === "move" && this.#moved) {
-      const { url, after_ms: afterMs } = this.#moved;
+      this.#go(this.#moved.url);
+      this.#again(this.#moved.after_ms);
       this.#moved = null;
-      if (!this.#known.includes(url)) this.#known.push(url);
-      this.#at = this.#known.indexOf(url);
-      this.#again(afterMs);
     } else if (how === "resume" && this.#tries === 0) {
       this.#tries = 1;
       this.#again(250 * Math.random());
@@ -349,6 +351,7 @@ export class Connection {
   }
 
   #drop() {
+    this.#round += 1;
     clearTimeout(this.#watch);
     const socket = this.#socket;
     this.#socket = null;
