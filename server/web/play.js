@@ -127,7 +127,7 @@ async function heard(message) {
   if (message.t === "joined") model.waiting(connection.pending.values());
   document.title = model.title ? `${model.title} · Fanfare` : "Fanfare";
   if (message.t === "question" && message.number !== before) hear(`${t("question.of", { number: model.number, of: model.of })}. ${model.question.text}`);
-  if (message.t === "result") hear(verdict().join(". "));
+  if (message.t === "result") hear([...verdict(), t("rank.of", { rank: model.you.rank, players: model.players })].join(". "));
   draw();
 }
 

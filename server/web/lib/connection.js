@@ -22,6 +22,7 @@ export class Connection {
   status = "connecting";
   transport = "";
   #code;
+  #path;
   #who;
   #on;
   #place = null;
@@ -42,9 +43,11 @@ export class Connection {
   #asked = new Map();
   #marks = 0;
 
-  /** `who`: `{token}`, or `{name}` of a new player, or `{role: "spectator"}`. `pending`: answers of an earlier load. */
+  /** `who`: `{token}`, or `{name}` of a new player (`{}` where players are given names), or `{role: "spectator"}`;
+   * `pending`: answers of an earlier load. */
   constructor(code, who, on, pending = []) {
     this.#code = code;
+    this.#path = `/api/sessions/${code}`;
     this.#who = who;
     this.#on = on;
     for (const each of pending) this.pending.set(each.id, each);
@@ -78,10 +81,10 @@ export class Connection {
     if (this.#socket && this.status === "open") {
       return new Promise((done, failed) => {
         this.#asked.set(id, { done, failed });
-        this.#socket.send(JSON.stringify({ t: "host", ...body }));
+        this.#say({ t: "host", ...body });
       });
     }
-    return ask("POST", `/api/sessions/${this.#code}/host`, { body, token: this.token });
+    return ask("POST", `${this.#path}/host`, { body, token: this.token });
   }
 
   // -- coming in ------------------------------------------------------------------------------------------
@@ -101,7 +104,7 @@ export class Connection {
   /** Asks where the session is. False if nobody can say. */
   async #look() {
     try {
-      this.#place = await ask("GET", `/api/sessions/${this.#code}`);
+      this.#place = await ask("GET", this.#path);
     } catch (error) {
       if (!passing(error)) this.#end(error);
       return false;
@@ -122,11 +125,6 @@ export class Connection {
     this.#end({ code: "session_finished" });
   }
 
-  #joining() {
-    const { token, role } = this.#who;
-    return token || role ? { ...(token ? { token } : { role }), ...this.#stand } : this.#members();
-  }
-
   #overWebSocket(url, reachable) {
     const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
     let opened = false;
@@ -134,7 +132,7 @@ export class Connection {
     socket.onopen = () => {
       opened = true;
       this.#blocked = 0;
-      socket.send(JSON.stringify({ t: "join", code: this.#code, ...this.#joining() }));
+      this.#say({ t: "join", code: this.#code, ...this.#who, ...this.#stand });
     };
     socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
@@ -147,14 +145,11 @@ export class Connection {
     };
   }
 
-  #members() {
-    return this.#who.name === undefined ? {} : { name: this.#who.name };
-  }
-
   async #overHttp(round) {
     if (!this.token && !this.#who.role) {
       try {
-        this.#who = await ask("POST", `/api/sessions/${this.#code}/players`, { body: this.#members() });
+        const { token } = await ask("POST", `${this.#path}/players`, { body: this.#who });
+        this.#who = { token };
       } catch (error) {
         return passing(error) ? this.#later() : this.#end(error);
       }
@@ -163,7 +158,7 @@ export class Connection {
     // The realtime port answers events at less cost, but may be as blocked as its WebSockets.
     const base = this.#tries % 2 ? location.origin : this.#place.play_url;
     const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
-    const events = (this.#events = new EventSource(`${base}/api/sessions/${this.#code}/events${query}`));
+    const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
     this.#patience(ANSWER_MS, () => this.#lost("later"));
     for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
     events.addEventListener("close", ({ data }) => {
@@ -176,7 +171,7 @@ export class Connection {
       if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
       if (this.token) {
         try {
-          await ask("GET", `/api/sessions/${this.#code}/leaderboard?top=1`, { token: this.token });
+          await ask("GET", `${this.#path}/leaderboard?top=1`, { token: this.token });
         } catch (error) {
           if (!passing(error)) return this.#end(error);
         }
@@ -252,7 +247,7 @@ export class Connection {
 
   #send(answer) {
     if (!answer || !this.pending.has(answer.id)) return;
-    if (this.#socket && this.status === "open") this.#socket.send(JSON.stringify({ t: "answer", ...answer }));
+    if (this.#socket && this.status === "open") this.#say({ t: "answer", ...answer });
     else this.#post();
   }
 
@@ -263,7 +258,7 @@ export class Connection {
     for (let base = this.#place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
       const [answer] = this.pending.values();
       try {
-        this.#settle(answer.id, await ask("POST", `/api/sessions/${this.#code}/answers`, { body: answer, token: this.token, base }));
+        this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
       } catch (error) {
         if (!passing(error)) this.#settle(answer.id, error);
         else if (this.status === "ended") break;
@@ -276,8 +271,12 @@ export class Connection {
 
   // -- going and coming back ------------------------------------------------------------------------------
 
+  #say(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
   #ping() {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ t: "ping", at: performance.now() }));
+    this.#say({ t: "ping", at: performance.now() });
   }
 
   /** A connection that is quiet is asked for a sign of life. Event streams have their own. */
