@@ -46,7 +46,7 @@ def main() -> None:
     for words in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
         try:
             subprocess.run(
-                ["apt-get", "--quiet", "--quiet", *words],
+                ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=environment,

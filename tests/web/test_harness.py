@@ -211,7 +211,7 @@ async def test_what_a_page_costs(chromium: Chromium, site: Site) -> None:
         before = interactive_ms(page)
         assert 0 < before < 10_000
         quiet = pace(page, lambda: page.wait_for_timeout(300))
-        assert quiet.frames_per_s > 20
+        assert quiet.frames_per_s > 5
         pressed = pace(page, page.get_by_role("button").click)
         assert max(pressed.long_tasks_ms) >= 120
         assert max(pressed.frames_ms) >= 60
