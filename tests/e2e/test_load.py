@@ -58,9 +58,7 @@ async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
 async def test_players_of_a_cluster_begin_anywhere_and_end_at_their_owner(tmp_path: Path) -> None:
     scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
     scenario.write_text(SCENARIO)
-    code, said = await fanfare(
-        "load", str(scenario), "--cluster", "--spawn", "2", "--json", str(report), within_s=120
-    )
+    code, said = await fanfare("load", str(scenario), "--cluster", "--spawn", "2", "--json", str(report))
     assert code == 0, said
     found = json.loads(report.read_text())["cluster"]
     assert found["at_owner"] == sum(found["players_by_node"].values()) == 60
