@@ -63,7 +63,7 @@ def origin_allowed(
     host: str | None,
     public_url: str | None,
     allowed: Collection[str],
-    nodes: Iterable[str] = (),
+    pages: Iterable[str] = (),
 ) -> bool:
     """Whether a browser page from `origin` may open a connection.
 
@@ -76,14 +76,14 @@ def origin_allowed(
         host: the Host header.
         public_url: the configured address of the web pages.
         allowed: further origins, in lower case.
-        nodes: addresses of the nodes of the cluster, whose pages may use each other's sessions.
+        pages: addresses of all nodes of the cluster: a page of one may use the sessions of another.
     """
     if origin is None or origin.lower() in allowed:
         return True
     own = {_hostname(f"//{host}"), _hostname(public_url or "")}
     if _hostname(origin) in own - {None}:
         return True
-    return any(origin.lower() == origin_of(url) for url in nodes)
+    return any(origin.lower() == origin_of(url) for url in pages)
 
 
 def _hostname(url: str) -> str | None:

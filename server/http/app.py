@@ -28,6 +28,7 @@ from server.http.metrics import Metrics
 from server.http.operations import Operations
 from server.http.pages import Pages
 from server.http.playing import Playing
+from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
 from server.http.results import Results
 from server.http.services import Services
@@ -103,7 +104,9 @@ def _routes(
     return [
         ("POST", "/api/quizzes", quizzes.create),
         ("GET", "/api/quizzes", quizzes.list),
+        ("POST", "/api/quizzes/check", quizzes.check),
         ("GET", "/api/quizzes/<quiz_id>", quizzes.get),
+        ("GET", "/api/quizzes/<quiz_id>/versions", quizzes.versions),
         ("POST", "/api/sessions", lifecycle.create),
         ("GET", "/api/sessions", lifecycle.list),
         ("GET", "/api/sessions/<key>", lifecycle.get),
@@ -121,6 +124,7 @@ def _routes(
         ("GET", "/host", pages.host),
         ("GET", "/screen", pages.screen),
         ("GET", "/author", pages.author),
+        ("GET", "/qr.svg", QrCode(services).show),
         ("GET", "/assets/<digest>/<name>", pages.asset),
         ("GET", "/assets/<digest>/<folder>/<name>", pages.asset),
         ("GET", "/healthz", operations.healthz),

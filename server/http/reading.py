@@ -9,13 +9,15 @@ from quart import request
 from server.bodies import object_of, refuse_other_than_json, refuse_unknown
 from server.errors import ApiError
 
+YAML_TYPES = ("application/yaml", "text/yaml")
 
-async def read_body() -> bytes:
-    """The body of the current request, which must be declared as JSON.
+
+async def read_body(other_types: Collection[str] = ()) -> bytes:
+    """The body of the current request, which must be declared as JSON, or as one of the other types.
 
     Raises ApiError `unsupported_media_type`; quart's own 413 and 408 pass through.
     """
-    refuse_other_than_json(request.headers.get("Content-Type", ""))
+    refuse_other_than_json(request.headers.get("Content-Type", ""), other_types)
     body = await request.get_data(cache=False)
     assert isinstance(body, bytes)
     return body
