@@ -7,7 +7,7 @@ import { Connection } from "./lib/connection.js";
 import { $, fill, h, kept, say } from "./lib/dom.js";
 import { Model, shown } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
-import { copy, explain, number, offerLanguage, t } from "./lib/texts.js";
+import { copy, explain, number, t } from "./lib/texts.js";
 
 const main = $("#main");
 const spoken = $("#spoken");
@@ -316,8 +316,6 @@ document.addEventListener("keydown", (event) => {
   if (event.target.matches("input, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (model?.phase === "question") view?.key?.(event);
 });
-offerLanguage($("#speak"));
-
 const code = codeOf(new URLSearchParams(location.search).get("code") ?? "");
 const seat = kept.get(seatKey(code));
 if (seat) begin(code, { token: seat.token });

@@ -12,6 +12,13 @@ from playwright.sync_api import Page, expect
 from loadtest.api import Api
 from tests.web.chromium import Visit
 
+LOST = (
+    r"ERR_CONNECTION_(REFUSED|RESET)",
+    r"ERR_INTERNET_DISCONNECTED",
+    r"ERR_EMPTY_RESPONSE",
+    r"ERR_ABORTED",
+)
+
 QUESTIONS: Mapping[str, Mapping[str, Any]] = {
     "single": {
         "type": "single",
