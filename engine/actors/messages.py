@@ -265,6 +265,33 @@ def board(session: Session, count: int, player: int | None) -> Frame:
     )
 
 
+def players(session: Session, after: int, limit: int, connected: Container[object], count: int) -> Frame:
+    """Those who are in with numbers above `after`, as many as `limit` at most. Args: connected: whose
+    connection is there; count: how many they are."""
+    board = session.leaderboard
+    lines: list[Line] = []
+    following = None
+    for player in range(after + 1, len(session.players) + 1):
+        if player not in board:
+            continue
+        if len(lines) == limit:
+            following = lines[-1]["id"]
+            break
+        who = session.players[player]
+        lines.append(
+            {
+                "id": player,
+                "name": who.name,
+                "score": who.score,
+                "rank": board.rank(player),
+                "connected": player in connected,
+            }
+        )
+    return Frame(
+        {"t": "players", "players": lines, "next": following, "total": session.active, "connected": count}
+    )
+
+
 def moved(url: str, after_ms: int = 0) -> Frame:
     return Frame({"t": "moved", "url": url, "after_ms": after_ms})
 

@@ -111,6 +111,7 @@ def _routes(
         ("GET", "/api/sessions", lifecycle.list),
         ("GET", "/api/sessions/<key>", lifecycle.get),
         ("POST", "/api/sessions/<key>/players", playing.join),
+        ("GET", "/api/sessions/<key>/players", playing.players),
         ("POST", "/api/sessions/<key>/answers", playing.answer),
         ("POST", "/api/sessions/<key>/host", playing.lead),
         ("GET", "/api/sessions/<key>/leaderboard", playing.leaderboard),

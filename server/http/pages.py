@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
+from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+import orjson
 from quart import request
 from werkzeug.exceptions import NotFound
 
@@ -106,10 +108,22 @@ def _page(assets: Assets, page: str, language: str) -> bytes:
     ]
     texts = f"{assets.address}/texts/{language}.json"
     preload.append(f'<link rel="preload" as="fetch" crossorigin href="{texts}">')
-    values = {"assets": assets.address, "lang": language, "preload": "\n".join(preload)}
+    values = {
+        "assets": assets.address,
+        "lang": language,
+        "languages": "".join(_option(assets, each, chosen=each == language) for each in assets.languages),
+        "preload": "\n".join(preload),
+    }
     for name, value in values.items():
         template = template.replace(f"{{{name}}}", value)
     return template.encode()
+
+
+def _option(assets: Assets, language: str, *, chosen: bool) -> str:
+    """To choose a language by, in its own words."""
+    name = orjson.loads(assets.files[f"texts/{language}.json"].body).get("language", language)
+    selected = " selected" if chosen else ""
+    return f'<option value="{language}" lang="{language}"{selected}>{escape(name)}</option>'
 
 
 def _sources(services: Services) -> Iterator[str]:

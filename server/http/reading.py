@@ -39,11 +39,11 @@ def read_query(*known: str) -> Mapping[str, str]:
     return request.args.to_dict()
 
 
-def read_count(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """A whole number of the query, from 1 to `most`."""
+def read_count(query: Mapping[str, str], name: str, default: int, most: int, least: int = 1) -> int:
+    """A whole number of the query, from `least` to `most`."""
     raw = query.get(name)
     if raw is None:
         return default
-    if raw.isascii() and raw.isdigit() and len(raw) <= 9 and 1 <= int(raw) <= most:
+    if raw.isascii() and raw.isdigit() and len(raw) <= 9 and least <= int(raw) <= most:
         return int(raw)
-    raise ApiError("bad_field", f"{name} must be a whole number from 1 to {most}.", name)
+    raise ApiError("bad_field", f"{name} must be a whole number from {least} to {most}.", name)

@@ -1,7 +1,7 @@
 import { choicesOf } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
 import { $, fill, h, kept, say } from "./lib/dom.js";
-import { copy, explain, lang, offerLanguage, t, translate } from "./lib/texts.js";
+import { copy, explain, lang, t, translate } from "./lib/texts.js";
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 /** The elements of the page by their ids. */
@@ -277,7 +277,6 @@ ui.shelf.ondrop = (event) => {
 ui.file.onchange = () => attempt(load, ui.file.files);
 
 translate(document);
-offerLanguage(ui.speak);
 attempt(async () => {
   const query = new URLSearchParams(location.search);
   const id = query.get("quiz");

@@ -25,6 +25,7 @@ TEMPLATE = """<!doctype html>
 {preload}
 <script type="module" src="{assets}/PAGE.js"></script>
 </head>
+<select>{languages}</select>
 </html>
 """
 
@@ -38,8 +39,8 @@ FILES = {
     "play.css": "body { color: black; }\n",
     "icon.svg": '<svg xmlns="http://www.w3.org/2000/svg"/>',
     "notes.txt": "not served",
-    "texts/en.json": '{"join": "Join"}',
-    "texts/de.json": '{"join": "Beitreten"}',
+    "texts/en.json": '{"language": "English", "join": "Join"}',
+    "texts/de.json": '{"language": "<Deutsch>", "join": "Beitreten"}',
 }
 
 
@@ -120,6 +121,12 @@ async def test_the_language_is_that_of_the_address_of_the_cookie_or_of_the_brows
         page = await e.get(path, headers=headers)
         assert f'<html lang="{language}">'.encode() in page.body
         assert f"/texts/{language}.json".encode() in page.body
+        names = {"de": "&lt;Deutsch&gt;", "en": "English"}
+        options = (
+            f'<option value="{each}" lang="{each}"{" selected" * (each == language)}>{name}</option>'
+            for each, name in names.items()
+        )
+        assert f"<select>{''.join(options)}</select>".encode() in page.body
         assert {"Accept-Language", "Cookie"} <= set(page.headers["Vary"].split(", "))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,13 @@ from playwright.sync_api import Page, expect
 
 from loadtest.api import Api
 from tests.web.chromium import Visit
+
+LOST = (
+    r"ERR_CONNECTION_(REFUSED|RESET)",
+    r"ERR_INTERNET_DISCONNECTED",
+    r"ERR_EMPTY_RESPONSE",
+    r"ERR_ABORTED",
+)
 
 QUESTIONS: Mapping[str, Mapping[str, Any]] = {
     "single": {
@@ -82,6 +90,6 @@ def join(visit: Visit, url: str, code: str, name: str | None, **how: Any) -> Pag
     expect(page.locator("#told")).not_to_be_empty()
     if name is not None:
         page.locator("#name").fill(name)
-    page.locator("form button").click()
-    expect(page.locator(".pulse + h1, h1.question")).to_be_visible()
+    page.locator("#join button").click()
+    expect(page.locator("body")).to_have_attribute("data-phase", re.compile("lobby|question"))
     return page

@@ -30,13 +30,13 @@ export function translate(root) {
 /** A copy of the page's `<template>` with this id. */
 export const copy = (id) => translate(document.getElementById(id).content.cloneNode(true));
 
-/** Makes a button load the page in the other language. */
-export function offerLanguage(button) {
-  const other = lang === "de" ? "en" : "de";
-  button.lang = other;
-  button.textContent = { de: "Deutsch", en: "English" }[other];
-  button.onclick = () => {
-    document.cookie = `lang=${other}; path=/; max-age=31536000; SameSite=Lax`;
+/** Has the choice of languages on the page, if there is one, load the page in another. */
+function offerLanguages(choice) {
+  if (!choice) return;
+  choice.ariaLabel = t("languages");
+  choice.onchange = () => {
+    document.cookie = `lang=${choice.value}; path=/; max-age=31536000; SameSite=Lax`;
     location.reload();
   };
 }
+offerLanguages(document.getElementById("speak"));
