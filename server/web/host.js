@@ -3,7 +3,7 @@ import { ask, passing } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
 import { $, fill, h, kept, say } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
-import { explain, number, offerLanguage, t } from "./lib/texts.js";
+import { explain, number, t } from "./lib/texts.js";
 
 const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
@@ -109,7 +109,6 @@ function host(session) {
   ask("GET", path).then(({ settings }) => (document.body.dataset.pace = settings.pace), () => {});
 }
 
-offerLanguage($("#speak"));
 const asked = new URLSearchParams(location.search);
 const code = asked.get("code");
 const token = location.hash.slice(1) || hosted.find((each) => each.code === code)?.token;
