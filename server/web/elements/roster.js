@@ -67,12 +67,13 @@ class Roster extends HTMLElement {
     list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
     list.style.paddingTop = `${HEIGHT_PX * above}px`;
     const cells = this.#list.slice(above * columns, (above + rows) * columns).map(([id, who]) => this.#cell(id, who));
-    for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove();
+    for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove((cell.who.cell = null));
     cells.forEach((cell, at) => cell === list.children[at] || list.insertBefore(cell, list.children[at]));
   }
 
   #cell(id, who) {
     who.cell ??= copy("cell").firstElementChild;
+    who.cell.who = who;
     const [state, name, kick] = who.cell.children;
     state.ariaLabel = t(who.on ? "roster.on" : "roster.off");
     who.cell.className = who.on ? "" : "off";
