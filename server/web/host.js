@@ -9,15 +9,14 @@ const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
 
 const hosted = kept.get("hosted") ?? [];
-const pathOf = (code) => `/api/sessions/${code}`;
 const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
 const inSight = (selector) => [...document.querySelectorAll(selector)].find((each) => each.checkVisibility());
-const saying = (place) => (error) => say($(place), explain(error));
+/** Says beside the buttons why something did not go. */
+const refused = (error) => say($("#wrong"), explain(error));
 
 async function setUp(wanted) {
-  const form = $("#new");
   document.body.dataset.phase = "setup";
-  form.onsubmit = (event) => event.preventDefault(open(form).catch(saying("#refused")));
+  $("#new").onsubmit = open;
   hosted.forEach(offer);
   const { quizzes } = await ask("GET", "/api/quizzes");
   fill($("#quizzes"), quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
@@ -27,29 +26,29 @@ async function setUp(wanted) {
 
 /** A session that was led here, unless it is over. */
 async function offer(session) {
-  const { state } = await ask("GET", pathOf(session.code)).catch(() => ({}));
+  const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
   if (state && state.phase !== "finished") $("#running").append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
 }
 
-async function open(form) {
+async function open(event) {
+  event.preventDefault();
+  const { target: form, submitter } = event;
   const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
   for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
-  $("#open").disabled = true;
-  say($("#refused"), "");
+  submitter.disabled = true;
   try {
     const { code, host_token: token } = await askAsAuthor("POST", "/api/sessions", { body });
-    history.replaceState(null, "", linkOf({ code, token }));
-    host({ code, token });
-  } finally {
-    $("#open").disabled = false;
+    location.href = linkOf({ code, token });
+  } catch (error) {
+    submitter.disabled = false;
+    refused(error);
   }
 }
 
 function host(session) {
   const { code, token } = session;
-  const path = pathOf(code);
+  const path = `/api/sessions/${code}`;
   const roster = $("ff-roster");
-  const refused = saying("#wrong");
   let leading = false;
 
   const { connection, model } = attend(code, session, (message, isNew) => {
@@ -67,7 +66,7 @@ function host(session) {
 
   const read = () => roster.load(path, token).catch((error) => passing(error) && setTimeout(read, 2_000));
 
-  /** Does the commands that a button names, one after the other. Says beside the buttons why one was refused. */
+  /** Does the commands that a button names, one after the other. */
   async function lead({ do: commands, player }) {
     if (leading || !commands) return;
     const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
@@ -107,4 +106,4 @@ const asked = new URLSearchParams(location.search);
 const code = asked.get("code");
 const token = location.hash.slice(1) || hosted.find((each) => each.code === code)?.token;
 if (code && token) host({ code, token });
-else setUp(asked.get("quiz")).catch(saying("#refused"));
+else setUp(asked.get("quiz")).catch(refused);
