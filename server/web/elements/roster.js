@@ -1,106 +1,86 @@
-import { $, h, say } from "../lib/dom.js";
-import { t } from "../lib/texts.js";
+import { ask } from "../lib/api.js";
+import { $, say } from "../lib/dom.js";
+import { copy, t } from "../lib/texts.js";
 
 const HEIGHT_PX = 48;
 const WIDTH_PX = 230;
 
-/** All players of a session, of whom only those in sight are in the document. */
+/** All players of a session, the latest first. Only those in sight are in the document. */
 class Roster extends HTMLElement {
-  players = 0;
-  connected = 0;
-  /** Whether a player is connected, as heard since the reading began; null if removed. */
-  #told = new Map();
   #who = new Map();
-  #list = [];
-  #cells = new Map();
-  #stale = true;
+  #waiting = [];
+  #list = null;
   #due = 0;
 
   connectedCallback() {
-    this.scroll = $(".scroll", this);
-    this.scroll.onscroll = () => this.#later(false);
-    this.oninput = () => this.#later();
-    new ResizeObserver(() => this.#later()).observe(this.scroll);
+    this.oninput = () => this.#later((this.#list = null));
+    $(".scroll", this).onscroll = () => this.#later();
+    new ResizeObserver(() => this.#later()).observe(this);
   }
 
-  /** Reads everyone anew by `page(after)`. What `hear` is told meanwhile is newer than the pages. */
-  async load(page) {
-    const told = (this.#told = new Map());
+  /** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws ApiError. */
+  async load(path, token) {
+    const who = new Map();
+    const waiting = (this.#waiting = []);
     for (let after = 0; after !== null; ) {
-      const { players, next, total, connected } = await page(after);
-      if (told !== this.#told) return;
-      for (const { id, name, connected: on } of players) {
-        if (!told.has(id)) told.set(id, on);
-        this.#who.set(id, { id, name, on: told.get(id) });
-      }
+      const { players, next, total, connected } = await ask("GET", `${path}/players?after=${after}&limit=1000`, { token });
+      if (waiting !== this.#waiting) return;
+      for (const { id, name, connected: on } of players) who.set(id, { name, on });
+      this.#count(total, connected);
       after = next;
-      Object.assign(this, { players: total, connected });
     }
-    for (const who of this.#who.values()) who.on = told.get(who.id) ?? null;
-    this.#later();
+    this.#who = who;
+    this.#waiting = null;
+    for (const message of waiting) this.hear(message);
   }
 
   /** A `roster` message. */
-  hear({ joined, on, off, kicked, players, connected }) {
-    for (const who of joined) this.#who.set(who.id, who);
-    const note = (state) => (id) => {
-      this.#told.set(id, state);
-      if (this.#who.has(id)) this.#who.get(id).on = state;
-    };
-    on.forEach(note(true));
-    off.forEach(note(false));
-    kicked.forEach(note(null));
-    Object.assign(this, { players, connected });
-    this.#later();
+  hear(message) {
+    if (this.#waiting) return this.#waiting.push(message);
+    for (const { id, name } of message.joined) this.#who.set(id, { name });
+    for (const id of message.on) Object.assign(this.#who.get(id) ?? {}, { on: true });
+    for (const id of message.off) Object.assign(this.#who.get(id) ?? {}, { on: false });
+    for (const id of message.kicked) this.#who.delete(id);
+    this.#count(message.players, message.connected);
   }
 
-  #later(stale = true) {
-    this.#stale ||= stale;
+  #count(players, connected) {
+    say($("output", this), t("roster.connected", { connected, players }));
+    Object.assign($("progress", this), { max: players || 1, value: connected });
+    this.#later((this.#list = null));
+  }
+
+  #later() {
     this.#due ||= requestAnimationFrame(() => this.#draw());
   }
 
   #draw() {
-    const { scroll } = this;
+    const scroll = $(".scroll", this);
     const list = $("ol", this);
-    const height = scroll.clientHeight;
     const columns = Math.max(Math.floor(scroll.clientWidth / WIDTH_PX), 1);
-    const top = scroll.scrollTop;
-    // Who looks at the end goes on to see who comes.
-    const follows = scroll.scrollHeight - top - height < HEIGHT_PX && !scroll.contains(document.activeElement);
+    const rows = Math.ceil(scroll.clientHeight / HEIGHT_PX) + 4;
+    const above = Math.max(Math.floor(scroll.scrollTop / HEIGHT_PX) - 2, 0);
+    const part = $("[type=search]", this).value.trim().toLowerCase();
+    const away = $("[type=checkbox]", this).checked;
+    const wanted = ([, { name, on }]) => !(away && on) && name.toLowerCase().includes(part);
+    this.#list ??= [...this.#who].filter(wanted).reverse();
     this.#due = 0;
-    if (this.#stale) {
-      const part = $("[type=search]", this).value.trim().toLowerCase();
-      const away = $("[type=checkbox]", this).checked;
-      const wanted = ({ name, on }) => on !== null && !(away && on) && name.toLowerCase().includes(part);
-      this.#list = [...this.#who.values()].filter(wanted).sort((one, other) => one.id - other.id);
-      this.#stale = false;
-    }
-    const all = HEIGHT_PX * Math.ceil(this.#list.length / columns);
-    list.style.height = `${all}px`;
-    list.style.setProperty("--columns", columns);
-    const from = follows ? Math.max(all - height, 0) : top;
-    if (from !== top) scroll.scrollTop = from;
-    const first = Math.max(Math.floor(from / HEIGHT_PX) - 2, 0) * columns;
-    const seen = this.#list.slice(first, first + (Math.ceil(height / HEIGHT_PX) + 4) * columns);
-    const before = this.#cells;
-    this.#cells = new Map(seen.map((who) => [who.id, before.get(who.id) ?? this.#cell(who)]));
-    for (const [id, cell] of before) if (!this.#cells.has(id)) cell.remove();
-    [...this.#cells.values()].forEach((cell, at) => {
-      const place = first + at;
-      const { on } = seen[at];
-      cell.style.transform = `translate(${100 * (place % columns)}%, ${HEIGHT_PX * Math.floor(place / columns)}px)`;
-      cell.ariaSetSize = this.#list.length;
-      cell.ariaPosInSet = place + 1;
-      cell.classList.toggle("off", !on);
-      say(cell.children[1], t(on ? "roster.on" : "roster.off"));
-      if (list.children[at] !== cell) list.insertBefore(cell, list.children[at]);
-    });
+    list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
+    list.style.paddingTop = `${HEIGHT_PX * above}px`;
+    const cells = this.#list.slice(above * columns, (above + rows) * columns).map(([id, who]) => this.#cell(id, who));
+    for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove();
+    cells.forEach((cell, at) => cell === list.children[at] || list.insertBefore(cell, list.children[at]));
   }
 
-  #cell({ id, name }) {
-    return h("li", {}, h("span.dot"), h("span.unseen"), h("bdi.name", { title: name }, name), h("details", { name: "kick" },
-      h("summary", { "aria-label": t("roster.remove", { name }) }, "×"),
-      h("button.danger", { type: "button", "data-do": "kick", "data-player": id }, t("roster.sure"))));
+  #cell(id, who) {
+    who.cell ??= copy("cell").firstElementChild;
+    const [state, name, kick] = who.cell.children;
+    state.ariaLabel = t(who.on ? "roster.on" : "roster.off");
+    who.cell.className = who.on ? "" : "off";
+    say(name, who.name);
+    $("summary", kick).ariaLabel = t("roster.remove", who);
+    $("button", kick).dataset.player = id;
+    return who.cell;
   }
 }
 customElements.define("ff-roster", Roster);

@@ -1,70 +1,69 @@
-import "../elements/choices.js";
 import "../elements/countdown.js";
 import "../elements/leaderboard.js";
+import { choicesOf } from "../elements/choices.js";
+import { Connection } from "./connection.js";
 import { $, fill, h, say } from "./dom.js";
-import { shown } from "./model.js";
-import { t } from "./texts.js";
+import { Model, shown } from "./model.js";
+import { showStatus } from "./status.js";
+import { t, translate } from "./texts.js";
 
-/** How many of how many, as a bar. */
-export const gauge = (bar, value, max) => Object.assign($(bar), { max: Math.max(max, 1), value });
+/** Joins a session and shows it in the markup that the pages of host and spectators share; their styles say what is seen
+ * when. `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
+export function attend(code, who, heard, ended) {
+  const drawn = {};
+  const isNew = (what, ...values) => drawn[what] !== (drawn[what] = values.join());
+  say($("#address"), location.host);
+  fill($("#code"), h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
+  $("#qr").src = `/qr.svg?code=${code}`;
 
-/** Shows a session in the markup that the pages of host and spectators have in common. What is to be seen when is left
- * to their styles, by the body's `data-phase` and `data-paused`. */
-export class Stage {
-  #drawn = {};
+  const connection = new Connection(code, who, {
+    message(message) {
+      model.apply(message);
+      heard(message, model.phase && show());
+    },
+    status(status, detail) {
+      showStatus(status, detail, connection);
+      if (status === "ended" && model.phase !== "finished") ended(detail);
+    },
+  });
+  const model = new Model(connection.clock);
+  return { connection, model };
 
-  constructor(code) {
-    const address = location.host;
-    for (const place of document.querySelectorAll(".address")) say(place, address);
-    for (const place of document.querySelectorAll(".code")) fill(place, h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
-    Object.assign($("#qr"), { src: `/qr.svg?code=${code}`, alt: t("stage.qr", { address }) });
-  }
-
-  /** `peek`: with the right answer while the question is open. True if this is another phase than before. */
-  show(model, peek) {
-    const { number, of, question, reveal, players, answered, podium } = model;
+  function show() {
+    const { number, of, question, reveal, players, answered, podium, locked } = model;
     const paused = model.phase === "paused";
     const phase = !paused ? model.phase : reveal ? "reveal" : number ? "question" : "lobby";
-    const asked = number ? t("question.of", { number, of }) : "";
-    Object.assign(document.body.dataset, { phase, paused });
-    document.title = `${model.title} · Fanfare`;
+    let told = podium?.length ? t("stage.won", podium[0]) : "";
+    Object.assign(document.body.dataset, { phase, paused, locked, last: number === of });
     say($("#title"), model.title);
     say($("#players"), t("players", { count: players }));
-    say($("#of"), asked);
-    let told = "";
-    if (question) {
-      const typed = !question.choices && question.type !== "true_false";
+    if (question && !podium) {
       const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct, t)}`;
+      const which = t("question.of", { number, of });
+      told = reveal ? right : `${which}. ${question.text}`;
+      say($("#of"), which);
       say($("#worth"), t("worth", { count: question.points }));
       say($("#question"), question.text);
+      say($("#right"), right);
       say($("#answered"), t("stage.answered", { answered, players }));
-      say($("#right"), (reveal ? typed : peek) ? right : "");
-      gauge("#share", answered, players);
+      Object.assign($("#share"), { max: players || 1, value: answered });
       $("#board").show(model.top);
-      if (this.#isNew("clock", `${model.endsAt} ${model.left}`)) $("#time").show(model);
-      if (this.#isNew("choices", `${number} ${Boolean(reveal)}`)) this.#choices(question, reveal, typed);
-      told = reveal ? right : `${asked}. ${question.text}`;
+      if (isNew("clock", model.endsAt, model.left)) $("#time").show(model);
+      if (isNew("choices", number, reveal)) choose(question, reveal);
     }
-    if (!this.#isNew("phase", `${phase} ${number} ${paused}`)) return false;
-    if (phase === "finished") {
-      $("#podium").show(podium);
-      told = podium[0] ? t("stage.won", podium[0]) : "";
-    }
+    if (!isNew("phase", phase, number, paused)) return false;
+    if (podium) $("#podium").show(podium);
     say($("#spoken"), paused ? t("paused") : told);
     return true;
   }
-
-  #isNew(what, value) {
-    const before = this.#drawn[what];
-    this.#drawn[what] = value;
-    return before !== value;
-  }
-
-  #choices(question, reveal, typed) {
-    const choices = $("#choices");
-    choices.hidden = typed && !reveal;
-    choices.classList.toggle("typed", typed);
-    if (!typed) choices.show(question, { reveal });
-    else if (reveal) choices.show({ choices: [t("stage.right"), t("stage.wrong")] }, { reveal: { correct: 0, counts: reveal.counts } });
-  }
 }
+
+function choose(question, reveal) {
+  const choices = $("#choices");
+  const typed = !choicesOf(question);
+  const counts = typed && reveal ? { ...reveal, correct: 0 } : reveal;
+  choices.show(typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question, { reveal: counts });
+  choices.classList.toggle("typed", typed);
+}
+
+translate(document.body);
