@@ -18,9 +18,6 @@ async function setUp(wanted) {
   const form = $("#new");
   document.body.dataset.phase = "setup";
   form.onsubmit = (event) => event.preventDefault(open(form).catch(saying("#refused")));
-  form.onchange = () => {
-    for (const pace of ["host", "auto"]) $(`#pace-${pace}`).disabled = !form.pace.value.includes(pace);
-  };
   hosted.forEach(offer);
   const { quizzes } = await ask("GET", "/api/quizzes");
   fill($("#quizzes"), quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
@@ -35,9 +32,8 @@ async function offer(session) {
 }
 
 async function open(form) {
-  const body = { quiz_id: form.quiz_id.value };
-  for (const { name, type, value, checked } of form.querySelectorAll(".fields [name]:enabled"))
-    if (value) body[name] = type === "checkbox" ? checked : JSON.parse(value);
+  const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
+  for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
   $("#open").disabled = true;
   say($("#refused"), "");
   try {
@@ -62,7 +58,8 @@ function host(session) {
     if (!isNew) return;
     $("#peek").checked = false;
     if (model.phase === "finished") showResults().catch(refused);
-    if (!inSight(":focus")) inSight("#controls .primary")?.focus();
+    scrollTo(0, 0);
+    if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
   }, (why) => {
     Object.assign(document.body.dataset, { phase: "ended", why: why.code });
     say($("#why"), explain(why));
@@ -72,8 +69,8 @@ function host(session) {
 
   /** Does the commands that a button names, one after the other. Says beside the buttons why one was refused. */
   async function lead({ do: commands, player }) {
+    if (leading || !commands) return;
     const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
-    if (leading) return;
     leading = true;
     say($("#wrong"), "");
     try {
@@ -98,10 +95,7 @@ function host(session) {
     $("#link").select();
     if (document.execCommand("copy")) say($("#copied"), t("host.copied"));
   };
-  document.onclick = ({ target }) => {
-    const button = target.closest("[data-do]");
-    if (button) lead(button.dataset);
-  };
+  document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
   document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
     if (repeat || ctrlKey || metaKey || altKey || target.matches("input") || !/^[np]$/i.test(key)) return;
     inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
