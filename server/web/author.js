@@ -3,41 +3,34 @@ import { askAsAuthor } from "./lib/author.js";
 import { $, fill, h, kept, say } from "./lib/dom.js";
 import { copy, explain, lang, t, translate } from "./lib/texts.js";
 
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-/** The elements of the page by their ids. */
+/** The elements of the page, by their ids. */
 const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) });
-const { id: place, title } = ui.about.elements;
-const cards = () => all("form", ui.questions);
-const itemOf = (element) => element.closest("#questions > li");
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const cards = () => all("#questions form:not(:has(.remove:checked))");
+const numbered = (at) => t("question.of", { number: at + 1, of: cards().length });
+const when = (ms) => new Date(ms).toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
 const api = (method, path, more) => askAsAuthor(method, `/api/quizzes${path}`, more);
 const get = (id, more = "") => api("GET", `/${encodeURIComponent(id)}${more}`);
 const check = (body, type) => api("POST", "/check", { body, type });
-const when = (ms) => new Date(ms).toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
-const draftKey = () => `draft.${stored.id ?? ""}`;
+const keep = (value) => kept.set(`draft${location.search}`, value);
+const { id: idField, title } = ui.about.elements;
 
-let stored = {}; // id and newest version
-let saved; // what is in it, as JSON
-let dirty, timer, draft, removed, previewed;
-let marks = 0;
+let stored = {}; // the newest version
+let saved, dirty, timer, previewed;
 
-// The quiz is in the fields and nowhere else: `data-as` says how they are read.
+// The quiz is in the fields and nowhere else; `data-as` says how they are read.
 const current = () => ({ ...read(ui.head), scoring: read(ui.scoring), questions: cards().map(read) });
 const optionOf = ({ parentNode, value }) => $("[name=choices]", parentNode.parentNode)?.value ?? value === "true";
-
-/** What is no number stays a text, for the server to complain about. */
-function figure(text) {
-  const value = Number(text.replace(",", "."));
-  return text ? (Number.isNaN(value) ? text : value) : undefined;
-}
 
 function read(part) {
   const data = {};
   const right = [];
   for (const field of all("[name]:enabled", part)) {
-    const { name, value, checked, dataset: { as } } = field;
+    const { name, type, value, checked, dataset: { as } } = field;
     if (as === "right") checked && right.push(optionOf(field));
     else if (as === "list") data[name] = [...(data[name] ?? []), value].filter(Boolean);
-    else data[name] = as === "flag" ? checked : as ? figure(value) : value;
+    else if (type !== "number") data[name] = as === "flag" ? checked : value;
+    else if (value) data[name] = Number(value);
   }
   if (data.type) data.correct ??= data.type === "multiple" ? right : right[0];
   return data;
@@ -48,8 +41,7 @@ function write(part, data) {
   if (type) {
     type.value = data.type;
     for (const each of all("[data-for]", part)) each.hidden = each.disabled = !each.dataset.for.includes(type.value);
-    say($(".kind", part), type.selectedOptions[0]?.text ?? "");
-    say($(".said", part), data.text ?? "");
+    say($(".said", part), data.text);
   }
   for (const field of all("[name]:enabled", part)) {
     const { name, dataset: { as, at = 0 } } = field;
@@ -61,14 +53,16 @@ function write(part, data) {
 }
 
 function add(data, before = null) {
-  const item = $("li", copy("question"));
-  write($("form", item), data);
-  ui.questions.insertBefore(item, before);
-  return item;
+  const card = copy("question");
+  const field = $("textarea", card);
+  write(card, data);
+  ui.questions.insertBefore(card, before);
+  return field;
 }
 
-function open(item, field = $("textarea", item)) {
-  if (item) $("details", item).open = true;
+function open(field) {
+  const details = field.closest("details");
+  if (details) details.open = true;
   field.focus();
 }
 
@@ -77,40 +71,39 @@ function tell(problems, quietly, file) {
   for (const each of all(".told")) each.remove();
   for (const each of all("[aria-invalid]")) each.ariaInvalid = null;
   const others = problems.filter((problem) => {
-    const [, at, name, index = 0] = /^(?:questions\[(\d+)\]\.|scoring\.)?(\w*)(?:\[(\d+)\])?$/.exec(problem.path) ?? [];
-    const key = [`${problem.code}.${name}`, problem.code].map((each) => `author.error.${each}`).find((each) => t(each) !== each);
-    problem.text = key ? t(key, problem) : problem.message;
+    const { code, path } = problem;
+    const [, at, name, index = 0] = /^(?:questions\[(\d+)\]\.|scoring\.)?(\w*)(?:\[(\d+)\])?$/.exec(path) ?? [];
     const field = all(`[name="${name}"]:enabled`, at ? cards()[at] : ui.about)[index];
+    problem.text = explain({ ...problem, code: `${code}.${name}`, message: explain(problem) });
     if (!field) return true;
-    if (field.ariaInvalid || (quietly && !field.touched)) return false;
-    const message = h("p.wrongness.told", { id: `told${++marks}` }, problem.text);
-    field.closest(".field, fieldset").append(message);
-    field.touched = field.ariaInvalid = "true";
-    field.setAttribute("aria-describedby", message.id);
+    if (field.ariaInvalid || (quietly && !field.touched)) return;
+    field.touched = field.ariaInvalid = true;
+    field.setAttribute("aria-describedby", path);
+    field.closest(".field, fieldset").append(h("p.wrongness.told", { id: path }, problem.text));
   });
   if (!quietly || !ui.rest.hidden) {
     ui.rest.hidden = !others.length;
     fill($("ol", ui.rest), others.map(({ line, text }) => h("li", { value: file && line }, text)));
   }
-  for (const form of cards()) {
-    const count = all("[aria-invalid]", form).length;
-    say($(".wrong", form), count ? t("author.problems", { count }) : "");
+  for (const card of cards()) {
+    const count = all("[aria-invalid]", card).length;
+    say($(".wrong", card), count ? t("author.problems", { count }) : "");
   }
-  const first = $("[aria-invalid]");
-  if (!quietly && problems.length) first ? open(itemOf(first), first) : ui.rest.focus();
+  if (!quietly && problems.length) open($("[aria-invalid]") ?? ui.rest);
 }
 
 function show(isDirty, text = "") {
   dirty = isDirty;
   say(ui.state, dirty ? t("author.dirty") : text);
   document.title = `${dirty ? "• " : ""}${title.value} · Fanfare`;
+  idField.placeholder = title.value.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join("-").slice(0, 60) ?? "";
 }
 
 /** Keeps on this device what is not saved, and checks it after a while; when that fails, saving will tell. */
 function changed() {
   const quiz = current();
   show(JSON.stringify(quiz) !== saved);
-  kept.set(draftKey(), dirty ? { at: Date.now(), quiz } : null);
+  keep(dirty ? { at: Date.now(), quiz } : null);
   clearTimeout(timer);
   timer = setTimeout(() => check(quiz).then(({ problems }) => tell(problems, true), () => {}), 800);
 }
@@ -122,53 +115,51 @@ function edit(quiz, isSaved) {
   write(ui.head, { language: lang, ...quiz });
   write(ui.scoring, { rule: "speed", ...quiz.scoring });
   for (const each of [quiz.questions ?? []].flat()) add({ ...each });
-  settle();
   if (isSaved) saved = JSON.stringify(current());
   show(!isSaved);
 }
 
-/** Shows under which id the quiz is, or would be: that follows the title until somebody chooses one. */
-function settle() {
-  const { id } = stored;
-  place.readOnly = id;
-  if (id || !place.touched) place.value = id ?? title.value.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join("-").slice(0, 60) ?? "";
-  ui.stored.hidden = !id;
-  for (const link of all("#stored a")) link.href = link.dataset.to + encodeURIComponent(id);
-}
-
-/** A question as players see it. */
-function look(at, solved = false) {
-  const forms = cards();
-  previewed = (at + forms.length) % forms.length;
-  const question = read(forms[previewed]);
-  const { text, points = 1000, time_limit_s: seconds = 20, correct, accept, tolerance = 0 } = question;
-  const choices = choicesOf(question);
-  const right = [correct].flat().map((each) => choices?.indexOf(each));
-  say($(".of", ui.preview), t("question.of", { number: previewed + 1, of: forms.length }));
-  say($(".worth", ui.preview), t("author.worth", { count: points, seconds }));
-  say($(".question", ui.preview), text);
-  const grid = $("ff-choices");
-  grid.hidden = !choices;
-  if (choices) grid.show(question, solved ? { reveal: { correct: choices === question.choices ? right : correct, counts: choices.map(() => 0) } } : {});
-  say($(".solution"), solved && !choices ? (accept?.join(" · ") ?? `${correct} ± ${tolerance}`) : "");
-  ui.solve.ariaPressed = solved;
-  if (!ui.preview.open) ui.preview.showModal();
+function settle(quiz) {
+  stored = quiz;
+  idField.value = quiz.id;
+  idField.readOnly = true;
+  fill(ui.stored, entry("tools", quiz));
 }
 
 function entry(template, quiz, more = "") {
   const made = copy(template);
   for (const link of all("a", made)) link.href = link.dataset.to + encodeURIComponent(quiz.id) + more;
   for (const button of all("button", made)) button.value = quiz.id;
-  say($(".title", made), quiz.title);
+  for (const each of all(".title", made)) say(each, quiz.title);
   say($(".about", made), t("author.about", { ...quiz, count: quiz.questions, at: when(quiz.created_at) }));
   return made;
+}
+
+/** A question as players see it, and what is right in it. */
+function look(at) {
+  const card = cards().at(at) ?? cards()[0];
+  previewed = cards().indexOf(card);
+  const question = read(card);
+  const { text, points = 1000, time_limit_s: seconds = 20, accept, correct, tolerance = 0 } = question;
+  const choices = choicesOf(question);
+  const right = all("[data-as=right]:enabled", card).flatMap(({ checked }, place) => (checked ? place : []));
+  say($(".of"), numbered(previewed));
+  say($(".worth"), t("author.worth", { count: points, seconds }));
+  say($(".asked"), text);
+  say(ui.solution, choices ? "" : (accept?.join(" · ") ?? `${correct} ± ${tolerance}`));
+  for (const grid of [ui.plain, ui.solved]) {
+    grid.hidden = !choices;
+    if (choices) grid.show({ choices }, grid === ui.solved ? { reveal: { correct: right, counts: choices.map(() => 0) } } : {});
+  }
+  ui.solve.checked = false;
+  if (!ui.preview.open) ui.preview.showModal();
 }
 
 const actions = {
   async save() {
     clearTimeout(timer);
     const quiz = current();
-    const id = place.value.trim();
+    const id = idField.value.trim() || idField.placeholder;
     const { problems } = await check(quiz);
     // What is there must be what this began with, so that nobody's work is covered unseen.
     const there = (await api("GET", "")).quizzes.find((each) => each.id === id);
@@ -177,45 +168,32 @@ const actions = {
     tell(problems);
     if (problems.length) return;
     const now = await api("POST", `?id=${encodeURIComponent(id)}`, { body: quiz });
-    kept.set(draftKey(), null);
-    history.replaceState(null, "", `?quiz=${encodeURIComponent(id)}`);
     const said = now.version === stored.version ? "author.unchanged" : "author.saved";
-    stored = now;
+    keep(null);
+    history.replaceState(null, "", `?quiz=${encodeURIComponent(id)}`);
     saved = JSON.stringify(quiz);
-    ui.offer.hidden = true;
-    say(ui.older, "");
-    settle();
+    ui.offer.hidden = ui.older.hidden = true;
+    settle(now);
     show(false, t(said, now));
   },
   add: ({ value: type }) => open(add({ type })),
-  double: (button) => open(add(read(button.form), itemOf(button).nextSibling)),
+  double: ({ form }) => open(add(read(form), form.parentNode.nextSibling)),
   clear({ parentNode, form }) {
-    const field = $("[data-as=list]", parentNode);
+    const field = $("input", parentNode);
     field.value = "";
     write(form, read(form));
     field.focus();
   },
   move(button) {
-    const item = itemOf(button);
-    if (button.value < 0) item.previousElementSibling?.before(item);
-    else item.nextElementSibling?.after(item);
+    const item = button.form.parentNode;
+    const lower = button.value < 0 ? item : item.nextElementSibling;
+    lower?.previousElementSibling?.before(lower);
     button.focus();
-    say(ui.spoken, t("question.of", { number: cards().indexOf(button.form) + 1, of: cards().length }));
+    say(ui.spoken, numbered(cards().indexOf(button.form)));
   },
-  remove(button) {
-    $(".gone")?.remove();
-    removed = itemOf(button);
-    removed.replaceWith(copy("gone"));
-    $(".gone button").focus();
-  },
-  undo() {
-    $(".gone").replaceWith(removed);
-    $("summary", removed).focus();
-  },
-  take: () => edit(draft.quiz),
   forget() {
     ui.offer.hidden = true;
-    kept.set(draftKey(), null);
+    keep(null);
   },
   async versions() {
     const { versions } = await get(stored.id, "/versions");
@@ -223,13 +201,11 @@ const actions = {
     ui.versions.showModal();
   },
   async download({ value }) {
-    const quiz = value ? (await get(value)).quiz : current();
-    const href = URL.createObjectURL(new Blob([JSON.stringify(quiz, null, 2)], { type: "application/json" }));
-    h("a", { href, download: `${value || place.value}.json` }).click();
+    const text = JSON.stringify((await get(value)).quiz, null, 2);
+    h("a", { href: `data:application/json,${encodeURIComponent(text)}`, download: `${value}.json` }).click();
   },
-  preview: ({ form }) => look(form ? cards().indexOf(form) : 0),
+  preview: ({ form }) => look(cards().indexOf(form)),
   step: ({ value }) => look(previewed + Number(value)),
-  solve: ({ ariaPressed }) => look(previewed, ariaPressed !== "true"),
 };
 
 async function load([file]) {
@@ -241,64 +217,59 @@ async function load([file]) {
   tell(problems, false, true);
 }
 
-async function attempt(doing, given) {
-  try {
-    say(ui.alert, "");
-    await doing(given);
-  } catch (error) {
-    say(ui.alert, explain(error));
-  }
-}
-
-addEventListener("click", async ({ target }) => {
-  const button = target.closest("[data-do]");
-  if (!button || button.ariaBusy) return;
-  button.ariaBusy = "true";
-  await attempt(actions[button.dataset.do], button);
-  button.ariaBusy = null;
-  if ("changes" in button.dataset) changed();
-});
-ui.editor.oninput = ({ target }) => {
-  if (target === place) place.touched = true;
-  settle();
-  changed();
+onunhandledrejection = (event) => {
+  event.preventDefault();
+  say(ui.alert, explain(event.reason));
 };
+onclick = async ({ target }) => {
+  const button = target.closest("[data-do]:not([aria-busy])");
+  if (!button) return;
+  button.ariaBusy = true;
+  say(ui.alert, "");
+  try {
+    await actions[button.dataset.do](button);
+  } finally {
+    button.ariaBusy = null;
+  }
+  if ("changes" in button.dataset) changed();
+};
+ui.editor.oninput = changed;
 ui.editor.onchange = ({ target }) => {
   target.touched = true;
   write(target.form, read(target.form));
   changed();
 };
-onbeforeunload = (event) => dirty && event.preventDefault();
+onbeforeunload = (event) => {
+  if (dirty) event.preventDefault();
+};
 ui.shelf.ondragover = (event) => event.preventDefault();
 ui.shelf.ondrop = (event) => {
   event.preventDefault();
-  attempt(load, event.dataTransfer.files);
+  load(event.dataTransfer.files);
 };
-ui.file.onchange = () => attempt(load, ui.file.files);
+ui.file.onchange = () => load(ui.file.files);
 
-translate(document);
-attempt(async () => {
-  const query = new URLSearchParams(location.search);
-  const id = query.get("quiz");
-  const from = id ?? query.get("copy");
+async function begin() {
+  const { quiz: id, copy: from = id, version: wanted, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
+  const { quizzes } = await api("GET", "");
   if (from) {
-    const newest = await get(from);
-    const version = query.get("version") ?? newest.version;
-    const shown = await get(from, `?version=${version}`);
-    const old = shown.version < newest.version;
-    if (id) stored = newest;
-    edit(id ? shown.quiz : { ...shown.quiz, title: t("author.copied", shown) }, id && !old);
-    if (old) say(ui.older, t("author.older", { version, newest: newest.version }));
-  } else if (query.has("new")) {
+    const { quiz, version } = await get(from, wanted && `?version=${wanted}`);
+    if (id) settle(quizzes.find((each) => each.id === id));
+    edit(id ? quiz : { ...quiz, title: t("author.copied", quiz) }, version === stored.version);
+    if (version < stored.version) say(ui.older, t("author.older", { version, newest: stored.version }));
+  } else if (blank !== undefined) {
     edit({ questions: [{ type: "single" }] }, true);
-    open($("#questions > li"), title);
+    $("details").open = true;
+    title.focus();
   } else {
+    fill(ui.quizzes, quizzes.map((quiz) => entry("entry", quiz)));
     ui.shelf.hidden = false;
-    const { quizzes } = await api("GET", "");
-    return fill(ui.quizzes, quizzes.map((quiz) => entry("entry", quiz)));
   }
-  draft = kept.get(draftKey());
+  const draft = kept.get(`draft${location.search}`);
   if (!draft || JSON.stringify(draft.quiz) === saved) return;
-  ui.offer.hidden = false;
   say($("p", ui.offer), t("author.offer", { title: draft.quiz.title, at: when(draft.at) }));
-});
+  ui.take.onclick = () => edit(draft.quiz);
+  ui.offer.hidden = false;
+}
+translate(document);
+begin();

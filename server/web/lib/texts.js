@@ -19,7 +19,7 @@ export function t(key, values = {}) {
 }
 
 /** What went wrong, by the code of the error; the server's own sentence where there is no text for it. */
-export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${error.code}`) : error.message);
+export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${error.code}`, error) : error.message);
 
 /** Fills in the texts of a page's own markup: `data-t` is the key. */
 export function translate(root) {
