@@ -1,7 +1,7 @@
 import "./elements/roster.js";
-import { ask, passing } from "./lib/api.js";
+import { ask } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, fill, h, kept, say } from "./lib/dom.js";
+import { $, fill, h, kept, put } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain, number, t } from "./lib/texts.js";
 
@@ -12,7 +12,7 @@ const hosted = kept.get("hosted") ?? [];
 const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
 const inSight = (selector) => [...document.querySelectorAll(selector)].find((each) => each.checkVisibility());
 /** Says beside the buttons why something did not go. */
-const refused = (error) => say($("#wrong"), explain(error));
+const refused = (error) => put("wrong", explain(error));
 
 async function setUp(wanted) {
   document.body.dataset.phase = "setup";
@@ -56,22 +56,22 @@ function host(session) {
     if (message.t === "roster") roster.hear(message);
     if (!isNew) return;
     $("#peek").checked = false;
-    if (model.phase === "finished") showResults().catch(refused);
+    if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
     scrollTo(0, 0);
     if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
   }, (why) => {
     Object.assign(document.body.dataset, { phase: "ended", why: why.code });
-    say($("#why"), explain(why));
+    put("why", explain(why));
   });
 
-  const read = () => roster.load(path, token).catch((error) => passing(error) && setTimeout(read, 2_000));
+  const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
 
   /** Does the commands that a button names, one after the other. */
   async function lead({ do: commands, player }) {
     if (leading || !commands) return;
     const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
     leading = true;
-    say($("#wrong"), "");
+    put("wrong", "");
     try {
       for (const what of commands.split(" ")) await connection.command(what, more[what]);
     } catch (error) {
@@ -80,11 +80,8 @@ function host(session) {
     leading = false;
   }
 
-  async function showResults() {
-    const { players } = await ask("GET", `${path}/results`);
-    fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
-      h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
-  }
+  const showResults = ({ players }) => fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
+    h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
 
   kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
   $("#screen").href = `/screen?code=${code}`;
@@ -92,7 +89,7 @@ function host(session) {
   $("#link").value = location.origin + linkOf(session);
   $("#copy").onclick = () => {
     $("#link").select();
-    if (document.execCommand("copy")) say($("#copied"), t("host.copied"));
+    if (document.execCommand("copy")) put("copied", t("host.copied"));
   };
   document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
   document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {

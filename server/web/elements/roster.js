@@ -72,15 +72,12 @@ class Roster extends HTMLElement {
   }
 
   #cell(id, who) {
-    who.cell ??= copy("cell").firstElementChild;
-    who.cell.who = who;
-    const [state, name, kick] = who.cell.children;
-    state.ariaLabel = t(who.on ? "roster.on" : "roster.off");
-    who.cell.className = who.on ? "" : "off";
-    say(name, who.name);
-    $("summary", kick).ariaLabel = t("roster.remove", who);
-    $("button", kick).dataset.player = id;
-    return who.cell;
+    const cell = (who.cell ??= copy("cell").firstElementChild);
+    cell.who = who;
+    cell.className = who.on ? "" : "off";
+    say($(".name", cell), who.name);
+    $("button", cell).dataset.player = id;
+    return cell;
   }
 }
 customElements.define("ff-roster", Roster);
