@@ -47,21 +47,18 @@ export function attend(code, who, heard, ended) {
       Object.assign($("#share"), { max: players || 1, value: answered });
       $("#board").show(model.top);
       if (isNew("clock", `${model.endsAt} ${model.left}`)) $("#time").show(model);
-      if (isNew("choices", `${number} ${reveal}`)) choose(question, reveal);
+      if (isNew("choices", `${number} ${reveal}`)) {
+        const typed = !choicesOf(question);
+        const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
+        $("#choices").show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
+        $("#choices").classList.toggle("typed", typed);
+      }
     }
     if (!isNew("phase", `${phase} ${number} ${paused}`)) return false;
     if (podium) $("#podium").show(podium);
     put("spoken", paused ? t("paused") : told);
     return true;
   }
-}
-
-function choose(question, reveal) {
-  const choices = $("#choices");
-  const typed = !choicesOf(question);
-  const counts = typed && reveal ? { ...reveal, correct: 0 } : reveal;
-  choices.show(typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question, { reveal: counts });
-  choices.classList.toggle("typed", typed);
 }
 
 translate(document.body);
