@@ -11,14 +11,14 @@ const api = (method, path = "", more) => askAsAuthor(method, `/api/quizzes${path
 const get = (id, more = "") => api("GET", `/${encodeURIComponent(id)}${more}`);
 const check = (body, type) => api("POST", "/check", { body, type });
 const keep = (value) => kept.set(`draft${location.search}`, value);
-const { id: idField, title } = ui.about.elements;
+const { id: place, title } = ui.about.elements;
 
 let stored = {};
-let saved, dirty, timer, previewed;
+let saved, dirty, timer, seen;
 
 // The quiz is in the fields and nowhere else.
 const current = () => ({ ...read(ui.head), scoring: read(ui.scoring), questions: cards().map(read) });
-const optionOf = ({ parentNode, value }) => $("[name=choices]", parentNode.parentNode)?.value ?? value === "true";
+const option = ({ parentNode, value }) => $("[name=choices]", parentNode.parentNode)?.value ?? value === "true";
 
 function read(part) {
   const data = {};
@@ -28,7 +28,7 @@ function read(part) {
     if (dataset.at) data[name] = [...(data[name] ?? []), value].filter(Boolean);
     else if (type === "number") value && (data[name] = Number(value));
     else if (name !== "correct") data[name] = type === "checkbox" ? checked : value;
-    else if (checked) right.push(optionOf(field));
+    else if (checked) right.push(option(field));
   }
   if (data.type) data.correct ??= data.type === "multiple" ? right : right[0];
   return data;
@@ -36,16 +36,14 @@ function read(part) {
 
 function write(part, data) {
   const type = $("[name=type]", part);
-  if (type) {
-    type.value = data.type;
-    for (const each of all("[data-for]", part)) each.hidden = each.disabled = !each.dataset.for.includes(type.value);
-    say($(".said", part), data.text);
-  }
+  if (type) type.value = data.type;
+  for (const each of all("[data-for]", part)) each.hidden = each.disabled = !each.dataset.for.includes(type.value);
   for (const field of all("[name]:enabled", part)) {
     const values = [data[field.name] ?? []].flat();
-    if (/radio|checkbox/.test(field.type)) field.checked = values.includes(optionOf(field));
+    if (/radio|checkbox/.test(field.type)) field.checked = values.includes(option(field));
     else if (field.name in data) field.value = values[field.dataset.at ?? 0] ?? "";
   }
+  $(".said", part)?.replaceChildren(data.text ?? "");
 }
 
 function add(data, before) {
@@ -61,8 +59,8 @@ function open(field) {
   field.focus();
 }
 
-/** Puts each problem beside its field, or on top; quietly only where the author has been before. */
-function tell(problems, quietly) {
+/** Puts each problem beside its field, or on top; if quiet, only where the author has been before. */
+function tell(problems, quiet) {
   for (const each of all(".told")) each.remove();
   for (const each of all("[aria-invalid]")) each.ariaInvalid = null;
   for (const problem of problems) {
@@ -71,17 +69,14 @@ function tell(problems, quietly) {
     const field = all(`[name="${name}"]:enabled`, at ? cards()[at] : ui.about)[index];
     const text = explain({ ...problem, code: `${code}.${name}`, message: explain(problem) });
     if (!field) ui.rest.append(h("li.told", { value: line > 1 && line }, text));
-    else if (!field.ariaInvalid && (field.touched || !quietly)) {
+    else if (!field.ariaInvalid && (field.touched || !quiet)) {
       field.touched = field.ariaInvalid = true;
       field.setAttribute("aria-describedby", path);
       field.closest(".field, fieldset").append(h("p.wrongness.told", { id: path }, text));
     }
   }
-  for (const card of cards()) {
-    const count = all("[aria-invalid]", card).length;
-    say($(".wrong", card), count ? t("author.problems", { count }) : "");
-  }
-  if (!quietly && problems.length) open($("[aria-invalid]") ?? ui.rest);
+  for (const card of cards()) $(".wrong", card).dataset.count = all("[aria-invalid]", card).length;
+  if (!quiet && problems.length) open($("[aria-invalid]") ?? ui.rest);
 }
 
 function show(text) {
@@ -89,7 +84,7 @@ function show(text) {
   dirty = JSON.stringify(quiz) !== saved;
   say(ui.state, dirty ? t("author.dirty") : text);
   document.title = `${dirty ? "• " : ""}${title.value}`;
-  idField.placeholder = title.value.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join("-").slice(0, 60) ?? "";
+  place.placeholder = title.value.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join("-") ?? "";
   return quiz;
 }
 
@@ -101,7 +96,7 @@ function changed() {
 }
 
 function edit(quiz, isSaved) {
-  ui.shelf.hidden = ui.offer.hidden = true;
+  ui.shelf.hidden = true;
   ui.editor.hidden = false;
   fill(ui.questions);
   write(ui.head, { language: lang, ...quiz });
@@ -113,8 +108,8 @@ function edit(quiz, isSaved) {
 
 function settle(quiz) {
   stored = quiz;
-  idField.value = quiz.id;
-  idField.readOnly = true;
+  place.value = quiz.id;
+  place.readOnly = true;
   fill(ui.stored, entry("tools", quiz));
 }
 
@@ -128,16 +123,15 @@ function entry(template, quiz, more = "") {
   return made;
 }
 
-/** A question as players see it. */
 function look(at) {
   const card = cards().at(at) ?? cards()[0];
   const question = read(card);
   const { text, points = 1000, time_limit_s: seconds = 20, correct, accept, tolerance } = question;
   const choices = choicesOf(question);
-  const given = all("[name=correct]:enabled", card).flatMap(({ checked }, place) => (checked ? place : []));
-  const right = accept ?? (choices ? given.map((place) => choices[place]) : [correct]);
-  previewed = cards().indexOf(card);
-  say($(".of"), numbered(previewed));
+  const given = all("[name=correct]:enabled", card).flatMap(({ checked }, nth) => (checked ? nth : []));
+  const right = accept ?? (choices ? given.map((nth) => choices[nth]) : [correct]);
+  seen = cards().indexOf(card);
+  say($(".of"), numbered(seen));
   say($(".worth"), t("author.worth", { count: points, seconds }));
   say($(".asked"), text);
   say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${tolerance}` : ""));
@@ -151,7 +145,7 @@ const actions = {
   async save() {
     clearTimeout(timer);
     const quiz = current();
-    const id = idField.value.trim() || idField.placeholder;
+    const id = place.value.trim() || place.placeholder;
     const { problems } = await check(quiz);
     const { quizzes } = await api("GET");
     if (!stored.id && quizzes.some((each) => each.id === id)) problems.push({ code: "taken", path: "id" });
@@ -162,7 +156,7 @@ const actions = {
     keep(null);
     history.replaceState(null, "", `?quiz=${at}`);
     saved = JSON.stringify(quiz);
-    ui.offer.hidden = ui.older.hidden = true;
+    ui.older.hidden = true;
     show(t(now.version === stored.version ? "author.unchanged" : "author.saved", now));
     settle(now);
   },
@@ -180,10 +174,6 @@ const actions = {
     button.focus();
     say(ui.spoken, numbered(cards().indexOf(button.form)));
   },
-  forget() {
-    ui.offer.hidden = true;
-    keep(null);
-  },
   async versions() {
     const { versions } = await get(stored.id, "/versions");
     fill(ui.past, versions.map((each) => entry("version", each, `&version=${each.version}`)));
@@ -194,7 +184,7 @@ const actions = {
     h("a", { href: `data:application/json,${encodeURIComponent(text)}`, download: `${value}.json` }).click();
   },
   preview: ({ form }) => look(Math.max(cards().indexOf(form), 0)),
-  step: ({ value }) => look(previewed + Number(value)),
+  step: ({ value }) => look(seen + Number(value)),
 };
 
 async function load([file]) {
@@ -249,8 +239,9 @@ async function begin() {
     ui.shelf.hidden = false;
   }
   const draft = kept.get(`draft${location.search}`);
-  ui.offer.hidden = !draft;
-  ui.take.onclick = () => edit(draft);
+  if (!draft) return;
+  ui.offer.showModal();
+  ui.offer.onclose = () => ({ take: () => edit(draft), forget: () => keep(null) })[ui.offer.returnValue]?.();
 }
 translate(document);
 begin();
