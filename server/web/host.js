@@ -73,7 +73,7 @@ function host(session) {
     leading = true;
     put("wrong", "");
     try {
-      for (const what of commands.split(" ")) await connection.command(what, more[what]);
+      for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
     } catch (error) {
       refused(error);
     }
