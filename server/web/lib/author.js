@@ -5,8 +5,7 @@ import { t } from "./texts.js";
 const KEY = "author.key";
 let asking = null;
 
-/** `ask` with the author key. When the node wants one, the page's `<dialog id="key">` asks for it, and the tab keeps
- * it. Throws ApiError; also `token_missing` or `token_invalid` when nobody gives a key. */
+/** `ask` with the author key: if the node wants one, the page's `<dialog id="key">` asks for it, and the tab keeps it. */
 export async function askAsAuthor(method, path, options) {
   for (;;) {
     try {
