@@ -49,7 +49,7 @@ function host(session) {
   const { code, token } = session;
   const path = `/api/sessions/${code}`;
   const roster = $("ff-roster");
-  let leading = false;
+  const sent = new Set();
 
   const { connection, model } = attend(code, session, (message, isNew) => {
     if (message.t === "joined") read();
@@ -66,18 +66,19 @@ function host(session) {
 
   const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
 
-  /** Does the commands that a button names, one after the other. */
+  /** Does the commands that a button names, one after the other; not again before they are done. */
   async function lead({ do: commands, player }) {
-    if (leading || !commands) return;
+    const mark = `${commands} ${player}`;
+    if (!commands || sent.has(mark)) return;
     const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
-    leading = true;
+    sent.add(mark);
     put("wrong", "");
     try {
       for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
     } catch (error) {
       refused(error);
     }
-    leading = false;
+    sent.delete(mark);
   }
 
   const showResults = ({ players }) => fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
@@ -93,7 +94,7 @@ function host(session) {
   };
   document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
   document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
-    if (repeat || ctrlKey || metaKey || altKey || target.matches("input") || !/^[np]$/i.test(key)) return;
+    if (repeat || ctrlKey || metaKey || altKey || target.matches("input:not([type=checkbox])") || !/^[np]$/i.test(key)) return;
     inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
   };
   ask("GET", path).then(({ settings }) => (document.body.dataset.pace = settings.pace), () => {});
