@@ -6,7 +6,7 @@ import { copy, explain, lang, t, translate } from "./lib/texts.js";
 const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) });
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const cards = () => all("#questions form:not(:has(.remove:checked))");
-const numbered = (at) => t("question.of", { number: at + 1, of: cards().length });
+const counted = (at) => t("question.of", { number: at + 1, of: cards().length });
 const api = (method, path = "", more) => askAsAuthor(method, `/api/quizzes${path}`, more);
 const get = (id, more = "") => api("GET", `/${encodeURIComponent(id)}${more}`);
 const check = (body, type) => api("POST", "/check", { body, type });
@@ -93,14 +93,14 @@ function changed() {
   timer = setTimeout(() => check(quiz).then(({ problems }) => tell(problems, true), () => {}), 800);
 }
 
-function edit(quiz, isSaved) {
+function edit(quiz, clean) {
   ui.shelf.hidden = true;
   ui.editor.hidden = false;
   fill(ui.questions);
   write(ui.head, { language: lang, ...quiz });
   write(ui.scoring, { rule: "speed", ...quiz.scoring });
   for (const each of [quiz.questions ?? []].flat()) add({ ...each });
-  if (isSaved) saved = JSON.stringify(current());
+  if (clean) saved = JSON.stringify(current());
   show();
 }
 
@@ -129,7 +129,7 @@ function look(at) {
   const given = all("[name=correct]:enabled", card).flatMap(({ checked }, nth) => (checked ? nth : []));
   const right = accept ?? (choices ? given.map((nth) => choices[nth]) : [correct]);
   seen = cards().indexOf(card);
-  say($(".of"), numbered(seen));
+  say($(".of"), counted(seen));
   say($(".worth"), t("author.worth", { count: points, seconds }));
   say($(".asked"), text);
   say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${tolerance}` : ""));
@@ -170,7 +170,7 @@ const actions = {
     const lower = button.value ? item.nextElementSibling : item;
     lower?.previousElementSibling?.before(lower);
     button.focus();
-    say(ui.spoken, numbered(cards().indexOf(button.form)));
+    say(ui.spoken, counted(cards().indexOf(button.form)));
   },
   async versions() {
     const { versions } = await get(stored.id, "/versions");
@@ -217,10 +217,10 @@ ui.file.onchange = async () => {
 };
 
 async function begin() {
-  const { quiz: id, copy: from = id, version: wanted, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
+  const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
   const { quizzes } = await api("GET");
   if (from) {
-    const { quiz, version } = await get(from, wanted && `?version=${wanted}`);
+    const { quiz, version } = await get(from, old && `?version=${old}`);
     if (id) settle(quizzes.find((each) => each.id === id));
     edit(id ? quiz : { ...quiz, title: t("author.copied", quiz) }, version === stored.version);
     if (version < stored.version) say(ui.older, t("author.older", { version }));
