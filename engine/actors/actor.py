@@ -234,6 +234,8 @@ class SessionActor:
         """Of the end of the session, as long as it is not committed."""
         self._latecomers: list[tuple[Rejoin | Watch, Place]] = []
         """Who came meanwhile."""
+        self._hostless_since: int | None = clock.now_ms()
+        """As far as this actor knows. None while a host is connected."""
         self._fenced = False
         self._failure: Exception | None = None
         self._stopped = False
@@ -412,11 +414,23 @@ class SessionActor:
             due = seen_to
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
+        if (goes_on_at := self._goes_on_at) is not None:
+            due = min(due, max(goes_on_at, self._still_until))
         if self._host_to_be_told and self._roster_due_at < due:
             due = self._roster_due_at
         if deadline is None and self._at_rest:
             due = min(due, self._active_at + self._patience_ms)
         return self._clock.trio_time(due)
+
+    @property
+    def _goes_on_at(self) -> int | None:
+        """When the next question opens because no host is there to open it; None when that is not to be."""
+        settings, shown_until = self.session.settings, self.session.shown_until
+        if settings.pace != "host" or settings.host_away_s is None:
+            return None
+        if self._hostless_since is None or shown_until is None:
+            return None
+        return max(self._hostless_since + 1000 * settings.host_away_s, shown_until)
 
     @property
     def _patience_ms(self) -> int:
@@ -431,6 +445,7 @@ class SessionActor:
         return (
             not self._unconfirmed
             and session.deadline is None
+            and self._goes_on_at is None
             and (session.phase is Phase.FINISHED or not len(self._audience))
             and self._committed == session.seq
         )
@@ -455,6 +470,10 @@ class SessionActor:
             session.elapse(due)
             if session.seq == before:
                 raise RuntimeError(f"the deadline at {due} brought nothing about")
+            await self._tell()
+        due = self._goes_on_at
+        if due is not None and due <= now:
+            session.next(now)
             await self._tell()
         if now >= self._expires_at and session.phase is not Phase.FINISHED:
             session.finish(now)
@@ -570,7 +589,7 @@ class SessionActor:
     def _refuse(self, reply: Subscriber, refusal: Refusal, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
         refused = self._counters.refused
         refused[refusal.code] = refused.get(refusal.code, 0) + 1
-        path = {"bad_choice": "choice"}.get(refusal.code)
+        path = {"bad_choice": "choice", "missing_field": "name"}.get(refusal.code)
         reply.push(messages.error(refusal.code, refusal.message, id=id, path=path))
 
     def _answer(self, command: Answer) -> None:
@@ -648,7 +667,10 @@ class SessionActor:
         if not self._journal.has_room():
             self._refuse(command.reply, BUSY, command.id)
             return
-        refusal = self._lead(command, self._clock.now_ms())
+        now = self._clock.now_ms()
+        if self._hostless_since is not None:
+            self._hostless_since = now  # who leads by requests alone is there as well
+        refusal = self._lead(command, now)
         if refusal is not None:
             self._refuse(command.reply, refusal, command.id)
             return
@@ -786,7 +808,9 @@ class SessionActor:
     def _heed(self, key: int | str) -> None:
         """A place was taken or left. A host who comes hears of what changes from then on."""
         if key == "host":
-            self._roster = Roster() if "host" in self._audience.connected else None
+            here = "host" in self._audience.connected
+            self._roster = Roster() if here else None
+            self._hostless_since = None if here else self._clock.now_ms()
         elif self._roster is not None and isinstance(key, int):
             self._roster.note(key)
 

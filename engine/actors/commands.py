@@ -17,7 +17,8 @@ Role = Literal["player", "host", "spectator"]
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Become a new player. With `attach` the reply stays on as the player's subscriber.
+    """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is what came
+    over the wire, None when it was left out.
 
     Here and below: `may_move` tells that the client may be sent to another node. `relay` is the run of a node
     that seats the client itself, and then one frame answers the command: `admitted`."""

@@ -31,12 +31,13 @@ class Playing:
 
     async def join(self, key: str) -> Answer:
         """A new player, once that is committed."""
-        data = await read_object(("name",), ("name",), self._bytes_max)
+        data = await read_object(("name",), (), self._bytes_max)
+        name = protocol.read_name(data)
         session = await self._sessions.live(key)
         now = self._services.clock.now_ms()
         if not self._services.joins.take(session.code, now):
             raise busy()
-        joined = await ask(session, lambda reply: commands.Join(reply, data["name"], now, attach=False))
+        joined = await ask(session, lambda reply: commands.Join(reply, name, now, attach=False))
         body = {
             "player_id": joined.message["player"],
             "name": joined.message["name"],

@@ -1,7 +1,7 @@
 import "./elements/roster.js";
-import { ask, passing } from "./lib/api.js";
+import { ask } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, fill, h, kept, say } from "./lib/dom.js";
+import { $, fill, h, kept, put } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain, number, t } from "./lib/texts.js";
 
@@ -9,18 +9,14 @@ const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
 
 const hosted = kept.get("hosted") ?? [];
-const pathOf = (code) => `/api/sessions/${code}`;
 const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
 const inSight = (selector) => [...document.querySelectorAll(selector)].find((each) => each.checkVisibility());
-const saying = (place) => (error) => say($(place), explain(error));
+/** Says beside the buttons why something did not go. */
+const refused = (error) => put("wrong", explain(error));
 
 async function setUp(wanted) {
-  const form = $("#new");
   document.body.dataset.phase = "setup";
-  form.onsubmit = (event) => event.preventDefault(open(form).catch(saying("#refused")));
-  form.onchange = () => {
-    for (const pace of ["host", "auto"]) $(`#pace-${pace}`).disabled = !form.pace.value.includes(pace);
-  };
+  $("#new").onsubmit = open;
   hosted.forEach(offer);
   const { quizzes } = await ask("GET", "/api/quizzes");
   fill($("#quizzes"), quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
@@ -30,30 +26,29 @@ async function setUp(wanted) {
 
 /** A session that was led here, unless it is over. */
 async function offer(session) {
-  const { state } = await ask("GET", pathOf(session.code)).catch(() => ({}));
+  const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
   if (state && state.phase !== "finished") $("#running").append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
 }
 
-async function open(form) {
-  const body = { quiz_id: form.quiz_id.value };
-  for (const { name, type, value, checked } of form.querySelectorAll(".fields [name]:enabled"))
-    if (value) body[name] = type === "checkbox" ? checked : JSON.parse(value);
-  $("#open").disabled = true;
-  say($("#refused"), "");
+async function open(event) {
+  event.preventDefault();
+  const { target: form, submitter } = event;
+  const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
+  for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
+  submitter.disabled = true;
   try {
     const { code, host_token: token } = await askAsAuthor("POST", "/api/sessions", { body });
-    history.replaceState(null, "", linkOf({ code, token }));
-    host({ code, token });
-  } finally {
-    $("#open").disabled = false;
+    location.href = linkOf({ code, token });
+  } catch (error) {
+    submitter.disabled = false;
+    refused(error);
   }
 }
 
 function host(session) {
   const { code, token } = session;
-  const path = pathOf(code);
+  const path = `/api/sessions/${code}`;
   const roster = $("ff-roster");
-  const refused = saying("#wrong");
   let leading = false;
 
   const { connection, model } = attend(code, session, (message, isNew) => {
@@ -61,21 +56,22 @@ function host(session) {
     if (message.t === "roster") roster.hear(message);
     if (!isNew) return;
     $("#peek").checked = false;
-    if (model.phase === "finished") showResults().catch(refused);
-    if (!inSight(":focus")) inSight("#controls .primary")?.focus();
+    if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
+    scrollTo(0, 0);
+    if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
   }, (why) => {
     Object.assign(document.body.dataset, { phase: "ended", why: why.code });
-    say($("#why"), explain(why));
+    put("why", explain(why));
   });
 
-  const read = () => roster.load(path, token).catch((error) => passing(error) && setTimeout(read, 2_000));
+  const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
 
-  /** Does the commands that a button names, one after the other. Says beside the buttons why one was refused. */
+  /** Does the commands that a button names, one after the other. */
   async function lead({ do: commands, player }) {
+    if (leading || !commands) return;
     const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
-    if (leading) return;
     leading = true;
-    say($("#wrong"), "");
+    put("wrong", "");
     try {
       for (const what of commands.split(" ")) await connection.command(what, more[what]);
     } catch (error) {
@@ -84,11 +80,8 @@ function host(session) {
     leading = false;
   }
 
-  async function showResults() {
-    const { players } = await ask("GET", `${path}/results`);
-    fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
-      h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
-  }
+  const showResults = ({ players }) => fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
+    h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
 
   kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
   $("#screen").href = `/screen?code=${code}`;
@@ -96,12 +89,9 @@ function host(session) {
   $("#link").value = location.origin + linkOf(session);
   $("#copy").onclick = () => {
     $("#link").select();
-    if (document.execCommand("copy")) say($("#copied"), t("host.copied"));
+    if (document.execCommand("copy")) put("copied", t("host.copied"));
   };
-  document.onclick = ({ target }) => {
-    const button = target.closest("[data-do]");
-    if (button) lead(button.dataset);
-  };
+  document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
   document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
     if (repeat || ctrlKey || metaKey || altKey || target.matches("input") || !/^[np]$/i.test(key)) return;
     inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
@@ -113,4 +103,4 @@ const asked = new URLSearchParams(location.search);
 const code = asked.get("code");
 const token = location.hash.slice(1) || hosted.find((each) => each.code === code)?.token;
 if (code && token) host({ code, token });
-else setUp(asked.get("quiz")).catch(saying("#refused"));
+else setUp(asked.get("quiz")).catch(refused);

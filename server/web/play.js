@@ -3,7 +3,7 @@ import "./elements/countdown.js";
 import "./elements/leaderboard.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
-import { $, kept, say } from "./lib/dom.js";
+import { $, isNew, kept, put, say } from "./lib/dom.js";
 import { Model, shown } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
 import { explain, number, t, translate } from "./lib/texts.js";
@@ -14,19 +14,10 @@ const FORGETS = ["kicked", "player_not_found", "token_invalid", "token_expired",
 
 const codeOf = (text) => text.replace(/\D/g, "").slice(0, 6);
 const here = () => codeOf(new URLSearchParams(location.search).get("code") ?? "");
-const put = (id, text) => say($(`#${id}`), text);
 
 let connection = null;
 let model = null;
 let picked = [];
-
-/** What is on the page: parts are up to date when they show this. */
-const drawn = {};
-function isNew(part, value) {
-  const before = drawn[part];
-  drawn[part] = value;
-  return before !== value;
-}
 
 function show(phase) {
   if (!isNew("phase", phase)) return;

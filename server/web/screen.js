@@ -1,4 +1,4 @@
-import { $, say } from "./lib/dom.js";
+import { $, put } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain } from "./lib/texts.js";
 
@@ -6,7 +6,7 @@ const code = new URLSearchParams(location.search).get("code");
 
 function askForCode(why) {
   document.body.dataset.phase = "setup";
-  if (why) say($("#refused"), explain(why));
+  if (why) put("refused", explain(why));
   $("#which").onsubmit = (event) => {
     event.preventDefault();
     location.search = `code=${$("#typed").value.replace(/\D/g, "")}`;

@@ -387,3 +387,12 @@ async def test_the_players_token_of_another_session_lists_nobody() -> None:
         one, other = await e.session(), await e.session()
         refused = await e.get(f"{one.url}/players", token=other.host_token, peer=OUTSIDE)
         assert (refused.status, refused.error) == (401, "token_invalid")
+
+
+async def test_where_names_are_given_nobody_chooses_one() -> None:
+    async with edge() as e:
+        session = await e.session(names="given")
+        assert (await e.get(session.url)).json["settings"]["names"] == "given"
+        unnamed = await e.post(f"{session.url}/players", {})
+        named = await e.post(f"{session.url}/players", {"name": "Ada"})
+        assert [reply.json["name"] for reply in (unnamed, named)] == ["Brave Otter", "Clever Fox"]

@@ -38,6 +38,10 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "reveal_ms": 1000,
             "lobby_ms": 60_000,
             "early_close": False,
+            "scoring": None,
+            "streak": None,
+            "host_away_s": None,
+            "names": "chosen",
         }
         assert opened.json["host_token"].encode() not in by_code.body
 

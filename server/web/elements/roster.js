@@ -38,8 +38,7 @@ class Roster extends HTMLElement {
   hear(message) {
     if (this.#waiting) return this.#waiting.push(message);
     for (const { id, name } of message.joined) this.#who.set(id, { name });
-    for (const id of message.on) Object.assign(this.#who.get(id) ?? {}, { on: true });
-    for (const id of message.off) Object.assign(this.#who.get(id) ?? {}, { on: false });
+    for (const on of [true, false]) for (const id of message[on ? "on" : "off"]) Object.assign(this.#who.get(id) ?? {}, { on });
     for (const id of message.kicked) this.#who.delete(id);
     this.#count(message.players, message.connected);
   }
@@ -57,30 +56,28 @@ class Roster extends HTMLElement {
   #draw() {
     const scroll = $(".scroll", this);
     const list = $("ol", this);
-    const columns = Math.max(Math.floor(scroll.clientWidth / WIDTH_PX), 1);
+    const columns = Math.floor(scroll.clientWidth / WIDTH_PX) || 1;
     const rows = Math.ceil(scroll.clientHeight / HEIGHT_PX) + 4;
     const above = Math.max(Math.floor(scroll.scrollTop / HEIGHT_PX) - 2, 0);
-    const part = $("[type=search]", this).value.trim().toLowerCase();
-    const away = $("[type=checkbox]", this).checked;
+    const part = $("#find").value.trim().toLowerCase();
+    const away = $("#away").checked;
     const wanted = ([, { name, on }]) => !(away && on) && name.toLowerCase().includes(part);
     this.#list ??= [...this.#who].filter(wanted).reverse();
     this.#due = 0;
     list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
     list.style.paddingTop = `${HEIGHT_PX * above}px`;
     const cells = this.#list.slice(above * columns, (above + rows) * columns).map(([id, who]) => this.#cell(id, who));
-    for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove();
+    for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove((cell.who.cell = null));
     cells.forEach((cell, at) => cell === list.children[at] || list.insertBefore(cell, list.children[at]));
   }
 
   #cell(id, who) {
-    who.cell ??= copy("cell").firstElementChild;
-    const [state, name, kick] = who.cell.children;
-    state.ariaLabel = t(who.on ? "roster.on" : "roster.off");
-    who.cell.className = who.on ? "" : "off";
-    say(name, who.name);
-    $("summary", kick).ariaLabel = t("roster.remove", who);
-    $("button", kick).dataset.player = id;
-    return who.cell;
+    const cell = (who.cell ??= copy("cell").firstElementChild);
+    cell.who = who;
+    cell.className = who.on ? "" : "off";
+    say($(".name", cell), who.name);
+    $("button", cell).dataset.player = id;
+    return cell;
   }
 }
 customElements.define("ff-roster", Roster);

@@ -27,6 +27,14 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The same for the element with this id. */
+export const put = (id, text) => say(document.getElementById(id), text);
+
+const drawn = {};
+
+/** Whether a part of the page shows anything else than this; from now on it does. */
+export const isNew = (part, value) => drawn[part] !== (drawn[part] = value);
+
 export const $ = (selector, within = document) => within.querySelector(selector);
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -2,7 +2,7 @@ import "../elements/countdown.js";
 import "../elements/leaderboard.js";
 import { choicesOf } from "../elements/choices.js";
 import { Connection } from "./connection.js";
-import { $, fill, h, say } from "./dom.js";
+import { $, fill, h, isNew, put } from "./dom.js";
 import { Model, shown } from "./model.js";
 import { showStatus } from "./status.js";
 import { t, translate } from "./texts.js";
@@ -10,9 +10,7 @@ import { t, translate } from "./texts.js";
 /** Joins a session and shows it in the markup that the pages of host and spectators share; their styles say what is seen
  * when. `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
 export function attend(code, who, heard, ended) {
-  const drawn = {};
-  const isNew = (what, ...values) => drawn[what] !== (drawn[what] = values.join());
-  say($("#address"), location.host);
+  put("address", location.host);
   fill($("#code"), h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
   $("#qr").src = `/qr.svg?code=${code}`;
 
@@ -35,35 +33,32 @@ export function attend(code, who, heard, ended) {
     const phase = !paused ? model.phase : reveal ? "reveal" : number ? "question" : "lobby";
     let told = podium?.length ? t("stage.won", podium[0]) : "";
     Object.assign(document.body.dataset, { phase, paused, locked, last: number === of });
-    say($("#title"), model.title);
-    say($("#players"), t("players", { count: players }));
+    put("title", model.title);
+    put("players", t("players", { count: players }));
     if (question && !podium) {
       const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct, t)}`;
       const which = t("question.of", { number, of });
       told = reveal ? right : `${which}. ${question.text}`;
-      say($("#of"), which);
-      say($("#worth"), t("worth", { count: question.points }));
-      say($("#question"), question.text);
-      say($("#right"), right);
-      say($("#answered"), t("stage.answered", { answered, players }));
+      put("of", which);
+      put("worth", t("worth", { count: question.points }));
+      put("question", question.text);
+      put("right", right);
+      put("answered", t("stage.answered", { answered, players }));
       Object.assign($("#share"), { max: players || 1, value: answered });
       $("#board").show(model.top);
-      if (isNew("clock", model.endsAt, model.left)) $("#time").show(model);
-      if (isNew("choices", number, reveal)) choose(question, reveal);
+      if (isNew("clock", `${model.endsAt} ${model.left}`)) $("#time").show(model);
+      if (isNew("choices", `${number} ${reveal}`)) {
+        const typed = !choicesOf(question);
+        const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
+        $("#choices").show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
+        $("#choices").classList.toggle("typed", typed);
+      }
     }
-    if (!isNew("phase", phase, number, paused)) return false;
+    if (!isNew("phase", `${phase} ${number} ${paused}`)) return false;
     if (podium) $("#podium").show(podium);
-    say($("#spoken"), paused ? t("paused") : told);
+    put("spoken", paused ? t("paused") : told);
     return true;
   }
-}
-
-function choose(question, reveal) {
-  const choices = $("#choices");
-  const typed = !choicesOf(question);
-  const counts = typed && reveal ? { ...reveal, correct: 0 } : reveal;
-  choices.show(typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question, { reveal: counts });
-  choices.classList.toggle("typed", typed);
 }
 
 translate(document.body);

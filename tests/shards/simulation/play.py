@@ -119,6 +119,7 @@ class _Run:
             reveal_ms=500,
             lobby_ms=draw.randint(500, 3000) if by_clock else None,
             early_close=draw.random() < 0.5,
+            host_away_s=None if by_clock else draw.choice([None, 5]),
         )
         node = draw.choice(self._world.up())
         record = None
