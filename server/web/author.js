@@ -57,7 +57,7 @@ function open(field) {
   field.focus();
 }
 
-/** `quiet`: only where the author has been. */
+/** `quiet`: only where the author was. */
 function tell(problems, quiet) {
   for (const each of all(".told")) each.remove();
   for (const each of all("[aria-invalid]")) each.ariaInvalid = null;
