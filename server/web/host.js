@@ -51,7 +51,7 @@ function host(session) {
   const roster = $("ff-roster");
   const sent = new Set();
 
-  const { connection, model } = attend(code, session, (message, isNew) => {
+  const model = attend(code, session, (message, isNew) => {
     if (message.t === "joined") read();
     if (message.t === "roster") roster.hear(message);
     if (!isNew) return;
