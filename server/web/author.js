@@ -6,23 +6,21 @@ import { copy, explain, lang, t, translate } from "./lib/texts.js";
 const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) });
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const cards = () => all("#questions form:not(:has(.remove:checked))");
-const numbered = (at) => t("question.of", { number: at + 1, of: cards().length });
+const counted = (at) => t("question.of", { number: at + 1, of: cards().length });
 const api = (method, path = "", more) => askAsAuthor(method, `/api/quizzes${path}`, more);
 const get = (id, more = "") => api("GET", `/${encodeURIComponent(id)}${more}`);
 const check = (body, type) => api("POST", "/check", { body, type });
 const keep = (value) => kept.set(`draft${location.search}`, value);
 const { id: place, title } = ui.about.elements;
 
-let stored = {};
-let saved, dirty, timer, seen;
+let stored = {}, saved, dirty, timer, seen;
 
 // The quiz is in the fields and nowhere else.
 const current = () => ({ ...read(ui.head), scoring: read(ui.scoring), questions: cards().map(read) });
 const option = ({ parentNode, value }) => $("[name=choices]", parentNode.parentNode)?.value ?? value === "true";
 
 function read(part) {
-  const data = {};
-  const right = [];
+  const data = {}, right = [];
   for (const field of all("[name]:enabled", part)) {
     const { name, type, value, checked, dataset } = field;
     if (dataset.at) data[name] = [...(data[name] ?? []), value].filter(Boolean);
@@ -59,7 +57,7 @@ function open(field) {
   field.focus();
 }
 
-/** Puts each problem beside its field, or on top; if quiet, only where the author has been before. */
+/** `quiet`: only where the author was. */
 function tell(problems, quiet) {
   for (const each of all(".told")) each.remove();
   for (const each of all("[aria-invalid]")) each.ariaInvalid = null;
@@ -83,7 +81,7 @@ function show(text) {
   const quiz = current();
   dirty = JSON.stringify(quiz) !== saved;
   say(ui.state, dirty ? t("author.dirty") : text);
-  document.title = `${dirty ? "• " : ""}${title.value}`;
+  document.title = `${title.value} · Fanfare`;
   place.placeholder = title.value.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join("-") ?? "";
   return quiz;
 }
@@ -95,14 +93,14 @@ function changed() {
   timer = setTimeout(() => check(quiz).then(({ problems }) => tell(problems, true), () => {}), 800);
 }
 
-function edit(quiz, isSaved) {
+function edit(quiz, clean) {
   ui.shelf.hidden = true;
   ui.editor.hidden = false;
   fill(ui.questions);
   write(ui.head, { language: lang, ...quiz });
   write(ui.scoring, { rule: "speed", ...quiz.scoring });
   for (const each of [quiz.questions ?? []].flat()) add({ ...each });
-  if (isSaved) saved = JSON.stringify(current());
+  if (clean) saved = JSON.stringify(current());
   show();
 }
 
@@ -131,12 +129,11 @@ function look(at) {
   const given = all("[name=correct]:enabled", card).flatMap(({ checked }, nth) => (checked ? nth : []));
   const right = accept ?? (choices ? given.map((nth) => choices[nth]) : [correct]);
   seen = cards().indexOf(card);
-  say($(".of"), numbered(seen));
+  say($(".of"), counted(seen));
   say($(".worth"), t("author.worth", { count: points, seconds }));
   say($(".asked"), text);
   say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${tolerance}` : ""));
-  ui.grid.hidden = !choices;
-  if (choices) ui.grid.show({ choices }, { given });
+  ui.grid.show({ choices: choices ?? [] }, { given });
   ui.solve.checked = false;
   ui.preview.open || ui.preview.showModal();
 }
@@ -152,11 +149,12 @@ const actions = {
     tell(problems);
     if (problems.length) return;
     const at = encodeURIComponent(id);
+    stored.id = id;
     const now = await api("POST", `?id=${at}`, { body: quiz });
     keep(null);
     history.replaceState(null, "", `?quiz=${at}`);
     saved = JSON.stringify(quiz);
-    ui.older.hidden = true;
+    say(ui.older, "");
     show(t(now.version === stored.version ? "author.unchanged" : "author.saved", now));
     settle(now);
   },
@@ -172,7 +170,7 @@ const actions = {
     const lower = button.value ? item.nextElementSibling : item;
     lower?.previousElementSibling?.before(lower);
     button.focus();
-    say(ui.spoken, numbered(cards().indexOf(button.form)));
+    say(ui.spoken, counted(cards().indexOf(button.form)));
   },
   async versions() {
     const { versions } = await get(stored.id, "/versions");
@@ -180,36 +178,22 @@ const actions = {
     ui.versions.showModal();
   },
   async download({ value }) {
-    const text = JSON.stringify((await get(value)).quiz, null, 2);
-    h("a", { href: `data:application/json,${encodeURIComponent(text)}`, download: `${value}.json` }).click();
+    const { quiz } = await get(value);
+    h("a", { href: `data:application/json,${encodeURIComponent(JSON.stringify(quiz, null, 2))}`, download: `${value}.json` }).click();
   },
-  preview: ({ form }) => look(Math.max(cards().indexOf(form), 0)),
+  preview: ({ form }) => look(cards().indexOf(form)),
   step: ({ value }) => look(seen + Number(value)),
 };
-
-async function load([file]) {
-  const { quiz, draft, problems } = await check(file, "application/yaml");
-  if (quiz ?? draft) {
-    history.replaceState(null, "", "?new=1");
-    edit(quiz ?? draft);
-  }
-  tell(problems);
-}
 
 onunhandledrejection = (event) => {
   event.preventDefault();
   say(ui.alert, explain(event.reason));
 };
 onclick = async ({ target }) => {
-  const button = target.closest("[data-do]:not([aria-busy])");
+  const button = target.closest("[data-do]");
   if (!button) return;
-  button.ariaBusy = true;
   say(ui.alert, "");
-  try {
-    await actions[button.dataset.do](button);
-  } finally {
-    button.ariaBusy = null;
-  }
+  await actions[button.dataset.do](button);
   if ("changes" in button.dataset) changed();
 };
 ui.editor.oninput = changed;
@@ -221,16 +205,25 @@ ui.editor.onchange = ({ target }) => {
 onbeforeunload = (event) => {
   if (dirty) event.preventDefault();
 };
-ui.file.onchange = () => load(ui.file.files);
+ui.file.onchange = async () => {
+  const [file] = ui.file.files;
+  ui.file.value = ""; // the same file may come again
+  const { quiz, draft, problems } = await check(file, "text/yaml");
+  if (quiz ?? draft) {
+    history.replaceState(null, "", "?new=1");
+    edit(quiz ?? draft);
+  }
+  tell(problems);
+};
 
 async function begin() {
-  const { quiz: id, copy: from = id, version: wanted, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
+  const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
   const { quizzes } = await api("GET");
   if (from) {
-    const { quiz, version } = await get(from, wanted && `?version=${wanted}`);
+    const { quiz, version } = await get(from, old && `?version=${old}`);
     if (id) settle(quizzes.find((each) => each.id === id));
     edit(id ? quiz : { ...quiz, title: t("author.copied", quiz) }, version === stored.version);
-    if (version < stored.version) say(ui.older, t("author.older", { version, newest: stored.version }));
+    if (version < stored.version) say(ui.older, t("author.older", { version }));
   } else if (blank) {
     edit({ questions: [{ type: "single" }] }, true);
     $("details").open = true;
@@ -239,9 +232,9 @@ async function begin() {
     ui.shelf.hidden = false;
   }
   const draft = kept.get(`draft${location.search}`);
-  if (!draft) return;
-  ui.offer.showModal();
-  ui.offer.onclose = () => ({ take: () => edit(draft), forget: () => keep(null) })[ui.offer.returnValue]?.();
+  if (draft) ui.offer.showModal();
+  ui.take.onclick = () => edit(draft);
+  ui.forget.onclick = () => keep(null);
 }
 translate(document);
 begin();

@@ -52,7 +52,7 @@ function host(session) {
   const roster = $("ff-roster");
   const sent = new Set();
 
-  const { connection, model } = attend(code, session, (message, isNew) => {
+  const model = attend(code, session, (message, isNew) => {
     if (message.t === "joined") read();
     if (message.t === "roster") roster.hear(message);
     if (!isNew) return;
@@ -75,7 +75,7 @@ function host(session) {
     sent.add(mark);
     put("wrong", "");
     try {
-      for (const what of commands.split(" ")) await connection.command(what, more[what]);
+      for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
     } catch (error) {
       refused(error);
     }

@@ -1,6 +1,6 @@
-import "./elements/choices.js";
 import "./elements/countdown.js";
 import "./elements/leaderboard.js";
+import { choicesOf } from "./elements/choices.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
 import { $, isNew, kept, put, say } from "./lib/dom.js";
@@ -14,6 +14,8 @@ const FORGETS = ["kicked", "player_not_found", "token_invalid", "token_expired",
 
 const codeOf = (text) => text.replace(/\D/g, "").slice(0, 6);
 const here = () => codeOf(new URLSearchParams(location.search).get("code") ?? "");
+
+const sayAll = (selector, text) => document.querySelectorAll(selector).forEach((each) => say(each, text));
 
 let connection = null;
 let model = null;
@@ -31,7 +33,7 @@ function show(phase) {
 
 /** Asks for a code and then, unless the session names its players, for a name. */
 function showJoin(code = "", error = null) {
-  const [codeField, nameField, named, back] = ["code", "name", "named", "back"].map((id) => $(`#${id}`));
+  const [codeField, nameField, named, back] = ["#code", "#name", "#named", "#back"].map((each) => $(each));
   let session = null;
 
   async function look() {
@@ -134,7 +136,8 @@ function draw() {
   const { phase, reveal, number: asked, of } = model;
   if (!phase) return;
   document.title = `${model.title || "Quiz"} · Fanfare`;
-  for (const each of document.querySelectorAll(".of")) say(each, t("question.of", { number: asked, of }));
+  sayAll(".of", t("question.of", { number: asked, of }));
+  sayAll(".asked", model.question?.text ?? "");
   const now = phase !== "paused" ? phase : reveal ? "reveal" : "question";
   ({ lobby, question, reveal: result, finished })[now]();
   show(now);
@@ -153,7 +156,6 @@ function question() {
   if (isNew("question", place)) {
     picked = [];
     put("worth", t("worth", { count: asked.points }));
-    for (const each of document.querySelectorAll(".asked")) say(each, asked.text);
     put("spoken", `${t("question.of", { number: place, of: model.of })}. ${asked.text}`);
   }
   if (isNew("clock", `${place} ${model.endsAt} ${model.left}`)) $("#time").show(model);
@@ -168,7 +170,7 @@ function question() {
 
 /** The controls to answer with. */
 function offer(asked, given, locked) {
-  const typed = !asked.choices && asked.type !== "true_false";
+  const typed = !choicesOf(asked);
   const numeric = asked.type === "numeric";
   const choices = $("#choices");
   $("#type").hidden = !typed;
@@ -223,9 +225,8 @@ function verdict() {
 
 function result() {
   const { question: asked, reveal, result: own, you } = model;
-  const typed = !asked.choices && asked.type !== "true_false";
+  const typed = !choicesOf(asked);
   if (isNew("reveal", model.number)) {
-    for (const each of document.querySelectorAll(".asked")) say(each, asked.text);
     $("#solution").hidden = !typed;
     $("#bars").hidden = typed;
     if (typed) put("right", shown(asked, reveal.correct, t));
@@ -262,12 +263,6 @@ $("#type").onsubmit = (event) => {
 };
 $("#these").onclick = () => send(picked);
 $("#here").onclick = () => begin(here(), { token: connection.token });
-for (const each of document.querySelectorAll(".leave"))
-  each.onclick = () => {
-    connection.close();
-    history.replaceState(null, "", "/");
-    showJoin();
-  };
 document.onkeydown = ({ key, target, ctrlKey, metaKey, altKey }) => {
   if (target.matches("input, select") || ctrlKey || metaKey || altKey || model?.phase !== "question") return;
   const place = "12345678".includes(key) ? key - 1 : "abcdefgh".indexOf(key.toLowerCase());

@@ -1,4 +1,4 @@
-import { ApiError, ask, passing } from "./api.js";
+import { ask, passing } from "./api.js";
 import { ServerClock } from "./clock.js";
 
 /** How to come back after a WebSocket has ended, by its close code: docs/protocol.md. All others are "later". */
@@ -40,8 +40,6 @@ export class Connection {
   #watch = 0;
   #heardAt = 0;
   #posting = false;
-  #asked = new Map();
-  #marks = 0;
 
   /** `who`: `{token}`, or `{name}` of a new player (`{}` where players are given names), or `{role: "spectator"}`;
    * `pending`: answers of an earlier load. */
@@ -68,23 +66,10 @@ export class Connection {
 
   /** Keeps an answer until the server has acknowledged or refused it. */
   answer(question, choice) {
-    const answer = { id: crypto.randomUUID?.() ?? `${Date.now()}-${++this.#marks}`, question, choice };
+    const answer = { id: `${Date.now()}.${Math.random()}`, question, choice };
     this.pending.set(answer.id, answer);
     this.#on.pending?.();
     this.#send(answer);
-  }
-
-  /** A command of the host. Throws ApiError. */
-  async command(what, more = {}) {
-    const id = `h${++this.#marks}`;
-    const body = { id, do: what, ...more };
-    if (this.#socket && this.status === "open") {
-      return new Promise((done, failed) => {
-        this.#asked.set(id, { done, failed });
-        this.#say({ t: "host", ...body });
-      });
-    }
-    return ask("POST", `${this.#path}/host`, { body, token: this.token });
   }
 
   // -- coming in ------------------------------------------------------------------------------------------
@@ -169,13 +154,8 @@ export class Connection {
       if (events !== this.#events) return;
       this.#drop();
       if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
-      if (this.token) {
-        try {
-          await ask("GET", `${this.#path}/leaderboard?top=1`, { token: this.token });
-        } catch (error) {
-          if (!passing(error)) return this.#end(error);
-        }
-      }
+      const found = this.token && (await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error));
+      if (/kicked|token|found|finished/.test(found?.code)) return this.#end(found);
       this.#later();
     };
   }
@@ -184,8 +164,8 @@ export class Connection {
 
   #hear(message) {
     this.#heardAt = performance.now();
-    if (message.now !== undefined && message.t !== "pong") this.clock.heard(message.now);
-    if (message.state?.now !== undefined) this.clock.heard(message.state.now);
+    const now = (message.state ?? message).now;
+    if (now && message.t !== "pong") this.clock.heard(now);
     if (message.offset !== undefined && message.t !== "leaderboard") this.#stand.offset = message.offset;
     switch (message.t) {
       case "joined":
@@ -193,14 +173,9 @@ export class Connection {
       case "pong":
         return this.clock.measured(message.at, this.#heardAt, message.now);
       case "moved":
-        this.#moved = message;
-        return;
+        return (this.#moved = message);
       case "ack":
         return this.#settle(message.id, message);
-      case "done":
-        this.#asked.get(message.id)?.done(message);
-        this.#asked.delete(message.id);
-        return;
       case "error":
         return this.#refused(message);
     }
@@ -221,15 +196,9 @@ export class Connection {
   }
 
   #refused(error) {
-    const asked = this.#asked.get(error.id);
-    if (asked) {
-      this.#asked.delete(error.id);
-      return asked.failed(new ApiError(error));
-    }
     if (this.pending.has(error.id)) {
-      if (passing(error)) setTimeout(() => this.#send(this.pending.get(error.id)), 1_000 + 1_000 * Math.random());
-      else this.#settle(error.id, error);
-      return;
+      if (!passing(error)) return this.#settle(error.id, error);
+      return setTimeout(() => this.#send(this.pending.get(error.id)), 1_000 + 1_000 * Math.random());
     }
     if (this.status === "open") return;
     if (passing(error)) this.#later();
@@ -357,8 +326,6 @@ export class Connection {
     socket?.close();
     this.#events?.close();
     this.#events = null;
-    for (const { failed } of this.#asked.values()) failed(new ApiError({ code: "unreachable", message: "" }));
-    this.#asked.clear();
   }
 
   #tell(status, detail) {

@@ -25,7 +25,7 @@ export function attend(code, who, heard, ended) {
     },
   });
   const model = new Model(connection.clock);
-  return { connection, model };
+  return model;
 
   function show() {
     const { number, of, question, reveal, players, answered, podium, locked } = model;
