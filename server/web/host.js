@@ -36,6 +36,7 @@ async function open(event) {
   const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
   for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
   submitter.disabled = true;
+  window.onpagehide = () => (submitter.disabled = false); // for who comes back
   try {
     const { code, host_token: token } = await askAsAuthor("POST", "/api/sessions", { body });
     location.href = linkOf({ code, token });
@@ -97,7 +98,6 @@ function host(session) {
     if (repeat || ctrlKey || metaKey || altKey || target.matches("input:not([type=checkbox])") || !/^[np]$/i.test(key)) return;
     inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
   };
-  ask("GET", path).then(({ settings }) => (document.body.dataset.pace = settings.pace), () => {});
 }
 
 const asked = new URLSearchParams(location.search);

@@ -25,7 +25,7 @@ export class Connection {
   #path;
   #who;
   #on;
-  #place = null;
+  place = null;
   #lookAgain = true;
   #known = [];
   #at = 0;
@@ -89,12 +89,12 @@ export class Connection {
   /** Asks where the session is. False if nobody can say. */
   async #look() {
     try {
-      this.#place = await ask("GET", this.#path);
+      this.place = await ask("GET", this.#path);
     } catch (error) {
       if (!passing(error)) this.#end(error);
       return false;
     }
-    const { ws_url: url, state, epoch } = this.#place;
+    const { ws_url: url, state, epoch } = this.place;
     if (state.phase === "finished" && epoch === null) this.#over();
     this.#go(url);
     return true;
@@ -106,7 +106,7 @@ export class Connection {
   }
 
   #over() {
-    this.#on.message({ t: "over", state: this.#place.state });
+    this.#on.message({ t: "over", state: this.place.state });
     this.#end({ code: "session_finished" });
   }
 
@@ -141,7 +141,7 @@ export class Connection {
       if (round !== this.#round) return;
     }
     // The realtime port answers events at less cost, but may be as blocked as its WebSockets.
-    const base = this.#tries % 2 ? location.origin : this.#place.play_url;
+    const base = this.#tries % 2 ? location.origin : this.place.play_url;
     const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
     const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
     this.#patience(ANSWER_MS, () => this.#lost("later"));
@@ -224,7 +224,7 @@ export class Connection {
   async #post() {
     if (this.#posting || !this.token || !navigator.onLine) return;
     this.#posting = true;
-    for (let base = this.#place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
+    for (let base = this.place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
       const [answer] = this.pending.values();
       try {
         this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
@@ -232,7 +232,7 @@ export class Connection {
         if (!passing(error)) this.#settle(answer.id, error);
         else if (this.status === "ended") break;
         else await new Promise((go) => setTimeout(go, 1_000 + 1_000 * Math.random()));
-        base = base ? "" : (this.#place?.play_url ?? "");
+        base = base ? "" : (this.place?.play_url ?? "");
       }
     }
     this.#posting = false;

@@ -7,8 +7,8 @@ import { Model, shown } from "./model.js";
 import { showStatus } from "./status.js";
 import { t, translate } from "./texts.js";
 
-/** Joins a session and shows it in the markup that the pages of host and spectators share; their styles say what is seen
- * when. `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
+/** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
+ * `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
 export function attend(code, who, heard, ended) {
   put("address", location.host);
   fill($("#code"), h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
@@ -32,7 +32,7 @@ export function attend(code, who, heard, ended) {
     const paused = model.phase === "paused";
     const phase = !paused ? model.phase : reveal ? "reveal" : number ? "question" : "lobby";
     let told = podium?.length ? t("stage.won", podium[0]) : "";
-    Object.assign(document.body.dataset, { phase, paused, locked, last: number === of });
+    Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
     put("title", model.title);
     put("players", t("players", { count: players }));
     if (question && !podium) {
