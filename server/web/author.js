@@ -1,4 +1,4 @@
-import { choicesOf } from "./elements/choices.js";
+import { choicesOf, mark } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
 import { $, fill, h, kept, say } from "./lib/dom.js";
 import { copy, explain, lang, t, translate } from "./lib/texts.js";
@@ -35,6 +35,7 @@ function read(part) {
 function write(part, data) {
   const type = $("[name=type]", part);
   if (type) type.value = data.type;
+  for (const each of all(".tick-box input", part)) each.type = type.value === "multiple" ? "checkbox" : "radio";
   for (const each of all("[data-for]", part)) each.hidden = each.disabled = !each.dataset.for.includes(type.value);
   for (const field of all("[name]:enabled", part)) {
     const values = [data[field.name] ?? []].flat();
@@ -47,6 +48,16 @@ function write(part, data) {
 function add(data, before) {
   const card = copy("question");
   const field = $("textarea", card);
+  for (const list of all("[data-rows]", card)) {
+    const [row] = list.children;
+    for (let at = 0; at < list.dataset.rows; at++) {
+      const next = row.cloneNode(true);
+      $("[data-at]", next).dataset.at = at;
+      $(".mark", next)?.replaceWith(mark(at));
+      list.append(next);
+    }
+    row.remove();
+  }
   write(card, data);
   ui.questions.insertBefore(card, before);
   return field;
