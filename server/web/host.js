@@ -15,89 +15,89 @@ const inSight = (selector) => [...document.querySelectorAll(selector)].find((eac
 const refused = (error) => put("wrong", explain(error));
 
 async function setUp(wanted) {
-  document.body.dataset.phase = "setup";
-  $("#new").onsubmit = open;
-  hosted.forEach(offer);
-  const { quizzes } = await ask("GET", "/api/quizzes");
-  fill($("#quizzes"), quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
-    h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
-    h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
+	document.body.dataset.phase = "setup";
+	$("#new").onsubmit = open;
+	hosted.forEach(offer);
+	const { quizzes } = await ask("GET", "/api/quizzes");
+	fill($("#quizzes"), quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
+		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
+		h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
 }
 
 /** A session that was led here, unless it is over. */
 async function offer(session) {
-  const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
-  if (state && state.phase !== "finished") $("#running").append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
+	const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
+	if (state && state.phase !== "finished") $("#running").append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
 }
 
 async function open(event) {
-  event.preventDefault();
-  const { target: form, submitter } = event;
-  const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
-  for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
-  submitter.disabled = true;
-  window.onpagehide = () => (submitter.disabled = false); // for who comes back
-  try {
-    const { code, host_token: token } = await askAsAuthor("POST", "/api/sessions", { body });
-    location.href = linkOf({ code, token });
-  } catch (error) {
-    submitter.disabled = false;
-    refused(error);
-  }
+	event.preventDefault();
+	const { target: form, submitter } = event;
+	const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
+	for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
+	submitter.disabled = true;
+	window.onpagehide = () => (submitter.disabled = false); // for who comes back
+	try {
+		const { code, host_token: token } = await askAsAuthor("POST", "/api/sessions", { body });
+		location.href = linkOf({ code, token });
+	} catch (error) {
+		submitter.disabled = false;
+		refused(error);
+	}
 }
 
 function host(session) {
-  const { code, token } = session;
-  const path = `/api/sessions/${code}`;
-  const roster = $("ff-roster");
-  const sent = new Set();
+	const { code, token } = session;
+	const path = `/api/sessions/${code}`;
+	const roster = $("ff-roster");
+	const sent = new Set();
 
-  const model = attend(code, session, (message, isNew) => {
-    if (message.t === "joined") read();
-    if (message.t === "roster") roster.hear(message);
-    if (!isNew) return;
-    $("#peek").checked = false;
-    if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
-    scrollTo(0, 0);
-    if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
-  }, (why) => {
-    Object.assign(document.body.dataset, { phase: "ended", why: why.code });
-    put("why", explain(why));
-  });
+	const model = attend(code, session, (message, isNew) => {
+		if (message.t === "joined") read();
+		if (message.t === "roster") roster.hear(message);
+		if (!isNew) return;
+		$("#peek").checked = false;
+		if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
+		scrollTo(0, 0);
+		if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
+	}, (why) => {
+		Object.assign(document.body.dataset, { phase: "ended", why: why.code });
+		put("why", explain(why));
+	});
 
-  const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
+	const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
 
-  /** Does the commands that a button names, one after the other; not again before they are done. */
-  async function lead({ do: commands, player }) {
-    const mark = `${commands} ${player}`;
-    if (!commands || sent.has(mark)) return;
-    const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
-    sent.add(mark);
-    put("wrong", "");
-    try {
-      for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
-    } catch (error) {
-      refused(error);
-    }
-    sent.delete(mark);
-  }
+	/** Does the commands that a button names, one after the other; not again before they are done. */
+	async function lead({ do: commands, player }) {
+		const mark = `${commands} ${player}`;
+		if (!commands || sent.has(mark)) return;
+		const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
+		sent.add(mark);
+		put("wrong", "");
+		try {
+			for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
+		} catch (error) {
+			refused(error);
+		}
+		sent.delete(mark);
+	}
 
-  const showResults = ({ players }) => fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
-    h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
+	const showResults = ({ players }) => fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
+		h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
 
-  kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
-  $("#screen").href = `/screen?code=${code}`;
-  $("#csv").href = `${path}/results.csv`;
-  $("#link").value = location.origin + linkOf(session);
-  $("#copy").onclick = () => {
-    $("#link").select();
-    if (document.execCommand("copy")) put("copied", t("host.copied"));
-  };
-  document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
-  document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
-    if (repeat || ctrlKey || metaKey || altKey || target.matches("input:not([type=checkbox])") || !/^[np]$/i.test(key)) return;
-    inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
-  };
+	kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
+	$("#screen").href = `/screen?code=${code}`;
+	$("#csv").href = `${path}/results.csv`;
+	$("#link").value = location.origin + linkOf(session);
+	$("#copy").onclick = () => {
+		$("#link").select();
+		if (document.execCommand("copy")) put("copied", t("host.copied"));
+	};
+	document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
+	document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
+		if (repeat || ctrlKey || metaKey || altKey || target.matches("input:not([type=checkbox])") || !/^[np]$/i.test(key)) return;
+		inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
+	};
 }
 
 const asked = new URLSearchParams(location.search);

@@ -5,21 +5,21 @@ import { explain } from "./lib/texts.js";
 const code = new URLSearchParams(location.search).get("code");
 
 function askForCode(why) {
-  document.body.dataset.phase = "setup";
-  if (why) put("refused", explain(why));
-  $("#which").onsubmit = (event) => {
-    event.preventDefault();
-    location.search = `code=${$("#typed").value.replace(/\D/g, "")}`;
-  };
+	document.body.dataset.phase = "setup";
+	if (why) put("refused", explain(why));
+	$("#which").onsubmit = (event) => {
+		event.preventDefault();
+		location.search = `code=${$("#typed").value.replace(/\D/g, "")}`;
+	};
 }
 
 /** Takes the largest text with which everything is in sight, and keeps the screen from going dark. */
 function settle() {
-  const { style } = document.body;
-  const stage = $("#stage");
-  style.setProperty("--fit", 1);
-  for (let size = 1; size > 0.3 && stage.scrollHeight > stage.clientHeight; size -= 0.05) style.setProperty("--fit", size);
-  navigator.wakeLock?.request("screen").catch(() => {});
+	const { style } = document.body;
+	const stage = $("#stage");
+	style.setProperty("--fit", 1);
+	for (let size = 1; size > 0.3 && stage.scrollHeight > stage.clientHeight; size -= 0.05) style.setProperty("--fit", size);
+	navigator.wakeLock?.request("screen").catch(() => {});
 }
 
 window.onresize = window.onfocus = settle;

@@ -7,77 +7,77 @@ const WIDTH_PX = 230;
 
 /** All players of a session, the latest first. Only those in sight are in the document. */
 class Roster extends HTMLElement {
-  #who = new Map();
-  #waiting = [];
-  #list = null;
-  #due = 0;
+	#who = new Map();
+	#waiting = [];
+	#list = null;
+	#due = 0;
 
-  connectedCallback() {
-    this.oninput = () => this.#later((this.#list = null));
-    $(".scroll", this).onscroll = () => this.#later();
-    new ResizeObserver(() => this.#later()).observe(this);
-  }
+	connectedCallback() {
+		this.oninput = () => this.#later((this.#list = null));
+		$(".scroll", this).onscroll = () => this.#later();
+		new ResizeObserver(() => this.#later()).observe(this);
+	}
 
-  /** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws ApiError. */
-  async load(path, token) {
-    const who = new Map();
-    const waiting = (this.#waiting = []);
-    for (let after = 0; after !== null; ) {
-      const { players, next, total, connected } = await ask("GET", `${path}/players?after=${after}&limit=1000`, { token });
-      if (waiting !== this.#waiting) return;
-      for (const { id, name, connected: on } of players) who.set(id, { name, on });
-      this.#count(total, connected);
-      after = next;
-    }
-    this.#who = who;
-    this.#waiting = null;
-    for (const message of waiting) this.hear(message);
-  }
+	/** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws ApiError. */
+	async load(path, token) {
+		const who = new Map();
+		const waiting = (this.#waiting = []);
+		for (let after = 0; after !== null; ) {
+			const { players, next, total, connected } = await ask("GET", `${path}/players?after=${after}&limit=1000`, { token });
+			if (waiting !== this.#waiting) return;
+			for (const { id, name, connected: on } of players) who.set(id, { name, on });
+			this.#count(total, connected);
+			after = next;
+		}
+		this.#who = who;
+		this.#waiting = null;
+		for (const message of waiting) this.hear(message);
+	}
 
-  /** A `roster` message. */
-  hear(message) {
-    if (this.#waiting) return this.#waiting.push(message);
-    for (const { id, name } of message.joined) this.#who.set(id, { name });
-    for (const on of [true, false]) for (const id of message[on ? "on" : "off"]) Object.assign(this.#who.get(id) ?? {}, { on });
-    for (const id of message.kicked) this.#who.delete(id);
-    this.#count(message.players, message.connected);
-  }
+	/** A `roster` message. */
+	hear(message) {
+		if (this.#waiting) return this.#waiting.push(message);
+		for (const { id, name } of message.joined) this.#who.set(id, { name });
+		for (const on of [true, false]) for (const id of message[on ? "on" : "off"]) Object.assign(this.#who.get(id) ?? {}, { on });
+		for (const id of message.kicked) this.#who.delete(id);
+		this.#count(message.players, message.connected);
+	}
 
-  #count(players, connected) {
-    say($("output", this), t("roster.connected", { connected, players }));
-    Object.assign($("progress", this), { max: players || 1, value: connected });
-    this.#later((this.#list = null));
-  }
+	#count(players, connected) {
+		say($("output", this), t("roster.connected", { connected, players }));
+		Object.assign($("progress", this), { max: players || 1, value: connected });
+		this.#later((this.#list = null));
+	}
 
-  #later() {
-    this.#due ||= requestAnimationFrame(() => this.#draw());
-  }
+	#later() {
+		this.#due ||= requestAnimationFrame(() => this.#draw());
+	}
 
-  #draw() {
-    const scroll = $(".scroll", this);
-    const list = $("ol", this);
-    const columns = Math.floor(scroll.clientWidth / WIDTH_PX) || 1;
-    const rows = Math.ceil(scroll.clientHeight / HEIGHT_PX) + 4;
-    const above = Math.max(Math.floor(scroll.scrollTop / HEIGHT_PX) - 2, 0);
-    const part = $("#find").value.trim().toLowerCase();
-    const away = $("#away").checked;
-    const wanted = ([, { name, on }]) => !(away && on) && name.toLowerCase().includes(part);
-    this.#list ??= [...this.#who].filter(wanted).reverse();
-    this.#due = 0;
-    list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
-    list.style.paddingTop = `${HEIGHT_PX * above}px`;
-    const cells = this.#list.slice(above * columns, (above + rows) * columns).map(([id, who]) => this.#cell(id, who));
-    for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove((cell.who.cell = null));
-    cells.forEach((cell, at) => cell === list.children[at] || list.insertBefore(cell, list.children[at]));
-  }
+	#draw() {
+		const scroll = $(".scroll", this);
+		const list = $("ol", this);
+		const columns = Math.floor(scroll.clientWidth / WIDTH_PX) || 1;
+		const rows = Math.ceil(scroll.clientHeight / HEIGHT_PX) + 4;
+		const above = Math.max(Math.floor(scroll.scrollTop / HEIGHT_PX) - 2, 0);
+		const part = $("#find").value.trim().toLowerCase();
+		const away = $("#away").checked;
+		const wanted = ([, { name, on }]) => !(away && on) && name.toLowerCase().includes(part);
+		this.#list ??= [...this.#who].filter(wanted).reverse();
+		this.#due = 0;
+		list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
+		list.style.paddingTop = `${HEIGHT_PX * above}px`;
+		const cells = this.#list.slice(above * columns, (above + rows) * columns).map(([id, who]) => this.#cell(id, who));
+		for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove((cell.who.cell = null));
+		cells.forEach((cell, at) => cell === list.children[at] || list.insertBefore(cell, list.children[at]));
+	}
 
-  #cell(id, who) {
-    const cell = (who.cell ??= copy("cell").firstElementChild);
-    cell.who = who;
-    cell.className = who.on ? "" : "off";
-    say($(".name", cell), who.name);
-    $("button", cell).dataset.player = id;
-    return cell;
-  }
+	#cell(id, who) {
+		const cell = (who.cell ??= copy("cell").firstElementChild);
+		cell.who = who;
+		cell.className = who.on ? "" : "off";
+		say($(".name", cell), who.name);
+		$("button", cell).dataset.player = id;
+		return cell;
+	}
 }
 customElements.define("ff-roster", Roster);

@@ -17,319 +17,319 @@ const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state"
  * (for the network or the server; `detail` is the moment of the next try) or `ended` (`detail` is why);
  * `on.pending()` when answers were taken, acknowledged or refused. */
 export class Connection {
-  clock = new ServerClock();
-  pending = new Map();
-  status = "connecting";
-  transport = "";
-  #code;
-  #path;
-  #who;
-  #on;
-  place = null;
-  #lookAgain = true;
-  #known = [];
-  #at = 0;
-  #moved = null;
-  #stand = {};
-  #socket = null;
-  #events = null;
-  #round = 0;
-  #tries = 0;
-  #blocked = 0;
-  #timer = 0;
-  #watch = 0;
-  #heardAt = 0;
-  #posting = false;
+	clock = new ServerClock();
+	pending = new Map();
+	status = "connecting";
+	transport = "";
+	#code;
+	#path;
+	#who;
+	#on;
+	place = null;
+	#lookAgain = true;
+	#known = [];
+	#at = 0;
+	#moved = null;
+	#stand = {};
+	#socket = null;
+	#events = null;
+	#round = 0;
+	#tries = 0;
+	#blocked = 0;
+	#timer = 0;
+	#watch = 0;
+	#heardAt = 0;
+	#posting = false;
 
-  /** `who`: `{token}`, or `{name}` of a new player (`{}` where players are given names), or `{role: "spectator"}`;
-   * `pending`: answers of an earlier load. */
-  constructor(code, who, on, pending = []) {
-    this.#code = code;
-    this.#path = `/api/sessions/${code}`;
-    this.#who = who;
-    this.#on = on;
-    for (const each of pending) this.pending.set(each.id, each);
-    for (const name of WAKES) addEventListener(name, this.#onWake); // visibilitychange bubbles
-    queueMicrotask(() => this.#attempt());
-  }
+	/** `who`: `{token}`, or `{name}` of a new player (`{}` where players are given names), or `{role: "spectator"}`;
+	 * `pending`: answers of an earlier load. */
+	constructor(code, who, on, pending = []) {
+		this.#code = code;
+		this.#path = `/api/sessions/${code}`;
+		this.#who = who;
+		this.#on = on;
+		for (const each of pending) this.pending.set(each.id, each);
+		for (const name of WAKES) addEventListener(name, this.#onWake); // visibilitychange bubbles
+		queueMicrotask(() => this.#attempt());
+	}
 
-  get token() {
-    return this.#who.token;
-  }
+	get token() {
+		return this.#who.token;
+	}
 
-  close() {
-    this.#drop();
-    clearTimeout(this.#timer);
-    for (const name of WAKES) removeEventListener(name, this.#onWake);
-    this.status = "ended";
-  }
+	close() {
+		this.#drop();
+		clearTimeout(this.#timer);
+		for (const name of WAKES) removeEventListener(name, this.#onWake);
+		this.status = "ended";
+	}
 
-  /** Keeps an answer until the server has acknowledged or refused it. */
-  answer(question, choice) {
-    const answer = { id: `${Date.now()}.${Math.random()}`, question, choice };
-    this.pending.set(answer.id, answer);
-    this.#on.pending?.();
-    this.#send(answer);
-  }
+	/** Keeps an answer until the server has acknowledged or refused it. */
+	answer(question, choice) {
+		const answer = { id: `${Date.now()}.${Math.random()}`, question, choice };
+		this.pending.set(answer.id, answer);
+		this.#on.pending?.();
+		this.#send(answer);
+	}
 
-  // -- coming in ------------------------------------------------------------------------------------------
+	// -- coming in
 
-  async #attempt() {
-    this.#drop();
-    if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
-    this.#tell("connecting");
-    const round = this.#round;
-    const reachable = this.#lookAgain ? await this.#look() : true;
-    if (round !== this.#round) return;
-    if (reachable && this.#blocked >= (this.transport ? 2 : 1)) this.#overHttp(round);
-    else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
-    else this.#later();
-  }
+	async #attempt() {
+		this.#drop();
+		if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
+		this.#tell("connecting");
+		const round = this.#round;
+		const reachable = this.#lookAgain ? await this.#look() : true;
+		if (round !== this.#round) return;
+		if (reachable && this.#blocked >= (this.transport ? 2 : 1)) this.#overHttp(round);
+		else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
+		else this.#later();
+	}
 
-  /** Asks where the session is. False if nobody can say. */
-  async #look() {
-    try {
-      this.place = await ask("GET", this.#path);
-    } catch (error) {
-      if (!passing(error)) this.#end(error);
-      return false;
-    }
-    const { ws_url: url, state, epoch } = this.place;
-    if (state.phase === "finished" && epoch === null) this.#over();
-    this.#go(url);
-    return true;
-  }
+	/** Asks where the session is. False if nobody can say. */
+	async #look() {
+		try {
+			this.place = await ask("GET", this.#path);
+		} catch (error) {
+			if (!passing(error)) this.#end(error);
+			return false;
+		}
+		const { ws_url: url, state, epoch } = this.place;
+		if (state.phase === "finished" && epoch === null) this.#over();
+		this.#go(url);
+		return true;
+	}
 
-  #go(url) {
-    if (!this.#known.includes(url)) this.#known.push(url);
-    this.#at = this.#known.indexOf(url);
-  }
+	#go(url) {
+		if (!this.#known.includes(url)) this.#known.push(url);
+		this.#at = this.#known.indexOf(url);
+	}
 
-  #over() {
-    this.#on.message({ t: "over", state: this.place.state });
-    this.#end({ code: "session_finished" });
-  }
+	#over() {
+		this.#on.message({ t: "over", state: this.place.state });
+		this.#end({ code: "session_finished" });
+	}
 
-  #overWebSocket(url, reachable) {
-    const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
-    let opened = false;
-    this.#patience(ANSWER_MS, () => this.#lost("later"));
-    socket.onopen = () => {
-      opened = true;
-      this.#blocked = 0;
-      this.#say({ t: "join", code: this.#code, ...this.#who, ...this.#stand });
-    };
-    socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
-    socket.onclose = ({ code, reason }) => {
-      if (socket !== this.#socket) return;
-      if (!opened && reachable) {
-        this.#blocked += 1; // the server is there, but not by WebSocket
-        if (!this.transport) return this.#again(0);
-      }
-      this.#lost(RECONNECT[code] ?? "later", reason);
-    };
-  }
+	#overWebSocket(url, reachable) {
+		const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
+		let opened = false;
+		this.#patience(ANSWER_MS, () => this.#lost("later"));
+		socket.onopen = () => {
+			opened = true;
+			this.#blocked = 0;
+			this.#say({ t: "join", code: this.#code, ...this.#who, ...this.#stand });
+		};
+		socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
+		socket.onclose = ({ code, reason }) => {
+			if (socket !== this.#socket) return;
+			if (!opened && reachable) {
+				this.#blocked += 1; // the server is there, but not by WebSocket
+				if (!this.transport) return this.#again(0);
+			}
+			this.#lost(RECONNECT[code] ?? "later", reason);
+		};
+	}
 
-  async #overHttp(round) {
-    if (!this.token && !this.#who.role) {
-      try {
-        const { token } = await ask("POST", `${this.#path}/players`, { body: this.#who });
-        this.#who = { token };
-      } catch (error) {
-        return passing(error) ? this.#later() : this.#end(error);
-      }
-      if (round !== this.#round) return;
-    }
-    // The realtime port answers events at less cost, but may be as blocked as its WebSockets.
-    const base = this.#tries % 2 ? location.origin : this.place.play_url;
-    const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
-    const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
-    this.#patience(ANSWER_MS, () => this.#lost("later"));
-    for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
-    events.addEventListener("close", ({ data }) => {
-      const { reason, reconnect } = JSON.parse(data);
-      this.#lost(reconnect, reason);
-    });
-    events.onerror = async () => {
-      if (events !== this.#events) return;
-      this.#drop();
-      if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
-      const found = this.token && (await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error));
-      if (/kicked|token|found|finished/.test(found?.code)) return this.#end(found);
-      this.#later();
-    };
-  }
+	async #overHttp(round) {
+		if (!this.token && !this.#who.role) {
+			try {
+				const { token } = await ask("POST", `${this.#path}/players`, { body: this.#who });
+				this.#who = { token };
+			} catch (error) {
+				return passing(error) ? this.#later() : this.#end(error);
+			}
+			if (round !== this.#round) return;
+		}
+		// The realtime port answers events at less cost, but may be as blocked as its WebSockets.
+		const base = this.#tries % 2 ? location.origin : this.place.play_url;
+		const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
+		const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
+		this.#patience(ANSWER_MS, () => this.#lost("later"));
+		for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
+		events.addEventListener("close", ({ data }) => {
+			const { reason, reconnect } = JSON.parse(data);
+			this.#lost(reconnect, reason);
+		});
+		events.onerror = async () => {
+			if (events !== this.#events) return;
+			this.#drop();
+			if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
+			const found = this.token && (await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error));
+			if (/kicked|token|found|finished/.test(found?.code)) return this.#end(found);
+			this.#later();
+		};
+	}
 
-  // -- messages -------------------------------------------------------------------------------------------
+	// -- messages
 
-  #hear(message) {
-    this.#heardAt = performance.now();
-    const now = (message.state ?? message).now;
-    if (now && message.t !== "pong") this.clock.heard(now);
-    if (message.offset !== undefined && message.t !== "leaderboard") this.#stand.offset = message.offset;
-    switch (message.t) {
-      case "joined":
-        return this.#joined(message);
-      case "pong":
-        return this.clock.measured(message.at, this.#heardAt, message.now);
-      case "moved":
-        return (this.#moved = message);
-      case "ack":
-        return this.#settle(message.id, message);
-      case "error":
-        return this.#refused(message);
-    }
-    this.#on.message(message);
-  }
+	#hear(message) {
+		this.#heardAt = performance.now();
+		const now = (message.state ?? message).now;
+		if (now && message.t !== "pong") this.clock.heard(now);
+		if (message.offset !== undefined && message.t !== "leaderboard") this.#stand.offset = message.offset;
+		switch (message.t) {
+			case "joined":
+				return this.#joined(message);
+			case "pong":
+				return this.clock.measured(message.at, this.#heardAt, message.now);
+			case "moved":
+				return (this.#moved = message);
+			case "ack":
+				return this.#settle(message.id, message);
+			case "error":
+				return this.#refused(message);
+		}
+		this.#on.message(message);
+	}
 
-  #joined(message) {
-    if (message.token) this.#who = { token: message.token };
-    this.#stand = { epoch: message.epoch, offset: message.state ? message.offset : this.#stand.offset };
-    this.#tries = 0;
-    this.#lookAgain = false;
-    this.transport = this.#events ? "events" : "ws";
-    this.#watchOver();
-    this.#on.message(message);
-    this.#tell("open");
-    if (this.#socket) for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
-    for (const answer of this.pending.values()) this.#send(answer);
-  }
+	#joined(message) {
+		if (message.token) this.#who = { token: message.token };
+		this.#stand = { epoch: message.epoch, offset: message.state ? message.offset : this.#stand.offset };
+		this.#tries = 0;
+		this.#lookAgain = false;
+		this.transport = this.#events ? "events" : "ws";
+		this.#watchOver();
+		this.#on.message(message);
+		this.#tell("open");
+		if (this.#socket) for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
+		for (const answer of this.pending.values()) this.#send(answer);
+	}
 
-  #refused(error) {
-    if (this.pending.has(error.id)) {
-      if (!passing(error)) return this.#settle(error.id, error);
-      return setTimeout(() => this.#send(this.pending.get(error.id)), 1_000 + 1_000 * Math.random());
-    }
-    if (this.status === "open") return;
-    if (passing(error)) this.#later();
-    else if (error.code === "session_finished" && this.token) this.#look().then((found) => found && this.#over());
-    else this.#end(error);
-  }
+	#refused(error) {
+		if (this.pending.has(error.id)) {
+			if (!passing(error)) return this.#settle(error.id, error);
+			return setTimeout(() => this.#send(this.pending.get(error.id)), 1_000 + 1_000 * Math.random());
+		}
+		if (this.status === "open") return;
+		if (passing(error)) this.#later();
+		else if (error.code === "session_finished" && this.token) this.#look().then((found) => found && this.#over());
+		else this.#end(error);
+	}
 
-  #settle(id, outcome) {
-    const answer = this.pending.get(id);
-    if (!answer) return;
-    this.pending.delete(id);
-    this.#on.message({ ...outcome, t: outcome.t === "ack" ? "ack" : "rejected", question: answer.question, choice: answer.choice });
-    this.#on.pending?.();
-  }
+	#settle(id, outcome) {
+		const answer = this.pending.get(id);
+		if (!answer) return;
+		this.pending.delete(id);
+		this.#on.message({ ...outcome, t: outcome.t === "ack" ? "ack" : "rejected", question: answer.question, choice: answer.choice });
+		this.#on.pending?.();
+	}
 
-  #send(answer) {
-    if (!answer || !this.pending.has(answer.id)) return;
-    if (this.#socket && this.status === "open") this.#say({ t: "answer", ...answer });
-    else this.#post();
-  }
+	#send(answer) {
+		if (!answer || !this.pending.has(answer.id)) return;
+		if (this.#socket && this.status === "open") this.#say({ t: "answer", ...answer });
+		else this.#post();
+	}
 
-  /** The answers that wait, over HTTP: where there are no WebSockets, or while one is coming back. */
-  async #post() {
-    if (this.#posting || !this.token || !navigator.onLine) return;
-    this.#posting = true;
-    for (let base = this.place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
-      const [answer] = this.pending.values();
-      try {
-        this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
-      } catch (error) {
-        if (!passing(error)) this.#settle(answer.id, error);
-        else if (this.status === "ended") break;
-        else await new Promise((go) => setTimeout(go, 1_000 + 1_000 * Math.random()));
-        base = base ? "" : (this.place?.play_url ?? "");
-      }
-    }
-    this.#posting = false;
-  }
+	/** The answers that wait, over HTTP: where there are no WebSockets, or while one is coming back. */
+	async #post() {
+		if (this.#posting || !this.token || !navigator.onLine) return;
+		this.#posting = true;
+		for (let base = this.place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
+			const [answer] = this.pending.values();
+			try {
+				this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
+			} catch (error) {
+				if (!passing(error)) this.#settle(answer.id, error);
+				else if (this.status === "ended") break;
+				else await new Promise((go) => setTimeout(go, 1_000 + 1_000 * Math.random()));
+				base = base ? "" : (this.place?.play_url ?? "");
+			}
+		}
+		this.#posting = false;
+	}
 
-  // -- going and coming back ------------------------------------------------------------------------------
+	// -- going and coming back
 
-  #say(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
-  }
+	#say(message) {
+		if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+	}
 
-  #ping() {
-    this.#say({ t: "ping", at: performance.now() });
-  }
+	#ping() {
+		this.#say({ t: "ping", at: performance.now() });
+	}
 
-  /** A connection that is quiet is asked for a sign of life. Event streams have their own. */
-  #watchOver() {
-    const quiet = () => performance.now() - this.#heardAt > QUIET_MS / 2;
-    this.#patience(QUIET_MS, () => (this.#socket && quiet() ? this.#prove(PONG_MS) : this.#watchOver()));
-  }
+	/** A connection that is quiet is asked for a sign of life. Event streams have their own. */
+	#watchOver() {
+		const quiet = () => performance.now() - this.#heardAt > QUIET_MS / 2;
+		this.#patience(QUIET_MS, () => (this.#socket && quiet() ? this.#prove(PONG_MS) : this.#watchOver()));
+	}
 
-  #prove(withinMs) {
-    const before = this.#heardAt;
-    this.#ping();
-    this.#patience(withinMs, () => (this.#heardAt === before ? this.#lost("resume") : this.#watchOver()));
-  }
+	#prove(withinMs) {
+		const before = this.#heardAt;
+		this.#ping();
+		this.#patience(withinMs, () => (this.#heardAt === before ? this.#lost("resume") : this.#watchOver()));
+	}
 
-  #patience(ms, then) {
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(then, ms);
-  }
+	#patience(ms, then) {
+		clearTimeout(this.#watch);
+		this.#watch = setTimeout(then, ms);
+	}
 
-  /** The network or the screen is back, or the network is gone. */
-  #onWake = ({ type }) => {
-    if (this.status === "ended") return;
-    if (type === "offline") {
-      this.#drop();
-      this.#tell("waiting", null);
-    } else if (this.status === "waiting") {
-      clearTimeout(this.#timer);
-      this.#attempt();
-    } else if (this.status === "open" && document.visibilityState === "visible") {
-      this.clock.forget();
-      if (this.#socket) this.#prove(2_500);
-      else if (performance.now() - this.#heardAt > QUIET_MS) this.#attempt();
-    }
-  };
+	/** The network or the screen is back, or the network is gone. */
+	#onWake = ({ type }) => {
+		if (this.status === "ended") return;
+		if (type === "offline") {
+			this.#drop();
+			this.#tell("waiting", null);
+		} else if (this.status === "waiting") {
+			clearTimeout(this.#timer);
+			this.#attempt();
+		} else if (this.status === "open" && document.visibilityState === "visible") {
+			this.clock.forget();
+			if (this.#socket) this.#prove(2_500);
+			else if (performance.now() - this.#heardAt > QUIET_MS) this.#attempt();
+		}
+	};
 
-  #lost(how, reason) {
-    this.#drop();
-    if (this.status === "ended") return;
-    if (how === "no") return this.#end({ code: reason || "closed" });
-    if (how === "move" && this.#moved) {
-      this.#go(this.#moved.url);
-      this.#again(this.#moved.after_ms);
-      this.#moved = null;
-    } else if (how === "resume" && this.#tries === 0) {
-      this.#tries = 1;
-      this.#again(250 * Math.random());
-    } else this.#later();
-  }
+	#lost(how, reason) {
+		this.#drop();
+		if (this.status === "ended") return;
+		if (how === "no") return this.#end({ code: reason || "closed" });
+		if (how === "move" && this.#moved) {
+			this.#go(this.#moved.url);
+			this.#again(this.#moved.after_ms);
+			this.#moved = null;
+		} else if (how === "resume" && this.#tries === 0) {
+			this.#tries = 1;
+			this.#again(250 * Math.random());
+		} else this.#later();
+	}
 
-  /** After 0.5 to 3 s, doubling from the third failure in a row, at most 30 s; elsewhere if another address is known. */
-  #later() {
-    this.#drop();
-    if (this.status === "ended") return;
-    this.#tries += 1;
-    this.#at += 1;
-    this.#lookAgain = true;
-    this.#again(Math.min((500 + 2_500 * Math.random()) * 2 ** Math.max(this.#tries - 3, 0), 30_000));
-  }
+	/** After 0.5 to 3 s, doubling from the third failure in a row, at most 30 s; elsewhere if another address is known. */
+	#later() {
+		this.#drop();
+		if (this.status === "ended") return;
+		this.#tries += 1;
+		this.#at += 1;
+		this.#lookAgain = true;
+		this.#again(Math.min((500 + 2_500 * Math.random()) * 2 ** Math.max(this.#tries - 3, 0), 30_000));
+	}
 
-  #again(ms) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#attempt(), ms);
-    this.#tell("waiting", Date.now() + ms);
-    if (this.pending.size) this.#post();
-  }
+	#again(ms) {
+		clearTimeout(this.#timer);
+		this.#timer = setTimeout(() => this.#attempt(), ms);
+		this.#tell("waiting", Date.now() + ms);
+		if (this.pending.size) this.#post();
+	}
 
-  #end(error) {
-    if (this.status === "ended") return;
-    this.close();
-    this.#on.status("ended", error);
-  }
+	#end(error) {
+		if (this.status === "ended") return;
+		this.close();
+		this.#on.status("ended", error);
+	}
 
-  #drop() {
-    this.#round += 1;
-    clearTimeout(this.#watch);
-    const socket = this.#socket;
-    this.#socket = null;
-    socket?.close();
-    this.#events?.close();
-    this.#events = null;
-  }
+	#drop() {
+		this.#round += 1;
+		clearTimeout(this.#watch);
+		const socket = this.#socket;
+		this.#socket = null;
+		socket?.close();
+		this.#events?.close();
+		this.#events = null;
+	}
 
-  #tell(status, detail) {
-    this.status = status;
-    this.#on.status(status, detail);
-  }
+	#tell(status, detail) {
+		this.status = status;
+		this.#on.status(status, detail);
+	}
 }

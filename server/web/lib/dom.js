@@ -3,28 +3,28 @@ const present = (children) => children.flat().filter((child) => child !== null &
 /** `h("button.big", {type: "button", onclick, disabled: true}, "text", other)`: an element.
  * Properties beginning with "on" are listeners; null, undefined and false are left out. */
 export function h(kind, properties, ...children) {
-  const [tag, ...classes] = kind.split(".");
-  const element = document.createElement(tag);
-  if (classes.length) element.className = classes.join(" ");
-  for (const [name, value] of Object.entries(properties ?? {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && !name.includes("-") && name !== "list" && name !== "form") element[name] = value;
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...present(children));
-  return element;
+	const [tag, ...classes] = kind.split(".");
+	const element = document.createElement(tag);
+	if (classes.length) element.className = classes.join(" ");
+	for (const [name, value] of Object.entries(properties ?? {})) {
+		if (value === null || value === undefined || value === false) continue;
+		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+		else if (name in element && !name.includes("-") && name !== "list" && name !== "form") element[name] = value;
+		else element.setAttribute(name, value === true ? "" : value);
+	}
+	element.append(...present(children));
+	return element;
 }
 
 /** Gives an element other children. */
 export function fill(element, ...children) {
-  element.replaceChildren(...present(children));
-  return element;
+	element.replaceChildren(...present(children));
+	return element;
 }
 
 /** Sets a text only if it is another one, so that screen readers do not hear it again. */
 export function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+	if (element.textContent !== text) element.textContent = text;
 }
 
 /** The same for the element with this id. */
@@ -41,19 +41,19 @@ export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches
 
 /** A store that does without when the browser forbids it. */
 export const kept = {
-  get(key) {
-    try {
-      return JSON.parse(localStorage.getItem(key));
-    } catch {
-      return null;
-    }
-  },
-  set(key, value) {
-    try {
-      if (value === null) localStorage.removeItem(key);
-      else localStorage.setItem(key, JSON.stringify(value));
-    } catch {
-      // Private windows: the page then forgets with its tab.
-    }
-  },
+	get(key) {
+		try {
+			return JSON.parse(localStorage.getItem(key));
+		} catch {
+			return null;
+		}
+	},
+	set(key, value) {
+		try {
+			if (value === null) localStorage.removeItem(key);
+			else localStorage.setItem(key, JSON.stringify(value));
+		} catch {
+			// Private windows: the page then forgets with its tab.
+		}
+	},
 };

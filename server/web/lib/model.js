@@ -1,143 +1,143 @@
 /** What a client knows of its session, from the messages of docs/protocol.md. */
 export class Model {
-  phase = null;
-  locked = false;
-  title = "";
-  number = 0;
-  of = 0;
-  players = 0;
-  answered = 0;
-  question = null;
-  reveal = null;
-  top = [];
-  podium = null;
-  /** Of a player: `{player, name, score, rank, streak}`; null for others. */
-  you = null;
-  /** Of the current question: what was answered, `{choice, saved, refused}`, and the result after its end. */
-  given = null;
-  result = null;
-  /** When the countdown ends by the server's clock; `left` while it stands still; both null without one. */
-  endsAt = null;
-  left = null;
+	phase = null;
+	locked = false;
+	title = "";
+	number = 0;
+	of = 0;
+	players = 0;
+	answered = 0;
+	question = null;
+	reveal = null;
+	top = [];
+	podium = null;
+	/** Of a player: `{player, name, score, rank, streak}`; null for others. */
+	you = null;
+	/** Of the current question: what was answered, `{choice, saved, refused}`, and the result after its end. */
+	given = null;
+	result = null;
+	/** When the countdown ends by the server's clock; `left` while it stands still; both null without one. */
+	endsAt = null;
+	left = null;
 
-  #clock;
+	#clock;
 
-  constructor(clock) {
-    this.#clock = clock;
-  }
+	constructor(clock) {
+		this.#clock = clock;
+	}
 
-  /** Ms until the countdown ends; null without one. */
-  get remaining() {
-    return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - this.#clock.now(), 0));
-  }
+	/** Ms until the countdown ends; null without one. */
+	get remaining() {
+		return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - this.#clock.now(), 0));
+	}
 
-  /** Answers that are still to be acknowledged, by their question: after a reload they count as given. */
-  waiting(pending) {
-    for (const { question, choice } of pending)
-      if (question === this.number && !this.given) this.given = { choice, saved: false };
-  }
+	/** Answers that are still to be acknowledged, by their question: after a reload they count as given. */
+	waiting(pending) {
+		for (const { question, choice } of pending)
+			if (question === this.number && !this.given) this.given = { choice, saved: false };
+	}
 
-  apply(message) {
-    switch (message.t) {
-      case "joined":
-        if (message.player) this.you = { score: 0, rank: null, streak: 0, ...this.you, player: message.player, name: message.name };
-        if (message.state) this.#whole(message.state);
-        break;
-      case "over":
-        this.#whole(message.state);
-        break;
-      case "question":
-        this.#ask(message, message.number !== this.number);
-        this.phase = "question";
-        this.#count(message);
-        break;
-      case "leaderboard":
-        this.top = message.top;
-        this.players = message.players;
-        this.answered = message.answered;
-        break;
-      case "ack":
-        if (message.question === this.number)
-          this.given = { choice: message.choice, saved: true, twice: message.status === "duplicate" };
-        break;
-      case "rejected":
-        if (message.question === this.number) this.given = { choice: message.choice, refused: message };
-        break;
-      case "reveal":
-        this.reveal = message;
-        this.phase = "reveal";
-        this.endsAt = this.left = null;
-        break;
-      case "result":
-        this.#score(message);
-        break;
-      case "state":
-        this.phase = message.phase;
-        this.locked = message.locked;
-        this.#count(message);
-        break;
-      case "finished":
-        this.phase = "finished";
-        this.podium = message.podium;
-        if (message.you) Object.assign(this.you ?? {}, message.you);
-        this.endsAt = this.left = null;
-        break;
-    }
-  }
+	apply(message) {
+		switch (message.t) {
+			case "joined":
+				if (message.player) this.you = { score: 0, rank: null, streak: 0, ...this.you, player: message.player, name: message.name };
+				if (message.state) this.#whole(message.state);
+				break;
+			case "over":
+				this.#whole(message.state);
+				break;
+			case "question":
+				this.#ask(message, message.number !== this.number);
+				this.phase = "question";
+				this.#count(message);
+				break;
+			case "leaderboard":
+				this.top = message.top;
+				this.players = message.players;
+				this.answered = message.answered;
+				break;
+			case "ack":
+				if (message.question === this.number)
+					this.given = { choice: message.choice, saved: true, twice: message.status === "duplicate" };
+				break;
+			case "rejected":
+				if (message.question === this.number) this.given = { choice: message.choice, refused: message };
+				break;
+			case "reveal":
+				this.reveal = message;
+				this.phase = "reveal";
+				this.endsAt = this.left = null;
+				break;
+			case "result":
+				this.#score(message);
+				break;
+			case "state":
+				this.phase = message.phase;
+				this.locked = message.locked;
+				this.#count(message);
+				break;
+			case "finished":
+				this.phase = "finished";
+				this.podium = message.podium;
+				if (message.you) Object.assign(this.you ?? {}, message.you);
+				this.endsAt = this.left = null;
+				break;
+		}
+	}
 
-  #whole(state) {
-    Object.assign(this, {
-      phase: state.phase,
-      locked: state.locked,
-      title: state.title,
-      of: state.of,
-      players: state.players,
-      answered: state.answered,
-      top: state.leaderboard.top,
-      podium: state.podium,
-    });
-    if (state.question) this.#ask(state.question, state.number !== this.number);
-    this.number = state.number;
-    this.reveal = state.reveal;
-    this.#count({ ...state.question, phase: state.phase, now: state.now });
-    if (!state.you) return;
-    const { player, name, score, rank, streak, answered, result } = state.you;
-    this.you = { ...this.you, player, name, score, rank, streak };
-    if (answered) this.given = { choice: answered.choice, saved: true };
-    if (result) this.#score(result);
-  }
+	#whole(state) {
+		Object.assign(this, {
+			phase: state.phase,
+			locked: state.locked,
+			title: state.title,
+			of: state.of,
+			players: state.players,
+			answered: state.answered,
+			top: state.leaderboard.top,
+			podium: state.podium,
+		});
+		if (state.question) this.#ask(state.question, state.number !== this.number);
+		this.number = state.number;
+		this.reveal = state.reveal;
+		this.#count({ ...state.question, phase: state.phase, now: state.now });
+		if (!state.you) return;
+		const { player, name, score, rank, streak, answered, result } = state.you;
+		this.you = { ...this.you, player, name, score, rank, streak };
+		if (answered) this.given = { choice: answered.choice, saved: true };
+		if (result) this.#score(result);
+	}
 
-  #ask(question, isNew) {
-    this.question = question;
-    this.number = question.number;
-    this.of = question.of;
-    if (!isNew) return;
-    this.given = this.result = this.reveal = null;
-    this.answered = 0;
-  }
+	#ask(question, isNew) {
+		this.question = question;
+		this.number = question.number;
+		this.of = question.of;
+		if (!isNew) return;
+		this.given = this.result = this.reveal = null;
+		this.answered = 0;
+	}
 
-  #count({ phase = this.phase, remaining_ms: ms, now }) {
-    const runs = ms !== null && ms !== undefined;
-    this.endsAt = runs && phase === "question" ? (now ?? this.#clock.now()) + ms : null;
-    this.left = runs && phase === "paused" ? ms : null;
-  }
+	#count({ phase = this.phase, remaining_ms: ms, now }) {
+		const runs = ms !== null && ms !== undefined;
+		this.endsAt = runs && phase === "question" ? (now ?? this.#clock.now()) + ms : null;
+		this.left = runs && phase === "paused" ? ms : null;
+	}
 
-  #score(result) {
-    this.result = result;
-    this.you = { ...this.you, score: result.score, rank: result.rank, streak: result.streak };
-  }
+	#score(result) {
+		this.result = result;
+		this.you = { ...this.you, score: result.score, rank: result.rank, streak: result.streak };
+	}
 }
 
 /** What a choice is shown as: the texts of the choices by their place, or what was typed. */
 export function shown(question, choice, t) {
-  if (choice === null || choice === undefined) return "";
-  if (question.type === "true_false") return t(choice ? "true" : "false");
-  if (question.choices) return [choice].flat().map((place) => question.choices[place]).join(", ");
-  return [choice].flat().join(" · ");
+	if (choice === null || choice === undefined) return "";
+	if (question.type === "true_false") return t(choice ? "true" : "false");
+	if (question.choices) return [choice].flat().map((place) => question.choices[place]).join(", ");
+	return [choice].flat().join(" · ");
 }
 
 /** Whether the choice at this place is (among) the right one(s). */
 export function isRight(question, correct, place) {
-  if (question.type === "true_false") return correct === (place === 0);
-  return [correct].flat().includes(place);
+	if (question.type === "true_false") return correct === (place === 0);
+	return [correct].flat().includes(place);
 }

@@ -10,55 +10,55 @@ import { t, translate } from "./texts.js";
 /** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
  * `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
 export function attend(code, who, heard, ended) {
-  put("address", location.host);
-  fill($("#code"), h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
-  $("#qr").src = `/qr.svg?code=${code}`;
+	put("address", location.host);
+	fill($("#code"), h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
+	$("#qr").src = `/qr.svg?code=${code}`;
 
-  const connection = new Connection(code, who, {
-    message(message) {
-      model.apply(message);
-      heard(message, model.phase && show());
-    },
-    status(status, detail) {
-      showStatus(status, detail, connection);
-      if (status === "ended" && model.phase !== "finished") ended(detail);
-    },
-  });
-  const model = new Model(connection.clock);
-  return model;
+	const connection = new Connection(code, who, {
+		message(message) {
+			model.apply(message);
+			heard(message, model.phase && show());
+		},
+		status(status, detail) {
+			showStatus(status, detail, connection);
+			if (status === "ended" && model.phase !== "finished") ended(detail);
+		},
+	});
+	const model = new Model(connection.clock);
+	return model;
 
-  function show() {
-    const { number, of, question, reveal, players, answered, podium, locked } = model;
-    const paused = model.phase === "paused";
-    const phase = !paused ? model.phase : reveal ? "reveal" : number ? "question" : "lobby";
-    let told = podium?.length ? t("stage.won", podium[0]) : "";
-    Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
-    put("title", model.title);
-    put("players", t("players", { count: players }));
-    if (question && !podium) {
-      const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct, t)}`;
-      const which = t("question.of", { number, of });
-      told = reveal ? right : `${which}. ${question.text}`;
-      put("of", which);
-      put("worth", t("worth", { count: question.points }));
-      put("question", question.text);
-      put("right", right);
-      put("answered", t("stage.answered", { answered, players }));
-      Object.assign($("#share"), { max: players || 1, value: answered });
-      $("#board").show(model.top);
-      if (isNew("clock", `${model.endsAt} ${model.left}`)) $("#time").show(model);
-      if (isNew("choices", `${number} ${reveal}`)) {
-        const typed = !choicesOf(question);
-        const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
-        $("#choices").show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
-        $("#choices").classList.toggle("typed", typed);
-      }
-    }
-    if (!isNew("phase", `${phase} ${number} ${paused}`)) return false;
-    if (podium) $("#podium").show(podium);
-    put("spoken", paused ? t("paused") : told);
-    return true;
-  }
+	function show() {
+		const { number, of, question, reveal, players, answered, podium, locked } = model;
+		const paused = model.phase === "paused";
+		const phase = !paused ? model.phase : reveal ? "reveal" : number ? "question" : "lobby";
+		let told = podium?.length ? t("stage.won", podium[0]) : "";
+		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
+		put("title", model.title);
+		put("players", t("players", { count: players }));
+		if (question && !podium) {
+			const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct, t)}`;
+			const which = t("question.of", { number, of });
+			told = reveal ? right : `${which}. ${question.text}`;
+			put("of", which);
+			put("worth", t("worth", { count: question.points }));
+			put("question", question.text);
+			put("right", right);
+			put("answered", t("stage.answered", { answered, players }));
+			Object.assign($("#share"), { max: players || 1, value: answered });
+			$("#board").show(model.top);
+			if (isNew("clock", `${model.endsAt} ${model.left}`)) $("#time").show(model);
+			if (isNew("choices", `${number} ${reveal}`)) {
+				const typed = !choicesOf(question);
+				const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
+				$("#choices").show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
+				$("#choices").classList.toggle("typed", typed);
+			}
+		}
+		if (!isNew("phase", `${phase} ${number} ${paused}`)) return false;
+		if (podium) $("#podium").show(podium);
+		put("spoken", paused ? t("paused") : told);
+		return true;
+	}
 }
 
 translate(document.body);

@@ -9,13 +9,13 @@ export const number = (value) => figures.format(value);
 
 /** The text under this key, with `{name}` filled in. */
 export function t(key, values = {}) {
-  let text = texts[key];
-  if (text === undefined) return key;
-  if (typeof text === "object") text = text[plurals.select(values.count)] ?? text.other;
-  return text.replace(/\{(\w+)\}/g, (_, name) => {
-    const value = values[name];
-    return typeof value === "number" ? number(value) : (value ?? "");
-  });
+	let text = texts[key];
+	if (text === undefined) return key;
+	if (typeof text === "object") text = text[plurals.select(values.count)] ?? text.other;
+	return text.replace(/\{(\w+)\}/g, (_, name) => {
+		const value = values[name];
+		return typeof value === "number" ? number(value) : (value ?? "");
+	});
 }
 
 /** What went wrong, by the code of the error; the server's own sentence where there is no text for it. */
@@ -23,8 +23,8 @@ export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${err
 
 /** Fills in the texts of a page's own markup: `data-t` is the key. */
 export function translate(root) {
-  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
-  return root;
+	for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+	return root;
 }
 
 /** A copy of the page's `<template>` with this id. */
@@ -32,11 +32,11 @@ export const copy = (id) => translate(document.getElementById(id).content.cloneN
 
 /** Has the choice of languages on the page, if there is one, load the page in another. */
 function offerLanguages(choice) {
-  if (!choice) return;
-  choice.ariaLabel = t("languages");
-  choice.onchange = () => {
-    document.cookie = `lang=${choice.value}; path=/; max-age=31536000; SameSite=Lax`;
-    location.reload();
-  };
+	if (!choice) return;
+	choice.ariaLabel = t("languages");
+	choice.onchange = () => {
+		document.cookie = `lang=${choice.value}; path=/; max-age=31536000; SameSite=Lax`;
+		location.reload();
+	};
 }
 offerLanguages(document.getElementById("speak"));
