@@ -8,9 +8,9 @@ import { Model, shown } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
 import { explain, number, t, translate } from "./lib/texts.js";
 
-/** After these the form is shown again, and after those a seat is of no use any more. */
-const REFUSALS = ["name_invalid", "name_too_long", "name_taken", "missing_field", "bad_field"];
-const FORGETS = ["kicked", "player_not_found", "token_invalid", "token_expired", "session_not_found"];
+/** Codes after which another name may do, and those after which a seat is of no use any more. */
+const REFUSALS = /^name_|_field$/;
+const FORGETS = /^kicked$|_not_found$|^token_/;
 
 const codeOf = (text) => text.replace(/\D/g, "").slice(0, 6);
 const here = () => codeOf(new URLSearchParams(location.search).get("code") ?? "");
@@ -102,10 +102,10 @@ function begin(code, who) {
 }
 
 function ended(code, why) {
-	if (FORGETS.includes(why.code)) kept.set(`seat.${code}`, null);
+	if (FORGETS.test(why.code)) kept.set(`seat.${code}`, null);
 	kept.set(`wait.${code}`, null);
 	if (model.phase === "finished") return; // which is shown
-	if (REFUSALS.includes(why.code)) return showJoin(code, why);
+	if (REFUSALS.test(why.code)) return showJoin(code, why);
 	put("why", explain(why));
 	$("#here").hidden = why.code !== "replaced";
 	show("ended");

@@ -2,13 +2,11 @@ import { fill, h } from "../lib/dom.js";
 import { isRight } from "../lib/model.js";
 import { number, t } from "../lib/texts.js";
 
-export const letter = (place) => String.fromCharCode(65 + place);
-
 /** The texts to choose from: also of a true/false question. */
 export const choicesOf = (question) => (question.type === "true_false" ? [t("true"), t("false")] : question.choices);
 
 /** A choice's mark: colour and shape by its place, and its letter. */
-export const mark = (place) => h("span.mark", { "data-place": place, "aria-hidden": "true" }, h("span.shape"), h("span.letter", {}, letter(place)));
+export const mark = (place) => h("span.mark", { "data-place": place, "aria-hidden": "true" }, h("span.shape"), h("span.letter", {}, String.fromCharCode(65 + place)));
 
 /** The choices of a question, told apart by colour, shape and letter.
  * `show(question, {pick})`: buttons to choose with, or only to read without `pick`;
@@ -17,10 +15,9 @@ class Choices extends HTMLElement {
 	show(question, { pick, locked, reveal, given } = {}) {
 		const texts = choicesOf(question);
 		const many = question.type === "multiple";
-		const mine = (place) => given !== undefined && given !== null && isRight(question, given, place);
+		const mine = (place) => (given ?? null) !== null && isRight(question, given, place);
 		const total = reveal ? Math.max(1, ...reveal.counts) : 1;
 		this.className = reveal ? "bars" : "grid";
-		this.dataset.count = texts.length;
 		fill(
 			this,
 			texts.map((text, place) => {

@@ -14,11 +14,6 @@ class Countdown extends HTMLElement {
 
 	connectedCallback() {
 		this.append(h("div.track", { "aria-hidden": "true" }, this.#bar), this.#seconds, this.#spoken);
-		if (this.#model) this.show(this.#model);
-	}
-
-	disconnectedCallback() {
-		clearTimeout(this.#timer);
 	}
 
 	show(model) {

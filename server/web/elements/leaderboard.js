@@ -7,7 +7,7 @@ class Leaderboard extends HTMLElement {
 	#list = h("ol");
 
 	connectedCallback() {
-		if (!this.#list.isConnected) this.append(this.#list);
+		this.append(this.#list);
 	}
 
 	/** `lines`: `{rank, id, name, score}` in order; `me` is the number of the player who looks on. */
@@ -29,7 +29,7 @@ class Leaderboard extends HTMLElement {
 		for (const [id, { element }] of this.#rows) {
 			const from = before.get(id);
 			const by = (from ?? element.offsetTop + 24) - element.offsetTop;
-			if (by) element.animate([{ transform: `translateY(${by}px)`, opacity: from === undefined ? 0 : 1 }, { transform: "none", opacity: 1 }], { duration: 350, easing: "cubic-bezier(.2,.8,.2,1)" });
+			if (by) element.animate([{ transform: `translateY(${by}px)`, opacity: Number(from !== undefined) }, {}], { duration: 350, easing: "ease-out" });
 		}
 	}
 

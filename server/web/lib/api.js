@@ -1,16 +1,7 @@
-/** What the HTTP API refuses, or that it could not be reached (`code` is then "unreachable"). */
-export class ApiError extends Error {
-	constructor({ code, message, path }, status = 0) {
-		super(message);
-		this.code = code;
-		this.path = path;
-		this.status = status;
-	}
-}
-
 const WITHIN_MS = 20_000;
 
-/** One request. `body` is sent as JSON, or as it is when `type` names what it is. Throws ApiError. */
+/** One request. `body` is sent as JSON, or as it is when `type` names what it is. Throws an Error with the `code`,
+ * `message` and `path` of the API's error; `code` is "unreachable" if there was no answer. */
 export async function ask(method, path, { body, token, base = "", type } = {}) {
 	const headers = {};
 	if (token) headers.Authorization = `Bearer ${token}`;
@@ -25,9 +16,9 @@ export async function ask(method, path, { body, token, base = "", type } = {}) {
 		});
 		data = await response.json();
 	} catch {
-		throw new ApiError({ code: "unreachable", message: "" });
+		throw Object.assign(new Error(), { code: "unreachable" });
 	}
-	if (!response.ok) throw new ApiError(data.error ?? { code: "internal", message: response.statusText }, response.status);
+	if (!response.ok) throw Object.assign(new Error(), data.error ?? { code: "internal" });
 	return data;
 }
 

@@ -10,6 +10,8 @@ const PONG_MS = 5_000;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
 const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster"];
 
+const soon = () => 1_000 + 1_000 * Math.random();
+
 /** A client's connection to one session: a WebSocket or, where those are blocked, server-sent events and requests.
  * It comes back by itself, under the same place in the stream, and sends again what was not acknowledged.
  *
@@ -20,7 +22,8 @@ export class Connection {
 	clock = new ServerClock();
 	pending = new Map();
 	status = "connecting";
-	transport = "";
+	/** Whether it has ever been open. */
+	met = false;
 	#code;
 	#path;
 	#who;
@@ -57,6 +60,10 @@ export class Connection {
 		return this.#who.token;
 	}
 
+	get #overSocket() {
+		return this.#socket && this.status === "open";
+	}
+
 	close() {
 		this.#drop();
 		clearTimeout(this.#timer);
@@ -81,7 +88,8 @@ export class Connection {
 		const round = this.#round;
 		const reachable = this.#lookAgain ? await this.#look() : true;
 		if (round !== this.#round) return;
-		if (reachable && this.#blocked >= (this.transport ? 2 : 1)) this.#overHttp(round);
+		this.#patience(ANSWER_MS, () => this.#later());
+		if (reachable && this.#blocked >= (this.met ? 2 : 1)) this.#overHttp(round);
 		else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
 		else this.#later();
 	}
@@ -113,7 +121,6 @@ export class Connection {
 	#overWebSocket(url, reachable) {
 		const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
 		let opened = false;
-		this.#patience(ANSWER_MS, () => this.#lost("later"));
 		socket.onopen = () => {
 			opened = true;
 			this.#blocked = 0;
@@ -124,7 +131,7 @@ export class Connection {
 			if (socket !== this.#socket) return;
 			if (!opened && reachable) {
 				this.#blocked += 1; // the server is there, but not by WebSocket
-				if (!this.transport) return this.#again(0);
+				if (!this.met) return this.#again(0);
 			}
 			this.#lost(RECONNECT[code] ?? "later", reason);
 		};
@@ -144,7 +151,6 @@ export class Connection {
 		const base = this.#tries % 2 ? location.origin : this.place.play_url;
 		const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
 		const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
-		this.#patience(ANSWER_MS, () => this.#lost("later"));
 		for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
 		events.addEventListener("close", ({ data }) => {
 			const { reason, reconnect } = JSON.parse(data);
@@ -154,9 +160,9 @@ export class Connection {
 			if (events !== this.#events) return;
 			this.#drop();
 			if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
-			const found = this.token && (await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error));
-			if (/kicked|token|found|finished/.test(found?.code)) return this.#end(found);
-			this.#later();
+			const found = await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error);
+			if (this.token && /kicked|token|found|finished/.test(found.code)) this.#end(found);
+			else this.#later();
 		};
 	}
 
@@ -187,7 +193,7 @@ export class Connection {
 		this.#stand = { epoch: message.epoch, offset: message.state ? message.offset : this.#stand.offset };
 		this.#tries = 0;
 		this.#lookAgain = false;
-		this.transport = this.#events ? "events" : "ws";
+		this.met = true;
 		this.#watchOver();
 		this.#on.message(message);
 		this.#tell("open");
@@ -198,7 +204,7 @@ export class Connection {
 	#refused(error) {
 		if (this.pending.has(error.id)) {
 			if (!passing(error)) return this.#settle(error.id, error);
-			return setTimeout(() => this.#send(this.pending.get(error.id)), 1_000 + 1_000 * Math.random());
+			return setTimeout(() => this.#send(this.pending.get(error.id)), soon());
 		}
 		if (this.status === "open") return;
 		if (passing(error)) this.#later();
@@ -210,13 +216,13 @@ export class Connection {
 		const answer = this.pending.get(id);
 		if (!answer) return;
 		this.pending.delete(id);
-		this.#on.message({ ...outcome, t: outcome.t === "ack" ? "ack" : "rejected", question: answer.question, choice: answer.choice });
+		this.#on.message({ ...outcome, ...answer, t: outcome.t === "ack" ? "ack" : "rejected" });
 		this.#on.pending?.();
 	}
 
 	#send(answer) {
 		if (!answer || !this.pending.has(answer.id)) return;
-		if (this.#socket && this.status === "open") this.#say({ t: "answer", ...answer });
+		if (this.#overSocket) this.#say({ t: "answer", ...answer });
 		else this.#post();
 	}
 
@@ -224,14 +230,14 @@ export class Connection {
 	async #post() {
 		if (this.#posting || !this.token || !navigator.onLine) return;
 		this.#posting = true;
-		for (let base = this.place?.play_url ?? ""; this.pending.size && !(this.#socket && this.status === "open"); ) {
+		for (let base = this.place?.play_url ?? ""; this.pending.size && !this.#overSocket; ) {
 			const [answer] = this.pending.values();
 			try {
 				this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
 			} catch (error) {
 				if (!passing(error)) this.#settle(answer.id, error);
 				else if (this.status === "ended") break;
-				else await new Promise((go) => setTimeout(go, 1_000 + 1_000 * Math.random()));
+				else await new Promise((go) => setTimeout(go, soon()));
 				base = base ? "" : (this.place?.play_url ?? "");
 			}
 		}

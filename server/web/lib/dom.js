@@ -9,7 +9,7 @@ export function h(kind, properties, ...children) {
 	for (const [name, value] of Object.entries(properties ?? {})) {
 		if (value === null || value === undefined || value === false) continue;
 		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-		else if (name in element && !name.includes("-") && name !== "list" && name !== "form") element[name] = value;
+		else if (name in element) element[name] = value;
 		else element.setAttribute(name, value === true ? "" : value);
 	}
 	element.append(...present(children));

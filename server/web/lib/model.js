@@ -41,10 +41,9 @@ export class Model {
 		switch (message.t) {
 			case "joined":
 				if (message.player) this.you = { score: 0, rank: null, streak: 0, ...this.you, player: message.player, name: message.name };
-				if (message.state) this.#whole(message.state);
-				break;
+			// falls through
 			case "over":
-				this.#whole(message.state);
+				if (message.state) this.#whole(message.state);
 				break;
 			case "question":
 				this.#ask(message, message.number !== this.number);
@@ -52,16 +51,13 @@ export class Model {
 				this.#count(message);
 				break;
 			case "leaderboard":
-				this.top = message.top;
-				this.players = message.players;
-				this.answered = message.answered;
+				Object.assign(this, { top: message.top, players: message.players, answered: message.answered });
 				break;
 			case "ack":
-				if (message.question === this.number)
-					this.given = { choice: message.choice, saved: true, twice: message.status === "duplicate" };
-				break;
 			case "rejected":
-				if (message.question === this.number) this.given = { choice: message.choice, refused: message };
+				if (message.question !== this.number) break;
+				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate" };
+				if (message.t === "rejected") this.given.refused = message;
 				break;
 			case "reveal":
 				this.reveal = message;
@@ -86,25 +82,14 @@ export class Model {
 	}
 
 	#whole(state) {
-		Object.assign(this, {
-			phase: state.phase,
-			locked: state.locked,
-			title: state.title,
-			of: state.of,
-			players: state.players,
-			answered: state.answered,
-			top: state.leaderboard.top,
-			podium: state.podium,
-		});
-		if (state.question) this.#ask(state.question, state.number !== this.number);
-		this.number = state.number;
-		this.reveal = state.reveal;
-		this.#count({ ...state.question, phase: state.phase, now: state.now });
-		if (!state.you) return;
-		const { player, name, score, rank, streak, answered, result } = state.you;
-		this.you = { ...this.you, player, name, score, rank, streak };
-		if (answered) this.given = { choice: answered.choice, saved: true };
-		if (result) this.#score(result);
+		const { phase, locked, title, number, of, players, answered, question, reveal, podium, leaderboard, now, you } = state;
+		if (question) this.#ask(question, number !== this.number);
+		Object.assign(this, { phase, locked, title, number, of, players, answered, reveal, podium, top: leaderboard.top });
+		this.#count({ ...question, phase, now });
+		if (!you) return;
+		this.you = you;
+		if (you.answered) this.given = { choice: you.answered.choice, saved: true };
+		if (you.result) this.#score(you.result);
 	}
 
 	#ask(question, isNew) {

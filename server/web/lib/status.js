@@ -18,7 +18,7 @@ export function showStatus(status, until, connection) {
 	const tick = () => {
 		const seconds = Math.max(Math.ceil((until - Date.now()) / 1000), 0);
 		if (seconds > 3) say(banner, t("status.again", { seconds: number(seconds) }) + kept);
-		else if (banner.textContent || connection?.transport) say(banner, t("status.lost") + kept);
+		else if (banner.textContent || connection?.met) say(banner, t("status.lost") + kept);
 		if (seconds > 0) counting = setTimeout(tick, 1000);
 	};
 	tick();
@@ -26,8 +26,7 @@ export function showStatus(status, until, connection) {
 
 addEventListener("securitypolicyviolation", ({ effectiveDirective }) => {
 	// The session has gone to a node that was not there when the page was loaded: the page of today allows it.
-	const last = Number(sessionStorage.getItem("reloaded") ?? 0);
-	if (effectiveDirective !== "connect-src" || Date.now() - last < 30_000) return;
-	sessionStorage.setItem("reloaded", String(Date.now()));
+	if (effectiveDirective !== "connect-src" || Date.now() - sessionStorage.getItem("reloaded") < 30_000) return;
+	sessionStorage.setItem("reloaded", Date.now());
 	location.reload();
 });
