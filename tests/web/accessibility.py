@@ -5,18 +5,14 @@ from __future__ import annotations
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from tests.web.chromium import settle
+
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-SETTLED = """() => Promise.all(document.getAnimations()
-    .filter((each) => each.effect.getComputedTiming().endTime < 3000)
-    .map((each) => each.finished.catch(() => 0)))"""
-"""What fades in has less contrast until it is there. Countdowns and what never ends are not waited for."""
 
 
 def no_violations(page: Page) -> None:
     """Fails with a list of the rules that the page breaks as it is now: where, and what to do about it."""
-    page.evaluate(SETTLED)
+    settle(page)
     found = Axe().run(page, options={"runOnly": TAGS, "resultTypes": ["violations"]}).response["violations"]
     lines = [
         f"{rule['id']} ({rule['impact']}) at {' '.join(map(str, node['target']))}: "

@@ -260,8 +260,19 @@ def _ordinary_asyncio() -> None:
     asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
 
 
+SETTLED = """() => Promise.all(document.getAnimations()
+    .filter((each) => each.effect.getComputedTiming().endTime < 3000)
+    .map((each) => each.finished.catch(() => 0)))"""
+
+
+def settle(page: Page) -> None:
+    """Wait for what fades or moves in. Countdowns and what never ends are not waited for."""
+    page.evaluate(SETTLED)
+
+
 def screenshot(page: Page, name: str) -> None:
     """A picture of the whole page: `name`.png in the directory that $SCREENSHOTS names, if it names one."""
     directory = os.environ.get("SCREENSHOTS")
     if directory:
-        page.screenshot(path=Path(directory) / f"{name}.png", full_page=True, animations="disabled")
+        settle(page)
+        page.screenshot(path=Path(directory) / f"{name}.png", full_page=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 import trio
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from loadtest.api import Api
 from loadtest.bots import Crowd
@@ -82,7 +82,56 @@ def at(path: str) -> Callable[[Page, Scene], None]:
     return show
 
 
-VIEWS: Sequence[View] = (View("index", at("/"), moments=["lobby"]),)
+NAMES = iter(("Ada", "Grace Hopper", "Zoë", "Émilie du Châtelet"))
+"""Of those whose pages are shown."""
+
+
+def play(page: Page, scene: Scene) -> None:
+    """Join at the first moment, answer the first question rightly and the next ones not at all."""
+    if scene.moment == "lobby":
+        page.goto(f"{scene.url}/?code={scene.code}")
+        expect(page.locator("#told")).not_to_be_empty()
+        page.locator("#name").fill(next(NAMES))
+        page.locator("#join button").click()
+    _await(page, scene)
+    if scene.moment == "single":
+        page.get_by_role("button", name="green").click()
+        expect(page.locator(".state")).to_have_text("Saved")
+
+
+def lead(page: Page, scene: Scene) -> None:
+    """By the link, anew at each moment: there is one host at a time."""
+    page.goto("about:blank")
+    page.goto(f"{scene.url}/host?code={scene.code}#{scene.host_token}")
+    _await(page, scene)
+    page.wait_for_load_state("networkidle")
+
+
+def watch(page: Page, scene: Scene) -> None:
+    if scene.moment == "lobby":
+        page.goto(f"{scene.url}/screen?code={scene.code}", wait_until="networkidle")
+    _await(page, scene)
+
+
+def _await(page: Page, scene: Scene) -> None:
+    """Until the page shows the moment. Questions are told apart by their number."""
+    moments = [moment for moment, _ in MOMENTS]
+    numbers = {name: number for number, name in enumerate(("single", *moments[4:8]), start=1)}
+    phase = scene.moment if scene.moment in ("lobby", "reveal", "finished") else "question"
+    expect(page.locator("body")).to_have_attribute("data-phase", phase)
+    if scene.moment in numbers:
+        expect(page.get_by_text(f"Question {numbers[scene.moment]} of 5", exact=True).first).to_be_attached()
+
+
+VIEWS: Sequence[View] = (
+    View("join", at("/"), moments=["lobby"]),
+    View("play", play),
+    View("open", at("/host"), moments=["lobby"]),
+    View("host", lead),
+    View("screen", watch, sizes=["desktop"]),
+    View("author", at("/author"), moments=["lobby"]),
+    View("editor", at(f"/author?quiz={QUIZ}"), moments=["lobby"]),
+)
 
 
 async def shoot(
@@ -112,7 +161,6 @@ async def shoot(
         await api.host(scene.code, scene.host_token, f"{moment}-{do}", do)
 
     def take(visit: Visit) -> None:
-        visit.allow("/favicon.ico")
         pages: dict[tuple[str, Size, Scheme], Page] = {}
         for moment, deeds in moments:
             for do in deeds:

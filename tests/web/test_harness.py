@@ -267,7 +267,6 @@ async def test_a_script_that_hangs_is_ended_and_the_next_one_runs(chromium: Chro
 
 async def test_the_pages_of_a_node(chromium: Chromium, shared_node: Node) -> None:
     def script(visit: Visit) -> None:
-        visit.allow("/favicon.ico")
         page = visit.page()
         page.goto(shared_node.url)
         assert page.title() == "Fanfare"

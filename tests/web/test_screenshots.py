@@ -21,8 +21,9 @@ async def test_pictures_are_taken_of_each_moment(
     seen = []
 
     def show(page: Page, scene: Scene) -> None:
-        page.goto(f"{scene.url}/api/sessions/{scene.code}")
-        state = page.evaluate("JSON.parse(document.body.innerText).state")
+        page.goto(scene.url)
+        asked = "async (code) => (await fetch(`/api/sessions/${code}`)).json()"
+        state = page.evaluate(asked, scene.code)["state"]
         question = state["question"] and state["question"]["type"].replace("_", "-")
         seen.append(question if state["phase"] == "question" else state["phase"])
         assert seen[-1] == scene.moment
