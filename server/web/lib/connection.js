@@ -13,7 +13,7 @@ const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state"
 const soon = () => 1_000 + 1_000 * Math.random();
 
 /** A client's connection to one session: a WebSocket or, where those are blocked, server-sent events and requests.
- * It comes back by itself, under the same place in the stream, and sends again what was not acknowledged.
+ * It comes back by itself, and sends again what was not acknowledged.
  *
  * `on.message(message)` for each message; `on.status(status, detail)` with status `connecting`, `open`, `waiting`
  * (for the network or the server; `detail` is the moment of the next try) or `ended` (`detail` is why);
@@ -159,7 +159,7 @@ export class Connection {
 		events.onerror = async () => {
 			if (events !== this.#events) return;
 			this.#drop();
-			if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
+			if (base === location.origin) this.#blocked = 0; // all ways in vain
 			const found = await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error);
 			if (this.token && /kicked|token|found|finished/.test(found.code)) this.#end(found);
 			else this.#later();
@@ -254,7 +254,7 @@ export class Connection {
 		this.#say({ t: "ping", at: performance.now() });
 	}
 
-	/** A connection that is quiet is asked for a sign of life. Event streams have their own. */
+	/** Asks a quiet connection for a sign of life. Event streams have their own. */
 	#watchOver() {
 		const quiet = () => performance.now() - this.#heardAt > QUIET_MS / 2;
 		this.#patience(QUIET_MS, () => (this.#socket && quiet() ? this.#prove(PONG_MS) : this.#watchOver()));
