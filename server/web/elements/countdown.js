@@ -23,11 +23,10 @@ class Countdown extends HTMLElement {
 		const left = model.remaining;
 		this.classList.toggle("off", left === null);
 		if (left === null) return;
-		const share = Math.min(left / model.question.limit_ms, 1);
-		this.#bar.style.transform = `scaleX(${share})`;
+		this.#bar.style.transform = `scaleX(${Math.min(left / model.question.limit_ms, 1)})`;
 		if (model.left === null && left > 0) {
-			const easing = calm() ? `steps(${Math.max(Math.ceil(left / 1000), 1)})` : "linear";
-			this.#running = this.#bar.animate([{ transform: `scaleX(${share})` }, { transform: "scaleX(0)" }], { duration: left, easing, fill: "forwards" });
+			const easing = calm() ? `steps(${Math.ceil(left / 1000)})` : "linear";
+			this.#running = this.#bar.animate({ transform: "scaleX(0)" }, { duration: left, easing, fill: "forwards" });
 		}
 		this.#tick();
 	}

@@ -26,6 +26,12 @@ export class Model {
 		this.#clock = clock;
 	}
 
+	/** The phase, or while paused the one that it was paused in. */
+	get scene() {
+		if (this.phase !== "paused") return this.phase;
+		return this.reveal ? "reveal" : this.number ? "question" : "lobby";
+	}
+
 	/** Ms until the countdown ends; null without one. */
 	get remaining() {
 		return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - this.#clock.now(), 0));
@@ -56,13 +62,12 @@ export class Model {
 			case "ack":
 			case "rejected":
 				if (message.question !== this.number) break;
-				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate" };
-				if (message.t === "rejected") this.given.refused = message;
+				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate", refused: message.t === "rejected" && message };
 				break;
 			case "reveal":
 				this.reveal = message;
 				this.phase = "reveal";
-				this.endsAt = this.left = null;
+				this.#count({});
 				break;
 			case "result":
 				this.#score(message);
@@ -75,8 +80,8 @@ export class Model {
 			case "finished":
 				this.phase = "finished";
 				this.podium = message.podium;
-				if (message.you) Object.assign(this.you ?? {}, message.you);
-				this.endsAt = this.left = null;
+				if (this.you) Object.assign(this.you, message.you);
+				this.#count({});
 				break;
 		}
 	}
@@ -111,18 +116,4 @@ export class Model {
 		this.result = result;
 		this.you = { ...this.you, score: result.score, rank: result.rank, streak: result.streak };
 	}
-}
-
-/** What a choice is shown as: the texts of the choices by their place, or what was typed. */
-export function shown(question, choice, t) {
-	if (choice === null || choice === undefined) return "";
-	if (question.type === "true_false") return t(choice ? "true" : "false");
-	if (question.choices) return [choice].flat().map((place) => question.choices[place]).join(", ");
-	return [choice].flat().join(" · ");
-}
-
-/** Whether the choice at this place is (among) the right one(s). */
-export function isRight(question, correct, place) {
-	if (question.type === "true_false") return correct === (place === 0);
-	return [correct].flat().includes(place);
 }
