@@ -1,6 +1,6 @@
 import { choicesOf, mark, shown } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, all, h, kept, say, ui } from "./lib/dom.js";
+import { $, all, h, kept, query, say, ui } from "./lib/dom.js";
 import { copy, explain, lang, t } from "./lib/texts.js";
 
 const cards = () => all("#questions form:not(:has(.remove:checked))");
@@ -153,7 +153,7 @@ const actions = {
 		const id = place.value.trim() || place.placeholder;
 		const { problems } = await check(quiz);
 		const { quizzes } = await api("GET");
-		if (!stored.id && quizzes.some((each) => each.id === id)) problems.push({ code: "taken", path: "id" });
+		if (id !== stored.id && quizzes.some((each) => each.id === id)) problems.push({ code: "taken", path: "id" });
 		tell(problems);
 		if (problems.length) return;
 		const at = encodeURIComponent(id);
@@ -226,7 +226,7 @@ ui.file.onchange = async () => {
 };
 
 async function begin() {
-	const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
+	const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(query);
 	const { quizzes } = await api("GET");
 	if (from) {
 		const { quiz, version } = await get(from, old && `?version=${old}`);

@@ -1,7 +1,7 @@
 import "./elements/roster.js";
 import { ask } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, all, h, kept, onKey, put, ui } from "./lib/dom.js";
+import { $, all, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain, number, t } from "./lib/texts.js";
 
@@ -97,8 +97,7 @@ function host(session) {
 	onKey((key) => /^[np]$/.test(key) && inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click());
 }
 
-const asked = new URLSearchParams(location.search);
-const code = asked.get("code");
+const code = query.get("code");
 const token = location.hash.slice(1) || hosted.find((each) => each.code === code)?.token;
 if (code && token) host({ code, token });
-else setUp(asked.get("quiz")).catch(refused);
+else setUp(query.get("quiz")).catch(refused);

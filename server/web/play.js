@@ -3,7 +3,7 @@ import "./elements/leaderboard.js";
 import { choicesOf, shown } from "./elements/choices.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
-import { $, all, isNew, kept, onKey, put, say, ui } from "./lib/dom.js";
+import { $, all, isNew, kept, onKey, put, query, say, ui } from "./lib/dom.js";
 import { Model } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
 import { explain, number, t } from "./lib/texts.js";
@@ -15,7 +15,7 @@ const FORGETS = /^kicked$|_not_found$|^token_/;
 const codeOf = (text) => text.replace(/\D/g, "").slice(0, 6);
 
 /** Of the session that one is in or wants to be in; empty without one. */
-let code = codeOf(new URLSearchParams(location.search).get("code") ?? "");
+let code = codeOf(query.get("code") ?? "");
 let connection = null;
 let model = null;
 let picked = [];
@@ -35,28 +35,25 @@ function showJoin(error) {
 	const { code: codeField, name: nameField, named, back } = ui;
 	let session = null;
 
-	async function look() {
+	async function look(error) {
 		const typed = codeOf(codeField.value);
 		session = null;
 		put("told", "");
+		put("wrong", "");
 		named.hidden = false;
 		back.hidden = true;
 		if (typed.length < 6) return;
-		try {
-			const found = await ask("GET", `/api/sessions/${typed}`);
-			if (codeOf(codeField.value) !== typed) return;
-			session = found;
-			put("told", session.state.title);
-			put("wrong", error ? explain(error) : "");
-			named.hidden = session.settings.names === "given";
-			const seat = kept.get(`seat.${typed}`);
-			back.hidden = !seat;
-			if (seat) say(back, t("join.back", seat));
-			back.onclick = () => begin(typed, { token: seat.token });
-		} catch (failed) {
-			put("wrong", explain(failed));
-		}
-		error = null;
+		const found = await ask("GET", `/api/sessions/${typed}`).catch((failed) => failed);
+		if (codeOf(codeField.value) !== typed) return;
+		if (!found.state) return put("wrong", explain(found));
+		session = found;
+		put("told", session.state.title);
+		if (error) put("wrong", explain(error));
+		named.hidden = session.settings.names === "given";
+		const seat = kept.get(`seat.${typed}`);
+		back.hidden = !seat;
+		if (seat) say(back, t("join.back", seat));
+		back.onclick = () => begin(typed, { token: seat.token });
 	}
 
 	function refuse(field, sentence) {
@@ -77,14 +74,13 @@ function showJoin(error) {
 		else begin(typed, { name });
 	};
 	show("setup");
-	put("wrong", "");
 	ui.join.oninput = ({ target }) => {
 		target.ariaInvalid = null;
 		if (target === codeField) look();
 	};
 	codeField.value = code;
 	(code ? nameField : codeField).focus();
-	if (code) look();
+	look(error);
 }
 
 /** Nothing goes on any more of what began before. */
@@ -247,8 +243,9 @@ function finished() {
 	ui.own.hidden = !rank;
 	if (!rank) return;
 	put("place", number(rank));
-	put("score", t("points", { count: score }));
-	put("spoken", `${t("finished.place")} ${number(rank)}. ${t("points", { count: score })}`);
+	const points = t("points", { count: score });
+	put("score", points);
+	put("spoken", `${t("finished.place")} ${number(rank)}. ${points}`);
 }
 
 // -- the page

@@ -1,8 +1,8 @@
-import { put, ui } from "./lib/dom.js";
+import { put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain } from "./lib/texts.js";
 
-const code = new URLSearchParams(location.search).get("code");
+const code = query.get("code");
 
 function askForCode(why) {
 	document.body.dataset.phase = "setup";

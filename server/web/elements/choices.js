@@ -28,11 +28,10 @@ class Choices extends HTMLElement {
 			const choice = h(pick ? "button.choice" : "div.choice", properties, mark(place), h("span.text", {}, text));
 			if (!reveal) return choice;
 			const count = reveal.counts[place];
-			const bar = h("span.bar", { "aria-hidden": "true" });
 			const right = placesOf(reveal.correct).includes(place);
-			bar.style.setProperty("--share", count / Math.max(1, ...reveal.counts));
+			choice.style.setProperty("--share", count / Math.max(1, ...reveal.counts));
 			choice.classList.add(right ? "right" : "wrong");
-			choice.append(bar);
+			choice.append(h("span.bar", { "aria-hidden": "true" }));
 			if (right) choice.append(h("span.tick", { role: "img", "aria-label": t("reveal.right") }));
 			choice.append(h("span.count", {}, number(count), h("span.unseen", {}, ` ${t("reveal.votes", { count })}`)));
 			return choice;

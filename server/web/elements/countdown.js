@@ -37,8 +37,7 @@ class Countdown extends HTMLElement {
 		say(this.#seconds, String(seconds));
 		this.classList.toggle("soon", seconds <= 5);
 		if (this.#model.left !== null || left <= 0) return;
-		const warning = WARNINGS_S.find((each) => each === seconds && each * 1000 < this.#model.question.limit_ms);
-		if (warning) say(this.#spoken, t("time.left", { count: warning }));
+		if (WARNINGS_S.includes(seconds) && seconds * 1000 < this.#model.question.limit_ms) say(this.#spoken, t("time.left", { count: seconds }));
 		this.#timer = setTimeout(() => this.#tick(), left - (seconds - 1) * 1000 + 5);
 	}
 }

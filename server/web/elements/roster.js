@@ -13,12 +13,12 @@ class Roster extends HTMLElement {
 	#due = 0;
 
 	connectedCallback() {
-		this.oninput = () => this.#later((this.#list = null));
+		this.oninput = () => this.#later(true);
 		$(".scroll", this).onscroll = () => this.#later();
 		new ResizeObserver(() => this.#later()).observe(this);
 	}
 
-	/** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws ApiError. */
+	/** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws what `ask` throws. */
 	async load(path, token) {
 		const who = new Map();
 		const waiting = (this.#waiting = []);
@@ -46,10 +46,12 @@ class Roster extends HTMLElement {
 	#count(players, connected) {
 		say($("output", this), t("roster.connected", { connected, players }));
 		Object.assign($("progress", this), { max: players || 1, value: connected });
-		this.#later((this.#list = null));
+		this.#later(true);
 	}
 
-	#later() {
+	/** `anew`: others may be in the list than before. */
+	#later(anew) {
+		if (anew) this.#list = null;
 		this.#due ||= requestAnimationFrame(() => this.#draw());
 	}
 

@@ -64,13 +64,6 @@ export class Connection {
 		return this.#socket && this.status === "open";
 	}
 
-	close() {
-		this.#drop();
-		clearTimeout(this.#timer);
-		for (const name of WAKES) removeEventListener(name, this.#onWake);
-		this.status = "ended";
-	}
-
 	/** Keeps an answer until the server has acknowledged or refused it. */
 	answer(question, choice) {
 		const answer = { id: `${Date.now()}.${Math.random()}`, question, choice };
@@ -192,7 +185,7 @@ export class Connection {
 		this.#watchOver();
 		this.#on.message(message);
 		this.#tell("open");
-		if (this.#socket) for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
+		for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
 		for (const answer of this.pending.values()) this.#send(answer);
 	}
 
@@ -312,8 +305,10 @@ export class Connection {
 
 	#end(error) {
 		if (this.status === "ended") return;
-		this.close();
-		this.#on.status("ended", error);
+		this.#drop();
+		clearTimeout(this.#timer);
+		for (const name of WAKES) removeEventListener(name, this.#onWake);
+		this.#tell("ended", error);
 	}
 
 	#drop() {

@@ -1,10 +1,10 @@
 /** `h("button.big", {type: "button", onclick, disabled: true}, "text", other)`: an element.
  * Properties beginning with "on" are listeners; null, undefined and false are left out. */
-export function h(kind, properties, ...children) {
+export function h(kind, properties = {}, ...children) {
 	const [tag, ...classes] = kind.split(".");
 	const element = document.createElement(tag);
-	if (classes.length) element.className = classes.join(" ");
-	for (const [name, value] of Object.entries(properties ?? {})) {
+	element.classList.add(...classes);
+	for (const [name, value] of Object.entries(properties)) {
 		if ((value ?? false) === false) continue;
 		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
 		else if (name in element) element[name] = value;
@@ -24,6 +24,9 @@ export const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) })
 
 /** `say` to the element with this id. */
 export const put = (id, text) => say(ui[id], text);
+
+/** What the page was asked for. */
+export const query = new URLSearchParams(location.search);
 
 const drawn = {};
 

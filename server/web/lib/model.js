@@ -52,7 +52,7 @@ export class Model {
 				if (message.state) this.#whole(message.state);
 				break;
 			case "question":
-				this.#ask(message, message.number !== this.number);
+				this.#ask(message);
 				this.phase = "question";
 				this.#count(message);
 				break;
@@ -86,24 +86,20 @@ export class Model {
 		}
 	}
 
-	#whole(state) {
-		const { phase, locked, title, number, of, players, answered, question, reveal, podium, leaderboard, now, you } = state;
-		if (question) this.#ask(question, number !== this.number);
-		Object.assign(this, { phase, locked, title, number, of, players, answered, reveal, podium, top: leaderboard.top });
-		this.#count({ ...question, phase, now });
+	#whole({ question, leaderboard, now, you, ...rest }) {
+		if (question) this.#ask(question);
+		Object.assign(this, rest, { top: leaderboard.top });
+		this.#count({ ...question, now });
 		if (!you) return;
 		this.you = you;
 		if (you.answered) this.given = { choice: you.answered.choice, saved: true };
 		if (you.result) this.#score(you.result);
 	}
 
-	#ask(question, isNew) {
-		this.question = question;
-		this.number = question.number;
-		this.of = question.of;
-		if (!isNew) return;
-		this.given = this.result = this.reveal = null;
-		this.answered = 0;
+	#ask(question) {
+		const { number, of } = question;
+		if (number !== this.number) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
+		Object.assign(this, { question, number, of });
 	}
 
 	#count({ phase = this.phase, remaining_ms: ms, now }) {
@@ -113,7 +109,7 @@ export class Model {
 	}
 
 	#score(result) {
-		this.result = result;
-		this.you = { ...this.you, score: result.score, rank: result.rank, streak: result.streak };
+		const { score, rank, streak } = (this.result = result);
+		Object.assign(this.you, { score, rank, streak });
 	}
 }

@@ -30,7 +30,7 @@ export function attend(code, who, heard, ended) {
 	function show() {
 		const { scene: phase, number, of, question, reveal, players, answered, podium, locked } = model;
 		const paused = model.phase === "paused";
-		let told = podium?.length ? t("stage.won", podium[0]) : "";
+		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
 		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
 		put("title", model.title);
 		put("players", t("players", { count: players }));
