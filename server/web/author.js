@@ -1,10 +1,8 @@
-import { choicesOf, mark } from "./elements/choices.js";
+import { choicesOf, mark, shown } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, fill, h, kept, say } from "./lib/dom.js";
-import { copy, explain, lang, t, translate } from "./lib/texts.js";
+import { $, all, h, kept, query, say, ui } from "./lib/dom.js";
+import { copy, explain, lang, t } from "./lib/texts.js";
 
-const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) });
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const cards = () => all("#questions form:not(:has(.remove:checked))");
 const counted = (at) => t("question.of", { number: at + 1, of: cards().length });
 const api = (method, path = "", more) => askAsAuthor(method, `/api/quizzes${path}`, more);
@@ -107,7 +105,7 @@ function changed() {
 function edit(quiz, clean) {
 	ui.shelf.hidden = true;
 	ui.editor.hidden = false;
-	fill(ui.questions);
+	ui.questions.replaceChildren();
 	write(ui.head, { language: lang, ...quiz });
 	write(ui.scoring, { rule: "speed", ...quiz.scoring });
 	for (const each of [quiz.questions ?? []].flat()) add({ ...each });
@@ -119,7 +117,7 @@ function settle(quiz) {
 	stored = quiz;
 	place.value = quiz.id;
 	place.readOnly = true;
-	fill(ui.stored, entry("tools", quiz));
+	ui.stored.replaceChildren(entry("tools", quiz));
 }
 
 function entry(template, quiz, more = "") {
@@ -136,15 +134,14 @@ function look(at) {
 	const card = cards().at(at) ?? cards()[0];
 	const question = read(card);
 	const { text, points = 1000, time_limit_s: seconds = 20, correct, accept, tolerance } = question;
-	const choices = choicesOf(question);
-	const given = all("[name=correct]:enabled", card).flatMap(({ checked }, nth) => (checked ? nth : []));
-	const right = accept ?? (choices ? given.map((nth) => choices[nth]) : [correct]);
+	const choices = choicesOf(question) ?? [];
+	const right = [accept ?? (question.type === "true_false" ? shown(question, correct) : correct)].flat();
 	seen = cards().indexOf(card);
 	say($(".of"), counted(seen));
 	say($(".worth"), t("author.worth", { count: points, seconds }));
 	say($(".asked"), text);
 	say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${tolerance}` : ""));
-	ui.grid.show({ choices: choices ?? [] }, { given });
+	ui.grid.show({ choices }, { given: right.map((each) => choices.indexOf(each)) });
 	ui.solve.checked = false;
 	ui.preview.open || ui.preview.showModal();
 }
@@ -156,7 +153,7 @@ const actions = {
 		const id = place.value.trim() || place.placeholder;
 		const { problems } = await check(quiz);
 		const { quizzes } = await api("GET");
-		if (!stored.id && quizzes.some((each) => each.id === id)) problems.push({ code: "taken", path: "id" });
+		if (id !== stored.id && quizzes.some((each) => each.id === id)) problems.push({ code: "taken", path: "id" });
 		tell(problems);
 		if (problems.length) return;
 		const at = encodeURIComponent(id);
@@ -172,9 +169,10 @@ const actions = {
 	add: ({ value: type }) => open(add({ type })),
 	double: ({ form }) => open(add(read(form), form.parentNode.nextSibling)),
 	clear({ parentNode, form }) {
-		$("input", parentNode).value = "";
+		const field = $("input", parentNode);
+		field.value = "";
 		write(form, read(form));
-		$("input", parentNode).focus();
+		field.focus();
 	},
 	move(button) {
 		const item = button.form.parentNode;
@@ -185,7 +183,7 @@ const actions = {
 	},
 	async versions() {
 		const { versions } = await get(stored.id, "/versions");
-		fill(ui.past, versions.map((each) => entry("version", each, `&version=${each.version}`)));
+		ui.past.replaceChildren(...versions.map((each) => entry("version", each, `&version=${each.version}`)));
 		ui.versions.showModal();
 	},
 	async download({ value }) {
@@ -228,7 +226,7 @@ ui.file.onchange = async () => {
 };
 
 async function begin() {
-	const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(new URLSearchParams(location.search));
+	const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(query);
 	const { quizzes } = await api("GET");
 	if (from) {
 		const { quiz, version } = await get(from, old && `?version=${old}`);
@@ -239,7 +237,7 @@ async function begin() {
 		edit({ questions: [{ type: "single" }] }, true);
 		$("details").open = true;
 	} else {
-		fill(ui.quizzes, quizzes.map((quiz) => entry("entry", quiz)));
+		ui.quizzes.append(...quizzes.map((quiz) => entry("entry", quiz)));
 		ui.shelf.hidden = false;
 	}
 	const draft = kept.get(`draft${location.search}`);
@@ -247,5 +245,4 @@ async function begin() {
 	ui.take.onclick = () => edit(draft);
 	ui.forget.onclick = () => keep(null);
 }
-translate(document);
 begin();

@@ -1,7 +1,7 @@
 import "./elements/roster.js";
 import { ask } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, fill, h, kept, put } from "./lib/dom.js";
+import { $, all, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain, number, t } from "./lib/texts.js";
 
@@ -10,16 +10,16 @@ const SHOWN_MAX = 100;
 
 const hosted = kept.get("hosted") ?? [];
 const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
-const inSight = (selector) => [...document.querySelectorAll(selector)].find((each) => each.checkVisibility());
+const inSight = (selector) => all(selector).find((each) => each.checkVisibility());
 /** Says beside the buttons why something did not go. */
 const refused = (error) => put("wrong", explain(error));
 
 async function setUp(wanted) {
 	document.body.dataset.phase = "setup";
-	$("#new").onsubmit = open;
+	ui.new.onsubmit = open;
 	hosted.forEach(offer);
 	const { quizzes } = await ask("GET", "/api/quizzes");
-	fill($("#quizzes"), quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
+	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
 		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
 		h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
 }
@@ -27,7 +27,7 @@ async function setUp(wanted) {
 /** A session that was led here, unless it is over. */
 async function offer(session) {
 	const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
-	if (state && state.phase !== "finished") $("#running").append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
+	if (state && state.phase !== "finished") ui.running.append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
 }
 
 async function open(event) {
@@ -56,7 +56,7 @@ function host(session) {
 		if (message.t === "joined") read();
 		if (message.t === "roster") roster.hear(message);
 		if (!isNew) return;
-		$("#peek").checked = false;
+		ui.peek.checked = false;
 		if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
 		scrollTo(0, 0);
 		if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
@@ -82,26 +82,22 @@ function host(session) {
 		sent.delete(mark);
 	}
 
-	const showResults = ({ players }) => fill($("#results"), players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
+	const showResults = ({ players }) => ui.results.replaceChildren(...players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
 		h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
 
 	kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
-	$("#screen").href = `/screen?code=${code}`;
-	$("#csv").href = `${path}/results.csv`;
-	$("#link").value = location.origin + linkOf(session);
-	$("#copy").onclick = () => {
-		$("#link").select();
+	ui.screen.href = `/screen?code=${code}`;
+	ui.csv.href = `${path}/results.csv`;
+	ui.link.value = location.origin + linkOf(session);
+	ui.copy.onclick = () => {
+		ui.link.select();
 		if (document.execCommand("copy")) put("copied", t("host.copied"));
 	};
 	document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
-	document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
-		if (repeat || ctrlKey || metaKey || altKey || target.matches("input:not([type=checkbox])") || !/^[np]$/i.test(key)) return;
-		inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click();
-	};
+	onKey((key) => /^[np]$/.test(key) && inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click());
 }
 
-const asked = new URLSearchParams(location.search);
-const code = asked.get("code");
+const code = query.get("code");
 const token = location.hash.slice(1) || hosted.find((each) => each.code === code)?.token;
 if (code && token) host({ code, token });
-else setUp(asked.get("quiz")).catch(refused);
+else setUp(query.get("quiz")).catch(refused);

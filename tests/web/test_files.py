@@ -13,7 +13,7 @@ TEXTS = {path.stem: json.loads(path.read_text()) for path in sorted(WEB.glob("te
 SCRIPTS = sorted(WEB.rglob("*.js"))
 MARKUP = sorted(WEB.rglob("*.html"))
 
-JAVASCRIPT_BYTES_MAX = 60 * 1024
+JAVASCRIPT_BYTES_MAX = 60_000
 
 
 def used_keys() -> set[str]:

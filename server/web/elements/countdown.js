@@ -23,11 +23,10 @@ class Countdown extends HTMLElement {
 		const left = model.remaining;
 		this.classList.toggle("off", left === null);
 		if (left === null) return;
-		const share = Math.min(left / model.question.limit_ms, 1);
-		this.#bar.style.transform = `scaleX(${share})`;
+		this.#bar.style.transform = `scaleX(${Math.min(left / model.question.limit_ms, 1)})`;
 		if (model.left === null && left > 0) {
-			const easing = calm() ? `steps(${Math.max(Math.ceil(left / 1000), 1)})` : "linear";
-			this.#running = this.#bar.animate([{ transform: `scaleX(${share})` }, { transform: "scaleX(0)" }], { duration: left, easing, fill: "forwards" });
+			const easing = calm() ? `steps(${Math.ceil(left / 1000)})` : "linear";
+			this.#running = this.#bar.animate({ transform: "scaleX(0)" }, { duration: left, easing, fill: "forwards" });
 		}
 		this.#tick();
 	}
@@ -38,8 +37,7 @@ class Countdown extends HTMLElement {
 		say(this.#seconds, String(seconds));
 		this.classList.toggle("soon", seconds <= 5);
 		if (this.#model.left !== null || left <= 0) return;
-		const warning = WARNINGS_S.find((each) => each === seconds && each * 1000 < this.#model.question.limit_ms);
-		if (warning) say(this.#spoken, t("time.left", { count: warning }));
+		if (WARNINGS_S.includes(seconds) && seconds * 1000 < this.#model.question.limit_ms) say(this.#spoken, t("time.left", { count: seconds }));
 		this.#timer = setTimeout(() => this.#tick(), left - (seconds - 1) * 1000 + 5);
 	}
 }

@@ -1,5 +1,5 @@
 import { ask } from "../lib/api.js";
-import { $, say } from "../lib/dom.js";
+import { $, arrange, say, ui } from "../lib/dom.js";
 import { copy, t } from "../lib/texts.js";
 
 const HEIGHT_PX = 48;
@@ -13,12 +13,12 @@ class Roster extends HTMLElement {
 	#due = 0;
 
 	connectedCallback() {
-		this.oninput = () => this.#later((this.#list = null));
+		this.oninput = () => this.#later(true);
 		$(".scroll", this).onscroll = () => this.#later();
 		new ResizeObserver(() => this.#later()).observe(this);
 	}
 
-	/** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws ApiError. */
+	/** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws what `ask` throws. */
 	async load(path, token) {
 		const who = new Map();
 		const waiting = (this.#waiting = []);
@@ -46,10 +46,12 @@ class Roster extends HTMLElement {
 	#count(players, connected) {
 		say($("output", this), t("roster.connected", { connected, players }));
 		Object.assign($("progress", this), { max: players || 1, value: connected });
-		this.#later((this.#list = null));
+		this.#later(true);
 	}
 
-	#later() {
+	/** `anew`: others may be in the list than before. */
+	#later(anew) {
+		if (anew) this.#list = null;
 		this.#due ||= requestAnimationFrame(() => this.#draw());
 	}
 
@@ -59,25 +61,21 @@ class Roster extends HTMLElement {
 		const columns = Math.floor(scroll.clientWidth / WIDTH_PX) || 1;
 		const rows = Math.ceil(scroll.clientHeight / HEIGHT_PX) + 4;
 		const above = Math.max(Math.floor(scroll.scrollTop / HEIGHT_PX) - 2, 0);
-		const part = $("#find").value.trim().toLowerCase();
-		const away = $("#away").checked;
+		const part = ui.find.value.trim().toLowerCase();
+		const away = ui.away.checked;
 		const wanted = ([, { name, on }]) => !(away && on) && name.toLowerCase().includes(part);
 		this.#list ??= [...this.#who].filter(wanted).reverse();
 		this.#due = 0;
 		list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
 		list.style.paddingTop = `${HEIGHT_PX * above}px`;
-		const cells = this.#list.slice(above * columns, (above + rows) * columns).map(([id, who]) => this.#cell(id, who));
-		for (const cell of [...list.children]) if (!cells.includes(cell)) cell.remove((cell.who.cell = null));
-		cells.forEach((cell, at) => cell === list.children[at] || list.insertBefore(cell, list.children[at]));
-	}
-
-	#cell(id, who) {
-		const cell = (who.cell ??= copy("cell").firstElementChild);
-		cell.who = who;
-		cell.className = who.on ? "" : "off";
-		say($(".name", cell), who.name);
-		$("button", cell).dataset.player = id;
-		return cell;
+		const before = new Map([...list.children].map((cell) => [cell.player, cell]));
+		arrange(list, this.#list.slice(above * columns, (above + rows) * columns).map(([id, { name, on }]) => {
+			const cell = before.get(id) ?? copy("cell").firstElementChild;
+			cell.player = $("button", cell).dataset.player = id;
+			cell.className = on ? "" : "off";
+			say($(".name", cell), name);
+			return cell;
+		}));
 	}
 }
 customElements.define("ff-roster", Roster);

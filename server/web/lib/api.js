@@ -5,13 +5,13 @@ const WITHIN_MS = 20_000;
 export async function ask(method, path, { body, token, base = "", type } = {}) {
 	const headers = {};
 	if (token) headers.Authorization = `Bearer ${token}`;
-	if (body !== undefined) headers["Content-Type"] = type ?? "application/json";
+	if (body) headers["Content-Type"] = type ?? "application/json";
 	let response, data;
 	try {
 		response = await fetch(base + path, {
 			method,
 			headers,
-			body: body === undefined || type ? body : JSON.stringify(body),
+			body: type ? body : JSON.stringify(body),
 			signal: AbortSignal.timeout(WITHIN_MS),
 		});
 		data = await response.json();

@@ -1,5 +1,5 @@
 import { ask } from "./api.js";
-import { $, say } from "./dom.js";
+import { $, say, ui } from "./dom.js";
 import { t } from "./texts.js";
 
 const KEY = "author.key";
@@ -18,7 +18,7 @@ export async function askAsAuthor(method, path, options) {
 
 /** Whether somebody gave a key, right or wrong. */
 function given({ code }) {
-	const dialog = $("#key");
+	const dialog = ui.key;
 	say($(".wrongness", dialog), code === "token_invalid" ? t("key.wrong") : "");
 	dialog.returnValue = "";
 	dialog.showModal();

@@ -1,10 +1,10 @@
 /** The server's clock as seen from here, in ms. The device's own time of day is never asked. */
 export class ServerClock {
-	#ahead = null;
+	#ahead = -Infinity;
 	#roundTrip = Infinity;
 
 	now() {
-		return performance.now() + (this.#ahead ?? 0);
+		return performance.now() + this.#ahead;
 	}
 
 	/** A `pong`: asked for and received at these times of `performance.now()`. The quickest one tells best. */
@@ -16,7 +16,7 @@ export class ServerClock {
 
 	/** Something that was said at `now`: the server is at least that far ahead. */
 	heard(now) {
-		this.#ahead = Math.max(this.#ahead ?? -Infinity, now - performance.now());
+		this.#ahead = Math.max(this.#ahead, now - performance.now());
 	}
 
 	/** A network that has changed may be slower: measure anew. */

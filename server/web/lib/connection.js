@@ -64,13 +64,6 @@ export class Connection {
 		return this.#socket && this.status === "open";
 	}
 
-	close() {
-		this.#drop();
-		clearTimeout(this.#timer);
-		for (const name of WAKES) removeEventListener(name, this.#onWake);
-		this.status = "ended";
-	}
-
 	/** Keeps an answer until the server has acknowledged or refused it. */
 	answer(question, choice) {
 		const answer = { id: `${Date.now()}.${Math.random()}`, question, choice };
@@ -86,7 +79,7 @@ export class Connection {
 		if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
 		this.#tell("connecting");
 		const round = this.#round;
-		const reachable = this.#lookAgain ? await this.#look() : true;
+		const reachable = !this.#lookAgain || (await this.#look());
 		if (round !== this.#round) return;
 		this.#patience(ANSWER_MS, () => this.#later());
 		if (reachable && this.#blocked >= (this.met ? 2 : 1)) this.#overHttp(round);
@@ -94,8 +87,8 @@ export class Connection {
 		else this.#later();
 	}
 
-	/** Asks where the session is. False if nobody can say. */
-	async #look() {
+	/** Asks where the session is, unless it is over and only kept. False if nobody can say. */
+	async #look(isOver) {
 		try {
 			this.place = await ask("GET", this.#path);
 		} catch (error) {
@@ -103,7 +96,10 @@ export class Connection {
 			return false;
 		}
 		const { ws_url: url, state, epoch } = this.place;
-		if (state.phase === "finished" && epoch === null) this.#over();
+		if (isOver || (state.phase === "finished" && epoch === null)) {
+			this.#on.message({ t: "over", state });
+			this.#end({ code: "session_finished" });
+		}
 		this.#go(url);
 		return true;
 	}
@@ -111,11 +107,6 @@ export class Connection {
 	#go(url) {
 		if (!this.#known.includes(url)) this.#known.push(url);
 		this.#at = this.#known.indexOf(url);
-	}
-
-	#over() {
-		this.#on.message({ t: "over", state: this.place.state });
-		this.#end({ code: "session_finished" });
 	}
 
 	#overWebSocket(url, reachable) {
@@ -139,13 +130,10 @@ export class Connection {
 
 	async #overHttp(round) {
 		if (!this.token && !this.#who.role) {
-			try {
-				const { token } = await ask("POST", `${this.#path}/players`, { body: this.#who });
-				this.#who = { token };
-			} catch (error) {
-				return passing(error) ? this.#later() : this.#end(error);
-			}
+			const made = await ask("POST", `${this.#path}/players`, { body: this.#who }).catch((error) => error);
+			if (made.token) this.#who = { token: made.token };
 			if (round !== this.#round) return;
+			if (!made.token) return passing(made) ? this.#later() : this.#end(made);
 		}
 		// The realtime port answers events at less cost, but may be as blocked as its WebSockets.
 		const base = this.#tries % 2 ? location.origin : this.place.play_url;
@@ -156,13 +144,13 @@ export class Connection {
 			const { reason, reconnect } = JSON.parse(data);
 			this.#lost(reconnect, reason);
 		});
-		events.onerror = async () => {
+		events.onerror = () => {
 			if (events !== this.#events) return;
-			this.#drop();
-			if (base === location.origin) this.#blocked = 0; // all ways in vain
-			const found = await ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => error);
-			if (this.token && /kicked|token|found|finished/.test(found.code)) this.#end(found);
-			else this.#later();
+			if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
+			this.#later();
+			if (!this.token) return;
+			// An event stream does not tell why it was refused.
+			ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => /kicked|token|found|finished/.test(error.code) && this.#end(error));
 		};
 	}
 
@@ -197,7 +185,7 @@ export class Connection {
 		this.#watchOver();
 		this.#on.message(message);
 		this.#tell("open");
-		if (this.#socket) for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
+		for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
 		for (const answer of this.pending.values()) this.#send(answer);
 	}
 
@@ -208,7 +196,7 @@ export class Connection {
 		}
 		if (this.status === "open") return;
 		if (passing(error)) this.#later();
-		else if (error.code === "session_finished" && this.token) this.#look().then((found) => found && this.#over());
+		else if (error.code === "session_finished" && this.token) this.#look(true);
 		else this.#end(error);
 	}
 
@@ -273,7 +261,6 @@ export class Connection {
 
 	/** The network or the screen is back, or the network is gone. */
 	#onWake = ({ type }) => {
-		if (this.status === "ended") return;
 		if (type === "offline") {
 			this.#drop();
 			this.#tell("waiting", null);
@@ -289,7 +276,6 @@ export class Connection {
 
 	#lost(how, reason) {
 		this.#drop();
-		if (this.status === "ended") return;
 		if (how === "no") return this.#end({ code: reason || "closed" });
 		if (how === "move" && this.#moved) {
 			this.#go(this.#moved.url);
@@ -304,7 +290,6 @@ export class Connection {
 	/** After 0.5 to 3 s, doubling from the third failure in a row, at most 30 s; elsewhere if another address is known. */
 	#later() {
 		this.#drop();
-		if (this.status === "ended") return;
 		this.#tries += 1;
 		this.#at += 1;
 		this.#lookAgain = true;
@@ -320,8 +305,10 @@ export class Connection {
 
 	#end(error) {
 		if (this.status === "ended") return;
-		this.close();
-		this.#on.status("ended", error);
+		this.#drop();
+		clearTimeout(this.#timer);
+		for (const name of WAKES) removeEventListener(name, this.#onWake);
+		this.#tell("ended", error);
 	}
 
 	#drop() {

@@ -26,6 +26,12 @@ export class Model {
 		this.#clock = clock;
 	}
 
+	/** The phase, or while paused the one that it was paused in. */
+	get scene() {
+		if (this.phase !== "paused") return this.phase;
+		return this.reveal ? "reveal" : this.number ? "question" : "lobby";
+	}
+
 	/** Ms until the countdown ends; null without one. */
 	get remaining() {
 		return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - this.#clock.now(), 0));
@@ -46,7 +52,7 @@ export class Model {
 				if (message.state) this.#whole(message.state);
 				break;
 			case "question":
-				this.#ask(message, message.number !== this.number);
+				this.#ask(message);
 				this.phase = "question";
 				this.#count(message);
 				break;
@@ -56,13 +62,12 @@ export class Model {
 			case "ack":
 			case "rejected":
 				if (message.question !== this.number) break;
-				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate" };
-				if (message.t === "rejected") this.given.refused = message;
+				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate", refused: message.t === "rejected" && message };
 				break;
 			case "reveal":
 				this.reveal = message;
 				this.phase = "reveal";
-				this.endsAt = this.left = null;
+				this.#count({});
 				break;
 			case "result":
 				this.#score(message);
@@ -75,30 +80,26 @@ export class Model {
 			case "finished":
 				this.phase = "finished";
 				this.podium = message.podium;
-				if (message.you) Object.assign(this.you ?? {}, message.you);
-				this.endsAt = this.left = null;
+				if (this.you) Object.assign(this.you, message.you);
+				this.#count({});
 				break;
 		}
 	}
 
-	#whole(state) {
-		const { phase, locked, title, number, of, players, answered, question, reveal, podium, leaderboard, now, you } = state;
-		if (question) this.#ask(question, number !== this.number);
-		Object.assign(this, { phase, locked, title, number, of, players, answered, reveal, podium, top: leaderboard.top });
-		this.#count({ ...question, phase, now });
+	#whole({ question, leaderboard, now, you, ...rest }) {
+		if (question) this.#ask(question);
+		Object.assign(this, rest, { top: leaderboard.top });
+		this.#count({ ...question, now });
 		if (!you) return;
 		this.you = you;
 		if (you.answered) this.given = { choice: you.answered.choice, saved: true };
 		if (you.result) this.#score(you.result);
 	}
 
-	#ask(question, isNew) {
-		this.question = question;
-		this.number = question.number;
-		this.of = question.of;
-		if (!isNew) return;
-		this.given = this.result = this.reveal = null;
-		this.answered = 0;
+	#ask(question) {
+		const { number, of } = question;
+		if (number !== this.number) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
+		Object.assign(this, { question, number, of });
 	}
 
 	#count({ phase = this.phase, remaining_ms: ms, now }) {
@@ -108,21 +109,7 @@ export class Model {
 	}
 
 	#score(result) {
-		this.result = result;
-		this.you = { ...this.you, score: result.score, rank: result.rank, streak: result.streak };
+		const { score, rank, streak } = (this.result = result);
+		Object.assign(this.you, { score, rank, streak });
 	}
-}
-
-/** What a choice is shown as: the texts of the choices by their place, or what was typed. */
-export function shown(question, choice, t) {
-	if (choice === null || choice === undefined) return "";
-	if (question.type === "true_false") return t(choice ? "true" : "false");
-	if (question.choices) return [choice].flat().map((place) => question.choices[place]).join(", ");
-	return [choice].flat().join(" · ");
-}
-
-/** Whether the choice at this place is (among) the right one(s). */
-export function isRight(question, correct, place) {
-	if (question.type === "true_false") return correct === (place === 0);
-	return [correct].flat().includes(place);
 }

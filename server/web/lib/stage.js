@@ -1,18 +1,18 @@
 import "../elements/countdown.js";
 import "../elements/leaderboard.js";
-import { choicesOf } from "../elements/choices.js";
+import { choicesOf, shown } from "../elements/choices.js";
 import { Connection } from "./connection.js";
-import { $, fill, h, isNew, put } from "./dom.js";
-import { Model, shown } from "./model.js";
+import { isNew, put, ui } from "./dom.js";
+import { Model } from "./model.js";
 import { showStatus } from "./status.js";
-import { t, translate } from "./texts.js";
+import { t } from "./texts.js";
 
 /** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
  * `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
 export function attend(code, who, heard, ended) {
 	put("address", location.host);
-	fill($("#code"), h("span", {}, code.slice(0, 3)), h("span", {}, code.slice(3)));
-	$("#qr").src = `/qr.svg?code=${code}`;
+	put("code", code.replace(/^.../, "$& "));
+	ui.qr.src = `/qr.svg?code=${code}`;
 
 	const connection = new Connection(code, who, {
 		message(message) {
@@ -28,15 +28,14 @@ export function attend(code, who, heard, ended) {
 	return model;
 
 	function show() {
-		const { number, of, question, reveal, players, answered, podium, locked } = model;
+		const { scene: phase, number, of, question, reveal, players, answered, podium, locked } = model;
 		const paused = model.phase === "paused";
-		const phase = !paused ? model.phase : reveal ? "reveal" : number ? "question" : "lobby";
-		let told = podium?.length ? t("stage.won", podium[0]) : "";
+		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
 		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
 		put("title", model.title);
 		put("players", t("players", { count: players }));
 		if (question && !podium) {
-			const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct, t)}`;
+			const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct)}`;
 			const which = t("question.of", { number, of });
 			told = reveal ? right : `${which}. ${question.text}`;
 			put("of", which);
@@ -44,21 +43,19 @@ export function attend(code, who, heard, ended) {
 			put("question", question.text);
 			put("right", right);
 			put("answered", t("stage.answered", { answered, players }));
-			Object.assign($("#share"), { max: players || 1, value: answered });
-			$("#board").show(model.top);
-			if (isNew("clock", `${model.endsAt} ${model.left}`)) $("#time").show(model);
+			Object.assign(ui.share, { max: players || 1, value: answered });
+			ui.board.show(model.top);
+			if (isNew("clock", `${model.endsAt} ${model.left}`)) ui.time.show(model);
 			if (isNew("choices", `${number} ${reveal}`)) {
 				const typed = !choicesOf(question);
 				const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
-				$("#choices").show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
-				$("#choices").classList.toggle("typed", typed);
+				ui.choices.show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
+				ui.choices.classList.toggle("typed", typed);
 			}
 		}
 		if (!isNew("phase", `${phase} ${number} ${paused}`)) return false;
-		if (podium) $("#podium").show(podium);
+		if (podium) ui.podium.show(podium);
 		put("spoken", paused ? t("paused") : told);
 		return true;
 	}
 }
-
-translate(document.body);

@@ -1,3 +1,5 @@
+import { all, ui } from "./dom.js";
+
 /** The texts of the page's language: `assets/texts/<lang>.json`, one flat object.
  * A text with plural forms is an object of them, chosen by `count`. */
 export const lang = document.documentElement.lang;
@@ -22,21 +24,19 @@ export function t(key, values = {}) {
 export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${error.code}`, error) : error.message);
 
 /** Fills in the texts of a page's own markup: `data-t` is the key. */
-export function translate(root) {
-	for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+function translate(root) {
+	for (const element of all("[data-t]", root)) element.textContent = t(element.dataset.t);
 	return root;
 }
+translate(document);
 
 /** A copy of the page's `<template>` with this id. */
-export const copy = (id) => translate(document.getElementById(id).content.cloneNode(true));
+export const copy = (id) => translate(ui[id].content.cloneNode(true));
 
-/** Has the choice of languages on the page, if there is one, load the page in another. */
-function offerLanguages(choice) {
-	if (!choice) return;
-	choice.ariaLabel = t("languages");
-	choice.onchange = () => {
-		document.cookie = `lang=${choice.value}; path=/; max-age=31536000; SameSite=Lax`;
+if (ui.speak) {
+	ui.speak.ariaLabel = t("languages");
+	ui.speak.onchange = () => {
+		document.cookie = `lang=${ui.speak.value}; path=/; max-age=31536000; SameSite=Lax`;
 		location.reload();
 	};
 }
-offerLanguages(document.getElementById("speak"));
