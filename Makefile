@@ -12,7 +12,9 @@ run: $(READY)
 demo: $(READY)
 	@$(BIN)/fanfare demo
 
+# The web pages are tested in a Chromium. As root on Debian, it is installed where there is none.
 test: $(READY)
+	@$(BIN)/python -m tests.web.install_chromium
 	$(BIN)/pytest
 
 lint: $(READY)

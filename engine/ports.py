@@ -117,6 +117,9 @@ class QuizCatalog(Protocol):
     async def list(self) -> Sequence[QuizSummary]:
         """The newest version of every quiz, by title."""
 
+    async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
+        """The last versions of one quiz, newest first. Raises QuizNotFound."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlayerResult:

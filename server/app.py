@@ -219,7 +219,17 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
     transport = make_transport(
-        Gate(directory, tokens, clock, attempts, joins, config.messages_per_s, config.messages_burst), config
+        Gate(
+            directory,
+            tokens,
+            clock,
+            attempts,
+            joins,
+            config.messages_per_s,
+            config.messages_burst,
+            tuple if cluster is None else cluster.pages,
+        ),
+        config,
     )
     loop_watch = LoopWatch(registry.pace.heed)
     collector = Collector(

@@ -12,11 +12,13 @@ from server.realtime import protocol
 ANSWER_FIELDS = ("id", "question", "choice")
 
 
-def refuse_other_than_json(content_type: str) -> None:
-    """Raises ApiError for a body that is not declared as JSON."""
+def refuse_other_than_json(content_type: str, other_types: Collection[str] = ()) -> None:
+    """Raises ApiError for a body that is declared neither as JSON nor as one of the other types."""
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise ApiError("unsupported_media_type", "Send JSON, with Content-Type: application/json.")
+    if media_type in ("application/json", *other_types) or media_type.endswith("+json"):
+        return
+    named = " or ".join(("application/json", *other_types))
+    raise ApiError("unsupported_media_type", f"Send JSON, with Content-Type: {named}.")
 
 
 def json_of(body: bytes, bytes_max: int | None = None) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -57,13 +57,25 @@ class Caller:
 
 
 class Guard:
-    """Answers for callers. Failures count against the address they come from."""
+    """Answers for callers. Failures count against the address they come from.
 
-    def __init__(self, config: Config, tokens: TokenReader, attempts: Attempts, clock: Clock) -> None:
+    Args:
+        pages: the addresses of all nodes, whose web pages may use this one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokens: TokenReader,
+        attempts: Attempts,
+        clock: Clock,
+        pages: Callable[[], Iterable[str]],
+    ) -> None:
         self._config = config
         self._tokens = tokens
         self._attempts = attempts
         self._clock = clock
+        self._pages = pages
 
     # -- addresses -------------------------------------------------------------------------------
 
@@ -120,4 +132,6 @@ class Guard:
 
     def _origin_allowed(self, caller: Caller) -> bool:
         config = self._config
-        return origin_allowed(caller.origin, caller.host, config.public_url, config.allowed_origins)
+        return origin_allowed(
+            caller.origin, caller.host, config.public_url, config.allowed_origins, self._pages()
+        )

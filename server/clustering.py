@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
@@ -229,6 +229,10 @@ class Clustering:
         self.node: ClusterNode
         self._moving: Moving
         self._presence: Presence
+
+    def pages(self) -> Iterable[str]:
+        """Where the nodes have their web pages."""
+        return (member.http_url for member in self._membership.live.values())
 
     def address(self) -> str:
         """What Postgres knows of this run, for when Redis does not."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+", re.ASCII)
 
 
 def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str:
@@ -36,8 +41,29 @@ def _address(text: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def origin_of(url: str) -> str | None:
+    """Scheme, host and port of an address, as browsers write an origin: in lower case, and without a port
+    that goes without saying. None for what is no address of a server."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host):
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    if port in (None, _DEFAULT_PORTS[parts.scheme]):
+        return f"{parts.scheme}://{shown}"
+    return f"{parts.scheme}://{shown}:{port}"
+
+
 def origin_allowed(
-    origin: str | None, host: str | None, public_url: str | None, allowed: Collection[str]
+    origin: str | None,
+    host: str | None,
+    public_url: str | None,
+    allowed: Collection[str],
+    pages: Iterable[str] = (),
 ) -> bool:
     """Whether a browser page from `origin` may open a connection.
 
@@ -50,11 +76,14 @@ def origin_allowed(
         host: the Host header.
         public_url: the configured address of the web pages.
         allowed: further origins, in lower case.
+        pages: addresses of all nodes of the cluster: a page of one may use the sessions of another.
     """
     if origin is None or origin.lower() in allowed:
         return True
     own = {_hostname(f"//{host}"), _hostname(public_url or "")}
-    return _hostname(origin) in own - {None}
+    if _hostname(origin) in own - {None}:
+        return True
+    return any(origin.lower() == origin_of(url) for url in pages)
 
 
 def _hostname(url: str) -> str | None:

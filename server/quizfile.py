@@ -41,6 +41,9 @@ DEPTH_MAX = 8
 NUMBER_CHARS_MAX = 40
 """Longer rows of digits stay texts."""
 
+INTEGERS = range(-(2**63), 2**64)
+"""Larger numbers are read as the HTTP API reads them, as fractions."""
+
 _NULL = re.compile(r"(?:null|~)?")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
@@ -69,11 +72,13 @@ class Problem:
 
 
 class QuizFileError(Exception):
-    """The file holds no valid quiz. `problems` has at least one, in the order in which they were found."""
+    """The file holds no valid quiz. `problems` has at least one, in the order in which they were found;
+    `data` is what the file says, None when it could not be read at all."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: tuple[Problem, ...], data: dict[str, object] | None = None) -> None:
         super().__init__(problems)
         self.problems = problems
+        self.data = data
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
@@ -117,7 +122,8 @@ def parse(text: str | bytes, name: str) -> LoadedQuiz:
             tuple(
                 Problem(name, error.code, error.message, *reading.place(error.path), error.path)
                 for error in problems
-            )
+            ),
+            data,
         )
     return LoadedQuiz(Path(name).stem, name, data, Quiz.parse(data))
 
@@ -214,7 +220,9 @@ class _Reading:
             return boolean
         if len(text) > NUMBER_CHARS_MAX or not _DECIMAL.fullmatch(text):
             return self._whole(event, text, path)
-        number = int(text) if _INTEGER.fullmatch(text) else float(text)
+        number = float(text)
+        if _INTEGER.fullmatch(text) and int(text) in INTEGERS:
+            number = int(text)
         if not math.isfinite(number):
             return text
         self.written[path] = text

@@ -77,17 +77,20 @@ class MemoryCatalog:
     async def list(self) -> Sequence[ports.QuizSummary]:
         await self._checkpoint()
         newest = sorted((versions[-1] for versions in self._versions.values()), key=_by_title)
-        return [
-            ports.QuizSummary(
-                stored.id,
-                stored.version,
-                stored.quiz.title,
-                stored.quiz.language,
-                len(stored.quiz.questions),
-                stored.created_at,
-            )
-            for stored in newest
-        ]
+        return [_summary(stored) for stored in newest]
+
+    async def versions(self, quiz_id: str, limit: int) -> Sequence[ports.QuizSummary]:
+        await self._checkpoint()
+        if quiz_id not in self._versions:
+            raise ports.QuizNotFound(quiz_id)
+        return [_summary(stored) for stored in self._versions[quiz_id][::-1][:limit]]
+
+
+def _summary(stored: ports.StoredQuiz) -> ports.QuizSummary:
+    quiz = stored.quiz
+    return ports.QuizSummary(
+        stored.id, stored.version, quiz.title, quiz.language, len(quiz.questions), stored.created_at
+    )
 
 
 def _by_title(stored: ports.StoredQuiz) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.peers import client_address, origin_allowed
+from server.peers import client_address, origin_allowed, origin_of
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,50 @@ def test_pages_of_the_host_of_the_public_address_and_of_allowed_origins_may_conn
     origin: str | None, host: str | None, allowed: bool
 ) -> None:
     assert origin_allowed(origin, host, "https://play.example/", ["https://school.example"]) is allowed
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://b.example:5001", True),
+        ("http://B.example:5001", True),
+        ("https://c.example", True),
+        ("http://[2001:db8::7]:5001", True),
+        ("http://b.example:5002", False),
+        ("https://b.example:5001", False),
+        ("https://c.example.evil.example", False),
+        ("null", False),
+        ("", False),
+        ("http://d.example", False),
+    ],
+)
+def test_pages_of_other_nodes_may_connect(origin: str, allowed: bool) -> None:
+    pages = [
+        "",
+        "http://b.example:5001",
+        "https://C.example:443/n/c",
+        "http://[2001:db8::7]:5001",
+        "http://[",
+    ]
+    assert origin_allowed(origin, "a.example", None, [], pages) is allowed
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("ws://Quiz.example:5002/ws", "ws://quiz.example:5002"),
+        ("wss://quiz.example:443/n/a/ws", "wss://quiz.example"),
+        ("http://quiz.example:80", "http://quiz.example"),
+        ("http://[::1]:5001/", "http://[::1]:5001"),
+        ("ftp://quiz.example", None),
+        ("http://quiz.example:x", None),
+        ("http://quiz.example; script-src *", None),
+        ("//quiz.example", None),
+        ("", None),
+    ],
+)
+def test_the_origin_of_an_address(url: str, origin: str | None) -> None:
+    assert origin_of(url) == origin
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

@@ -25,6 +25,8 @@ from engine.actors.commands import (
     Detach,
     Host,
     Join,
+    Left,
+    ListPlayers,
     Look,
     Merge,
     Passed,
@@ -38,6 +40,7 @@ from engine.actors.fanout import Slicer
 from engine.actors.frame import Frame, Message
 from engine.actors.mailbox import Mailbox
 from engine.actors.pace import Pace
+from engine.actors.roster import Roster
 from engine.actors.stream import BroadcastStream, StreamState
 from engine.actors.subscriber import Subscriber
 from engine.actors.tokens import Tokens
@@ -220,7 +223,10 @@ class SessionActor:
         self._counters = counters
         self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
         self._stream = BroadcastStream(options.history_max, claimed.epoch)
-        self._audience = Audience(counters.sent)
+        self._audience = Audience(counters.sent, heed=self._heed)
+        self._roster: Roster | None = None
+        """As long as a host is connected."""
+        self._roster_due_at = 0
         self._unwritten: list[Fact] = []
         self._seq = self._committed = session.seq
         self._unconfirmed: deque[_Held] = deque()
@@ -228,6 +234,8 @@ class SessionActor:
         """Of the end of the session, as long as it is not committed."""
         self._latecomers: list[tuple[Rejoin | Watch, Place]] = []
         """Who came meanwhile."""
+        self._hostless_since: int | None = clock.now_ms()
+        """As far as this actor knows. None while a host is connected."""
         self._fenced = False
         self._failure: Exception | None = None
         self._stopped = False
@@ -248,7 +256,7 @@ class SessionActor:
             self._catch_up(claimed)
         else:
             self._stream.go_on(stream)
-            self._still_until = clock.now_ms() + HANDED_OVER_MS
+            self._still_until = self._roster_due_at = clock.now_ms() + HANDED_OVER_MS
             self._board_dirty = session.phase is not Phase.LOBBY
 
     def _catch_up(self, claimed: ClaimedSession) -> None:
@@ -267,7 +275,7 @@ class SessionActor:
         """Hand over a command. A full mailbox, or an actor that has stopped, answers `busy` at once."""
         if self._giving_away:
             self._late_commands.append(command)
-        elif isinstance(command, Detach | Passed):
+        elif isinstance(command, Detach | Passed | Left):
             self._mailbox.put_over(command)
         elif self._stopped or not self._mailbox.put_nowait(command):
             command.reply.push(messages.busy(command.id if isinstance(command, Answer | Host) else None))
@@ -358,6 +366,8 @@ class SessionActor:
                 self._write()
             if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
                 await self._send_board()
+            if self._host_to_be_told and self._clock.now_ms() >= self._roster_due_at:
+                self._send_roster()
 
     def _given_away(self) -> bool:
         self._write()
@@ -404,9 +414,23 @@ class SessionActor:
             due = seen_to
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
+        if (goes_on_at := self._goes_on_at) is not None:
+            due = min(due, max(goes_on_at, self._still_until))
+        if self._host_to_be_told and self._roster_due_at < due:
+            due = self._roster_due_at
         if deadline is None and self._at_rest:
             due = min(due, self._active_at + self._patience_ms)
         return self._clock.trio_time(due)
+
+    @property
+    def _goes_on_at(self) -> int | None:
+        """When the next question opens because no host is there to open it; None when that is not to be."""
+        settings, shown_until = self.session.settings, self.session.shown_until
+        if settings.pace != "host" or settings.host_away_s is None:
+            return None
+        if self._hostless_since is None or shown_until is None:
+            return None
+        return max(self._hostless_since + 1000 * settings.host_away_s, shown_until)
 
     @property
     def _patience_ms(self) -> int:
@@ -421,6 +445,7 @@ class SessionActor:
         return (
             not self._unconfirmed
             and session.deadline is None
+            and self._goes_on_at is None
             and (session.phase is Phase.FINISHED or not len(self._audience))
             and self._committed == session.seq
         )
@@ -445,6 +470,10 @@ class SessionActor:
             session.elapse(due)
             if session.seq == before:
                 raise RuntimeError(f"the deadline at {due} brought nothing about")
+            await self._tell()
+        due = self._goes_on_at
+        if due is not None and due <= now:
+            session.next(now)
             await self._tell()
         if now >= self._expires_at and session.phase is not Phase.FINISHED:
             session.finish(now)
@@ -530,12 +559,25 @@ class SessionActor:
                 self._attach(command, Place("spectator", None, command.may_move))
             case Look():
                 self._look(command)
+            case ListPlayers():
+                audience = self._audience
+                page = messages.players(
+                    self.session,
+                    command.after,
+                    command.limit,
+                    audience.connected,
+                    audience.connected_players,
+                )
+                command.reply.push(page)
             case Relay():
                 self._relay(command)
             case Passed():
                 if command.number == self._roll_call.number:
                     self._roll_call.missing.discard(command.node)
                 command.reply.push(messages.done(None, "passed", self.session.phase))
+            case Left():
+                self._audience.leave_away(command.node, command.key)
+                command.reply.push(messages.done(None, "left", self.session.phase))
             case Host():
                 self._host(command)
             case Detach():
@@ -547,7 +589,7 @@ class SessionActor:
     def _refuse(self, reply: Subscriber, refusal: Refusal, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
         refused = self._counters.refused
         refused[refusal.code] = refused.get(refusal.code, 0) + 1
-        path = {"bad_choice": "choice"}.get(refusal.code)
+        path = {"bad_choice": "choice", "missing_field": "name"}.get(refusal.code)
         reply.push(messages.error(refusal.code, refusal.message, id=id, path=path))
 
     def _answer(self, command: Answer) -> None:
@@ -589,6 +631,7 @@ class SessionActor:
         place = Place("player", outcome.player, command.may_move)
 
         def welcome() -> Frame:
+            self._introduce(outcome.player)
             if not command.attach:
                 return self._joined(place, state=None)
             joined = self._joined(place, state=self.state("player", outcome.player))
@@ -599,6 +642,11 @@ class SessionActor:
             return casts.admitted(place.role, place.player, [joined])
 
         self._on_commit(outcome.seq, command.reply, welcome)
+
+    def _introduce(self, player: int) -> None:
+        """Have the host hear of a new player."""
+        if self._roster is not None:
+            self._roster.note(player, joined=True)
 
     def _rejoin(self, command: Rejoin) -> None:
         refusal = None
@@ -619,7 +667,10 @@ class SessionActor:
         if not self._journal.has_room():
             self._refuse(command.reply, BUSY, command.id)
             return
-        refusal = self._lead(command, self._clock.now_ms())
+        now = self._clock.now_ms()
+        if self._hostless_since is not None:
+            self._hostless_since = now  # who leads by requests alone is there as well
+        refusal = self._lead(command, now)
         if refusal is not None:
             self._refuse(command.reply, refusal, command.id)
             return
@@ -652,7 +703,10 @@ class SessionActor:
         session = self.session
         for fact in command.facts:
             if isinstance(fact, PlayerJoined):
+                known = len(session.players)
                 session.merge_player(fact)
+                if len(session.players) > known:
+                    self._introduce(len(session.players))
             else:
                 session.merge_answer(fact)
         session.settle_merged(self._clock.now_ms())
@@ -733,6 +787,9 @@ class SessionActor:
             return
         seats = command.seats or ()
         self._audience.take_part(command.node, reply, seats)
+        if "host" in seats and "host" in self._audience.connected:
+            # What it was told last, on the way here, is not known.
+            self._roster = Roster(self.session.players)
         for key in seats:
             player = self.session.players.get(key) if isinstance(key, int) else None
             if key != "host" and (player is None or player.kicked):
@@ -743,9 +800,19 @@ class SessionActor:
             if frame.kind == "finished":
                 self._push_each(reply, casts.standing(self.session, frame))
                 continue
-            reply.push(casts.cast(frame, host_frame))
+            for_host = None if host_frame is None else self._replayed(host_frame, Place("host"))
+            reply.push(casts.cast(self._replayed(frame, Place("spectator")), for_host))
             if revealed and frame is revealed[-1]:
                 self._push_each(reply, casts.standing(self.session))
+
+    def _heed(self, key: int | str) -> None:
+        """A place was taken or left. A host who comes hears of what changes from then on."""
+        if key == "host":
+            here = "host" in self._audience.connected
+            self._roster = Roster() if here else None
+            self._hostless_since = None if here else self._clock.now_ms()
+        elif self._roster is not None and isinstance(key, int):
+            self._roster.note(key)
 
     def _push_each(self, reply: Subscriber, frames: Iterable[Frame]) -> None:
         for frame in frames:
@@ -759,10 +826,11 @@ class SessionActor:
         now = self._clock.now_ms()
         if frame.kind == "finished":
             return messages.finished(session, offset, place.player)
-        current = frame.kind == "question" and frame.message["number"] == session.number
-        if current and session.remaining_ms(now) is not None:
+        if frame.message.get("number") != session.number or not session.question_open:
+            return frame
+        if frame.kind == "question":
             return messages.question(session, offset, now, for_host=place.role == "host")
-        return frame
+        return messages.recounted(frame, session, now) if frame.kind == "state" else frame
 
     # -- broadcasts ------------------------------------------------------------------------------
 
@@ -785,6 +853,8 @@ class SessionActor:
                 case PlayerKicked():
                     self._board_dirty = True
                     self._audience.show_out(fact.player, Ending.KICKED)
+                    if self._roster is not None:
+                        self._roster.note(fact.player)
                 case QuestionOpened():
                     self._board_dirty = True
                     await self._tell_question()
@@ -838,3 +908,15 @@ class SessionActor:
         self._write()
         await self._audience.send(self._board)
         self._board_took_ms = self._clock.now_ms() - began_at
+
+    @property
+    def _host_to_be_told(self) -> bool:
+        """Whether there is news of the players for a host. After the end there is none: who hears of that may
+        go."""
+        return bool(self._roster) and self.session.phase is not Phase.FINISHED
+
+    def _send_roster(self) -> None:
+        assert self._roster is not None
+        audience = self._audience
+        audience.tell_host(self._roster.tell(self.session, audience.connected, audience.connected_players))
+        self._roster_due_at = self._clock.now_ms() + self._pace.tick_after(self._board_took_ms)

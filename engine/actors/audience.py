@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from engine.actors import casts
@@ -26,6 +26,17 @@ class Place:
     def key(self) -> int | str | None:
         """What only one subscriber at a time can hold; None for spectators."""
         return "host" if self.role == "host" else self.player
+
+
+@dataclass(frozen=True, slots=True)
+class _Either:
+    """What is in one of two."""
+
+    one: Container[object]
+    other: Container[object]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.one or key in self.other
 
 
 @dataclass(slots=True)
@@ -52,6 +63,8 @@ class Audience:
     _relays: dict[str, Subscriber] = field(default_factory=dict)
     _away: dict[int | str, str] = field(default_factory=dict)
     """Who sits at which other node."""
+    heed: Callable[[int | str], None] | None = None
+    """Told of each place that was taken or left, here or at another node."""
 
     def __len__(self) -> int:
         return len(self._places) + len(self._relays)
@@ -59,6 +72,15 @@ class Audience:
     def __contains__(self, player: object) -> bool:
         """Whether this player is connected, here."""
         return player in self._holders
+
+    @property
+    def connected(self) -> Container[int | str]:
+        """The places that are taken, wherever."""
+        return _Either(self._holders, self._away)
+
+    @property
+    def connected_players(self) -> int:
+        return len(self._holders) + len(self._away) - ("host" in self.connected)
 
     @property
     def relayed(self) -> bool:
@@ -80,12 +102,24 @@ class Audience:
             self._holders[place.key] = subscriber
             self._away.pop(place.key, None)
         self._places[subscriber] = place
+        self._changed(place.key)
 
     def seat_away(self, node: str, key: int | str | None) -> None:
         """Note that a place is taken at another node, which takes part already."""
         if key is not None:
             self._replace(key, None, node)
             self._away[key] = node
+            self._changed(key)
+
+    def leave_away(self, node: str, key: int | str) -> None:
+        """Note that nobody sits at this place of that node any more."""
+        if self._away.get(key) == node:
+            del self._away[key]
+            self._changed(key)
+
+    def _changed(self, key: int | str | None) -> None:
+        if self.heed is not None and key is not None:
+            self.heed(key)
 
     def _replace(self, key: int | str, newer: Subscriber | None, node: str | None = None) -> None:
         older = self._holders.get(key)
@@ -99,25 +133,36 @@ class Audience:
         if at is not None and at != but and (relay := self._relays.get(at)) is not None:
             relay.push(casts.show_out(key, ending))
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Let a subscriber go, or a node. Nothing happens to one who is not here."""
+    def leave(self, subscriber: Subscriber) -> int | str | None:
+        """Let a subscriber go, or a node. Nothing happens to one who is not here. Returns which place is free
+        now."""
         place = self._places.pop(subscriber, None)
         if place is not None and place.key is not None and self._holders.get(place.key) is subscriber:
             del self._holders[place.key]
+            self._changed(place.key)
+            return place.key
         if place is None and self._relays:
             for node in [node for node, relay in self._relays.items() if relay is subscriber]:
                 del self._relays[node]
-                self._away = {key: at for key, at in self._away.items() if at != node}
+                self._forget_away(node)
+        return None
+
+    def _forget_away(self, node: str, but: Container[int | str] = ()) -> None:
+        for key in [key for key, at in self._away.items() if at == node and key not in but]:
+            self.leave_away(node, key)
 
     def take_part(self, node: str, relay: Subscriber, keys: Iterable[int | str]) -> None:
         """Let a node take part, for those with these places and for whoever will be seated there. One of them
         who has taken a seat elsewhere meanwhile has left that node, or is told to."""
         self._relays[node] = relay
+        keys = set(keys)
+        self._forget_away(node, keys)
         for key in keys:
             if key in self._holders or self._away.get(key, node) != node:
                 relay.push(casts.show_out(key, Ending.REPLACED))
-            else:
+            elif key not in self._away:
                 self._away[key] = node
+                self._changed(key)
 
     def show_out(self, key: int | str, ending: Ending) -> None:
         """Close the connection of a player, or of the host, if there is one."""
@@ -126,6 +171,8 @@ class Audience:
             self.leave(subscriber)
             subscriber.close(ending)
         self._tell_away(key, ending)
+        if self._away.pop(key, None) is not None:
+            self._changed(key)
 
     def dismiss(self, ending: Ending) -> None:
         """Close every connection."""
@@ -135,7 +182,8 @@ class Audience:
             subscriber.close(ending)
 
     def clear(self) -> list[Subscriber]:
-        """Forget everyone; the relays of other nodes are given back."""
+        """Forget everyone, and whoever heeds; the relays of other nodes are given back."""
+        self.heed = None
         relays = list(self._relays.values())
         for places in (self._places, self._holders, self._relays, self._away):
             places.clear()
@@ -153,6 +201,15 @@ class Audience:
         if self._relays:
             self._cast(casts.cast(frame, host_frame))
         await fan_out(subscribers, frame, Slicer())
+
+    def tell_host(self, frame: Frame) -> None:
+        """Push a frame to the host, wherever it sits, if it is connected."""
+        host = self._holders.get("host")
+        if host is not None:
+            self.sent.frames += 1
+            host.push(frame)
+        elif (relay := self._relays.get(self._away.get("host", ""))) is not None:
+            relay.push(casts.for_host(frame))
 
     def _cast(self, frame: Frame) -> None:
         for relay in list(self._relays.values()):

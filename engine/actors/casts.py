@@ -40,6 +40,11 @@ def cast(frame: Frame, host_frame: Frame | None = None) -> Frame:
     return Frame({"t": "cast", "frame": frame.message, "host": host})
 
 
+def for_host(frame: Frame) -> Frame:
+    """What is for the host alone, who sits at that node."""
+    return Frame({"t": "for_host", "frame": frame.message})
+
+
 def roll_call(number: int) -> Frame:
     """A deadline has come: the node answers with `Passed` when all it had received is on its way."""
     return Frame({"t": "roll_call", "number": number})

@@ -17,7 +17,8 @@ Role = Literal["player", "host", "spectator"]
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Become a new player. With `attach` the reply stays on as the player's subscriber.
+    """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is what came
+    over the wire, None when it was left out.
 
     Here and below: `may_move` tells that the client may be sent to another node. `relay` is the run of a node
     that seats the client itself, and then one frame answers the command: `admitted`."""
@@ -68,6 +69,16 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class ListPlayers:
+    """See who is in, in the order of their numbers: answered with one frame, `players`, with `limit` of those
+    whose numbers are above `after` at most."""
+
+    reply: Subscriber
+    after: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Relay:
     """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once,
     and the node passes it on. `node` is its run; a later one of the same run takes its place.
@@ -90,6 +101,15 @@ class Passed:
     reply: Subscriber
     node: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """From a node that takes part: nobody sits there any more at this place, a player's number or "host"."""
+
+    reply: Subscriber
+    node: str
+    key: int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +152,4 @@ class Merge:
     facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
 
 
-Command = Join | Rejoin | Watch | Look | Relay | Passed | Answer | Host | Detach | Merge
+Command = Join | Rejoin | Watch | Look | ListPlayers | Relay | Passed | Left | Answer | Host | Detach | Merge

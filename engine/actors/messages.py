@@ -87,6 +87,7 @@ def question(session: Session, offset: int, now: int, *, for_host: bool) -> Fram
     assert session.question is not None
     body: dict[str, object] = {"t": "question", "offset": offset}
     body |= _question(session, now, for_host=for_host)
+    body["now"] = now
     return Frame(body)
 
 
@@ -165,8 +166,14 @@ def state_changed(session: Session, offset: int, now: int) -> Frame:
             "locked": session.locked,
             "number": session.number,
             "remaining_ms": session.remaining_ms(now),
+            "now": now,
         }
     )
+
+
+def recounted(frame: Frame, session: Session, now: int) -> Frame:
+    """A `state` that was broadcast earlier, with the countdown as it stands now."""
+    return Frame({**frame.message, "remaining_ms": session.remaining_ms(now), "now": now})
 
 
 def _podium(session: Session) -> list[dict[str, object]]:
@@ -209,6 +216,7 @@ def state(
         "of": session.of,
         "players": session.active,
         "answered": session.answered,
+        "now": now,
         "question": _question(session, now, for_host=for_host) if session.question else None,
         "reveal": _reveal(session) if closed else None,
         "leaderboard": {"top": board["top"], "players": board["players"], "answered": board["answered"]},
@@ -254,6 +262,33 @@ def board(session: Session, count: int, player: int | None) -> Frame:
             "players": session.active,
             "answered": session.answered,
         }
+    )
+
+
+def players(session: Session, after: int, limit: int, connected: Container[object], count: int) -> Frame:
+    """Those who are in with numbers above `after`, as many as `limit` at most. Args: connected: whose
+    connection is there; count: how many they are."""
+    board = session.leaderboard
+    lines: list[Line] = []
+    following = None
+    for player in range(after + 1, len(session.players) + 1):
+        if player not in board:
+            continue
+        if len(lines) == limit:
+            following = lines[-1]["id"]
+            break
+        who = session.players[player]
+        lines.append(
+            {
+                "id": player,
+                "name": who.name,
+                "score": who.score,
+                "rank": board.rank(player),
+                "connected": player in connected,
+            }
+        )
+    return Frame(
+        {"t": "players", "players": lines, "next": following, "total": session.active, "connected": count}
     )
 
 

@@ -29,6 +29,7 @@ from engine.domain.facts import (
     QuestionOpened,
     Resumed,
 )
+from engine.domain.given_names import given_name
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.phases import Phase, move, refuse
 from engine.domain.players import Player
@@ -48,6 +49,7 @@ _PAUSED: Final = Refusal("paused", "The session is paused.")
 _FINISHED: Final = Refusal("session_finished", "The session is over.")
 _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
 _FULL: Final = Refusal("session_full", "The session has no room for more players.")
+_NAME_MISSING: Final = Refusal("missing_field", "A player of this session gives a name.")
 _NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already.")
 
 
@@ -73,7 +75,7 @@ class Session:
     """
 
     def __init__(self, quiz: Quiz, settings: Settings, created_at: int) -> None:
-        self.quiz: Final = quiz
+        self.quiz: Final = settings.applied_to(quiz)
         self.settings: Final = settings
         self.created_at: Final = created_at
         self.leaderboard: Final = Leaderboard()
@@ -193,10 +195,15 @@ class Session:
             return self._clock.moment(self._answers[-1].question.limit_ms)
         if self.settings.pace == "auto":
             if self.phase is Phase.REVEAL:
-                return self._clock.moment(self.settings.reveal_ms)
+                return self.shown_until
             if self.phase is Phase.LOBBY and self.settings.lobby_ms is not None:
                 return self._clock.moment(self.settings.lobby_ms)
         return None
+
+    @property
+    def shown_until(self) -> int | None:
+        """Until when the question that is closed now is to be shown at least; None when none is shown."""
+        return self._clock.moment(self.settings.reveal_ms) if self.phase is Phase.REVEAL else None
 
     def remaining_ms(self, now: int) -> int | None:
         """Play time left to answer; it stands still while paused. None when no question is open."""
@@ -207,13 +214,18 @@ class Session:
     # Players
 
     def join(self, name: object, at: int) -> PlayerJoined | Refusal:
-        """Let a new player in, under a name nobody here has or had."""
+        """Let a new player in, under a name nobody here has or had: the given one, whatever `name` is, where
+        names are given. `name` is None when it was left out."""
         if self.phase is Phase.FINISHED:
             return _FINISHED
         if self.locked:
             return _LOCKED
         if self.active >= self.settings.player_limit:
             return _FULL
+        if self.settings.names == "given":
+            name = given_name(len(self._players) + 1, self.quiz.language)
+        elif name is None:
+            return _NAME_MISSING
         try:
             cleaned = clean_name(name)
         except DomainError as error:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
 
 from engine.domain.fields import Fields, Problems
+from engine.domain.quiz import Quiz
+from engine.domain.scoring import RULES, Scoring
 
 Pace = Literal["host", "auto"]
+Names = Literal["chosen", "given"]
 
 PACES: Final[tuple[Pace, ...]] = ("host", "auto")
+NAMES: Final[tuple[Names, ...]] = ("chosen", "given")
 PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
 LOBBY_MAX_MS: Final = 86_400_000
+HOST_AWAY_MIN_S: Final = 5
+HOST_AWAY_MAX_S: Final = 3_600
 
-_FIELDS: Final = ("pace", "player_limit", "reveal_ms", "lobby_ms", "early_close")
+FIELDS: Final = (
+    "pace",
+    "player_limit",
+    "reveal_ms",
+    "lobby_ms",
+    "early_close",
+    "scoring",
+    "streak",
+    "host_away_s",
+    "names",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +41,15 @@ class Settings:
     Args:
         pace: `host`: the host opens each question; `auto`: the clock does.
         player_limit: players at a time, kicked ones not counted.
-        reveal_ms: `auto` only: how long a closed question is shown before the next.
+        reveal_ms: how long a closed question is shown before the next opens by itself.
         lobby_ms: `auto` only: the session starts by itself that long after its creation; None waits for
             the host.
         early_close: a question closes as soon as every player who is in has answered it.
+        scoring: the rule (`speed`, `flat`); None: the quiz's own.
+        streak: whether right answers in a row earn a bonus; None: as the quiz has it.
+        host_away_s: `host` only: once no host has been connected for so many seconds, the next question opens
+            by itself; None waits for the host.
+        names: `chosen` by the players, or `given` to them.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -39,9 +60,13 @@ class Settings:
     reveal_ms: int = 5_000
     lobby_ms: int | None = None
     early_close: bool = True
+    scoring: str | None = None
+    streak: bool | None = None
+    host_away_s: int | None = None
+    names: Names = "chosen"
 
     def __post_init__(self) -> None:
-        self._read(Fields(self.to_dict(), "", Problems(1), _FIELDS))
+        self._read(Fields(self.to_dict(), "", Problems(1), FIELDS))
 
     @classmethod
     def parse(cls, data: object, path: str = "") -> Settings:
@@ -50,22 +75,39 @@ class Settings:
         Raises:
             DomainError: the first thing that is wrong; its path begins with `path`.
         """
-        fields = Fields.of(data, path, Problems(1), _FIELDS)
+        fields = Fields.of(data, path, Problems(1), FIELDS)
         assert fields is not None, "with a bound of one, the first problem is raised"
-        pace, player_limit, reveal_ms, lobby_ms, early_close = cls._read(fields)
-        return cls(pace, player_limit, reveal_ms, lobby_ms, early_close)
+        return cls(**cls._read(fields))
 
     @staticmethod
-    def _read(fields: Fields) -> tuple[Pace, int, int, int | None, bool]:
-        pace: Pace = "auto" if fields.one_of("pace", PACES, default="host") == "auto" else "host"
-        player_limit = fields.whole("player_limit", 1, PLAYER_LIMIT_MAX, default=10_000)
-        reveal_ms = fields.whole("reveal_ms", REVEAL_MIN_MS, REVEAL_MAX_MS, default=5_000)
-        lobby_ms = None
+    def _read(fields: Fields) -> dict[str, Any]:
+        pace = fields.one_of("pace", PACES, default="host")
+        read: dict[str, Any] = {
+            "pace": pace,
+            "player_limit": fields.whole("player_limit", 1, PLAYER_LIMIT_MAX, default=10_000),
+            "reveal_ms": fields.whole("reveal_ms", REVEAL_MIN_MS, REVEAL_MAX_MS, default=5_000),
+            "early_close": fields.flag("early_close", default=True),
+            "names": fields.one_of("names", NAMES, default="chosen"),
+        }
         if fields.get("lobby_ms") is not None:
-            lobby_ms = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)
+            read["lobby_ms"] = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)
             if pace == "host":
                 fields.add("lobby_ms", "only a session with the pace `auto` starts by itself")
-        return pace, player_limit, reveal_ms, lobby_ms, fields.flag("early_close", default=True)
+        if fields.get("scoring") is not None:
+            read["scoring"] = fields.one_of("scoring", tuple(RULES), default="speed")
+        if fields.get("streak") is not None:
+            read["streak"] = fields.flag("streak")
+        if fields.get("host_away_s") is not None:
+            read["host_away_s"] = fields.whole("host_away_s", HOST_AWAY_MIN_S, HOST_AWAY_MAX_S, default=60)
+            if pace == "auto":
+                fields.add("host_away_s", "only a session with the pace `host` waits for one")
+        return read
+
+    def applied_to(self, quiz: Quiz) -> Quiz:
+        """The quiz as it is played: scored as these settings say where they do."""
+        rule, streak = quiz.scoring.rule, quiz.scoring.streak
+        scoring = Scoring(self.scoring or rule, streak if self.streak is None else self.streak)
+        return quiz if scoring == quiz.scoring else replace(quiz, scoring=scoring)
 
     def to_dict(self) -> dict[str, object]:
         """The document: `Settings.parse(settings.to_dict()) == settings`."""

@@ -25,6 +25,8 @@ from engine.actors.commands import (
     Detach,
     Host,
     Join,
+    Left,
+    ListPlayers,
     Look,
     Merge,
     Passed,
@@ -77,8 +79,12 @@ def _text(value: object) -> bool:
     return type(value) is str
 
 
+def _seat(value: object) -> bool:
+    return type(value) is int or value == "host"
+
+
 def _seats(value: object) -> bool:
-    return type(value) is list and all(type(each) is int or each == "host" for each in value)
+    return type(value) is list and all(map(_seat, value))
 
 
 def _role(value: object) -> bool:
@@ -110,7 +116,9 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
         Relay,
         {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_seats)},
     ),
+    "listplayers": (ListPlayers, {"after": _whole, "limit": _whole}),
     "passed": (Passed, {"node": _text, "number": _whole}),
+    "left": (Left, {"node": _text, "key": _seat}),
     "answer": (
         Answer,
         {

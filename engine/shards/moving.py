@@ -17,6 +17,7 @@ import trio
 
 from engine.actors import casts, messages
 from engine.actors.actor import Parcel
+from engine.actors.commands import Left
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Message
@@ -260,6 +261,9 @@ class Moving:
                     self._send_on(command.reply, to if relay is not None else None)
                 elif isinstance(command, Attaching) and command.relay is not None:
                     # Another node would seat the client, and hear what it is told by way of this one.
+                    command.reply.push(messages.busy())
+                elif isinstance(command, Left) and relay is not None:
+                    # The next owner hears from that node itself who sits there, and this would come too late.
                     command.reply.push(messages.busy())
                 else:
                     self._router.deliver(session_id, command)

@@ -343,6 +343,9 @@ class RedisQuizCache:
     async def list(self) -> Sequence[QuizSummary]:
         return await self._behind.list()
 
+    async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
+        return await self._behind.versions(quiz_id, limit)
+
     async def _keep(self, stored: StoredQuiz, newest: bool) -> None:
         definition = orjson.dumps({"quiz": stored.quiz.to_dict(), "created_at": stored.created_at})
         async with self._client.pipeline(transaction=False) as pipeline:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ import trio
 from engine.actors import casts, messages
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import Clock
-from engine.actors.commands import Command, Detach, Join, Passed, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Join, Left, Passed, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -65,26 +65,27 @@ class _Inbox:
 
 
 class _Admission:
-    """Subscriber: waits for the answer to the join of one client."""
+    """Subscriber: waits for the answer to the join of one client, who comes back to the place `key`."""
 
-    __slots__ = ("_client", "_may_move", "_relay")
+    __slots__ = ("_client", "_key", "_may_move", "_relay")
 
-    def __init__(self, relay: Relay, client: Subscriber, may_move: bool) -> None:
+    def __init__(self, relay: Relay, client: Subscriber, may_move: bool, key: int | str | None) -> None:
         self._relay = relay
         self._client = client
         self._may_move = may_move
+        self._key = key
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
         if frame.kind == "admitted":
             self._relay.receive(frame, (self._client, self._may_move))
         else:
-            self._relay.turn_away(self._client)
+            self._relay.turn_away(self._client, self._key)
             self._client.push(frame)
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
-        self._relay.turn_away(self._client)
+        self._relay.turn_away(self._client, self._key)
         self._client.close(ending)
 
 
@@ -168,8 +169,10 @@ class Relay:
         self._lost: Ending | None = None
         self._tries = 0
         self._taking_part: _Inbox | None = None
-        self._entering: set[Subscriber] = set()
-        """Clients whose admission is under way, until they leave."""
+        self._entering: dict[Subscriber, int | str | None] = {}
+        """Clients whose admission is under way, until they leave, and the place that each comes back to."""
+        self._awaited: Counter[int | str | None] = Counter()
+        """How many of them come back to a place."""
         self._rows: list[casts.Row] = []
         self._take_part()
 
@@ -183,8 +186,8 @@ class Relay:
         """Hand over a command. Never blocks."""
         match command:
             case Detach():
-                self._entering.discard(command.reply)
-                self._audience.leave(command.reply)
+                self._has_entered(command.reply)
+                self._vacate(self._audience.leave(command.reply))
                 self._wakeup.set()
             case Join(attach=True) | Rejoin() | Watch():
                 self._let_in(command)
@@ -196,9 +199,32 @@ class Relay:
             # Over, or about to take part again: what was missed would come after somebody who has seen it.
             command.reply.push(messages.busy())
         else:
-            admission = _Admission(self, command.reply, command.may_move)
-            self._entering.add(command.reply)
+            key: int | str | None = None
+            if isinstance(command, Rejoin):
+                key = Place(command.role, command.player).key
+            admission = _Admission(self, command.reply, command.may_move, key)
+            self._has_entered(command.reply)
+            self._entering[command.reply] = key
+            self._awaited[key] += 1
             self._pass_on(replace(command, may_move=False, relay=self._node), admission)
+
+    def _has_entered(self, client: Subscriber) -> bool:
+        """Wait for this client no longer. False if that was so already."""
+        if client not in self._entering:
+            return False
+        key = self._entering.pop(client)
+        self._awaited[key] -= 1
+        if not self._awaited[key]:
+            del self._awaited[key]
+        return True
+
+    def _vacate(self, key: int | str | None) -> None:
+        """Let the owner know that a place here is free. Not while somebody is about to take it: that may have
+        reached the owner first. Nor before this node takes part again: then the owner is told who sits here.
+        """
+        taken = key in self._audience or key in self._awaited
+        if key is not None and not taken and self._taking_part is not None:
+            self._pass_on(Left(_NOBODY, self._node, key), _NOBODY)
 
     def _pass_on(self, command: Command, reply: Subscriber) -> None:
         self._links.send(self.owner, self.session_id, departing(command, reply, self._clock.now_ms()))
@@ -214,7 +240,7 @@ class Relay:
         leaving = [(who, place) for who, place in self._audience.seated() if place.may_move]
         began = trio.current_time()
         for number, (subscriber, _) in enumerate(leaving, start=1):
-            self._audience.leave(subscriber)
+            self._vacate(self._audience.leave(subscriber))
             subscriber.push(messages.moved(url))
             subscriber.close(Ending.MOVED)
             self._wakeup.set()
@@ -243,12 +269,14 @@ class Relay:
             log.warning("session %s: this node does not keep up with its owner", self.session_id)
             self.end(Ending.SLOW_CONSUMER)
         else:
+            _restate(frame, self._clock.now_ms())
             self._inbox.append((frame, admission))
             self._wakeup.set()
 
-    def turn_away(self, client: Subscriber) -> None:
-        """The owner has not let it in."""
-        self._entering.discard(client)
+    def turn_away(self, client: Subscriber, key: int | str | None) -> None:
+        """The owner has not let it in. `key`: of the place that it wanted to come back to."""
+        self._has_entered(client)
+        self._vacate(key)
         self._wakeup.set()
 
     def lose(self, ending: Ending) -> None:
@@ -315,6 +343,8 @@ class Relay:
                 self._admit(message, *admission)
             case "standing":
                 await self._tell_each(message)
+            case "for_host":
+                self._audience.tell_host(Frame(message["frame"]))
             case "show_out":
                 self._audience.show_out(message["key"], Ending[message["ending"]])
             case "roll_call":
@@ -354,10 +384,11 @@ class Relay:
         await self._audience.send(frame, host_frame)
 
     def _admit(self, message: Any, client: Subscriber, may_move: bool) -> None:
-        if client not in self._entering:
-            return  # it has left
-        self._entering.discard(client)
-        self._audience.seat(client, Place(message["role"], message["player"], may_move))
+        place = Place(message["role"], message["player"], may_move)
+        if not self._has_entered(client):
+            self._vacate(place.key)  # it has left
+            return
+        self._audience.seat(client, place)
         for told in message["frames"]:
             client.push(Frame(told))
 
@@ -372,6 +403,17 @@ class Relay:
             return
         self._offset = finished["offset"]
         await self._audience.send_each(_endings(rows, finished, self._audience), others=Frame(finished))
+
+
+def _restate(frame: Frame, now: int) -> None:
+    """Put the time at which it came in place of the owner's: this node's clock is the one that its clients
+    know, and clocks differ by more than a message spends on the way."""
+    message: Any = frame.message
+    told = (message["frame"], message["host"]) if frame.kind == "cast" else message.get("frames", ())
+    for each in told:
+        for dated in (each, (each or {}).get("state")):
+            if dated is not None and "now" in dated:
+                dated["now"] = now
 
 
 def _results(rows: list[casts.Row], number: int, wanted: Audience) -> Iterator[tuple[int, Frame | None]]:

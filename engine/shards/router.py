@@ -20,7 +20,7 @@ from engine.actors import messages
 from engine.actors.actor import Parcel, SessionActor
 from engine.actors.audience import Sent
 from engine.actors.clock import Clock
-from engine.actors.commands import Command, Detach, Join, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Join, Left, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -248,8 +248,10 @@ class Router:
         waits = self._waits(self._route_here, session_id)
         if not waits and self._deliver_here(session_id, command):
             return
-        if waits or not isinstance(command, Detach):
+        if waits or not isinstance(command, Detach | Left):
             self._later(self._route_here, session_id, command)
+        elif isinstance(command, Left):
+            _refuse(None, command)  # who sits where is told anew to whoever runs it next
 
     def _deliver_here(self, key: str, command: Command) -> bool:
         actor = self._registry.here(key)

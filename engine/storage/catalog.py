@@ -84,13 +84,13 @@ class PostgresCatalog:
         )
 
     async def list(self) -> Sequence[QuizSummary]:
-        rows = await self._database.fetch(_LIST)
-        return [
-            QuizSummary(
-                row["id"], row["version"], row["title"], row["language"], row["questions"], row["created_at"]
-            )
-            for row in rows
-        ]
+        return [_summary(row) for row in await self._database.fetch(_LIST)]
+
+    async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
+        rows = await self._database.fetch(_VERSIONS, quiz_id, limit)
+        if not rows:
+            raise QuizNotFound(quiz_id)
+        return [_summary(row) for row in rows]
 
 
 _SELECT = (
@@ -98,15 +98,25 @@ _SELECT = (
     "(extract(epoch FROM created_at) * 1000)::bigint AS created_at FROM quizzes"
 )
 
-_LIST = """
+_SUMMARY = """
+id, version, title, language, jsonb_array_length(definition -> 'questions') AS questions,
+(extract(epoch FROM created_at) * 1000)::bigint AS created_at
+"""
+
+_LIST = f"""
 SELECT * FROM (
-    SELECT DISTINCT ON (id) id, version, title, language,
-           jsonb_array_length(definition -> 'questions') AS questions,
-           (extract(epoch FROM created_at) * 1000)::bigint AS created_at
-    FROM quizzes ORDER BY id, version DESC
+    SELECT DISTINCT ON (id) {_SUMMARY} FROM quizzes ORDER BY id, version DESC
 ) AS newest
 ORDER BY title COLLATE "C", id COLLATE "C"
 """
+
+_VERSIONS = f"SELECT {_SUMMARY} FROM quizzes WHERE id = $1 ORDER BY version DESC LIMIT $2"
+
+
+def _summary(row: Row) -> QuizSummary:
+    return QuizSummary(
+        row["id"], row["version"], row["title"], row["language"], row["questions"], row["created_at"]
+    )
 
 
 def _stored(row: Row | None) -> StoredQuiz | None:
@@ -171,6 +181,9 @@ class CachedCatalog:
 
     async def list(self) -> Sequence[QuizSummary]:
         return await self._behind.list()
+
+    async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
+        return await self._behind.versions(quiz_id, limit)
 
     def invalidate(self, quiz_id: str) -> None:
         """Forget which version of the quiz is the newest. A look-up under way does not bring it back."""

@@ -61,7 +61,8 @@ class Corrections:
 
         row, facts, corrections, marks, results = await self._database.in_transaction(read)
         record = record_of(row)
-        quiz = (await self._catalog.get(record.quiz_id, record.quiz_version)).quiz
+        stored = await self._catalog.get(record.quiz_id, record.quiz_version)
+        quiz = record.settings.applied_to(stored.quiz)
         lines = [
             Line(
                 each["rank"],

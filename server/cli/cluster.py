@@ -149,6 +149,7 @@ def greet(plan: Plan) -> None:
         click.echo(f"  {place.name.ljust(width)}  {plan.url(place)}  {plan.ws_url(place)}")
     if plan.proxy_port is not None:
         click.echo(f"  {'HAProxy'.ljust(width)}  {front}  in front of them all")
+    click.echo(f"In a browser: {front} to play, {front}/host, {front}/author")
     click.echo("In another terminal:")
     if plan.author_key is not None:
         click.echo(f"  export FANFARE_AUTHOR_KEY={plan.author_key}")

@@ -119,7 +119,10 @@ def greet(running: Running) -> None:
     ]
     width = max(len(words) for words, _ in rows)
     click.echo("Fanfare is up. Ctrl-C ends it.")
-    click.echo(f"  HTTP API   {url}  (open it in a browser; described at {url}/openapi.json)")
+    click.echo(f"  Play       {url}")
+    click.echo(f"  Host       {url}/host")
+    click.echo(f"  Author     {url}/author")
+    click.echo(f"  HTTP API   {url}  (described at {url}/openapi.json)")
     if running.ws_url:
         click.echo(f"  WebSocket  {running.ws_url}  (docs/protocol.md)")
     click.echo("In another terminal:")

@@ -45,7 +45,7 @@ def session() -> None:
     "--reveal",
     "reveal_s",
     type=click.FloatRange(0, 600),
-    help="Pace auto: seconds for which a closed question is shown.  [default: 5]",
+    help="Seconds for which a closed question is shown before the next opens by itself.  [default: 5]",
 )
 @click.option("--player-limit", type=click.IntRange(1, 200_000), help="Players at a time.  [default: 10000]")
 @click.option(
@@ -53,6 +53,27 @@ def session() -> None:
     default=True,
     show_default=True,
     help="Whether a question closes as soon as everyone who is in has answered.",
+)
+@click.option(
+    "--scoring",
+    type=click.Choice(["speed", "flat"]),
+    help="What a right answer earns, whatever the quiz says.  [default: as the quiz has it]",
+)
+@click.option(
+    "--streak/--no-streak",
+    default=None,
+    help="Whether right answers in a row earn a bonus.  [default: as the quiz has it]",
+)
+@click.option(
+    "--host-away",
+    "host_away_s",
+    type=click.IntRange(5, 3_600),
+    help="Pace host: seconds without a host after which the session goes on by itself.  [default: never]",
+)
+@click.option(
+    "--names",
+    type=click.Choice(["chosen", "given"]),
+    help="chosen: players choose their names. given: the node names them.  [default: chosen]",
 )
 @server_option
 def start(
@@ -62,21 +83,35 @@ def start(
     reveal_s: float | None,
     player_limit: int | None,
     early_close: bool,
+    scoring: str | None,
+    streak: bool | None,
+    host_away_s: int | None,
+    names: str | None,
     url: str,
 ) -> None:
     """Open a session of the quiz QUIZ and print its code.
 
     With `--pace host` this terminal leads it: Enter goes on, p pauses, l locks, f finishes.
     """
+    given = {
+        "player_limit": player_limit,
+        "scoring": scoring,
+        "streak": streak,
+        "host_away_s": host_away_s,
+        "names": names,
+    }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}
+    settings |= {name: value for name, value in given.items() if value is not None}
     if pace == "auto":
         settings["lobby_ms"] = round(1000 * (DEFAULT_LOBBY_S if lobby_s is None else lobby_s))
-        if reveal_s is not None:
-            settings["reveal_ms"] = round(1000 * reveal_s)
-    elif lobby_s is not None or reveal_s is not None:
-        raise click.UsageError("--lobby and --reveal belong to --pace auto.")
-    if player_limit is not None:
-        settings["player_limit"] = player_limit
+        if host_away_s is not None:
+            raise click.UsageError("--host-away belongs to --pace host.")
+    elif lobby_s is not None:
+        raise click.UsageError("--lobby belongs to --pace auto.")
+    elif reveal_s is not None and host_away_s is None:
+        raise click.UsageError("--reveal belongs to --pace auto, or to --host-away.")
+    if reveal_s is not None:
+        settings["reveal_ms"] = round(1000 * reveal_s)
 
     async def main() -> int:
         async with api_at(url) as api:

@@ -23,7 +23,13 @@ class Access:
 
     def __init__(self, services: Services) -> None:
         self._config = services.config
-        self._guard = Guard(services.config, services.tokens, services.attempts, services.clock)
+        self._guard = Guard(
+            services.config,
+            services.tokens,
+            services.attempts,
+            services.clock,
+            lambda: (member.http_url for member in services.members()),
+        )
 
     @staticmethod
     def caller() -> Caller:

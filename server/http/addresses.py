@@ -1,4 +1,4 @@
-"""Where a client finds the realtime port of a session."""
+"""Where a client finds the node: its realtime port, and its pages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from quart import request
 
 from engine.shards.router import RemoteSession
+from server.errors import ApiError
 from server.http.access import host_name
 from server.http.services import LiveSession, Services
 
@@ -24,6 +25,17 @@ def play_url(services: Services, session: LiveSession | None) -> str:
     if isinstance(session, RemoteSession):
         return session.member.play_url
     return services.play_url if services.config.public_url else _as_reached(services.play_url)
+
+
+def join_url(services: Services, code: str) -> str:
+    """The page that joins the session with this code. Raises ApiError if nobody can know its address."""
+    base = services.config.public_url
+    if base is None:
+        host = request.headers.get("Host", "")
+        if not host_name(host):
+            raise ApiError("bad_message", "The Host header does not say how this node is reached.")
+        base = f"{request.scheme}://{host}"
+    return f"{base.rstrip('/')}/?code={code}"
 
 
 def _as_reached(url: str) -> str:

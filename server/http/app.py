@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from importlib.resources.abc import Traversable
 from types import TracebackType
 from typing import Any, cast
 
@@ -25,7 +26,9 @@ from server.http.events import EXIT_STACK, Events, OpenStreams
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
 from server.http.operations import Operations
+from server.http.pages import Pages
 from server.http.playing import Playing
+from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
 from server.http.results import Results
 from server.http.services import Services
@@ -64,8 +67,12 @@ class Api(QuartTrio):
         log.error("%s %s has failed", request.method, request.path, exc_info=exception_info)
 
 
-def create_app(services: Services) -> Api:
-    """The API of one node. Keeps nothing outside of the object it returns."""
+def create_app(services: Services, web: Traversable | None = None) -> Api:
+    """The API of one node, and its pages. Keeps nothing outside of the object it returns.
+
+    Args:
+        web: the folder with the files of the pages, by default that of this package.
+    """
     app = Api()
     app.config.update(
         MAX_CONTENT_LENGTH=services.config.body_bytes_max,
@@ -76,14 +83,16 @@ def create_app(services: Services) -> Api:
     # Addresses are taken as they are: nothing here answers with a redirect.
     app.url_map.merge_slashes = False
     access = Access(services)
-    for method, rule, view in _routes(services, access, app.streams):
+    for method, rule, view in _routes(services, access, Pages(services, web), app.streams):
         app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
     _frame_requests(app, access)
     _answer_errors(app)
     return app
 
 
-def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tuple[str, str, View]]:
+def _routes(
+    services: Services, access: Access, pages: Pages, streams: OpenStreams
+) -> list[tuple[str, str, View]]:
     sessions = Sessions(services.directory, access)
     quizzes = Quizzes(services, access)
     lifecycle = Lifecycle(services, access, sessions)
@@ -95,11 +104,14 @@ def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tu
     return [
         ("POST", "/api/quizzes", quizzes.create),
         ("GET", "/api/quizzes", quizzes.list),
+        ("POST", "/api/quizzes/check", quizzes.check),
         ("GET", "/api/quizzes/<quiz_id>", quizzes.get),
+        ("GET", "/api/quizzes/<quiz_id>/versions", quizzes.versions),
         ("POST", "/api/sessions", lifecycle.create),
         ("GET", "/api/sessions", lifecycle.list),
         ("GET", "/api/sessions/<key>", lifecycle.get),
         ("POST", "/api/sessions/<key>/players", playing.join),
+        ("GET", "/api/sessions/<key>/players", playing.players),
         ("POST", "/api/sessions/<key>/answers", playing.answer),
         ("POST", "/api/sessions/<key>/host", playing.lead),
         ("GET", "/api/sessions/<key>/leaderboard", playing.leaderboard),
@@ -109,7 +121,13 @@ def _routes(services: Services, access: Access, streams: OpenStreams) -> list[tu
         ("GET", "/api/sessions/<key>/results.csv", results.csv_file),
         ("GET", "/api/cluster", cluster.show),
         ("POST", "/api/cluster/nodes/<name>/drain", cluster.drain),
-        ("GET", "/", operations.index),
+        ("GET", "/", pages.play),
+        ("GET", "/host", pages.host),
+        ("GET", "/screen", pages.screen),
+        ("GET", "/author", pages.author),
+        ("GET", "/qr.svg", QrCode(services).show),
+        ("GET", "/assets/<digest>/<name>", pages.asset),
+        ("GET", "/assets/<digest>/<folder>/<name>", pages.asset),
         ("GET", "/healthz", operations.healthz),
         ("GET", "/readyz", operations.readyz),
         ("GET", "/metrics", operations.metrics),

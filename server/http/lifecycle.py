@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from engine.actors.commands import Look
-from engine.domain.settings import Settings
+from engine.domain.settings import FIELDS, Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.errors import ApiError
 from server.http.access import Access
@@ -17,7 +17,6 @@ from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions
 from server.http.standing import final_state
 
-SETTINGS = ("pace", "player_limit", "reveal_ms", "lobby_ms", "early_close")
 RECENT_MAX = 200
 
 
@@ -30,8 +29,8 @@ class Lifecycle:
     async def create(self) -> Answer:
         """A new session, its code, and the token that leads it."""
         self._access.require_author()
-        data = await read_object(("quiz_id", "quiz_version", *SETTINGS), required=("quiz_id",))
-        settings = Settings.parse({name: data[name] for name in SETTINGS if name in data})
+        data = await read_object(("quiz_id", "quiz_version", *FIELDS), required=("quiz_id",))
+        settings = Settings.parse({name: data[name] for name in FIELDS if name in data})
         record = await self._services.directory.create(_quiz_id(data), settings, _quiz_version(data))
         session = await self._sessions.made(record)
         body = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
 from importlib.resources import files
 
 from server.http.addresses import ws_url
@@ -12,24 +10,13 @@ from server.http.metrics import CONTENT_TYPE, Metrics
 from server.http.readiness import DatabaseProbe
 from server.http.services import Services
 
-PAGE_HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Frame-Options": "DENY",
-}
-
 
 class Operations:
     def __init__(self, services: Services, metrics: Metrics) -> None:
         self._services = services
         self._metrics = metrics
         self._database = DatabaseProbe(services.probe_storage)
-        self._openapi = _packaged("openapi.json")
-        self._page = _page(_packaged("index.html").decode(), services)
-
-    async def index(self) -> Answer:
-        return body_answer(self._page, "text/html; charset=utf-8", headers=PAGE_HEADERS)
+        self._openapi = files("server.http").joinpath("openapi.json").read_bytes()
 
     async def healthz(self) -> Answer:
         """That this is answered at all says that the loop turns."""
@@ -62,13 +49,3 @@ class Operations:
 
     async def openapi(self) -> Answer:
         return body_answer(self._openapi, "application/json")
-
-
-def _packaged(name: str) -> bytes:
-    return files("server.http").joinpath(name).read_bytes()
-
-
-def _page(template: str, services: Services) -> bytes:
-    for name, value in (("version", services.version), ("ws_url", services.ws_url)):
-        template = template.replace(f"{{{name}}}", escape(value))
-    return template.encode()

@@ -14,10 +14,12 @@ from server.http.answers import Answer, json_answer
 from server.http.reading import read_body, read_count, read_object, read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
-from server.http.standing import final_board
+from server.http.standing import final_board, final_players
 from server.realtime import protocol
 
 TOP_MAX = 1_000
+PLAYERS_MAX = 1_000
+AFTER_MAX = 999_999_999
 
 
 class Playing:
@@ -29,12 +31,13 @@ class Playing:
 
     async def join(self, key: str) -> Answer:
         """A new player, once that is committed."""
-        data = await read_object(("name",), ("name",), self._bytes_max)
+        data = await read_object(("name",), (), self._bytes_max)
+        name = protocol.read_name(data)
         session = await self._sessions.live(key)
         now = self._services.clock.now_ms()
         if not self._services.joins.take(session.code, now):
             raise busy()
-        joined = await ask(session, lambda reply: commands.Join(reply, data["name"], now, attach=False))
+        joined = await ask(session, lambda reply: commands.Join(reply, name, now, attach=False))
         body = {
             "player_id": joined.message["player"],
             "name": joined.message["name"],
@@ -45,6 +48,23 @@ class Playing:
             "play_url": play_url(self._services, session),
         }
         return json_answer(body, 201)
+
+    async def players(self, key: str) -> Answer:
+        """Who is in, page by page, and who is connected: for the host and for authors."""
+        query = read_query("after", "limit")
+        after = read_count(query, "after", 0, AFTER_MAX, least=0)
+        limit = read_count(query, "limit", PLAYERS_MAX, PLAYERS_MAX)
+        if self._access.is_author():
+            found = await self._sessions.live_or_over(key)
+        else:
+            grant = self._access.grant()
+            if grant.role != "host":
+                raise ApiError("not_host", "Who is in is for the host to see.")
+            found = await self._sessions.granted_or_over(key, grant)
+        page = await self._sessions.look(found, lambda reply: commands.ListPlayers(reply, after, limit))
+        if isinstance(page, SessionRecord):
+            return json_answer(final_players(await self._services.store.results(page.id), after, limit))
+        return json_answer({name: page.message[name] for name in ("players", "next", "total", "connected")})
 
     async def answer(self, key: str) -> Answer:
         """The `ack` that the WebSocket would bring, once the answer is committed."""

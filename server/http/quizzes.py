@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict
 from urllib.parse import quote
 
+import trio
+
 from engine.domain.quiz import Quiz
 from engine.ports import QuizNotFound, StoredQuiz
+from server import quizfile
 from server.bodies import json_of
 from server.errors import ApiError
 from server.http.access import Access
 from server.http.answers import Answer, json_answer
-from server.http.reading import read_body, read_count, read_query
+from server.http.reading import YAML_TYPES, read_body, read_count, read_query
 from server.http.services import Services
 
 VERSION_MAX = 999_999_999
+VERSIONS_MAX = 200
+"""In one listing."""
+
 ID_CHARS_MAX = 100
 
 
@@ -22,6 +28,7 @@ class Quizzes:
     def __init__(self, services: Services, access: Access) -> None:
         self._catalog = services.catalog
         self._access = access
+        self._checking = trio.CapacityLimiter(1)
 
     async def create(self) -> Answer:
         """201 with the new quiz or version; 200 when `?id=` has an equal newest version already."""
@@ -40,6 +47,16 @@ class Quizzes:
         status = 200 if stored.version == before else 201
         return json_answer(_identity(stored), status, {"Location": location})
 
+    async def check(self) -> Answer:
+        """200 for whatever can be complained about: the complaints are what was asked for."""
+        self._access.require_author()
+        read_query()
+        body = await read_body(YAML_TYPES)
+        # A file of 1 MiB takes up to a second to read. Abandoned, it still takes its turn to the end.
+        return json_answer(
+            await trio.to_thread.run_sync(_checked, body, abandon_on_cancel=True, limiter=self._checking)
+        )
+
     async def list(self) -> Answer:
         """Open to all: hosts choose from it."""
         read_query()
@@ -55,11 +72,32 @@ class Quizzes:
         stored = await self._catalog.get(quiz_id, version)
         return json_answer(_identity(stored) | {"quiz": stored.quiz.to_dict()})
 
+    async def versions(self, quiz_id: str) -> Answer:
+        self._access.require_author()
+        limit = read_count(read_query("limit"), "limit", 50, VERSIONS_MAX)
+        if not may_be_quiz_id(quiz_id):
+            raise QuizNotFound(quiz_id)
+        found = await self._catalog.versions(quiz_id, limit)
+        return json_answer({"versions": [asdict(summary) for summary in found]})
+
     async def _newest_version(self, quiz_id: str) -> int | None:
         try:
             return (await self._catalog.get(quiz_id)).version
         except QuizNotFound:
             return None
+
+
+def _checked(text: bytes) -> dict[str, object]:
+    """The quiz, or what is wrong with it beside as much as could be read."""
+    try:
+        quiz = quizfile.parse(text, "quiz").quiz
+    except quizfile.QuizFileError as error:
+        problems = [
+            {"code": each.code, "message": each.message, "path": each.path, "line": each.line}
+            for each in error.problems
+        ]
+        return {"quiz": None, "draft": error.data, "problems": problems}
+    return {"quiz": quiz.to_dict(), "draft": None, "problems": []}
 
 
 def may_be_quiz_id(text: str) -> bool:

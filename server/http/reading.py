@@ -9,13 +9,15 @@ from quart import request
 from server.bodies import object_of, refuse_other_than_json, refuse_unknown
 from server.errors import ApiError
 
+YAML_TYPES = ("application/yaml", "text/yaml")
 
-async def read_body() -> bytes:
-    """The body of the current request, which must be declared as JSON.
+
+async def read_body(other_types: Collection[str] = ()) -> bytes:
+    """The body of the current request, which must be declared as JSON, or as one of the other types.
 
     Raises ApiError `unsupported_media_type`; quart's own 413 and 408 pass through.
     """
-    refuse_other_than_json(request.headers.get("Content-Type", ""))
+    refuse_other_than_json(request.headers.get("Content-Type", ""), other_types)
     body = await request.get_data(cache=False)
     assert isinstance(body, bytes)
     return body
@@ -37,11 +39,11 @@ def read_query(*known: str) -> Mapping[str, str]:
     return request.args.to_dict()
 
 
-def read_count(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """A whole number of the query, from 1 to `most`."""
+def read_count(query: Mapping[str, str], name: str, default: int, most: int, least: int = 1) -> int:
+    """A whole number of the query, from `least` to `most`."""
     raw = query.get(name)
     if raw is None:
         return default
-    if raw.isascii() and raw.isdigit() and len(raw) <= 9 and 1 <= int(raw) <= most:
+    if raw.isascii() and raw.isdigit() and len(raw) <= 9 and least <= int(raw) <= most:
         return int(raw)
-    raise ApiError("bad_field", f"{name} must be a whole number from 1 to {most}.", name)
+    raise ApiError("bad_field", f"{name} must be a whole number from {least} to {most}.", name)

@@ -147,3 +147,7 @@ class Services:
     probe_storage: Callable[[], Awaitable[None]]
     version: str
     cluster: Cluster | None = None
+
+    def members(self) -> Iterable[Member]:
+        """The nodes of the cluster that give signs of life, this one included; none for a node alone."""
+        return () if self.cluster is None else (state.member for state in self.cluster.nodes())

@@ -24,6 +24,7 @@ async def final_state(services: Services, record: SessionRecord) -> dict[str, ob
         "of": len(quiz.questions),
         "players": len(results),
         "answered": 0,
+        "now": services.clock.now_ms(),
         "question": None,
         "reveal": None,
         "leaderboard": {"top": top, "players": len(results), "answered": 0},
@@ -42,6 +43,28 @@ def final_board(results: Sequence[PlayerResult], count: int, me: int | None) -> 
             raise ApiError("kicked", "The host removed you from this session.")
         around = lines(results[max(at - messages.AROUND, 0) : at + messages.AROUND + 1])
     return {"top": lines(results[:count]), "around": around, "players": len(results), "answered": 0}
+
+
+def final_players(results: Sequence[PlayerResult], after: int, limit: int) -> dict[str, object]:
+    """Of a session that is over: as many as `limit` of those with numbers above `after`, in their order."""
+    following = sorted((result for result in results if result.player > after), key=lambda each: each.player)
+    players = [
+        {
+            "id": each.player,
+            "name": each.name,
+            "score": each.score,
+            "rank": each.rank,
+            "connected": False,
+        }
+        for each in following[:limit]
+    ]
+    more = len(following) > limit
+    return {
+        "players": players,
+        "next": players[-1]["id"] if more else None,
+        "total": len(results),
+        "connected": 0,
+    }
 
 
 def lines(results: Sequence[PlayerResult]) -> list[dict[str, object]]:

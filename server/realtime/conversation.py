@@ -7,6 +7,7 @@ Everything here is synchronous, and nothing waits for a client.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -36,7 +37,8 @@ class TokenReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What all conversations of a node share."""
+    """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
+    in here, as the cluster knows them at the time."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -45,6 +47,7 @@ class Gate:
     join_rate: JoinRate
     messages_per_s: float
     messages_burst: int
+    pages: Callable[[], Iterable[str]] = tuple
 
 
 class _State(Enum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -87,11 +88,11 @@ SUBPROTOCOL_REFUSED = Rejection(
 )
 
 
-def judge(upgrade: Upgrade, config: Config) -> Admission | Rejection:
-    """Whether this client may come in."""
+def judge(upgrade: Upgrade, config: Config, pages: Iterable[str] = ()) -> Admission | Rejection:
+    """Whether this client may come in. `pages` are the addresses of all nodes."""
     if upgrade.target.partition("?")[0] != PATH:
         return NOT_FOUND
-    if not origin_allowed(upgrade.origin, upgrade.host, config.public_url, config.allowed_origins):
+    if not origin_allowed(upgrade.origin, upgrade.host, config.public_url, config.allowed_origins, pages):
         return ORIGIN_REFUSED
     if upgrade.subprotocols and SUBPROTOCOL not in upgrade.subprotocols:
         return SUBPROTOCOL_REFUSED

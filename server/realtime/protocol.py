@@ -46,8 +46,7 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Exactly one of `name` (a new player), `token` (somebody who comes back) and `watch` is given.
-    `name` is whatever JSON value the client sent."""
+    """From who comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`."""
 
     code: str
     name: object = None
@@ -120,6 +119,13 @@ def read_answer(data: Mapping[str, object]) -> Answer:
     return Answer(_id(data), _integer(data, "question", 1), data["choice"])
 
 
+def read_name(data: Mapping[str, object]) -> object:
+    """The name that somebody joins with: whatever JSON value was sent, None when it was left out. A null is a
+    name, though no good one."""
+    name = data.get("name")
+    return "" if name is None and "name" in data else name
+
+
 def _answer(data: _Members) -> Answer:
     if data.keys() != _ANSWER_MEMBERS:
         _check(data, ("id", "question", "choice"))
@@ -140,8 +146,8 @@ def _join(data: _Members) -> Join:
         if data["role"] != "spectator":
             _refuse(data, "bad_field", "role is spectator; players give a name, hosts a token.", "role")
         return Join(_code(data), watch=True, epoch=_position(data, "epoch"), offset=_position(data, "offset"))
-    _check(data, ("code", "name"))
-    return Join(_code(data), name=data["name"])
+    _check(data, ("code",), ("name",))
+    return Join(_code(data), name=read_name(data))
 
 
 def _host(data: _Members) -> Host:

@@ -178,7 +178,7 @@ class TrioWebSocketTransport:
         request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._config.connections_max:
-            verdict = handshake.judge(_upgrade(stream, request), self._config)
+            verdict = handshake.judge(_upgrade(stream, request), self._config, self._gate.pages())
         if isinstance(verdict, Admission) and not self._count.enter(verdict.address, trio.current_time()):
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):

@@ -376,6 +376,7 @@ async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
             "locked": False,
             "number": 1,
             "remaining_ms": 15_000,
+            "now": START_MS + 105_000,
         }
         mock_clock.jump(14.9)
         await settle()
@@ -383,6 +384,24 @@ async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
         mock_clock.jump(0.2)
         await settle()
         assert actor.session.phase is Phase.REVEAL
+
+
+async def test_countdowns_tell_when_they_were_true(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        assert (ada.last("question")["now"], ada.last("question")["remaining_ms"]) == (START_MS, 20_000)
+        mock_clock.jump(4)
+        state = (await w.watch(actor)).last("joined")["state"]
+        assert (state["now"], state["question"]["remaining_ms"]) == (START_MS + 4_000, 16_000)
+        await w.do(actor, "pause")
+        await w.do(actor, "resume")
+        mock_clock.jump(2)
+        back = await w.rejoin(actor, 1, epoch=actor.epoch, offset=0)
+        told = [(each["now"], each["remaining_ms"]) for each in back.got("question") + back.got("state")]
+        assert told == [(START_MS + 6_000, 14_000)] * 3, "what was missed is told as it stands"
+        assert ada.last("state")["now"] == START_MS + 4_000
 
 
 async def test_kick_and_lock(mock_clock: MockClock) -> None:

@@ -307,6 +307,18 @@ async def test_a_node_that_comes_back_gets_the_questions_it_missed(mock_clock: M
         assert state["frame"]["offset"] == 2
 
 
+async def test_the_countdown_that_a_node_missed_is_told_as_it_stands(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        mock_clock.jump(5)
+        back = await node(actor, epoch=actor.epoch, offset=0, seats=[])
+        question = back.got("cast")[0]
+        told = {(each["remaining_ms"], each["now"]) for each in (question["frame"], question["host"])}
+        assert told == {(15_000, w.clock.now_ms())}
+
+
 @pytest.mark.parametrize("why", ["reveal", "epoch", "history"])
 async def test_a_node_that_missed_too_much_begins_where_the_session_is(
     why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch

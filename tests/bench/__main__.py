@@ -30,6 +30,7 @@ BENCHMARKS = (
     "forwarded",
     "nodes",
     "handover",
+    "pages",
 )
 EXTRA = ("peers",)
 """Not run unless named: for these something has to be installed that the project does not need."""

@@ -223,6 +223,35 @@ def test_a_session_of_pace_auto_starts_by_itself(fanfare: Fanfare, server: FakeS
     }
 
 
+def test_a_session_of_pace_host_may_go_on_without_one(
+    fanfare: Fanfare, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def led(*_: object) -> str:
+        return "left"
+
+    monkeypatch.setattr("server.cli.hosting.lead", led)
+    server.says("POST /api/sessions", OPENED, 201)
+    words = ["--pace", "host", "--host-away", "60", "--reveal", "8", "--names", "given"]
+    words += ["--scoring", "flat", "--no-streak"]
+    result = fanfare("session", "start", "two", *words, "--url", server.url)
+    assert result.exit_code == 0
+    assert server.heard[0][3] == {
+        "quiz_id": "two",
+        "pace": "host",
+        "early_close": True,
+        "host_away_s": 60,
+        "reveal_ms": 8000,
+        "names": "given",
+        "scoring": "flat",
+        "streak": False,
+    }
+
+
+@pytest.mark.parametrize("words", [["--host-away", "60"], ["--pace", "host", "--reveal", "3"]])
+def test_options_that_the_pace_does_not_have_are_refused(fanfare: Fanfare, words: list[str]) -> None:
+    assert fanfare("session", "start", "two", *words).exit_code == 2
+
+
 def test_the_lobby_lasts_twenty_seconds_unless_told(fanfare: Fanfare, server: FakeServer) -> None:
     server.says("POST /api/sessions", OPENED, 201)
     fanfare("session", "start", "two", "--url", server.url)

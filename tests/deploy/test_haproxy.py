@@ -168,7 +168,9 @@ async def proxied(tmp_path: Path, **roles: Role) -> AsyncIterator[Proxy]:
 
 async def test_the_api_is_every_api_nodes(tmp_path: Path) -> None:
     async with proxied(tmp_path, one="both", two="realtime", web="api") as proxy:
-        for path in ("/api/quizzes", "/", "/healthz", "/api/sessions/123456", "/api/sessions/1/answers"):
+        for path in ("/api/quizzes", "/healthz", "/api/sessions/123456", "/api/sessions/1/answers"):
+            assert set(await proxy.asked(path)) == {"one", "web"}
+        for path in ("/", "/host", "/qr.svg?code=123456", "/assets/0123456789abcdef/lib/wire.js"):
             assert set(await proxy.asked(path)) == {"one", "web"}
         status, said = await proxy.ask("/api/quizzes?id=a", headers="X-Forwarded-For: 203.0.113.9\r\n")
         assert (status, said["port"], said["path"]) == (200, "http", "/api/quizzes?id=a")

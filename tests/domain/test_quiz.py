@@ -361,6 +361,10 @@ def test_settings_have_defaults() -> None:
         "reveal_ms": 5_000,
         "lobby_ms": None,
         "early_close": True,
+        "scoring": None,
+        "streak": None,
+        "host_away_s": None,
+        "names": "chosen",
     }
 
 
@@ -379,6 +383,12 @@ def test_settings_have_defaults() -> None:
         ({"lobby_ms": 5}, "bad_field", "settings.lobby_ms"),
         ({"pace": "auto", "lobby_ms": "5"}, "bad_field", "settings.lobby_ms"),
         ({"early_close": 0}, "bad_field", "settings.early_close"),
+        ({"scoring": "fast"}, "bad_field", "settings.scoring"),
+        ({"streak": 1}, "bad_field", "settings.streak"),
+        ({"host_away_s": 4}, "bad_field", "settings.host_away_s"),
+        ({"host_away_s": 3_601}, "bad_field", "settings.host_away_s"),
+        ({"pace": "auto", "host_away_s": 60}, "bad_field", "settings.host_away_s"),
+        ({"names": "none"}, "bad_field", "settings.names"),
         ({"speed": 1}, "unknown_field", "settings.speed"),
     ],
 )
@@ -401,6 +411,9 @@ def test_settings_cannot_be_built_wrong_by_hand_either() -> None:
             "player_limit": st.integers(1, 200_000),
             "reveal_ms": st.integers(100, 600_000),
             "early_close": st.booleans(),
+            "scoring": st.sampled_from([None, "speed", "flat"]),
+            "streak": st.sampled_from([None, True, False]),
+            "names": st.sampled_from(["chosen", "given"]),
         },
     ),
     st.none() | st.integers(0, 86_400_000),

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.errors import DomainError
+from engine.domain.facts import AnswerAccepted
+from engine.domain.rescoring import marks
 from engine.domain.scoring import Scoring
+from tests.domain.making import quiz_of, singles, started
 
 SPEED = Scoring()
 
@@ -74,3 +78,29 @@ def test_a_question_worth_nothing_earns_no_bonus() -> None:
 def test_an_unknown_rule_cannot_be_built() -> None:
     with pytest.raises(DomainError, match="speed, flat"):
         Scoring("fastest")
+
+
+@pytest.mark.parametrize(
+    ("settings", "earned"),
+    [
+        ({}, [1000, 967 + 100]),
+        ({"scoring": "flat"}, [1000, 1000 + 100]),
+        ({"streak": False}, [1000, 967]),
+        ({"scoring": "flat", "streak": False}, [1000, 1000]),
+    ],
+)
+def test_a_session_may_score_otherwise_than_its_quiz(settings: dict[str, Any], earned: list[int]) -> None:
+    quiz = quiz_of(*singles(3), scoring={"rule": "speed", "streak": True})
+    session = started(1, quiz, early_close=False, **settings)
+    points = []
+    for number, elapsed_ms in ((1, 0), (2, 2_000)):
+        answered = session.answer(1, number, 1, (session.opened_at or 0) + elapsed_ms)
+        assert isinstance(answered, AnswerAccepted)
+        points.append(answered.points)
+        session.close((session.opened_at or 0) + 3_000)
+        session.next((session.opened_at or 0) + 4_000)
+    assert points == earned
+    facts = session.take_facts()
+    assert [mark.points for mark in marks(session.quiz, facts).values()] == earned, (
+        "marked again it is the same"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.http.edge import LOOPBACK, OUTSIDE, QUIZ, Edge, Reply, edge
+from tests.http.test_cluster_api import FakeCluster, member
 
 AUTHORING = [
     ("POST", "/api/quizzes", QUIZ),
@@ -133,6 +134,20 @@ async def test_pages_of_our_own_and_allowed_origins_may(origin: str, config: dic
         assert "Origin" in joined.headers["Vary"]
         error = await e.get("/api/sessions/999999", headers={"Origin": origin})
         assert error.headers["Access-Control-Allow-Origin"] == origin
+
+
+async def test_pages_of_other_nodes_may_as_long_as_they_live() -> None:
+    async with edge() as e:
+        cluster = FakeCluster(member("a", http_url="http://a.example:5001"), member("b", http_url=""))
+        e.but(cluster=cluster)
+        session = await e.session()
+        page = {"Origin": "http://a.example:5001"}
+        joined = await e.post(f"{session.url}/players", {"name": "Ada"}, headers=page)
+        assert joined.status == 201
+        assert joined.headers["Access-Control-Allow-Origin"] == page["Origin"]
+        del cluster.members[0]
+        gone = await e.post(f"{session.url}/players", {"name": "Ben"}, headers=page)
+        assert (gone.status, gone.error) == (403, "origin_refused")
 
 
 async def test_preflights() -> None:

@@ -81,10 +81,12 @@ async def test_no_body_crashes_a_route(body: Any, good: dict[str, Any]) -> None:
 )
 async def test_no_address_crashes_a_route(path: str, query: dict[str, str], token: str) -> None:
     asked = urlencode(query)
+    # The client of the tests takes what follows two slashes for the name of a host.
+    inside = quote(path.lstrip("/"))
     async with edge(attempts_per_min=1_000_000) as e:
         session = await e.session()
         for address in (
-            f"/{quote(path)}",
+            f"/{inside}",
             f"/api/quizzes/{quote(path, safe='')}",
             f"/api/sessions/{quote(path, safe='')}",
             f"{session.url}/leaderboard",

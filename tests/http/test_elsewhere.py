@@ -118,6 +118,7 @@ async def everything(e: Edge, clock: MockClock) -> list[tuple[str, Reply]]:
     await ask("leaderboard", e.get(f"{session.url}/leaderboard"))
     await ask("top", e.get(f"{session.url}/leaderboard?top=1"))
     await ask("around me", e.get(f"{session.url}/leaderboard?top=1&around=me", token=ben["token"]))
+    await ask("players", e.get(f"{session.url}/players?limit=1", token=session.host_token))
     await ask("results for nobody", e.get(f"{session.url}/results"))
     await ask("results for the host", e.get(f"{session.url}/results", token=session.host_token))
     await ask("close", session.do("close"))
@@ -136,6 +137,7 @@ async def everything(e: Edge, clock: MockClock) -> list[tuple[str, Reply]]:
     await ask("page from the store", e.get(session.url))
     await ask("results from the store", e.get(f"{session.url}/results"))
     await ask("leaderboard from the store", e.get(f"{session.url}/leaderboard"))
+    await ask("players from the store", e.get(f"{session.url}/players", token=session.host_token))
     await ask("answer from the store", session.answer(ada, 0))
     await ask("no such session", e.get("/api/sessions/000000"))
     return replies

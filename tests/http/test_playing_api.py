@@ -10,7 +10,8 @@ from trio.testing import MockClock
 
 from engine.actors.commands import Answer
 from tests.actors.world import Client, settle
-from tests.http.edge import OUTSIDE, Edge, Reply, edge
+from tests.http.edge import OUTSIDE, QUIZ, Edge, Played, Reply, edge
+from tests.http.events import stream
 
 
 async def test_a_whole_quiz_over_http() -> None:
@@ -332,3 +333,66 @@ async def test_the_leaderboard_of_a_session_out_of_memory(mock_clock: MockClock)
 async def board(e: Edge, url: str, token: str) -> Any:
     body = (await e.get(f"{url}/leaderboard?top=3&around=me", token=token)).json
     return body | {"answered": None}
+
+
+async def test_the_host_and_authors_see_who_is_in_and_who_is_connected(mock_clock: MockClock) -> None:
+    async with edge(author_key="the-author-key") as e:
+        quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
+        opened = await e.post("/api/sessions", {"quiz_id": quiz.json["id"]}, token="the-author-key")
+        session = Played(e, opened.json)
+        players = [await session.join(name) for name in ("Ada", "Ben", "Cem")]
+        url = f"{session.url}/players"
+        async with stream(e, f"{session.url}/events", token=players[0]["token"]) as ada:
+            await ada.until("joined")
+            page = await e.get(f"{url}?limit=2", token=session.host_token)
+            assert page.json == {
+                "players": [
+                    {"id": 1, "name": "Ada", "score": 0, "rank": 1, "connected": True},
+                    {"id": 2, "name": "Ben", "score": 0, "rank": 1, "connected": False},
+                ],
+                "next": 2,
+                "total": 3,
+                "connected": 1,
+            }
+            rest = await e.get(f"{url}?after=2", token="the-author-key")
+            assert ([each["name"] for each in rest.json["players"]], rest.json["next"]) == (["Cem"], None)
+        for token, code in (
+            (None, "token_missing"),
+            (players[0]["token"], "not_host"),
+            ("forged", "token_invalid"),
+        ):
+            assert (await e.get(url, token=token)).error == code
+        await session.do("kick", player=2)
+        await session.do("finish")
+        live = (await e.get(f"{url}?limit=1", token=session.host_token)).json
+        mock_clock.autojump_threshold = 0
+        await session.leave_memory()
+        assert (await e.get(f"{url}?limit=1", token=session.host_token)).json == live
+        assert live["players"] == [{"id": 1, "name": "Ada", "score": 0, "rank": 1, "connected": False}]
+        assert (live["next"], live["total"], live["connected"]) == (1, 2, 0)
+        last = (await e.get(f"{url}?after=1", token=session.host_token)).json
+        assert ([each["name"] for each in last["players"]], last["next"]) == (["Cem"], None)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "after=-1", "after=x", "before=3"])
+async def test_lists_of_players_that_are_refused(query: str) -> None:
+    async with edge() as e:
+        session = await e.session()
+        refused = await e.get(f"{session.url}/players?{query}")
+        assert (refused.status, refused.path) == (400, query.partition("=")[0])
+
+
+async def test_the_players_token_of_another_session_lists_nobody() -> None:
+    async with edge() as e:
+        one, other = await e.session(), await e.session()
+        refused = await e.get(f"{one.url}/players", token=other.host_token, peer=OUTSIDE)
+        assert (refused.status, refused.error) == (401, "token_invalid")
+
+
+async def test_where_names_are_given_nobody_chooses_one() -> None:
+    async with edge() as e:
+        session = await e.session(names="given")
+        assert (await e.get(session.url)).json["settings"]["names"] == "given"
+        unnamed = await e.post(f"{session.url}/players", {})
+        named = await e.post(f"{session.url}/players", {"name": "Ada"})
+        assert [reply.json["name"] for reply in (unnamed, named)] == ["Brave Otter", "Clever Fox"]

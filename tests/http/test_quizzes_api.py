@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
+import trio
 from trio.testing import MockClock
 
-from tests.http.edge import OUTSIDE, QUIZ, edge
+from server import quizfile
+from server.quizfile import LoadedQuiz, QuizFileError, parse
+from tests.http.edge import LOOPBACK, OUTSIDE, QUIZ, Edge, edge
 
 
 async def test_a_quiz_is_written_listed_and_read() -> None:
@@ -133,6 +138,134 @@ async def test_versions_are_whole_numbers(version: str) -> None:
     async with edge() as e:
         refused = await e.get(f"/api/quizzes/caps?version={version}")
         assert (refused.status, refused.error, refused.path) == (400, "bad_field", "version")
+
+
+FILE = """
+title: Capitals
+questions:
+  - type: single
+    text: Capital of Portugal?
+    choices: [Lisbon, Porto]
+    correct: Lisbon
+"""
+
+
+async def checked(e: Edge, text: str, content_type: str = "application/yaml") -> Any:
+    reply = await e.post("/api/quizzes/check", data=text.encode(), headers={"Content-Type": content_type})
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+@pytest.mark.parametrize("content_type", ["application/yaml", "text/yaml; charset=utf-8", "application/json"])
+async def test_a_file_is_checked_and_read_without_being_stored(content_type: str) -> None:
+    async with edge() as e:
+        text = FILE if "yaml" in content_type else orjson.dumps(QUIZ).decode()
+        found = await checked(e, text, content_type)
+        assert (found["draft"], found["problems"]) == (None, [])
+        assert found["quiz"]["title"] == "Capitals"
+        assert (await e.get("/api/quizzes")).json["quizzes"] == []
+        made = await e.post("/api/quizzes?id=caps", found["quiz"])
+        assert (await e.get(made.headers["Location"])).json["quiz"] == found["quiz"]
+
+
+async def test_problems_are_those_of_the_command_line_with_as_much_as_could_be_read() -> None:
+    wrong = FILE.replace("correct: Lisbon", "correct: Madrid\n    points: 99999999999999999999").replace(
+        "title: Capitals", "title: 1989\ntittle: Capitals"
+    )
+    async with edge() as e:
+        found = await checked(e, wrong)
+    with pytest.raises(QuizFileError) as caught:
+        parse(wrong, "capitals.yaml")
+    assert found["problems"] == [
+        {"code": each.code, "message": each.message, "path": each.path, "line": each.line}
+        for each in caught.value.problems
+    ]
+    assert [(each["path"], each["line"]) for each in found["problems"]] == [
+        ("tittle", 3),
+        ("questions[0].points", 9),
+        ("questions[0].correct", 8),
+    ]
+    assert found["quiz"] is None
+    assert found["draft"]["title"] == "1989"
+    assert found["draft"]["questions"][0] == {
+        "type": "single",
+        "text": "Capital of Portugal?",
+        "choices": ["Lisbon", "Porto"],
+        "correct": "Madrid",
+        "points": 1e20,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        ("title: [", "bad_yaml", 1),
+        ("title: a\ntitle: b\n", "duplicate_field", 2),
+        ("", "bad_yaml", None),
+        ("[1, 2]", "bad_yaml", 1),
+    ],
+)
+async def test_what_cannot_be_read_leaves_nothing_to_start_from(
+    text: str, code: str, line: int | None
+) -> None:
+    async with edge() as e:
+        found = await checked(e, text)
+        assert (found["quiz"], found["draft"]) == (None, None)
+        assert [(each["code"], each["line"]) for each in found["problems"]] == [(code, line)]
+
+
+async def test_checking_is_for_authors_and_takes_files_alone() -> None:
+    async with edge(body_bytes_max=2048) as e:
+        assert (await e.post("/api/quizzes/check", QUIZ, peer=OUTSIDE)).error == "author_only"
+        form = await e.post("/api/quizzes/check", data=b"title: x", headers={"Content-Type": "text/plain"})
+        assert (form.status, form.error) == (415, "unsupported_media_type")
+        assert (await e.post("/api/quizzes/check?id=caps", QUIZ)).error == "unknown_field"
+        assert (await e.post("/api/quizzes/check", data=b" " * 2049)).status == 413
+        # YAML is for the check alone.
+        yaml = await e.post("/api/quizzes", data=FILE.encode(), headers={"Content-Type": "text/yaml"})
+        assert yaml.status == 415
+
+
+async def test_the_loop_goes_on_while_a_long_file_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, over = threading.Event(), threading.Event()
+
+    def slow(text: bytes, name: str) -> LoadedQuiz:
+        began.set()
+        assert over.wait(10)
+        return parse(text, name)
+
+    monkeypatch.setattr(quizfile, "parse", slow)
+    async with edge() as e, trio.open_nursery() as nursery:
+        nursery.start_soon(checked, e, FILE)
+        await trio.to_thread.run_sync(began.wait, 10)
+        assert (await e.get("/healthz")).status == 200
+        over.set()
+
+
+async def test_the_versions_of_a_quiz_are_listed_for_authors() -> None:
+    async with edge() as e:
+        for title in ("Capitals", "More capitals", "Most capitals"):
+            await e.post("/api/quizzes?id=caps", QUIZ | {"title": title})
+        listed = (await e.get("/api/quizzes/caps/versions")).json["versions"]
+        assert [(each["version"], each["title"], each["questions"]) for each in listed] == [
+            (3, "Most capitals", 2),
+            (2, "More capitals", 2),
+            (1, "Capitals", 2),
+        ]
+        newest = (await e.get("/api/quizzes/caps/versions?limit=1")).json["versions"]
+        assert newest == listed[:1]
+        assert (await e.get("/api/quizzes/nobody/versions")).error == "quiz_not_found"
+        assert (await e.get("/api/quizzes/a%00b/versions")).error == "quiz_not_found"
+        assert (await e.get("/api/quizzes/caps/versions?limit=201")).error == "bad_field"
+        assert (await e.get("/api/quizzes/caps/versions", peer=OUTSIDE)).error == "author_only"
+
+
+async def test_a_quiz_may_be_called_check() -> None:
+    async with edge() as e:
+        await e.post("/api/quizzes?id=check", QUIZ)
+        client = e.app.test_client()
+        read = await client.get("/api/quizzes/check", scope_base={"client": LOOPBACK})
+        assert (await read.get_json())["title"] == "Capitals"
 
 
 async def test_a_database_that_is_away_is_busy(mock_clock: MockClock) -> None:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from tests.http.edge import OUTSIDE, QUIZ, edge
 
 
-async def test_a_session_is_opened_and_found_by_code_and_by_id() -> None:
+async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockClock) -> None:
     async with edge() as e:
         await e.post("/api/quizzes?id=caps", QUIZ)
         opened = await e.post(
@@ -31,12 +31,17 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id() -> None:
         by_id = await e.get(f"/api/sessions/{opened.json['session_id']}", peer=OUTSIDE)
         assert by_code.json == by_id.json
         assert by_code.json["state"]["phase"] == "lobby"
+        assert by_code.json["state"]["now"] == e.clock.now_ms()
         assert by_code.json["settings"] == {
             "pace": "auto",
             "player_limit": 3,
             "reveal_ms": 1000,
             "lobby_ms": 60_000,
             "early_close": False,
+            "scoring": None,
+            "streak": None,
+            "host_away_s": None,
+            "names": "chosen",
         }
         assert opened.json["host_token"].encode() not in by_code.body
 
@@ -70,6 +75,7 @@ async def test_a_session_that_is_over_and_out_of_memory_is_shown_from_the_store(
         stored = (await e.get(session.url)).json
         assert e.registry.statistics().active == 0
         assert (stored["epoch"], stored["offset"]) == (None, None)
+        assert stored["state"]["now"] == e.clock.now_ms()
         assert stored["state"]["podium"] == in_memory["state"]["podium"]
         assert [line["name"] for line in stored["state"]["podium"]] == ["Ada", "Ben"]
         assert stored["state"]["phase"] == "finished"

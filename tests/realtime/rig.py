@@ -38,6 +38,8 @@ PATIENCE_S = 8.0
 """Longer than anything here takes; a test that waits longer has failed."""
 
 SECRET = b"a secret for these tests"
+OTHER_PAGES = ["http://other.example:5001"]
+"""Of other nodes."""
 
 MakeTransport = Callable[[Gate, Config], Transport]
 
@@ -410,6 +412,7 @@ async def rig(
             join_rate=JoinRate(config.joins_per_s),
             messages_per_s=config.messages_per_s,
             messages_burst=config.messages_burst,
+            pages=lambda: OTHER_PAGES,
         )
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -29,6 +29,7 @@ from server.realtime.reactor.request import Malformed, Request, RequestReader, T
 from server.realtime.reactor.transport import ReactorTransport
 from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
+from tests.http.test_cluster_api import FakeCluster, member
 from tests.realtime.rig import RawClient
 
 PATIENCE_S = 8.0
@@ -44,6 +45,9 @@ class Ports(Edge):
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def pages(self) -> list[str]:
+        return [member.http_url for member in self.services.members()]
 
     @asynccontextmanager
     async def raw(self, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
@@ -103,7 +107,9 @@ async def ports(
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
-        gate = Gate(sessions(e), e.tokens, e.clock, e.services.attempts, e.services.joins, *limits)
+        gate = Gate(
+            sessions(e), e.tokens, e.clock, e.services.attempts, e.services.joins, *limits, pages=e.pages
+        )
         e.reactor = ReactorTransport(gate, e.config)
         listener = socket.create_server(("127.0.0.1", 0))
         e.port = listener.getsockname()[1]
@@ -224,6 +230,25 @@ async def test_both_ports_say_the_same(
         if api.status == 405:
             assert set(ours.pop("allow").split(", ")) <= set(theirs.pop("allow").split(", "))
         assert ours == theirs
+
+
+async def test_pages_of_other_nodes_may_use_this_port() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        page = {"Origin": "http://a.example:5001"}
+        sent = JSON | page | {"Authorization": f"Bearer {ada['token']}"}
+        async with httpx.AsyncClient(base_url=e.base) as client:
+            foreign = await client.post(f"{session.url}/answers", headers=sent, content=GOOD)
+            assert foreign.json()["error"]["code"] == "origin_refused"
+            e.but(cluster=FakeCluster(member("a", http_url="http://a.example:5001")))
+            asked = page | {"Access-Control-Request-Method": "POST"}
+            granted = await client.options(f"{session.url}/answers", headers=asked)
+            assert granted.headers["Access-Control-Allow-Origin"] == page["Origin"]
+            taken = await client.post(f"{session.url}/answers", headers=sent, content=GOOD)
+            assert (taken.status_code, taken.json()["t"]) == (200, "ack")
+            assert taken.headers["Access-Control-Allow-Origin"] == page["Origin"]
 
 
 @pytest.mark.parametrize("path", ["/", "/api/sessions", "/api/sessions/123456/players", "/metrics", "/ws/x"])

@@ -556,7 +556,13 @@ async def test_who_may_not_come_in_is_told_why(
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://127.0.0.1:5001", "https://quiz.example", "https://play.example:8443"]
+    "origin",
+    [
+        "http://127.0.0.1:5001",
+        "https://quiz.example",
+        "https://play.example:8443",
+        "http://other.example:5001",
+    ],
 )
 async def test_pages_that_may_come_in(make: MakeTransport, origin: str) -> None:
     settings: dict[str, Any] = {

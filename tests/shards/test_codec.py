@@ -36,6 +36,7 @@ OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "Sequence[int | str] | None": st.none() | st.lists(WHOLE | st.just("host"), max_size=5),
     "object": JSON,
     "int": WHOLE,
+    "int | str": WHOLE | st.just("host"),
     "int | None": st.none() | WHOLE,
     "str": TEXT,
     "str | None": st.none() | TEXT,
@@ -49,7 +50,9 @@ TRAVEL: tuple[type[commands.Command], ...] = (
     commands.Watch,
     commands.Look,
     commands.Relay,
+    commands.ListPlayers,
     commands.Passed,
+    commands.Left,
     commands.Answer,
     commands.Host,
     commands.Detach,
@@ -139,7 +142,7 @@ def test_only_a_relay_keeps_listening() -> None:
 
 def _least(kind: type[commands.Command]) -> commands.Command:
     needed = {"name": "n", "at": 0, "role": "host", "node": "n", "player": 1, "id": "i", "question": 1}
-    needed |= {"choice": 0, "do": "next", "number": 1}
+    needed |= {"choice": 0, "do": "next", "number": 1, "after": 0, "limit": 1, "key": 1}
     return kind(HERE, **{each.name: needed[each.name] for each in fields(kind) if each.name in needed})
 
 

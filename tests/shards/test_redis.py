@@ -283,6 +283,9 @@ class Counting:
     async def list(self) -> ports.Sequence[ports.QuizSummary]:
         return await self.catalog.list()
 
+    async def versions(self, quiz_id: str, limit: int) -> ports.Sequence[ports.QuizSummary]:
+        return await self.catalog.versions(quiz_id, limit)
+
 
 async def test_nodes_share_the_quizzes_they_looked_up(services: RedisServices) -> None:
     behind, never = Counting(), Counting()

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from engine.actors import actor as actors
 from engine.actors import casts
+from engine.actors.clock import SessionClock
 from engine.actors.commands import Detach, Join, Rejoin, Watch
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -19,7 +20,7 @@ from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, INBOX_MAX, TRIES_MAX, Relay
 from engine.shards.router import Elsewhere
-from tests.actors.world import Client, settle
+from tests.actors.world import START_MS, Client, settle
 from tests.shards.nodes import RELAY_ABOVE, Cluster, Node, cluster_of
 
 
@@ -136,6 +137,24 @@ async def test_what_an_answer_spends_on_the_way_counts_for_it(mock_clock: MockCl
             mock_clock.jump(0.04)
             await settle()
         assert ada.last("ack")["elapsed_ms"] == 2040
+
+
+async def test_a_relay_tells_the_time_by_the_clock_of_its_node(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        ahead = b.router._clock = SessionClock(START_MS + 5_000)
+        record = await cluster.session(a)
+        clients = [await b.join(record, "Ada"), await b.rejoin(record, "host"), await b.watch(record)]
+        await b.do(record, "start")
+        mock_clock.jump(1)
+        await settle()
+        clients.append(late := await b.watch(record))
+        await a.do(record, "pause")
+        assert {client.last("state")["now"] for client in clients} == {ahead.now_ms()}
+        assert late.last("joined")["state"]["now"] == ahead.now_ms()
+        for early in clients[:3]:
+            assert early.last("joined")["state"]["now"] == START_MS + 5_000
+            assert early.last("question")["now"] == START_MS + 5_000
+            assert early.last("question")["remaining_ms"] == 20_000
 
 
 async def test_one_frame_a_broadcast_goes_to_a_node_however_many_clients_it_has(
@@ -569,3 +588,112 @@ async def test_a_host_at_a_relay_is_known_there_after_it_has_taken_part_anew(
         assert host.ending is None
         other = await b.rejoin(record, "host")
         assert (host.ending, other.ending) == (Ending.REPLACED, None)
+
+
+# -- who is there ------------------------------------------------------------------------------------
+
+
+def connected(node: Node, record: SessionRecord) -> set[object]:
+    """Who the owner takes to be connected, the host included."""
+    audience = node.here(record)._audience
+    return {key for key in [*range(1, 10), "host"] if key in audience.connected}
+
+
+async def test_the_owner_knows_who_leaves_a_relay(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada, ben, host = (
+            await b.join(record, "Ada"),
+            await b.join(record, "Ben"),
+            await a.rejoin(record, "host"),
+        )
+        assert connected(a, record) == {1, 2, "host"}
+        await b.sent(record.id, Detach(ada))
+        await later(mock_clock, 0.3)
+        assert connected(a, record) == {2, "host"}
+        assert host.last("roster")["off"] == [1]
+        await a.do(record, "kick", player=2)
+        assert (connected(a, record), ben.ending) == ({"host"}, Ending.KICKED)
+
+
+async def test_a_host_at_a_relay_hears_of_the_players_there(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        host, spectator = await b.rejoin(record, "host"), await b.watch(record)
+        await c.join(record, "Ada")
+        await later(mock_clock, 0.3)
+        roster = host.last("roster")
+        assert (roster["joined"], roster["on"]) == ([{"id": 1, "name": "Ada"}], [1])
+        assert spectator.got("roster") == []
+        await b.sent(record.id, Detach(host))
+        assert connected(a, record) == {1}
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+async def test_who_comes_back_to_a_relay_while_it_leaves_stays_connected(
+    first: str, mock_clock: MockClock
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        old, new = await b.join(record, "Ada"), Client()
+        steps = [Detach(old), Rejoin(new, "player", 1)]
+        for command in steps if first == "old" else reversed(steps):
+            b.router.deliver(record.id, command)
+        await settle()
+        assert connected(a, record) == {1}
+        assert new.kinds[0] == "joined"
+        other = await a.rejoin(record, "player", 1)
+        assert (new.ending, other.ending) == (Ending.REPLACED, None)
+
+
+async def test_who_leaves_while_it_comes_back_is_not_taken_to_be_there(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        old, new = await b.join(record, "Ada"), Client()
+        for command in (Rejoin(new, "player", 1), Detach(old), Detach(new)):
+            b.router.deliver(record.id, command)
+        await settle()
+        assert connected(a, record) == set()
+        await a.do(record, "kick", player=1)
+        refused = await b.rejoin(record, "player", 1)
+        assert (refused.errors, connected(a, record)) == (["kicked"], set())
+
+
+async def test_who_left_a_relay_while_its_session_moved_is_not_taken_to_be_there(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
+        record = await cluster.session(a)
+        host, ada, ben = [
+            await c.rejoin(record, "host"),
+            await c.join(record, "Ada"),
+            await c.join(record, "Ben"),
+        ]
+        await later(mock_clock, 0.3)
+        cluster.links.delay_s = lambda near, far: 0.05
+        moved: list[bool] = []
+        b.nursery.start_soon(handed_on, a, b, record, moved)
+        await later(mock_clock, 0.2)
+        c.router.deliver(record.id, Detach(ada))
+        await later(mock_clock, 2)
+        assert moved == [True]
+        assert connected(b, record) == {2, "host"}
+        assert (host.ending, ben.ending) == (None, None)
+        everybody = host.last("roster")
+        assert (everybody["off"], everybody["on"]) == ([1], [2])
+
+
+async def handed_on(a: Node, b: Node, record: SessionRecord, moved: list[bool]) -> None:
+    moved.append(await a.moving.hand_on(record.id, b.member))
+
+
+async def test_those_who_are_sent_on_are_connected_where_they_come_to(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = await a.join(record, "Ada", may_move=True)
+        moved: list[bool] = []
+        a.nursery.start_soon(handed_on, a, b, record, moved)
+        await later(mock_clock, 1)
+        assert (moved, ada.ending, connected(b, record)) == ([True], Ending.MOVED, set())
+        await b.rejoin(record, "player", 1)
+        assert connected(b, record) == {1}

@@ -213,6 +213,22 @@ async def test_the_list_has_the_newest_versions_by_title(catalog: ports.QuizCata
     ]
 
 
+async def test_the_versions_of_a_quiz_are_listed_newest_first(catalog: ports.QuizCatalog) -> None:
+    await catalog.add(quiz_of("Capitals"), "mine")
+    await catalog.add(quiz_of("Other"), "mine too")
+    await catalog.add(quiz_of("More capitals", questions=3), "mine")
+    await catalog.add(quiz_of("Most capitals", questions=2), "mine")
+    newest = ports.QuizSummary("mine", 3, "Most capitals", "en", 2, AT)
+    assert await catalog.versions("mine", 10) == [
+        newest,
+        ports.QuizSummary("mine", 2, "More capitals", "en", 3, AT),
+        ports.QuizSummary("mine", 1, "Capitals", "en", 1, AT),
+    ]
+    assert await catalog.versions("mine", 1) == [newest]
+    with pytest.raises(ports.QuizNotFound):
+        await catalog.versions("nobody's", 10)
+
+
 # Sessions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -52,10 +53,10 @@ class Books:
         self.store = PostgresSessionStore(database, self.catalog)
         self.corrections = Corrections(database, self.catalog)
 
-    async def played(self, *, finished: bool = True, at: int = AT) -> SessionRecord:
+    async def played(self, *, finished: bool = True, at: int = AT, **settings: Any) -> SessionRecord:
         """A session of every type of question with twelve players, one of whom is removed."""
         stored = await self.catalog.add(EVERY_KIND, "every-kind")
-        record = replace(record_of(stored.id, created_at=at), id=new_id(at), settings=Settings())
+        record = replace(record_of(stored.id, created_at=at), id=new_id(at), settings=Settings(**settings))
         rng = Random(at)
         session = Session(EVERY_KIND, record.settings, at)
         for n in range(12):
@@ -135,6 +136,19 @@ async def test_results_follow_every_correction_and_the_audit_agrees(books: Books
     assert await books.database.fetch("SELECT * FROM answers ORDER BY 1, 2, 3") == facts
     [row] = await books.database.fetch("SELECT count(*) AS n FROM corrected_answers")
     assert row["n"] == 0
+
+
+async def test_a_session_that_scores_otherwise_than_its_quiz_is_audited_so(
+    books: Books,
+) -> None:
+    record = await books.played(scoring="flat", streak=True)
+    _, evidence, _ = await books.corrections.evidence(record.id)
+    assert audit(evidence) == []
+    await books.corrections.correct(record.id, await books.worked_out(record, 1, {"correct": "a"}))
+    _, corrected, _ = await books.corrections.evidence(record.id)
+    assert audit(corrected) == []
+    points = {mark.points for mark in corrected.corrected_marks.values() if mark.correct}
+    assert points <= {1000 + 100 * row for row in range(6)}
 
 
 async def test_a_session_that_runs_is_not_corrected(books: Books) -> None:

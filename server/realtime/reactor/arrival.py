@@ -120,6 +120,7 @@ class Arrival:
                 subprotocols=head.subprotocols,
             ),
             port.config,
+            port.gate.pages(),
         )
         if isinstance(verdict, Admission) and not port.count.enter(verdict.address, trio.current_time()):
             verdict = handshake.CROWDED

@@ -50,7 +50,7 @@ class ReactorTransport:
             raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
         loop = Loop()
         gate, config = self._gate, self._config
-        guard = Guard(config, gate.tokens, gate.attempts, gate.clock)
+        guard = Guard(config, gate.tokens, gate.attempts, gate.clock, gate.pages)
         count = ConnectionCount(config.connections_per_address_max)
         rate = MessageRate(config.messages_per_s, config.messages_burst)
         port = Port(gate, config, self._tally, self._rng, loop, guard, count, rate)

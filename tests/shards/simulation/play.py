@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -25,6 +25,9 @@ QUIETEN_S = 40.0
 """And after that nothing is left over, within so long: a little more than a link waits for a reply."""
 
 LOOK_EVERY_S = 0.5
+
+SEATS_KNOWN_S = 5.0
+"""Once everything is well, no owner is wrong for so long about who sits at another node."""
 
 QUIZ = Quiz.parse(
     {
@@ -78,6 +81,8 @@ class _Run:
         self._draw = draw
         self._records: list[SessionRecord] = []
         self._clients: list[Client] = []
+        self._mistakes: dict[str, float] = {}
+        """About who sits where, and since when."""
 
     async def go(self) -> None:
         world, draw = self._world, self._draw
@@ -114,6 +119,7 @@ class _Run:
             reveal_ms=500,
             lobby_ms=draw.randint(500, 3000) if by_clock else None,
             early_close=draw.random() < 0.5,
+            host_away_s=None if by_clock else draw.choice([None, 5]),
         )
         node = draw.choice(self._world.up())
         record = None
@@ -135,6 +141,7 @@ class _Run:
     def _finished(self) -> bool:
         """Whether all sessions have ended, everybody knows, and no facts are under way."""
         world = self._world
+        self._check_seats()
         if world.violations:
             return True
         sessions = world.postgres.sessions
@@ -146,6 +153,31 @@ class _Run:
         )
 
     # -- what must hold --------------------------------------------------------------------------
+
+    def _check_seats(self) -> None:
+        now = trio.current_time()
+        self._mistakes = {each: self._mistakes.get(each, now) for each in self._wrong_seats()}
+        for each, since in self._mistakes.items():
+            if now - since > SEATS_KNOWN_S:
+                self._world.blame(each)
+
+    def _wrong_seats(self) -> Iterator[str]:
+        """What owners take to be so that is not, or do not know; some of it is under way just now."""
+        relays = {
+            (node.run, relay.session_id): relay
+            for node in self._world.up()
+            for relay in node.router.relays()
+            if relay._taking_part is not None
+        }
+        for node in self._world.up():
+            for actor in node.registry.active():
+                audience = actor._audience
+                for run in audience._relays:
+                    relay = relays.get((run, actor.session_id))
+                    if relay is not None and relay.owner.run == node.run:
+                        known = {key for key, at in audience._away.items() if at == run}
+                        for key in known.symmetric_difference(relay._audience.held()):
+                            yield f"{node.run} is wrong about {key} of {actor.session_id} at {run}"
 
     def _check_ends(self) -> None:
         world = self._world

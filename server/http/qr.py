@@ -1,0 +1,52 @@
+"""The address of a session as a picture that phones can read."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+
+import segno
+
+from server.errors import ApiError
+from server.http.addresses import join_url
+from server.http.answers import Answer, body_answer
+from server.http.reading import read_query
+from server.http.services import Services
+
+CODE = re.compile(r"[0-9]{6}", re.ASCII)
+QUIET_ZONE = 4
+"""Modules of white on every side, as many as the standard wants."""
+
+HEADERS = {"Cache-Control": "public, max-age=3600"}
+
+
+class QrCode:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def show(self) -> Answer:
+        """Of any code: whether a session has it is not asked, so nobody can look for sessions here."""
+        code = read_query("code").get("code")
+        if code is None:
+            raise ApiError("missing_field", "The field code is missing.", "code")
+        if CODE.fullmatch(code) is None:
+            raise ApiError("bad_field", "code must be the six digits of a session's code.", "code")
+        return body_answer(svg_of(join_url(self._services, code)), "image/svg+xml", headers=HEADERS)
+
+
+def svg_of(text: str) -> bytes:
+    """Black on white, as large as whoever shows it wants."""
+    written = BytesIO()
+    segno.make_qr(text, error="m").save(
+        written,
+        kind="svg",
+        border=QUIET_ZONE,
+        dark="#000",
+        light="#fff",
+        xmldecl=False,
+        omitsize=True,
+        svgclass=None,
+        lineclass=None,
+        nl=False,
+    )
+    return written.getvalue()

@@ -1,0 +1,51 @@
+import { h } from "../lib/dom.js";
+import { number, t } from "../lib/texts.js";
+
+/** The texts to choose from: also of a true/false question. */
+export const choicesOf = (question) => (question.type === "true_false" ? [t("true"), t("false")] : question.choices);
+
+/** The places of what was chosen or is right. */
+const placesOf = (choice) => ({ true: [0], false: [1] })[choice] ?? [choice].flat();
+
+/** What a choice is shown as: the texts of the choices, or what was typed. */
+export function shown(question, choice) {
+	const texts = choicesOf(question);
+	return texts ? placesOf(choice).map((place) => texts[place]).join(", ") : [choice].flat().join(" · ");
+}
+
+/** A choice's mark: colour and shape by its place, and its letter. */
+export const mark = (place) => h("span.mark", { "data-place": place, "aria-hidden": "true" }, h("span.shape"), h("span.letter", {}, String.fromCharCode(65 + place)));
+
+/** The choices of a question, told apart by colour, shape and letter.
+ * `show(question, {pick})`: buttons to choose with, or only to read without `pick`;
+ * `show(question, {reveal})`: a bar for each with how many chose it, and which were right. `given` is one's own. */
+class Choices extends HTMLElement {
+	show(question, { pick, locked, reveal, given }) {
+		const many = pick && question.type === "multiple";
+		this.className = reveal ? "bars" : "grid";
+		this.replaceChildren(...choicesOf(question).map((text, place) => {
+			const properties = { "data-place": place, type: pick && "button", disabled: locked, onclick: pick && (() => pick(place)), "aria-pressed": many && "false" };
+			const choice = h(pick ? "button.choice" : "div.choice", properties, mark(place), h("span.text", {}, text));
+			if (!reveal) return choice;
+			const count = reveal.counts[place];
+			const right = placesOf(reveal.correct).includes(place);
+			choice.style.setProperty("--share", count / Math.max(1, ...reveal.counts));
+			choice.classList.add(right ? "right" : "wrong");
+			choice.append(h("span.bar", { "aria-hidden": "true" }));
+			if (right) choice.append(h("span.tick", { role: "img", "aria-label": t("reveal.right") }));
+			choice.append(h("span.count", {}, number(count), h("span.unseen", {}, ` ${t("reveal.votes", { count })}`)));
+			return choice;
+		}));
+		this.press(given);
+	}
+
+	/** Marks what was chosen. */
+	press(given) {
+		const places = placesOf(given);
+		[...this.children].forEach((choice, place) => {
+			const on = choice.classList.toggle("mine", places.includes(place));
+			if (choice.ariaPressed) choice.ariaPressed = on;
+		});
+	}
+}
+customElements.define("ff-choices", Choices);

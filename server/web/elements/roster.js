@@ -1,0 +1,81 @@
+import { ask } from "../lib/api.js";
+import { $, arrange, say, ui } from "../lib/dom.js";
+import { copy, t } from "../lib/texts.js";
+
+const HEIGHT_PX = 48;
+const WIDTH_PX = 230;
+
+/** All players of a session, the latest first. Only those in sight are in the document. */
+class Roster extends HTMLElement {
+	#who = new Map();
+	#waiting = [];
+	#list = null;
+	#due = 0;
+
+	connectedCallback() {
+		this.oninput = () => this.#later(true);
+		$(".scroll", this).onscroll = () => this.#later();
+		new ResizeObserver(() => this.#later()).observe(this);
+	}
+
+	/** Reads everyone anew. Messages that are heard meanwhile are newer and wait. Throws what `ask` throws. */
+	async load(path, token) {
+		const who = new Map();
+		const waiting = (this.#waiting = []);
+		for (let after = 0; after !== null; ) {
+			const { players, next, total, connected } = await ask("GET", `${path}/players?after=${after}&limit=1000`, { token });
+			if (waiting !== this.#waiting) return;
+			for (const { id, name, connected: on } of players) who.set(id, { name, on });
+			this.#count(total, connected);
+			after = next;
+		}
+		this.#who = who;
+		this.#waiting = null;
+		for (const message of waiting) this.hear(message);
+	}
+
+	/** A `roster` message. */
+	hear(message) {
+		if (this.#waiting) return this.#waiting.push(message);
+		for (const { id, name } of message.joined) this.#who.set(id, { name });
+		for (const on of [true, false]) for (const id of message[on ? "on" : "off"]) Object.assign(this.#who.get(id) ?? {}, { on });
+		for (const id of message.kicked) this.#who.delete(id);
+		this.#count(message.players, message.connected);
+	}
+
+	#count(players, connected) {
+		say($("output", this), t("roster.connected", { connected, players }));
+		Object.assign($("progress", this), { max: players || 1, value: connected });
+		this.#later(true);
+	}
+
+	/** `anew`: others may be in the list than before. */
+	#later(anew) {
+		if (anew) this.#list = null;
+		this.#due ||= requestAnimationFrame(() => this.#draw());
+	}
+
+	#draw() {
+		const scroll = $(".scroll", this);
+		const list = $("ol", this);
+		const columns = Math.floor(scroll.clientWidth / WIDTH_PX) || 1;
+		const rows = Math.ceil(scroll.clientHeight / HEIGHT_PX) + 4;
+		const above = Math.max(Math.floor(scroll.scrollTop / HEIGHT_PX) - 2, 0);
+		const part = ui.find.value.trim().toLowerCase();
+		const away = ui.away.checked;
+		const wanted = ([, { name, on }]) => !(away && on) && name.toLowerCase().includes(part);
+		this.#list ??= [...this.#who].filter(wanted).reverse();
+		this.#due = 0;
+		list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
+		list.style.paddingTop = `${HEIGHT_PX * above}px`;
+		const before = new Map([...list.children].map((cell) => [cell.player, cell]));
+		arrange(list, this.#list.slice(above * columns, (above + rows) * columns).map(([id, { name, on }]) => {
+			const cell = before.get(id) ?? copy("cell").firstElementChild;
+			cell.player = $("button", cell).dataset.player = id;
+			cell.className = on ? "" : "off";
+			say($(".name", cell), name);
+			return cell;
+		}));
+	}
+}
+customElements.define("ff-roster", Roster);

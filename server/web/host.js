@@ -1,0 +1,103 @@
+import "./elements/roster.js";
+import { ask } from "./lib/api.js";
+import { askAsAuthor } from "./lib/author.js";
+import { $, all, h, kept, onKey, put, query, ui } from "./lib/dom.js";
+import { attend } from "./lib/stage.js";
+import { explain, number, t } from "./lib/texts.js";
+
+const HOSTED_MAX = 5;
+const SHOWN_MAX = 100;
+
+const hosted = kept.get("hosted") ?? [];
+const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
+const inSight = (selector) => all(selector).find((each) => each.checkVisibility());
+/** Says beside the buttons why something did not go. */
+const refused = (error) => put("wrong", explain(error));
+
+async function setUp(wanted) {
+	document.body.dataset.phase = "setup";
+	ui.new.onsubmit = open;
+	hosted.forEach(offer);
+	const { quizzes } = await ask("GET", "/api/quizzes");
+	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
+		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
+		h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
+}
+
+/** A session that was led here, unless it is over. */
+async function offer(session) {
+	const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
+	if (state && state.phase !== "finished") ui.running.append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
+}
+
+async function open(event) {
+	event.preventDefault();
+	const { target: form, submitter } = event;
+	const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
+	for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
+	submitter.disabled = true;
+	window.onpagehide = () => (submitter.disabled = false); // for who comes back
+	try {
+		const { code, host_token: token } = await askAsAuthor("POST", "/api/sessions", { body });
+		location.href = linkOf({ code, token });
+	} catch (error) {
+		submitter.disabled = false;
+		refused(error);
+	}
+}
+
+function host(session) {
+	const { code, token } = session;
+	const path = `/api/sessions/${code}`;
+	const roster = $("ff-roster");
+	const sent = new Set();
+
+	const model = attend(code, session, (message, isNew) => {
+		if (message.t === "joined") read();
+		if (message.t === "roster") roster.hear(message);
+		if (!isNew) return;
+		ui.peek.checked = false;
+		if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
+		scrollTo(0, 0);
+		if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
+	}, (why) => {
+		Object.assign(document.body.dataset, { phase: "ended", why: why.code });
+		put("why", explain(why));
+	});
+
+	const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
+
+	/** Does the commands that a button names, one after the other; not again before they are done. */
+	async function lead({ do: commands, player }) {
+		const mark = `${commands} ${player}`;
+		if (!commands || sent.has(mark)) return;
+		const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
+		sent.add(mark);
+		put("wrong", "");
+		try {
+			for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
+		} catch (error) {
+			refused(error);
+		}
+		sent.delete(mark);
+	}
+
+	const showResults = ({ players }) => ui.results.replaceChildren(...players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
+		h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
+
+	kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
+	ui.screen.href = `/screen?code=${code}`;
+	ui.csv.href = `${path}/results.csv`;
+	ui.link.value = location.origin + linkOf(session);
+	ui.copy.onclick = () => {
+		ui.link.select();
+		if (document.execCommand("copy")) put("copied", t("host.copied"));
+	};
+	document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
+	onKey((key) => /^[np]$/.test(key) && inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click());
+}
+
+const code = query.get("code");
+const token = location.hash.slice(1) || hosted.find((each) => each.code === code)?.token;
+if (code && token) host({ code, token });
+else setUp(query.get("quiz")).catch(refused);

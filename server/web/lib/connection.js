@@ -1,0 +1,328 @@
+import { ask, passing } from "./api.js";
+import { ServerClock } from "./clock.js";
+
+/** How to come back after a WebSocket has ended, by its close code: docs/protocol.md. All others are "later". */
+const RECONNECT = { 4006: "resume", 4007: "resume", 4009: "move" };
+for (const code of [1002, 1003, 1007, 1009, 4000, 4001, 4002, 4003, 4005, 4012]) RECONNECT[code] = "no";
+const ANSWER_MS = 10_000;
+const QUIET_MS = 20_000;
+const PONG_MS = 5_000;
+const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
+const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster"];
+
+const soon = () => 1_000 + 1_000 * Math.random();
+
+/** A client's connection to one session: a WebSocket or, where those are blocked, server-sent events and requests.
+ * It comes back by itself, and sends again what was not acknowledged.
+ *
+ * `on.message(message)` for each message; `on.status(status, detail)` with status `connecting`, `open`, `waiting`
+ * (for the network or the server; `detail` is the moment of the next try) or `ended` (`detail` is why);
+ * `on.pending()` when answers were taken, acknowledged or refused. */
+export class Connection {
+	clock = new ServerClock();
+	pending = new Map();
+	status = "connecting";
+	/** Whether it has ever been open. */
+	met = false;
+	#code;
+	#path;
+	#who;
+	#on;
+	place = null;
+	#lookAgain = true;
+	#known = [];
+	#at = 0;
+	#moved = null;
+	#stand = {};
+	#socket = null;
+	#events = null;
+	#round = 0;
+	#tries = 0;
+	#blocked = 0;
+	#timer = 0;
+	#watch = 0;
+	#heardAt = 0;
+	#posting = false;
+
+	/** `who`: `{token}`, or `{name}` of a new player (`{}` where players are given names), or `{role: "spectator"}`;
+	 * `pending`: answers of an earlier load. */
+	constructor(code, who, on, pending = []) {
+		this.#code = code;
+		this.#path = `/api/sessions/${code}`;
+		this.#who = who;
+		this.#on = on;
+		for (const each of pending) this.pending.set(each.id, each);
+		for (const name of WAKES) addEventListener(name, this.#onWake); // visibilitychange bubbles
+		queueMicrotask(() => this.#attempt());
+	}
+
+	get token() {
+		return this.#who.token;
+	}
+
+	get #overSocket() {
+		return this.#socket && this.status === "open";
+	}
+
+	/** Keeps an answer until the server has acknowledged or refused it. */
+	answer(question, choice) {
+		const answer = { id: `${Date.now()}.${Math.random()}`, question, choice };
+		this.pending.set(answer.id, answer);
+		this.#on.pending?.();
+		this.#send(answer);
+	}
+
+	// -- coming in
+
+	async #attempt() {
+		this.#drop();
+		if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
+		this.#tell("connecting");
+		const round = this.#round;
+		const reachable = !this.#lookAgain || (await this.#look());
+		if (round !== this.#round) return;
+		this.#patience(ANSWER_MS, () => this.#later());
+		if (reachable && this.#blocked >= (this.met ? 2 : 1)) this.#overHttp(round);
+		else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
+		else this.#later();
+	}
+
+	/** Asks where the session is, unless it is over and only kept. False if nobody can say. */
+	async #look(isOver) {
+		try {
+			this.place = await ask("GET", this.#path);
+		} catch (error) {
+			if (!passing(error)) this.#end(error);
+			return false;
+		}
+		const { ws_url: url, state, epoch } = this.place;
+		if (isOver || (state.phase === "finished" && epoch === null)) {
+			this.#on.message({ t: "over", state });
+			this.#end({ code: "session_finished" });
+		}
+		this.#go(url);
+		return true;
+	}
+
+	#go(url) {
+		if (!this.#known.includes(url)) this.#known.push(url);
+		this.#at = this.#known.indexOf(url);
+	}
+
+	#overWebSocket(url, reachable) {
+		const socket = (this.#socket = new WebSocket(url, "fanfare.v1"));
+		let opened = false;
+		socket.onopen = () => {
+			opened = true;
+			this.#blocked = 0;
+			this.#say({ t: "join", code: this.#code, ...this.#who, ...this.#stand });
+		};
+		socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
+		socket.onclose = ({ code, reason }) => {
+			if (socket !== this.#socket) return;
+			if (!opened && reachable) {
+				this.#blocked += 1; // the server is there, but not by WebSocket
+				if (!this.met) return this.#again(0);
+			}
+			this.#lost(RECONNECT[code] ?? "later", reason);
+		};
+	}
+
+	async #overHttp(round) {
+		if (!this.token && !this.#who.role) {
+			const made = await ask("POST", `${this.#path}/players`, { body: this.#who }).catch((error) => error);
+			if (made.token) this.#who = { token: made.token };
+			if (round !== this.#round) return;
+			if (!made.token) return passing(made) ? this.#later() : this.#end(made);
+		}
+		// The realtime port answers events at less cost, but may be as blocked as its WebSockets.
+		const base = this.#tries % 2 ? location.origin : this.place.play_url;
+		const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
+		const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
+		for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
+		events.addEventListener("close", ({ data }) => {
+			const { reason, reconnect } = JSON.parse(data);
+			this.#lost(reconnect, reason);
+		});
+		events.onerror = () => {
+			if (events !== this.#events) return;
+			if (base === location.origin) this.#blocked = 0; // all ways in vain: the first one again
+			this.#later();
+			if (!this.token) return;
+			// An event stream does not tell why it was refused.
+			ask("GET", `${this.#path}/leaderboard?around=me`, { token: this.token }).catch((error) => /kicked|token|found|finished/.test(error.code) && this.#end(error));
+		};
+	}
+
+	// -- messages
+
+	#hear(message) {
+		this.#heardAt = performance.now();
+		const now = (message.state ?? message).now;
+		if (now && message.t !== "pong") this.clock.heard(now);
+		if (message.offset !== undefined && message.t !== "leaderboard") this.#stand.offset = message.offset;
+		switch (message.t) {
+			case "joined":
+				return this.#joined(message);
+			case "pong":
+				return this.clock.measured(message.at, this.#heardAt, message.now);
+			case "moved":
+				return (this.#moved = message);
+			case "ack":
+				return this.#settle(message.id, message);
+			case "error":
+				return this.#refused(message);
+		}
+		this.#on.message(message);
+	}
+
+	#joined(message) {
+		if (message.token) this.#who = { token: message.token };
+		this.#stand = { epoch: message.epoch, offset: message.state ? message.offset : this.#stand.offset };
+		this.#tries = 0;
+		this.#lookAgain = false;
+		this.met = true;
+		this.#watchOver();
+		this.#on.message(message);
+		this.#tell("open");
+		for (const after of [0, 1_000, 3_000]) setTimeout(() => this.#ping(), after);
+		for (const answer of this.pending.values()) this.#send(answer);
+	}
+
+	#refused(error) {
+		if (this.pending.has(error.id)) {
+			if (!passing(error)) return this.#settle(error.id, error);
+			return setTimeout(() => this.#send(this.pending.get(error.id)), soon());
+		}
+		if (this.status === "open") return;
+		if (passing(error)) this.#later();
+		else if (error.code === "session_finished" && this.token) this.#look(true);
+		else this.#end(error);
+	}
+
+	#settle(id, outcome) {
+		const answer = this.pending.get(id);
+		if (!answer) return;
+		this.pending.delete(id);
+		this.#on.message({ ...outcome, ...answer, t: outcome.t === "ack" ? "ack" : "rejected" });
+		this.#on.pending?.();
+	}
+
+	#send(answer) {
+		if (!answer || !this.pending.has(answer.id)) return;
+		if (this.#overSocket) this.#say({ t: "answer", ...answer });
+		else this.#post();
+	}
+
+	/** The answers that wait, over HTTP: where there are no WebSockets, or while one is coming back. */
+	async #post() {
+		if (this.#posting || !this.token || !navigator.onLine) return;
+		this.#posting = true;
+		for (let base = this.place?.play_url ?? ""; this.pending.size && !this.#overSocket; ) {
+			const [answer] = this.pending.values();
+			try {
+				this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
+			} catch (error) {
+				if (!passing(error)) this.#settle(answer.id, error);
+				else if (this.status === "ended") break;
+				else await new Promise((go) => setTimeout(go, soon()));
+				base = base ? "" : (this.place?.play_url ?? "");
+			}
+		}
+		this.#posting = false;
+	}
+
+	// -- going and coming back
+
+	#say(message) {
+		if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+	}
+
+	#ping() {
+		this.#say({ t: "ping", at: performance.now() });
+	}
+
+	/** Asks a quiet connection for a sign of life. Event streams have their own. */
+	#watchOver() {
+		const quiet = () => performance.now() - this.#heardAt > QUIET_MS / 2;
+		this.#patience(QUIET_MS, () => (this.#socket && quiet() ? this.#prove(PONG_MS) : this.#watchOver()));
+	}
+
+	#prove(withinMs) {
+		const before = this.#heardAt;
+		this.#ping();
+		this.#patience(withinMs, () => (this.#heardAt === before ? this.#lost("resume") : this.#watchOver()));
+	}
+
+	#patience(ms, then) {
+		clearTimeout(this.#watch);
+		this.#watch = setTimeout(then, ms);
+	}
+
+	/** The network or the screen is back, or the network is gone. */
+	#onWake = ({ type }) => {
+		if (type === "offline") {
+			this.#drop();
+			this.#tell("waiting", null);
+		} else if (this.status === "waiting") {
+			clearTimeout(this.#timer);
+			this.#attempt();
+		} else if (this.status === "open" && document.visibilityState === "visible") {
+			this.clock.forget();
+			if (this.#socket) this.#prove(2_500);
+			else if (performance.now() - this.#heardAt > QUIET_MS) this.#attempt();
+		}
+	};
+
+	#lost(how, reason) {
+		this.#drop();
+		if (how === "no") return this.#end({ code: reason || "closed" });
+		if (how === "move" && this.#moved) {
+			this.#go(this.#moved.url);
+			this.#again(this.#moved.after_ms);
+			this.#moved = null;
+		} else if (how === "resume" && this.#tries === 0) {
+			this.#tries = 1;
+			this.#again(250 * Math.random());
+		} else this.#later();
+	}
+
+	/** After 0.5 to 3 s, doubling from the third failure in a row, at most 30 s; elsewhere if another address is known. */
+	#later() {
+		this.#drop();
+		this.#tries += 1;
+		this.#at += 1;
+		this.#lookAgain = true;
+		this.#again(Math.min((500 + 2_500 * Math.random()) * 2 ** Math.max(this.#tries - 3, 0), 30_000));
+	}
+
+	#again(ms) {
+		clearTimeout(this.#timer);
+		this.#timer = setTimeout(() => this.#attempt(), ms);
+		this.#tell("waiting", Date.now() + ms);
+		if (this.pending.size) this.#post();
+	}
+
+	#end(error) {
+		if (this.status === "ended") return;
+		this.#drop();
+		clearTimeout(this.#timer);
+		for (const name of WAKES) removeEventListener(name, this.#onWake);
+		this.#tell("ended", error);
+	}
+
+	#drop() {
+		this.#round += 1;
+		clearTimeout(this.#watch);
+		const socket = this.#socket;
+		this.#socket = null;
+		socket?.close();
+		this.#events?.close();
+		this.#events = null;
+	}
+
+	#tell(status, detail) {
+		this.status = status;
+		this.#on.status(status, detail);
+	}
+}

@@ -1,0 +1,115 @@
+/** What a client knows of its session, from the messages of docs/protocol.md. */
+export class Model {
+	phase = null;
+	locked = false;
+	title = "";
+	number = 0;
+	of = 0;
+	players = 0;
+	answered = 0;
+	question = null;
+	reveal = null;
+	top = [];
+	podium = null;
+	/** Of a player: `{player, name, score, rank, streak}`; null for others. */
+	you = null;
+	/** Of the current question: what was answered, `{choice, saved, refused}`, and the result after its end. */
+	given = null;
+	result = null;
+	/** When the countdown ends by the server's clock; `left` while it stands still; both null without one. */
+	endsAt = null;
+	left = null;
+
+	#clock;
+
+	constructor(clock) {
+		this.#clock = clock;
+	}
+
+	/** The phase, or while paused the one that it was paused in. */
+	get scene() {
+		if (this.phase !== "paused") return this.phase;
+		return this.reveal ? "reveal" : this.number ? "question" : "lobby";
+	}
+
+	/** Ms until the countdown ends; null without one. */
+	get remaining() {
+		return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - this.#clock.now(), 0));
+	}
+
+	/** Answers that are still to be acknowledged, by their question: after a reload they count as given. */
+	waiting(pending) {
+		for (const { question, choice } of pending)
+			if (question === this.number && !this.given) this.given = { choice, saved: false };
+	}
+
+	apply(message) {
+		switch (message.t) {
+			case "joined":
+				if (message.player) this.you = { score: 0, rank: null, streak: 0, ...this.you, player: message.player, name: message.name };
+			// falls through
+			case "over":
+				if (message.state) this.#whole(message.state);
+				break;
+			case "question":
+				this.#ask(message);
+				this.phase = "question";
+				this.#count(message);
+				break;
+			case "leaderboard":
+				Object.assign(this, { top: message.top, players: message.players, answered: message.answered });
+				break;
+			case "ack":
+			case "rejected":
+				if (message.question !== this.number) break;
+				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate", refused: message.t === "rejected" && message };
+				break;
+			case "reveal":
+				this.reveal = message;
+				this.phase = "reveal";
+				this.#count({});
+				break;
+			case "result":
+				this.#score(message);
+				break;
+			case "state":
+				this.phase = message.phase;
+				this.locked = message.locked;
+				this.#count(message);
+				break;
+			case "finished":
+				this.phase = "finished";
+				this.podium = message.podium;
+				if (this.you) Object.assign(this.you, message.you);
+				this.#count({});
+				break;
+		}
+	}
+
+	#whole({ question, leaderboard, now, you, ...rest }) {
+		if (question) this.#ask(question);
+		Object.assign(this, rest, { top: leaderboard.top });
+		this.#count({ ...question, now });
+		if (!you) return;
+		this.you = you;
+		if (you.answered) this.given = { choice: you.answered.choice, saved: true };
+		if (you.result) this.#score(you.result);
+	}
+
+	#ask(question) {
+		const { number, of } = question;
+		if (number !== this.number) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
+		Object.assign(this, { question, number, of });
+	}
+
+	#count({ phase = this.phase, remaining_ms: ms, now }) {
+		const runs = ms !== null && ms !== undefined;
+		this.endsAt = runs && phase === "question" ? (now ?? this.#clock.now()) + ms : null;
+		this.left = runs && phase === "paused" ? ms : null;
+	}
+
+	#score(result) {
+		const { score, rank, streak } = (this.result = result);
+		Object.assign(this.you, { score, rank, streak });
+	}
+}

@@ -1,0 +1,61 @@
+import "../elements/countdown.js";
+import "../elements/leaderboard.js";
+import { choicesOf, shown } from "../elements/choices.js";
+import { Connection } from "./connection.js";
+import { isNew, put, ui } from "./dom.js";
+import { Model } from "./model.js";
+import { showStatus } from "./status.js";
+import { t } from "./texts.js";
+
+/** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
+ * `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
+export function attend(code, who, heard, ended) {
+	put("address", location.host);
+	put("code", code.replace(/^.../, "$& "));
+	ui.qr.src = `/qr.svg?code=${code}`;
+
+	const connection = new Connection(code, who, {
+		message(message) {
+			model.apply(message);
+			heard(message, model.phase && show());
+		},
+		status(status, detail) {
+			showStatus(status, detail, connection);
+			if (status === "ended" && model.phase !== "finished") ended(detail);
+		},
+	});
+	const model = new Model(connection.clock);
+	return model;
+
+	function show() {
+		const { scene: phase, number, of, question, reveal, players, answered, podium, locked } = model;
+		const paused = model.phase === "paused";
+		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
+		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
+		put("title", model.title);
+		put("players", t("players", { count: players }));
+		if (question && !podium) {
+			const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct)}`;
+			const which = t("question.of", { number, of });
+			told = reveal ? right : `${which}. ${question.text}`;
+			put("of", which);
+			put("worth", t("worth", { count: question.points }));
+			put("question", question.text);
+			put("right", right);
+			put("answered", t("stage.answered", { answered, players }));
+			Object.assign(ui.share, { max: players || 1, value: answered });
+			ui.board.show(model.top);
+			if (isNew("clock", `${model.endsAt} ${model.left}`)) ui.time.show(model);
+			if (isNew("choices", `${number} ${reveal}`)) {
+				const typed = !choicesOf(question);
+				const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
+				ui.choices.show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
+				ui.choices.classList.toggle("typed", typed);
+			}
+		}
+		if (!isNew("phase", `${phase} ${number} ${paused}`)) return false;
+		if (podium) ui.podium.show(podium);
+		put("spoken", paused ? t("paused") : told);
+		return true;
+	}
+}

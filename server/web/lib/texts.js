@@ -1,0 +1,42 @@
+import { all, ui } from "./dom.js";
+
+/** The texts of the page's language: `assets/texts/<lang>.json`, one flat object.
+ * A text with plural forms is an object of them, chosen by `count`. */
+export const lang = document.documentElement.lang;
+const texts = await (await fetch(new URL(`../texts/${lang}.json`, import.meta.url))).json();
+const plurals = new Intl.PluralRules(lang);
+const figures = new Intl.NumberFormat(lang);
+
+export const number = (value) => figures.format(value);
+
+/** The text under this key, with `{name}` filled in. */
+export function t(key, values = {}) {
+	let text = texts[key];
+	if (text === undefined) return key;
+	if (typeof text === "object") text = text[plurals.select(values.count)] ?? text.other;
+	return text.replace(/\{(\w+)\}/g, (_, name) => {
+		const value = values[name];
+		return typeof value === "number" ? number(value) : (value ?? "");
+	});
+}
+
+/** What went wrong, by the code of the error; the server's own sentence where there is no text for it. */
+export const explain = (error) => (texts[`error.${error.code}`] ? t(`error.${error.code}`, error) : error.message);
+
+/** Fills in the texts of a page's own markup: `data-t` is the key. */
+function translate(root) {
+	for (const element of all("[data-t]", root)) element.textContent = t(element.dataset.t);
+	return root;
+}
+translate(document);
+
+/** A copy of the page's `<template>` with this id. */
+export const copy = (id) => translate(ui[id].content.cloneNode(true));
+
+if (ui.speak) {
+	ui.speak.ariaLabel = t("languages");
+	ui.speak.onchange = () => {
+		document.cookie = `lang=${ui.speak.value}; path=/; max-age=31536000; SameSite=Lax`;
+		location.reload();
+	};
+}

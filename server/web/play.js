@@ -1,0 +1,271 @@
+import "./elements/countdown.js";
+import "./elements/leaderboard.js";
+import { choicesOf, shown } from "./elements/choices.js";
+import { ask } from "./lib/api.js";
+import { Connection } from "./lib/connection.js";
+import { $, all, isNew, kept, onKey, put, query, say, ui } from "./lib/dom.js";
+import { Model } from "./lib/model.js";
+import { showStatus } from "./lib/status.js";
+import { explain, number, t } from "./lib/texts.js";
+
+/** Codes after which another name may do, and those after which a seat is of no use any more. */
+const REFUSALS = /^name_|_field$/;
+const FORGETS = /^kicked$|_not_found$|^token_/;
+
+const codeOf = (text) => text.replace(/\D/g, "").slice(0, 6);
+
+/** Of the session that one is in or wants to be in; empty without one. */
+let code = codeOf(query.get("code") ?? "");
+let connection = null;
+let model = null;
+let picked = [];
+
+function show(phase) {
+	if (!isNew("phase", phase)) return;
+	const focused = ui.main.contains(document.activeElement);
+	document.body.dataset.phase = phase;
+	scrollTo(0, 0);
+	if (focused) ui.main.focus();
+}
+
+// -- coming in
+
+/** Asks for a code and then, unless the session names its players, for a name. `error` is why the last one did not do. */
+function showJoin(error) {
+	const { code: codeField, name: nameField, named, back } = ui;
+	let session = null;
+
+	async function look(error) {
+		const typed = codeOf(codeField.value);
+		session = null;
+		put("told", "");
+		put("wrong", "");
+		named.hidden = false;
+		back.hidden = true;
+		if (typed.length < 6) return;
+		const found = await ask("GET", `/api/sessions/${typed}`).catch((failed) => failed);
+		if (codeOf(codeField.value) !== typed) return;
+		if (!found.state) return put("wrong", explain(found));
+		session = found;
+		put("told", session.state.title);
+		if (error) put("wrong", explain(error));
+		named.hidden = session.settings.names === "given";
+		const seat = kept.get(`seat.${typed}`);
+		back.hidden = !seat;
+		if (seat) say(back, t("join.back", seat));
+		back.onclick = () => begin(typed, { token: seat.token });
+	}
+
+	function refuse(field, sentence) {
+		put("wrong", sentence);
+		field.ariaInvalid = true;
+		field.focus();
+	}
+
+	ui.join.onsubmit = async (event) => {
+		event.preventDefault();
+		const typed = codeOf(codeField.value);
+		if (typed.length < 6) return refuse(codeField, t("join.six"));
+		if (!session) await look();
+		const name = nameField.value.trim();
+		if (!session) codeField.focus();
+		else if (named.hidden) begin(typed, {});
+		else if (!name) refuse(nameField, t("join.who"));
+		else begin(typed, { name });
+	};
+	show("setup");
+	ui.join.oninput = ({ target }) => {
+		target.ariaInvalid = null;
+		if (target === codeField) look();
+	};
+	codeField.value = code;
+	(code ? nameField : codeField).focus();
+	look(error);
+}
+
+/** Nothing goes on any more of what began before. */
+function begin(joined, who) {
+	code = joined;
+	history.replaceState(null, "", `?code=${code}`);
+	show("wait");
+	connection = new Connection(code, who, {
+		message: heard,
+		status(status, detail) {
+			showStatus(status, detail, connection);
+			if (status === "ended") ended(detail);
+		},
+		pending: () => kept.set(`wait.${code}`, connection.pending.size ? [...connection.pending.values()] : null),
+	}, kept.get(`wait.${code}`) ?? []);
+	model = new Model(connection.clock);
+}
+
+function ended(why) {
+	if (FORGETS.test(why.code)) kept.set(`seat.${code}`, null);
+	kept.set(`wait.${code}`, null);
+	if (model.phase === "finished") return; // which is shown
+	if (REFUSALS.test(why.code)) return showJoin(why);
+	put("why", explain(why));
+	ui.here.hidden = why.code !== "replaced";
+	show("ended");
+}
+
+// -- playing
+
+async function heard(message) {
+	model.apply(message);
+	const { you } = model;
+	if (message.t === "joined") {
+		kept.set(`seat.${code}`, { token: message.token, name: you.name, player: you.player });
+		model.waiting(connection.pending.values());
+	}
+	if (message.t === "over") await lastPlace();
+	draw();
+	if (message.t === "result") put("spoken", [...verdict(), t("rank.of", { rank: you.rank, players: model.players })].join(". "));
+}
+
+/** Of a session that is over and out of memory: one's own place in it. */
+async function lastPlace() {
+	const { player, token } = kept.get(`seat.${code}`) ?? {};
+	const board = await ask("GET", `/api/sessions/${code}/leaderboard?around=me&top=1`, { token }).catch(() => null);
+	model.you = board?.around?.find((line) => line.id === player) ?? null;
+}
+
+function draw() {
+	const { scene, number: asked, of } = model;
+	if (!scene) return;
+	document.title = `${model.title || "Quiz"} · Fanfare`;
+	for (const each of all(".of")) say(each, t("question.of", { number: asked, of }));
+	for (const each of all(".asked")) say(each, model.question?.text ?? "");
+	({ lobby, question, reveal: result, finished })[scene]();
+	show(scene);
+}
+
+function lobby() {
+	put("welcome", t("lobby.in", { name: model.you.name }));
+	put("title", model.title);
+	put("players", t("players", { count: model.players }));
+}
+
+function question() {
+	const { question: asked, given, you, number: place } = model;
+	const mine = model.top.find((line) => line.id === you.player) ?? you;
+	const locked = Boolean(given) || model.phase === "paused";
+	if (isNew("question", place)) {
+		picked = [];
+		put("worth", t("worth", { count: asked.points }));
+		put("spoken", `${t("question.of", { number: place, of: model.of })}. ${asked.text}`);
+	}
+	if (isNew("clock", `${place} ${model.endsAt} ${model.left}`)) ui.time.show(model);
+	if (isNew("answer", `${place} ${locked} ${given?.choice}`)) offer(asked, given, locked);
+	const [kind, text] = told(asked, given);
+	ui.state.className = `state ${kind}`;
+	put("state", text);
+	put("me", you.name);
+	put("my-score", number(mine.score));
+	put("my-rank", mine.rank ? t("rank.of", { rank: mine.rank, players: Math.max(model.players, mine.rank) }) : "");
+}
+
+/** The controls to answer with. */
+function offer(asked, given, locked) {
+	const typed = !choicesOf(asked);
+	const numeric = asked.type === "numeric";
+	const choices = ui.choices;
+	ui.type.hidden = !typed;
+	choices.hidden = typed;
+	ui.these.hidden = asked.type !== "multiple" || locked;
+	ui.these.disabled = !picked.length;
+	if (typed) {
+		const field = ui.answer;
+		put("kind", t(numeric ? "answer.numeric" : "answer.text"));
+		put("mistyped", "");
+		field.inputMode = numeric ? "decimal" : "text";
+		field.value = given ? given.choice : "";
+		field.disabled = ui.send.disabled = locked;
+		if (!locked) queueMicrotask(() => field.focus());
+		return;
+	}
+	const pick = (place) => {
+		if (asked.type === "single") return send(place);
+		if (asked.type === "true_false") return send(place === 0);
+		picked = picked.includes(place) ? picked.filter((each) => each !== place) : [...picked, place].sort();
+		choices.press(picked);
+		ui.these.disabled = !picked.length;
+	};
+	choices.show(asked, { pick, locked, given: given?.choice ?? picked });
+}
+
+function send(choice) {
+	if (model.given || model.phase !== "question") return;
+	model.given = { choice };
+	connection.answer(model.number, choice);
+	navigator.vibrate?.(20);
+	draw();
+}
+
+/** Where one's answer is on its way. */
+function told(asked, given) {
+	if (model.phase === "paused") return ["", t("paused")];
+	if (!given) return ["", ""];
+	if (given.refused) return ["refused", explain(given.refused)];
+	if (given.twice) return ["saved", t("answer.twice", { choice: shown(asked, given.choice) })];
+	if (given.saved) return ["saved", t("answer.saved")];
+	return ["sent", t(connection.status === "open" ? "answer.received" : "answer.kept")];
+}
+
+/** What the last question has brought, in a headline and a sentence. */
+function verdict() {
+	const { correct, points } = model.result;
+	if (correct === null) return [t("result.none"), t("result.missed")];
+	return correct ? [t("result.right"), t("result.won", { count: points })] : [t("result.wrong"), t("result.nothing")];
+}
+
+function result() {
+	const { question: asked, reveal, result: own, you } = model;
+	const typed = !choicesOf(asked);
+	if (isNew("reveal", model.number)) {
+		ui.solution.hidden = !typed;
+		ui.bars.hidden = typed;
+		if (typed) put("right", shown(asked, reveal.correct));
+		else ui.bars.show(asked, { reveal, given: model.given?.choice });
+	}
+	const [title, text] = own ? verdict() : [t("reveal.wait"), ""];
+	ui.verdict.className = own ? `verdict ${{ true: "right", false: "wrong" }[own.correct] ?? "none"}` : "verdict";
+	put("verdict-title", title);
+	put("verdict-text", text);
+	for (const [id, value] of [["points", you.score], ["rank", you.rank], ["streak", you.streak]]) put(id, value === null ? "–" : number(value));
+	const ahead = own?.around.findLast((line) => line.score > you.score);
+	put("near", ahead ? t("near.ahead", { count: ahead.score - you.score, name: ahead.name }) : own ? t("near.first") : "");
+}
+
+function finished() {
+	const { rank, score, player } = model.you ?? {};
+	if (isNew("podium", JSON.stringify(model.podium))) ui.podium.show(model.podium, player);
+	ui.own.hidden = !rank;
+	if (!rank) return;
+	put("place", number(rank));
+	const points = t("points", { count: score });
+	put("score", points);
+	put("spoken", `${t("finished.place")} ${number(rank)}. ${points}`);
+}
+
+// -- the page
+
+ui.type.onsubmit = (event) => {
+	event.preventDefault();
+	const typed = ui.answer.value.trim();
+	const numeric = model.question.type === "numeric";
+	const value = numeric ? Number(typed.replace(/\s/g, "").replace(",", ".")) : typed;
+	if (!typed || (numeric && !Number.isFinite(value))) put("mistyped", t(numeric ? "answer.number" : "answer.empty"));
+	else send(value);
+};
+ui.these.onclick = () => send(picked);
+ui.here.onclick = () => begin(code, { token: connection.token });
+onKey((key) => {
+	if (model?.phase !== "question") return;
+	const place = "12345678".includes(key) ? key - 1 : "abcdefgh".indexOf(key);
+	$(`#choices button[data-place="${place}"]:enabled`)?.click();
+});
+
+const seat = kept.get(`seat.${code}`);
+if (seat) begin(code, { token: seat.token });
+else showJoin();

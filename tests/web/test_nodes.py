@@ -1,0 +1,70 @@
+"""The pages of a cluster: sessions change their node, and nodes die, while people look at them."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.test_cluster import Cluster, running_cluster
+from tests.web.chromium import Chromium, Visit
+from tests.web.leading import LOST, Session, join, opened
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Not below pytest's own directory: that one is closed to the user that runs the database."""
+    with tempfile.TemporaryDirectory(prefix="fanfare-") as path:
+        yield Path(path) / "data"
+
+
+async def owner_of(cluster: Cluster, session: Session) -> str:
+    """The name of the node that runs it."""
+    ws_url = (await session.api.session(session.code))["ws_url"]
+    told = re.findall(r"^  (node-\d+) .* (ws://\S+)", cluster.said, re.MULTILINE)
+    return next(name for name, each in told if each == ws_url)
+
+
+async def test_players_go_where_their_session_goes(chromium: Chromium, data_dir: Path) -> None:
+    def play(cluster: Cluster, session: Session, visit: Visit) -> None:
+        visit.allow(*LOST, "status of 503")
+        urls = dict(zip(("node-1", "node-2", "node-3"), cluster.urls, strict=True))
+        first = visit.run(owner_of, cluster, session)
+        players = [join(visit, url, session.code, f"From {name}") for name, url in urls.items()]
+        visit.run(session.lead, "start")
+        players[0].get_by_role("button", name="Lisbon").click()
+        expect(players[0].locator(".state")).to_have_text("Saved")
+
+        visit.run(session.api.drain, first)
+        for each in players[1:]:
+            each.get_by_role("button", name="Lisbon").click()
+        for each in players:
+            expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
+            expect(each.locator("#banner")).to_be_empty(timeout=30_000)
+        second = visit.run(owner_of, cluster, session)
+        assert second != first
+
+        visit.run(session.lead, "next")
+        for each in players:
+            expect(each.locator(".top:visible")).to_contain_text("Question 2 of 2")
+        cluster.node(second).kill()
+        players[0].get_by_role("button", name="True").click()
+        for each in players:
+            # That of the dead node too, which has no other address for requests.
+            expect(each.locator("#banner")).to_be_empty(timeout=60_000)
+            expect(each.get_by_role("button", name="True")).to_be_visible()
+        for each in players[1:]:
+            each.get_by_role("button", name="True").click()
+        for each in players:
+            expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
+
+    async with (
+        running_cluster(data_dir, "--nodes", "3") as cluster,
+        opened(cluster.urls[0], "single", "true_false") as session,
+    ):
+        await chromium.run(partial(play, cluster, session), within_s=180)

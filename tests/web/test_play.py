@@ -1,0 +1,370 @@
+"""The page on which one plays, in a real browser against a real node."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.node import Node, running_node
+from tests.web.accessibility import no_violations
+from tests.web.chromium import Chromium, Visit, screenshot
+from tests.web.leading import LOST, Session, join, opened
+from tests.web.speed import bytes_over_the_wire
+
+
+async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, shared_node: Node) -> None:
+    types = ("single", "multiple", "true_false", "text", "numeric")
+
+    def play(session: Session, visit: Visit) -> None:
+        page = visit.page()
+        page.goto(shared_node.url)
+        no_violations(page)
+        page.get_by_label("Code").fill(session.code)
+        expect(page.locator("#told")).to_have_text("Of everything")
+        page.get_by_label("Your name").fill("Ada")
+        page.get_by_role("button", name="Join").click()
+        expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
+        assert page.url.endswith(f"?code={session.code}")
+        other = join(visit, shared_node.url, session.code, "Bob", scheme="dark", size="desktop")
+        for each in (page, other):
+            no_violations(each)
+        visit.run(session.lead, "start")
+        for number, kind in enumerate(types, start=1):
+            for each in (page, other):
+                expect(each.locator(".top:visible")).to_contain_text(f"Question {number} of 5")
+                no_violations(each)
+            match kind:
+                case "single":
+                    page.get_by_role("button", name="Lisbon").click()
+                    other.get_by_role("button", name="Porto").click()
+                case "multiple":
+                    for each in (page, other):
+                        expect(each.get_by_role("button", name="Send")).to_be_disabled()
+                        each.get_by_role("button", name="22").click()
+                        each.get_by_role("button", name="8").click()
+                        each.get_by_role("button", name="Send").click()
+                case "true_false":
+                    page.get_by_role("button", name="True").click()
+                    other.get_by_role("button", name="False").click()
+                case "text":
+                    page.get_by_label("Your answer").fill("Hóney")
+                    page.keyboard.press("Enter")
+                    expect(page.locator(".state")).to_have_text("Saved")
+                    no_violations(page)
+                    visit.run(session.lead, "close")
+                case "numeric":
+                    page.get_by_label("Your number").fill("ninety")
+                    page.get_by_role("button", name="Send").click()
+                    expect(page.get_by_role("alert")).to_have_text("This is not a number.")
+                    page.get_by_label("Your number").fill("90,5")
+                    page.get_by_role("button", name="Send").click()
+                    other.get_by_label("Your number").fill("91")
+                    other.get_by_role("button", name="Send").click()
+            right = {"multiple": "Right!", "text": "No answer"}.get(kind, "Not this time")
+            expect(page.locator(".verdict h1")).to_have_text("Right!")
+            expect(other.locator(".verdict h1")).to_have_text(right)
+            expect(other.get_by_text(re.compile("points behind Ada"))).to_be_visible()
+            for each in (page, other):
+                no_violations(each)
+            screenshot(page, f"play-reveal-{kind}")
+            visit.run(session.lead, "next")
+        expect(page.locator(".place")).to_have_text("1")
+        expect(other.locator(".place")).to_have_text("2")
+        expect(page.locator("ff-podium .name")).to_have_text(["Ada", "Bob"])
+        for each in (page, other):
+            no_violations(each)
+        page.reload()  # the session is over; its end is still there to see
+        expect(page.locator(".place")).to_have_text("1")
+
+    async with opened(shared_node.url, *types) as session:
+        await chromium.run(partial(play, session))
+        assert await session.answers("Ada") == 5
+        assert await session.answers("Bob") == 4
+
+
+async def test_a_reload_in_mid_question_comes_back_to_it(chromium: Chromium, shared_node: Node) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        page, _ = (join(visit, shared_node.url, session.code, name) for name in ("Ada", "Bob"))
+        visit.run(session.lead, "start")
+        expect(page.get_by_role("button", name="Lisbon")).to_be_enabled()
+        page.reload()
+        page.get_by_role("button", name="Lisbon").click()
+        expect(page.locator(".state")).to_have_text("Saved")
+        page.reload()
+        expect(page.locator(".state")).to_have_text("Saved")
+        expect(page.locator(".choice.mine:visible")).to_contain_text("Lisbon")
+        expect(page.get_by_role("button", name="Porto")).to_be_disabled()
+        visit.run(session.lead, "close")
+        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        page.reload()
+        expect(page.locator(".verdict h1")).to_have_text("Right!")
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+        assert await session.answers("Ada") == 1
+
+
+async def test_an_answer_given_offline_is_sent_once(chromium: Chromium, shared_node: Node) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        visit.allow(*LOST)
+        page, _ = (join(visit, shared_node.url, session.code, name) for name in ("Ada", "Bob"))
+        visit.run(session.lead, "start")
+        expect(page.get_by_role("button", name="Lisbon")).to_be_enabled()
+        page.context.set_offline(True)
+        expect(page.locator("#banner")).to_contain_text("This device is offline.")
+        page.get_by_role("button", name="Lisbon").click()
+        expect(page.locator(".state")).to_contain_text("Kept on this device")
+        assert visit.run(session.answers, "Ada") == 0
+        kept = page.evaluate(
+            "localStorage.getItem(`wait.${new URLSearchParams(location.search).get('code')}`)"
+        )
+        assert "Lisbon" not in kept
+        assert '"choice":1' in kept
+        page.context.set_offline(False)
+        expect(page.locator(".state")).to_have_text("Saved")
+        expect(page.locator("#banner")).to_be_empty()
+        assert page.evaluate("localStorage.length") == 1  # the seat, and no answer that waits
+        visit.run(session.lead, "close")
+        expect(page.locator(".verdict h1")).to_have_text("Right!")
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+        assert await session.answers("Ada") == 1
+
+
+async def test_a_killed_node_comes_back_in_mid_question(chromium: Chromium, short_tmp_path: Path) -> None:
+    def play(node: Node, session: Session, visit: Visit) -> None:
+        visit.allow(*LOST)
+        names = ("Ada", "Bob", "Grace")
+        page, other, third = (join(visit, node.url, session.code, name) for name in names)
+        visit.run(session.lead, "start")
+        other.get_by_role("button", name="Porto").click()
+        expect(other.locator(".state")).to_have_text("Saved")
+        for each in (page, third):
+            expect(each.get_by_role("button", name="Lisbon")).to_be_enabled()
+        visit.run(node.kill)
+        expect(page.locator("#banner")).to_contain_text("The connection is lost")
+        for each in (page, third):
+            each.get_by_role("button", name="Lisbon").click()
+            expect(each.locator(".state")).to_contain_text("Kept on this device")
+        link = third.url
+        third.goto("about:blank")
+        visit.run(node.start)
+        expect(page.locator(".state")).to_have_text("Saved", timeout=30_000)
+        third.goto(link)
+        # All have answered then, which closes the question.
+        for each in (page, third):
+            expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
+        expect(other.locator(".verdict h1")).to_have_text("Not this time", timeout=30_000)
+        for each in (page, other, third):
+            expect(each.locator("#banner")).to_be_empty()
+
+    async with (
+        running_node(short_tmp_path / "killed", "--no-samples") as (node, _),
+        opened(node.url, "single") as session,
+    ):
+        await chromium.run(partial(play, node, session), within_s=120)
+        assert [await session.answers(name) for name in ("Ada", "Bob", "Grace")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("role", ["player", "late player"])
+async def test_where_websockets_are_blocked_one_plays_over_http(
+    chromium: Chromium, shared_node: Node, role: str
+) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        visit.allow("WebSocket connection to")
+        bob = join(visit, shared_node.url, session.code, "Bob")
+        if role == "late player":
+            visit.run(session.lead, "start")
+        page = join(visit, shared_node.url, session.code, "Ada", websockets=False)
+        if role == "player":
+            visit.run(session.lead, "start")
+        page.get_by_role("button", name="Lisbon").click()
+        expect(page.locator(".state")).to_have_text("Saved")
+        page.reload()
+        expect(page.locator(".state")).to_have_text("Saved")
+        bob.get_by_role("button", name="Porto").click()
+        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        visit.run(session.lead, "next")
+        expect(page.locator(".place")).to_have_text("1")
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+        assert await session.answers("Ada") == 1
+
+
+async def test_who_may_not_come_in_is_told_why(chromium: Chromium, shared_node: Node) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        visit.allow(r"status of 40[0-9]")
+        page = visit.page()
+        page.goto(shared_node.url)
+        page.get_by_role("button", name="Join").click()
+        expect(page.get_by_role("alert")).to_contain_text("six digits")
+        expect(page.get_by_label("Code")).to_be_focused()
+        page.get_by_label("Code").fill("000000")
+        expect(page.get_by_role("alert")).to_have_text("There is no quiz with this code.")
+        page.get_by_label("Code").fill(session.code)
+        expect(page.locator("#told")).to_have_text("Of everything")
+        page.get_by_role("button", name="Join").click()
+        expect(page.get_by_role("alert")).to_have_text("What shall the others call you?")
+        join(visit, shared_node.url, session.code, "Ada")
+        page.get_by_label("Your name").fill("ada")
+        page.get_by_role("button", name="Join").click()
+        expect(page.get_by_role("alert")).to_contain_text("has this name already")
+        expect(page.get_by_label("Your name")).to_have_value("ada")
+        no_violations(page)
+        visit.run(partial(session.lead, "lock", on=True))
+        page.get_by_label("Your name").fill("Grace")
+        page.get_by_role("button", name="Join").click()
+        expect(page.get_by_role("heading")).to_have_text("The host lets nobody else in.")
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_one_who_is_removed_and_one_who_plays_elsewhere(chromium: Chromium, shared_node: Node) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        page = join(visit, shared_node.url, session.code, "Ada")
+        second = page.context.new_page()
+        second.goto(page.url)
+        expect(second.get_by_role("heading")).to_have_text("You are in, Ada!")
+        expect(page.get_by_role("heading")).to_contain_text("another window")
+        page.get_by_role("button", name="Go on here").click()
+        expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
+        expect(second.get_by_role("heading")).to_contain_text("another window")
+        visit.run(partial(session.lead, "kick", player=1))
+        expect(page.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
+        no_violations(page)
+        page.reload()
+        expect(page.get_by_label("Your name")).to_be_visible()
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_the_keyboard_alone_is_enough(chromium: Chromium, shared_node: Node) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        page = visit.page(size="desktop")
+        page.goto(f"{shared_node.url}/?code={session.code}")
+        expect(page.get_by_label("Your name")).to_be_focused()
+        page.keyboard.type("Ada")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
+        join(visit, shared_node.url, session.code, "Bob")
+        visit.run(session.lead, "start")
+        expect(page.locator(".top:visible")).to_contain_text("Question 1 of 2")
+        page.keyboard.press("b")
+        expect(page.locator(".state")).to_have_text("Saved")
+        expect(page.locator(".choice.mine:visible")).to_contain_text("Lisbon")
+        visit.run(session.lead, "close")
+        visit.run(session.lead, "next")
+        expect(page.locator(".top:visible")).to_contain_text("Question 2 of 2")
+        page.keyboard.press("2")
+        for _ in range(3):
+            page.keyboard.press("Tab")
+        page.keyboard.press("4")
+        expect(page.locator(".choice.mine:visible")).to_have_count(2)
+        page.keyboard.press("Tab")
+        while not page.get_by_role("button", name="Send").evaluate(
+            "(send) => send === document.activeElement"
+        ):
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator(".state")).to_have_text("Saved")
+
+    async with opened(shared_node.url, "single", "multiple") as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_the_countdown_is_the_servers_whatever_the_device_thinks(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        right = join(visit, shared_node.url, session.code, "Ada")
+        page = visit.page()
+        page.add_init_script("Date = class extends Date { static now() { return 0; } }")
+        page.goto(f"{shared_node.url}/?code={session.code}")
+        page.get_by_label("Your name").fill("Bob")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading")).to_have_text("You are in, Bob!")
+        visit.run(session.lead, "start")
+        for each in (right, page):
+            expect(each.locator(".seconds")).to_have_text(re.compile("^(118|119|120)$"))
+        visit.run(session.lead, "pause")
+        expect(page.locator(".state")).to_contain_text("Paused")
+        expect(page.get_by_role("button", name="Lisbon")).to_be_disabled()
+        stands = page.locator(".seconds").inner_text()
+        page.reload()
+        expect(page.locator(".seconds")).to_have_text(stands)
+        visit.run(session.lead, "resume")
+        expect(page.get_by_role("button", name="Lisbon")).to_be_enabled()
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_given_names_and_another_language(chromium: Chromium, shared_node: Node) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        page = visit.page(lang="de-AT")
+        page.goto(f"{shared_node.url}/?code={session.code}")
+        expect(page.locator("#told")).to_have_text("Of everything")
+        expect(page.locator("#name")).to_be_hidden()
+        page.get_by_role("button", name="Mitspielen").click()
+        expect(page.get_by_role("heading")).to_have_text(
+            re.compile("^Du bist dabei, [A-Z][a-z]+ [A-Z][a-z]+!$")
+        )
+        page.get_by_label("Sprache").select_option("English")
+        expect(page.get_by_role("heading")).to_have_text(re.compile("^You are in, "))
+        assert page.locator("html").get_attribute("lang") == "en"
+
+    async with opened(shared_node.url, "single", names="given") as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_nothing_jumps_and_nothing_is_cut_off_on_a_narrow_phone(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    def play(session: Session, visit: Visit) -> None:
+        page = visit.page(reduced_motion=True)
+        page.set_viewport_size({"width": 320, "height": 568})
+        page.goto(f"{shared_node.url}/?code={session.code}")
+        expect(page.locator("#told")).not_to_be_empty()
+        page.get_by_label("Your name").fill("Wolfeschlegelsteinhausenbergerdo")
+        page.get_by_role("button", name="Join").click()
+        expect(page.get_by_role("heading")).to_contain_text("You are in")
+        others = [join(visit, shared_node.url, session.code, name) for name in ("Bob", "Grace")]
+        visit.run(session.lead, "start")
+        page.get_by_role("button", name="Lisbon").wait_for()
+        page.evaluate(
+            """() => { window.shifted = 0; new PerformanceObserver((list) => {
+                for (const entry of list.getEntries()) if (!entry.hadRecentInput) shifted += entry.value;
+            }).observe({type: "layout-shift"}); }"""
+        )
+        others[0].get_by_role("button", name="Lisbon").click()
+        expect(page.locator(".me-strip .rank")).to_have_text("2 of 3")
+        page.get_by_role("button", name="Lisbon").click()
+        expect(page.locator(".state")).to_have_text("Saved")
+        assert page.evaluate("shifted") == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        visit.run(session.lead, "close")
+        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        no_violations(page)
+
+    async with opened(shared_node.url, "single") as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_the_first_load_is_small(chromium: Chromium, shared_node: Node) -> None:
+    def load(visit: Visit) -> int:
+        page = visit.page()
+        with bytes_over_the_wire(page) as fetched:
+            page.goto(shared_node.url, wait_until="networkidle")
+        assert "/assets/" in "".join(fetched)
+        return fetched.total()
+
+    assert await chromium.run(load) < 150_000

@@ -1,0 +1,225 @@
+"""A whole quiz in the browser: a host, three players and the big screen, against a real node."""
+
+from __future__ import annotations
+
+import csv
+import io
+from functools import partial
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from loadtest.api import Api
+from tests.e2e.node import Node, running_node
+from tests.web.accessibility import no_violations
+from tests.web.chromium import Chromium, Visit, screenshot
+from tests.web.leading import LOST, QUESTIONS, join, quiz_of
+
+TYPES = ("single", "multiple", "true_false", "text", "numeric")
+
+
+def host(visit: Visit, url: str, quiz_id: str) -> Page:
+    """A page in whose lobby players may join."""
+    page = visit.page(size="desktop")
+    page.goto(f"{url}/host?quiz={quiz_id}")
+    expect(page.locator("[name=quiz_id]:checked")).to_have_value(quiz_id)
+    page.locator("#open").click()
+    expect(page.locator("#start")).to_be_visible()
+    return page
+
+
+def code_of(page: Page) -> str:
+    return page.locator("#code").inner_text().replace("\n", "").replace(" ", "")
+
+
+def big_screen(visit: Visit, url: str, code: str) -> Page:
+    page = visit.page(size="desktop", scheme="dark")
+    page.goto(f"{url}/screen?code={code}")
+    expect(page.locator("#code")).to_be_visible()
+    return page
+
+
+def answer(page: Page, kind: str, *, right: bool) -> None:
+    match kind:
+        case "single":
+            page.get_by_role("button", name="Lisbon" if right else "Porto").click()
+        case "multiple":
+            page.get_by_role("button", name="22").click()
+            if right:
+                page.get_by_role("button", name="8").click()
+            page.get_by_role("button", name="Send").click()
+        case "true_false":
+            page.get_by_role("button", name="True" if right else "False").click()
+        case _:
+            page.get_by_role("textbox").fill(("honey" if kind == "text" else "90") if right else "12")
+            page.get_by_role("button", name="Send").click()
+
+
+async def stored(api: Api) -> str:
+    made, _ = await api.add_quiz(quiz_of(*TYPES))
+    return str(made["id"])
+
+
+async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node: Node) -> None:
+    def play(quiz_id: str, visit: Visit) -> None:
+        url = shared_node.url
+        leader = host(visit, url, quiz_id)
+        no_violations(leader)
+        code = code_of(leader)
+        screen = big_screen(visit, url, code)
+        for page in (leader, screen):
+            expect(page.locator("#qr")).to_have_js_property("complete", True)
+            assert page.locator("#qr").evaluate("(qr) => qr.naturalWidth") > 0
+            expect(page.locator("#players")).to_have_text("0 players")
+        ada, bob, grace = (join(visit, url, code, name) for name in ("Ada", "Bob", "Grace"))
+        for page in (leader, screen):
+            expect(page.locator("#players")).to_have_text("3 players")
+        expect(leader.locator("ff-roster li")).to_have_count(3)
+        expect(leader.locator("#connected")).to_have_text("3 of 3 connected")
+        no_violations(leader)
+        no_violations(screen)
+        leader.locator("#start").click()
+        for number, kind in enumerate(TYPES, start=1):
+            for page in (leader, screen):
+                expect(page.locator("#of")).to_have_text(f"Question {number} of 5")
+                expect(page.locator("#question")).to_have_text(str(QUESTIONS[kind]["text"]))
+            expect(leader.locator("#right")).to_be_hidden()  # the room may see the host's screen
+            answer(ada, kind, right=True)
+            expect(ada.locator(".state")).to_have_text("Saved")
+            for page in (leader, screen):
+                expect(page.locator("#answered")).to_contain_text("1 of 3")
+            if kind == "multiple":
+                bob.reload()
+            if kind == "true_false":
+                leader.reload()  # by the link alone
+                expect(leader.locator("#of")).to_have_text(f"Question {number} of 5")
+                expect(leader.locator("#connected")).to_have_text("3 of 3 connected")
+            no_violations(leader)
+            no_violations(screen)
+            answer(bob, kind, right=False)
+            if kind == "text":
+                leader.locator("#close").click()
+            else:
+                answer(grace, kind, right=number % 2 == 1)
+            for page in (leader, screen):
+                expect(page.locator("body")).to_have_attribute("data-phase", "reveal")
+                expect(page.locator("#board .name").first).to_have_text("Ada")
+                no_violations(page)
+            expect(ada.locator(".verdict h1")).to_have_text("Right!")
+            expect(bob.locator(".verdict h1")).to_have_text("Not this time")
+            leader.locator("#next").click()
+        for page in (leader, screen):
+            expect(page.locator("ff-podium .name")).to_have_text(["Ada", "Grace", "Bob"])
+            no_violations(page)
+            screenshot(page, f"podium-{'host' if page is leader else 'screen'}")
+        for page, place in ((ada, "1"), (grace, "2"), (bob, "3")):
+            expect(page.locator(".place")).to_have_text(place)
+        expect(leader.locator("#results tr")).to_have_count(3)
+        with leader.expect_download() as download:
+            leader.locator("#csv").click()
+        rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+        assert [(row["name"], row["correct"], row["answered"]) for row in rows] == [
+            ("Ada", "5", "5"),
+            ("Grace", "3", "4"),
+            ("Bob", "0", "5"),
+        ]
+
+    async with Api(shared_node.url) as api:
+        quiz_id = await stored(api)
+        await chromium.run(partial(play, quiz_id), within_s=180)
+
+
+async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -> None:
+    def play(quiz_id: str, visit: Visit) -> None:
+        visit.allow("status of 40[0-9]")
+        url = shared_node.url
+        leader = host(visit, url, quiz_id)
+        code = code_of(leader)
+        ada, bob = (join(visit, url, code, name) for name in ("Ada", "Bob"))
+        leader.locator("ff-roster li", has_text="Bob").locator("summary").click()
+        leader.locator("ff-roster").get_by_role("button", name="Yes, remove").click()
+        expect(bob.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
+        expect(leader.locator("ff-roster .name")).to_have_text(["Ada"])
+        leader.locator("#lock").click()
+        expect(leader.get_by_role("button", name="Open the door")).to_be_visible()
+        bob.goto(f"{url}/?code={code}")
+        expect(bob.locator("#told")).not_to_be_empty()
+        bob.get_by_label("Your name").fill("Eve")
+        bob.get_by_role("button", name="Join").click()
+        expect(bob.get_by_role("heading")).to_have_text("The host lets nobody else in.")
+        leader.keyboard.press("n")
+        expect(ada.get_by_role("button", name="Lisbon")).to_be_enabled()
+        leader.keyboard.press("p")
+        expect(ada.locator(".state")).to_contain_text("Paused")
+        expect(leader.locator("#resume")).to_be_visible()
+        no_violations(leader)
+        leader.locator("#resume").click()
+        expect(ada.get_by_role("button", name="Lisbon")).to_be_enabled()
+        leader.locator("#peek").click()
+        expect(leader.locator("#right")).to_contain_text("Lisbon")
+        leader.locator("#skip").click()
+        expect(ada.locator(".top:visible")).to_contain_text("Question 2 of 5")
+        expect(leader.locator("#right")).to_be_hidden()
+        ada.close()
+        expect(leader.locator("#connected")).to_have_text("0 of 1 connected")
+
+    async with Api(shared_node.url) as api:
+        quiz_id = await stored(api)
+        await chromium.run(partial(play, quiz_id), within_s=120)
+
+
+async def test_all_pages_come_back_after_a_kill_in_mid_question(
+    chromium: Chromium, short_tmp_path: Path
+) -> None:
+    def play(node: Node, quiz_id: str, visit: Visit) -> None:
+        visit.allow(*LOST)
+        leader = host(visit, node.url, quiz_id)
+        code = code_of(leader)
+        screen = big_screen(visit, node.url, code)
+        players = [join(visit, node.url, code, name) for name in ("Ada", "Bob", "Grace")]
+        leader.locator("#start").click()
+        answer(players[0], "single", right=True)
+        expect(leader.locator("#answered")).to_contain_text("1 of 3")
+        visit.run(node.kill)
+        expect(leader.locator("#banner")).to_contain_text("The connection is lost")
+        visit.run(node.start)
+        for page in (leader, screen, *players):
+            expect(page.locator("#banner")).to_be_empty(timeout=30_000)
+        for page in (leader, screen):
+            expect(page.locator("#answered")).to_contain_text("1 of 3")
+        for page in players[1:]:
+            answer(page, "single", right=True)
+        expect(leader.locator("body")).to_have_attribute("data-phase", "reveal")
+        leader.locator("#next").click()
+        for page in players:
+            expect(page.locator(".top:visible")).to_contain_text("Question 2 of 5")
+
+    async with running_node(short_tmp_path / "quiz", "--no-samples") as (node, api):
+        quiz_id = await stored(api)
+        await chromium.run(partial(play, node, quiz_id), within_s=180)
+
+
+async def test_a_host_and_a_screen_without_websockets(chromium: Chromium, shared_node: Node) -> None:
+    def play(quiz_id: str, visit: Visit) -> None:
+        visit.allow("WebSocket connection to")
+        url = shared_node.url
+        leader = host(visit, url, quiz_id)
+        code = code_of(leader)
+        player = join(visit, url, code, "Ada", websockets=False)
+        link = leader.url
+        leader.close()  # which does not end the quiz
+        leader = visit.page(size="desktop", websockets=False)
+        leader.goto(link)
+        screen = visit.page(size="desktop", websockets=False)
+        screen.goto(f"{url}/screen?code={code}")
+        expect(leader.locator("#connected")).to_have_text("1 of 1 connected")
+        leader.locator("#start").click()
+        answer(player, "single", right=True)
+        for page in (leader, screen):
+            expect(page.locator("#board .name").first).to_have_text("Ada")
+        leader.locator("#next").click()
+        expect(screen.locator("#of")).to_have_text("Question 2 of 5")
+
+    async with Api(shared_node.url) as api:
+        quiz_id = await stored(api)
+        await chromium.run(partial(play, quiz_id), within_s=120)
