@@ -11,7 +11,8 @@ export async function askAsAuthor(method, path, options) {
 		try {
 			return await ask(method, path, { ...options, token: sessionStorage.getItem(KEY) });
 		} catch (error) {
-			if (!["token_missing", "token_invalid"].includes(error.code) || !(await (asking ??= given(error)))) throw error;
+			if (!["token_missing", "token_invalid"].includes(error.code)) throw error;
+			if (!(await (asking ??= given(error)))) throw Object.assign(error, { code: "token_missing" });
 		}
 	}
 }
