@@ -80,8 +80,8 @@ class Access:
         return (
             not self._config.proxy_hops
             and not proxied
-            and _is_loopback(self.caller().peer)
-            and _is_loopback(host_name(request.headers.get("Host", "")))
+            and is_loopback(self.caller().peer)
+            and is_loopback(host_name(request.headers.get("Host", "")))
         )
 
     def require_author(self) -> None:
@@ -126,7 +126,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     if not _is_address(name):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from socket import AF_INET, SOCK_DGRAM, socket
 from urllib.parse import urlsplit, urlunsplit
 
 from quart import request
 
 from engine.shards.router import RemoteSession
-from server.errors import ApiError
-from server.http.access import host_name
+from server.http.access import host_name, is_loopback
 from server.http.services import LiveSession, Services
+
+EVERYWHERE = ("0.0.0.0", "::")  # compared with, not bound
+
+ELSEWHERE = "192.0.2.1"
+"""An address of nobody (RFC 5737), so that any route to it is the one to everybody."""
 
 
 def ws_url(services: Services, session: LiveSession | None) -> str:
@@ -27,15 +32,35 @@ def play_url(services: Services, session: LiveSession | None) -> str:
     return services.play_url if services.config.public_url else _as_reached(services.play_url)
 
 
-def join_url(services: Services, code: str) -> str:
-    """The page that joins the session with this code. Raises ApiError if nobody can know its address."""
+def join_url(services: Services, code: str) -> str | None:
+    """The page that joins the session with this code; None if nobody can know its address.
+
+    Who leads a session on the node's own machine asks by a loopback name, which leads nobody else here: where
+    the node listens on all addresses, it is the one in the network.
+    """
     base = services.config.public_url
     if base is None:
         host = request.headers.get("Host", "")
-        if not host_name(host):
-            raise ApiError("bad_message", "The Host header does not say how this node is reached.")
+        name = host_name(host)
+        if not name:
+            return None
+        if is_loopback(name) and services.config.host in EVERYWHERE and (own := network_address()):
+            port = urlsplit(f"//{host}").port
+            host = own if port is None else f"{own}:{port}"
         base = f"{request.scheme}://{host}"
     return f"{base.rstrip('/')}/?code={code}"
+
+
+def network_address() -> str | None:
+    """Of this machine towards others; None if it is in no network. Nothing is sent to find out: a datagram
+    socket that is connected has only asked the kernel which way it would take."""
+    with socket(AF_INET, SOCK_DGRAM) as asking:
+        try:
+            asking.connect((ELSEWHERE, 9))
+        except OSError:
+            return None
+        found = str(asking.getsockname()[0])
+    return None if is_loopback(found) else found
 
 
 def _as_reached(url: str) -> str:

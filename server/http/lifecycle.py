@@ -9,7 +9,7 @@ from engine.domain.settings import FIELDS, Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.errors import ApiError
 from server.http.access import Access
-from server.http.addresses import play_url, ws_url
+from server.http.addresses import join_url, play_url, ws_url
 from server.http.answers import Answer, json_answer
 from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
@@ -70,6 +70,7 @@ class Lifecycle:
             "quiz_version": record.quiz_version,
             "settings": record.settings.to_dict(),
             "created_at": record.created_at,
+            "join_url": join_url(self._services, record.code),
             "ws_url": ws_url(self._services, session),
             "play_url": play_url(self._services, session),
         }

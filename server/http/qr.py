@@ -31,7 +31,10 @@ class QrCode:
             raise ApiError("missing_field", "The field code is missing.", "code")
         if CODE.fullmatch(code) is None:
             raise ApiError("bad_field", "code must be the six digits of a session's code.", "code")
-        return body_answer(svg_of(join_url(self._services, code)), "image/svg+xml", headers=HEADERS)
+        address = join_url(self._services, code)
+        if address is None:
+            raise ApiError("bad_message", "The Host header does not say how this node is reached.")
+        return body_answer(svg_of(address), "image/svg+xml", headers=HEADERS)
 
 
 def svg_of(text: str) -> bytes:

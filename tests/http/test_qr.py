@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from xml.etree import ElementTree
 
 import pytest
 import segno
 
+from server.http import addresses
 from tests.http.edge import OUTSIDE, edge
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,6 +51,33 @@ async def test_it_leads_to_the_page_that_joins(host: str, public_url: str | None
         assert picture.headers["Content-Type"] == "image/svg+xml"
         assert picture.headers["Cache-Control"] == "public, max-age=3600"
         assert modules(picture.body) == modules_of(address)
+
+
+@pytest.mark.parametrize(
+    ("bound", "own", "host", "shown"),
+    [
+        ("0.0.0.0", "192.168.1.5", "127.0.0.1:5001", "192.168.1.5:5001"),
+        ("::", "192.168.1.5", "[::1]:5001", "192.168.1.5:5001"),
+        ("0.0.0.0", "192.168.1.5", "quiz.local:5001", "quiz.local:5001"),
+        ("0.0.0.0", None, "127.0.0.1:5001", "127.0.0.1:5001"),
+        ("127.0.0.1", "192.168.1.5", "127.0.0.1:5001", "127.0.0.1:5001"),
+    ],
+)
+async def test_who_leads_on_the_nodes_own_machine_shows_others_the_way(
+    monkeypatch: pytest.MonkeyPatch, bound: str, own: str | None, host: str, shown: str
+) -> None:
+    monkeypatch.setattr(addresses, "network_address", lambda: own)
+    async with edge(host=bound) as e:
+        picture = await e.get("/qr.svg?code=482913", headers={"Host": host})
+        assert modules(picture.body) == modules_of(f"http://{shown}/?code=482913")
+        session = await e.session()
+        told = (await e.get(session.url, headers={"Host": host})).json
+        assert told["join_url"] == f"http://{shown}/?code={told['code']}"
+
+
+def test_the_address_of_this_machine_is_no_loopback() -> None:
+    own = addresses.network_address()
+    assert own is None or not ip_address(own).is_loopback
 
 
 async def test_it_is_black_on_white_and_nothing_else() -> None:

@@ -10,7 +10,6 @@ import { t } from "./texts.js";
 /** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
  * `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
 export function attend(code, who, heard, ended) {
-	put("address", location.host);
 	put("code", code.replace(/^.../, "$& "));
 	ui.qr.src = `/qr.svg?code=${code}`;
 
@@ -31,7 +30,10 @@ export function attend(code, who, heard, ended) {
 		const { scene: phase, number, of, question, reveal, players, answered, podium, locked } = model;
 		const paused = model.phase === "paused";
 		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
-		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place?.settings.pace, last: number === of });
+		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place.settings.pace, last: number === of });
+		const { host, hostname, pathname } = new URL(connection.place.join_url ?? location.origin);
+		document.body.classList.toggle("alone", /^(localhost$|127\.|\[::1)/.test(hostname));
+		put("address", host + pathname.slice(0, -1));
 		put("title", model.title);
 		put("players", t("players", { count: players }));
 		if (question && !podium) {
