@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from loadtest.api import Api
 from tests.e2e.node import Node, running_node
-from tests.web.accessibility import no_violations
+from tests.web.accessibility import fits, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
 from tests.web.leading import QUESTIONS, join
 from tests.web.test_quiz import TYPES, answer, code_of
@@ -51,12 +51,14 @@ async def test_an_author_makes_a_quiz_and_it_is_played(chromium: Chromium, share
         page.goto(f"{url}/author")
         expect(page.locator("#quizzes li").first).to_be_visible()
         no_violations(page)
+        fits(page)
         page.locator("#new").click()
         page.get_by_label("Title").fill("Made by hand")
         for number, kind in enumerate(TYPES, start=1):
             write(page, number, kind)
         expect(page.locator("#state")).to_have_text("Unsaved changes")
         no_violations(page)
+        fits(page)
         page.locator("#save").click()
         expect(page.locator("#state")).to_have_text("Saved as version 1")
         page.reload()

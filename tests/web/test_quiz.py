@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from loadtest.api import Api
 from tests.e2e.node import Node, running_node
-from tests.web.accessibility import no_violations
+from tests.web.accessibility import fits, is_seen_whole, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
 from tests.web.leading import LOST, QUESTIONS, join, quiz_of
 
@@ -96,6 +96,8 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
                 expect(leader.locator("#connected")).to_have_text("3 of 3 connected")
             no_violations(leader)
             no_violations(screen)
+            fits(leader)
+            is_seen_whole(screen)
             answer(bob, kind, right=False)
             if kind == "text":
                 leader.locator("#close").click()
@@ -105,6 +107,8 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
                 expect(page.locator("body")).to_have_attribute("data-phase", "reveal")
                 expect(page.locator("#board .name").first).to_have_text("Ada")
                 no_violations(page)
+            fits(leader)
+            is_seen_whole(screen)
             expect(ada.locator(".verdict h1")).to_have_text("Right!")
             expect(bob.locator(".verdict h1")).to_have_text("Not this time")
             leader.locator("#next").click()
@@ -127,6 +131,40 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
     async with Api(shared_node.url) as api:
         quiz_id = await stored(api)
         await chromium.run(partial(play, quiz_id), within_s=180)
+
+
+async def test_the_settings_of_a_session_are_those_that_were_chosen(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    def choose(quiz_id: str, visit: Visit) -> str:
+        page = visit.page(size="desktop")
+        page.goto(f"{shared_node.url}/host?quiz={quiz_id}")
+        page.locator("summary", has_text="Settings").click()
+        page.locator("#pace").select_option("You; the clock, after 15 s without you")
+        page.locator("#scoring").select_option(index=2)
+        page.locator("#streak").select_option("Yes")
+        page.locator("#names").select_option(index=1)
+        page.locator("#limit").fill("77")
+        page.locator("#early").select_option("No")
+        no_violations(page)
+        fits(page)
+        page.locator("#open").click()
+        expect(page.locator("#start")).to_be_visible()
+        return code_of(page)
+
+    async with Api(shared_node.url) as api:
+        code = await chromium.run(partial(choose, await stored(api)))
+        settings = (await api.session(code))["settings"]
+    chosen = {
+        "pace": "host",
+        "host_away_s": 15,
+        "scoring": "flat",
+        "streak": True,
+        "names": "given",
+        "player_limit": 77,
+        "early_close": False,
+    }
+    assert {name: settings[name] for name in chosen} == chosen
 
 
 async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -> None:
