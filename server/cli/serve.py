@@ -107,7 +107,8 @@ def load(file: Path | None, flags: dict[str, Any]) -> Config:
 
 def greet(running: Running) -> None:
     """Say what runs where, and what to type next."""
-    url = running.http_url
+    # Bound to all addresses it is reached by any, and without a key only a loopback name makes one an author.
+    url = running.http_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
     def command(words: str) -> str:
         return command_line(url, words)

@@ -111,13 +111,14 @@ async def spoken(program: str) -> node_process.Output:
     return output
 
 
-async def test_the_address_of_a_node_is_what_serve_prints() -> None:
+@pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
+async def test_the_address_of_a_node_is_what_serve_prints(bound: str) -> None:
     from server.app import Running
     from server.cli import serve
 
     lines: list[str] = []
     running = Running(
-        http_url="http://127.0.0.1:43210", ws_url="ws://127.0.0.1:43211/ws", sessions_recovered=0
+        http_url=f"http://{bound}:43210", ws_url="ws://127.0.0.1:43211/ws", sessions_recovered=0
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(click, "echo", lines.append)
