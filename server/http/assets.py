@@ -16,7 +16,6 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
 }
 """By the ending of a file's name. Files with other endings are not served."""
 
@@ -30,16 +29,19 @@ _IMPORT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What one address answers. `packed` is the body as gzip has it, None where that is no shorter."""
+    """What one address answers. `packed` is the body as gzip has it, None where that is no shorter; `digest`
+    is of the body."""
 
     content_type: str
     body: bytes
     packed: bytes | None
+    digest: bytes
 
     @classmethod
     def of(cls, name: str, body: bytes) -> File:
         packed = gzip.compress(body, mtime=0)
-        return cls(CONTENT_TYPES[_ending(name)], body, packed if len(packed) < len(body) else None)
+        kept = packed if len(packed) < len(body) else None
+        return cls(CONTENT_TYPES[_ending(name)], body, kept, sha256(body).digest())
 
 
 class Assets:
@@ -53,10 +55,10 @@ class Assets:
 
     def __init__(self, web: Traversable) -> None:
         read = dict(_read(web))
-        self.pages: Mapping[str, str] = {
+        self.templates: Mapping[str, str] = {
             name.removesuffix(".html"): body.decode() for name, body in read.items() if name.endswith(".html")
         }
-        """Templates of the pages, by their name."""
+        """Of the pages, and parts of them, by their name."""
         self.files: Mapping[str, File] = {
             name: File.of(name, body) for name, body in read.items() if not name.endswith(".html")
         }

@@ -19,6 +19,7 @@ from server.http.services import Services
 from server.peers import origin_of
 
 PAGES = ("play", "host", "screen", "author")
+"""Every other template is a part of these: it stands where its name is in braces."""
 
 DEFAULT_LANGUAGE = "en"
 
@@ -31,7 +32,7 @@ PAGE_HEADERS: Mapping[str, str] = {
 }
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; manifest-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'"
 )
 """What a page may do, up to the other origins that it may talk to."""
@@ -100,7 +101,7 @@ class Pages:
 
 
 def _page(assets: Assets, page: str, language: str) -> bytes:
-    template, module = assets.pages.get(page), f"{page}.js"
+    template, module = assets.templates.get(page), f"{page}.js"
     if template is None or module not in assets.files:
         raise ValueError(f"{page}.html and {page}.js must both be there")
     preload = [
@@ -109,6 +110,8 @@ def _page(assets: Assets, page: str, language: str) -> bytes:
     texts = f"{assets.address}/texts/{language}.json"
     preload.append(f'<link rel="preload" as="fetch" crossorigin href="{texts}">')
     values = {
+        **{name: part for name, part in assets.templates.items() if name not in PAGES},
+        "page": page,
         "assets": assets.address,
         "lang": language,
         "languages": "".join(_option(assets, each, chosen=each == language) for each in assets.languages),
@@ -151,7 +154,7 @@ def _urls(services: Services) -> Iterable[str]:
 def _file_answer(file: File, headers: Mapping[str, str]) -> Answer:
     """The file, or 304 for who has it already. A page with other rights is another page."""
     rights = headers.get("Content-Security-Policy", "")
-    etag = sha256(file.body + rights.encode()).hexdigest()[:DIGEST_CHARS]
+    etag = sha256(file.digest + rights.encode()).hexdigest()[:DIGEST_CHARS]
     # Weak, because it stands for the packed body too.
     sent = {**headers, "ETag": f'W/"{etag}"'}
     if request.if_none_match.contains_weak(etag):

@@ -23,14 +23,15 @@ TEMPLATE = """<!doctype html>
 <html lang="{lang}">
 <head>
 {preload}
-<script type="module" src="{assets}/PAGE.js"></script>
 </head>
 <select>{languages}</select>
+{foot}
 </html>
 """
 
 FILES = {
-    **{f"{page}.html": TEMPLATE.replace("PAGE", page) for page in PAGES.values()},
+    "foot.html": '<script type="module" src="{assets}/{page}.js"></script>',
+    **{f"{page}.html": TEMPLATE for page in PAGES.values()},
     **{f"{page}.js": 'import "./lib/wire.js";\n' for page in PAGES.values()},
     "play.js": 'import { open } from "./lib/wire.js";\nimport {\n  clock,\n} from "./elements/clock.js";\n',
     "lib/wire.js": 'export const RETRY = "./never.js";\nexport * from "./frames.js";\n' + "// long\n" * 99,
