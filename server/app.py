@@ -60,6 +60,7 @@ from server.http.cluster import own_load
 from server.http.services import Services
 from server.limits import Attempts, JoinRate
 from server.loop_watch import LoopWatch
+from server.peers import EVERYWHERE
 from server.realtime.conversation import Gate
 from server.realtime.transports import make_transport
 
@@ -403,6 +404,8 @@ def _bound(host: str, port: int, setting: str) -> socket.socket:
 
 def _url(scheme: str, bound: socket.socket, tls: ssl.SSLContext | None) -> str:
     host, port = bound.getsockname()[:2]
+    # By a loopback name one is its author without a key, by one that stands for all addresses not.
+    host = EVERYWHERE.get(host, host)
     if ":" in host:
         host = f"[{host}]"
     return f"{scheme}{'s' if tls else ''}://{host}:{port}"

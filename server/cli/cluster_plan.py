@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.config import PREFIX, Config
+from server.peers import EVERYWHERE
 
 BASE_PORT = 5000
 PORTS_APART = 10
@@ -63,7 +64,7 @@ class Plan:
 
 def plan_for(nodes: int, base_port: int, config: Config, *, proxy: bool) -> Plan:
     """Ports for so many nodes. With `base_port` 0 they are free ones, as far as one can tell beforehand."""
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+    host = "127.0.0.1" if config.host in EVERYWHERE else config.host
     if base_port:
         ports = [base_port + PORTS_APART * index + offset for index in range(nodes) for offset in (1, 2, 3)]
         proxy_port = base_port

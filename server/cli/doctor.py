@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from server.cli.terminal import output, run
+from server.peers import EVERYWHERE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,6 +194,6 @@ def _local(config: Config) -> str | None:
     port = config.http_port
     if port == 0:
         return None
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    host = EVERYWHERE.get(config.host, config.host)
     scheme = "https" if config.tls_cert else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -107,8 +107,7 @@ def load(file: Path | None, flags: dict[str, Any]) -> Config:
 
 def greet(running: Running) -> None:
     """Say what runs where, and what to type next."""
-    # Bound to all addresses it is reached by any, and without a key only a loopback name makes one an author.
-    url = running.http_url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    url = running.http_url
 
     def command(words: str) -> str:
         return command_line(url, words)

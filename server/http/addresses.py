@@ -10,8 +10,7 @@ from quart import request
 from engine.shards.router import RemoteSession
 from server.http.access import host_name, is_loopback
 from server.http.services import LiveSession, Services
-
-EVERYWHERE = ("0.0.0.0", "::")  # compared with, not bound
+from server.peers import EVERYWHERE
 
 ELSEWHERE = "192.0.2.1"
 """An address of nobody (RFC 5737), so that any route to it is the one to everybody."""

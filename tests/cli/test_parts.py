@@ -8,6 +8,8 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import httpx
@@ -111,14 +113,13 @@ async def spoken(program: str) -> node_process.Output:
     return output
 
 
-@pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
-async def test_the_address_of_a_node_is_what_serve_prints(bound: str) -> None:
+async def test_the_address_of_a_node_is_what_serve_prints() -> None:
     from server.app import Running
     from server.cli import serve
 
     lines: list[str] = []
     running = Running(
-        http_url=f"http://{bound}:43210", ws_url="ws://127.0.0.1:43211/ws", sessions_recovered=0
+        http_url="http://127.0.0.1:43210", ws_url="ws://127.0.0.1:43211/ws", sessions_recovered=0
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(click, "echo", lines.append)
@@ -126,6 +127,20 @@ async def test_the_address_of_a_node_is_what_serve_prints(bound: str) -> None:
     output = await spoken(f"print({'; '.join(lines)!r}.replace('; ', chr(10)))")
     assert output.address == "http://127.0.0.1:43210"
     assert output.address_known.is_set()
+
+
+@pytest.mark.parametrize(
+    ("bound", "url"),
+    [
+        (("0.0.0.0", 43210), "http://127.0.0.1:43210"),
+        (("::", 43210, 0, 0), "http://[::1]:43210"),
+        (("192.168.1.5", 43210), "http://192.168.1.5:43210"),
+    ],
+)
+def test_a_node_that_listens_everywhere_is_told_by_a_loopback_name(bound: tuple[Any, ...], url: str) -> None:
+    from server.app import _url
+
+    assert _url("http", cast(Any, SimpleNamespace(getsockname=lambda: bound)), None) == url
 
 
 async def test_the_last_complaints_of_a_node_that_dies_are_told() -> None:
