@@ -425,12 +425,11 @@ class SessionActor:
     @property
     def _goes_on_at(self) -> int | None:
         """When the next question opens because no host is there to open it; None when that is not to be."""
-        settings, shown_until = self.session.settings, self.session.shown_until
-        if settings.pace != "host" or settings.host_away_s is None:
+        away_s = self.session.settings.host_away_s  # None with pace `auto`
+        if away_s is None or self._hostless_since is None:
             return None
-        if self._hostless_since is None or shown_until is None:
-            return None
-        return max(self._hostless_since + 1000 * settings.host_away_s, shown_until)
+        shown_until = self.session.shown_until
+        return None if shown_until is None else max(self._hostless_since + 1000 * away_s, shown_until)
 
     @property
     def _patience_ms(self) -> int:
