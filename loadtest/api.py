@@ -132,10 +132,10 @@ class Api:
         )
         return cast(Message, response.json())
 
-    async def host(self, code: str, token: str, mark: str, do: str) -> Message:
-        """The `done` of a host's command. `mark` is the request's id."""
+    async def host(self, code: str, token: str, mark: str, do: str, **more: object) -> Message:
+        """The `done` of a host's command. `mark` is the request's id, `more` what else the command has."""
         response = await self._send(
-            "POST", f"/api/sessions/{_part(code)}/host", json={"id": mark, "do": do}, token=token
+            "POST", f"/api/sessions/{_part(code)}/host", json={"id": mark, "do": do, **more}, token=token
         )
         return cast(Message, response.json())
 

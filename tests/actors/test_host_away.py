@@ -9,10 +9,10 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
-from engine.actors.commands import Detach, Join, Left, Rejoin, Relay
+from engine.actors.commands import Detach, Join, Left, Rejoin
 from engine.actors.endings import Ending
 from engine.domain.session import Phase
-from tests.actors.world import Client, World, settle, world
+from tests.actors.world import Client, World, node, settle, world
 
 AWAY: Mapping[str, Any] = {"pace": "host", "host_away_s": 30, "reveal_ms": 5_000}
 
@@ -133,8 +133,7 @@ async def test_while_paused_it_waits(mock_clock: MockClock) -> None:
 async def test_a_host_at_another_node_is_there_until_it_leaves(mock_clock: MockClock) -> None:
     async with world() as w:
         actor, host = await revealed(w)
-        relay = Client()
-        actor.send(Relay(relay, "other"))
+        await node(actor)
         actor.send(Rejoin(Client(), "host", relay="other"))
         await settle()
         assert host.ending is Ending.REPLACED
@@ -178,8 +177,7 @@ async def test_after_a_move_it_counts_anew_unless_the_host_came_along(
         following.expect(actor.session_id, actor.parcel.stream)
         moved = await following.bring(actor.record)
         seats: list[int | str] = [1, "host"] if there else [1]
-        moved.send(Relay(Client(), "node", moved.stream_epoch, moved.offset, seats))
-        await settle()
+        await node(moved, "node", epoch=moved.stream_epoch, offset=moved.offset, seats=seats)
         await pass_s(mock_clock, 29)
         assert stands(moved) == (Phase.REVEAL, 1)
         await pass_s(mock_clock, 2)

@@ -8,22 +8,14 @@ from trio.testing import MockClock
 from engine.actors import actor as actors
 from engine.actors import casts
 from engine.actors.actor import ROLL_CALL_MS, SessionActor
-from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Relay, Watch
+from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Watch
 from engine.actors.endings import Ending
-from tests.actors.world import Client, World, settle, world
+from tests.actors.world import Client, World, node, settle, world
 
 
 async def looked(actor: SessionActor, *args: object, **more: object) -> Client:
     client = Client()
     actor.send(Look(client, *args, **more))  # type: ignore[arg-type]  # passed on as they are
-    await settle()
-    return client
-
-
-async def node(actor: SessionActor, run: str = "other", **where: object) -> Client:
-    """A node takes part."""
-    client = Client()
-    actor.send(Relay(client, run, **where))  # type: ignore[arg-type]  # passed on as they are
     await settle()
     return client
 

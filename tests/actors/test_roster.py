@@ -14,7 +14,7 @@ from engine.actors.actor import SessionActor
 from engine.actors.commands import Detach, Join, Left, ListPlayers, Merge, Rejoin, Relay
 from engine.actors.roster import Roster
 from engine.domain.facts import PlayerJoined
-from tests.actors.world import Client, World, settle, world
+from tests.actors.world import Client, World, node, settle, world
 
 NOTHING: dict[str, list[object]] = {"joined": [], "on": [], "off": [], "kicked": []}
 
@@ -168,7 +168,7 @@ async def test_who_is_at_another_node_counts_until_the_node_says_otherwise(mock_
 async def test_who_is_kicked_at_another_node_is_not_connected(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
-        actor.send(Relay(Client(), "other"))
+        await node(actor)
         actor.send(Join(Client(), "Ada", w.clock.now_ms(), relay="other"))
         await settle()
         host = await w.host(actor)
@@ -180,8 +180,7 @@ async def test_who_is_kicked_at_another_node_is_not_connected(mock_clock: MockCl
 async def test_a_host_at_another_node_is_told_there(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
-        relay = Client()
-        actor.send(Relay(relay, "other"))
+        relay = await node(actor)
         actor.send(Rejoin(Client(), "host", relay="other"))
         await settle()
         await w.join(actor, "Ada")
@@ -199,9 +198,7 @@ async def test_a_host_who_stayed_while_the_session_moved_is_told_of_everybody_ag
         for name in ("Ada", "Ben", "Cem"):
             await w.join(actor, name)
         await w.do(actor, "kick", player=2)
-        relay = Client()
-        actor.send(Relay(relay, "other", actor.stream_epoch, actor.offset, [1, "host"]))
-        await settle()
+        relay = await node(actor, epoch=actor.stream_epoch, offset=actor.offset, seats=[1, "host"])
         assert relay.last("for_host")["frame"] == {"t": "roster"} | NOTHING | {
             "joined": [{"id": 1, "name": "Ada"}, {"id": 3, "name": "Cem"}],
             "on": [1, 3],
@@ -215,12 +212,11 @@ async def test_a_host_who_stayed_while_the_session_moved_is_told_of_everybody_ag
 async def test_a_relay_that_takes_part_anew_says_who_is_still_there(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
-        actor.send(Relay(Client(), "other"))
+        await node(actor)
         for name in ("Ada", "Ben"):
             actor.send(Join(Client(), name, w.clock.now_ms(), relay="other"))
         await settle()
-        actor.send(Relay(Client(), "other", actor.stream_epoch, actor.offset, [2]))
-        await settle()
+        await node(actor, epoch=actor.stream_epoch, offset=actor.offset, seats=[2])
         page = await listed(actor)
         assert ([each["connected"] for each in page["players"]], page["connected"]) == ([False, True], 1)
 

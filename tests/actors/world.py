@@ -13,7 +13,7 @@ import trio.testing
 
 from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer, Host, Join, Rejoin, Watch
+from engine.actors.commands import Answer, Host, Join, Rejoin, Relay, Watch
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.registry import Registry
@@ -185,3 +185,11 @@ async def world(
     async with trio.open_nursery() as nursery:
         yield World(nursery, options or ActorOptions(), policy, gone)
         nursery.cancel_scope.cancel()
+
+
+async def node(actor: SessionActor, run: str = "other", **where: object) -> Client:
+    """A node takes part."""
+    client = Client()
+    actor.send(Relay(client, run, **where))  # type: ignore[arg-type]  # passed on as they are
+    await settle()
+    return client

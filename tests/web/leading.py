@@ -63,10 +63,7 @@ class Session:
     token: str
 
     async def lead(self, do: str, **more: object) -> None:
-        response = await self.api._send(
-            "POST", f"/api/sessions/{self.code}/host", json={"do": do, **more}, token=self.token
-        )
-        assert response.status_code == 200
+        await self.api.host(self.code, self.token, do, do, **more)
 
     async def answers(self, player: str) -> int:
         """How many answers of this player are stored."""

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.test_cluster import Cluster, running_cluster
 from tests.web.chromium import Chromium, Visit
 from tests.web.leading import LOST, Session, join, opened
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """Not below pytest's own directory: that one is closed to the user that runs the database."""
-    with tempfile.TemporaryDirectory(prefix="fanfare-") as path:
-        yield Path(path) / "data"
 
 
 async def owner_of(cluster: Cluster, session: Session) -> str:
@@ -30,7 +20,7 @@ async def owner_of(cluster: Cluster, session: Session) -> str:
     return next(name for name, each in told if each == ws_url)
 
 
-async def test_players_go_where_their_session_goes(chromium: Chromium, data_dir: Path) -> None:
+async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp_path: Path) -> None:
     def play(cluster: Cluster, session: Session, visit: Visit) -> None:
         visit.allow(*LOST, "status of 503")
         urls = dict(zip(("node-1", "node-2", "node-3"), cluster.urls, strict=True))
@@ -64,7 +54,7 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, data_dir:
             expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
 
     async with (
-        running_cluster(data_dir, "--nodes", "3") as cluster,
+        running_cluster(short_tmp_path / "nodes", "--nodes", "3") as cluster,
         opened(cluster.urls[0], "single", "true_false") as session,
     ):
         await chromium.run(partial(play, cluster, session), within_s=180)
