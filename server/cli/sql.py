@@ -57,7 +57,9 @@ async def owners_of(database: str, session_ids: Sequence[str]) -> dict[str, str]
     for ids in _listed(session_ids):
         text = await _ask(
             database,
-            "COPY (SELECT id, address::json->>'ws_url' FROM sessions JOIN nodes ON node = owner "
+            # Of one that is over and out of memory, its last owner has let go.
+            "COPY (SELECT id, address::json->>'ws_url' FROM sessions JOIN nodes "
+            "ON node = coalesce(owner, granted_by) "
             f"WHERE address IS NOT NULL AND id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
         )
         found.update((session_id, ws_url) for session_id, ws_url in csv.reader(io.StringIO(text)))
