@@ -46,6 +46,22 @@ class ApiUnreachable(Exception):
         return f"{self.url} cannot be reached: {self.why}"
 
 
+class _Body(httpx.AsyncByteStream):
+    """What a request sends. httpx's own is an async generator, which nobody closes when the connection breaks
+    in the midst of it: trio then complains."""
+
+    def __init__(self, content: bytes) -> None:
+        self._parts = [content]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
+
+
 class Api:
     """One server. An async context manager.
 
@@ -189,7 +205,9 @@ class Api:
         token = token or (self._author_key if author else None)
         headers = {"Authorization": f"Bearer {token}"} if token else None
         try:
-            response = await self._http.request(method, path, json=json, params=params, headers=headers)
+            request = self._http.build_request(method, path, json=json, params=params, headers=headers)
+            request.stream = _Body(request.content)
+            response = await self._http.send(request)
         except httpx.TransportError as exc:
             raise ApiUnreachable(self.url, str(exc) or type(exc).__name__) from exc
         if response.is_success or response.status_code == tolerate:
