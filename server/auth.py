@@ -23,9 +23,6 @@ KNOWN_MAX = 10_000
 """Good tokens that are remembered. Over HTTP each answer brings one along, and to verify it again would be a
 third of what the answer costs."""
 
-SKEW_S = 60
-"""How far ahead the clock of the node that issued a token may be."""
-
 
 class TokenError(Exception):
     """A token that is not accepted.
@@ -70,7 +67,8 @@ class Tokens:
 
     Args:
         secret: the key. Every node of a cluster has the same.
-        ttl_s: seconds for which a token is valid.
+        ttl_s: seconds for which a token is valid. It may as well come from that far in the future: clocks are
+            set back, and those of nodes differ, but the signature says that it was issued here.
         clock: dates the tokens.
     """
 
@@ -97,7 +95,7 @@ class Tokens:
         age_s = self._clock.now_ms() / 1000 - issued_s
         if age_s > self._ttl_s:
             raise TokenError("token_expired", "This token is too old; join again.")
-        if age_s < -SKEW_S:
+        if age_s < -self._ttl_s:
             raise _invalid()
         if known is None:
             if len(self._known) >= KNOWN_MAX:
