@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# Named for the interpreter: another PYTHON makes the environment anew.
+READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
 
 .PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster simulate lock clean
 
@@ -56,7 +57,9 @@ simulate: $(READY)
 
 # The lock file pins every package by version; it names no registry.
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+		(3, 11) <= v <= (3, 13) or sys.exit("Fanfare needs Python 3.11, 3.12 or 3.13. $(PYTHON) is %d.%d: name another with PYTHON=" % v)'
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $(READY)
