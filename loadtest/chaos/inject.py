@@ -65,6 +65,15 @@ class Stage(Protocol):
     def fill_disk(self, node: int, on: bool) -> None:
         """The disk with the node's data directory."""
 
+    def set_clock(self, node: int, ahead_s: float) -> None:
+        """Of this node's machine: so far ahead of the right time; below 0: behind."""
+
+    async def copy_postgres(self) -> None:
+        """Keep its data as they are now. It stands still meanwhile."""
+
+    async def restore_postgres(self) -> None:
+        """Kill it, and start it with the copy: what it has committed since then is lost."""
+
     async def settled(self, within_s: float) -> None:
         """Wait until all nodes are ready and know each other. At once for a node alone."""
 
@@ -87,6 +96,10 @@ class Stage(Protocol):
 
     def pause_redis(self, on: bool) -> None: ...
 
+    async def turn_away(self, node: int, *, twin: bool) -> None:
+        """One more node wants to join: with a secret of its own, or with the name of this one. It must end by
+        itself, and say why. Returns when it has."""
+
 
 async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable[None]]) -> None:
     """Do it, wait, and undo it. Raises StageFailed.
@@ -104,7 +117,7 @@ async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable
             await stage.end_node(node)
             await trio.sleep(fault.lasts_s)
             await stage.start_node(node)
-        case Kind.NODE_PAUSE | Kind.NODE_FREEZE:
+        case Kind.NODE_PAUSE | Kind.NODE_SLEEP | Kind.NODE_FREEZE | Kind.NODE_HANG:
             stage.pause_node(node, True)
             try:
                 await trio.sleep(fault.lasts_s)
@@ -145,6 +158,15 @@ async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable
                 stage.pause_redis(False)
         case Kind.BOTH_KILL:
             await _kill_both(fault, stage)
+        case Kind.POSTGRES_LOSES:
+            await stage.copy_postgres()
+            await trio.sleep(fault.lasts_s)
+            await stage.restore_postgres()
+        case Kind.CLOCK_STEP | Kind.CLOCK_WRONG:
+            await _set_clock(fault, stage)
+        case Kind.WRONG_SECRET | Kind.NODE_TWIN:
+            await stage.turn_away(node, twin=fault.kind is Kind.NODE_TWIN)
+            await trio.sleep(fault.lasts_s)
         case Kind.TABLE_LOCK:
             await stage.lock_answers(fault.lasts_s)
         case Kind.CLIENTS_CUT:
@@ -179,6 +201,9 @@ async def _inject_into_network(fault: Fault, stage: Stage) -> None:
                 cut_off(during, fault.refused, [to_postgres, stage.to_redis(fault.node)])
             case Kind.CUT_OTHERS:
                 cut_off(during, fault.refused, stage.to_others(fault.node))
+            case Kind.CUT_ALL:
+                ways = [to_postgres, stage.to_redis(fault.node), *stage.to_others(fault.node)]
+                cut_off(during, False, ways)
         await trio.sleep(fault.lasts_s)
 
 
@@ -187,6 +212,21 @@ def cut_off(during: ExitStack, refused: bool, ways: Sequence[Proxy]) -> None:
     all is over."""
     for way in ways:
         during.enter_context(way.severed() if refused else way.silent(lost=False))
+
+
+async def _set_clock(fault: Fault, stage: Stage) -> None:
+    """A node that runs meets the step; one that starts takes the wrong time for the right one. Either meets
+    the step back."""
+    try:
+        if fault.kind is Kind.CLOCK_WRONG:
+            await stage.kill_node(fault.node)
+            stage.set_clock(fault.node, fault.clock_ahead_s)
+            await stage.start_node(fault.node)
+        else:
+            stage.set_clock(fault.node, fault.clock_ahead_s)
+        await trio.sleep(fault.lasts_s)
+    finally:
+        stage.set_clock(fault.node, 0.0)
 
 
 async def _kill_both(fault: Fault, stage: Stage) -> None:

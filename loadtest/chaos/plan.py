@@ -34,6 +34,10 @@ class Kind(Enum):
     LINK_ONE_WAY = "link-one-way"
     CLIENTS_CUT = "clients-cut"
     DISK_FULL = "disk-full"
+    NODE_SLEEP = "node-sleep"
+    CLOCK_STEP = "clock-step"
+    CLOCK_WRONG = "clock-wrong"
+    POSTGRES_LOSES = "postgres-loses"
     NODE_GONE = "node-gone"
     NODE_FREEZE = "node-freeze"
     NODE_DRAIN = "node-drain"
@@ -44,6 +48,10 @@ class Kind(Enum):
     CUT_POSTGRES = "cut-postgres"
     CUT_BOTH = "cut-both"
     CUT_OTHERS = "cut-others"
+    NODE_HANG = "node-hang"
+    CUT_ALL = "cut-all"
+    WRONG_SECRET = "wrong-secret"
+    NODE_TWIN = "node-twin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,10 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.LINK_ONE_WAY: Traits("PostgreSQL hears the node, but not the other way round", (0.5, 2.0), 0.5),
     Kind.CLIENTS_CUT: Traits("all players lose their connections", (0.3, 0.3), 1.0),
     Kind.DISK_FULL: Traits("the node's disk is full while PostgreSQL is away", (0.5, 2.0), 1.0),
+    Kind.NODE_SLEEP: Traits("the node stands still for long, as a machine does that sleeps", (4.0, 8.0), 0.5),
+    Kind.CLOCK_STEP: Traits("the clock of the node's machine is set wrong, and right again", (1.5, 3.0), 0.2),
+    Kind.CLOCK_WRONG: Traits("the node is killed, and comes back with a wrong clock", (1.5, 3.0), 4.0),
+    Kind.POSTGRES_LOSES: Traits("PostgreSQL comes back without its last commits", (0.2, 1.5), 3.0),
     Kind.NODE_GONE: Traits("a node is killed, and its sessions are taken", (4.0, 8.0), 6.0),
     Kind.NODE_FREEZE: Traits("a node stands still for longer than its lease", (4.0, 7.0), 2.0),
     Kind.NODE_DRAIN: Traits("a node gives its sessions away, and is started anew", (0.0, 1.0), 8.0),
@@ -86,6 +98,10 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.CUT_POSTGRES: Traits("a node cannot reach PostgreSQL", (2.0, 8.0), 2.0),
     Kind.CUT_BOTH: Traits("a node can reach neither Redis nor PostgreSQL", (2.0, 8.0), 4.0),
     Kind.CUT_OTHERS: Traits("a node and the others cannot reach each other", (2.0, 8.0), 1.0),
+    Kind.NODE_HANG: Traits("a node hangs until all is taken from it, and wakes", (9.0, 14.0), 2.0),
+    Kind.CUT_ALL: Traits("nothing passes between a node and all that it needs", (4.0, 9.0), 4.0),
+    Kind.WRONG_SECRET: Traits("a node with another secret is to be turned away", (0.0, 0.5), 4.0),
+    Kind.NODE_TWIN: Traits("a second node of one name is to be turned away", (0.0, 0.5), 4.0),
 }
 
 EVERY_KIND = tuple(Kind)[: list(Kind).index(Kind.NODE_GONE)]
@@ -93,6 +109,12 @@ EVERY_KIND = tuple(Kind)[: list(Kind).index(Kind.NODE_GONE)]
 
 CLUSTER_KINDS = tuple(Kind)
 """Of several nodes: each concerns one of them, all, or what they share."""
+
+CLOCK_KINDS = frozenset({Kind.CLOCK_STEP, Kind.CLOCK_WRONG})
+"""For these the nodes need a clock that can be set."""
+
+CLOCK_OFF_S = (1.0, 90.0)
+"""How wrong a clock is, at least and at most, in either direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +140,13 @@ class Fault:
     def refused(self) -> bool:
         """Whether what is cut off is told so, and not left waiting."""
         return self.share < 0.5
+
+    @property
+    def clock_ahead_s(self) -> float:
+        """How far a clock that is set wrong is ahead; below 0: behind."""
+        least_s, most_s = CLOCK_OFF_S
+        off_s = least_s + (most_s - least_s) * (self.share * 2 % 1.0)
+        return round(off_s if self.share < 0.5 else -off_s, 1)
 
     def __str__(self) -> str:
         meaning = TRAITS[self.kind].meaning

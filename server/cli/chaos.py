@@ -75,6 +75,13 @@ REPORT_FILE = "report.json"
     help="Only faults of this kind; again for more.  [default: every kind]",
 )
 @click.option(
+    "--without",
+    "left_out",
+    multiple=True,
+    metavar="KIND",
+    help="No faults of this kind; again for more.",
+)
+@click.option(
     "--node-option",
     "node_options",
     multiple=True,
@@ -105,6 +112,7 @@ def chaos(
     questions: int,
     nodes: int,
     names: tuple[str, ...],
+    left_out: tuple[str, ...],
     node_options: tuple[str, ...],
     plan_only: bool,
     keep: Path | None,
@@ -115,17 +123,18 @@ def chaos(
 
     Both are started for it; with --nodes a cluster, and what its nodes need is taken from them
     one by one. Which faults come in which order, how long each lasts, and how long after the one before it,
-    follows from --seed, --faults, --minutes, --nodes and --only alone. The exit code is 0 only if every
-    acknowledged answer is stored exactly once with the figures that the player was told, scores are the
-    stored ones, and every player came to an end. A run that fails keeps its logs, books and data.
+    follows from --seed, --faults, --minutes, --nodes, --only and --without alone. The exit code is 0 only
+    if every acknowledged answer is stored exactly once with the figures that the player was told, scores are
+    the stored ones, and every player came to an end. A run that fails keeps its logs, books and data.
     """
-    from loadtest.chaos.plan import make_plan
+    from loadtest.chaos.plan import CLOCK_KINDS, make_plan
     from loadtest.chaos.run import Aim
     from loadtest.chaos.waves import SESSIONS_FILE, Load
+    from server.cli.chaos_node import clock_library
     from server.cli.load import serve_option
 
     options = [serve_option(each) for each in node_options]
-    plan = make_plan(seed, faults, minutes, _kinds(names, nodes), nodes)
+    plan = make_plan(seed, faults, minutes, _kinds(names, left_out, nodes), nodes)
     if plan_only:
         for fault in plan:
             click.echo(str(fault))
@@ -135,6 +144,8 @@ def chaos(
             raise click.ClickException(f"{kept} is no directory that a run has kept.")
         run(partial(_prove_again, kept.absolute(), options, nodes))
         return
+    if any(fault.kind in CLOCK_KINDS for fault in plan):
+        clock_library()  # before anything is made: who has none is told so
     if keep is not None:
         if keep.exists():
             raise click.UsageError(f"--keep {keep}: it exists already.")
@@ -178,16 +189,20 @@ def chaos(
             click.echo(f"To prove it again: fanfare chaos{several} --prove {directory}", err=True)
 
 
-def _kinds(names: Sequence[str], nodes: int) -> Sequence[Kind]:
+def _kinds(names: Sequence[str], left_out: Sequence[str], nodes: int) -> Sequence[Kind]:
     """Raises UsageError."""
     from loadtest.chaos.plan import CLUSTER_KINDS, EVERY_KIND
 
     kinds = EVERY_KIND if nodes == 1 else CLUSTER_KINDS
     known = [kind.value for kind in kinds]
-    if not set(names) <= set(known):
-        raise click.UsageError(f"--only: KIND is one of {', '.join(known)}.")
+    for option, given in (("--only", names), ("--without", left_out)):
+        if not set(given) <= set(known):
+            raise click.UsageError(f"{option}: KIND is one of {', '.join(known)}.")
     # In the order of the kinds: the plan does not depend on the order in which they were named.
-    return [kind for kind in kinds if not names or kind.value in names]
+    chosen = [k for k in kinds if (not names or k.value in names) and k.value not in left_out]
+    if not chosen:
+        raise click.UsageError("--without: no kind is left.")
+    return chosen
 
 
 async def _found(directory: Path, aim: Aim, options: Sequence[str]) -> dict[str, Any]:
@@ -209,6 +224,7 @@ def _command_line() -> str:
     words += [f"--{name} {context.params[name]}" for name in asked]
     words += [f"--nodes {context.params['nodes']}"] if context.params["nodes"] > 1 else []
     words += [f"--only {name}" for name in context.params["names"]]
+    words += [f"--without {name}" for name in context.params["left_out"]]
     words += [f"--node-option {each}" for each in context.params["node_options"]]
     return " ".join(words)
 
@@ -232,15 +248,19 @@ async def break_and_prove(
     """
     from loadtest.api import Api
     from loadtest.chaos.inject import StageFailed
+    from loadtest.chaos.plan import CLOCK_KINDS
     from loadtest.chaos.run import ChaosRun
-    from server.cli.chaos_node import NODE
+    from server.cli.chaos_node import NODE, clock_library
     from server.cli.chaos_stage import staged
     from server.cli.sql import answers_of, merged_in
 
     begun: ChaosRun | None = None
+    clocks = clock_library() if any(fault.kind in CLOCK_KINDS for fault in aim.plan) else None
     try:
         async with AsyncExitStack() as stack:
-            stage = await stack.enter_async_context(staged(directory, options, program or NODE, aim.nodes))
+            stage = await stack.enter_async_context(
+                staged(directory, options, program or NODE, aim.nodes, clocks)
+            )
             apis = [await stack.enter_async_context(Api(url)) for url in stage.urls]
             begun = ChaosRun(
                 aim,

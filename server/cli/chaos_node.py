@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import click
 import trio
 
 from loadtest.chaos.inject import StageFailed
@@ -24,6 +25,8 @@ DISK_MIB = 64
 """Of the file system that the node's data directory is on, if we may mount one."""
 
 LINES_KEPT = 10
+CLOCK_PACKAGE = "libfaketime"
+CLOCK_PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/lib64/faketime", "/usr/local/lib/faketime")
 NODE = (sys.executable, "-m", "server.cli.main")
 _UP = b"HTTP API"
 
@@ -37,6 +40,7 @@ class StagedNode:
         nursery: where it is listened to. StageFailed is raised there when the node ends by itself.
         options: for `fanfare serve`, ports included.
         program: what takes the place of `fanfare`.
+        clock_library: what makes its wall clock one that can be set, from `clock_library`.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class StagedNode:
         nursery: trio.Nursery,
         options: Sequence[str],
         program: Sequence[str],
+        clock_library: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{http_port}"
@@ -61,6 +66,9 @@ class StagedNode:
             *("--connections-per-address-max", "1000000", "--log-level", "info"),
             *options,
         ]
+        self._clock_library = clock_library
+        self._clock = data_dir.with_suffix(".clock")
+        self.set_clock(0.0)
         self._process: trio.Process | None = None
         self._heard_all: trio.Event | None = None
         self._ending = False
@@ -80,7 +88,7 @@ class StagedNode:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=self.data_dir.parent,  # not here, where a fanfare.toml may lie
-            env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")},
+            env=_environment() | self._with_own_clock(),
             start_new_session=True,  # Ctrl-C is for us
         )
         self._process, self._heard_all = process, trio.Event()
@@ -110,6 +118,26 @@ class StagedNode:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Within a second its wall clock is so far ahead of the right time; below 0: behind. Its other clocks
+        go on as they do."""
+        if self._clock_library is not None:
+            fresh = self._clock.with_suffix(".fresh")
+            fresh.write_text(f"{ahead_s:+.3f}\n")
+            fresh.replace(self._clock)
+
+    def _with_own_clock(self) -> dict[str, str]:
+        if self._clock_library is None:
+            return {}
+        return {
+            "LD_PRELOAD": str(self._clock_library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",  # its name in older releases
+            "FAKETIME_DISABLE_SHM": "1",
+        }
 
     async def end(self, sign: signal.Signals) -> int:
         """Returns the exit code; that of a kill when it did not end within its time."""
@@ -165,6 +193,51 @@ class StagedNode:
             with suppress(ProcessLookupError):
                 _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
                 resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0 if on else hard, hard))
+
+
+async def end_by_itself(
+    data_dir: Path, options: Sequence[str], program: Sequence[str], within_s: float
+) -> tuple[int | None, str]:
+    """Start a node that is to end by itself. Returns its exit code, None if it had to be killed, and the last
+    of what it said. Its data directory is removed."""
+    log = data_dir.with_suffix(".log")
+    with log.open("ab") as file:
+        process = await trio.lowlevel.open_process(
+            [*program, "serve", "--data-dir", str(data_dir), "--no-samples", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=data_dir.parent,
+            env=_environment(),
+            start_new_session=True,
+        )
+    try:
+        with trio.move_on_after(within_s):
+            await process.wait()
+        code = process.returncode
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            shutil.rmtree(data_dir, ignore_errors=True)
+    said = log.read_text(errors="replace").splitlines()[-LINES_KEPT:]
+    return code, "".join(f"\n  {line}" for line in said)
+
+
+def clock_library() -> Path:
+    """Of libfaketime, which gives a process a wall clock that can be set. Raises ClickException."""
+    for place in CLOCK_PLACES:
+        for found in sorted(Path("/").glob(f"{place[1:]}/libfaketimeMT.so.1")):
+            return found
+    raise click.ClickException(
+        f"To set the clock of a node takes libfaketime: install the package `{CLOCK_PACKAGE}`, "
+        "or leave these faults out (--without clock-step --without clock-wrong)."
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
 
 
 @contextmanager

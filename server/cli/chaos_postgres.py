@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +31,8 @@ class StagedPostgres:
     def __init__(self, directory: Path, connections_max: int) -> None:
         self._directory = directory
         self._connections_max = connections_max
+        self._data = directory / "postgres"
+        self._copy = directory / "postgres.copy"
         self._postgres: EmbeddedPostgres | None = None
         self._paused: list[psutil.Process] = []
 
@@ -66,9 +70,35 @@ class StagedPostgres:
             _signal(backends[min(int(share * len(backends)), len(backends) - 1)], signal.SIGKILL)
         await trio.lowlevel.checkpoint()
 
+    async def copy(self) -> None:
+        """As a crash of this moment would leave its data."""
+        self.pause(True)
+        try:
+            await trio.to_thread.run_sync(shutil.rmtree, self._copy, True)
+            done = await trio.run_process(
+                ["cp", "-a", str(self._data), str(self._copy)],
+                capture_stdout=True,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        finally:
+            self.pause(False)
+        if done.returncode != 0:
+            raise StageFailed(f"PostgreSQL's data cannot be copied: {done.stdout.decode(errors='replace')}")
+
+    async def restore(self) -> None:
+        """It is killed, and started with what was copied."""
+        await self.kill()
+        (self._copy / "postmaster.pid").unlink(missing_ok=True)
+        await trio.to_thread.run_sync(shutil.rmtree, self._data)
+        self._copy.rename(self._data)
+        await self.start()
+
     def pause(self, on: bool) -> None:
         if on:
             self._paused = self._processes()
+            _signal(self._paused[0], signal.SIGSTOP)
+            self._paused = self._processes()  # it makes no others now
         for process in self._paused if on else reversed(self._paused):
             _signal(process, signal.SIGSTOP if on else signal.SIGCONT)
         if not on:
@@ -102,7 +132,7 @@ class StagedPostgres:
     def _processes(self) -> list[psutil.Process]:
         """The postmaster, and then its children."""
         try:
-            lines = (self._directory / "postgres" / "postmaster.pid").read_text().splitlines()
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
             postmaster = psutil.Process(int(lines[0]))
             return [postmaster, *postmaster.children(recursive=True)]
         except (OSError, IndexError, psutil.Error) as exc:

@@ -17,7 +17,7 @@ from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.inject import StageFailed
 from loadtest.chaos.proxy import Proxy, proxy_to
 from server.cli.chaos_network import Neighbours, neighbours
-from server.cli.chaos_node import NODE, StagedNode, disk_of
+from server.cli.chaos_node import NODE, StagedNode, disk_of, end_by_itself
 from server.cli.chaos_postgres import StagedPostgres
 
 CONNECTIONS = 40
@@ -26,6 +26,10 @@ CONNECTIONS = 40
 SECRET = "of-a-cluster-that-is-gone-when-the-run-is-over"
 DRAINED_WITHIN_S = 60.0
 """A session that is over stays for half a minute."""
+
+STRANGER = "stranger"
+TURNED_AWAY_WITHIN_S = 20.0
+"""From the start of a node that may not join to its end."""
 
 LOOK_EVERY_S = 0.1
 LOOK_TIMEOUT_S = 3.0
@@ -75,6 +79,7 @@ class Stage:
         redis: StagedRedis | None = None,
         to_redis: Sequence[Proxy] = (),
         between: Neighbours | None = None,
+        program: Sequence[str] = NODE,
     ) -> None:
         self.nodes = len(staged_nodes)
         self._nodes = staged_nodes
@@ -83,6 +88,7 @@ class Stage:
         self._redis = redis
         self._to_redis = to_redis
         self._between = between
+        self._program = program
 
     @property
     def url(self) -> str:
@@ -116,8 +122,29 @@ class Stage:
     def pause_node(self, node: int, on: bool) -> None:
         self._nodes[node].pause(on)
 
+    def set_clock(self, node: int, ahead_s: float) -> None:
+        self._nodes[node].set_clock(ahead_s)
+
     def fill_disk(self, node: int, on: bool) -> None:
         self._nodes[node].fill_disk(on)
+
+    async def turn_away(self, node: int, *, twin: bool) -> None:
+        name = _name(node) if twin else STRANGER
+        secret = SECRET if twin else SECRET[::-1]
+        what = "a second node of one name" if twin else "a node with another secret"
+        ((http_port, realtime_port, link_port),) = _free_ports(1)
+        options = [
+            *("--node", name, "--secret", secret),
+            *("--http-port", str(http_port), "--realtime-port", str(realtime_port)),
+            *("--link-port", str(link_port)),
+            *_shared(self._to_postgres[node], self._to_redis[node]),
+        ]
+        beside = self._nodes[node].data_dir.with_name(f"{STRANGER}-{http_port}")
+        code, said = await end_by_itself(beside, options, self._program, TURNED_AWAY_WITHIN_S)
+        if code is None:
+            raise StageFailed(f"{what} runs after {TURNED_AWAY_WITHIN_S:.0f} s, and should have ended{said}")
+        if code <= 0 or not said:
+            raise StageFailed(f"{what} ended with {code}, and should have said why{said}")
 
     async def drain_node(self, node: int) -> None:
         name, left = _name(node), "it is not known as draining"
@@ -186,6 +213,12 @@ class Stage:
     async def kill_backend(self, share: float) -> None:
         await self._postgres.kill_backend(share)
 
+    async def copy_postgres(self) -> None:
+        await self._postgres.copy()
+
+    async def restore_postgres(self) -> None:
+        await self._postgres.restore()
+
     def pause_postgres(self, on: bool) -> None:
         self._postgres.pause(on)
 
@@ -234,7 +267,11 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    directory: Path, options: Sequence[str] = (), program: Sequence[str] = NODE, nodes: int = 1
+    directory: Path,
+    options: Sequence[str] = (),
+    program: Sequence[str] = NODE,
+    nodes: int = 1,
+    clock_library: Path | None = None,
 ) -> AsyncGenerator[Stage]:
     """Nodes and a PostgreSQL in a directory, and with several nodes a Redis; afterwards all have ended.
 
@@ -242,6 +279,7 @@ async def staged(
         options: for `fanfare serve`.
         program: what takes the place of `fanfare`.
         nodes: several are a cluster, with a proxy between each node and each thing that it needs.
+        clock_library: as StagedNode has it.
 
     Raises StageFailed, also within a group, from within the block when a node ends by itself.
     """
@@ -264,16 +302,19 @@ async def staged(
             )
         nursery = await stack.enter_async_context(trio.open_nursery())
         for place, (http_port, realtime_port, link_port) in enumerate(ports):
-            own = ["--database-url", f"postgresql://postgres@127.0.0.1:{to_postgres[place].port}/postgres"]
             if between is None:
-                own += ["--node", "chaos"]
+                own = ["--node", "chaos", *_shared(to_postgres[place])]
             else:
-                own += ["--node", _name(place), "--secret", SECRET]
-                own += ["--redis-url", f"redis://127.0.0.1:{to_redis[place].port}/0"]
+                own = ["--node", _name(place), "--secret", SECRET]
+                own += _shared(to_postgres[place], to_redis[place])
                 own += [f"--link-port={link_port}", f"--link-url=ws://127.0.0.1:{between.ports[place]}"]
             settings = [*own, *options]
-            made.append(StagedNode(data_dirs[place], http_port, realtime_port, nursery, settings, program))
-        stage = Stage(made, postgres, to_postgres, redis, to_redis, between)
+            made.append(
+                StagedNode(
+                    data_dirs[place], http_port, realtime_port, nursery, settings, program, clock_library
+                )
+            )
+        stage = Stage(made, postgres, to_postgres, redis, to_redis, between, program)
         try:
             await stage.start()
             yield stage
@@ -281,6 +322,14 @@ async def staged(
             with trio.CancelScope(shield=True):
                 await stage.end()
         nursery.cancel_scope.cancel()
+
+
+def _shared(to_postgres: Proxy, to_redis: Proxy | None = None) -> list[str]:
+    """Where a node finds what it shares with others."""
+    found = [f"--database-url=postgresql://postgres@127.0.0.1:{to_postgres.port}/postgres"]
+    if to_redis is not None:
+        found.append(f"--redis-url=redis://127.0.0.1:{to_redis.port}/0")
+    return found
 
 
 def _name(place: int) -> str:

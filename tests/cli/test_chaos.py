@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Fanfare
 
 
@@ -14,11 +16,24 @@ def test_the_plan_of_a_seed_is_printed_and_nothing_is_done(fanfare: Fanfare) -> 
     assert "the node is killed and started again" in result.output
     assert fanfare(*plan).output == result.output
     assert fanfare(*plan, "--only", "link-cut").output.count("link-cut") == 30
+    assert "link-cut" not in fanfare(*plan, "--without", "link-cut").output
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_who_cannot_set_a_clock_is_told_what_to_install(
+    fanfare: Fanfare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.cli.chaos_node.CLOCK_PLACES", ("/nowhere",))
+    result = fanfare("chaos", "--only", "clock-step")
+    assert result.exit_code == 1
+    assert "install the package `libfaketime`" in result.output
     assert list(Path.cwd().iterdir()) == []
 
 
 def test_what_cannot_be_done_is_refused(fanfare: Fanfare) -> None:
     assert "KIND is one of node-kill, node-term" in fanfare("chaos", "--only", "fire").output
+    assert "KIND is one of node-kill, node-term" in fanfare("chaos", "--without", "fire").output
+    assert "no kind is left" in fanfare("chaos", "--only", "link-cut", "--without", "link-cut").output
     assert "it exists already" in fanfare("chaos", "--keep", ".").output
     assert "NAME one of data_dir" in fanfare("chaos", "--node-option", "colour=1").output
     nothing = fanfare("chaos", "--prove", ".")

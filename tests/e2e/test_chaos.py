@@ -22,6 +22,7 @@ from loadtest.chaos.waves import Load
 from server.cli.chaos import break_and_prove
 from tests.e2e.node import fanfare
 
+WITHOUT = (Kind.CLOCK_STEP, Kind.CLOCK_WRONG, Kind.POSTGRES_LOSES)
 SMALL = ("--players", "60", "--questions", "4")
 
 
@@ -64,16 +65,28 @@ async def the_database(directory: Path) -> AsyncIterator[Database]:
 
 
 async def test_every_kind_of_fault_is_survived_and_a_tampered_database_is_found(directory: Path) -> None:
-    faults = str(len(EVERY_KIND))
+    kinds = [kind for kind in EVERY_KIND if kind not in WITHOUT]
+    faults = str(len(kinds))
+    without = [word for kind in WITHOUT for word in ("--without", kind.value)]
     code, said = await fanfare(
-        "chaos", "--seed", "636", "--faults", faults, "--minutes", "0.1", "--keep", str(directory), *SMALL
+        "chaos",
+        "--seed",
+        "636",
+        "--faults",
+        faults,
+        "--minutes",
+        "0.1",
+        "--keep",
+        str(directory),
+        *SMALL,
+        *without,
     )
     assert code == 0, said
     assert f"{faults} of {faults} faults survived" in said
     found = json.loads((directory / "report.json").read_text())
     assert found["proven"]
     assert {kind: costs["count"] for kind, costs in found["kinds"].items()} == {
-        kind.value: 1 for kind in EVERY_KIND
+        kind.value: 1 for kind in kinds
     }
     assert found["acknowledged"] > 100
     assert found["proof"]["acks"] == found["acknowledged"]

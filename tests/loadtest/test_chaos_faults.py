@@ -60,6 +60,18 @@ class Recorded:
     def to_others(self, node: int) -> list[Proxy]:
         return [cast(Proxy, Link(self.did, f"{node} and {other}")) for other in range(3) if other != node]
 
+    def set_clock(self, node: int, ahead_s: float) -> None:
+        self.did.append(f"clock {node} ahead by {ahead_s:g}")
+
+    async def copy_postgres(self) -> None:
+        self.did.append("postgres copied")
+
+    async def restore_postgres(self) -> None:
+        self.did.append("postgres restored")
+
+    async def turn_away(self, node: int, *, twin: bool) -> None:
+        self.did.append(f"{'twin' if twin else 'stranger'} of {node} turned away")
+
     async def settled(self, within_s: float) -> None:
         self.did.append("settled")
 
@@ -125,6 +137,10 @@ DEEDS: dict[Kind, list[str]] = {
     Kind.LINK_ONE_WAY: ["deaf", "no longer deaf"],
     Kind.CLIENTS_CUT: ["clients cut"],
     Kind.DISK_FULL: ["severed", "disk 2 full True", "disk 2 full False", "no longer severed"],
+    Kind.NODE_SLEEP: ["node 2 paused True", "node 2 paused False"],
+    Kind.CLOCK_STEP: ["clock 2 ahead by 45.5", "clock 2 ahead by 0"],
+    Kind.CLOCK_WRONG: ["node 2 killed", "clock 2 ahead by 45.5", "node 2 started", "clock 2 ahead by 0"],
+    Kind.POSTGRES_LOSES: ["postgres copied", "postgres restored"],
     Kind.NODE_GONE: ["node 2 killed", "node 2 started"],
     Kind.NODE_FREEZE: ["node 2 paused True", "node 2 paused False"],
     Kind.NODE_DRAIN: ["node 2 drained", "node 2 ended", "node 2 started"],
@@ -135,6 +151,14 @@ DEEDS: dict[Kind, list[str]] = {
     Kind.CUT_POSTGRES: ["severed", "no longer severed"],
     Kind.CUT_BOTH: ["severed", "severed", "no longer severed", "no longer severed"],
     Kind.CUT_OTHERS: ["severed", "severed", "no longer severed", "no longer severed"],
+    Kind.NODE_HANG: ["node 2 paused True", "node 2 paused False"],
+    Kind.CUT_ALL: [
+        *("held up", "held up redis of 2", "held up 2 and 0", "held up 2 and 1"),
+        *("no longer held up 2 and 1", "no longer held up 2 and 0"),
+        *("no longer held up redis of 2", "no longer held up"),
+    ],
+    Kind.WRONG_SECRET: ["stranger of 2 turned away"],
+    Kind.NODE_TWIN: ["twin of 2 turned away"],
 }
 
 
@@ -161,12 +185,18 @@ async def test_which_is_killed_first_is_by_the_share(autojump_clock: trio.testin
     assert stage.did[:2] == ["node 0 killed", "postgres killed"]
 
 
+def test_a_clock_is_wrong_in_either_direction() -> None:
+    shares = (0.0, 0.499, 0.5, 0.999)
+    ahead_s = [Fault(1, Kind.CLOCK_STEP, 0.0, 1.0, share).clock_ahead_s for share in shares]
+    assert ahead_s == [1.0, 89.8, -1.0, -89.8]
+
+
 @pytest.mark.parametrize(
     "kind",
     [
         kind
         for kind, deeds in DEEDS.items()
-        if deeds[-1].endswith("False") or deeds[-1].startswith("no longer")
+        if deeds[-1].endswith(("False", "ahead by 0")) or deeds[-1].startswith("no longer")
     ],
     ids=lambda kind: kind.value,
 )
