@@ -509,6 +509,7 @@ class _MemoryWay:
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._last_due = 0.0
         self._wakeup = trio.Event()
+        self._room = trio.Event()
 
     def offer(self, entry: bytes) -> bool:
         if self._link.over or len(self._waiting) >= self._network.waiting_max:
@@ -522,11 +523,24 @@ class _MemoryWay:
     def overflow(self) -> None:
         self._link.cut(Ending.SLOW_CONSUMER)
 
+    @property
+    def has_room(self) -> bool:
+        return self._link.over or len(self._waiting) < self._network.waiting_max
+
+    async def wait_for_room(self) -> None:
+        while not self.has_room:
+            await self._room.wait()
+
+    def announce_room(self) -> None:
+        self._room.set()
+        self._room = trio.Event()
+
     async def carry(self, hear: Callable[[object], None]) -> None:
         while True:
             while self._waiting:
                 await trio.sleep_until(self._waiting[0][0])
                 hear(orjson.loads(self._waiting.popleft()[1]))
+                self.announce_room()
             self._wakeup = trio.Event()
             await self._wakeup.wait()
 
@@ -545,6 +559,7 @@ class _MemoryLink:
             self.over = True
             self._ending = ending
             self._scope.cancel()
+            self._back.announce_room()
 
     async def run(self, service: LinkService | None) -> None:
         """Args: service: of the far end; None when it has gone meanwhile."""
@@ -561,5 +576,6 @@ class _MemoryLink:
                                 await far.lost()
             finally:
                 self.over = True
+                self._back.announce_room()
                 with trio.CancelScope(shield=True):
                     await self.near.lost(self._ending)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
+import trio
+
 from engine.actors import casts
 from engine.actors.commands import Role
 from engine.actors.endings import Ending
 from engine.actors.fanout import Slicer, fan_out, fan_out_each
 from engine.actors.frame import Frame
-from engine.actors.subscriber import Subscriber
+from engine.actors.subscriber import Paced, Subscriber
+
+STALL_S = 1.0
+EACH_S = 5.0
+"""How long a session waits for one node, at one time and in all, while it tells the nodes what is different
+for each player. A node that needs longer is left out: its clients come back. Meanwhile all others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +231,29 @@ class Audience:
         return node in self._relays
 
     async def cast_each(self, frames: Iterable[Frame]) -> None:
-        """Push frames that are made one by one to the nodes that take part."""
+        """Push frames that are made one by one to the nodes that take part, no faster than they take them. A
+        node that does not keep up takes part no longer."""
         slicer = Slicer()
+        waited_s: dict[Subscriber, float] = {}
         for frame in frames:
+            await self._wait_for_room(waited_s)
             self._cast(frame)
             await slicer.breathe()
+
+    async def _wait_for_room(self, waited_s: dict[Subscriber, float]) -> None:
+        """Args: waited_s: for each node so far."""
+        behind = [relay for relay in self._relays.values() if isinstance(relay, Paced) and not relay.has_room]
+        began = trio.current_time() if behind else 0.0
+        for relay in behind:
+            if relay.has_room:  # since the one before it was waited for
+                continue
+            before_s = waited_s.get(relay, 0.0)
+            with trio.move_on_at(began + min(STALL_S, EACH_S - before_s)):
+                await relay.wait_for_room()
+            waited_s[relay] = before_s + trio.current_time() - began
+            if not relay.has_room:
+                self.leave(relay)
+                relay.close(Ending.SLOW_CONSUMER)
 
     async def send_each(
         self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None

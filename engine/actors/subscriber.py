@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -18,6 +18,19 @@ class Subscriber(Protocol):
 
     def close(self, ending: Ending) -> None:
         """End the connection, after what was pushed. Never blocks; the first ending counts."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A subscriber that may be asked how much of what was pushed still waits here. To be asked by a task that
+    has more to push than should wait at one time."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be pushed just now. True after the end."""
+
+    async def wait_for_room(self) -> None:
+        """Until that is so."""
 
 
 class ConnectionEnded(Exception):

@@ -22,6 +22,9 @@ WAITING_MAX = 50_000
 WAITING_BYTES_MAX = 16 << 20
 """Entries, and their bytes, that wait to be sent. Beyond that there is no room."""
 
+ROOM_BYTES = 1 << 20
+"""As long as more than this waits, whoever can wait does."""
+
 BATCH_MAX = 256
 BATCH_BYTES_MAX = 256 << 10
 """Of one message; a single entry may be larger, up to `codec.ENTRY_BYTES_MAX`."""
@@ -51,7 +54,9 @@ class Channel:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._wakeup = trio.Event()
+        self._room = trio.Event()
         self._parting: tuple[int, str] | None = None
+        self._over = False
         self.sent_total = 0
         self.received_total = 0
         self.messages_total = 0
@@ -78,6 +83,16 @@ class Channel:
         """Outlet."""
         self.part(Ending.SLOW_CONSUMER.code, Ending.SLOW_CONSUMER.reason)
 
+    @property
+    def has_room(self) -> bool:
+        """Outlet."""
+        return self._over or self._waiting_bytes <= ROOM_BYTES
+
+    async def wait_for_room(self) -> None:
+        """Outlet."""
+        while not self.has_room:
+            await self._room.wait()
+
     def part(self, code: int, reason: str) -> None:
         """End the connection after the message that is being sent; what waits is thrown away. Never blocks.
         The first code counts."""
@@ -86,30 +101,39 @@ class Channel:
             self._waiting.clear()
             self._waiting_bytes = 0
             self._wakeup.set()
+            self._announce_room()
 
     async def carry(self, websocket: WebSocketConnection, hear: Callable[[object], None]) -> None:
         """Until the connection is over, for whatever reason. Args: hear: is given every entry in order."""
-        async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as nursery:
 
-            async def until_over(task: Callable[[WebSocketConnection], Awaitable[None]]) -> None:
-                with suppress(ConnectionClosed):
-                    await task(websocket)
-                nursery.cancel_scope.cancel()
+                async def until_over(task: Callable[[WebSocketConnection], Awaitable[None]]) -> None:
+                    with suppress(ConnectionClosed):
+                        await task(websocket)
+                    nursery.cancel_scope.cancel()
 
-            async def read(websocket: WebSocketConnection) -> None:
-                try:
-                    await self._read(websocket, hear)
-                except Malformed as error:
-                    log.warning("a link is ended: %s", error)
-                    self.part(MALFORMED, "malformed")
-                except ConnectionClosed:
-                    if self._parting is None:
-                        raise
-                await trio.sleep_forever()  # the writer has the last word
+                async def read(websocket: WebSocketConnection) -> None:
+                    try:
+                        await self._read(websocket, hear)
+                    except Malformed as error:
+                        log.warning("a link is ended: %s", error)
+                        self.part(MALFORMED, "malformed")
+                    except ConnectionClosed:
+                        if self._parting is None:
+                            raise
+                    await trio.sleep_forever()  # the writer has the last word
 
-            nursery.start_soon(until_over, self._write)
-            nursery.start_soon(until_over, read)
-            nursery.start_soon(until_over, _look_for_life)
+                nursery.start_soon(until_over, self._write)
+                nursery.start_soon(until_over, read)
+                nursery.start_soon(until_over, _look_for_life)
+        finally:
+            self._over = True
+            self._announce_room()
+
+    def _announce_room(self) -> None:
+        self._room.set()
+        self._room = trio.Event()
 
     async def _write(self, websocket: WebSocketConnection) -> None:
         while True:
@@ -136,6 +160,8 @@ class Channel:
             size += len(entry)
             taken.append(entry)
         self._waiting_bytes -= size
+        if self.has_room:
+            self._announce_room()
         self.sent_total += len(taken)
         self.messages_total += 1
         return b"[%b]" % b",".join(taken)

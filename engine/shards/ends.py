@@ -48,6 +48,13 @@ class Outlet(Protocol):
     def overflow(self) -> None:
         """The other side does not take what it listens to: end the link, from its own task."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether so little waits that more of what can wait may be offered. True when the link is over."""
+
+    async def wait_for_room(self) -> None:
+        """Until that is so."""
+
 
 def parts_of(entry: object) -> tuple[str, int, list[object]]:
     """Kind, number, and the rest. Raises Malformed."""
@@ -227,7 +234,7 @@ class NearEnd:
 
 
 class _StandIn:
-    """The reply of a command, on the side that runs the session. Subscriber.
+    """The reply of a command, on the side that runs the session. Subscriber, Paced.
 
     It is over after its first frame, unless it `keeps` listening.
     """
@@ -256,6 +263,15 @@ class _StandIn:
     def silence(self) -> None:
         self._over = True
 
+    @property
+    def has_room(self) -> bool:
+        """Paced."""
+        return self._over or self._end.outlet.has_room
+
+    async def wait_for_room(self) -> None:
+        """Paced."""
+        await self._end.outlet.wait_for_room()
+
 
 class FarEnd:
     """The side that is asked.
@@ -266,7 +282,7 @@ class FarEnd:
     """
 
     def __init__(self, outlet: Outlet, service: LinkService, nursery: trio.Nursery) -> None:
-        self._outlet = outlet
+        self.outlet = outlet
         self._service = service
         self._nursery = nursery
         self._listening: dict[int, _StandIn] = {}
@@ -372,5 +388,5 @@ class FarEnd:
 
     def _say(self, entry: bytes) -> None:
         """What the near end waits for is not left out: without room for it the link ends."""
-        if not self._over and not self._outlet.offer(entry):
-            self._outlet.overflow()
+        if not self._over and not self.outlet.offer(entry):
+            self.outlet.overflow()

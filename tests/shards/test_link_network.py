@@ -557,8 +557,13 @@ async def test_what_nobody_waits_for_is_passed_over() -> None:
 
 
 class Nowhere:
+    has_room = True
+
     def offer(self, entry: bytes) -> bool:
         return True
+
+    async def wait_for_room(self) -> None:
+        raise AssertionError
 
     def overflow(self) -> None:
         raise AssertionError
