@@ -49,7 +49,7 @@ from engine.storage.spooling import SWITCH_INTERVAL_S, Spooling
 from engine.storage.write_behind import WriteBehind
 from engine.tenure import OnlyNode
 from server import samples
-from server.auth import SecretError, Tokens, load_secret
+from server.auth import SecretError, Tokens, load_author_key, load_secret
 from server.beside import beside
 from server.clustering import Clustering, NameTaken
 from server.collector import Collector
@@ -78,6 +78,8 @@ class Running:
     http_url: str
     ws_url: str
     sessions_recovered: int
+    author_key: str | None
+    """The one that was made for want of a configured one."""
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
@@ -100,10 +102,14 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     realtime_socket = None
     if config.role != "api":
         realtime_socket = stack.enter_context(_bound(config.host, config.realtime_port, "realtime_port"))
+    # Pages come from there, whichever port it turned out to be.
+    config = replace(config, http_port=http_socket.getsockname()[1])
     tls = _tls(config)
     clock = SessionClock()
     try:
         tokens = Tokens(load_secret(config.secret, config.data_dir), config.token_ttl_s, clock)
+        shared_secret = None if config.redis_url is None else config.secret
+        author_key = load_author_key(config.author_key, shared_secret, config.data_dir)
     except SecretError as error:
         raise StartError(str(error)) from error
     http_url = config.public_url or _url("http", http_socket, tls)
@@ -247,6 +253,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         catalog=catalog,
         journal=journal,
         tokens=tokens,
+        author_key=author_key,
         attempts=attempts,
         joins=joins,
         loop_watch=loop_watch,
@@ -280,6 +287,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         http_url=http_url,
         ws_url=ws_url,
         sessions_recovered=recovered,
+        author_key=author_key if config.author_key is None else None,
     )
 
 

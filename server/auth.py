@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import hmac
 import os
 import secrets
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from engine.actors.commands import Role
 
 SECRET_FILE = "token-secret"
 SECRET_BYTES_MIN = 16
+AUTHOR_KEY_FILE = "author-key"
+AUTHOR_KEY_CHARS_MIN = 8
 TOKEN_CHARS_MAX = 512
 
 KNOWN_MAX = 10_000
@@ -147,31 +151,75 @@ def load_secret(secret: str | None, data_dir: Path) -> bytes:
     """
     if secret is not None:
         return secret.encode()
-    path = data_dir / SECRET_FILE
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _make_secret(path)
-        key = path.read_bytes().strip()
-    except OSError as exc:
-        raise SecretError(path, f"cannot be used: {exc.strerror or exc}") from exc
+    key = _key_in(data_dir / SECRET_FILE, secrets.token_hex(32))
     if len(key) < SECRET_BYTES_MIN:
         raise SecretError(
-            path, "is too short to be a key. Delete it, and a new one is made; tokens issued before end."
+            data_dir / SECRET_FILE,
+            "is too short to be a key. Delete it, and a new one is made; tokens issued before end.",
         )
     return key
 
 
-def _make_secret(path: Path) -> None:
-    """The file appears whole or not at all, and an existing one is never replaced."""
+def load_author_key(author_key: str | None, shared_secret: str | None, data_dir: Path) -> str:
+    """The key that authors show.
+
+    Args:
+        author_key: the configured one; None takes that of the data directory, where commands on this machine
+            find it. Like the key that signs tokens it is random, made when it is not there yet, and readable
+            to its owner alone.
+        shared_secret: that of a cluster: then the key follows from it, so that all nodes have the same one.
+        data_dir: made when it is not there yet.
+
+    Raises:
+        SecretError: the key file cannot be read, cannot be made, or is too short to be a key.
+    """
+    if author_key is not None:
+        return author_key
+    path = data_dir / AUTHOR_KEY_FILE
+    if shared_secret is None:
+        key = _key_in(path, secrets.token_urlsafe(24))
+    else:
+        digest = hmac.digest(shared_secret.encode(), b"fanfare author key", "sha256")
+        key = _key_in(path, base64.urlsafe_b64encode(digest[:24]).decode(), replace=True)
+    if len(key) < AUTHOR_KEY_CHARS_MIN or not key.isascii():
+        raise SecretError(path, "is no key. Delete it, and a new one is made.")
+    return key.decode()
+
+
+def author_key_in(data_dir: Path) -> str | None:
+    """The key that a node has made in this directory; None when there is none, or none that may be read."""
+    try:
+        return (data_dir / AUTHOR_KEY_FILE).read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _key_in(path: Path, made: str, *, replace: bool = False) -> bytes:
+    """What the file holds: `made`, if it was not there or is to replace another. Raises SecretError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _make_key_file(path, made)
+        elif replace and path.read_bytes().strip() != made.encode():
+            _make_key_file(path, made, replace=True)
+        return path.read_bytes().strip()
+    except OSError as exc:
+        raise SecretError(path, f"cannot be used: {exc.strerror or exc}") from exc
+
+
+def _make_key_file(path: Path, key: str, *, replace: bool = False) -> None:
+    """The file appears whole or not at all. One that is there stays, unless it is to be replaced."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
+            file.write(key + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
+        if replace:
+            draft.replace(path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(draft)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)

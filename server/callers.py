@@ -133,5 +133,10 @@ class Guard:
     def _origin_allowed(self, caller: Caller) -> bool:
         config = self._config
         return origin_allowed(
-            caller.origin, caller.host, config.public_url, config.allowed_origins, self._pages()
+            caller.origin,
+            caller.host,
+            config.http_port,
+            config.public_url,
+            config.allowed_origins,
+            self._pages(),
         )

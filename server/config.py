@@ -148,7 +148,7 @@ class Config:
     author_key: str | None = _setting(
         None,
         kinds.optional(kinds.secret(8)),
-        "key for authoring and for opening sessions; without it both are open on loopback only",
+        "key for authoring and for opening sessions; without it a random one is made in the data directory",
         secret=True,
     )
     allowed_origins: tuple[str, ...] = _setting(

@@ -44,7 +44,6 @@ STATUS: Mapping[str, int] = {
     "too_many_connections": 429,
     "origin_refused": 403,
     # Spoken here only.
-    "author_only": 403,
     "node_not_found": 404,
     "last_node": 409,
     "not_found": 404,

@@ -13,6 +13,7 @@ EVERYWHERE: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+", re.ASCII)
+_HOST_HEADER = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 
 
 def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str:
@@ -64,33 +65,59 @@ def origin_of(url: str) -> str | None:
 def origin_allowed(
     origin: str | None,
     host: str | None,
+    http_port: int,
     public_url: str | None,
     allowed: Collection[str],
     pages: Iterable[str] = (),
 ) -> bool:
-    """Whether a browser page from `origin` may open a connection.
+    """Whether a browser page from `origin` may use this node.
 
-    Browsers send Origin, and a page cannot make them lie about it; programs need not send it. A page from
-    the host that it connects to, or from the public address, is allowed whatever the port: the web pages
-    and the WebSocket have different ones.
+    Browsers send Origin, and a page cannot make them lie about it; programs need not send it. A page of this
+    node is one from the very host and port that it asks, or from that host at the port of the web pages,
+    which the WebSocket has not, or from the public address. Another port of the host is somebody else.
 
     Args:
         origin: the Origin header; None without one.
         host: the Host header.
+        http_port: where this node has its web pages.
         public_url: the configured address of the web pages.
         allowed: further origins, in lower case.
         pages: addresses of all nodes of the cluster: a page of one may use the sessions of another.
     """
-    if origin is None or origin.lower() in allowed:
+    if origin is None:
         return True
-    own = {_hostname(f"//{host}"), _hostname(public_url or "")}
-    if _hostname(origin) in own - {None}:
+    origin = origin.lower()
+    if origin in allowed or origin == origin_of(public_url or ""):
         return True
-    return any(origin.lower() == origin_of(url) for url in pages)
+    name = host_name(host or "")
+    if name:
+        shown = f"[{name}]" if ":" in name else name
+        # Whether the client came by TLS, a proxy may know alone.
+        own = (f"{scheme}://{at}" for scheme in ("http", "https") for at in (host, f"{shown}:{http_port}"))
+        if any(origin == origin_of(url) for url in own):
+            return True
+    return any(origin == origin_of(url) for url in pages)
 
 
-def _hostname(url: str) -> str | None:
+def host_name(host: str) -> str:
+    """The name or address in a Host header, without brackets and port; empty for what is none."""
+    match = _HOST_HEADER.fullmatch(host)
+    return match["name"].strip("[]").lower() if match else ""
+
+
+def _is_address(text: str) -> bool:
     try:
-        return urlsplit(url).hostname
+        ip_address(text)
     except ValueError:
-        return None
+        return False
+    return True
+
+
+def is_loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    if not _is_address(name):
+        return False
+    parsed = ip_address(name)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback

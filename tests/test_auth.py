@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
 
 from server import auth
-from server.auth import SECRET_FILE, Grant, SecretError, TokenError, Tokens, load_secret
+from server.auth import (
+    AUTHOR_KEY_FILE,
+    SECRET_FILE,
+    Grant,
+    SecretError,
+    TokenError,
+    Tokens,
+    author_key_in,
+    load_author_key,
+    load_secret,
+)
 
 SECRET = b"a secret of enough bytes"
 NOW_MS = 1_800_000_000_000
@@ -157,3 +167,40 @@ def test_a_data_directory_that_is_a_file_is_an_error_that_names_it(tmp_path: Pat
     (tmp_path / "data").write_text("")
     with pytest.raises(SecretError, match="data"):
         load_secret(None, tmp_path / "data")
+
+
+# -- the author key ----------------------------------------------------------------------------------
+
+
+def test_the_configured_author_key_comes_first_and_writes_nothing(tmp_path: Path) -> None:
+    assert load_author_key("configured", "a secret of the cluster", tmp_path) == "configured"
+    assert list(tmp_path.iterdir()) == []
+    assert author_key_in(tmp_path) is None
+
+
+def test_without_one_an_author_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    data_dir = tmp_path / "not" / "there"
+    key = load_author_key(None, None, data_dir)
+    assert len(key) >= 32
+    assert load_author_key(None, None, data_dir) == author_key_in(data_dir) == key
+    file = data_dir / AUTHOR_KEY_FILE
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(data_dir.iterdir()) == [file]
+    assert load_author_key(None, None, tmp_path / "elsewhere") != key
+
+
+def test_the_nodes_of_a_cluster_agree_on_an_author_key_whatever_they_had_before(tmp_path: Path) -> None:
+    alone = load_author_key(None, None, tmp_path / "a")
+    keys = {load_author_key(None, "a secret of the cluster", tmp_path / name) for name in "ab"}
+    assert len(keys) == 1
+    assert keys == {author_key_in(tmp_path / "a"), author_key_in(tmp_path / "b")}
+    assert keys.isdisjoint({alone, load_author_key(None, "another secret of one", tmp_path / "c")})
+    assert stat.S_IMODE((tmp_path / "a" / AUTHOR_KEY_FILE).stat().st_mode) == 0o600
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [AUTHOR_KEY_FILE]
+
+
+@pytest.mark.parametrize("text", ["short", "", "not-ascii-\u00fc\u00fc"])
+def test_an_author_key_file_that_is_no_key_is_refused_with_a_way_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / AUTHOR_KEY_FILE).write_text(text)
+    with pytest.raises(SecretError, match=r"author-key: is no key.*Delete it"):
+        load_author_key(None, None, tmp_path)

@@ -52,6 +52,13 @@ def test_no_header_breaks_it(forwarded_for: str, proxy_hops: int) -> None:
         ("null", "quiz.example", False),
         ("", "", False),
         ("http://[", "[", False),
+        ("http://quiz.example:5001", "quiz.example:5002", True),
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("http://127.0.0.1:8080", "127.0.0.1:5002", False),
+        ("http://127.0.0.1:5003", "127.0.0.1:5001", False),
+        ("http://localhost", "localhost:5001", False),
+        ("http://localhost:5001", "127.0.0.1:5001", False),
+        ("http://quiz.example:5001", "evil@quiz.example:5001", False),
         ("https://play.example", "10.0.0.7:5002", True),
         ("https://school.example", "quiz.example", True),
         ("HTTPS://School.example", "quiz.example", True),
@@ -61,7 +68,7 @@ def test_no_header_breaks_it(forwarded_for: str, proxy_hops: int) -> None:
 def test_pages_of_the_host_of_the_public_address_and_of_allowed_origins_may_connect(
     origin: str | None, host: str | None, allowed: bool
 ) -> None:
-    assert origin_allowed(origin, host, "https://play.example/", ["https://school.example"]) is allowed
+    assert origin_allowed(origin, host, 5001, "https://play.example/", ["https://school.example"]) is allowed
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_pages_of_other_nodes_may_connect(origin: str, allowed: bool) -> None:
         "http://[2001:db8::7]:5001",
         "http://[",
     ]
-    assert origin_allowed(origin, "a.example", None, [], pages) is allowed
+    assert origin_allowed(origin, "a.example", 5001, None, [], pages) is allowed
 
 
 @pytest.mark.parametrize(
@@ -110,4 +117,4 @@ def test_the_origin_of_an_address(url: str, origin: str | None) -> None:
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_no_origin_breaks_it(origin: str, host: str) -> None:
-    origin_allowed(origin, host, None, [])
+    origin_allowed(origin, host, 5001, None, [])

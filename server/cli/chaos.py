@@ -246,7 +246,6 @@ async def break_and_prove(
 
     Raises StageFailed when the processes do not even start.
     """
-    from loadtest.api import Api
     from loadtest.chaos.inject import StageFailed
     from loadtest.chaos.plan import CLOCK_KINDS
     from loadtest.chaos.run import ChaosRun
@@ -261,7 +260,7 @@ async def break_and_prove(
             stage = await stack.enter_async_context(
                 staged(directory, options, program or NODE, aim.nodes, clocks)
             )
-            apis = [await stack.enter_async_context(Api(url)) for url in stage.urls]
+            apis = [await stack.enter_async_context(stage.api(node)) for node in range(len(stage.urls))]
             begun = ChaosRun(
                 aim,
                 stage,
@@ -295,13 +294,12 @@ async def audited(database: str) -> tuple[bool, str]:
 
 
 async def _prove_again(directory: Path, options: Sequence[str], nodes: int) -> int:
-    from loadtest.api import Api
     from loadtest.chaos.proof import prove_all
     from server.cli.chaos_screen import tell_verdict
     from server.cli.chaos_stage import staged
     from server.cli.sql import answers_of, merged_in
 
-    async with staged(directory, options, nodes=nodes) as stage, Api(stage.url) as api:
+    async with staged(directory, options, nodes=nodes) as stage, stage.api() as api:
         verdict = await prove_all(
             api,
             lambda ids: answers_of(stage.database, ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,9 @@ DISK_MIB = 64
 """Of the file system that the node's data directory is on, if we may mount one."""
 
 LINES_KEPT = 10
+AUTHOR_KEY = secrets.token_urlsafe(18)
+"""Of the nodes of this run, for they have to agree."""
+
 CLOCK_PACKAGE = "libfaketime"
 CLOCK_PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/lib64/faketime", "/usr/local/lib/faketime")
 NODE = (sys.executable, "-m", "server.cli.main")
@@ -237,7 +241,8 @@ def clock_library() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
+    return kept | {"FANFARE_AUTHOR_KEY": AUTHOR_KEY}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.inject import StageFailed
 from loadtest.chaos.proxy import Proxy, proxy_to
 from server.cli.chaos_network import Neighbours, neighbours
-from server.cli.chaos_node import NODE, StagedNode, disk_of, end_by_itself
+from server.cli.chaos_node import AUTHOR_KEY, NODE, StagedNode, disk_of, end_by_itself
 from server.cli.chaos_postgres import StagedPostgres
 
 CONNECTIONS = 40
@@ -99,6 +99,9 @@ class Stage:
     def urls(self) -> list[str]:
         return [node.url for node in self._nodes]
 
+    def api(self, node: int = 0) -> Api:
+        return Api(self._nodes[node].url, author_key=AUTHOR_KEY)
+
     @property
     def ws_urls(self) -> list[str]:
         return [node.ws_url for node in self._nodes]
@@ -148,7 +151,7 @@ class Stage:
 
     async def drain_node(self, node: int) -> None:
         name, left = _name(node), "it is not known as draining"
-        async with Api(self._nodes[node].url) as api:
+        async with self.api(node) as api:
             with trio.move_on_after(DRAINED_WITHIN_S):
                 await api.drain(name)
                 while True:
@@ -169,7 +172,7 @@ class Stage:
 
     async def _settle(self, node: StagedNode, within_s: float) -> None:
         missing = "it does not answer"
-        async with Api(node.url, timeout_s=LOOK_TIMEOUT_S) as api:
+        async with Api(node.url, author_key=AUTHOR_KEY, timeout_s=LOOK_TIMEOUT_S) as api:
             with trio.move_on_after(within_s):
                 while missing:
                     try:

@@ -69,7 +69,8 @@ def cluster(ctx: click.Context, nodes: int, data_dir: Path, base_port: int, prox
 
         resolved = resolve(None, os.environ, {})
         directory = _made(data_dir)
-        plan = plan_for(nodes, base_port, resolved.config, proxy=proxy)
+        author_key = _author_key(resolved.config, directory)
+        plan = plan_for(nodes, base_port, resolved.config, author_key, proxy=proxy)
         haproxy = _haproxy(plan, directory) if plan.proxy_port is not None else ()
         options = () if resolved.file is None else ("--config", str(resolved.file.absolute()))
         async with keeper(directory, nodes, haproxy) as kept, trio.open_nursery() as nursery:
@@ -116,6 +117,16 @@ def _secret(config: Config, directory: Path) -> str:
         raise click.ClickException(f"{error}.") from error
 
 
+def _author_key(config: Config, directory: Path) -> str:
+    """As `_secret`."""
+    from server.auth import SecretError, load_author_key
+
+    try:
+        return load_author_key(config.author_key, None, directory)
+    except SecretError as error:
+        raise click.ClickException(f"{error}.") from error
+
+
 def _haproxy(plan: Plan, directory: Path) -> Sequence[str]:
     """What the keeper needs to know of it. Raises ClickException when it is not installed."""
     import resource
@@ -149,9 +160,10 @@ def greet(plan: Plan) -> None:
         click.echo(f"  {place.name.ljust(width)}  {plan.url(place)}  {plan.ws_url(place)}")
     if plan.proxy_port is not None:
         click.echo(f"  {'HAProxy'.ljust(width)}  {front}  in front of them all")
-    click.echo(f"In a browser: {front} to play, {front}/host, {front}/author")
+    key = f"#key={plan.author_key}" if plan.key_made else ""
+    click.echo(f"In a browser: {front} to play, {front}/host{key}, {front}/author{key}")
     click.echo("In another terminal:")
-    if plan.author_key is not None:
+    if plan.key_made:
         click.echo(f"  export FANFARE_AUTHOR_KEY={plan.author_key}")
     rows = [
         (command_line(front, "cluster status"), "shows the nodes"),

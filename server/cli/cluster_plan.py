@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,15 +40,15 @@ class Place:
 class Plan:
     """Who listens where. `listens_on` is what is bound, `host` how it is reached from this machine.
 
-    `author_key` was made here, because behind a proxy nobody could open a session without one; None when none
-    was needed, or when the person has one.
+    `author_key` is that of all nodes; `key_made` tells that nobody has configured it.
     """
 
     places: Sequence[Place]
     listens_on: str
     host: str
     proxy_port: int | None
-    author_key: str | None
+    author_key: str
+    key_made: bool
 
     def url(self, place: Place) -> str:
         return f"http://{self.host}:{place.http_port}"
@@ -62,7 +61,7 @@ class Plan:
         return f"http://{self.host}:{self.proxy_port}"
 
 
-def plan_for(nodes: int, base_port: int, config: Config, *, proxy: bool) -> Plan:
+def plan_for(nodes: int, base_port: int, config: Config, author_key: str, *, proxy: bool) -> Plan:
     """Ports for so many nodes. With `base_port` 0 they are free ones, as far as one can tell beforehand."""
     host = "127.0.0.1" if config.host in EVERYWHERE else config.host
     if base_port:
@@ -71,10 +70,9 @@ def plan_for(nodes: int, base_port: int, config: Config, *, proxy: bool) -> Plan
     else:
         proxy_port, *ports = _free_ports(3 * nodes + 1)
     places = [Place(f"node-{1 + at // 3}", *ports[at : at + 3]) for at in range(0, len(ports), 3)]
-    key = None
-    if proxy and config.author_key is None:
-        key = secrets.token_urlsafe(18)
-    return Plan(places, config.host, host, proxy_port if proxy else None, key)
+    return Plan(
+        places, config.host, host, proxy_port if proxy else None, author_key, config.author_key is None
+    )
 
 
 def environment(
@@ -87,11 +85,10 @@ def environment(
         "http_port": place.http_port,
         "realtime_port": place.realtime_port,
         "link_port": place.link_port,
+        "author_key": plan.author_key,
         **shared,
     }
     kept = {name: value for name, value in environ.items() if _key(name) not in PER_NODE}
-    if plan.author_key is not None:
-        decided["author_key"] = plan.author_key
     if plan.proxy_port is not None:
         decided["public_url"] = f"{plan.proxy_url}/n/{{node}}"
         decided["public_ws_url"] = f"{plan.proxy_url.replace('http', 'ws', 1)}/n/{{node}}/ws"

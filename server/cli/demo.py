@@ -53,7 +53,10 @@ def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
         console = output()
         with _directory(data_dir) as directory:
             console.print(f"Starting a node in {directory}", soft_wrap=True)
-            async with node_process(directory) as node, Api(node.url) as api:
+            async with (
+                node_process(directory) as node,
+                Api(node.url, author_key=node.author_key) as api,
+            ):
                 known = (await api.quiz(quiz))["quiz"]
                 opened = await api.create_session(quiz, {"pace": "auto", "reveal_ms": REVEAL_MS})
                 crowd = _crowd(api, opened, known, players, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.cli.terminal import output, run
+from server.cli.terminal import author_key_for, output, run
 
 if TYPE_CHECKING:
     from loadtest.faults import Moments
@@ -195,7 +194,7 @@ async def _aimed(
         list(urls),
         generators_for(scenario.players),
         seed=seed,
-        author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None,
+        author_key=author_key_for(urls[0]),
         ask_answers=partial(answers_of, database) if database else None,
         ask_owners=partial(owners_of, database) if database else None,
         anywhere=anywhere,
@@ -231,6 +230,7 @@ async def _spawned(
                 [node.url for node in nodes.processes],
                 generators_for(scenario.players),
                 seed=seed,
+                author_key=nodes.author_key,
                 processes={
                     "nodes": [node.pid for node in nodes.processes],
                     "postgres": [nodes.database_pid],

@@ -58,13 +58,21 @@ def room_for(players: int, nodes: int) -> list[str]:
 class LoadNode:
     """A node in a process of its own, which may be killed, or ended and started again in its place."""
 
-    def __init__(self, name: str, data_dir: Path, options: Sequence[str], program: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        data_dir: Path,
+        options: Sequence[str],
+        program: Sequence[str],
+        author_key: str | None = None,
+    ) -> None:
         self.name = name
         self.process: NodeProcess | None = None
         """None while it does not run."""
         self._data_dir = data_dir
         self._options = options
         self._program = program
+        self._author_key = author_key
         self._life = trio.CancelScope()
         self._again = False
         self._up = trio.Event()
@@ -76,7 +84,9 @@ class LoadNode:
         while self._again:
             self._again = False
             with trio.CancelScope() as self._life:
-                async with node_process(self._data_dir, self._options, self._program) as self.process:
+                async with node_process(
+                    self._data_dir, self._options, self._program, self._author_key
+                ) as self.process:
                     self._up.set()
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
@@ -104,12 +114,14 @@ class Nodes:
 
     Args:
         database: the DSN of what they share.
+        author_key: the same for all of them.
         redis_pid: None when they are no cluster.
     """
 
     nodes: Sequence[LoadNode]
     database: str
     database_pid: int
+    author_key: str
     redis_pid: int | None = None
 
     @property
@@ -150,18 +162,29 @@ async def spawned(
             redis_pid = redis.pid
             shared += ["--redis-url", redis.url, "--secret", secrets.token_hex(32)]
         own = _ports_of(count) if cluster else [[] for _ in range(count)]
-        async with running(directory, [[*shared, *each, *options] for each in own]) as nodes:
-            yield Nodes(nodes, dsn, _server_pid(directory), redis_pid)
+        author_key = secrets.token_urlsafe(18)
+        asked = [[*shared, *each, *options] for each in own]
+        async with running(directory, asked, author_key=author_key) as nodes:
+            yield Nodes(nodes, dsn, _server_pid(directory), author_key, redis_pid)
 
 
 @asynccontextmanager
 async def running(
-    directory: Path, options: Sequence[Sequence[str]], program: Sequence[str] = NODE
+    directory: Path,
+    options: Sequence[Sequence[str]],
+    program: Sequence[str] = NODE,
+    author_key: str | None = None,
 ) -> AsyncGenerator[list[LoadNode]]:
     """One node for each list of options, with its data in the directory; afterwards they have ended. Raises
     ClickException, also within a group and from within the block, when one does not start or dies."""
     nodes = [
-        LoadNode(f"load-{number}", directory / f"node-{number}", [*each, "--node", f"load-{number}"], program)
+        LoadNode(
+            f"load-{number}",
+            directory / f"node-{number}",
+            [*each, "--node", f"load-{number}"],
+            program,
+            author_key,
+        )
         for number, each in enumerate(options, 1)
     ]
     async with trio.open_nursery() as nursery:

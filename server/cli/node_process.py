@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections import deque
@@ -29,11 +30,15 @@ class NodeProcess:
 
     url: str
     pid: int
+    author_key: str
 
 
 @asynccontextmanager
 async def node_process(
-    data_dir: Path, options: Sequence[str] = (), program: Sequence[str] = NODE
+    data_dir: Path,
+    options: Sequence[str] = (),
+    program: Sequence[str] = NODE,
+    author_key: str | None = None,
 ) -> AsyncGenerator[NodeProcess]:
     """Run `fanfare serve` while the block runs, on free ports unless the options name others.
 
@@ -42,7 +47,9 @@ async def node_process(
 
     Args:
         program: what takes the place of `fanfare`.
+        author_key: by default one that nobody else has.
     """
+    key = author_key or secrets.token_urlsafe(18)
     process = await trio.lowlevel.open_process(
         [
             *(*program, "serve"),
@@ -54,7 +61,8 @@ async def node_process(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=data_dir,  # not here, where a fanfare.toml may lie
-        env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")},
+        env={name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
+        | {"FANFARE_AUTHOR_KEY": key},
         start_new_session=True,  # Ctrl-C is for us; the node is ended in good order
     )
     output = Output(process)
@@ -67,7 +75,7 @@ async def node_process(
                 raise click.ClickException(
                     f"The node has not started within {START_WITHIN_S:g} s.{output.tail}"
                 )
-            yield NodeProcess(output.address, process.pid)
+            yield NodeProcess(output.address, process.pid, key)
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from server.cli.terminal import command_line, leaves, run
+from server.cli.terminal import author_key_for, command_line, leaves, run
 from server.config import FILE_NAME, Config, Setting, settings
 
 if TYPE_CHECKING:
@@ -120,11 +120,15 @@ def greet(running: Running) -> None:
     width = max(len(words) for words, _ in rows)
     click.echo("Fanfare is up. Ctrl-C ends it.")
     click.echo(f"  Play       {url}")
-    click.echo(f"  Host       {url}/host")
-    click.echo(f"  Author     {url}/author")
+    # The part after # stays in the browser: no server and no proxy reads it.
+    key = "" if running.author_key is None else f"#key={running.author_key}"
+    click.echo(f"  Host       {url}/host{key}")
+    click.echo(f"  Author     {url}/author{key}")
     click.echo(f"  HTTP API   {url}  (described at {url}/openapi.json)")
     if running.ws_url:
         click.echo(f"  WebSocket  {running.ws_url}  (docs/protocol.md)")
     click.echo("In another terminal:")
+    if running.author_key is not None and author_key_for(url) != running.author_key:
+        click.echo(f"  export FANFARE_AUTHOR_KEY={running.author_key}")
     for words, meaning in rows:
         click.echo(f"  {words.ljust(width)}  {meaning}")

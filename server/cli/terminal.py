@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -100,8 +102,11 @@ def explained(exc: BaseException) -> click.ClickException | None:
                 f"No server answers at {exc.url} ({exc.why}). Start one with `fanfare serve`, "
                 "or name another with --url or FANFARE_URL."
             )
-        case ApiRefused(code="token_missing" | "author_only" | "token_invalid"):
-            return click.ClickException(f"{exc}. Authors set FANFARE_AUTHOR_KEY.")
+        case ApiRefused(code="token_missing" | "token_invalid"):
+            return click.ClickException(
+                f"{exc}. Authors set FANFARE_AUTHOR_KEY, or FANFARE_DATA_DIR to the data directory of a node "
+                "on this machine."
+            )
         case ApiRefused():
             return click.ClickException(f"{exc}.")
         case ConfigError() | QuizFileError():
@@ -131,10 +136,38 @@ def server_option(command: F) -> F:
 
 
 def api_at(url: str) -> Api:
-    """The server's API, with the author's key if the environment has one."""
+    """The server's API, with the author's key if there is one to be found."""
     from loadtest.api import Api
 
-    return Api(url, author_key=os.environ.get("FANFARE_AUTHOR_KEY") or None)
+    return Api(url, author_key=author_key_for(url))
+
+
+def author_key_for(url: str) -> str | None:
+    """The author key: that of the environment; or, for a node on this machine, that of fanfare.toml or the
+    one that it has made in its data directory. No other machine is shown those."""
+    from server.auth import author_key_in
+    from server.config import Config, ConfigError
+
+    if key := os.environ.get("FANFARE_AUTHOR_KEY"):
+        return key
+    if not _is_this_machine(urlsplit(url).hostname or ""):
+        return None
+    try:
+        config = Config.load(None, os.environ, {})
+    except ConfigError:
+        return None
+    return config.author_key or author_key_in(config.data_dir)
+
+
+def _is_this_machine(host: str) -> bool:
+    """A socket can be bound to an address of this machine alone."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def output() -> Console:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import NoReturn
 
 from quart import request
@@ -15,14 +13,12 @@ from server.callers import Caller, Guard
 from server.errors import ApiError
 from server.http.services import Services
 
-HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
-
 
 class Access:
     """Answers for the request at hand, by the rules of `Guard`."""
 
     def __init__(self, services: Services) -> None:
-        self._config = services.config
+        self._author_key = services.author_key
         self._guard = Guard(
             services.config,
             services.tokens,
@@ -67,32 +63,16 @@ class Access:
     # -- authors ---------------------------------------------------------------------------------
 
     def is_author(self) -> bool:
-        """Whether the request may write quizzes and open sessions.
+        """Whether the request may write quizzes and open sessions: it brings the author key along.
 
-        With a key configured, its bearer may. Without one, whoever sits at this machine may: the peer is
-        loopback, nothing says that it speaks for somebody else, and the page it comes from was asked for
-        by a loopback name (which a name that was rebound to this machine is not).
+        Nothing else counts, neither where it comes from nor what it says of itself: a forwarder on this
+        machine makes everybody's requests look like those of whoever sits at it.
         """
-        if self._config.author_key is not None:
-            given = self.bearer() or ""
-            return hmac.compare_digest(given.encode(), self._config.author_key.encode())
-        proxied = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip"))
-        return (
-            not self._config.proxy_hops
-            and not proxied
-            and is_loopback(self.caller().peer)
-            and is_loopback(host_name(request.headers.get("Host", "")))
-        )
+        given = self.bearer() or ""
+        return hmac.compare_digest(given.encode(), self._author_key.encode())
 
     def require_author(self) -> None:
         """Raises ApiError for everyone else."""
-        if self._config.author_key is None:
-            if not self.is_author():
-                raise ApiError(
-                    "author_only",
-                    "Without an author_key configured, authoring is open on the node's own machine only.",
-                )
-            return
         self.refuse_blocked()
         if self.is_author():
             return
@@ -110,27 +90,3 @@ class Access:
     def headers(self) -> Mapping[str, str]:
         """Those of every answer, with what lets a page of an allowed origin read it."""
         return self._guard.headers(self.caller())
-
-
-def host_name(host: str) -> str:
-    """The name or address in a Host header, without brackets and port; empty for what is none."""
-    match = HOST.fullmatch(host)
-    return match["name"].strip("[]").lower() if match else ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def is_loopback(name: str) -> bool:
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    if not _is_address(name):
-        return False
-    parsed = ip_address(name)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback

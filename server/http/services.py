@@ -119,6 +119,7 @@ class Services:
     """Everything that the API uses and does not own.
 
     Args:
+        author_key: what authors show.
         directory: where sessions are found; `registry` has those of this node.
         attempts, joins: the limits that the realtime listener counts on too.
         ws_url: where clients of this node open their WebSocket, as bound or as configured.
@@ -137,6 +138,7 @@ class Services:
     catalog: QuizCatalog
     journal: JournalState
     tokens: Tokens
+    author_key: str
     attempts: Attempts
     joins: JoinRate
     loop_watch: LoopWatch

@@ -92,7 +92,9 @@ def judge(upgrade: Upgrade, config: Config, pages: Iterable[str] = ()) -> Admiss
     """Whether this client may come in. `pages` are the addresses of all nodes."""
     if upgrade.target.partition("?")[0] != PATH:
         return NOT_FOUND
-    if not origin_allowed(upgrade.origin, upgrade.host, config.public_url, config.allowed_origins, pages):
+    if not origin_allowed(
+        upgrade.origin, upgrade.host, config.http_port, config.public_url, config.allowed_origins, pages
+    ):
         return ORIGIN_REFUSED
     if upgrade.subprotocols and SUBPROTOCOL not in upgrade.subprotocols:
         return SUBPROTOCOL_REFUSED

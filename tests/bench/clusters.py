@@ -83,7 +83,7 @@ async def cluster(count: int, *options: str) -> AsyncIterator[Cluster]:
         started = await stack.enter_async_context(spawned(count, Path(place), options, cluster=True))
         nodes = []
         for node, process in zip(started.nodes, started.processes, strict=True):
-            api = await stack.enter_async_context(Api(process.url))
+            api = await stack.enter_async_context(Api(process.url, author_key=process.author_key))
             ws_url = str((await api.alive())["ws_url"])
             nodes.append(BenchNode(node.name, process.pid, api, ws_url))
         with trio.fail_after(KNOWN_WITHIN_S):

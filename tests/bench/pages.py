@@ -18,7 +18,6 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import trio
 from playwright.sync_api import Page, expect
@@ -26,7 +25,7 @@ from playwright.sync_api import Page, expect
 from tests.bench import wire
 from tests.bench.figures import Costs, Figure
 from tests.bench.players import Clients
-from tests.e2e.node import running_node
+from tests.e2e.node import Node, running_node
 from tests.web.chromium import Chromium, Visit
 from tests.web.install_chromium import executable, missing
 from tests.web.leading import opened
@@ -108,9 +107,10 @@ def crowd(port: int, code: str) -> Iterator[Callable[..., None]]:
 class Pages:
     """What was seen of the pages of a node."""
 
-    def __init__(self, url: str, ws_url: str, code: str, host_token: str, players: int, rounds: int) -> None:
-        self._url = url
-        self._port = urlsplit(ws_url).port or 0
+    def __init__(self, node: Node, code: str, host_token: str, players: int, rounds: int) -> None:
+        self._url = node.url
+        self._port = node.ports[1]
+        self._author = f"/author#key={node.author_key}"
         self._code = code
         self._host = f"/host?code={code}#{host_token}"
         self._players = players
@@ -125,7 +125,7 @@ class Pages:
             "play": f"/?code={self._code}",
             "host": self._host,
             "screen": f"/screen?code={self._code}",
-            "author": "/author",
+            "author": self._author,
         }
 
     def look(self, visit: Visit) -> None:
@@ -169,9 +169,9 @@ async def measure(players: int, rounds: int) -> Pages:
                 running_node(
                     Path(path) / "data", "--no-samples", "--connections-per-address-max", "20000"
                 ) as (node, _),
-                opened(node.url, "single", limit_s=600) as session,
+                opened(node.url, "single", author_key=node.author_key, limit_s=600) as session,
             ):
-                pages = Pages(node.url, node.ws_url, session.code, session.token, players, rounds)
+                pages = Pages(node, session.code, session.token, players, rounds)
                 await chromium.run(pages.look, within_s=WITHIN_S)
         finally:
             chromium.close()

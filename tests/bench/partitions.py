@@ -489,7 +489,7 @@ async def measure(cuts: Sequence[Cut], players: int, cut_s: float, keep: Path | 
     try:
         async with AsyncExitStack() as stack:
             stage = await stack.enter_async_context(staged(directory, nodes=NODES))
-            apis = [await stack.enter_async_context(Api(url)) for url in stage.urls]
+            apis = [await stack.enter_async_context(stage.api(node)) for node in range(len(stage.urls))]
             play = Play(stage, apis, directory, players, cut_s)
             await stage.settled(SETTLE_WITHIN_S)
             await play.prepare()

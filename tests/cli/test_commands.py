@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from server.auth import author_key_in, load_author_key
+from server.cli.terminal import author_key_for
 from tests.cli.conftest import Fanfare
 from tests.cli.fake_server import FakeServer
 
@@ -119,6 +121,40 @@ def test_who_is_no_author_is_told_about_the_key(fanfare: Fanfare, server: FakeSe
     server.refuses("POST /api/sessions", 401, "token_missing", "This needs Authorization.")
     result = fanfare("session", "start", "two", "--url", server.url)
     assert "FANFARE_AUTHOR_KEY" in result.stderr
+
+
+def test_the_key_of_a_node_on_this_machine_is_found_in_its_data_directory(
+    fanfare: Fanfare, server: FakeServer, tmp_path: Path
+) -> None:
+    server.says("GET /api/sessions?limit=20", {"sessions": []})
+    ask = ("session", "list", "--url", server.url)
+    load_author_key(None, None, tmp_path / "data")  # where a node has it that was started here
+    elsewhere = load_author_key(None, None, tmp_path / "elsewhere")
+    fanfare(*ask)
+    fanfare(*ask, env={"FANFARE_DATA_DIR": str(tmp_path / "elsewhere")})
+    fanfare(*ask, env={"FANFARE_AUTHOR_KEY": "the-key"})
+    Path("fanfare.toml").write_text('author_key = "configured"\n')
+    fanfare(*ask)
+    keys = [token for _, _, token, _ in server.heard]
+    assert keys == [author_key_in(tmp_path / "data"), elsewhere, "the-key", "configured"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://127.0.0.1:5001", True),
+        ("http://localhost:5001", True),
+        ("http://192.0.2.1:5001", False),
+        ("https://quiz.example.invalid", False),
+    ],
+)
+def test_no_other_machine_is_shown_the_key_of_this_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, shown: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FANFARE_AUTHOR_KEY", raising=False)
+    key = load_author_key(None, None, tmp_path / "data")
+    assert author_key_for(url) == (key if shown else None)
 
 
 def test_a_proxys_error_page_is_told_by_its_status(fanfare: Fanfare, server: FakeServer) -> None:

@@ -62,7 +62,7 @@ def program(tmp_path: Path) -> list[str]:
 async def test_one_is_killed_and_another_restarted_at_its_address(tmp_path: Path, program: list[str]) -> None:
     with trio.fail_after(60):
         async with running(tmp_path, _ports_of(3), program) as made:
-            nodes = Nodes(made, "", 0)
+            nodes = Nodes(made, "", 0, "")
             assert [nodes.name(place) for place in nodes.running()] == ["load-1", "load-2", "load-3"]
             first, second, third = nodes.processes
             nodes.kill(0)

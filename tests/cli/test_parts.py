@@ -119,7 +119,10 @@ async def test_the_address_of_a_node_is_what_serve_prints() -> None:
 
     lines: list[str] = []
     running = Running(
-        http_url="http://127.0.0.1:43210", ws_url="ws://127.0.0.1:43211/ws", sessions_recovered=0
+        http_url="http://127.0.0.1:43210",
+        ws_url="ws://127.0.0.1:43211/ws",
+        sessions_recovered=0,
+        author_key="k",
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(click, "echo", lines.append)

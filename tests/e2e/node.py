@@ -19,6 +19,7 @@ from engine.aio import open_asyncio
 from engine.storage import embedded
 from engine.storage.postgres import Database, Row
 from loadtest.api import Api
+from server.auth import author_key_in
 
 PATIENCE_S = 60.0
 """Longer than a start or an end takes on a busy machine."""
@@ -55,6 +56,17 @@ class Node:
     @property
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.ports[1]}/ws"
+
+    @property
+    def author_key(self) -> str:
+        """The configured one, or the one that the node has made."""
+        if "--author-key" in self.options:
+            return self.options[list(self.options).index("--author-key") + 1]
+        return author_key_in(self.data_dir) or ""
+
+    def as_author(self, path: str) -> str:
+        """The page's address with the key, as the node prints it."""
+        return f"{self.url}{path}#key={self.author_key}"
 
     @property
     def command(self) -> list[str]:
@@ -127,7 +139,7 @@ async def running_node(data_dir: Path, *options: str) -> AsyncIterator[tuple[Nod
     node = Node(data_dir, options)
     try:
         await node.start()
-        async with Api(node.url) as api:
+        async with Api(node.url, author_key=node.author_key) as api:
             yield node, api
     finally:
         with trio.CancelScope(shield=True):
@@ -138,14 +150,16 @@ async def running_node(data_dir: Path, *options: str) -> AsyncIterator[tuple[Nod
                     process.kill()
 
 
-async def fanfare(*words: str) -> tuple[int, str]:
-    """Run a client command to its end. Returns its exit code and all that it printed."""
+async def fanfare(*words: str, data_dir: Path | None = None) -> tuple[int, str]:
+    """Run a client command to its end. Returns its exit code and all that it printed. `data_dir`: of the node
+    on this machine that it is about."""
+    where = {} if data_dir is None else {"FANFARE_DATA_DIR": str(data_dir)}
     with trio.fail_after(3 * PATIENCE_S):
         done = await trio.run_process(
             [*FANFARE, *words],
             capture_stdout=True,
             stderr=subprocess.STDOUT,
             check=False,
-            env=clean_environment(),
+            env=clean_environment() | where,
         )
     return done.returncode, done.stdout.decode()

@@ -142,7 +142,7 @@ async def test_it_says_when_a_node_ends_and_ends_with_the_last(data_dir: Path) -
         processes = cluster.processes
         cluster.node("node-2").kill()
         await cluster.hear_until("node-2 has ended by itself")
-        async with Api(cluster.urls[0]) as api:
+        async with Api(cluster.urls[0], author_key=cluster.author_key) as api:
             await api.alive()
         cluster.node("node-1").kill()
         await cluster.hear_until("No node is left.")
@@ -182,7 +182,7 @@ async def test_every_node_knows_all_of_them(data_dir: Path) -> None:
 
 async def test_a_drained_node_hands_its_sessions_on(data_dir: Path) -> None:
     async with running_cluster(data_dir, "--nodes", "2") as cluster:
-        async with Api(cluster.urls[0]) as api:
+        async with Api(cluster.urls[0], author_key=cluster.author_key) as api:
             codes = [(await api.create_session("quick-tour", {}))["code"] for _ in range(8)]
             drained = await fanfare("cluster", "drain", "node-2", "--wait", "--url", cluster.urls[0])
             assert drained == (0, "node-2 has no sessions any more.\n")

@@ -71,8 +71,9 @@ async def test_where_nodes_are_asked_from_outside_nobody_says_who_owned_what(tmp
     scenario.write_text(SCENARIO)
     async with running_node(tmp_path / "node", "--no-samples") as (node, _):
         code, said = await fanfare(
-            "load", str(scenario), "--url", node.url, "--anywhere", "--json", str(report)
-        )
+            "load", str(scenario), "--url", node.url, "--anywhere", "--json", str(report),
+            data_dir=node.data_dir,
+        )  # fmt: skip
     assert code == 0, said
     found = json.loads(report.read_text())
     place = node.ws_url.removeprefix("ws://").removesuffix("/ws")

@@ -252,25 +252,27 @@ async def test_what_keeps_a_node_from_starting_is_said_in_one_line(data_dir: Pat
 async def test_the_commands_of_the_readme(data_dir: Path) -> None:
     async with running_node(data_dir) as (node, _):
         at = ["--url", node.url]
-        code, said = await fanfare("session", "start", "quick-tour", "--lobby", "4", "--reveal", "1", *at)
+        code, said = await fanfare(
+            "session", "start", "quick-tour", "--lobby", "4", "--reveal", "1", *at, data_dir=data_dir
+        )
         assert code == 0
         session = next(word for word in said.split() if word.isdigit() and len(word) == 6)
         seen: list[tuple[int, str]] = []
 
         async def watch() -> None:
-            seen.append(await fanfare("watch", session, *at))
+            seen.append(await fanfare("watch", session, *at, data_dir=data_dir))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             code, said = await fanfare(
                 "bots", session, "--players", "40", "--quiz", "quick-tour", "--think", "0.2",
-                "--silent-share", "0", *at,
+                "--silent-share", "0", *at, data_dir=data_dir,
             )  # fmt: skip
         assert code == 0, said
         assert "The books agree" in said
         assert seen[0][0] == 0
         assert "Podium" in seen[0][1]
-        code, said = await fanfare("session", "results", session, "--csv", *at)
+        code, said = await fanfare("session", "results", session, "--csv", *at, data_dir=data_dir)
         assert code == 0
         assert len(said.strip().splitlines()) == 41
-        assert (await fanfare("doctor", *at))[0] == 0
+        assert (await fanfare("doctor", *at, data_dir=data_dir))[0] == 0

@@ -48,7 +48,7 @@ class Site:
             )
             try:
                 await node.start()
-                async with Api(node.url) as api:
+                async with Api(node.url, author_key=node.author_key) as api:
                     yield node, api, gate
             finally:
                 with trio.CancelScope(shield=True):

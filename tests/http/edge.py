@@ -35,6 +35,8 @@ from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 START_MS = 1_700_000_000_000
 LOOPBACK = ("127.0.0.1", 50_000)
 OUTSIDE = ("203.0.113.9", 50_000)
+AUTHOR_KEY = "made-by-the-node"
+AUTHORING = re.compile(r"/api/(quizzes|cluster|sessions(\?.*)?$|sessions/[^/]+/(players\?|results|players$))")
 
 QUIZ: dict[str, Any] = {
     "title": "Capitals",
@@ -107,6 +109,7 @@ class Edge:
         self.store = MemorySessionStore(self.catalog)
         self.journal = Journal(self.store)
         self.journal.latency = Latency()
+        self.author_key = config.author_key or AUTHOR_KEY
         self.tokens = Tokens(b"0123456789abcdef", config.token_ttl_s, self.clock)
         self.numbers = itertools.count(1)
         self.tally = Tally()
@@ -134,6 +137,7 @@ class Edge:
             catalog=self.catalog,
             journal=self.journal,
             tokens=self.tokens,
+            author_key=self.author_key,
             attempts=Attempts(config.attempts_per_min),
             joins=JoinRate(config.joins_per_s),
             loop_watch=LoopWatch(),
@@ -173,8 +177,11 @@ class Edge:
         data: bytes | None = None,
         peer: tuple[str, int] = LOOPBACK,
     ) -> Reply:
-        """One request. The answer must be one that openapi.json describes."""
+        """One request. The answer must be one that openapi.json describes. Whoever asks from this machine for
+        what is for authors has the key that the node has made."""
         sent = dict(headers or {})
+        if token is None and peer is LOOPBACK and self.config.author_key is None and AUTHORING.match(path):
+            token = self.author_key
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         if json is not None:

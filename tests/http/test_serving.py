@@ -23,9 +23,14 @@ from engine.actors.actor import SessionActor
 from server.http import app as app_module
 from server.http import serving
 from server.http.serving import serve
-from tests.http.edge import QUIZ, Edge, Played, edge
+from tests.http.edge import AUTHOR_KEY, QUIZ, Edge, Played, edge
 from tests.http.events import EventReader
 
+AUTHOR = {"Authorization": f"Bearer {AUTHOR_KEY}"}
+POST = (
+    b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Authorization: Bearer %b\r\n" % AUTHOR_KEY.encode()
+)
 HEAD = b"GET %s HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -110,9 +115,11 @@ async def read_until(stream: trio.abc.ReceiveStream, what: bytes) -> bytes:
 
 async def test_a_quiz_over_a_real_socket() -> None:
     async with node() as n, n.http() as client:
-        made = await client.post("/api/quizzes", json=QUIZ)
+        made = await client.post("/api/quizzes", json=QUIZ, headers=AUTHOR)
         assert made.status_code == 201
-        opened = (await client.post("/api/sessions", json={"quiz_id": made.json()["id"]})).json()
+        opened = (
+            await client.post("/api/sessions", json={"quiz_id": made.json()["id"]}, headers=AUTHOR)
+        ).json()
         url = f"/api/sessions/{opened['code']}"
         joined = (await client.post(f"{url}/players", json={"name": "Ada"})).json()
         host = {"Authorization": f"Bearer {opened['host_token']}"}
@@ -265,10 +272,7 @@ async def test_a_head_that_trickles_in_is_not_waited_for(monkeypatch: pytest.Mon
 async def test_a_body_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_module, "BODY_TIMEOUT_S", 0.2)
     async with node() as n:
-        slow = await n.raw(
-            b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n{"
-        )
+        slow = await n.raw(POST + b"Content-Length: 100\r\n\r\n{")
         answer = await read_to_end(slow)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"request_timeout" in answer
@@ -277,10 +281,7 @@ async def test_a_body_that_trickles_in_is_not_waited_for(monkeypatch: pytest.Mon
 async def test_a_body_that_is_refused_early_holds_nothing_up() -> None:
     async with node(body_bytes_max=2048) as n:
         length = 8_000_000
-        long = await n.raw(
-            b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n" % length
-        )
+        long = await n.raw(POST + b"Content-Length: %d\r\n\r\n" % length)
         answers: list[bytes] = []
 
         async def listen() -> None:
@@ -299,10 +300,7 @@ async def test_a_body_that_is_refused_early_holds_nothing_up() -> None:
 
 async def test_a_client_that_asks_first_whether_to_send() -> None:
     async with node() as n:
-        asking = await n.raw(
-            b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
-        )
+        asking = await n.raw(POST + b"Content-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
         await read_until(asking, b"HTTP/1.1 100")
         await asking.send_all(b"{}")
         assert b"missing_field" in await read_to_end(asking)

@@ -560,7 +560,7 @@ async def test_who_may_not_come_in_is_told_why(
     [
         "http://127.0.0.1:5001",
         "https://quiz.example",
-        "https://play.example:8443",
+        "https://play.example",
         "http://other.example:5001",
     ],
 )

@@ -72,9 +72,11 @@ class Session:
 
 
 @asynccontextmanager
-async def opened(url: str, *types: str, limit_s: float = 120, **settings: object) -> AsyncIterator[Session]:
+async def opened(
+    url: str, *types: str, author_key: str, limit_s: float = 120, **settings: object
+) -> AsyncIterator[Session]:
     """A session of a quiz with questions of these types."""
-    async with Api(url) as api:
+    async with Api(url, author_key=author_key) as api:
         stored, _ = await api.add_quiz(quiz_of(*types, limit_s=limit_s))
         made = await api.create_session(stored["id"], settings)
         yield Session(api, made["code"], made["session_id"], made["host_token"])

@@ -54,6 +54,7 @@ class Scene:
     url: str
     code: str
     host_token: str
+    author_key: str
     moment: str = ""
 
 
@@ -77,7 +78,7 @@ def at(path: str) -> Callable[[Page, Scene], None]:
     """Go to a page that says the same at all times."""
 
     def show(page: Page, scene: Scene) -> None:
-        page.goto(scene.url + path, wait_until="networkidle")
+        page.goto(f"{scene.url}{path}#key={scene.author_key}", wait_until="networkidle")
 
     return show
 
@@ -147,7 +148,7 @@ async def shoot(
     slow = known | {"questions": [part | {"time_limit_s": LIMIT_S} for part in known["questions"]]}
     await api.add_quiz(slow, "screenshots")
     made = await api.create_session("screenshots", {"pace": "host", "early_close": False})
-    scene = Scene(node.url, made["code"], made["host_token"])
+    scene = Scene(node.url, made["code"], made["host_token"], node.author_key)
     plan = CrowdPlan(BOTS, think_s=THINK_S, silent_share=0.0)
     crowd = Crowd(plan, ws_url=node.ws_url, code=scene.code, api=api, knowledge=Knowledge(slow))
 

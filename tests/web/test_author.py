@@ -48,7 +48,7 @@ async def test_an_author_makes_a_quiz_and_it_is_played(chromium: Chromium, share
     def make(visit: Visit) -> None:
         url = shared_node.url
         page = visit.page(size="desktop")
-        page.goto(f"{url}/author")
+        page.goto(shared_node.as_author("/author"))
         expect(page.locator("#quizzes li").first).to_be_visible()
         no_violations(page)
         fits(page)
@@ -77,7 +77,7 @@ async def test_an_author_makes_a_quiz_and_it_is_played(chromium: Chromium, share
         expect(player.locator(".place")).to_have_text("1")
 
     await chromium.run(make, within_s=120)
-    async with Api(shared_node.url) as api:
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         stored = (await api.quiz("made-by-hand"))["quiz"]
     assert [question["type"] for question in stored["questions"]] == list(TYPES)
     for question in stored["questions"]:
@@ -90,7 +90,7 @@ async def test_errors_stand_beside_their_fields_until_they_are_mended(
 ) -> None:
     def make(visit: Visit) -> None:
         page = visit.page()
-        page.goto(f"{shared_node.url}/author?new=1")
+        page.goto(shared_node.as_author("/author?new=1"))
         question = fields(page, 1)
         question.get_by_label("Question", exact=True).fill("Which?")
         for place in range(2):
@@ -136,7 +136,7 @@ async def test_a_file_is_imported_even_if_it_is_broken(
 
     def bring(visit: Visit) -> None:
         page = visit.page(size="desktop", scheme="dark")
-        page.goto(f"{shared_node.url}/author")
+        page.goto(shared_node.as_author("/author"))
         page.locator("#file").set_input_files(broken)
         expect(page.get_by_label("Title")).to_have_value("Capitals")
         expect(fields(page, 1).locator("[name=choices]").nth(1)).to_have_value("Lisbon")
@@ -176,3 +176,23 @@ async def test_where_a_key_is_needed_it_is_asked_for(chromium: Chromium, short_t
     options = ("--no-samples", "--author-key", "a-key-of-authors")
     async with running_node(short_tmp_path / "keyed", *options) as (node, _):
         await chromium.run(partial(make, node))
+
+
+async def test_the_link_that_the_node_prints_brings_the_key_along(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    def follow(visit: Visit) -> None:
+        visit.allow("status of 401")
+        page = visit.page()
+        page.goto(f"{shared_node.url}/author")
+        expect(page.locator("#key")).to_be_visible()
+        page.goto(shared_node.as_author("/author"))  # no other page: only the part after # differs
+        expect(page.locator("#quizzes li").first).to_be_visible()
+        expect(page.locator("#key")).to_be_hidden()
+        assert page.url == f"{shared_node.url}/author"
+        another = page.context.new_page()  # the browser keeps it
+        another.goto(f"{shared_node.url}/host")
+        another.locator("#open").click()
+        expect(another.locator("#start")).to_be_visible()
+
+    await chromium.run(follow)

@@ -55,6 +55,6 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
 
     async with (
         running_cluster(short_tmp_path / "nodes", "--nodes", "3") as cluster,
-        opened(cluster.urls[0], "single", "true_false") as session,
+        opened(cluster.urls[0], "single", "true_false", author_key=cluster.author_key) as session,
     ):
         await chromium.run(partial(play, cluster, session), within_s=180)

@@ -80,7 +80,7 @@ async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, sh
         page.reload()  # the session is over; its end is still there to see
         expect(page.locator(".place")).to_have_text("1")
 
-    async with opened(shared_node.url, *types) as session:
+    async with opened(shared_node.url, *types, author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
         assert await session.answers("Ada") == 5
         assert await session.answers("Bob") == 4
@@ -103,7 +103,7 @@ async def test_a_reload_in_mid_question_comes_back_to_it(chromium: Chromium, sha
         page.reload()
         expect(page.locator(".verdict h1")).to_have_text("Right!")
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
         assert await session.answers("Ada") == 1
 
@@ -131,7 +131,7 @@ async def test_an_answer_given_offline_is_sent_once(chromium: Chromium, shared_n
         visit.run(session.lead, "close")
         expect(page.locator(".verdict h1")).to_have_text("Right!")
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
         assert await session.answers("Ada") == 1
 
@@ -165,7 +165,7 @@ async def test_a_killed_node_comes_back_in_mid_question(chromium: Chromium, shor
 
     async with (
         running_node(short_tmp_path / "killed", "--no-samples") as (node, _),
-        opened(node.url, "single") as session,
+        opened(node.url, "single", author_key=node.author_key) as session,
     ):
         await chromium.run(partial(play, node, session), within_s=120)
         assert [await session.answers(name) for name in ("Ada", "Bob", "Grace")] == [1, 1, 1]
@@ -192,7 +192,7 @@ async def test_where_websockets_are_blocked_one_plays_over_http(
         visit.run(session.lead, "next")
         expect(page.locator(".place")).to_have_text("1")
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
         assert await session.answers("Ada") == 1
 
@@ -222,7 +222,7 @@ async def test_who_may_not_come_in_is_told_why(chromium: Chromium, shared_node: 
         page.get_by_role("button", name="Join").click()
         expect(page.get_by_role("heading")).to_have_text("The host lets nobody else in.")
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
 
 
@@ -242,7 +242,7 @@ async def test_one_who_is_removed_and_one_who_plays_elsewhere(chromium: Chromium
         page.reload()
         expect(page.get_by_label("Your name")).to_be_visible()
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
 
 
@@ -276,7 +276,7 @@ async def test_the_keyboard_alone_is_enough(chromium: Chromium, shared_node: Nod
         page.keyboard.press("Enter")
         expect(page.locator(".state")).to_have_text("Saved")
 
-    async with opened(shared_node.url, "single", "multiple") as session:
+    async with opened(shared_node.url, "single", "multiple", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
 
 
@@ -303,7 +303,7 @@ async def test_the_countdown_is_the_servers_whatever_the_device_thinks(
         visit.run(session.lead, "resume")
         expect(page.get_by_role("button", name="Lisbon")).to_be_enabled()
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
 
 
@@ -321,7 +321,7 @@ async def test_given_names_and_another_language(chromium: Chromium, shared_node:
         expect(page.get_by_role("heading")).to_have_text(re.compile("^You are in, "))
         assert page.locator("html").get_attribute("lang") == "en"
 
-    async with opened(shared_node.url, "single", names="given") as session:
+    async with opened(shared_node.url, "single", names="given", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
 
 
@@ -355,7 +355,7 @@ async def test_nothing_jumps_and_nothing_is_cut_off_on_a_narrow_phone(
         assert page.evaluate("document.documentElement.scrollWidth") == 320
         no_violations(page)
 
-    async with opened(shared_node.url, "single") as session:
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
 
 

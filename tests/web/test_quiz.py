@@ -18,10 +18,10 @@ from tests.web.leading import LOST, QUESTIONS, join, quiz_of
 TYPES = ("single", "multiple", "true_false", "text", "numeric")
 
 
-def host(visit: Visit, url: str, quiz_id: str) -> Page:
+def host(visit: Visit, node: Node, quiz_id: str) -> Page:
     """A page in whose lobby players may join."""
     page = visit.page(size="desktop")
-    page.goto(f"{url}/host?quiz={quiz_id}")
+    page.goto(node.as_author(f"/host?quiz={quiz_id}"))
     expect(page.locator("[name=quiz_id]:checked")).to_have_value(quiz_id)
     page.locator("#open").click()
     expect(page.locator("#start")).to_be_visible()
@@ -63,7 +63,7 @@ async def stored(api: Api) -> str:
 async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node: Node) -> None:
     def play(quiz_id: str, visit: Visit) -> None:
         url = shared_node.url
-        leader = host(visit, url, quiz_id)
+        leader = host(visit, shared_node, quiz_id)
         no_violations(leader)
         code = code_of(leader)
         screen = big_screen(visit, url, code)
@@ -128,7 +128,7 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
             ("Bob", "0", "5"),
         ]
 
-    async with Api(shared_node.url) as api:
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         quiz_id = await stored(api)
         await chromium.run(partial(play, quiz_id), within_s=180)
 
@@ -138,7 +138,7 @@ async def test_the_settings_of_a_session_are_those_that_were_chosen(
 ) -> None:
     def choose(quiz_id: str, visit: Visit) -> str:
         page = visit.page(size="desktop")
-        page.goto(f"{shared_node.url}/host?quiz={quiz_id}")
+        page.goto(shared_node.as_author(f"/host?quiz={quiz_id}"))
         page.locator("summary", has_text="Settings").click()
         page.locator("#pace").select_option("You; the clock, after 15 s without you")
         page.locator("#scoring").select_option(index=2)
@@ -152,7 +152,7 @@ async def test_the_settings_of_a_session_are_those_that_were_chosen(
         expect(page.locator("#start")).to_be_visible()
         return code_of(page)
 
-    async with Api(shared_node.url) as api:
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         code = await chromium.run(partial(choose, await stored(api)))
         settings = (await api.session(code))["settings"]
     chosen = {
@@ -171,7 +171,7 @@ async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -
     def play(quiz_id: str, visit: Visit) -> None:
         visit.allow("status of 40[0-9]")
         url = shared_node.url
-        leader = host(visit, url, quiz_id)
+        leader = host(visit, shared_node, quiz_id)
         code = code_of(leader)
         ada, bob = (join(visit, url, code, name) for name in ("Ada", "Bob"))
         leader.locator("ff-roster li", has_text="Bob").locator("summary").click()
@@ -201,7 +201,7 @@ async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -
         ada.close()
         expect(leader.locator("#connected")).to_have_text("0 of 1 connected")
 
-    async with Api(shared_node.url) as api:
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         quiz_id = await stored(api)
         await chromium.run(partial(play, quiz_id), within_s=120)
 
@@ -211,7 +211,7 @@ async def test_all_pages_come_back_after_a_kill_in_mid_question(
 ) -> None:
     def play(node: Node, quiz_id: str, visit: Visit) -> None:
         visit.allow(*LOST)
-        leader = host(visit, node.url, quiz_id)
+        leader = host(visit, node, quiz_id)
         code = code_of(leader)
         screen = big_screen(visit, node.url, code)
         players = [join(visit, node.url, code, name) for name in ("Ada", "Bob", "Grace")]
@@ -241,7 +241,7 @@ async def test_a_host_and_a_screen_without_websockets(chromium: Chromium, shared
     def play(quiz_id: str, visit: Visit) -> None:
         visit.allow("WebSocket connection to")
         url = shared_node.url
-        leader = host(visit, url, quiz_id)
+        leader = host(visit, shared_node, quiz_id)
         code = code_of(leader)
         player = join(visit, url, code, "Ada", websockets=False)
         link = leader.url
@@ -258,6 +258,6 @@ async def test_a_host_and_a_screen_without_websockets(chromium: Chromium, shared
         leader.locator("#next").click()
         expect(screen.locator("#of")).to_have_text("Question 2 of 5")
 
-    async with Api(shared_node.url) as api:
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         quiz_id = await stored(api)
         await chromium.run(partial(play, quiz_id), within_s=120)

@@ -29,7 +29,7 @@ async def test_pictures_are_taken_of_each_moment(
         assert seen[-1] == scene.moment
 
     views = [View("session", show, sizes=["phone"], schemes=["dark"])]
-    async with Api(shared_node.url) as api:
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         await shoot(shared_node, api, chromium, views)
     assert seen == [moment for moment, _ in MOMENTS]
     taken = {picture.name for picture in await trio.Path(tmp_path).iterdir()}
