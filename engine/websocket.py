@@ -187,7 +187,17 @@ class Parser:
         message_bytes_max: bound for one message. A frame that would exceed it is refused by its head.
     """
 
-    __slots__ = ("_data", "_ended", "_fragments", "_kind", "_masked", "_message_bytes_max", "_size", "_utf8")
+    __slots__ = (
+        "_data",
+        "_ended",
+        "_fragments",
+        "_kind",
+        "_masked",
+        "_message_bytes_max",
+        "_size",
+        "_utf8",
+        "frames",
+    )
 
     def __init__(self, *, masked: bool, message_bytes_max: int) -> None:
         self._masked = masked
@@ -200,6 +210,8 @@ class Parser:
         self._utf8: IncrementalDecoder | None = None
         """Checks the text that comes in fragments: a character may be cut by them."""
         self._ended = False
+        self.frames = 0
+        """Frames that were taken, those included of which no event came: pieces of messages."""
 
     @property
     def clean(self) -> bool:
@@ -260,6 +272,7 @@ class Parser:
             return None
         payload = bytes(data[start:end])
         del data[:end]
+        self.frames += 1
         return first, opcode, apply_mask(payload, mask) if mask else payload
 
     def _check_head(self, first: int, opcode: int, second: int) -> None:

@@ -207,6 +207,12 @@ class Config:
     connections_per_address_max: int = _setting(
         5_000, kinds.integer(1, 1_000_000), "connections to the realtime port from one address"
     )
+    http_connections_per_address_max: int = _setting(
+        2_000, kinds.integer(1, 1_000_000), "connections to the HTTP API from one address, of 4,000 in all"
+    )
+    event_streams_per_address_max: int = _setting(
+        1_000, kinds.integer(1, 1_000_000), "event streams from one address, on each of the two ports"
+    )
     frame_bytes_max: int = _setting(4096, kinds.integer(512, 65_536), "bytes of one frame from a client")
     body_bytes_max: int = _setting(
         1_048_576, kinds.integer(1024, 67_108_864), "bytes of one HTTP request's body"

@@ -26,16 +26,16 @@ class TokenBucket:
         self._level = float(burst)
         self._at_ms = 0
 
-    def take(self, now_ms: int) -> bool:
-        """Take one token. False when there is none; then nothing was taken."""
+    def take(self, now_ms: int, count: int = 1) -> bool:
+        """Take so many tokens. False when there are fewer; then none was taken."""
         level = self._level + (now_ms - self._at_ms) * self._rate_per_ms
         if level > self._burst:
             level = self._burst
         self._at_ms = now_ms
-        if level < 1:
+        if level < count:
             self._level = level
             return False
-        self._level = level - 1
+        self._level = level - count
         return True
 
     def empty(self, now_ms: int) -> bool:
@@ -138,10 +138,12 @@ class ConnectionCount:
 
     Args:
         per_address_max: how many one address may have.
+        setting: where that comes from, for the log.
     """
 
-    def __init__(self, per_address_max: int) -> None:
+    def __init__(self, per_address_max: int, setting: str = "connections_per_address_max") -> None:
         self._per_address_max = per_address_max
+        self._setting = setting
         self._open: dict[str, int] = {}
         self._complained_at_s = -math.inf
 
@@ -149,19 +151,24 @@ class ConnectionCount:
         """Addresses with a connection."""
         return len(self._open)
 
-    def enter(self, address: str, now_s: float) -> bool:
+    def enter(self, address: str, now_s: float, beyond: int = 0) -> bool:
         """Count a connection. False when the address has as many as it may; then it was not counted, and the
-        log tells of it now and then."""
+        log tells of it now and then.
+
+        Args:
+            beyond: so many above the limit are let in as well, be it only to be told that they must go.
+        """
         network = _network(address)
         there = self._open.get(network, 0)
-        if there >= self._per_address_max:
+        if there >= self._per_address_max + beyond:
             if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
                 self._complained_at_s = now_s
                 log.warning(
                     "%s has %d connections, and more are refused. If this is a proxy, set proxy_hops; "
-                    "if so many do share an address, raise connections_per_address_max",
+                    "if so many do share an address, raise %s",
                     network,
                     there,
+                    self._setting,
                 )
             return False
         self._open[network] = there + 1

@@ -99,6 +99,11 @@ class Conversation:
         """Whether nobody has joined and no join is under way: what a connection may be for a while only."""
         return self._state is _State.NEW
 
+    @property
+    def joining(self) -> bool:
+        """Whether a join waits for the word of its session."""
+        return self._state is _State.JOINING
+
     # -- from the client -------------------------------------------------------------------------
 
     def receive(self, raw: str | bytes) -> None:
@@ -107,7 +112,7 @@ class Conversation:
             return
         now = self._gate.clock.now_ms()
         if not self._messages.take(now):
-            self._end(Ending.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
+            self._end_hurry()
             return
         try:
             message = protocol.parse(raw)
@@ -126,10 +131,20 @@ class Conversation:
             self._state = _State.OVER
             self._connection.close(Ending.LEFT)
 
+    def receive_aside(self, frames: int) -> None:
+        """Take so many frames that say nothing: control frames, and pieces of messages. They cost what
+        messages cost, except the pongs that were asked for."""
+        if self._state is not _State.OVER and not self._messages.take(self._gate.clock.now_ms(), frames):
+            self._end_hurry()
+
     def receive_binary(self) -> None:
         """Take a binary frame, which the protocol does not know."""
         if self._state is not _State.OVER:
             self._end(Ending.BAD_FRAME, "bad_message", "Only text frames are understood.")
+
+    def give_up_joining(self) -> None:
+        """The session has not said a word to the join for too long: something that it waits for hangs."""
+        self._end(Ending.RESTARTING, "busy", "The session does not answer. Try again in a moment.")
 
     def disconnected(self) -> None:
         """The connection is gone. Gives the seat back, if there is one."""
@@ -218,6 +233,9 @@ class Conversation:
         attempts.failed(self._address, now)
         if attempts.blocked(self._address, now):
             self._end_guessing()
+
+    def _end_hurry(self) -> None:
+        self._end(Ending.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
 
     def _end_guessing(self) -> None:
         self._end(

@@ -13,6 +13,8 @@ from server.realtime.protocol import SUBPROTOCOL
 
 PATH = "/ws"
 
+RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 3, HTTPStatus.TOO_MANY_REQUESTS: 10}
+
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
@@ -46,8 +48,8 @@ class Rejection:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"Content-Type", b"application/json"), (b"Connection", b"close")]
-        if self.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append((b"Retry-After", b"3"))
+        if self.status in RETRY_AFTER_S:
+            headers.append((b"Retry-After", b"%d" % RETRY_AFTER_S[self.status]))
         return headers
 
     @property

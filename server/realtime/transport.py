@@ -16,6 +16,9 @@ from engine.actors.endings import Ending
 PARTING_S = 2.0
 """Time for a client to answer a close frame, or to take the last bytes of a refusal, before it is cut off."""
 
+JOIN_REPLY_S = 15.0
+"""How long a session may take to let in who has asked in time, counted from the end of `join_timeout_s`."""
+
 SHUTDOWN_S = 5.0
 """Time for all clients together to be told that the node is going down."""
 

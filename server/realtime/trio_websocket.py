@@ -38,10 +38,8 @@ BACKLOG = 4096
 """Connections that the kernel completes before we accept them: a class joins in one second."""
 
 REFUSED_AT_ONCE_MAX = 64
-"""Connections past the limit that are told so; further ones are cut off without a word."""
-
-SILENCE_FRAMES_MAX = 16
-"""Frames' worth of bytes that may come without one whole message."""
+"""Connections past the limit, of the node or of their address, that are told so; further ones are cut off
+without a word."""
 
 MALFORMED = (1002, 1007)
 """Close codes of RFC 6455 for broken framing and broken UTF-8."""
@@ -118,19 +116,28 @@ class TrioWebSocketTransport:
             await trio.aclose_forcefully(accepted)
             return
         tally.connections += 1
+        place = _Place(self._count)
         try:
-            await self._attend(ClientStream(accepted, SILENCE_FRAMES_MAX * self._config.frame_bytes_max))
+            stream = ClientStream(accepted)
+            # Before a byte has come, so that the silent count as well. A proxy speaks for many: for whom, its
+            # request tells.
+            if self._config.proxy_hops == 0 and not place.take(stream.peer, REFUSED_AT_ONCE_MAX):
+                tally.refused[handshake.CROWDED.code] += 1
+                await trio.aclose_forcefully(accepted)
+                return
+            await self._attend(stream, place)
         except Exception:
             log.exception("a connection failed")
         finally:
+            place.give_back()
             tally.connections -= 1
 
-    async def _attend(self, stream: ClientStream) -> None:
+    async def _attend(self, stream: ClientStream, place: _Place) -> None:
         last_words = b""
         try:
             async with trio.open_nursery() as library:
                 try:
-                    last_words = await self._meet(library, stream)
+                    last_words = await self._meet(library, stream, place)
                 except Exception:
                     log.exception("a connection failed")
                 library.cancel_scope.cancel()
@@ -142,14 +149,14 @@ class TrioWebSocketTransport:
         finally:
             await stream.part(last_words, transport.PARTING_S)
 
-    async def _meet(self, library: trio.Nursery, stream: ClientStream) -> bytes:
+    async def _meet(self, library: trio.Nursery, stream: ClientStream, place: _Place) -> bytes:
         """Everything between the first byte and the last message. Returns the bytes that are left to say."""
         join_by = trio.current_time() + self._config.join_timeout_s
         with trio.CancelScope(deadline=join_by) as scope:
             stream.on_end = scope.cancel
             self._shaking.add(scope)
             try:
-                opened = await self._shake_hands(library, stream)
+                opened = await self._shake_hands(library, stream, place)
             except ConnectionClosed:
                 self._tally.refused[GONE] += 1
                 return b""
@@ -169,27 +176,22 @@ class TrioWebSocketTransport:
             return await connection.run(join_by, self._rng.random())
         finally:
             self._open.discard(connection)
-            self._count.leave(address)
 
     async def _shake_hands(
-        self, library: trio.Nursery, stream: ClientStream
+        self, library: trio.Nursery, stream: ClientStream, place: _Place
     ) -> tuple[WebSocketConnection, str] | None:
         """The open connection and the client's address; None when the client was turned away."""
         request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._config.connections_max:
             verdict = handshake.judge(_upgrade(stream, request), self._config, self._gate.pages())
-        if isinstance(verdict, Admission) and not self._count.enter(verdict.address, trio.current_time()):
+        if isinstance(verdict, Admission) and not place.take(verdict.address):
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refused(verdict)
             await request.reject(verdict.status, extra_headers=verdict.headers, body=verdict.body)
             return None
-        try:
-            return await request.accept(subprotocol=verdict.subprotocol), verdict.address
-        except BaseException:
-            self._count.leave(verdict.address)
-            raise
+        return await request.accept(subprotocol=verdict.subprotocol), verdict.address
 
     def _give_up(self, stream: ClientStream) -> bytes:
         """A handshake that came to no end. Returns what to say to it."""
@@ -204,6 +206,33 @@ class TrioWebSocketTransport:
     def _refused(self, rejection: Rejection) -> Rejection:
         self._tally.refused[rejection.code] += 1
         return rejection
+
+
+class _Place:
+    """Of one connection in the count by addresses. Given back when the connection is over."""
+
+    __slots__ = ("_address", "_count", "_crowded")
+
+    def __init__(self, count: ConnectionCount) -> None:
+        self._count = count
+        self._address: str | None = None
+        self._crowded = False
+
+    def take(self, address: str, beyond: int = 0) -> bool:
+        """Whether the connection may stay; asked a second time, whether it may go on. With `beyond`, so many
+        above the limit may stay, but not go on."""
+        if self._address is not None:
+            return not self._crowded
+        now = trio.current_time()
+        self._crowded = not self._count.enter(address, now)
+        if self._crowded and not (beyond and self._count.enter(address, now, beyond)):
+            return False
+        self._address = address
+        return True
+
+    def give_back(self) -> None:
+        if self._address is not None:
+            self._count.leave(self._address)
 
 
 class _Connection:
@@ -241,6 +270,7 @@ class _Connection:
         self._flush_by = math.inf
         self._lost = False
         self._wakeup = trio.Event()
+        stream.count_aside(self._conversation.receive_aside)
 
     # -- Subscriber ------------------------------------------------------------------------------
 
@@ -265,6 +295,8 @@ class _Connection:
             return
         self._ending = ending
         self._flush_by = trio.current_time() + self._config.send_timeout_s
+        if ending is Ending.RATE_LIMITED:
+            self._stream.mute()
         if ending in transport.UNFLUSHED:
             self._outbox = Outbox(encode, self._config.outbox_bytes_max)
         self._wakeup.set()
@@ -308,7 +340,6 @@ class _Connection:
         try:
             while True:
                 message = await self._websocket.get_message()
-                self._stream.claimed()
                 self._hear(message)
         except ConnectionClosed:
             self._lost = True
@@ -372,6 +403,9 @@ class _Connection:
         await trio.sleep_until(join_by)
         if self._conversation.idle:
             self.close(Ending.JOIN_TIMEOUT)
+        await trio.sleep_until(join_by + transport.JOIN_REPLY_S)
+        if self._conversation.joining:
+            self._conversation.give_up_joining()
 
     async def _look_for_life(self, join_by: float, spread: float) -> None:
         """Close what does not answer pings, and what was refused too late for `_expect_join` to see."""
@@ -385,6 +419,7 @@ class _Connection:
     async def _ping(self) -> bool:
         """False when the connection is over."""
         with trio.move_on_after(self._config.ping_timeout_s) as scope:
+            self._stream.expect_pong()
             try:
                 await self._websocket.ping()
             except ConnectionClosed:

@@ -380,7 +380,11 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    make_transport: MakeTransport, *, ssl_context: ssl.SSLContext | None = None, **settings: Any
+    make_transport: MakeTransport,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    patience_s: float = 30,
+    **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A port with these settings and one session in its lobby."""
     config = Config(host="127.0.0.1", **settings)
@@ -418,7 +422,7 @@ async def rig(
         port = listener.getsockname()[1]
         running = Rig(port, make_transport(gate, config), registry, journal, tokens, record)
         await nursery.start(running.serve, listener, ssl_context)
-        with trio.fail_after(30):
+        with trio.fail_after(patience_s):
             yield running
         await running.stop()
         assert running.statistics.connections == 0

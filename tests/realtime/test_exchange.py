@@ -31,6 +31,7 @@ from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
 from tests.http.test_cluster_api import FakeCluster, member
 from tests.realtime.rig import RawClient
+from tests.realtime.rig import request as handshake
 
 PATIENCE_S = 8.0
 
@@ -444,6 +445,39 @@ async def test_a_body_that_does_not_come_is_not_waited_for(first: bool) -> None:
         assert await raw.rest() == b""
 
 
+async def test_a_body_a_byte_at_a_time_is_as_late() -> None:
+    async with ports(join_timeout_s=0.3) as e, e.raw() as raw:
+        await raw.send(request("GET", "/nowhere"))
+        await read_response(raw)
+        await raw.send(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+
+        async def drip() -> None:
+            while True:
+                await raw.send(b"x")
+                await trio.sleep(0.02)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip)
+            assert (await read_response(raw))[0] == 408
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_waits_is_bounded_in_bytes_too() -> None:
+    async with ports() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        e.journal.auto = "off"
+        async with e.raw() as raw:
+            long = request("GET", "/nowhere", {"X-Long": "x" * 12_000})
+            await raw.send(answer(session, ada["token"]) + 2 * long)
+            await e.settle()
+            assert e.reactor.statistics().connections == 1
+            await raw.send(long)
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                await raw.head()
+
+
 async def test_the_idle_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "IDLE_S", 0.1)
     async with ports() as e, e.raw() as raw:
@@ -501,6 +535,89 @@ async def test_requests_and_streams_count_for_their_address() -> None:
         await e.until_connections(0)
         async with e.stream(session.url), e.stream(session.url):
             pass
+
+
+async def test_a_proxy_s_connection_counts_for_whom_it_speaks() -> None:
+    async with ports(connections_per_address_max=1, proxy_hops=1) as e, e.raw() as pooled, e.raw() as other:
+        await pooled.send(request("GET", "/nowhere", {"X-Forwarded-For": "203.0.113.1"}))
+        assert (await read_response(pooled))[0] == 404
+        await pooled.send(request("GET", "/nowhere", {"X-Forwarded-For": "203.0.113.2"}))
+        assert (await read_response(pooled))[0] == 404
+        await other.send(request("GET", "/nowhere", {"X-Forwarded-For": "203.0.113.1"}))
+        assert (await read_response(other))[0] == 404
+        await other.send(request("GET", "/nowhere", {"X-Forwarded-For": "203.0.113.2"}))
+        assert (await read_response(other))[0] == 429
+        assert await other.rest() == b""
+
+
+async def test_streams_have_a_lower_limit_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    async with ports(event_streams_per_address_max=1) as e, e.raw() as raw:
+        session = await e.session()
+        async with e.stream(session.url):
+            await raw.send(request("GET", f"{session.url}/events"))
+            status, body = await read_response(raw)
+            assert (status, body["error"]["code"]) == (429, "too_many_connections")
+        await e.until_connections(1)
+        await raw.send(request("GET", f"{session.url}/events"))
+        assert (await raw.head()).startswith(b"HTTP/1.1 200")
+    assert "raise event_streams_per_address_max" in caplog.text
+
+
+# -- a WebSocket after requests ------------------------------------------------------------------------
+
+
+async def test_a_handshake_may_come_after_requests() -> None:
+    """Connection pools of HTTP clients do that."""
+    async with ports() as e, e.raw() as raw:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        await raw.send(answer(session, ada["token"]))
+        assert (await read_response(raw))[0] == 200
+        await raw.open()
+        await raw.send_message(t="join", code=session.code, token=ada["token"])
+        assert (await raw.expect_message("joined"))["name"] == "Ada"
+        counted = e.reactor.statistics()
+        assert (counted.connections, counted.accepted_total, counted.requests_total) == (1, 1, 1)
+
+
+async def test_a_handshake_behind_a_request_waits_for_its_answer() -> None:
+    async with ports() as e, e.raw() as raw:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        await raw.send(answer(session, ada["token"]) + handshake())
+        assert (await read_response(raw))[0] == 200
+        assert (await raw.response())[0] == 101
+        await raw.send_message(t="ping", at=1)
+        assert (await raw.receive_frame()).message["t"] == "pong"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        (handshake("Origin: https://evil.example"), 403, "origin_refused"),
+        (handshake(path="/elsewhere"), 404, "not_found"),
+        (request("GET", "/ws"), 400, "bad_message"),
+    ],
+)
+async def test_a_late_handshake_is_judged_like_an_early_one(asked: bytes, status: int, code: str) -> None:
+    async with ports() as e, e.raw() as raw:
+        await raw.send(request("GET", "/nowhere"))
+        await read_response(raw)
+        await raw.send(asked)
+        told, body = await read_response(raw)
+        assert (told, body["error"]["code"]) == (status, code)
+        assert await raw.rest() == b""
+        assert e.reactor.statistics().refused_total == {code: 1}
+
+
+async def test_a_late_handshake_must_be_followed_by_a_join_in_time() -> None:
+    async with ports(join_timeout_s=0.3) as e, e.raw() as raw:
+        await raw.send(request("GET", "/nowhere"))
+        await read_response(raw)
+        await raw.open()
+        assert (await raw.expect(8)).close_code == Ending.JOIN_TIMEOUT.code
 
 
 # -- event streams -------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ from server.limits import Attempts, JoinRate
 from server.realtime import transport
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.reactor.backlog import Backlog
+from server.realtime.reactor.connection import Connection
+from server.realtime.reactor.loop import READABLE, Loop
 from server.realtime.reactor.request import (
     Head,
     Malformed,
@@ -342,6 +344,63 @@ async def test_no_round_goes_on_for_long_whatever_comes() -> None:
         assert turns > 30
         for client in clients:
             await trio.aclose_forcefully(client.stream)
+
+
+class Cut:
+    """An attendant that only counts how often it was cut."""
+
+    tick = NEVER
+
+    def __init__(self) -> None:
+        self.times_cut = 0
+
+    def ready(self, events: int) -> None: ...
+
+    def due(self, now: float) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def cut(self) -> None:
+        self.times_cut += 1
+
+
+async def test_a_socket_that_is_closed_costs_no_stranger_its_attendant() -> None:
+    loop = Loop()
+    one, other = socket.socketpair()
+    with one, other:
+        gone, stranger = sorted((one, other), key=lambda each: each.fileno())
+        attendants = Cut(), Cut()
+        for each, attendant in zip((gone, stranger), attendants, strict=True):
+            loop.add(each.fileno(), attendant, READABLE)
+        loop.remove(gone.fileno())
+        gone.close()
+        for act in (loop.remove, lambda fd: loop.hand_over(fd, Cut())):
+            with pytest.raises(ValueError, match="closed"):
+                act(gone.fileno())
+        await loop.each(lambda attendant: attendant.cut())
+        assert [each.times_cut for each in attendants] == [0, 1]
+    loop.close()
+
+
+async def test_a_connection_that_is_cut_twice_is_counted_off_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake after the release of a socket: the boundary cuts what is closed already."""
+
+    def mistaken(self: Connection, data: bytes) -> None:
+        self.cut()
+        raise RuntimeError("after the end")
+
+    async with reactor() as node, node.seated() as (client, _), node.seated() as (neighbour, follows):
+        monkeypatch.setattr(Connection, "take", mistaken)
+        await client.send(frame(b"x"))
+        await node.until(connections=1)
+        follows.push(Frame({"t": "question", "number": 1}))
+        assert (await neighbour.receive_frame()).message["number"] == 1
+        monkeypatch.undo()
+        await neighbour.send(frame(b"", 9))
+        await neighbour.expect(10)
+    assert [record.getMessage() for record in caplog.records] == ["a connection failed"]
 
 
 # -- the parts ---------------------------------------------------------------------------------------

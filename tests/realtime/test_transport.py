@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from engine.actors.endings import Ending
-from server.realtime import transport
+from server.realtime import transport, trio_websocket
 from server.realtime.conversation import Conversation
+from server.realtime.reactor import listener
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.realtime.rig import MakeTransport, RawClient, Rig, frame, request, rig
@@ -418,15 +420,52 @@ async def test_a_client_that_answers_pings_stays(make: MakeTransport) -> None:
 
 
 @pytest.mark.parametrize(
-    "flood", [frame(b"", 1, fin=False) + frame(b"", 0, fin=False) * 60_000, frame(b"", 10) * 60_000]
+    "flood",
+    [
+        frame(b"", 1, fin=False) + frame(b"", 0, fin=False) * 60_000,
+        frame(b"", 9) * 60_000,
+        frame(b"x", 10) * 60_000,
+        (frame(b" ", 1, fin=False) + frame(b"", 9) + frame(b"{}", 0)) * 20_000,
+    ],
+    ids=["fragments", "pings", "pongs", "messages-in-pieces"],
 )
-async def test_frames_without_end_and_without_a_message_are_cut_off(
-    make: MakeTransport, flood: bytes
-) -> None:
+async def test_frames_that_say_nothing_count_as_messages(make: MakeTransport, flood: bytes) -> None:
     async with rig(make) as node, node.neighbour(), node.opened() as raw, trio.open_nursery() as nursery:
         nursery.start_soon(try_to_send, raw, flood)
+        while (wire := await raw.receive_frame()).opcode in (1, 10):
+            last = wire
+        assert wire.close_code == Ending.RATE_LIMITED.code
+        assert last.message["code"] == "rate_limited"
         await node.until(lambda: node.statistics.connections == 1)
+        assert node.statistics.closed_total == {"rate_limited": 1}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_few_pieces_and_pings_are_no_hurry(make: MakeTransport) -> None:
+    async with rig(make, messages_burst=12, messages_per_s=0.1) as node, node.opened() as raw:
+        message = json.dumps({"t": "join", "code": node.code, "name": "Ada"}).encode()
+        pieces = [frame(b"", 1, fin=False), *(frame(b"", 0, fin=False) for _ in range(4)), frame(message, 0)]
+        await raw.send(frame(b"", 9).join(pieces))
+        joined = (await raw.expect(1)).message
+        assert joined["t"] == "joined"
+        await raw.send(wire(t="ping", at=1))
+        assert (await raw.expect_message("pong"))["at"] == 1
+        await raw.send(wire(t="ping", at=2))
+        assert (await raw.expect(1)).message["code"] == "rate_limited"
+
+
+async def test_who_only_answers_pings_stays_for_ever(
+    make: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A screen that nobody touches for a night: pongs are no messages, and no hurry either."""
+    settings: dict[str, Any] = {"frame_bytes_max": 512, "messages_burst": 1, "messages_per_s": 0.1}
+    async with rig(make, ping_interval_s=5, patience_s=1e6, **settings) as node, node.opened() as raw:
+        await raw.send_message(t="join", code=node.code, role="spectator")
+        await raw.expect_message("joined")
+        for _ in range(1_500):
+            await raw.send(frame((await raw.expect(9)).payload, 10))
+        assert node.statistics.closed_total == {}
+        assert await node.subscribers() == 1
 
 
 async def test_random_bytes_harm_nobody(make: MakeTransport) -> None:
@@ -523,6 +562,21 @@ async def test_a_join_that_waits_for_the_database_is_not_late(make: MakeTranspor
         assert (await client.expect("joined"))["name"] == "Ada"
 
 
+async def test_a_join_that_nobody_answers_is_given_up(
+    make: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "JOIN_REPLY_S", 0.2)
+    async with rig(make, join_timeout_s=0.2) as node, node.client() as client:
+        node.journal.fail()
+        await client.send(t="join", code=node.code, name="Ada")
+        assert (await client.receive())["code"] == "busy"
+        assert await client.ended() == (4011, "restarting")
+        assert await node.subscribers() == 0
+        node.journal.heal()
+        await node.settle()
+        assert await node.subscribers() == 0
+
+
 async def test_a_handshake_a_byte_at_a_time_is_as_late(make: MakeTransport) -> None:
     async with rig(make, join_timeout_s=0.5) as node, node.neighbour(), node.raw() as raw:
 
@@ -580,6 +634,28 @@ async def test_a_full_node_says_so(make: MakeTransport) -> None:
         await node.settle()
         async with node.client() as client:
             await client.ping()
+
+
+async def test_the_silent_count_for_their_address(
+    make: MakeTransport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (listener, trio_websocket):
+        monkeypatch.setattr(module, "REFUSED_AT_ONCE_MAX", 1)
+    async with rig(make, connections_per_address_max=2) as node, node.raw() as silent, node.raw():
+        await node.until(lambda: node.statistics.connections == 2)
+        async with node.raw() as third:
+            await node.until(lambda: node.statistics.connections == 3)
+            async with node.raw() as fourth:
+                assert await fourth.rest() == b""
+            await third.send(request())
+            status, body = await third.response()
+            assert (status, json.loads(body)["error"]["code"]) == (429, "too_many_connections")
+        assert node.statistics.refused_total["too_many_connections"] == 2
+        await silent.stream.aclose()
+        await node.until(lambda: node.statistics.connections == 1)
+        async with node.client() as client:
+            await client.ping()
+    caplog.clear()
 
 
 async def test_one_address_cannot_take_the_whole_node(

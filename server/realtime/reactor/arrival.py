@@ -7,25 +7,17 @@ from contextlib import suppress
 
 import trio
 
-from engine import websocket
 from server.peers import client_address
 from server.realtime import handshake
-from server.realtime.handshake import Admission, Rejection, Upgrade
-from server.realtime.reactor.connection import Connection
+from server.realtime.handshake import Rejection
 from server.realtime.reactor.exchange import Exchange
 from server.realtime.reactor.loop import READABLE
 from server.realtime.reactor.parting import Parting
 from server.realtime.reactor.port import Port, receive
-from server.realtime.reactor.request import Malformed, NoHandshake, RequestReader, TooLarge, read_handshake
+from server.realtime.reactor.request import Malformed, RequestReader, TooLarge
 from server.realtime.reactor.responses import CONTINUE
+from server.realtime.reactor.upgrade import GONE, asks_for_upgrade, judge, open_websocket
 from server.realtime.reactor.wheel import NEVER
-
-GONE = "gone"
-"""Handshakes that the client broke off."""
-
-_SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-)
 
 
 class Arrival:
@@ -36,16 +28,23 @@ class Arrival:
 
     Args:
         peer: the address that the socket shows.
+        address: for which the connection is counted; None when proxies are in front, whose word for whom
+            they speak is yet to come.
+        crowded: whether the address has more connections than it may. This one is to be told so.
 
     Raises OSError when the kernel has no memory for one more socket to watch; then nothing has begun.
     """
 
-    __slots__ = ("_join_by", "_peer", "_port", "_reader", "_socket", "tick")
+    __slots__ = ("_address", "_crowded", "_join_by", "_peer", "_port", "_reader", "_socket", "tick")
 
-    def __init__(self, port: Port, client: socket.socket, peer: str) -> None:
+    def __init__(
+        self, port: Port, client: socket.socket, peer: str, address: str | None, *, crowded: bool = False
+    ) -> None:
         self._port = port
         self._socket = client
         self._peer = peer
+        self._address = address
+        self._crowded = crowded
         self._reader: RequestReader | None = None
         self._join_by = trio.current_time() + port.config.join_timeout_s
         self.tick = NEVER
@@ -89,66 +88,39 @@ class Arrival:
     def cut(self) -> None:
         """Attendant."""
         self._forget()
-        self._port.release(self._socket)
+        self._port.release(self._socket, self._address)
 
     def _answer(self, reader: RequestReader) -> None:
         port = self._port
         if port.tally.connections > port.config.connections_max:
             self._refuse(handshake.OVERLOADED)
             return
+        if self._crowded:
+            self._refuse(handshake.CROWDED)
+            return
         first = reader.first
-        if not first.asks_for_websocket and first.target.partition("?")[0] != handshake.PATH:
+        if not asks_for_upgrade(first):
             address = client_address(self._peer, first.header(b"x-forwarded-for"), port.config.proxy_hops)
-            if port.count.enter(address, trio.current_time()):
+            if self._take_place(address):
                 self._reader = None
                 Exchange(port, self._socket, self._peer, address, reader)
-            else:
-                self._refuse(handshake.CROWDED)
             return
-        try:
-            head = read_handshake(first)
-        except NoHandshake:
-            self._refuse(handshake.BAD_REQUEST)
-            return
-        verdict = handshake.judge(
-            Upgrade(
-                peer=self._peer,
-                target=head.target,
-                host=head.host,
-                origin=head.origin,
-                forwarded_for=head.forwarded_for,
-                subprotocols=head.subprotocols,
-            ),
-            port.config,
-            port.gate.pages(),
-        )
-        if isinstance(verdict, Admission) and not port.count.enter(verdict.address, trio.current_time()):
-            verdict = handshake.CROWDED
+        verdict = judge(port, self._peer, first)
         if isinstance(verdict, Rejection):
             self._refuse(verdict)
-        else:
-            self._open(verdict, head.key, first.rest)
+        elif self._take_place(verdict.address):
+            self._forget()
+            if not open_websocket(port, self._socket, verdict, first, self._join_by):
+                self.cut()
 
-    def _open(self, admission: Admission, key: bytes, rest: bytes) -> None:
-        response = _SWITCH + websocket.accept_key(key)
-        if admission.subprotocol is not None:
-            response += b"\r\nSec-WebSocket-Protocol: " + admission.subprotocol.encode()
-        response += b"\r\n\r\n"
-        try:
-            sent = self._socket.send(response)
-        except OSError:
-            sent = 0
-        if sent < len(response):
-            # A new socket has room for this, unless the client has gone or the kernel has no memory.
-            self._port.tally.refused[GONE] += 1
-            self._port.count.leave(admission.address)
-            self.cut()
-            return
-        self._forget()
-        self._port.tally.accepted += 1
-        connection = Connection(self._port, self._socket, admission.address, self._join_by)
-        if rest:
-            connection.take(rest)
+    def _take_place(self, address: str) -> bool:
+        """Count the connection for the client, if that has not been done. False when it was refused."""
+        if self._address is None:
+            if not self._port.count.enter(address, trio.current_time()):
+                self._refuse(handshake.CROWDED)
+                return False
+            self._address = address
+        return True
 
     def _forget(self) -> None:
         if self._reader is not None:
@@ -158,4 +130,4 @@ class Arrival:
     def _refuse(self, rejection: Rejection) -> None:
         self._forget()
         self._port.tally.refused[rejection.code] += 1
-        Parting(self._port, self._socket, rejection.response)
+        Parting(self._port, self._socket, self._address, rejection.response)

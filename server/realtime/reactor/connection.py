@@ -11,13 +11,10 @@ from engine import websocket
 from engine.actors.endings import Ending
 from engine.websocket import FramingError, Parser
 from server.realtime import transport
-from server.realtime.reactor.outlet import LOST, End, Outlet
+from server.realtime.reactor.outlet import End, Outlet
 from server.realtime.reactor.port import Port
 
 log = logging.getLogger(__name__)
-
-SILENCE_FRAMES_MAX = 16
-"""Frames' worth of bytes that may come without one whole message."""
 
 PING = websocket.encode_frame(websocket.PING, b"")
 
@@ -41,14 +38,14 @@ class Connection(Outlet):
         join_by: until when somebody must have joined, on trio's clock.
     """
 
-    __slots__ = ("_heard", "_join_by", "_parser", "_pinged_at", "_unclaimed")
+    __slots__ = ("_heard", "_join_by", "_parser", "_pinged_at", "_pong_due")
 
     def __init__(self, port: Port, client: socket.socket, address: str, join_by: float) -> None:
         super().__init__(port, client, port.text, address)
         self._join_by = join_by
         self._parser: Parser | None = None
-        self._unclaimed = 0
-        """Bytes that came since the last whole message."""
+        self._pong_due = False
+        """Whether a pong is the answer to a ping of ours: one for each is free of the limit on messages."""
         self._heard = True
         """Whether anything came since the last ping."""
         now = trio.current_time()
@@ -86,15 +83,20 @@ class Connection(Outlet):
         config = self._port.config
         if parser is None:
             parser = Parser(masked=True, message_bytes_max=config.frame_bytes_max)
-        self._unclaimed += len(data)
         ping: bytes | None = None
+        taken = parser.frames
+        aside = 0
         parser.feed(data)
         try:
             while self._end is None and (event := parser.next_event()) is not None:
                 if event.opcode in (websocket.TEXT, websocket.BINARY):
+                    aside -= 1  # it is charged as a message
                     self._hear(event.payload, binary=event.opcode == websocket.BINARY)
                 elif event.opcode == websocket.PING:
                     ping = event.payload  # of many, only the last has to be answered
+                elif event.opcode == websocket.PONG and self._pong_due:
+                    self._pong_due = False
+                    aside -= 1
                 elif event.opcode == websocket.CLOSE:
                     self._conclude(End(transport.PEER_CLOSED, _answer_to_close(event.payload)))
         except FramingError as error:
@@ -103,15 +105,15 @@ class Connection(Outlet):
             else:
                 words = websocket.encode_close(error.code, error.sentence)
                 self._conclude(End(transport.MALFORMED, words))
+        aside += parser.frames - taken
         self._parser = None if parser.clean or parser.ended else parser
+        if aside and self._end is None:
+            assert self._conversation is not None
+            self._conversation.receive_aside(aside)
         if ping is not None and self._end is None:
             self._send_aside(websocket.encode_frame(websocket.PONG, ping))
-        if self._unclaimed > SILENCE_FRAMES_MAX * config.frame_bytes_max:
-            # Endless empty fragments or pings: nothing that a limit on messages would see.
-            self._conclude(LOST)
 
     def _hear(self, payload: bytes, *, binary: bool = False) -> None:
-        self._unclaimed = 0
         self._port.tally.messages_in += 1
         conversation = self._conversation
         assert conversation is not None
@@ -133,6 +135,9 @@ class Connection(Outlet):
         if now >= self._join_by and self._conversation.idle:
             self.close(Ending.JOIN_TIMEOUT)
             return False
+        if now >= self._join_by + transport.JOIN_REPLY_S and self._conversation.joining:
+            self._conversation.give_up_joining()
+            return False
         silent_s = now - self._pinged_at
         if not self._heard and silent_s >= config.ping_timeout_s:
             self.close(Ending.PING_TIMEOUT)
@@ -141,6 +146,7 @@ class Connection(Outlet):
             self._pinged_at = now
             if self._backlog is None:  # else the time a send may take tells whether anybody is there
                 self._heard = False
+                self._pong_due = True
                 self._send_aside(PING)
         return self._end is None
 
@@ -152,6 +158,8 @@ class Connection(Outlet):
         at = self._pinged_at + wait_s
         if now < self._join_by < at:
             at = self._join_by
+        elif self._conversation is not None and self._conversation.joining:
+            at = min(at, self._join_by + transport.JOIN_REPLY_S)
         if self._backlog is not None and self._backlog.send_by < at:
             at = self._backlog.send_by
         self._port.loop.at(self, at)

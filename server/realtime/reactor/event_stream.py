@@ -35,6 +35,7 @@ class EventStream(Outlet):
     stream of its epoch.
 
     Args:
+        address: the client's, for which the stream is counted until its end.
         headers: those of every answer to this caller.
     """
 
@@ -140,4 +141,5 @@ class EventStream(Outlet):
         """The errand after the end."""
         if self._open:
             self._port.tally.event_streams -= 1
+        self._port.streams.leave(self._address)
         super()._leave()

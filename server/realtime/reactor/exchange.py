@@ -22,6 +22,7 @@ from server.callers import PREFLIGHT_HEADERS, SESSION_KEY, STANDING_HEADERS, Cal
 from server.errors import ApiError, busy, refused
 from server.event_stream import position
 from server.realtime import handshake
+from server.realtime.handshake import Rejection
 from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
 from server.realtime.reactor.loop import READABLE, WRITABLE
 from server.realtime.reactor.outlet import BUSY_KERNEL
@@ -29,6 +30,7 @@ from server.realtime.reactor.parting import Parting
 from server.realtime.reactor.port import Port, receive
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
+from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
 from server.realtime.reactor.wheel import NEVER
 
 REPLY_TIMEOUT_S = 15.0
@@ -40,10 +42,17 @@ IDLE_S = 75.0
 REQUESTS_WAITING_MAX = 16
 """Requests that a client may send before the answer to the first."""
 
+WAITING_BYTES_MAX = 32_768
+"""As much as they may come to, with their heads."""
+
 GUESSES = frozenset({"session_not_found", "token_invalid"})
 """Refusals that look like guessing."""
 
 RATE_LIMITED = ApiError("rate_limited", "Too many requests; slow down.")
+TOO_MANY_STREAMS = ApiError(
+    "too_many_connections",
+    "This address has as many event streams as it may. Close some, or try again later.",
+)
 NOT_HERE = ApiError(
     "not_found", f"On this port are {handshake.PATH} and, under /api/sessions/..., answers and events."
 )
@@ -63,6 +72,7 @@ class Exchange:
 
     __slots__ = (
         "_address",
+        "_begun_at",
         "_closing",
         "_over",
         "_peer",
@@ -88,6 +98,8 @@ class Exchange:
         self._closing = False
         """Whether the connection ends with the response under way."""
         self._over = False
+        self._begun_at: float | None = None
+        """Since when a request is coming that is not whole."""
         self.tick = NEVER
         port.loop.hand_over(client.fileno(), self)
         self.serve()
@@ -133,7 +145,7 @@ class Exchange:
     def cut(self) -> None:
         """Attendant."""
         self._let_go()
-        self._port.release(self._socket)
+        self._port.release(self._socket, self._address)
 
     # -- from the client -------------------------------------------------------------------------
 
@@ -153,7 +165,9 @@ class Exchange:
 
     def serve(self) -> None:
         """Go on with the requests that have come, until one has to wait."""
-        if len(self._reader) > REQUESTS_WAITING_MAX and not self._over:
+        if (
+            len(self._reader) > REQUESTS_WAITING_MAX or self._reader.waiting_bytes > WAITING_BYTES_MAX
+        ) and not self._over:
             self.cut()
         while not (self._over or self._reply is not None or self._unsent):
             request = None if self._closing else self._reader.pop()
@@ -173,7 +187,12 @@ class Exchange:
             request.header(b"x-forwarded-for"),
             request.header(b"authorization"),
         )
+        if asks_for_upgrade(request):
+            self._upgrade(request)
+            return
         port.tally.requests += 1
+        if not self._take_place(port.guard.address(caller)):
+            return
         try:
             port.guard.refuse_foreign_origin(caller, request.method)
             if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
@@ -182,6 +201,36 @@ class Exchange:
                 self._find(caller, request)
         except ApiError as error:
             self._refuse(caller, error)
+
+    def _take_place(self, address: str) -> bool:
+        """Be counted for this client: a proxy may send the requests of many over one connection. False when
+        it was refused."""
+        if address == self._address:
+            return True
+        count = self._port.count
+        if not count.enter(address, trio.current_time()):
+            self._reject(handshake.CROWDED)
+            return False
+        count.leave(self._address)
+        self._address = address
+        return True
+
+    def _upgrade(self, request: Request) -> None:
+        """A handshake on a connection that was used for requests before."""
+        port = self._port
+        verdict = judge(port, self._peer, request)
+        if isinstance(verdict, Rejection):
+            self._reject(verdict)
+        elif self._take_place(verdict.address):
+            self._over = True  # the socket and the place in the count are the WebSocket's from here on
+            self._reader.close()
+            join_by = trio.current_time() + port.config.join_timeout_s
+            if not open_websocket(port, self._socket, verdict, request, join_by):
+                port.release(self._socket, self._address)
+
+    def _reject(self, rejection: Rejection) -> None:
+        self._port.tally.refused[rejection.code] += 1
+        self._end_with(rejection.response)
 
     def _find(self, caller: Caller, request: Request) -> None:
         path, _, query = request.target.partition("?")
@@ -228,6 +277,8 @@ class Exchange:
                 guard.count_failure(caller)
                 raise ApiError("session_not_found", "No session has this code.")
         epoch, offset = position(request.header(b"last-event-id") or "")
+        if not self._port.streams.enter(self._address, trio.current_time()):
+            raise TOO_MANY_STREAMS
         self._over = True  # the socket and the place in the count are the stream's from here on
         self._reader.close()
         stream = EventStream(self._port, self._socket, self._address, guard.headers(caller))
@@ -291,14 +342,22 @@ class Exchange:
         wait_s = REPLY_TIMEOUT_S
         if self._reply is None:
             wait_s = IDLE_S if self._reader.between else self._port.config.join_timeout_s
-        self._port.loop.at(self, trio.current_time() + wait_s)
+        self._port.loop.at(self, self._since(trio.current_time()) + wait_s)
+
+    def _since(self, now: float) -> float:
+        """When what is waited for has begun. However slowly a request comes, that does not begin again."""
+        if self._reply is not None or self._reader.between:
+            self._begun_at = None
+            return now
+        if self._begun_at is None:
+            self._begun_at = now
+        return self._begun_at
 
     def _let_go(self) -> None:
         if self._over:
             return
         self._over = True
         self._reader.close()
-        self._port.count.leave(self._address)
         if self._reply is not None:
             self._reply.exchange = None
             self._reply = None
@@ -309,7 +368,7 @@ class Exchange:
     def _end_with(self, words: bytes) -> None:
         words = self._unsent + words
         self._let_go()
-        Parting(self._port, self._socket, words)
+        Parting(self._port, self._socket, self._address, words)
 
 
 class _Reply:

@@ -26,7 +26,8 @@ ACCEPTED_AT_ONCE_MAX = 32
 """Connections accepted in one call."""
 
 REFUSED_AT_ONCE_MAX = 64
-"""Connections past the limit that are told so; further ones are cut off without a word."""
+"""Connections past the limit, of the node or of their address, that are told so; further ones are cut off
+without a word."""
 
 SEND_BUFFER_BYTES = 65_536
 """What the kernel may hold for one client. Left alone it grows to megabytes for each that does not read, and
@@ -95,15 +96,28 @@ class Listener:
         """Attendant: a mistake here must not end the listening."""
 
     def _welcome(self, client: socket.socket, peer: str) -> None:
-        tally = self._port.tally
-        if tally.connections >= self._port.config.connections_max + REFUSED_AT_ONCE_MAX:
-            tally.refused[handshake.OVERLOADED.code] += 1
+        port = self._port
+        if port.tally.connections >= port.config.connections_max + REFUSED_AT_ONCE_MAX:
+            port.tally.refused[handshake.OVERLOADED.code] += 1
             client.close()
             return
+        # Before a byte has come, so that the silent count as well. A proxy speaks for many: for whom, its
+        # first request tells.
+        address = peer if port.config.proxy_hops == 0 else None
+        crowded = False
+        if address is not None:
+            now = trio.current_time()
+            crowded = not port.count.enter(address, now)
+            if crowded and not port.count.enter(address, now, REFUSED_AT_ONCE_MAX):
+                port.tally.refused[handshake.CROWDED.code] += 1
+                client.close()
+                return
         try:
             client.setblocking(False)
-            Arrival(self._port, client, peer)
+            Arrival(port, client, peer, address, crowded=crowded)
         except OSError as error:
+            if address is not None:
+                port.count.leave(address)
             client.close()
             self._no_room(error)
 

@@ -76,7 +76,9 @@ class Loop:
         self._attendants[fd] = attendant
 
     def hand_over(self, fd: int, attendant: Attendant) -> None:
-        """Let another attendant look after a socket."""
+        """Let another attendant look after a socket. Raises ValueError for one that is closed."""
+        if fd < 0:
+            raise ValueError("the socket is closed")  # as an index, -1 means a stranger
         previous = self._attendants[fd]
         if previous is not None:
             self._wheel.drop(previous)
@@ -86,7 +88,9 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Stop watching a socket, which is to be closed then."""
+        """Stop watching a socket, which is to be closed then. Raises ValueError for one that is closed."""
+        if fd < 0:
+            raise ValueError("the socket is closed")  # as an index, -1 means a stranger
         attendant, self._attendants[fd] = self._attendants[fd], None
         if attendant is not None:
             self._wheel.drop(attendant)

@@ -56,8 +56,8 @@ class Outlet:
 
     Args:
         encoder: how frames become bytes.
-        address: the client's, for the conversation. Its place in the count of connections is given back at
-            the end.
+        address: the client's, for the conversation. The connection is counted for it until the socket is
+            closed.
     """
 
     __slots__ = ("_address", "_backlog", "_conversation", "_encoder", "_end", "_port", "_socket", "tick")
@@ -123,7 +123,7 @@ class Outlet:
     def cut(self) -> None:
         """Attendant."""
         self._conclude(LOST)
-        self._port.release(self._socket)
+        self._port.release(self._socket, self._address)
 
     # -- from the client -------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Outlet:
         if self._end is None:
             self._port.loop.want(self._socket.fileno(), READABLE)
         else:
-            Parting(self._port, self._socket, self._end.words)
+            Parting(self._port, self._socket, self._address, self._end.words)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -253,7 +253,6 @@ class Outlet:
         assert end is not None
         assert conversation is not None
         self._port.tally.closed[end.reason] += 1
-        self._port.count.leave(self._address)
         if self._socket.fileno() >= 0:
             self._part(end)
         conversation.disconnected()
@@ -261,13 +260,13 @@ class Outlet:
     def _part(self, end: End) -> None:
         backlog = self._backlog
         if not end.words:
-            self._port.release(self._socket)
+            self._port.release(self._socket, self._address)
         elif backlog is None:
-            Parting(self._port, self._socket, end.words)
+            Parting(self._port, self._socket, self._address, end.words)
         elif end.waits:
             backlog.send_by = trio.current_time() + self._port.config.send_timeout_s
             self._port.loop.at(self, backlog.send_by)
         else:
             # What the kernel took a part of has to be completed, or the last words could not be read.
             self._backlog = None
-            Parting(self._port, self._socket, backlog.head + end.words)
+            Parting(self._port, self._socket, self._address, backlog.head + end.words)

@@ -23,13 +23,17 @@ class Parting:
 
     A socket that is closed with bytes of the client still unread makes the kernel reset the connection, and
     the client then never sees what was said last. So everything is read first.
+
+    Args:
+        address: for which the connection is counted, until the socket is closed; None for nobody's.
     """
 
-    __slots__ = ("_drained", "_port", "_socket", "_words", "tick")
+    __slots__ = ("_address", "_drained", "_port", "_socket", "_words", "tick")
 
-    def __init__(self, port: Port, client: socket.socket, words: bytes) -> None:
+    def __init__(self, port: Port, client: socket.socket, address: str | None, words: bytes) -> None:
         self._port = port
         self._socket = client
+        self._address = address
         self._words = words
         self._drained = 0
         self.tick = NEVER
@@ -53,7 +57,7 @@ class Parting:
 
     def cut(self) -> None:
         """Attendant."""
-        self._port.release(self._socket)
+        self._port.release(self._socket, self._address)
 
     def _say(self) -> None:
         try:

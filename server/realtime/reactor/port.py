@@ -60,7 +60,9 @@ def receive(client: socket.socket) -> bytes | None:
 
 @dataclass(slots=True)
 class Port:
-    """`rng` spreads the pings, so that the clients of one start do not answer in step."""
+    """`rng` spreads the pings, so that the clients of one start do not answer in step. `count` is of all
+    connections by address, from their acceptance until their socket is closed; `streams` of the event streams
+    among them."""
 
     gate: Gate
     config: Config
@@ -69,6 +71,7 @@ class Port:
     loop: Loop
     guard: Guard
     count: ConnectionCount
+    streams: ConnectionCount
     rate: MessageRate
     text: Encoder = field(default_factory=partial(Encoder, text_frame))
     _events: WeakValueDictionary[int, Encoder] = field(default_factory=WeakValueDictionary)
@@ -80,8 +83,13 @@ class Port:
             encoder = self._events[epoch] = Encoder(EventDialect(epoch))
         return encoder
 
-    def release(self, client: socket.socket) -> None:
-        """Close a connection's socket."""
+    def release(self, client: socket.socket, address: str | None) -> None:
+        """Close a connection's socket, and give back its place in the count, if it had one. Nothing happens
+        to one that is closed: whatever went wrong before, it has been counted off."""
+        if client.fileno() < 0:
+            return
         self.loop.remove(client.fileno())
         client.close()
         self.tally.connections -= 1
+        if address is not None:
+            self.count.leave(address)

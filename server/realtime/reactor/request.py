@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httptools
 
@@ -42,6 +42,12 @@ class Request:
     body: bytes
     keep_alive: bool
     rest: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """What it holds, in bytes."""
+        headers = sum(len(name) + sum(map(len, values)) for name, values in self.headers.items())
+        return len(self.target) + headers + len(self.body)
 
     @property
     def asks_for_websocket(self) -> bool:
@@ -109,6 +115,11 @@ class RequestReader:
         return len(self._requests)
 
     @property
+    def waiting_bytes(self) -> int:
+        """What they hold."""
+        return sum(request.size for request in self._requests)
+
+    @property
     def first(self) -> Request:
         """The oldest whole request, left where it is."""
         return self._requests[0]
@@ -122,6 +133,8 @@ class RequestReader:
         """Nothing more is understood after an error or an upgrade. Raises Malformed, TooLarge."""
         parser = self._parser
         assert parser is not None
+        if self._requests and self._requests[-1].asks_for_websocket:
+            raise Malformed("more before the answer to a handshake")
         self._size += len(data)
         try:
             parser.feed_data(data)
@@ -162,9 +175,7 @@ class RequestReader:
         if request.body:
             raise Malformed("a body before an upgrade")  # where it ends, the parser does not tell reliably
         if request.asks_for_websocket:
-            self._requests[-1] = Request(
-                request.method, request.target, request.version, request.headers, request.body, False, rest
-            )
+            self._requests[-1] = replace(request, keep_alive=False, rest=rest)
         elif rest:
             self._parser = httptools.HttpRequestParser(self)
             self.feed(rest)

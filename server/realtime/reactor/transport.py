@@ -52,8 +52,9 @@ class ReactorTransport:
         gate, config = self._gate, self._config
         guard = Guard(config, gate.tokens, gate.attempts, gate.clock, gate.pages)
         count = ConnectionCount(config.connections_per_address_max)
+        streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
         rate = MessageRate(config.messages_per_s, config.messages_burst)
-        port = Port(gate, config, self._tally, self._rng, loop, guard, count, rate)
+        port = Port(gate, config, self._tally, self._rng, loop, guard, count, streams, rate)
         try:
             listeners = [Listener(port, each) for each in sockets]
             task_status.started()
