@@ -39,6 +39,8 @@ DOUBT_LOOKS = 6
 many in a row says so, others have had the time to take them. Looks are counted, and not seconds: a node that
 was stopped for a while first gets to ask."""
 
+SILENCE_MAX_S = 15.0
+
 NAMESAKE_LOOKS = 12
 NAMESAKE_LOOKS_PER_LEASE = 4
 """So a node waits for three leases."""
@@ -216,13 +218,13 @@ class Clustering:
         secret = (config.secret or "").encode()
         self.redis = redis
         self.tenure = ClusterTenure(ttl_s=config.lease_s, margin_s=margin_s)
-        self.links = LinkNetwork(member.run, secret)
         self._config = config
         self._member = member
         self._clock = clock
         self._clock_s = clock_s
         self._membership = Membership(config.lease_s)
         self.neighbours = Neighbours(self._membership, clock_s, margin_s)
+        self.links = LinkNetwork(member.run, secret, silence_s=_silence_s(config), gone=self.neighbours.gone)
         self._link_socket = link_socket
         self._secret = secret
         self.router: Router
@@ -303,7 +305,13 @@ class Clustering:
 
     async def serve_links(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Let other nodes reach the sessions here."""
-        server = LinkServer(self._member.run, self._secret, self.node)
+        server = LinkServer(
+            self._member.run,
+            self._secret,
+            self.node,
+            silence_s=_silence_s(self._config),
+            gone=self.neighbours.gone,
+        )
         await server.serve([self._link_socket], task_status=task_status)
 
     async def appear(self, load: Callable[[], Load], *, task_status: trio.TaskStatus[None]) -> None:
@@ -332,6 +340,12 @@ class Clustering:
         if patience.cancelled_caught:
             log.warning("not all sessions could be moved within %g s", self._config.drain_s)
         self.tenure.heartbeat_ends()
+
+
+def _silence_s(config: Config) -> float:
+    """How long a link stays without a sign of life: no longer than a lease, so that whoever is taken over has
+    no links any more."""
+    return min(config.lease_s, SILENCE_MAX_S)
 
 
 def _let_go(registry: Registry) -> None:

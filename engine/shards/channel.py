@@ -15,6 +15,7 @@ from engine.actors.endings import Ending
 from engine.actors.fanout import CHUNK, Slicer
 from engine.shards.codec import MESSAGE_BYTES_MAX
 from engine.shards.ends import Malformed
+from engine.shards.silence import LOOKS, SILENCE_S, Silence
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ BATCH_BYTES_MAX = 256 << 10
 SEND_S = 10.0
 """A message that takes longer to send ends the link."""
 
-PING_EVERY_S = 5.0
-PING_PATIENCE_S = 15.0
-
 PARTING_S = 1.0
 """For the other side's close frame."""
 
@@ -48,9 +46,14 @@ class Channel:
     """Outlet. Takes entries from the beginning, and carries them once there is a connection.
 
     All that was offered within one turn of the loop goes as one message, up to the bounds of a batch.
+
+    Args:
+        silence_s: for how long the other side may give no sign of life. The channel asks for some.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silence_s: float = SILENCE_S) -> None:
+        self._look_every_s = silence_s / LOOKS
+        self._silence = Silence()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._wakeup = trio.Event()
@@ -126,10 +129,18 @@ class Channel:
 
                 nursery.start_soon(until_over, self._write)
                 nursery.start_soon(until_over, read)
-                nursery.start_soon(until_over, _look_for_life)
+                nursery.start_soon(until_over, self._ask_for_life)
         finally:
             self._over = True
             self._announce_room()
+
+    async def watch(self, gone: Callable[[], bool]) -> None:
+        """Return when the other side has been silent for too long, be it connected yet or not. Args: gone:
+        whether its heartbeat is, so that less is waited for."""
+        while True:
+            await trio.sleep(self._look_every_s)
+            if self._silence.look(gone()):
+                return
 
     def _announce_room(self) -> None:
         self._room.set()
@@ -166,9 +177,21 @@ class Channel:
         self.messages_total += 1
         return b"[%b]" % b",".join(taken)
 
+    async def _ask_for_life(self, websocket: WebSocketConnection) -> None:
+        try:
+            while True:
+                self._silence.hear()
+                await trio.sleep(self._look_every_s)
+                await websocket.ping()
+        except ConnectionClosed:
+            if self._parting is None:
+                raise
+            await trio.sleep_forever()  # as in `carry`
+
     async def _read(self, websocket: WebSocketConnection, hear: Callable[[object], None]) -> None:
         while True:
             message = await websocket.get_message()
+            self._silence.hear()
             try:
                 batch = orjson.loads(message)
             except orjson.JSONDecodeError as error:
@@ -183,13 +206,3 @@ class Channel:
                     hear(entry)
                 await slicer.breathe()
             self.received_total += len(batch)
-
-
-async def _look_for_life(websocket: WebSocketConnection) -> None:
-    """Returns when the other side has not answered a ping in time."""
-    while True:
-        await trio.sleep(PING_EVERY_S)
-        with trio.move_on_after(PING_PATIENCE_S) as scope:
-            await websocket.ping()
-        if scope.cancelled_caught:
-            return

@@ -26,6 +26,7 @@ from engine.shards.codec import MESSAGE_BYTES_MAX
 from engine.shards.ends import FarEnd, NearEnd
 from engine.shards.ports import LinkLost, LinkService, Member
 from engine.shards.proof import NONCE_BYTES, CalledProof, CallingProof, Refused, link_key
+from engine.shards.silence import SILENCE_S
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ MEETING_MAX = 64
 REST_S = 0.2
 REST_MAX_S = 2.0
 """After a failed dial nothing goes to that node for so long: doubling from the first to the second."""
+
+REST_SILENT_S = 1.0
+"""The same after a link to a node that was silent. Meanwhile it may wake, or be found to be gone."""
 
 EXPIRE_EVERY_S = 5.0
 
@@ -113,10 +117,13 @@ class _Rest:
 
 
 class _Link:
-    def __init__(self) -> None:
-        self.channel = Channel()
+    def __init__(self, silence_s: float) -> None:
+        self.channel = Channel(silence_s)
         self.end = NearEnd(self.channel)
         self.open = False
+        self.silent = trio.CancelScope()
+        """Cancelled when the other side is."""
+        self.watched = trio.CancelScope()
 
 
 class LinkNetwork:
@@ -125,11 +132,23 @@ class LinkNetwork:
     Args:
         own_run: of this node.
         secret: of the cluster, the same on all nodes.
+        silence_s: a node that gives no sign of life for so long is given up.
+        gone: whether the heartbeat of a run is. It is given up sooner, unless it gives other signs.
         open: dials an address.
     """
 
-    def __init__(self, own_run: str, secret: bytes, *, open: OpenStream = open_stream) -> None:  # noqa: A002 - as in io
+    def __init__(
+        self,
+        own_run: str,
+        secret: bytes,
+        *,
+        silence_s: float = SILENCE_S,
+        gone: Callable[[str], bool] = lambda _: False,
+        open: OpenStream = open_stream,  # noqa: A002 - as in io
+    ) -> None:
         self._own_run = own_run
+        self._silence_s = silence_s
+        self._gone = gone
         self._key = link_key(secret)
         self._open = open
         self._nursery: trio.Nursery | None = None
@@ -192,8 +211,9 @@ class LinkNetwork:
         """The link to this run of a node, which may still be on its way; None while it rests."""
         link = self._links.get(member.run)
         if link is None and self._nursery is not None and not self._resting(member.run):
-            link = self._links[member.run] = _Link()
+            link = self._links[member.run] = _Link(self._silence_s)
             self._nursery.start_soon(self._keep, link, member)
+            self._nursery.start_soon(self._watch, link, member)
         return link
 
     def _resting(self, run: str) -> bool:
@@ -206,22 +226,31 @@ class LinkNetwork:
         stream: trio.abc.Stream | None = None
         meet_by = trio.current_time() + MEETING_S
         try:
-            with trio.move_on_at(meet_by):
-                stream = await self._open(member.link_url)
-            if stream is None:
-                self._complaints.add("no link to %s: %s", member.link_url, "it does not answer")
-            else:
-                ending = await self._talk(link, member, stream, meet_by)
+            with link.silent:
+                with trio.move_on_at(meet_by):
+                    stream = await self._open(member.link_url)
+                if stream is None:
+                    self._complaints.add("no link to %s: %s", member.link_url, "it does not answer")
+                else:
+                    ending = await self._talk(link, member, stream, meet_by)
         except (OSError, ValueError) as error:
             self._complaints.add("no link to %s: %s", member.link_url, error)
         except Exception:
             log.exception("a link failed")
         finally:
+            link.watched.cancel()
             with trio.CancelScope(shield=True):
                 if stream is not None:
                     await trio.aclose_forcefully(stream)
                 await link.end.lost(ending)
             self._forget(link, member.run)
+
+    async def _watch(self, link: _Link, member: Member) -> None:
+        """Also while it is dialled: what is sent waits for that."""
+        with link.watched:
+            await link.channel.watch(lambda: self._gone(member.run))
+            log.warning("no sign of life of %s: the link to it ends", member.name)
+            link.silent.cancel()
 
     async def _talk(self, link: _Link, member: Member, stream: trio.abc.Stream, meet_by: float) -> Ending:
         """Until the link is over. Returns how it ends for those who listen."""
@@ -284,13 +313,17 @@ class LinkNetwork:
         self._messages += link.channel.messages_total
         self._received += link.channel.received_total
         self._refused += link.end.refused_total
-        if link.open:
-            self._lost += 1
-            return
-        self._failed_dials += 1
         now = trio.current_time()
         last = self._rests.get(run)
         length_s = min(2 * last.length_s, REST_MAX_S) if last else REST_S
+        if link.silent.cancel_called:
+            length_s = max(length_s, REST_SILENT_S)
+        if link.open:
+            self._lost += 1
+            if not link.silent.cancel_called:
+                return
+        else:
+            self._failed_dials += 1
         # Runs do not come back: what is remembered of one that nobody dials any more goes.
         self._rests = {each: rest for each, rest in self._rests.items() if now < rest.until + MEETING_S}
         self._rests[run] = _Rest(now + length_s, length_s)
@@ -323,8 +356,8 @@ class LinkServerStatistics:
 
 
 class _Served:
-    def __init__(self, service: LinkService, nursery: trio.Nursery) -> None:
-        self.channel = Channel()
+    def __init__(self, service: LinkService, nursery: trio.Nursery, silence_s: float) -> None:
+        self.channel = Channel(silence_s)
         self.end = FarEnd(self.channel, service, nursery)
 
 
@@ -334,10 +367,21 @@ class LinkServer:
     Args:
         own_run: of this node. Who wants another is refused.
         secret: of the cluster, the same on all nodes.
+        silence_s, gone: as of `LinkNetwork`.
     """
 
-    def __init__(self, own_run: str, secret: bytes, service: LinkService) -> None:
+    def __init__(
+        self,
+        own_run: str,
+        secret: bytes,
+        service: LinkService,
+        *,
+        silence_s: float = SILENCE_S,
+        gone: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._own_run = own_run
+        self._silence_s = silence_s
+        self._gone = gone
         self._key = link_key(secret)
         self._service = service
         self._complaints = _Complaints()
@@ -369,9 +413,9 @@ class LinkServer:
         try:
             async with trio.open_nursery() as library:
                 try:
-                    websocket = await self._meet(library, stream)
-                    if websocket is not None:
-                        await self._serve(library, websocket)
+                    met = await self._meet(library, stream)
+                    if met is not None:
+                        await self._serve(library, *met)
                 except ConnectionClosed:
                     log.debug("a link was closed before it began")
                 except Exception:
@@ -396,8 +440,10 @@ class LinkServer:
             refused_total=self._refused,
         )
 
-    async def _meet(self, library: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection | None:
-        """A connection that has proved itself, or None."""
+    async def _meet(
+        self, library: trio.Nursery, stream: trio.abc.Stream
+    ) -> tuple[WebSocketConnection, str] | None:
+        """A connection that has proved itself, and the run it comes from, or None."""
         self._meeting += 1
         try:
             with trio.move_on_after(MEETING_S):
@@ -417,16 +463,25 @@ class LinkServer:
                     return None
                 await websocket.send_message(ours)
                 log.debug("a link from the run %s", run)
-                return websocket
+                return websocket, run
         finally:
             self._meeting -= 1
         return None
 
-    async def _serve(self, library: trio.Nursery, websocket: WebSocketConnection) -> None:
-        served = _Served(self._service, library)
+    async def _serve(self, library: trio.Nursery, websocket: WebSocketConnection, run: str) -> None:
+        served = _Served(self._service, library, self._silence_s)
         self._served.add(served)
+        silent = trio.CancelScope()
+
+        async def watch() -> None:
+            await served.channel.watch(lambda: self._gone(run))
+            log.warning("no sign of life of the run %s: the link from it ends", run)
+            silent.cancel()
+
+        library.start_soon(watch)
         try:
-            await served.channel.carry(websocket, served.end.hear)
+            with silent:
+                await served.channel.carry(websocket, served.end.hear)
         finally:
             with trio.CancelScope(shield=True):
                 await served.end.lost()

@@ -26,6 +26,7 @@ from engine.shards import channel, codec, ends, link
 from engine.shards.link import LinkNetwork, LinkServer
 from engine.shards.ports import LinkLost
 from engine.shards.proof import CallingProof, link_key
+from engine.shards.silence import LOOKS, SILENCE_S
 from tests.shards.linking import (
     FAR,
     NEAR,
@@ -280,7 +281,6 @@ async def test_a_peer_that_reads_nothing_costs_itself_only(
         await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
         (relay,) = await sessions.got(1)
         library.cancel_scope.cancel()  # from now on nobody reads
-    started = trio.current_time()
     relay.reply.push(Frame({"t": "question"}))
     links, _ = await linked(nursery, server)
     fine = Client()
@@ -288,44 +288,112 @@ async def test_a_peer_that_reads_nothing_costs_itself_only(
     links.send(member(), "s", answer(fine))
     await fine.heard(1)
     assert server.statistics().open == 2
-    await trio.sleep(channel.PING_EVERY_S + channel.PING_PATIENCE_S + channel.SEND_S - started)
+    await trio.sleep(2 * SILENCE_S)
     assert sessions.detached() == [relay.reply]
     assert server.statistics().open == 1
 
 
-async def test_a_node_that_has_died_without_a_word_is_found_by_pings(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    """Its streams stay open, and nothing is read from them or written to them any more."""
-    sessions = Sessions()
-    server = LinkServer(FAR, SECRET, sessions)
-    dead = trio.Event()
+class Cable:
+    """Dials a server. Once it is cut its streams stay open, and nothing comes through in either direction."""
 
-    async def dial(url: str) -> trio.abc.Stream:
+    def __init__(self, nursery: trio.Nursery, server: LinkServer) -> None:
+        self.cut = trio.Event()
+        self._nursery = nursery
+        self._server = server
+
+    async def dial(self, url: str) -> trio.abc.Stream:
         ours, theirs = trio.testing.memory_stream_pair()
         held, inner = trio.testing.memory_stream_pair()
-
-        async def pump(source: trio.abc.Stream, to: trio.abc.Stream) -> None:
-            while data := await source.receive_some(65_536):
-                if dead.is_set():
-                    return
-                await to.send_all(data)
-
-        nursery.start_soon(pump, theirs, held)
-        nursery.start_soon(pump, held, theirs)
-        nursery.start_soon(server.attend, inner)
+        self._nursery.start_soon(self._pump, theirs, held)
+        self._nursery.start_soon(self._pump, held, theirs)
+        self._nursery.start_soon(self._server.attend, inner)
         await trio.lowlevel.checkpoint()
         return ours
 
-    links = LinkNetwork(NEAR, SECRET, open=dial)
+    async def _pump(self, source: trio.abc.Stream, to: trio.abc.Stream) -> None:
+        while data := await source.receive_some(65_536):
+            if self.cut.is_set():
+                return
+            await to.send_all(data)
+
+
+@pytest.mark.parametrize(("gone", "within_s"), [(False, SILENCE_S), (True, SILENCE_S / 2)])
+async def test_a_node_that_has_died_without_a_word_is_found_by_its_silence(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, gone: bool, within_s: float
+) -> None:
+    """On both sides, in less than the time of a lease; sooner when its heartbeat is gone."""
+    sessions = Sessions()
+    missed: set[str] = set()
+    server = LinkServer(FAR, SECRET, sessions, gone=missed.__contains__)
+    cable = Cable(nursery, server)
+    links = LinkNetwork(NEAR, SECRET, gone=missed.__contains__, open=cable.dial)
     await nursery.start(links.run)
-    client = Client()
+    client, asking = Client(), Client()
     links.send(member(), "s", Relay(client, NEAR))
     (relay,) = await sessions.got(1)
-    dead.set()
-    await trio.sleep(channel.PING_EVERY_S + channel.PING_PATIENCE_S + 0.1)
-    assert client.endings == [Ending.RESTARTING]
+    await trio.sleep(10 * SILENCE_S)
+    assert links.statistics().lost_total == 0
+    cable.cut.set()
+    links.send(member(), "s", answer(asking))
+    if gone:
+        missed.update((NEAR, FAR))
+    await trio.sleep(within_s + 0.1)
+    assert client.endings == asking.endings == [Ending.RESTARTING]
     assert sessions.detached() == [relay.reply]
+    late = Client()
+    links.send(member(), "s", answer(late))
+    assert late.endings == [Ending.RESTARTING], "nothing is dialled for a while"
+
+
+async def test_who_is_missing_from_redis_and_answers_pings_keeps_its_links(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its lease in PostgreSQL may hold, and then its sessions go on."""
+    sessions = Sessions()
+    sessions.do = acked
+    server = LinkServer(FAR, SECRET, sessions, gone=lambda run: True)
+    links = LinkNetwork(NEAR, SECRET, gone=lambda run: True, open=Cable(nursery, server).dial)
+    await nursery.start(links.run)
+    client = Client()
+    links.send(member(), "s", answer(client))
+    await client.heard(1)
+    await trio.sleep(10 * SILENCE_S)
+    links.send(member(), "s", answer(client, 2))
+    await client.heard(2)
+    assert links.statistics().lost_total == 0
+
+
+async def test_a_process_that_was_stopped_itself_blames_nobody_for_the_silence(
+    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    server = LinkServer(FAR, SECRET, Sessions())
+    links = LinkNetwork(NEAR, SECRET, open=Cable(nursery, server).dial)
+    await nursery.start(links.run)
+    links.send(member(), "s", Relay(Client(), NEAR))
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(3):
+        mock_clock.jump(60)
+        await trio.testing.wait_all_tasks_blocked()
+    assert (links.statistics().open, links.statistics().lost_total) == (1, 0)
+
+
+async def test_what_was_sent_while_a_silent_node_is_dialled_fails_as_soon_as_it_is_gone(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def dial(url: str) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return trio.testing.memory_stream_pair()[0]
+
+    missed: set[str] = set()
+    links = LinkNetwork(NEAR, SECRET, gone=missed.__contains__, open=dial)
+    await nursery.start(links.run)
+    client = Client()
+    links.send(member(), "s", answer(client))
+    await trio.sleep(SILENCE_S / 2)
+    assert client.endings == []
+    missed.add(FAR)
+    await trio.sleep(SILENCE_S / LOOKS + 0.1)
+    assert client.endings == [Ending.RESTARTING]
 
 
 async def test_cancelled_in_the_middle_everything_ends_and_no_task_is_left() -> None:
@@ -378,7 +446,7 @@ async def test_an_address_that_never_answers_is_given_up_after_a_while(
     await nursery.start(links.run)
     client = Client()
     links.send(member(), "s", answer(client))
-    await trio.sleep(link.MEETING_S + 0.1)
+    await trio.sleep(SILENCE_S + 0.1)
     assert client.endings == [Ending.RESTARTING]
 
 
