@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -28,10 +27,6 @@ STANDING_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
 }
 """Of every answer that does not say otherwise."""
-
-
-SESSION_KEY = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
-"""What may be the id or the code of a session."""
 
 
 class TokenReader(Protocol):

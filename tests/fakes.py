@@ -30,6 +30,7 @@ from engine.domain.facts import (
     QuestionOpened,
 )
 from engine.domain.quiz import Quiz
+from engine.domain.session_keys import is_code, is_id
 from engine.shards.ends import FarEnd, NearEnd
 from engine.shards.ports import LinkLost, LinkService, Member
 
@@ -132,6 +133,8 @@ class MemorySessionStore:
 
     async def create(self, record: ports.SessionRecord) -> None:
         await self._checkpoint()
+        if not is_id(record.id) or not is_code(record.code):
+            raise ValueError(f"no session has the id {record.id!r} or the code {record.code!r}")
         if record.id in self._rows:
             return
         if any(

@@ -20,11 +20,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, tuple[str, ...]] = {
     "engine": (),
     "engine.aio": (),
+    "engine.boundary": (),
     "engine.domain": ("engine.domain",),
     "engine.ports": ("engine.domain",),
-    "engine.actors": ("engine.domain", "engine.ports", "engine.actors"),
+    "engine.actors": ("engine.boundary", "engine.domain", "engine.ports", "engine.actors"),
     "engine.storage": (
         "engine.aio",
+        "engine.boundary",
         "engine.domain",
         "engine.ports",
         "engine.actors",
@@ -33,6 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "engine.shards": (
         "engine.aio",
+        "engine.boundary",
         "engine.domain",
         "engine.ports",
         "engine.actors",

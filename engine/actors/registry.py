@@ -14,11 +14,14 @@ from engine.actors.actor import ActorOptions, Counters, Fenced, Parcel, SessionA
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.endings import Ending
+from engine.actors.lookups import Lookups, Waiting
 from engine.actors.pace import Pace
 from engine.actors.stream import StreamState
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
+from engine.boundary import Boundary, Mistake
 from engine.domain.session import Phase, Settings
+from engine.domain.session_keys import is_id, is_session_key
 from engine.ports import (
     CodeTaken,
     Journal,
@@ -93,6 +96,7 @@ NOT_TO_BE_HAD = (
     StorageUnavailable,
     NodeFull,
     OwnedElsewhere,
+    Mistake,
 )
 """What `Registry.get` raises."""
 
@@ -173,6 +177,7 @@ class Registry:
         new_id, new_code: sources of fresh session ids and six-digit codes.
         gone: in a cluster, whether another owner is known to be gone, so that its sessions may be claimed. A
             node that is alone claims what it likes.
+        boundary: of the node.
     """
 
     def __init__(
@@ -191,7 +196,9 @@ class Registry:
         sessions_max: int = 20_000,
         policy: RestartPolicy | None = None,
         gone: Callable[[str], bool] | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         self._gone = gone
         self._nursery = nursery
         self._store = store
@@ -209,9 +216,9 @@ class Registry:
         self._policy = policy or RestartPolicy()
         self._by_id: dict[str, _Slot] = {}
         self._by_code: dict[str, _Slot] = {}
-        self._finding: dict[str, trio.Event] = {}
         self._expected: dict[str, StreamState] = {}
-        self._waiting = 0
+        self._lookups = Lookups(nursery, self._find, NOT_TO_BE_HAD, self._boundary)
+        self._waiting = Waiting(nursery, refuse, NOT_TO_BE_HAD, self._boundary, WAITING_MAX)
         self._counters = Counters()
         self._crashes = Crashes()
 
@@ -221,23 +228,19 @@ class Registry:
         """Hand a command to the session with this id or code. Never blocks; brings the session into memory
         when needed; whatever goes wrong is an `error` to `command.reply`."""
         slot = self._slot(key)
-        if slot is not None and slot.actor is not None:
+        if self._waiting.holds(self._route, key):
+            self._waiting.add(self._route, key, command)
+        elif slot is not None and slot.actor is not None:
             slot.actor.send(command)
         elif isinstance(command, Detach):
             return
-        elif self._waiting >= WAITING_MAX:
-            refuse(None, command)
+        elif not is_session_key(key):
+            refuse(SessionNotFound(key), command)
         else:
-            self._waiting += 1
-            self._nursery.start_soon(self._deliver_later, key, command)
+            self._waiting.add(self._route, key, command)
 
-    async def _deliver_later(self, key: str, command: Command) -> None:
-        try:
-            (await self.get(key)).send(command)
-        except NOT_TO_BE_HAD as error:
-            refuse(error, command)
-        finally:
-            self._waiting -= 1
+    async def _route(self, key: str) -> Callable[[Command], None]:
+        return (await self.get(key)).send
 
     def here(self, key: str) -> SessionActor | None:
         """The live actor of the session with this id or code, if it is in memory."""
@@ -252,12 +255,12 @@ class Registry:
         """The live actor of the session with this id or code. Send to it before the next checkpoint.
 
         Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
-        OwnedElsewhere.
+        OwnedElsewhere, Mistake.
         """
+        if not is_session_key(key):
+            raise SessionNotFound(key)
         while True:
-            slot = self._slot(key) or await self._find(key)
-            if slot is None:
-                continue
+            slot = self._slot(key) or await self._lookups.outcome(key)
             while not slot.gone:
                 if slot.actor is not None:
                     return slot.actor
@@ -275,7 +278,9 @@ class Registry:
 
     def expect(self, session_id: str, stream: StreamState) -> None:
         """The session is about to be given to this node, which is to go on with this stream. Whoever asks for
-        the session first brings it into memory."""
+        the session first brings it into memory. Raises ValueError for what is no session's id."""
+        if not is_id(session_id):
+            raise ValueError(f"{session_id!r:.60} is not the id of a session")
         while len(self._expected) >= EXPECTED_MAX:
             del self._expected[next(iter(self._expected))]
         self._expected[session_id] = stream
@@ -308,18 +313,9 @@ class Registry:
     def _slot(self, key: str) -> _Slot | None:
         return self._by_code.get(key) or self._by_id.get(key)
 
-    async def _find(self, key: str) -> _Slot | None:
-        """Look a session up in the store and open it. One look-up at a time for a key: the others wait for
-        it and get None, which means look again."""
-        if (underway := self._finding.get(key)) is not None:
-            await underway.wait()
-            return None
-        underway = self._finding[key] = trio.Event()
-        try:
-            record = await self._store.find(key)
-        finally:
-            del self._finding[key]
-            underway.set()
+    async def _find(self, key: str) -> _Slot:
+        """Look a session up in the store and open it."""
+        record = await self._store.find(key)
         if record.finished_at is not None:
             raise SessionFinished(record)
         return self._by_id.get(record.id) or self._open(record)
@@ -487,7 +483,7 @@ class Registry:
         return RegistryStatistics(
             active=len(actors),
             quarantined=sum(slot.unavailable for slot in self._by_id.values()),
-            waiting=self._waiting,
+            waiting=len(self._waiting),
             subscribers=sum(actor.subscribers for actor in actors),
             players=sum(actor.session.active for actor in actors),
             backlog=sum(actor.backlog for actor in actors),

@@ -8,7 +8,7 @@ long as it is not, clients hear `busy` and try again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -24,6 +24,7 @@ from engine.actors.commands import Command, Detach, Join, Left, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
+from engine.actors.lookups import Lookups, Waiting
 from engine.actors.registry import (
     NOT_TO_BE_HAD,
     WAITING_MAX,
@@ -34,6 +35,8 @@ from engine.actors.registry import (
     refuse,
 )
 from engine.actors.subscriber import Subscriber
+from engine.boundary import Boundary
+from engine.domain.session_keys import is_session_key
 from engine.domain.settings import Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, SessionStore
 from engine.shards import whereabouts
@@ -139,10 +142,6 @@ class _Forwarded:
         self._reply.close(ending)
 
 
-_Route = Callable[[str], Awaitable[Callable[[Command], None]]]
-"""Finds out how commands reach the session with this id or code."""
-
-
 class NotYet(NodeFull):
     """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
 
@@ -177,6 +176,7 @@ class Router:
         me: this run of this node.
         new_id: source of fresh session ids.
         relay_above: player limit of a session above which each node takes its players.
+        boundary: of the node.
     """
 
     def __init__(
@@ -192,7 +192,9 @@ class Router:
         me: str,
         new_id: Callable[[], str],
         relay_above: int,
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         self._nursery = nursery
         self._registry = registry
         self._store = store
@@ -204,7 +206,7 @@ class Router:
         self._new_id = new_id
         self._relay_above = relay_above
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._asking: dict[str, trio.Event] = {}
+        self._lookups = Lookups(nursery, self._look_up, NOT_TO_BE_HAD, self._boundary)
         self._in_vain: dict[str, tuple[Exception, float]] = {}
         self._held: dict[str, _Held] = {}
         """Sessions that are being handed over, by id and by code."""
@@ -212,10 +214,8 @@ class Router:
         self._relays_by_code: dict[str, Relay] = {}
         self._dealt: dict[str, int] = {}
         self._dealt_for: int | None = None
-        self._queues: dict[tuple[_Route, str], list[Command]] = {}
-        """Commands whose session is looked up or brought to life, by its id or code."""
-        self._waiting = 0
-        """Commands in all of them."""
+        self._waiting = Waiting(nursery, _refuse, NOT_TO_BE_HAD, self._boundary, WAITING_MAX)
+        """Commands whose session is looked up or brought to life."""
         self.sent = Sent()
         self.routed = Routed()
 
@@ -224,8 +224,8 @@ class Router:
     def deliver(self, key: str, command: Command) -> None:
         """Hand a command to the session with this id or code, wherever it is. Never blocks; whatever goes
         wrong is an `error` to `command.reply`. A client that may move is told where to."""
-        if self._waits(self._route, key):
-            self._later(self._route, key, command)
+        if self._waiting.holds(self._route, key):
+            self._waiting.add(self._route, key, command)
         elif self._deliver_here(key, command):
             return
         elif (relay := self._relay(key)) is not None:
@@ -237,19 +237,23 @@ class Router:
             return
         elif (known := self._remembered(key)) is not None:
             self._pass_on(known, command)
+        elif not is_session_key(key):
+            _refuse(SessionNotFound(key), command)
         elif (error := self._looked_in_vain(key)) is not None:
             _refuse(error, command)
         else:
-            self._later(self._route, key, command)
+            self._waiting.add(self._route, key, command)
 
     def deliver_from_link(self, session_id: str, command: Command) -> None:
         """As `deliver`, for what another node has passed on: it is not passed on again."""
         command = arrived(command, self._clock.now_ms())
-        waits = self._waits(self._route_here, session_id)
+        waits = self._waiting.holds(self._route_here, session_id)
         if not waits and self._deliver_here(session_id, command):
             return
-        if waits or not isinstance(command, Detach | Left):
-            self._later(self._route_here, session_id, command)
+        if not is_session_key(session_id):
+            _refuse(SessionNotFound(session_id), command)
+        elif waits or not isinstance(command, Detach | Left):
+            self._waiting.add(self._route_here, session_id, command)
         elif isinstance(command, Left):
             _refuse(None, command)  # who sits where is told anew to whoever runs it next
 
@@ -268,34 +272,6 @@ class Router:
 
     def _relay(self, key: str) -> Relay | None:
         return self._relays.get(key) or self._relays_by_code.get(key)
-
-    def _later(self, route: _Route, key: str, command: Command) -> None:
-        """Send a command once it is known where to. For one key all go in the order in which they came."""
-        queue = self._queues.get((route, key))
-        if self._waiting >= WAITING_MAX and not isinstance(command, Detach):
-            _refuse(None, command)
-            return
-        self._waiting += 1
-        if queue is not None:
-            queue.append(command)
-        else:
-            self._queues[route, key] = [command]
-            self._nursery.start_soon(self._settle, route, key)
-
-    def _waits(self, route: _Route, key: str) -> bool:
-        """Whether others wait for the same: who comes now does not overtake them."""
-        return bool(self._queues) and (route, key) in self._queues
-
-    async def _settle(self, route: _Route, key: str) -> None:
-        send: Callable[[Command], None]
-        try:
-            send = await route(key)
-        except NOT_TO_BE_HAD as error:
-            send = partial(_refuse, error)
-        commands = self._queues.pop((route, key))
-        self._waiting -= len(commands)
-        for command in commands:
-            send(command)
 
     async def _route(self, key: str) -> Callable[[Command], None]:
         found = await self.find(key)
@@ -361,6 +337,8 @@ class Router:
     async def find(self, key: str) -> SessionActor | Elsewhere:
         """The actor of a session, brought to life if it belongs here; or where else it is. Raises as
         `get`."""
+        if not is_session_key(key):
+            raise SessionNotFound(key)
         tries = 0
         while tries < ROUTE_TRIES:
             if (held := self._held.get(key)) is not None:
@@ -372,22 +350,16 @@ class Router:
                     return known
                 if (error := self._looked_in_vain(key)) is not None:
                     raise error.with_traceback(None)
-                found = await self._look_up(key)
+                found = await self._lookups.outcome(key)
                 if isinstance(found, Elsewhere):
                     return found
-                if found is not None:
-                    return await self._registry.bring(found)
+                return await self._registry.bring(found)
             except OwnedElsewhere:
                 tries += 1
         raise NotYet
 
-    async def _look_up(self, key: str) -> SessionRecord | Elsewhere | None:
-        """The record of a session that belongs here, or where else it is. One look at a time for a key: who
-        comes meanwhile gets None, which means look again."""
-        if (underway := self._asking.get(key)) is not None:
-            await underway.wait()
-            return None
-        underway = self._asking[key] = trio.Event()
+    async def _look_up(self, key: str) -> SessionRecord | Elsewhere:
+        """The record of a session that belongs here, or where else it is."""
         try:
             record = await self._store.find(key)
             member = self._member_for(record)
@@ -396,9 +368,6 @@ class Router:
                 self._in_vain.clear()
             self._in_vain[key] = error, trio.current_time() + IN_VAIN_S
             raise
-        finally:
-            del self._asking[key]
-            underway.set()
         if member is None:
             return record
         found = Elsewhere(record, member)

@@ -152,6 +152,8 @@ class Database:
         self._dsn = dsn
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
+        # In the pool's queue, while others use all connections, and to connect: that alone has its own bound.
+        self._acquire_timeout_s = statement_timeout_s + connect_timeout_s
 
     @classmethod
     @asynccontextmanager
@@ -211,7 +213,7 @@ class Database:
 
     async def _with_connection(self, work: Callable[[Any], Awaitable[T]]) -> T:
         async def borrow() -> T:
-            connection = await _connecting(self._pool.acquire(timeout=self._connect_timeout_s))
+            connection = await _connecting(self._pool.acquire(timeout=self._acquire_timeout_s))
             try:
                 return await _on(connection, work)
             finally:

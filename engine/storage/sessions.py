@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Sequence
-from uuid import UUID
 
 from engine.domain.facts import Fact
 from engine.domain.session import Settings
+from engine.domain.session_keys import is_code, is_id
 from engine.ports import (
     ClaimedSession,
     CodeTaken,
@@ -52,7 +51,7 @@ class PostgresSessionStore:
 
     async def find(self, key: str) -> SessionRecord:
         row = None
-        if re.fullmatch(r"[0-9]{6}", key):
+        if is_code(key):
             # An id names the partition that it lies in; of a code alone, all have to be asked.
             live = await self._database.fetchrow("SELECT session_id FROM live_codes WHERE code = $1", key)
             if live is not None:
@@ -179,14 +178,6 @@ async def _allow(connection: Connection, session_id: str, owner: str, gone: Call
     lease = await connection.fetchrow(_LEASE, previous)
     if (lease is not None and lease["holds"]) or not gone(previous):
         raise OwnedElsewhere(session_id, previous)
-
-
-def is_id(key: str) -> bool:
-    try:
-        UUID(key)
-    except ValueError:
-        return False
-    return True
 
 
 def record_of(row: Row) -> SessionRecord:

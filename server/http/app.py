@@ -15,6 +15,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 
 from engine.actors.registry import NodeFull
+from engine.boundary import Mistake
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable
 from server.callers import PREFLIGHT_HEADERS
@@ -166,6 +167,7 @@ def _answer_errors(app: Api) -> None:
 
     @app.errorhandler(StorageUnavailable)
     @app.errorhandler(NodeFull)
+    @app.errorhandler(Mistake)
     async def overloaded(_: Exception) -> Answer:
         return error_answer(busy())
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from io import BytesIO
 
 import segno
 
+from engine.domain.session_keys import is_code
 from server.errors import ApiError
 from server.http.addresses import join_url
 from server.http.answers import Answer, body_answer
 from server.http.reading import read_query
 from server.http.services import Services
 
-CODE = re.compile(r"[0-9]{6}", re.ASCII)
 QUIET_ZONE = 4
 """Modules of white on every side, as many as the standard wants."""
 
@@ -29,7 +28,7 @@ class QrCode:
         code = read_query("code").get("code")
         if code is None:
             raise ApiError("missing_field", "The field code is missing.", "code")
-        if CODE.fullmatch(code) is None:
+        if not is_code(code):
             raise ApiError("bad_field", "code must be the six digits of a session's code.", "code")
         address = join_url(self._services, code)
         if address is None:

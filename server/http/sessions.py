@@ -11,9 +11,9 @@ from engine.actors.commands import Command
 from engine.actors.frame import Frame
 from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
 from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
+from engine.boundary import Mistake
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from server.auth import Grant
-from server.callers import SESSION_KEY
 from server.errors import ApiError, busy, refused
 from server.http.access import Access
 from server.http.services import Directory, LiveSession
@@ -110,8 +110,6 @@ class Sessions:
         return found
 
     async def _find(self, key: str) -> LiveSession | SessionRecord:
-        if not SESSION_KEY.fullmatch(key):
-            raise self._no_session()
         try:
             with bounded_wait():
                 return await self._directory.get(key)
@@ -123,7 +121,7 @@ class Sessions:
             raise ApiError(
                 "session_unavailable", "The session keeps failing and was taken out of service."
             ) from None
-        except (StorageUnavailable, NodeFull, OwnedElsewhere):
+        except (StorageUnavailable, NodeFull, OwnedElsewhere, Mistake):
             raise busy() from None
 
     def _no_session(self) -> ApiError:

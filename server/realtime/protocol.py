@@ -13,6 +13,8 @@ from typing import Literal, NoReturn
 
 import orjson
 
+from engine.domain.session_keys import is_code
+
 SUBPROTOCOL = "fanfare.v1"
 
 ID_CHARS_MAX = 64
@@ -217,7 +219,7 @@ def _id(data: _Members) -> str:
 
 def _code(data: _Members) -> str:
     code = data["code"]
-    if type(code) is not str or len(code) != 6 or not (code.isascii() and code.isdigit()):
+    if type(code) is not str or not is_code(code):
         _refuse(data, "bad_field", "code is text of six digits.", "code")
     return code
 

@@ -15,6 +15,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.session import Phase
 from engine.ports import OwnedElsewhere, SessionRecord
 from tests.actors.world import QUIZ, Client, World, settle, world
+from tests.keys import session_id
 
 PROMPT = Quiz.parse(
     {
@@ -468,7 +469,7 @@ async def test_what_was_looked_up_is_brought_without_a_second_look(mock_clock: M
         actor = await w.session()
         await w.do(actor, "finish")
         record = SessionRecord(
-            "session-9", "000009", actor.record.quiz_id, 1, actor.record.settings, w.clock.now_ms()
+            session_id(9), "000009", actor.record.quiz_id, 1, actor.record.settings, w.clock.now_ms()
         )
         await w.store.create(record)
         first, again = await w.registry.bring(record), await w.registry.bring(record)

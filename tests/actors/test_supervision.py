@@ -17,6 +17,7 @@ from engine.actors.supervisor import RestartPolicy
 from engine.domain.session import Phase, Session, Settings
 from engine.ports import SessionNotFound
 from tests.actors.world import Client, settle, world
+from tests.keys import session_id
 
 
 async def crash(actor: SessionActor) -> None:
@@ -204,7 +205,7 @@ async def test_a_code_that_is_in_use_again_leads_to_who_uses_it(mock_clock: Mock
     async with world() as w:
         actor = await w.session()
         await w.do(actor, "finish")
-        record = replace(actor.record, id="session-99", created_at=w.clock.now_ms())
+        record = replace(actor.record, id=session_id(99), created_at=w.clock.now_ms())
         await w.store.create(record)
         w.registry = w.new_registry("node")
         assert await w.registry.recover() == 1

@@ -21,6 +21,7 @@ from engine.actors.supervisor import RestartPolicy
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+from tests.keys import session_id
 
 START_MS = 1_700_000_000_000
 
@@ -111,7 +112,7 @@ class World:
             tokens=PlainTokens(),
             clock=self.clock,
             owner=owner,
-            new_id=lambda: f"session-{next(self._numbers)}",
+            new_id=lambda: session_id(next(self._numbers)),
             new_code=lambda: f"{next(self._numbers):06}",
             options=self.options,
             policy=self.policy,

@@ -30,6 +30,7 @@ from server.realtime.protocol import encode, parse
 from tests.bench.figures import Costs, Figure
 from tests.bench.leaderboard import LIMIT_MS, advance, quiz
 from tests.fakes import MemoryCatalog, MemorySessionStore
+from tests.keys import session_id
 
 PLAYERS = 1_000
 ROUNDS = 15
@@ -134,7 +135,7 @@ class Bench:
             tokens=self._tokens,
             clock=self.clock,
             owner="bench",
-            new_id=lambda: f"session-{next(numbers)}",
+            new_id=lambda: session_id(next(numbers)),
             new_code=lambda: f"{next(numbers):06}",
             options=ActorOptions(tick_ms=TICK_MS),
         )

@@ -31,6 +31,7 @@ from server.realtime.transport import Transport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.bench import wire
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+from tests.keys import session_id
 
 REACTOR = "reactor"
 TRIO_WEBSOCKET = "trio-websocket"
@@ -98,7 +99,7 @@ def memory_registry(
         tokens=tokens,
         clock=clock,
         owner="bench",
-        new_id=lambda: f"session-{next(numbers)}",
+        new_id=lambda: session_id(next(numbers)),
         new_code=lambda: f"{next(numbers):06}",
         options=ActorOptions(tick_ms=tick_ms),
     )

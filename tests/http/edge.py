@@ -31,6 +31,7 @@ from server.limits import Attempts, JoinRate
 from server.loop_watch import LoopWatch
 from server.realtime.transport import Tally, TransportStatistics
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+from tests.keys import session_id
 
 START_MS = 1_700_000_000_000
 LOOPBACK = ("127.0.0.1", 50_000)
@@ -123,7 +124,7 @@ class Edge:
             tokens=self.tokens,
             clock=self.clock,
             owner="node",
-            new_id=lambda: f"session-{next(self.numbers)}",
+            new_id=lambda: session_id(next(self.numbers)),
             new_code=lambda: f"{next(self.numbers):06}",
             options=ActorOptions(),
             policy=RestartPolicy(),

@@ -20,6 +20,7 @@ from tests.actors.world import settle
 from tests.fakes import MemoryLinks
 from tests.http.edge import QUIZ, Edge, Played, Reply, edge
 from tests.http.events import stream
+from tests.keys import session_id
 from tests.realtime import test_exchange as reactor
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
@@ -58,7 +59,7 @@ class Half:
             clock=e.clock,
             bus=bus,
             me=member.run,
-            new_id=lambda: f"session-{next(e.numbers)}",
+            new_id=lambda: session_id(next(e.numbers)),
             relay_above=10_000,
         )
 

@@ -33,6 +33,7 @@ from server.realtime.conversation import Gate
 from server.realtime.transport import Transport, TransportStatistics
 from tests.actors.world import QUIZ
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
+from tests.keys import session_id
 
 PATIENCE_S = 8.0
 """Longer than anything here takes; a test that waits longer has failed."""
@@ -402,7 +403,7 @@ async def rig(
             tokens=tokens,
             clock=clock,
             owner="node",
-            new_id=lambda: f"session-{next(numbers)}",
+            new_id=lambda: session_id(next(numbers)),
             new_code=lambda: f"{next(numbers):06}",
             options=ActorOptions(tick_ms=20),
         )

@@ -16,9 +16,10 @@ from engine.actors.frame import Frame
 from server.auth import Tokens
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Conversation, Gate
+from tests.keys import session_id
 
 CODE = "123456"
-SESSION = "session-1"
+SESSION = session_id(1)
 
 
 class SetClock:

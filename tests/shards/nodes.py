@@ -27,6 +27,7 @@ from engine.shards.ring import Ring
 from engine.shards.router import Router
 from tests.actors.world import QUIZ, START_MS, Client, PlainTokens, settle
 from tests.fakes import MemoryCatalog, MemoryJournal, MemoryLinks, MemorySessionStore
+from tests.keys import session_id
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 
@@ -171,7 +172,7 @@ class Cluster:
         self._numbers = itertools.count(1)
 
     def new_id(self) -> str:
-        return f"session-{next(self._numbers)}"
+        return session_id(next(self._numbers))
 
     def new_code(self) -> str:
         return f"{next(self._numbers):06}"

@@ -19,6 +19,7 @@ from engine.shards import whereabouts
 from engine.shards.moving import AT_ONCE, AT_ONCE_DRAINING, LOOK_AGAIN_S, LOOK_EVERY_S, PATIENCE_S, SETTLE_S
 from engine.shards.ports import BusMessage
 from tests.actors.world import Client, settle
+from tests.keys import session_id
 from tests.shards.nodes import FOREVER_MS, RELAY_ABOVE, Cluster, Node, cluster_of
 from tests.shards.test_relay import later, told
 
@@ -515,8 +516,9 @@ async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: Mock
     [
         {"do": "adopt"},
         {"do": "adopt", "session": "nobody's"},
-        {"do": "expect", "session": "session-1"},
-        {"do": "expect", "session": "session-1", "stream": {"epoch": 1}},
+        {"do": "expect", "session": session_id(1)},
+        {"do": "expect", "session": "nobody's", "stream": {"epoch": 1, "offset": 0, "entries": []}},
+        {"do": "expect", "session": session_id(1), "stream": {"epoch": 1}},
         {"do": "something else"},
         {},
     ],

@@ -359,7 +359,7 @@ async def test_who_has_no_connection_any_more_is_not_looked_up(mock_clock: MockC
         await b.sent(record.id, Detach(Client()))
         b.deliver(record.id, Detach(Client()))
         await settle()
-        assert b.router._waiting == 0
+        assert len(b.router._waiting) == 0
 
 
 async def test_so_many_may_wait_to_be_routed_and_no_more(

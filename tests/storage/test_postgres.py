@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from engine.aio import call, open_asyncio
@@ -49,6 +50,16 @@ async def test_a_server_that_does_not_answer_is_unavailable_after_a_while(databa
         with pytest.raises(StorageUnavailable):
             await database.connection().fetch("SELECT pg_sleep(10)")
         assert len(await database.fetch("SELECT 1")) == 1
+
+
+async def test_waiting_while_others_use_all_connections_is_no_trouble(database_dsn: str) -> None:
+    async with (
+        Database.open(database_dsn, connections_max=1, connect_timeout_s=0.5) as database,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(database.fetch, "SELECT pg_sleep(1.2)")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(database.fetch, "SELECT 1")
 
 
 @pytest.fixture

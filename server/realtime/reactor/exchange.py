@@ -18,7 +18,7 @@ from engine.actors import commands
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from server.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
-from server.callers import PREFLIGHT_HEADERS, SESSION_KEY, STANDING_HEADERS, Caller
+from server.callers import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
 from server.errors import ApiError, busy, refused
 from server.event_stream import position
 from server.realtime import handshake
@@ -273,9 +273,6 @@ class Exchange:
         grant = None if token is None else guard.grant(caller, token)
         if grant is None:
             guard.refuse_blocked(caller)
-            if not SESSION_KEY.fullmatch(key):
-                guard.count_failure(caller)
-                raise ApiError("session_not_found", "No session has this code.")
         epoch, offset = position(request.header(b"last-event-id") or "")
         if not self._port.streams.enter(self._address, trio.current_time()):
             raise TOO_MANY_STREAMS

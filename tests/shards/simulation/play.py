@@ -241,7 +241,7 @@ class _Run:
             router, registry = node.router, node.registry
             if router._held:
                 found.append(f"{node.run} holds commands for {sorted(router._held)}")
-            if waiting := router._waiting + registry.statistics().waiting:
+            if waiting := len(router._waiting) + registry.statistics().waiting:
                 found.append(f"{node.run} has {waiting} commands that wait")
             for relay in router.relays():
                 if relay.owner.run not in live:

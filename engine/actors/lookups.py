@@ -1,0 +1,154 @@
+"""Looking for sessions on behalf of many: one look at a time for each, and one outcome for all who wait.
+
+When a session's node has died, or its players all come back at once, thousands ask for the same in one
+moment. Found or not, they are told from one look, and each of them is woken once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import trio
+
+from engine.actors.commands import Command, Detach
+from engine.actors.fanout import CHUNK, Slicer
+from engine.boundary import Boundary, Mistake
+from engine.ports import StorageUnavailable
+
+T = TypeVar("T")
+
+Send = Callable[[Command], None]
+
+
+class _Look(Generic[T]):
+    """A look under way, and then what came of it."""
+
+    __slots__ = ("error", "found", "over")
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.found: T | None = None
+        self.error: Exception | None = StorageUnavailable("the look was given up")
+
+
+class Lookups(Generic[T]):
+    """Looks by key.
+
+    Args:
+        nursery: where they run, so that none depends on the patience of who asked first.
+        look: finds what the key means.
+        refusals: what `look` raises in the ordinary course of things.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        look: Callable[[str], Awaitable[T]],
+        refusals: tuple[type[Exception], ...],
+        boundary: Boundary,
+    ) -> None:
+        self._nursery = nursery
+        self._look = look
+        self._refusals = refusals
+        self._boundary = boundary
+        self._under_way: dict[str, _Look[T]] = {}
+
+    async def outcome(self, key: str) -> T:
+        """What `look` finds for this key, by a look that others wait for too. Raises the refusals, and
+        Mistake for anything else."""
+        look = self._under_way.get(key)
+        if look is None:
+            look = self._under_way[key] = _Look()
+            self._nursery.start_soon(self._run, key, look)
+        await look.over.wait()
+        if look.error is not None:
+            raise look.error.with_traceback(None)
+        return look.found  # type: ignore[return-value]  # without an error it was found
+
+    async def _run(self, key: str, look: _Look[T]) -> None:
+        try:
+            look.found = await self._look(key)
+            look.error = None
+        except self._refusals as error:
+            look.error = error
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "looking for a session", key)
+            look.error = Mistake(key)
+        finally:
+            del self._under_way[key]
+            look.over.set()
+
+
+Route = Callable[[str], Awaitable[Send]]
+"""Finds out how commands reach the session with this id or code."""
+
+
+class Waiting:
+    """Commands whose session is being found: for one route and key all go in the order in which they came.
+
+    Args:
+        refuse: tells whoever sent a command why it goes nowhere; without a reason, `busy`.
+        refusals: what routes raise in the ordinary course of things.
+        most: commands that may wait at one time, all together. More are refused.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        refuse: Callable[[Exception | None, Command], None],
+        refusals: tuple[type[Exception], ...],
+        boundary: Boundary,
+        most: int,
+    ) -> None:
+        self._nursery = nursery
+        self._refuse = refuse
+        self._refusals = refusals
+        self._boundary = boundary
+        self._most = most
+        self._queues: dict[tuple[Route, str], list[Command]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def holds(self, route: Route, key: str) -> bool:
+        """Whether others wait for the same: who comes now does not overtake them."""
+        return bool(self._queues) and (route, key) in self._queues
+
+    def add(self, route: Route, key: str, command: Command) -> None:
+        """Send a command once it is known where to."""
+        if self._count >= self._most and not isinstance(command, Detach):
+            self._refuse(None, command)
+            return
+        self._count += 1
+        queue = self._queues.get((route, key))
+        if queue is not None:
+            queue.append(command)
+        else:
+            self._queues[route, key] = [command]
+            self._nursery.start_soon(self._settle, route, key)
+
+    async def _settle(self, route: Route, key: str) -> None:
+        refusal: Exception | None = None
+        send: Send | None = None
+        try:
+            send = await route(key)
+        except self._refusals as error:
+            refusal = error
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "delivering to a session", key)
+        commands = self._queues.pop((route, key))
+        self._count -= len(commands)
+        if send is not None:
+            # Without a pause: the session was found just now, and may be elsewhere at the next checkpoint.
+            for command in commands:
+                with self._boundary.within("delivering to a session", key):
+                    send(command)
+            return
+        slicer = Slicer()
+        for place, command in enumerate(commands, 1):
+            with self._boundary.within("delivering to a session", key):
+                self._refuse(refusal, command)
+            if place % CHUNK == 0:
+                await slicer.breathe()

@@ -1,0 +1,57 @@
+"""The crash boundary of whatever is no session's actor (that one's is `engine.actors.supervisor`).
+
+How to think about it: a trio nursery cancels all its tasks for the exception of one, so a mistake in a task
+that a client, another node, a row or the clock can start would end the node. Such a task does its work
+`within` the boundary: a mistake there costs the one command or session that it was about, is logged with the
+session, and is counted; the task, or the next round of it, goes on. What a mistake leaves half done is for
+the task to clear up: whoever waits for it gets an answer all the same.
+
+Outside of it stays what would make acknowledgements untrue: the journal's writer, its signs of life and its
+spool. There a mistake ends the node, which loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+TRACEBACK_EVERY_S = 10.0
+"""Of one kind of work. Who can have a mistake repeated must not fill the log with it."""
+
+
+class Mistake(Exception):
+    """A mistake of ours, which was logged and counted where it was made. What was asked for was not done, or
+    not for certain; asking again is safe."""
+
+
+class Boundary:
+    """The boundary of one node."""
+
+    def __init__(self) -> None:
+        self.mistakes_total = 0
+        self._told_s: dict[str, float] = {}
+        """When there was a traceback last, by the work and the type of the mistake."""
+
+    @contextmanager
+    def within(self, work: str, session_id: str | None = None) -> Iterator[None]:
+        """Do this within the boundary: no Exception leaves it. Args: work: what it is, for the log."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the boundary; it is logged
+            self.caught(error, work, session_id)
+
+    def caught(self, error: Exception, work: str, session_id: str | None = None) -> None:
+        """Log and count a mistake that was caught by other means."""
+        self.mistakes_total += 1
+        whose = "" if session_id is None else f", session {session_id:.60}"
+        kind = f"{work}: {type(error).__name__}"
+        now_s = time.monotonic()
+        if now_s - self._told_s.get(kind, -TRACEBACK_EVERY_S) >= TRACEBACK_EVERY_S:
+            self._told_s[kind] = now_s
+            log.error("a mistake in %s%s", work, whose, exc_info=error)
+        else:
+            log.error("a mistake in %s%s: %r", work, whose, error)
