@@ -9,7 +9,7 @@ and passes unchanged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -42,10 +42,19 @@ _RELEASE_TIMEOUT_S = 0.5
 
 _SERVER_SETTINGS = {
     "application_name": "fanfare",
+    # Acknowledged means committed, whatever the server, the database or the role has as its default.
+    "synchronous_commit": "on",
     # A node that froze in the middle of a claim must not hold up others for longer than this.
     "idle_in_transaction_session_timeout": "10s",
 }
 
+
+_DURABLE: Mapping[str, Collection[str]] = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "remote_apply"),
+}
+"""Settings without which a commit that was reported may not outlive a crash, and what they may be."""
 
 _DEDICATED_SETTINGS = {
     **_SERVER_SETTINGS,
@@ -53,6 +62,17 @@ _DEDICATED_SETTINGS = {
     # each time, because a plan for known sessions looks cheaper when the tables are partitioned.
     "plan_cache_mode": "force_generic_plan",
 }
+
+
+class NotDurable(StorageUnavailable):
+    """The server does not keep what it has committed."""
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(
+            f"{name} is {value}, so a crash would lose answers that were acknowledged: set it to on"
+        )
+        self.name = name
+        self.value = value
 
 
 class Row(Protocol):
@@ -143,9 +163,20 @@ async def _connecting(connect: Awaitable[T]) -> T:
         raise _unavailable(error) from error
 
 
+async def _refuse_not_durable(connection: Connection) -> None:
+    """Raises NotDurable."""
+    for name, value in await connection.fetch(_SETTINGS_NOW, list(_DURABLE)):
+        if value not in _DURABLE[name]:
+            raise NotDurable(name, value)
+
+
+_SETTINGS_NOW = "SELECT name, current_setting(name) FROM unnest($1::text[]) AS name"
+
+
 class Database:
     """A pool of connections. Each call takes a connection for itself and may be cancelled at any point
-    without harm to it. Every call may raise StorageUnavailable."""
+    without harm to it. Every call may raise StorageUnavailable; NotDurable when the server is set up so that
+    it may lose what it has committed."""
 
     def __init__(self, pool: Any, dsn: str, *, connect_timeout_s: float, statement_timeout_s: float) -> None:
         self._pool = pool
@@ -176,6 +207,7 @@ class Database:
                 timeout=connect_timeout_s,
                 command_timeout=statement_timeout_s,
                 server_settings=_SERVER_SETTINGS,
+                init=_refuse_not_durable,
             )
 
         async def close() -> None:
@@ -249,24 +281,34 @@ class DedicatedConnection:
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         """All rows of one statement, which is its own transaction. Raises StorageUnavailable."""
 
-        async def run() -> Sequence[Row]:
-            if self._connection is None or self._connection.is_closed():
-                self._connection = await _connecting(
-                    asyncpg.connect(
-                        self._dsn,
-                        timeout=self._connect_timeout_s,
-                        command_timeout=self._statement_timeout_s,
-                        server_settings=_DEDICATED_SETTINGS,
-                    )
-                )
-            try:
-                return await _on(self._connection, lambda connection: connection.fetch(sql, *args))
-            except BaseException:
-                self._connection.terminate()
-                self._connection = None
-                raise
+        if self._connection is None or self._connection.is_closed():
+            await self._within(self._connect_timeout_s, self._connect)
+        return await self._within(
+            self._statement_timeout_s, self._run, lambda connection: connection.fetch(sql, *args)
+        )
 
-        return await _call(run)
+    async def _within(self, timeout_s: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        """By trio's clock: a time-out of asyncpg's leaves a timer in the loop after every statement, for as
+        long as it would have lasted."""
+        try:
+            with trio.fail_after(timeout_s):
+                return await _call(function, *args)
+        except trio.TooSlowError as error:
+            raise _unavailable(TimeoutError(f"no answer within {timeout_s:g} s")) from error
+
+    async def _connect(self) -> None:
+        self._connection = await _connecting(
+            asyncpg.connect(self._dsn, timeout=self._connect_timeout_s, server_settings=_DEDICATED_SETTINGS)
+        )
+        await self._run(_refuse_not_durable)
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            return await _on(self._connection, work)
+        except BaseException:
+            self._connection.terminate()
+            self._connection = None
+            raise
 
     async def aclose(self) -> None:
         """Close in good order, within a second."""

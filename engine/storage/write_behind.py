@@ -236,7 +236,8 @@ class WriteBehind:
             return
         # What an earlier actor of the session left unreported would be fenced: keep it out of the spool.
         self._drop(lambda waiting: waiting.session_id == session_id)
-        while self._spooling.active and self._has_in_hand(session_id):
+        # It may still go to the spool.
+        while self._has_in_hand(session_id):
             await self._secured.wait()
         await self._spooling.settled(session_id)
 
@@ -282,10 +283,9 @@ class WriteBehind:
         with writing:
             while self._queue or not self._ending:
                 if self._queue:
-                    taken = self._take()
+                    taken = self._in_hand = self._take()
                     # Converting a batch and handing it over are each a while without a pause.
                     await trio.lowlevel.checkpoint()
-                    self._in_hand = taken
                     await self._secure(taken)
                     self._in_hand = None
                     self._secured.set()

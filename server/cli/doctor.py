@@ -61,7 +61,8 @@ def doctor(file: Path | None, url: str | None) -> None:
         resolved = resolve(file, os.environ, {})
         _print_settings(console, resolved)
         config = resolved.config
-        findings = [data_directory(config), file_limit(config), *certificates(config)]
+        findings = [data_directory(config), *await database(config), file_limit(config)]
+        findings += certificates(config)
         findings += await reachable(config, url)
         _print_findings(console, findings)
         return 1 if any(each.state == "failed" for each in findings) else 0
@@ -122,6 +123,29 @@ def data_directory(config: Config) -> Finding:
     except EmbeddedPostgresError as exc:
         return Finding("data directory", "failed", str(exc))
     return Finding("data directory", "ok", f"{path}; its database runs")
+
+
+async def database(config: Config) -> list[Finding]:
+    """Whether the database can be reached, and keeps what it has committed. Nothing is said of an embedded
+    one that does not run."""
+    from engine.aio import open_asyncio
+    from engine.ports import StorageUnavailable
+    from engine.storage import embedded
+    from engine.storage.postgres import Database
+
+    address = config.database_url
+    if address is None:
+        try:
+            address = embedded.dsn(config.data_dir)
+        except embedded.EmbeddedPostgresError:
+            return []
+    async with open_asyncio(), Database.open(address, connections_max=1) as opened:
+        try:
+            row = await opened.fetchrow("SELECT current_setting('server_version') AS version")
+        except StorageUnavailable as error:
+            return [Finding("database", "failed", f"PostgreSQL: {error}")]
+    assert row is not None
+    return [Finding("database", "ok", f"PostgreSQL {row['version']} keeps what it has committed")]
 
 
 def file_limit(config: Config) -> Finding:

@@ -6,10 +6,12 @@ import asyncio
 import gc
 import random
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -19,7 +21,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from engine.aio import call, open_asyncio
 from engine.ports import StorageUnavailable
-from engine.storage.postgres import Connection, Database, UniqueViolation
+from engine.storage.embedded import EmbeddedPostgres
+from engine.storage.postgres import Connection, Database, NotDurable, UniqueViolation
+from server.app import StartError, serve
+from server.cli import doctor
+from server.config import Config
 from tests.storage.gate import Gate
 
 
@@ -113,6 +119,100 @@ async def test_a_lost_connection_is_replaced(database: Database) -> None:
         assert len(await dedicated.fetch("SELECT 1")) == 1
     await dedicated.aclose()
 
+
+async def test_a_statement_leaves_no_timer_in_the_loop(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dedicated = database.connection()
+    await dedicated.fetch("SELECT 1")
+    loop = await call(_running_loop)
+    timers = 0
+
+    def counted(*args: object, **more: object) -> object:
+        nonlocal timers
+        timers += 1
+        return call_at(*args, **more)
+
+    call_at = loop.call_at
+    monkeypatch.setattr(loop, "call_at", counted)
+    for _ in range(20):
+        await dedicated.fetch("SELECT 1")
+    assert timers == 0
+    await database.fetch("SELECT 1")
+    assert timers > 0, "a pool sets them: this test sees them"
+    await dedicated.aclose()
+
+
+async def _running_loop() -> Any:
+    return asyncio.get_running_loop()
+
+
+# What may lose what it has committed
+
+
+async def test_what_is_committed_outlives_a_crash_whatever_the_default_of_database_and_role_is(
+    own_database: tuple[Database, str],
+) -> None:
+    outside, dsn = own_database
+    await outside.execute("ALTER DATABASE careless SET synchronous_commit = off")
+    await outside.execute("ALTER ROLE postgres IN DATABASE careless SET synchronous_commit = local")
+    async with Database.open(dsn) as database:
+        dedicated = database.connection()
+        for fetch in (database.fetch, dedicated.fetch):
+            assert [tuple(row) for row in await fetch("SHOW synchronous_commit")] == [("on",)]
+        await dedicated.aclose()
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+async def test_a_server_that_may_lose_what_it_has_committed_is_refused_until_it_is_mended(
+    own_database: tuple[Database, str], tmp_path: Path, setting: str
+) -> None:
+    outside, dsn = own_database
+    await outside.execute(f"ALTER SYSTEM SET {setting} = off")
+    await outside.execute("SELECT pg_reload_conf()")
+    async with Database.open(dsn) as database:
+        dedicated = database.connection()
+        for fetch in (database.fetch, dedicated.fetch):
+            await _until_answer(fetch, f"{setting} is off, so a crash would lose answers")
+        [told] = await doctor.database(Config(database_url=dsn))
+        assert (told.state, setting in told.detail) == ("failed", True)
+        with pytest.raises(ExceptionGroup) as caught:
+            await serve(Config(database_url=dsn, http_port=0, realtime_port=0, data_dir=tmp_path))
+        assert caught.group_contains(StartError, match=f"PostgreSQL at .*: {setting} is off")
+        await outside.execute(f"ALTER SYSTEM RESET {setting}")
+        await outside.execute("SELECT pg_reload_conf()")
+        for fetch in (database.fetch, dedicated.fetch):
+            await _until_answer(fetch, "terminating connection")
+        [told] = await doctor.database(Config(database_url=dsn))
+        assert told.state == "ok"
+        await dedicated.aclose()
+
+
+async def _until_answer(fetch: Callable[[str], Awaitable[object]], wanted: str) -> None:
+    """Until a connection of its own is answered with this: a server reads its settings in its own time."""
+    with trio.fail_after(10):
+        while True:
+            with pytest.raises(StorageUnavailable) as caught:
+                await fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+            if wanted in str(caught.value):
+                assert isinstance(caught.value, NotDurable) == ("off" in wanted)
+                return
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+async def own_database(asyncio_loop: None, short_tmp_path: Path) -> AsyncIterator[tuple[Database, str]]:
+    """A server that is this test's alone, and the DSN of a database in it, `careless`. The connection to the
+    server was made before anything is wrong with it."""
+    server = EmbeddedPostgres(short_tmp_path / f"careless-{next(_servers)}")
+    dsn = await trio.to_thread.run_sync(server.start)
+    async with Database.open(dsn, connections_max=1) as outside:
+        await outside.execute("CREATE DATABASE careless")
+        yield outside, dsn.replace("/postgres?", "/careless?")
+    await trio.to_thread.run_sync(server.stop, "immediate")
+
+
+_servers = count(1)
 
 FAREWELL = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to unexpected postmaster exit\0\0"
 """As PostgreSQL words it when its first process was killed."""

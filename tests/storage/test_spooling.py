@@ -508,6 +508,35 @@ async def test_the_next_start_takes_the_spool_to_postgres_before_anything_is_cla
     assert await stored(away, record.id) == list(ONE_OF_EACH)
 
 
+async def test_a_batch_on_its_way_is_waited_for_from_the_moment_it_leaves_the_queue(
+    away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = trio.Event()
+    take = WriteBehind._take
+
+    def noted(self: WriteBehind) -> Any:
+        taken.set()
+        return take(self)
+
+    monkeypatch.setattr(WriteBehind, "_take", noted)
+    # Whether the writer or we go first after a batch was taken is drawn anew each time.
+    for _ in range(20):
+        record, epoch = await away.world.session()
+        listener = Listener()
+        taken = trio.Event()
+        async with away.node() as node:
+            away.gate.set("shut")
+            node.journal.append(record.id, epoch, [joined(1)], listener)
+            await taken.wait()
+            with trio.move_on_after(0.02) as waiting:
+                await node.journal.settled(record.id)
+            assert waiting.cancelled_caught, "it may yet go to the spool"
+            away.gate.set("open")
+            with trio.fail_after(30):
+                await node.journal.settled(record.id)
+            assert await stored_without_a_claim(away, record) == 1
+
+
 async def stored_without_a_claim(away: Away, record: SessionRecord) -> int:
     [row] = await away.world.database.fetch(
         "SELECT count(*) AS n FROM players WHERE session_id = $1", record.id
