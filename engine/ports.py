@@ -134,6 +134,10 @@ class PlayerResult:
     elapsed_ms: int
 
 
+RESULTS_PER_SLICE = 250
+"""A millisecond or two."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
     """One line of a listing of sessions. `players` counts those who were not kicked."""
@@ -187,9 +191,25 @@ class SessionStore(Protocol):
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         """The sessions created last, newest first."""
 
-    async def results(self, session_id: str) -> Sequence[PlayerResult]:
+    async def results(self, session_id: str, take: Callable[[Sequence[PlayerResult]], None]) -> None:
         """The standing of a session, running or finished, as far as it is committed, by rank; within a
-        rank the smaller total answering time first. Kicked players are left out."""
+        rank the smaller total answering time first. Kicked players are left out.
+
+        `take` is called with one slice of at most `RESULTS_PER_SLICE` after another, with others having their
+        turn in between, and must be as quick as a slice is short. Raises SessionNotFound."""
+
+    async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
+        """The first `count` of the results, which may be none, and how many there are in all. Raises
+        SessionNotFound."""
+
+    async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
+        """The player's result with as many as `reach` before and after it; empty if there is none."""
+
+    async def results_by_player(
+        self, session_id: str, after: int, limit: int
+    ) -> tuple[Sequence[PlayerResult], int]:
+        """As many as `limit` of the results of players with numbers above `after`, in the order of the
+        numbers, and how many results there are in all. Raises SessionNotFound."""
 
     async def progress(self, session_id: str) -> int:
         """How many questions have been opened, as far as it is committed; 0 for an unknown session."""

@@ -230,8 +230,33 @@ class MemorySessionStore:
             record.finished_at,
         )
 
-    async def results(self, session_id: str) -> Sequence[ports.PlayerResult]:
+    async def results(self, session_id: str, take: Callable[[Sequence[ports.PlayerResult]], None]) -> None:
         await self._checkpoint()
+        results = self._results(session_id)
+        for start in range(0, len(results), ports.RESULTS_PER_SLICE):
+            take(results[start : start + ports.RESULTS_PER_SLICE])
+            await trio.lowlevel.checkpoint()
+
+    async def first_results(self, session_id: str, count: int) -> tuple[Sequence[ports.PlayerResult], int]:
+        await self._checkpoint()
+        results = self._results(session_id)
+        return results[:count], len(results)
+
+    async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[ports.PlayerResult]:
+        await self._checkpoint()
+        results = self._results(session_id) if session_id in self._rows else []
+        at = next((at for at, result in enumerate(results) if result.player == player), None)
+        return [] if at is None else results[max(at - reach, 0) : at + reach + 1]
+
+    async def results_by_player(
+        self, session_id: str, after: int, limit: int
+    ) -> tuple[Sequence[ports.PlayerResult], int]:
+        await self._checkpoint()
+        results = self._results(session_id)
+        following = sorted((each for each in results if each.player > after), key=lambda each: each.player)
+        return following[:limit], len(results)
+
+    def _results(self, session_id: str) -> list[ports.PlayerResult]:
         facts = list(self._row(session_id).facts.values())
         names = _active_names(facts)
         first: dict[tuple[int, int], AnswerAccepted | AnswerMerged] = {}

@@ -9,6 +9,7 @@ from engine.domain.facts import Fact
 from engine.domain.session import Settings
 from engine.domain.session_keys import is_code, is_id
 from engine.ports import (
+    RESULTS_PER_SLICE,
     ClaimedSession,
     CodeTaken,
     OwnedElsewhere,
@@ -134,24 +135,44 @@ class PostgresSessionStore:
             for row in rows
         ]
 
-    async def results(self, session_id: str) -> Sequence[PlayerResult]:
+    async def results(self, session_id: str, take: Callable[[Sequence[PlayerResult]], None]) -> None:
         if not is_id(session_id):
             raise SessionNotFound(session_id)
-        rows = await self._database.fetch(RESULTS, session_id)
-        if not rows:
+
+        async def read(connection: Connection) -> bool:
+            cursor = await connection.cursor(RESULTS, session_id)
+            found = False
+            while rows := await cursor.fetch(RESULTS_PER_SLICE):
+                take(_results(rows))
+                found = True
+            return found
+
+        if not await self._database.in_transaction(read):
             await self.find(session_id)
-        return [
-            PlayerResult(
-                row["rank"],
-                row["player"],
-                row["name"],
-                row["score"],
-                row["correct"],
-                row["answered"],
-                row["elapsed_ms"],
-            )
-            for row in rows
-        ]
+
+    async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
+        return await self._some(session_id, f"{RESULTS} LIMIT $2", count)
+
+    async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
+        if not is_id(session_id):
+            return []
+        return _results(await self._database.fetch(_AROUND, session_id, player, reach))
+
+    async def results_by_player(
+        self, session_id: str, after: int, limit: int
+    ) -> tuple[Sequence[PlayerResult], int]:
+        return await self._some(session_id, _BY_PLAYER, after, limit)
+
+    async def _some(self, session_id: str, sql: str, *args: object) -> tuple[Sequence[PlayerResult], int]:
+        if not is_id(session_id):
+            raise SessionNotFound(session_id)
+        row = await self._database.fetchrow(_COUNT, session_id)
+        total = 0 if row is None else int(row["players"])
+        if not total:
+            await self.find(session_id)
+        if not (total and args[-1]):
+            return [], total
+        return _results(await self._database.fetch(sql, session_id, *args)), total
 
     async def progress(self, session_id: str) -> int:
         if not is_id(session_id):
@@ -277,8 +298,40 @@ JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
 ORDER BY s.created_at DESC, s.id DESC
 """
 
+
+def _results(rows: Sequence[Row]) -> list[PlayerResult]:
+    return [
+        PlayerResult(rank, player, name, int(score), correct, answered, int(elapsed_ms))
+        for rank, player, name, score, correct, answered, elapsed_ms in rows
+    ]
+
+
 RESULTS = """
 SELECT rank, player, name, score, correct, answered, elapsed_ms
 FROM standings WHERE session_id = $1
 ORDER BY rank, elapsed_ms, player
+"""
+
+_BY_PLAYER = """
+SELECT rank, player, name, score, correct, answered, elapsed_ms
+FROM standings WHERE session_id = $1 AND player > $2
+ORDER BY player LIMIT $3
+"""
+
+_AROUND = """
+WITH placed AS (
+    SELECT *, row_number() OVER (ORDER BY rank, elapsed_ms, player) AS place
+    FROM standings WHERE session_id = $1
+)
+SELECT placed.rank, placed.player, placed.name, placed.score, placed.correct, placed.answered,
+       placed.elapsed_ms
+FROM placed JOIN placed me ON me.player = $2 AND placed.place BETWEEN me.place - $3 AND me.place + $3
+ORDER BY placed.place
+"""
+
+_COUNT = """
+SELECT count(*) AS players FROM players p
+WHERE session_id = $1 AND NOT EXISTS (
+    SELECT FROM session_changes c
+    WHERE c.session_id = p.session_id AND c.kind = 'kicked' AND c.player = p.player)
 """

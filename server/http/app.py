@@ -21,9 +21,9 @@ from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable
 from server.callers import PREFLIGHT_HEADERS
 from server.errors import ApiError, busy
 from server.http.access import Access
-from server.http.answers import Answer, body_answer, error_answer
+from server.http.answers import EXIT_STACK, Answer, body_answer, error_answer
 from server.http.cluster import ClusterView
-from server.http.events import EXIT_STACK, Events, OpenStreams
+from server.http.events import Events, OpenStreams
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
 from server.http.operations import Operations
@@ -34,6 +34,7 @@ from server.http.quizzes import Quizzes
 from server.http.results import Results
 from server.http.services import Services
 from server.http.sessions import Sessions
+from server.http.standing import Standings
 
 BODY_TIMEOUT_S = 30
 
@@ -96,10 +97,11 @@ def _routes(
 ) -> list[tuple[str, str, View]]:
     sessions = Sessions(services.directory, access)
     quizzes = Quizzes(services, access)
-    lifecycle = Lifecycle(services, access, sessions)
-    playing = Playing(services, access, sessions)
+    standings = Standings(services)
+    lifecycle = Lifecycle(services, access, sessions, standings)
+    playing = Playing(services, access, sessions, standings)
     events = Events(services, access, sessions, streams)
-    results = Results(services, access, sessions)
+    results = Results(services, access, sessions, standings)
     cluster = ClusterView(services, access)
     operations = Operations(services, Metrics(services, lambda: len(streams)))
     return [

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import cast
 
 import trio
 from quart import request
@@ -29,7 +27,7 @@ from server.event_stream import (
     retry,
 )
 from server.http.access import Access
-from server.http.answers import Answer, body_answer
+from server.http.answers import Answer, body_answer, when_over
 from server.http.reading import read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
@@ -208,11 +206,9 @@ class Events:
         return answer
 
     def _tie_to_request(self, stream: EventStream) -> None:
-        exits = cast(Mapping[str, object], request.scope)[EXIT_STACK]
-        assert isinstance(exits, ExitStack)
         self._streams.add(stream)
-        exits.callback(self._streams.discard, stream)
-        exits.callback(stream.leave)
+        when_over(partial(self._streams.discard, stream))
+        when_over(stream.leave)
 
 
 class StreamBody(ResponseBody):

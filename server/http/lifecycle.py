@@ -15,16 +15,17 @@ from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions
-from server.http.standing import final_state
+from server.http.standing import Standings
 
 RECENT_MAX = 200
 
 
 class Lifecycle:
-    def __init__(self, services: Services, access: Access, sessions: Sessions) -> None:
+    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
         self._services = services
         self._access = access
         self._sessions = sessions
+        self._standings = standings
 
     async def create(self) -> Answer:
         """A new session, its code, and the token that leads it."""
@@ -56,7 +57,7 @@ class Lifecycle:
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
-            state = await final_state(self._services, look)
+            state = await self._standings.state(look)
             return json_answer(self._public(look, None) | {"epoch": None, "offset": None, "state": state})
         assert not isinstance(found, SessionRecord), "that would have been the look"
         seen = {name: look.message[name] for name in ("epoch", "offset", "state")}

@@ -14,7 +14,7 @@ from server.http.answers import Answer, json_answer
 from server.http.reading import read_body, read_count, read_object, read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
-from server.http.standing import final_board, final_players
+from server.http.standing import Standings
 from server.realtime import protocol
 
 TOP_MAX = 1_000
@@ -23,10 +23,11 @@ AFTER_MAX = 999_999_999
 
 
 class Playing:
-    def __init__(self, services: Services, access: Access, sessions: Sessions) -> None:
+    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
         self._services = services
         self._access = access
         self._sessions = sessions
+        self._standings = standings
         self._bytes_max = services.config.frame_bytes_max
 
     async def join(self, key: str) -> Answer:
@@ -63,7 +64,7 @@ class Playing:
             found = await self._sessions.granted_or_over(key, grant)
         page = await self._sessions.look(found, lambda reply: commands.ListPlayers(reply, after, limit))
         if isinstance(page, SessionRecord):
-            return json_answer(final_players(await self._services.store.results(page.id), after, limit))
+            return json_answer(await self._standings.players(page, after, limit))
         return json_answer({name: page.message[name] for name in ("players", "next", "total", "connected")})
 
     async def answer(self, key: str) -> Answer:
@@ -113,7 +114,7 @@ class Playing:
             found = await self._sessions.live_or_over(key)
         board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=count))
         if isinstance(board, SessionRecord):
-            return json_answer(final_board(await self._services.store.results(board.id), count, me))
+            return json_answer(await self._standings.board(board, count, me))
         return json_answer({name: board.message[name] for name in ("top", "around", "players", "answered")})
 
 

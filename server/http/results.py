@@ -4,55 +4,71 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import orjson
+import trio
 
 from engine.actors.commands import Look
 from engine.domain.session import Phase
-from engine.ports import PlayerResult, SessionRecord
+from engine.ports import RESULTS_PER_SLICE, PlayerResult, SessionRecord
 from server.errors import ApiError
 from server.http.access import Access
-from server.http.answers import Answer, body_answer, json_answer
+from server.http.answers import Answer, body_answer, when_over
 from server.http.reading import read_query
 from server.http.services import Services
-from server.http.sessions import Sessions
+from server.http.sessions import Sessions, bounded_wait
+from server.http.standing import Standings
 
 COLUMNS = ("rank", "player", "name", "score", "correct", "answered", "elapsed_ms")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What makes a spreadsheet calculate; the last four are the wide forms of the first."""
 
 
+LARGE_MAX = 4
+"""Large results that are being made or sent at one time: each is in memory, as bytes, until it is sent."""
+
+SENDING_MAX_S = 120.0
+"""For a large one to be sent; a connection that needs longer is cut."""
+
+
 class Results:
     """Open to all once the session is over; before that for its host and for authors."""
 
-    def __init__(self, services: Services, access: Access, sessions: Sessions) -> None:
+    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
         self._services = services
         self._access = access
         self._sessions = sessions
+        self._standings = standings
+        self._large = trio.CapacityLimiter(LARGE_MAX)
 
     async def show(self, key: str) -> Answer:
-        return json_answer(await self._document(key))
+        return await self._answer(await self._readable(key), JsonRows, {})
 
     async def json_file(self, key: str) -> Answer:
-        document = await self._document(key)
-        return json_answer(document, headers=_download(document["code"], "json"))
+        record = await self._readable(key)
+        return await self._answer(record, JsonRows, _download(record.code, "json"))
 
     async def csv_file(self, key: str) -> Answer:
         record = await self._readable(key)
-        body = as_csv(await self._services.store.results(record.id))
-        headers = _download(record.code, "csv")
-        return body_answer(body.encode(), "text/csv; charset=utf-8; header=present", headers=headers)
+        return await self._answer(record, CsvRows, _download(record.code, "csv"))
 
-    async def _document(self, key: str) -> dict[str, object]:
-        record = await self._readable(key)
-        # The end is the last fact of a session: if it was stored before the results are read, they are all.
-        final = record.finished_at is not None
-        results = await self._services.store.results(record.id)
-        return {
-            "session_id": record.id,
-            "code": record.code,
-            "final": final,
-            "players": results,
-        }
+    async def _answer(
+        self, record: SessionRecord, kind: type[JsonRows | CsvRows], headers: dict[str, str]
+    ) -> Answer:
+        rows, store, in_turn = kind(record), self._services.store, self._standings.in_turn
+        _, total = await in_turn(lambda: store.first_results(record.id, 0))
+        large = total > RESULTS_PER_SLICE
+        if large:
+            with bounded_wait():
+                await self._large.acquire_on_behalf_of(rows)
+            when_over(partial(self._large.release_on_behalf_of, rows))
+        await in_turn(lambda: store.results(record.id, rows.take))
+        answer = body_answer(rows.whole(), kind.content_type, headers=headers)
+        if large:
+            answer.timeout = SENDING_MAX_S
+        return answer
 
     async def _readable(self, key: str) -> SessionRecord:
         """The session as stored. Raises ApiError if the asker may not see its results yet."""
@@ -72,26 +88,63 @@ class Results:
         return await self._services.store.find(found.session_id)
 
 
-def as_csv(results: Sequence[PlayerResult]) -> str:
-    """RFC 4180 with a header line. A name that a spreadsheet would take for a formula gets an apostrophe in
-    front, which spreadsheets hide."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    for result in results:
-        name = f"'{result.name}" if result.name.startswith(FORMULA_SIGNS) else result.name
-        writer.writerow(
-            (
-                result.rank,
-                result.player,
-                name,
-                result.score,
-                result.correct,
-                result.answered,
-                result.elapsed_ms,
-            )
+class JsonRows:
+    """The results of a session as JSON, made slice by slice."""
+
+    content_type = "application/json"
+
+    def __init__(self, record: SessionRecord) -> None:
+        # The end is the last fact of a session: if it was stored before the results are read, they are all.
+        head = orjson.dumps(
+            {
+                "session_id": record.id,
+                "code": record.code,
+                "final": record.finished_at is not None,
+                "players": [],
+            }
         )
-    return out.getvalue()
+        self._parts = [head.removesuffix(b"]}")]
+
+    def take(self, results: Sequence[PlayerResult]) -> None:
+        if len(self._parts) > 1:
+            self._parts.append(b",")
+        self._parts.append(orjson.dumps(results)[1:-1])
+
+    def whole(self) -> bytes:
+        return b"".join([*self._parts, b"]}"])
+
+
+class CsvRows:
+    """As `JsonRows`, RFC 4180 with a header line. A name that a spreadsheet would take for a formula gets an
+    apostrophe in front, which spreadsheets hide."""
+
+    content_type = "text/csv; charset=utf-8; header=present"
+
+    def __init__(self, record: SessionRecord) -> None:  # noqa: ARG002 - as `JsonRows`
+        self._parts: list[bytes] = []
+        self._write([COLUMNS])
+
+    def take(self, results: Sequence[PlayerResult]) -> None:
+        self._write(
+            (
+                each.rank,
+                each.player,
+                f"'{each.name}" if each.name.startswith(FORMULA_SIGNS) else each.name,
+                each.score,
+                each.correct,
+                each.answered,
+                each.elapsed_ms,
+            )
+            for each in results
+        )
+
+    def whole(self) -> bytes:
+        return b"".join(self._parts)
+
+    def _write(self, rows: Iterable[Sequence[object]]) -> None:
+        out = io.StringIO(newline="")
+        csv.writer(out).writerows(rows)
+        self._parts.append(out.getvalue().encode())
 
 
 def _download(code: object, kind: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from engine.storage.postgres import Database
 from server.cli.rescore import read_key
 from tests.cli.conftest import Fanfare
 from tests.conftest import fresh_database
-from tests.storage.making import AT
+from tests.storage.making import AT, results_of
 from tests.storage.test_corrections import Books
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def played(address: str) -> str:
 def scores(address: str, code: str) -> dict[int, int]:
     async def work(database: Database) -> dict[int, int]:
         store = Books(database).store
-        return {each.player: each.score for each in await store.results((await store.find(code)).id)}
+        return {each.player: each.score for each in await results_of(store, (await store.find(code)).id)}
 
     return on(address, work)
 

@@ -103,11 +103,11 @@ class Reply:
 class Edge:
     """Requests go straight to the app; `peer` is the address they seem to come from."""
 
-    def __init__(self, nursery: trio.Nursery, config: Config) -> None:
+    def __init__(self, nursery: trio.Nursery, config: Config, store: type[MemorySessionStore]) -> None:
         self.config = config
         self.clock = SessionClock(START_MS)
         self.catalog = MemoryCatalog(START_MS)
-        self.store = MemorySessionStore(self.catalog)
+        self.store = store(self.catalog)
         self.journal = Journal(self.store)
         self.journal.latency = Latency()
         self.author_key = config.author_key or AUTHOR_KEY
@@ -248,9 +248,9 @@ class Played:
 
 
 @asynccontextmanager
-async def edge(**config: Any) -> AsyncIterator[Edge]:
+async def edge(store: type[MemorySessionStore] = MemorySessionStore, **config: Any) -> AsyncIterator[Edge]:
     async with trio.open_nursery() as nursery:
-        yield Edge(nursery, Config(**config))
+        yield Edge(nursery, Config(**config), store)
         nursery.cancel_scope.cancel()
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
-from trio.testing import MockClock
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine.ports import PlayerResult
-from server.http.results import as_csv
+from engine.domain.facts import Fact, Finished, QuestionClosed, QuestionOpened
+from engine.domain.quiz import Quiz
+from engine.ports import PlayerResult, SessionRecord
+from server.http.results import CsvRows
+from tests.fakes import MemoryCatalog, MemorySessionStore
 from tests.http.edge import OUTSIDE, QUIZ, Edge, Played, edge
+from tests.storage.making import AT, answered, joined, record_of
 
 
 async def played(e: Edge) -> Played:
@@ -67,17 +74,23 @@ async def test_files_are_offered_for_download(mock_clock: MockClock) -> None:
         assert (await e.get(f"{session.url}/results.csv")).body == as_file.body
 
 
+def csv_rows(*results: PlayerResult) -> list[list[str]]:
+    rows = CsvRows(record_of("quiz"))
+    rows.take(results)
+    return list(csv.reader(io.StringIO(rows.whole().decode(), newline="")))
+
+
 @pytest.mark.parametrize(
     "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1", '=HYPERLINK("http://x","y")']
 )
 def test_no_name_becomes_a_formula(name: str) -> None:
-    rows = list(csv.reader(io.StringIO(as_csv([PlayerResult(1, 1, name, 0, 0, 0, 0)]), newline="")))
+    rows = csv_rows(PlayerResult(1, 1, name, 0, 0, 0, 0))
     assert rows[1][2] == f"'{name}"
 
 
 @pytest.mark.parametrize("name", ["Ada", 'a "quoted", name', "two\nlines", "Zoë 🎺", "a=b"])
 def test_any_other_name_comes_back_as_it_was(name: str) -> None:
-    rows = list(csv.reader(io.StringIO(as_csv([PlayerResult(1, 1, name, 2, 3, 4, 5)]), newline="")))
+    rows = csv_rows(PlayerResult(1, 1, name, 2, 3, 4, 5))
     assert rows[1] == ["1", "1", name, "2", "3", "4", "5"]
 
 
@@ -88,3 +101,148 @@ async def test_results_of_a_database_that_is_away() -> None:
         e.store.available = False
         away = await e.get(f"{session.url}/results")
         assert (away.status, away.error) == (503, "busy")
+
+
+# Large sessions that are over
+
+
+PLAYERS = 1_100
+
+
+class Counting(MemorySessionStore):
+    """Counts what is asked for, and how much of it at one time."""
+
+    def __init__(self, catalog: MemoryCatalog) -> None:
+        super().__init__(catalog)
+        self.asked: list[tuple[str, int]] = []
+        self.slices: list[int] = []
+        self.at_once = self.at_once_most = 0
+        self.answering = trio.Event()
+        self.answering.set()
+
+    @asynccontextmanager
+    async def asking(self, what: str, rows: int) -> AsyncIterator[None]:
+        self.asked.append((what, rows))
+        self.at_once += 1
+        self.at_once_most = max(self.at_once, self.at_once_most)
+        try:
+            await self.answering.wait()
+            yield
+        finally:
+            self.at_once -= 1
+
+    async def results(self, session_id: str, take: Callable[[Sequence[PlayerResult]], None]) -> None:
+        def counted(results: Sequence[PlayerResult]) -> None:
+            self.slices.append(len(results))
+            take(results)
+
+        async with self.asking("all", 0):
+            await super().results(session_id, counted)
+
+    async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
+        async with self.asking("first", count):
+            return await super().first_results(session_id, count)
+
+    async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
+        async with self.asking("around", 2 * reach + 1):
+            return await super().results_around(session_id, player, reach)
+
+    async def results_by_player(
+        self, session_id: str, after: int, limit: int
+    ) -> tuple[Sequence[PlayerResult], int]:
+        async with self.asking("page", limit):
+            return await super().results_by_player(session_id, after, limit)
+
+
+@asynccontextmanager
+async def over() -> AsyncIterator[tuple[Edge, Counting, SessionRecord]]:
+    """A large session that is over and was never in memory here."""
+    async with edge(Counting, author_key="the-author-key") as e:
+        store = e.store
+        assert isinstance(store, Counting)
+        record = record_of((await e.catalog.add(Quiz.parse(QUIZ))).id)
+        await store.create(record)
+        claimed = await store.claim(record.id, "another node")
+        facts: list[Fact] = [joined(seq) for seq in range(1, PLAYERS + 1)]
+        facts += [QuestionOpened(PLAYERS + 1, AT, 1)]
+        facts += [answered(PLAYERS + 1 + n, n, points=n) for n in range(1, PLAYERS + 1)]
+        facts += [QuestionClosed(2 * PLAYERS + 2, AT, 1), Finished(2 * PLAYERS + 3, AT)]
+        assert store.write(record.id, claimed.epoch, facts)
+        yield e, store, record
+
+
+async def test_a_line_of_a_large_standing_costs_a_line(mock_clock: MockClock) -> None:
+    async with over() as (e, store, record):
+        url = f"/api/sessions/{record.code}"
+        board = (await e.get(f"{url}/leaderboard?top=10")).json
+        assert [(line["rank"], line["id"]) for line in board["top"]] == [
+            (n, PLAYERS + 1 - n) for n in range(1, 11)
+        ]
+        assert board["players"] == PLAYERS
+        assert (await e.get(url)).json["state"]["leaderboard"]["top"] == board["top"]
+        assert store.asked == [("first", 10)], "the second was told the same"
+        page = (await e.get(f"{url}/players?after=17&limit=5", token="the-author-key")).json
+        assert [each["id"] for each in page["players"]] == [18, 19, 20, 21, 22]
+        assert (page["next"], page["total"]) == (22, PLAYERS)
+        token = e.tokens.issue(record.id, "player", 1)
+        near = (await e.get(f"{url}/leaderboard?top=1&around=me", token=token)).json
+        assert [line["id"] for line in near["around"]] == [3, 2, 1]
+        assert store.asked[1:] == [("page", 6), ("around", 5)]
+        assert len((await e.get(f"{url}/leaderboard?top=1000")).json["top"]) == 1000
+        assert store.asked[3:] == [("first", 1000)]
+
+
+async def test_large_results_are_made_slice_by_slice() -> None:
+    async with over() as (e, store, record):
+        url = f"/api/sessions/{record.code}/results"
+        found = (await e.get(f"{url}.json", token="the-author-key")).json
+        assert [each["player"] for each in found["players"]] == list(range(PLAYERS, 0, -1))
+        as_file = (await e.get(f"{url}.csv", token="the-author-key")).body.decode()
+        assert list(csv.DictReader(io.StringIO(as_file, newline=""))) == [
+            {name: str(value) for name, value in each.items()} for each in found["players"]
+        ]
+        assert store.slices == 2 * [250, 250, 250, 250, 100]
+
+
+async def test_a_crowd_that_comes_to_see_the_end_asks_once(mock_clock: MockClock) -> None:
+    async with over() as (e, store, record):
+        store.answering = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(e.get, f"/api/sessions/{record.code}")
+            await wait_all_tasks_blocked()
+            store.answering.set()
+        assert store.asked == [("first", 10)]
+
+
+async def test_few_standings_are_made_at_a_time_and_who_waits_in_vain_is_told(autojump_clock: object) -> None:
+    async with over() as (e, store, record):
+        store.answering = trio.Event()
+        url, replies = f"/api/sessions/{record.code}", []
+
+        async def ask(path: str) -> None:
+            replies.append(await e.get(url + path, token="the-author-key"))
+
+        async with trio.open_nursery() as nursery:
+            for n in range(6):
+                nursery.start_soon(ask, f"/leaderboard?top={20 + n}")
+            for kind in ("json", "csv"):
+                nursery.start_soon(ask, f"/results.{kind}")
+        assert {(reply.status, reply.error) for reply in replies} == {(503, "busy")}
+        assert store.at_once_most == 2
+        store.answering.set()
+        assert (await e.get(f"{url}/results.csv", token="the-author-key")).status == 200
+
+
+async def test_large_results_in_memory_are_bounded(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Callable[[], object]] = []
+    monkeypatch.setattr("server.http.results.when_over", released.append)  # nobody has got the end of any
+    async with over() as (e, _, record):
+        url = f"/api/sessions/{record.code}/results.csv"
+        for _ in range(4):
+            assert (await e.get(url, token="the-author-key")).status == 200
+        assert (await e.get(url, token="the-author-key")).error == "busy"
+        released[0]()
+        assert (await e.get(url, token="the-author-key")).status == 200

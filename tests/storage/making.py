@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.domain import facts as f
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
-from engine.ports import SessionRecord
+from engine.ports import PlayerResult, SessionRecord, SessionStore
 
 AT = 1_790_000_000_123
 """A moment with odd milliseconds."""
@@ -152,6 +152,12 @@ def _numbered(facts: list[f.Fact]) -> list[f.Fact]:
 
 fact_lists: st.SearchStrategy[list[f.Fact]] = st.lists(_facts, min_size=1, max_size=40).map(_numbered)
 """Facts that may stand in one session as far as the tables are concerned; not all could have happened."""
+
+
+async def results_of(store: SessionStore, session_id: str) -> list[PlayerResult]:
+    results: list[PlayerResult] = []
+    await store.results(session_id, results.extend)
+    return results
 
 
 class Listener:

@@ -30,6 +30,7 @@ from tests.storage.making import (
     merged,
     quiz_of,
     record_of,
+    results_of,
 )
 
 
@@ -247,7 +248,12 @@ async def unknown(storage: Storage, key: str) -> None:
     with pytest.raises(ports.SessionNotFound):
         await storage.store.claim(key, "me")
     with pytest.raises(ports.SessionNotFound):
-        await storage.store.results(key)
+        await results_of(storage.store, key)
+    with pytest.raises(ports.SessionNotFound):
+        await storage.store.first_results(key, 1)
+    with pytest.raises(ports.SessionNotFound):
+        await storage.store.results_by_player(key, 0, 1)
+    assert await storage.store.results_around(key, 1, 1) == []
     assert await storage.store.progress(key) == 0
     assert not await storage.store.grant(key, 1, "me", None)
 
@@ -546,7 +552,7 @@ async def test_ties_share_a_rank_and_the_faster_comes_first(storage: Storage) ->
         answered(11, 4, 2, points=100, elapsed_ms=2000),
     ]
     await storage.write(record, *facts)
-    assert await storage.store.results(record.id) == [
+    assert await results_of(storage.store, record.id) == [
         ports.PlayerResult(1, 4, "player 4", 1000, 2, 2, 3000),
         ports.PlayerResult(2, 2, "player 2", 500, 1, 2, 600),
         ports.PlayerResult(2, 1, "player 1", 500, 1, 1, 700),
@@ -572,7 +578,7 @@ async def test_of_an_answer_and_merged_ones_the_first_that_was_received_counts(s
     ]
     await storage.write(record, *facts)
     assert await storage.facts(record.id) == facts
-    assert await storage.store.results(record.id) == [
+    assert await results_of(storage.store, record.id) == [
         ports.PlayerResult(1, 3, "player 3", 300, 1, 1, 1000),
         ports.PlayerResult(2, 2, "player 2", 200, 1, 1, 1000),
         ports.PlayerResult(3, 4, "player 4", 41, 1, 2, 1008),
@@ -585,13 +591,35 @@ async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> N
     other = await storage.session()
     await storage.write(record, joined(1), joined(2), answered(3, 1, points=9), f.PlayerKicked(4, AT, 1))
     await storage.write(other, joined(1), f.PlayerKicked(2, AT, 2))
-    assert await storage.store.results(record.id) == [ports.PlayerResult(1, 2, "player 2", 0, 0, 0, 0)]
-    assert [result.player for result in await storage.store.results(other.id)] == [1]
+    assert await results_of(storage.store, record.id) == [ports.PlayerResult(1, 2, "player 2", 0, 0, 0, 0)]
+    assert [result.player for result in await results_of(storage.store, other.id)] == [1]
 
 
 async def test_a_session_without_players_has_no_results(storage: Storage) -> None:
     record = await storage.session()
-    assert await storage.store.results(record.id) == []
+    assert await results_of(storage.store, record.id) == []
+    assert await storage.store.first_results(record.id, 10) == ([], 0)
+    assert await storage.store.results_by_player(record.id, 0, 10) == ([], 0)
+    assert await storage.store.results_around(record.id, 1, 2) == []
+
+
+async def test_a_part_of_the_results_is_that_part_of_them_all(storage: Storage) -> None:
+    record = await storage.session()
+    facts: list[f.Fact] = [joined(n) for n in range(1, 8)]
+    facts += [answered(7 + n, n, points=100 * (n % 3), elapsed_ms=10 * n) for n in range(1, 8)]
+    await storage.write(record, *facts, f.PlayerKicked(20, AT, 5))
+    everyone, store = await results_of(storage.store, record.id), storage.store
+    assert len(everyone) == 6
+    for count in (0, 1, 4, 6, 9):
+        assert await store.first_results(record.id, count) == (everyone[:count], 6)
+    for place, result in enumerate(everyone):
+        around = everyone[max(0, place - 2) : place + 3]
+        assert await store.results_around(record.id, result.player, 2) == around
+    assert await store.results_around(record.id, 5, 2) == []
+    numbered = sorted(everyone, key=lambda result: result.player)
+    assert await store.results_by_player(record.id, 0, 3) == (numbered[:3], 6)
+    assert await store.results_by_player(record.id, 3, 9) == (numbered[3:], 6)
+    assert await store.results_by_player(record.id, 7, 9) == ([], 6)
 
 
 async def test_progress_counts_the_questions_that_were_opened(storage: Storage) -> None:

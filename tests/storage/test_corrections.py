@@ -22,7 +22,7 @@ from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
-from tests.storage.making import AT, EVERY_KIND, record_of
+from tests.storage.making import AT, EVERY_KIND, record_of, results_of
 
 CHOICES: Sequence[Sequence[object]] = (
     (0, 1),
@@ -98,7 +98,7 @@ class Books:
         )
 
     async def scores(self, record: SessionRecord) -> list[tuple[int, int, int, int]]:
-        results = await self.store.results(record.id)
+        results = await results_of(self.store, record.id)
         return [(each.rank, each.player, each.score, each.elapsed_ms) for each in results]
 
 

@@ -24,6 +24,7 @@ from engine.storage.sessions import PostgresSessionStore
 from engine.storage.spooled_store import PostgresSpooledFacts
 from engine.storage.write_behind import WriteBehind
 from tests.actors.world import Client, PlainTokens
+from tests.storage.making import results_of
 from tests.storage.test_spooling import Away, Node, away  # noqa: F401  # a fixture
 
 QUIZ = Quiz.parse(
@@ -126,7 +127,7 @@ async def begun(node: Players, database: Database) -> SessionRecord:
 
 async def agreed(away: Away, record: SessionRecord, session: Session) -> list[tuple[str, int]]:  # noqa: F811
     """Memory, stored results and recovery say the same. Names and scores, best first."""
-    results = await away.world.store.results(record.id)
+    results = await results_of(away.world.store, record.id)
     assert [(line.rank, line.player, line.score, line.elapsed_ms) for line in results] == [
         (entry.rank, entry.player, entry.score, entry.elapsed_ms) for entry in session.leaderboard.ranked()
     ]

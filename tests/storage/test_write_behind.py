@@ -35,6 +35,7 @@ from tests.storage.making import (
     joined,
     quiz_of,
     record_of,
+    results_of,
 )
 
 
@@ -224,7 +225,7 @@ async def test_a_played_session_is_recovered_equal_and_its_results_are_its_leade
     assert Session.recover(back.quiz, back.record.settings, back.record.created_at, back.facts) == session
     assert [
         (result.rank, result.player, result.score, result.elapsed_ms, result.name)
-        for result in await world.store.results(record.id)
+        for result in await results_of(world.store, record.id)
     ] == [
         (entry.rank, entry.player, entry.score, entry.elapsed_ms, session.name_of(entry.player))
         for entry in session.leaderboard.ranked()
