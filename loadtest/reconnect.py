@@ -45,6 +45,7 @@ BY_CODE = {
     4010: Policy.LATER,
     4011: Policy.LATER,
     4012: Policy.NO,
+    4013: Policy.RESUME,
 }
 """As docs/protocol.md has it."""
 

@@ -41,6 +41,10 @@ was stopped for a while first gets to ask."""
 
 SILENCE_MAX_S = 15.0
 
+HOLD_LEASES = 3
+"""For so long clients stay connected to a node that has lost the owner of their session. The next one has it
+after a lease and a little more."""
+
 NAMESAKE_LOOKS = 12
 NAMESAKE_LOOKS_PER_LEASE = 4
 """So a node waits for three leases."""
@@ -262,6 +266,7 @@ class Clustering:
                 me=self._member.run,
                 new_id=lambda: new_id(self._clock.now_ms()),
                 relay_above=self._config.relay_above,
+                hold_s=HOLD_LEASES * self._config.lease_s,
             )
             self._moving = Moving(
                 registry=registry,

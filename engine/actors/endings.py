@@ -45,6 +45,7 @@ class Ending(Enum):
     SHUTDOWN = (4010, Reconnect.LATER, "the node is going down")
     RESTARTING = (4011, Reconnect.LATER, "the session is being restored")
     UNAVAILABLE = (4012, Reconnect.NO, "the session keeps failing and was taken out of service")
+    TAKEN_OVER = (4013, Reconnect.RESUME, "another node runs the session now")
 
     def __init__(self, code: int, reconnect: Reconnect, sentence: str) -> None:
         self.code = code

@@ -173,7 +173,6 @@ class Moving:
         async with limit:
             if await self._bring(record):
                 self.moved.taken_over += 1
-                self._router.tell(record, self._me)
 
     async def _wake_own(self, session_id: str, limit: trio.CapacityLimiter) -> None:
         """A session that was handed to this node, which never came to run it."""
@@ -187,7 +186,7 @@ class Moving:
 
     async def _bring(self, record: SessionRecord) -> bool:
         try:
-            await self._registry.bring(record)
+            await self._router.bring(record)
         except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable) as error:
             log.info("session %s is not taken: %r", record.id, error)
             return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ import trio
 from engine.actors import casts, messages
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import Clock
-from engine.actors.commands import Command, Detach, Join, Left, Passed, Rejoin, Watch
+from engine.actors.commands import Answer, Command, Detach, Join, Left, Passed, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -37,12 +37,12 @@ INBOX_MAX = 20_000
 EMPTY_S = 10.0
 """How long a relay stays without clients."""
 
-TRIES_MAX = 4
-"""To take part again, one after another, after the link was lost."""
+TRY_AGAIN_S = (0.2, 1.6)
+"""After the link was lost, before each try to take part again: doubling from the first to the second."""
 
-TRY_AGAIN_S = (0.2, 2.0)
-"""Before the first of them, doubling up to the second: three seconds in all. A node that has died has not
-been replaced by then, and the clients find out where to go by themselves."""
+HOLD_S = 8.0
+"""For so long a relay tries, unless something else is said. By then another node runs the session, and tells
+so. Meanwhile the clients stay connected; in the end they look for the session themselves."""
 
 
 class _Inbox:
@@ -90,14 +90,16 @@ class _Admission:
 
 
 class _Answered:
-    """Subscriber: waits for the answer to something that a client has asked for. If there will be none, the
-    client has to come anew, and its seat is free."""
+    """Subscriber: waits for what comes of something that a client has asked for. If that is nothing because
+    the link was lost, an answer to a question is to be said again, which is safe. For all else the client has
+    to come anew, and its seat is free."""
 
-    __slots__ = ("_client", "_relay")
+    __slots__ = ("_client", "_command", "_relay")
 
-    def __init__(self, relay: Relay, client: Subscriber) -> None:
+    def __init__(self, relay: Relay, command: Command) -> None:
         self._relay = relay
-        self._client = client
+        self._client = command.reply
+        self._command = command
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
@@ -105,6 +107,9 @@ class _Answered:
 
     def close(self, ending: Ending) -> None:
         """Subscriber."""
+        if ending is Ending.RESTARTING and isinstance(self._command, Answer):
+            self._client.push(messages.busy(self._command.id))
+            return
         self._relay.deliver(Detach(self._client))
         self._client.close(ending)
 
@@ -131,6 +136,9 @@ class Relay:
     Args:
         node: the run of this node, as the owner knows it.
         code: of the session.
+        seek: finds out where the session is whose owner cannot be reached. None while nobody can say, or when
+            this relay has no use any more.
+        hold_s: for how long that is tried.
         shared: every node takes players of this session.
         stream: where the clients stand that are here from the start.
         seated: those clients.
@@ -146,6 +154,8 @@ class Relay:
         links: Links,
         clock: Clock,
         sent: Sent,
+        seek: Callable[[Relay], Awaitable[Member | None]],
+        hold_s: float = HOLD_S,
         shared: bool = False,
         stream: StreamState | None = None,
         seated: Iterable[tuple[Subscriber, Place]] = (),
@@ -159,6 +169,8 @@ class Relay:
         self._node = node
         self._links = links
         self._clock = clock
+        self._seek = seek
+        self._hold_s = hold_s
         self._audience = Audience(sent)
         self._epoch = None if stream is None else stream.epoch
         self._offset = 0 if stream is None else stream.offset
@@ -167,7 +179,11 @@ class Relay:
         self._inbox: deque[tuple[Frame, tuple[Subscriber, bool] | None]] = deque()
         self._wakeup = trio.Event()
         self._lost: Ending | None = None
+        self._lost_since: float | None = None
+        """Since when this node takes no part in the session."""
         self._tries = 0
+        self._told = trio.Event()
+        """When somebody knows of another owner, or the end."""
         self._taking_part: _Inbox | None = None
         self._entering: dict[Subscriber, int | str | None] = {}
         """Clients whose admission is under way, until they leave, and the place that each comes back to."""
@@ -192,7 +208,7 @@ class Relay:
             case Join(attach=True) | Rejoin() | Watch():
                 self._let_in(command)
             case _:
-                self._pass_on(command, _Answered(self, command.reply))
+                self._pass_on(command, _Answered(self, command))
 
     def _let_in(self, command: Join | Rejoin | Watch) -> None:
         if self._taking_part is None:
@@ -230,9 +246,10 @@ class Relay:
         self._links.send(self.owner, self.session_id, departing(command, reply, self._clock.now_ms()))
 
     def follow(self, owner: Member) -> None:
-        """The session runs on another node now, with the same stream. Clients stay."""
+        """The session runs on another node now. If it goes on with the same stream, clients stay."""
         self.owner = owner
         self._take_part()
+        self._told.set()
 
     async def move_all(self, url: str, over_s: float) -> None:
         """Send the clients that can be moved to the address of the owner, one after another, spread over so
@@ -257,6 +274,7 @@ class Relay:
                 subscriber.close(ending)
             self._audience.dismiss(ending)
             self._wakeup.set()
+            self._told.set()
 
     # -- from the owner --------------------------------------------------------------------------
 
@@ -322,16 +340,33 @@ class Relay:
         return len(self._audience) > 0 or len(self._entering) > 0
 
     async def _try_again(self, ending: Ending) -> None:
-        """A link that was lost may come back at once. All else ends the relay."""
+        """A link that was lost may come back at once; if not, another node runs the session before long. All
+        else ends the relay."""
         self._lost = None
-        if ending is not Ending.RESTARTING or self._tries >= TRIES_MAX or self._epoch is None:
+        now = trio.current_time()
+        if self._lost_since is None:
+            self._lost_since = now
+        left_s = self._lost_since + self._hold_s - now
+        if ending is not Ending.RESTARTING or left_s <= 0 or self._epoch is None:
             self.end(ending)
             return
+        self._told = trio.Event()
         least_s, most_s = TRY_AGAIN_S
-        await trio.sleep(min(least_s * 2**self._tries, most_s))
+        with trio.move_on_after(min(least_s * 2**self._tries, most_s, left_s)):
+            await self._told.wait()
+            return
+        owner: Member | None = self.owner
+        if self._tries:
+            with trio.move_on_after(left_s):
+                owner = await self._seek(self)
         self._tries += 1
-        if not self.over:
-            self._take_part()
+        if self.over or self._taking_part is not None:
+            return
+        if owner is None:
+            self._lost = ending
+            self._wakeup.set()
+        else:
+            self.follow(owner)
 
     async def _handle(self, frame: Frame, admission: tuple[Subscriber, bool] | None) -> None:
         message: Any = frame.message
@@ -360,7 +395,7 @@ class Relay:
     def _move_on(self, owner: Member) -> None:
         if owner.run == self._node:
             # Its clients come to it directly: after its next move there would be two relays of one run.
-            self.end(Ending.RESTARTING)
+            self.end(Ending.TAKEN_OVER)
         else:
             self.follow(owner)
 
@@ -371,10 +406,11 @@ class Relay:
         )
         if len(self._audience) and not stays:
             # What they missed is no longer all there, or is told to each by itself.
-            self._audience.dismiss(Ending.RESTARTING)
+            self._audience.dismiss(Ending.TAKEN_OVER)
         self._epoch, self._offset = message["epoch"], message["offset"]
         self._rows = []  # of a standing that was cut off
         self._tries = 0
+        self._lost_since = None
 
     async def _pass_to_all(self, message: Any) -> None:
         frame = Frame(message["frame"])

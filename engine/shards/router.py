@@ -41,7 +41,7 @@ from engine.domain.settings import Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, SessionStore
 from engine.shards import whereabouts
 from engine.shards.ports import Bus, BusMessage, Links, Member
-from engine.shards.relay import Relay
+from engine.shards.relay import HOLD_S, Relay
 from engine.shards.ring import Ring
 from engine.shards.transit import arrived, departing
 
@@ -60,6 +60,9 @@ ENDED_LATELY_MS = 60_000
 """After its end a session stays with its owner for a while, for those who come back."""
 
 ROUTE_TRIES = 3
+
+SOUGHT_AT_ONCE = 16
+"""Looks into the store, at one time, for sessions whose owner was lost."""
 
 DEALS_PER_NODE = 10
 """Ids that are tried, times the number of nodes, before one is taken that falls to another."""
@@ -177,6 +180,7 @@ class Router:
         new_id: source of fresh session ids.
         relay_above: player limit of a session above which each node takes its players.
         boundary: of the node.
+        hold_s: how long clients of a lost owner are kept until another node runs their session.
     """
 
     def __init__(
@@ -193,6 +197,7 @@ class Router:
         new_id: Callable[[], str],
         relay_above: int,
         boundary: Boundary | None = None,
+        hold_s: float = HOLD_S,
     ) -> None:
         self._boundary = boundary or Boundary()
         self._nursery = nursery
@@ -205,6 +210,8 @@ class Router:
         self._me = me
         self._new_id = new_id
         self._relay_above = relay_above
+        self._hold_s = hold_s
+        self._sought = trio.CapacityLimiter(SOUGHT_AT_ONCE)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lookups = Lookups(nursery, self._look_up, NOT_TO_BE_HAD, self._boundary)
         self._in_vain: dict[str, tuple[Exception, float]] = {}
@@ -297,7 +304,7 @@ class Router:
             record = await self._store.find(session_id)
             if self._running(record) is not None:
                 raise NotYet
-            actor = await self._registry.bring(record)
+            actor = await self.bring(record)
         return actor.send
 
     def _pass_on(self, found: Elsewhere, command: Command) -> None:
@@ -353,7 +360,7 @@ class Router:
                 found = await self._lookups.outcome(key)
                 if isinstance(found, Elsewhere):
                     return found
-                return await self._registry.bring(found)
+                return await self.bring(found)
             except OwnedElsewhere:
                 tries += 1
         raise NotYet
@@ -477,15 +484,27 @@ class Router:
         record = await self._registry.store_new(quiz_id, settings, version, deal)
         member = self.wanted_elsewhere(record)
         if member is None:
-            await self._registry.bring(record)
+            await self.bring(record)
         else:
             self.remember(Elsewhere(record, member))
         self.tell(record, self._me if member is None else member.run)
         return record
 
-    def tell(self, record: SessionRecord, run: str) -> None:
-        """Let all nodes know where a session is."""
-        self._bus.publish(whereabouts.told(record, run))
+    async def bring(self, record: SessionRecord) -> SessionActor:
+        """As `Registry.bring`. A session that was another's until now is known to be here from now on: to the
+        nodes that relay it, and to a relay that this one had of it. Raises as `get`."""
+        first = not self._registry.holds(record.id)
+        actor = await self._registry.bring(record)
+        former = self._relays.get(record.id)
+        if former is not None:
+            former.end(Ending.TAKEN_OVER)
+        if first and record.owner is not None and record.owner.run != self._me:
+            self.tell(record, self._me, taken_from=record.owner.run)
+        return actor
+
+    def tell(self, record: SessionRecord, run: str, *, taken_from: str | None = None) -> None:
+        """Let all nodes know where a session is, and whose it is no longer."""
+        self._bus.publish(whereabouts.told(record, run, taken_from))
 
     def hear(self, message: BusMessage) -> None:
         """From the bus."""
@@ -496,8 +515,11 @@ class Router:
         member = self._neighbours.live.get(run)
         if member is None or run == self._me:
             self.forget(record.id)
-        else:
-            self.remember(Elsewhere(record, member))
+            return
+        self.remember(Elsewhere(record, member))
+        relay = self._relays.get(record.id)
+        if relay is not None and relay.owner.run == whereabouts.taken_from(message):
+            relay.follow(member)
 
     # -- relays and moves ------------------------------------------------------------------------
 
@@ -522,6 +544,8 @@ class Router:
             links=self._links,
             clock=self._clock,
             sent=self.sent,
+            seek=self._seek,
+            hold_s=self._hold_s,
             shared=self.is_shared(found.record),
             stream=None if parcel is None else parcel.stream,
             seated=() if parcel is None else parcel.seated,
@@ -541,6 +565,19 @@ class Router:
                 del self._relays[relay.session_id]
             if self._relays_by_code.get(relay.code) is relay:
                 del self._relays_by_code[relay.code]
+
+    async def _seek(self, relay: Relay) -> Member | None:
+        """Where a session is whose owner cannot be reached. When it is over, or here, its relay ends."""
+        async with self._sought:
+            self.forget(relay.session_id)
+            try:
+                found = await self.find(relay.session_id)
+            except _FINAL:
+                relay.end(Ending.RESTARTING)
+                return None
+            except NOT_TO_BE_HAD:
+                return None
+        return found.member if isinstance(found, Elsewhere) else None
 
     def hold(self, found: Elsewhere) -> None:
         """From now on keep what comes for this session, while it is on its way to that node."""

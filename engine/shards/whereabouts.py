@@ -14,8 +14,8 @@ from engine.shards.ports import BusMessage
 KIND = "session"
 
 
-def told(record: SessionRecord, run: str) -> BusMessage:
-    """This run has the session, or is to have it."""
+def told(record: SessionRecord, run: str, taken_from: str | None = None) -> BusMessage:
+    """This run has the session, or is to have it. Args: taken_from: the run whose it was, which was gone."""
     return {
         "kind": KIND,
         "run": run,
@@ -25,7 +25,14 @@ def told(record: SessionRecord, run: str) -> BusMessage:
         "version": record.quiz_version,
         "settings": record.settings.to_dict(),
         "created_at": record.created_at,
+        "taken_from": taken_from,
     }
+
+
+def taken_from(message: BusMessage) -> str | None:
+    """The run that has lost the session, if that is said."""
+    run = message.get("taken_from")
+    return run if isinstance(run, str) else None
 
 
 def heard(message: BusMessage) -> tuple[SessionRecord, str] | None:
