@@ -44,6 +44,7 @@ from engine.actors.roster import Roster
 from engine.actors.stream import BroadcastStream, StreamState
 from engine.actors.subscriber import Subscriber
 from engine.actors.tokens import Tokens
+from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import Refusal
 from engine.domain.facts import (
     AnswerAccepted,
@@ -77,7 +78,14 @@ BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
 ROLL_CALL_MS = 3_000
-"""How long a deadline waits at most for the answers that other nodes had received before it."""
+"""How long a deadline, or a host who ends the answering, waits at most for the answers that other nodes had
+received before it."""
+
+ENDS_ANSWERING = frozenset({"close", "pause", "finish"})
+"""Host commands after which an answer to the open question is refused."""
+
+HOSTS_WAITING_MAX = 100
+"""Host commands that wait for a deadline that was due before them. One more gets `busy`."""
 
 HANDED_OVER_MS = 250
 """As `ROLL_CALL_MS`, for those that came while a session was handed over."""
@@ -130,16 +138,27 @@ class _Held(NamedTuple):
 
 @dataclass(slots=True)
 class _RollCall:
-    """The last time that the nodes that take part were asked to pass on what they had received."""
+    """The last time that the nodes that take part were asked to pass on what they had received, and up to
+    which moment."""
 
     number: int = 0
-    deadline: int | None = None
+    moment: int | None = None
     until: int = 0
     missing: set[str] = field(default_factory=set)
 
-    def waits_until(self, deadline: int) -> int:
-        """When this deadline is seen to at the latest."""
-        return self.until if self.deadline == deadline and self.missing else deadline
+    def waits_until(self, moment: int) -> int:
+        """When the answers from before this moment are waited for no longer."""
+        return self.until if self.moment == moment and self.missing else moment
+
+
+@dataclass(slots=True)
+class _Search:
+    """For answers that were received by `moment` and lie in the mailbox: which of its items have been looked
+    at, and the last answer that was found, by their numbers."""
+
+    moment: int | None = None
+    looked_to: int = 0
+    last: int = 0
 
 
 @dataclass(slots=True)
@@ -232,7 +251,7 @@ class SessionActor:
         self._unconfirmed: deque[_Held] = deque()
         self._end_seq: int | None = None
         """Of the end of the session, as long as it is not committed."""
-        self._latecomers: list[tuple[Rejoin | Watch, Place]] = []
+        self._latecomers: deque[tuple[Rejoin | Watch, Place]] = deque()
         """Who came meanwhile."""
         self._hostless_since: int | None = clock.now_ms()
         """As far as this actor knows. None while a host is connected."""
@@ -242,6 +261,9 @@ class SessionActor:
         self._still_until = 0
         """Before that no time passes: answers that came in time may be on their way here."""
         self._roll_call = _RollCall()
+        self._search = _Search()
+        self._hosts: deque[tuple[Host, int]] = deque()
+        """Host commands that wait until all from before them is seen to, and since when."""
         self._giving_away = False
         self._late_commands: list[Command] = []
         self.parcel: Parcel | None = None
@@ -273,11 +295,14 @@ class SessionActor:
 
     def send(self, command: Command) -> None:
         """Hand over a command. A full mailbox, or an actor that has stopped, answers `busy` at once."""
-        if self._giving_away:
+        if isinstance(command, Detach | Passed | Left):
+            if self._giving_away:
+                self._late_commands.append(command)
+            else:
+                self._mailbox.put_over(command)
+        elif self._giving_away and len(self._late_commands) < self._options.mailbox_max:
             self._late_commands.append(command)
-        elif isinstance(command, Detach | Passed | Left):
-            self._mailbox.put_over(command)
-        elif self._stopped or not self._mailbox.put_nowait(command):
+        elif self._giving_away or self._stopped or not self._mailbox.put_nowait(command):
             command.reply.push(messages.busy(command.id if isinstance(command, Answer | Host) else None))
 
     def state(self, role: Role, player: int | None = None) -> dict[str, object]:
@@ -321,8 +346,10 @@ class SessionActor:
         self._stopped = True
         waiting = [held.reply for held in self._unconfirmed]
         waiting += [command.reply for command, _ in self._latecomers]
+        waiting += [command.reply for command, _ in self._hosts]
         self._unconfirmed.clear()
         self._latecomers.clear()
+        self._hosts.clear()
         while len(self._mailbox):
             waiting.append(self._mailbox.pop().reply)
         waiting += [command.reply for command in self._late_commands]
@@ -336,8 +363,19 @@ class SessionActor:
         connected stays so, and hears nothing meanwhile."""
         if not self._giving_away and not self._stopped:
             self._giving_away = True
+            self._late_commands += [command for command, _ in self._hosts]
+            self._hosts.clear()
             while len(self._mailbox):
                 self._late_commands.append(self._mailbox.pop())
+            self._mailbox.wake()
+
+    def take_back(self) -> None:
+        """Go on after `give_away` that has not come to its end: what came too late comes first."""
+        if self._giving_away and not self._stopped:
+            self._giving_away = False
+            commands, self._late_commands = self._late_commands, []
+            for command in commands:
+                self._mailbox.put_over(command)
             self._mailbox.wake()
 
     # -- the task --------------------------------------------------------------------------------
@@ -362,6 +400,8 @@ class SessionActor:
                 continue
             await self._work()
             await self._pass_time()
+            if self._hosts:
+                await self._lead_on()
             if self._unwritten:
                 self._write()
             if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
@@ -387,18 +427,42 @@ class SessionActor:
         mailbox = self._mailbox
         if (command := mailbox.peek()) is None:
             return
-        self._active_at = self._clock.now_ms()
+        if self.session.phase is not Phase.FINISHED:  # from then on its time is measured from the end
+            self._active_at = self._clock.now_ms()
         for _ in range(BATCH_MAX):
-            if isinstance(command, Host):
-                await self._pass_time()  # the host acts on what the clock shows
-                if (command := mailbox.peek()) is None:
-                    return
-            self._handle(command)
+            if not isinstance(command, Host):
+                self._handle(command)
+            elif len(self._hosts) < HOSTS_WAITING_MAX:
+                self._hosts.append((command, self._clock.now_ms()))
+            else:
+                self._refuse(command.reply, BUSY, command.id)
             mailbox.pop()
+            if self._hosts and isinstance(command, Host):
+                await self._lead_on()
             if self.session.seq != self._seq:
                 await self._tell()
             if (command := mailbox.peek()) is None:
                 return
+
+    def _may_lead(self, command: Host, since: int) -> bool:
+        """Whether no answer is on its way that another node had received when the command was taken."""
+        if command.do not in ENDS_ANSWERING or not self._audience.relayed:
+            return True
+        if self.session.phase is not Phase.QUESTION:
+            return True
+        return self._all_here(since, self._clock.now_ms())
+
+    async def _lead_on(self) -> None:
+        """Let the host's commands take effect, each once all that the clock shows is seen to, and nothing
+        from before it is on its way."""
+        while self._hosts and await self._pass_time():
+            # The session may have been ended meanwhile.
+            if not self._hosts or not self._may_lead(*self._hosts[0]):
+                return
+            self._host(self._hosts[0][0])
+            self._hosts.popleft()
+            if self.session.seq != self._seq:
+                await self._tell()
 
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""
@@ -409,9 +473,12 @@ class SessionActor:
         deadline = session.deadline
         if (
             deadline is not None
-            and (seen_to := max(self._roll_call.waits_until(deadline), self._still_until)) < due
+            and (seen_to := max(self._roll_call.waits_until(self._closing(deadline)), self._still_until))
+            < due
         ):
             due = seen_to
+        if self._hosts and self._roll_call.moment == self._hosts[0][1]:
+            due = min(due, self._roll_call.until)
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
         if (goes_on_at := self._goes_on_at) is not None:
@@ -457,19 +524,20 @@ class SessionActor:
         self.end(Ending.FINISHED if self.session.phase is Phase.FINISHED else Ending.RESTARTING)
         return True
 
-    async def _pass_time(self) -> None:
+    async def _pass_time(self) -> bool:
+        """See to what is due. False if some of it has to wait, for answers that came in time."""
         now = self._clock.now_ms()
         session = self.session
-        if now < self._still_until:
-            return
-        while (due := session.deadline) is not None and due <= self._horizon(now):
-            if self._audience.relayed and not self._all_passed(due, now):
-                return
+        while (due := session.deadline) is not None and due <= now:
+            if now < self._still_until or not self._all_here(self._closing(due), now):
+                return False
             before = session.seq
             session.elapse(due)
             if session.seq == before:
                 raise RuntimeError(f"the deadline at {due} brought nothing about")
             await self._tell()
+        if now < self._still_until:
+            return True
         due = self._goes_on_at
         if due is not None and due <= now:
             session.next(now)
@@ -477,19 +545,38 @@ class SessionActor:
         if now >= self._expires_at and session.phase is not Phase.FINISHED:
             session.finish(now)
             await self._tell()
+        return True
 
-    def _horizon(self, now: int) -> int:
-        """Up to when time may pass: what was received before a deadline is judged before it, however
-        long it lay in the mailbox."""
-        oldest = self._mailbox.peek()
-        return min(now, oldest.at - 1) if isinstance(oldest, Answer) else now
+    def _closing(self, deadline: int) -> int:
+        """When the deadline is seen to: that of a question once what lay in the kernel has been read."""
+        return deadline + RECEIPT_GRACE_MS if self.session.phase is Phase.QUESTION else deadline
 
-    def _all_passed(self, deadline: int, now: int) -> bool:
-        """Whether all answers from before this deadline are here, also from the nodes that take part. Those
+    def _all_here(self, moment: int, now: int) -> bool:
+        """Whether every answer that was received up to this moment has been judged, at whichever node it came
+        in, and however long it lay in the mailbox behind whatever else."""
+        if now < moment:
+            return False
+        passed = not self._audience.relayed or self._all_passed(moment, now)
+        return passed and not self._answers_wait(moment)
+
+    def _answers_wait(self, moment: int) -> bool:
+        """Whether an answer that was received by then lies in the mailbox. Looks at each command once."""
+        mailbox, search = self._mailbox, self._search
+        if search.moment != moment:
+            search.moment, search.looked_to, search.last = moment, mailbox.taken, 0
+        for number, command in mailbox.newest(search.looked_to):
+            if isinstance(command, Answer) and command.at <= moment:
+                search.last = number
+                break
+        search.looked_to = mailbox.arrived
+        return search.last > mailbox.taken
+
+    def _all_passed(self, moment: int, now: int) -> bool:
+        """Whether all answers from before this moment are here, also from the nodes that take part. Those
         are asked, and for a while waited for; links keep their order."""
         call = self._roll_call
-        if call.deadline != deadline:
-            call.deadline, call.until = deadline, now + ROLL_CALL_MS
+        if call.moment != moment:
+            call.moment, call.until = moment, now + ROLL_CALL_MS
             call.number += 1
             call.missing = self._audience.call_roll(call.number)
         call.missing = {node for node in call.missing if self._audience.takes_part(node)}
@@ -505,16 +592,18 @@ class SessionActor:
         slicer = Slicer()
         waiting = self._unconfirmed
         while waiting and waiting[0].seq <= self._committed:
-            held = waiting.popleft()
+            # It stays until it is told, so that after a crash whoever waits for it is.
+            held = waiting[0]
             held.reply.push(held.frame())
+            waiting.popleft()
             await slicer.breathe()
         if self._end_seq is not None and self._end_seq <= self._committed:
             self._end_seq = None
             self._active_at = self._clock.now_ms()
             await self._tell_end()
-            latecomers, self._latecomers = self._latecomers, []
-            for each in latecomers:
-                self._attach(*each)
+            while self._latecomers:
+                self._attach(*self._latecomers[0])
+                self._latecomers.popleft()
 
     def _confirm_few(self) -> bool:
         """Send an ack or two from the journal's task: to wake this one costs more than they do. False when
@@ -577,11 +666,10 @@ class SessionActor:
             case Left():
                 self._audience.leave_away(command.node, command.key)
                 command.reply.push(messages.done(None, "left", self.session.phase))
-            case Host():
-                self._host(command)
             case Detach():
                 self._audience.leave(command.reply)
-                self._latecomers = [each for each in self._latecomers if each[0].reply is not command.reply]
+                latecomers = self._latecomers
+                self._latecomers = deque(each for each in latecomers if each[0].reply is not command.reply)
             case Merge():
                 self._merge(command)
 

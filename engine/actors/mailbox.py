@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
 import trio
@@ -16,10 +18,12 @@ class Mailbox(Generic[T]):
     A full mailbox refuses; what that means to the sender is the sender's to say (`busy`).
     """
 
-    __slots__ = ("_items", "_wakeup", "_woken", "capacity")
+    __slots__ = ("_items", "_wakeup", "_woken", "arrived", "capacity")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.arrived = 0
+        """Items that were ever queued: the number of the newest."""
         self._items: deque[T] = deque()
         self._wakeup: trio.Event | None = None
         self._woken = False
@@ -31,14 +35,26 @@ class Mailbox(Generic[T]):
         """Queue an item. False when full: nothing was queued."""
         if len(self._items) >= self.capacity:
             return False
-        self._items.append(item)
-        self.wake()
+        self.put_over(item)
         return True
 
     def put_over(self, item: T) -> None:
         """Queue an item even when full: for the few that free something."""
         self._items.append(item)
+        self.arrived += 1
         self.wake()
+
+    @property
+    def taken(self) -> int:
+        """Items that were ever taken out: the number of the last of them."""
+        return self.arrived - len(self._items)
+
+    def newest(self, after: int) -> Iterator[tuple[int, T]]:
+        """The items whose number is above `after`, the newest first, and the number of each."""
+        count = self.arrived - max(after, self.taken)
+        return zip(
+            range(self.arrived, self.arrived - count, -1), islice(reversed(self._items), count), strict=True
+        )
 
     def wake(self) -> None:
         """Let `wait` return though nothing came."""

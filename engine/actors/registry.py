@@ -41,6 +41,9 @@ CODE_TRIES = 20
 ENDED_LATELY_MS = 120_000
 """How long ago a session may have ended that a start brings back: its node was down for some of that."""
 
+GIVE_AWAY_S = 3.0
+"""A session that is given away says nothing until all of it is committed: not for longer than that."""
+
 EXPECTED_MAX = 1_000
 """Sessions that are about to be given to this node, and were not yet."""
 
@@ -287,14 +290,19 @@ class Registry:
 
     async def give_away(self, session_id: str) -> Parcel | None:
         """Have the actor of the session end with all committed, and leave it to the caller what comes of it.
-        None if it is not here, is over, or ends in another way meanwhile."""
+        None if it is not here, is over, or ends in another way meanwhile; and if its facts are not committed
+        within `GIVE_AWAY_S`: then it goes on."""
         slot = self._by_id.get(session_id)
         actor = None if slot is None else slot.actor
         if slot is None or actor is None or actor.session.phase is Phase.FINISHED:
             return None
         actor.give_away()
-        while slot.actor is actor:
-            await slot.changed.wait()
+        try:
+            with trio.move_on_after(GIVE_AWAY_S):
+                while slot.actor is actor:
+                    await slot.changed.wait()
+        finally:
+            actor.take_back()
         return actor.parcel
 
     async def revive(self, session_id: str) -> SessionActor:

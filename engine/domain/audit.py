@@ -156,8 +156,12 @@ class _Course:
                 Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {self._number}")
             )
         else:
-            elapsed_ms = self._clock.elapsed_ms(fact.at)
-            if fact.elapsed_ms != elapsed_ms:
+            elapsed_ms = self._clock.answered_ms(fact.at, question.limit_ms)
+            if elapsed_ms is None:
+                self._found.append(
+                    Difference("late", *here, self._clock.elapsed_ms(fact.at), question.limit_ms)
+                )
+            elif fact.elapsed_ms != elapsed_ms:
                 self._found.append(Difference("elapsed", *here, fact.elapsed_ms, elapsed_ms))
         self._time_and_choice(fact, question)
         correct, points = self._marking.mark(fact)

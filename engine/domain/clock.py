@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+RECEIPT_GRACE_MS: Final = 5
+"""An answer that is dated up to so long after the time limit counts as one of the last moment. It is dated
+when the node reads it, and until then it may have lain in the kernel while the loop was with others."""
 
 
 @dataclass(slots=True)
@@ -37,6 +42,11 @@ class PlayClock:
         if self.stopped_at is not None:
             now = self.stopped_at
         return max(0, now - self.began_at)
+
+    def answered_ms(self, at: int, limit_ms: int) -> int | None:
+        """How long an answer took that was dated `at`; None when it came too late."""
+        elapsed_ms = self.elapsed_ms(at)
+        return min(elapsed_ms, limit_ms) if elapsed_ms <= limit_ms + RECEIPT_GRACE_MS else None
 
     def moment(self, elapsed_ms: int) -> int:
         """When that much play time has run, if nothing stops the clock."""

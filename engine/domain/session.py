@@ -257,12 +257,12 @@ class Session:
             return choice
         standing = answers.choice_of(player)
         if standing is not None:
-            elapsed_ms, seq = answers.elapsed_ms_of(player), answers.seq_of(player)
-            return Repeated(question, elapsed_ms, choice == standing, seq)
+            stood_ms, seq = answers.elapsed_ms_of(player), answers.seq_of(player)
+            return Repeated(question, stood_ms, choice == standing, seq)
         if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
             return self._not_open(answers)
-        elapsed_ms = self._clock.elapsed_ms(at)
-        if elapsed_ms > asked.limit_ms:
+        elapsed_ms = self._clock.answered_ms(at, asked.limit_ms)
+        if elapsed_ms is None:
             return _LATE
         correct = asked.judge(choice)
         streak = who.streak_with(question) if correct else 0

@@ -57,6 +57,9 @@ PATIENCE_S = 10.0
 NO_ANSWER_S = 1.0
 """Before another try to hand on a session after one that did not come about."""
 
+PLAYS_SHARE = 3
+"""And for so many times as long as that try took: a session that cannot be committed plays most of it."""
+
 CLIENTS_PER_S = 500
 """Of one session, sent on to its new node."""
 
@@ -225,8 +228,9 @@ class Moving:
 
     async def _hand_on_and_forget(self, session_id: str, to: Member) -> None:
         try:
+            began = trio.current_time()
             if not await self.hand_on(session_id, to):
-                await trio.sleep(NO_ANSWER_S)
+                await trio.sleep(max(NO_ANSWER_S, PLAYS_SHARE * (trio.current_time() - began)))
                 self._to_look = True  # it may be this node's still, and in nobody's memory
         finally:
             self._leaving.discard(session_id)
@@ -267,7 +271,7 @@ class Moving:
                 else:
                     self._router.deliver(session_id, command)
         if relay is None or parcel is None:
-            self.moved.failed += parcel is not None
+            self.moved.failed += parcel is not None or self._registry.here(session_id) is actor
             return False
         self.moved.handed_on += 1
         for other in parcel.relays:

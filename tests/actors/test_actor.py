@@ -6,10 +6,10 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import FINISHED_LINGER_S, ActorOptions
-from engine.actors.commands import Answer, Detach, Host, Join, Rejoin
+from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin
 from engine.actors.endings import Ending
 from engine.domain.session import Phase
-from tests.actors.world import START_MS, Client, settle, world
+from tests.actors.world import GRACE_S, START_MS, Client, settle, world
 
 
 async def test_a_whole_quiz_at_the_hosts_pace(mock_clock: MockClock) -> None:
@@ -204,7 +204,7 @@ async def test_what_was_received_in_time_counts_however_long_it_lay_in_the_mailb
         actor = await w.session(early_close=False)
         clients = [await w.join(actor, f"P{n}") for n in range(1, 251)]
         await w.do(actor, "start")
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         for number, client in enumerate(clients, 1):
             actor.send(Answer(client, number, "a", 1, 0, START_MS + 19_999))
         late = Client()
@@ -221,7 +221,7 @@ async def test_a_host_who_comes_right_after_the_deadline_finds_the_question_clos
         actor = await w.session()
         ada = await w.join(actor, "Ada")
         await w.do(actor, "start")
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         w.answer(actor, ada, 1)
         assert (await w.do(actor, "next")).last("done")["phase"] == "question"
         assert ada.last("ack")["status"] == "accepted"
@@ -596,3 +596,42 @@ async def test_a_session_is_given_away_though_its_last_acks_leave_without_it(moc
         assert ann.last("ack")["status"] == "accepted"
         assert parcels == [actor.parcel]
         assert actor.parcel is not None
+
+
+async def test_who_asks_does_not_keep_a_finished_session_in_memory(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "finish")
+        for _ in range(int(FINISHED_LINGER_S) + 1):
+            actor.send(Look(Client()))
+            actor.send(Rejoin(Client(), "player", 1))
+            mock_clock.jump(1)
+            await settle()
+        assert w.registry.here(actor.session_id) is None
+        assert ada.ending is Ending.FINISHED or ada.ending is Ending.REPLACED
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_whoever_waits_for_a_commit_is_told_when_its_answer_cannot_be_made(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, end: bool
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        w.journal.auto = "off"
+        if end:
+            await w.do(actor, "finish")
+            waiting = [await w.rejoin(actor, 1), await w.watch(actor)]
+        else:
+            waiting = [await w.join(actor, name) for name in ("Ben", "Cleo")]
+        assert [client.kinds for client in waiting] == [[], []]
+
+        def broken(*_: object) -> str:
+            raise ValueError("no token can be made")
+
+        monkeypatch.setattr(type(actor._tokens), "issue", broken)
+        w.journal.commit()
+        await settle()
+        assert [client.ending for client in waiting] == [Ending.RESTARTING] * 2
+        assert w.registry.statistics().crashes == 1

@@ -9,8 +9,9 @@ from trio.testing import MockClock
 from engine.actors.actor import HANDED_OVER_MS, ActorOptions, Parcel, SessionActor
 from engine.actors.commands import Answer, Detach, Host, Join, Rejoin
 from engine.actors.endings import Ending
-from engine.actors.registry import Registry, SessionFinished
+from engine.actors.registry import GIVE_AWAY_S, Registry, SessionFinished
 from engine.actors.stream import StreamState
+from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
 from engine.domain.session import Phase
 from engine.ports import OwnedElsewhere, SessionRecord
@@ -92,6 +93,53 @@ async def test_everything_is_committed_before_a_session_is_given_away(mock_clock
         assert w.registry.here(actor.session_id) is None
 
 
+async def test_a_session_that_cannot_be_committed_is_taken_back_and_plays_on(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1, id="before")
+        await settle()
+        handing = Handing(w, actor.session_id)
+        await settle()
+        mock_clock.jump(1)
+        w.answer(actor, ben, 2, id="meanwhile")
+        await settle()
+        mock_clock.jump(GIVE_AWAY_S - 1)
+        await settle()
+        assert (handing.over, handing.parcel) == (True, None)
+        assert w.registry.here(actor.session_id) is actor
+        assert ada.got("ack") == ben.got("ack") == [], "nothing is committed yet"
+        w.journal.commit()
+        await settle()
+        assert ada.last("ack")["status"] == ben.last("ack")["status"] == "accepted"
+        assert ben.last("ack")["elapsed_ms"] == 1_000
+        w.journal.auto = "soon"
+        assert (await w.do(actor, "close")).last("done")["phase"] == "reveal"
+        assert (await given(w, actor)).stream.offset == actor.offset
+
+
+async def test_what_comes_while_a_session_is_given_away_is_bounded(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(mailbox_max=5)) as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        handing = Handing(w, actor.session_id)
+        await settle()
+        late = [Client() for _ in range(8)]
+        for client in late:
+            actor.send(Rejoin(client, "player", 1))
+        actor.send(Detach(ada))
+        assert [client.errors for client in late] == [[]] * 5 + [["busy"]] * 3
+        w.journal.commit()
+        await settle()
+        assert len(handing.made.commands) == 6, "a place that is free is told of whatever the bound"
+
+
 async def test_who_is_connected_stays_so_and_is_named_in_the_parcel(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
@@ -146,9 +194,10 @@ async def test_no_time_passes_while_a_session_is_given_away(mock_clock: MockCloc
         w.journal.auto = "off"
         w.answer(actor, ada, 1)
         await settle()
+        mock_clock.jump(19)
         handing = Handing(w, actor.session_id)
         await settle()
-        mock_clock.jump(60)
+        mock_clock.jump(GIVE_AWAY_S - 0.5)
         await settle()
         assert actor.session.question_open
         w.journal.commit()
@@ -309,7 +358,7 @@ async def test_answers_that_were_in_time_count_though_they_come_after_the_deadli
         await settle()
         assert late.last("ack")["elapsed_ms"] == 9_950
         overtook, first = Client(), Client()
-        again.send(Answer(overtook, 2, "a", 1, 0, began + 10_001))
+        again.send(Answer(overtook, 2, "a", 1, 0, began + 10_001 + RECEIPT_GRACE_MS))
         await settle()
         assert overtook.errors == ["busy"], "the one that was in time may be behind it"
         again.send(Answer(first, 2, "a", 1, 0, began + 9_990))

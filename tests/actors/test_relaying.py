@@ -10,7 +10,8 @@ from engine.actors import casts
 from engine.actors.actor import ROLL_CALL_MS, SessionActor
 from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Watch
 from engine.actors.endings import Ending
-from tests.actors.world import Client, World, node, settle, world
+from engine.domain.clock import RECEIPT_GRACE_MS
+from tests.actors.world import GRACE_S, Client, World, node, settle, world
 
 
 async def looked(actor: SessionActor, *args: object, **more: object) -> Client:
@@ -404,18 +405,18 @@ async def test_who_was_kicked_meanwhile_is_shown_out(mock_clock: MockClock) -> N
 async def test_with_nodes_a_deadline_waits_for_answers_on_their_way(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
-        relay = await node(actor)
+        relay = await node(actor, prompt=False)
         await joined_at(w, actor, "Ada")
         await joined_at(w, actor, "Ben")
         await w.do(actor, "start")
         began = w.clock.now_ms()
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         number = relay.last("roll_call")["number"]
         assert actor.session.question_open
         in_time, late, passed = Client(), Client(), Client()
         actor.send(Answer(in_time, 1, "a", 1, 0, began + 19_999))
-        actor.send(Answer(late, 2, "a", 1, 0, began + 20_001))
+        actor.send(Answer(late, 2, "a", 1, 0, began + 20_001 + RECEIPT_GRACE_MS))
         actor.send(Passed(passed, "other", number))
         await settle()
         assert in_time.last("ack")["elapsed_ms"] == 19_999
@@ -430,9 +431,9 @@ async def test_a_deadline_does_not_wait_for_ever_for_a_node_that_says_nothing(mo
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
-        relay = await node(actor)
+        relay = await node(actor, prompt=False)
         await w.do(actor, "start")
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         number = relay.last("roll_call")["number"]
         actor.send(Passed(Client(), "other", number - 1))
@@ -448,9 +449,9 @@ async def test_a_deadline_does_not_wait_for_a_node_that_has_gone(mock_clock: Moc
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
-        relay = await node(actor)
+        relay = await node(actor, prompt=False)
         await w.do(actor, "start")
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         actor.send(Detach(relay))
         await settle()
@@ -461,9 +462,9 @@ async def test_without_nodes_a_deadline_is_seen_to_at_once(mock_clock: MockClock
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
-        actor.send(Detach(await node(actor)))
+        actor.send(Detach(await node(actor, prompt=False)))
         await w.do(actor, "start")
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         assert ada.kinds.count("reveal") == 1
 

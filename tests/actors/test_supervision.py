@@ -16,7 +16,7 @@ from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
 from engine.actors.supervisor import RestartPolicy
 from engine.domain.session import Phase, Session, Settings
 from engine.ports import SessionNotFound
-from tests.actors.world import Client, settle, world
+from tests.actors.world import GRACE_S, Client, settle, world
 from tests.keys import session_id
 
 
@@ -314,7 +314,7 @@ async def test_the_end_may_come_while_time_passes_before_a_host_command(mock_clo
         closer, host = Closer(), Client()
         actor.send(Join(closer, "Ada", w.clock.now_ms()))
         await w.do(actor, "start")
-        mock_clock.jump(20)
+        mock_clock.jump(20 + GRACE_S)
         actor.send(Host(host, "h", "next"))
         await settle()
         assert closer.ending is host.ending is Ending.SHUTDOWN

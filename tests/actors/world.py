@@ -13,17 +13,21 @@ import trio.testing
 
 from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer, Host, Join, Rejoin, Relay, Watch
+from engine.actors.commands import Answer, Host, Join, Passed, Rejoin, Relay, Watch
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
+from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
 
 START_MS = 1_700_000_000_000
+
+GRACE_S = RECEIPT_GRACE_MS / 1000
+"""After the deadline of a question, until it is seen to."""
 
 QUIZ = Quiz.parse(
     {
@@ -188,9 +192,26 @@ async def world(
         nursery.cancel_scope.cancel()
 
 
-async def node(actor: SessionActor, run: str = "other", **where: object) -> Client:
+class Node(Client):
+    """A node that takes part. `prompt`: it answers a roll call at once; nothing is on its way."""
+
+    def __init__(self, actor: SessionActor, run: str, prompt: bool) -> None:
+        super().__init__()
+        self._actor = actor
+        self._run = run
+        self._prompt = prompt
+
+    def push(self, frame: Frame) -> None:
+        super().push(frame)
+        if self._prompt and frame.kind == "roll_call":
+            number = frame.message["number"]
+            assert isinstance(number, int)
+            self._actor.send(Passed(Client(), self._run, number))
+
+
+async def node(actor: SessionActor, run: str = "other", *, prompt: bool = True, **where: object) -> Client:
     """A node takes part."""
-    client = Client()
+    client = Node(actor, run, prompt)
     actor.send(Relay(client, run, **where))  # type: ignore[arg-type]  # passed on as they are
     await settle()
     return client

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import Refusal
 from engine.domain.facts import (
     AnswerAccepted,
@@ -165,11 +166,13 @@ def test_a_repeated_answer_is_known_in_every_later_phase() -> None:
     assert session.answer(1, 1, RIGHT, T) == Repeated(1, 1_000, True, closed)
 
 
-def test_the_limit_itself_is_in_time_and_a_millisecond_more_is_late() -> None:
-    session = started(2)
+def test_the_limit_itself_is_in_time_and_a_millisecond_after_the_grace_is_late() -> None:
+    session = started(3)
     assert accepted(session.answer(1, 1, RIGHT, T + 30_000)).points == 500
-    assert code(session.answer(2, 1, RIGHT, T + 30_001)) == "late"
-    assert session.answered == 1
+    read_late = accepted(session.answer(2, 1, RIGHT, T + 30_000 + RECEIPT_GRACE_MS))
+    assert (read_late.points, read_late.elapsed_ms) == (500, 30_000)
+    assert code(session.answer(3, 1, RIGHT, T + 30_001 + RECEIPT_GRACE_MS)) == "late"
+    assert session.answered == 2
 
 
 def test_an_answer_dated_before_the_opening_took_no_time() -> None:
