@@ -261,7 +261,6 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         ws_url=ws_url,
         play_url=play_url,
         transports=lambda: [transport.statistics()] if realtime_socket is not None else [],
-        probe_storage=partial(database.execute, "SELECT 1"),
         version=version("fanfare"),
         cluster=None if cluster is None else cluster.node,
     )

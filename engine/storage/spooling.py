@@ -131,6 +131,7 @@ class Spooling:
         self._files = trio.Lock()
         self._changed = trio.Event()
         self._failing = False
+        self._trouble = ""
         self._handing_over = False
         self._left_before: tuple[float, float] = (self._since_s, math.inf)
         self._hurry = left > 0
@@ -163,7 +164,17 @@ class Spooling:
 
     def usable(self, share: float = 1.0) -> bool:
         """Whether facts would be acknowledged from the spool just now."""
-        return self.certain() and not self._failing and self._has_room(share)
+        return self.problem() is None and self._has_room(share)
+
+    def problem(self) -> str | None:
+        """A sentence on why nothing would be acknowledged from the spool just now; None if it would."""
+        if self._failing:
+            return f"the disk does not take the spool: {self._trouble}"
+        if not self._has_room():
+            return "the spool is full: the database has been away for too long"
+        if not self.certain():
+            return "without the database the node cannot be certain that its sessions are its own"
+        return None
 
     def certain(self) -> bool:
         """Whether nobody else can own what this node owned."""
@@ -251,6 +262,7 @@ class Spooling:
             if not self._failing:
                 _log.error("the spool cannot be written, nothing is acknowledged: %s", error)
             self._failing = True
+            self._trouble = error.strerror or str(error)
             return False
         if self._failing:
             _log.warning("the spool can be written again")

@@ -43,6 +43,9 @@ LARGE = 4
 """A commit takes a few turns of the loop. On a node without time to spare they come rarely, and commits too.
 Then what counts is how many facts go with each, and not the few milliseconds more that they hold the loop."""
 
+SILENT_MAX_S = 2.0
+"""A database that has answered neither a sign of life nor a commit for so long does not answer."""
+
 _SIGN_TIMEOUT_S = 5.0
 """After so long without an answer a sign of life is given up: the next goes over a new connection."""
 
@@ -173,6 +176,7 @@ class WriteBehind:
         self._latency = Latency()
         self._commits_healthy = True
         self._alive_healthy = True
+        self._answered_s = trio.current_time()
         self._waits = False
         self._trouble = ""
 
@@ -188,6 +192,23 @@ class WriteBehind:
     def acknowledges_without_postgres(self) -> bool:
         """Whether facts would be acknowledged from the spool if Postgres went away now."""
         return self._spooling is not None and self._spooling.usable() and not self._ended
+
+    def database_problem(self) -> str | None:
+        """A sentence on what keeps the database from answering; None as long as it does."""
+        silent_s = trio.current_time() - self._answered_s
+        if silent_s >= SILENT_MAX_S:
+            return f"the database has not answered for {silent_s:.0f} s"
+        return None if self._alive_healthy else "the database cannot be reached"
+
+    def why_full(self) -> str | None:
+        """A sentence on what keeps facts from being stored; None as long as there is room."""
+        if self.has_room():
+            return None
+        spooling = self._spooling
+        trouble = None
+        if spooling is not None and (self._stuck or spooling.active):
+            trouble = spooling.problem()
+        return trouble or "the journal is full: the database does not keep up"
 
     def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
         waiting = []
@@ -358,7 +379,7 @@ class WriteBehind:
         except trio.TooSlowError:
             self._trouble = f"a commit has taken longer than {limit_s:.1f} s"
         else:
-            ended = trio.current_time()
+            ended = self._answered_s = trio.current_time()
             if self._waits:
                 _log.warning("commits go on")
             self._waits = False
@@ -439,6 +460,7 @@ class WriteBehind:
                 pass
             else:
                 self._alive_healthy = True
+                self._answered_s = trio.current_time()
                 return rows
         self._alive_healthy = False
         return None

@@ -7,7 +7,6 @@ from importlib.resources import files
 from server.http.addresses import ws_url
 from server.http.answers import Answer, body_answer, json_answer
 from server.http.metrics import CONTENT_TYPE, Metrics
-from server.http.readiness import DatabaseProbe
 from server.http.services import Services
 
 
@@ -15,7 +14,6 @@ class Operations:
     def __init__(self, services: Services, metrics: Metrics) -> None:
         self._services = services
         self._metrics = metrics
-        self._database = DatabaseProbe(services.probe_storage)
         self._openapi = files("server.http").joinpath("openapi.json").read_bytes()
 
     async def healthz(self) -> Answer:
@@ -26,18 +24,17 @@ class Operations:
 
     async def readyz(self) -> Answer:
         """A node that acknowledges from its spool is ready: sent elsewhere, its players would find nobody who
-        knows their session."""
+        knows their session. Nobody is asked for the answer, so it comes at once whatever hangs."""
         journal = self._services.journal
         reasons: list[str] = []
         degraded: list[str] = []
-        problem = await self._database.problem()
-        if problem is not None:
+        if (problem := journal.database_problem()) is not None:
             (degraded if journal.acknowledges_without_postgres() else reasons).append(problem)
         spooling = journal.statistics().spooling
         if spooling is not None and spooling.active:
             degraded.append(f"facts go by way of the spool, which holds {spooling.facts}")
-        if not journal.has_room():
-            reasons.append("the journal is full: the database does not keep up")
+        if (full := journal.why_full()) is not None:
+            reasons.append(full)
         if self._services.cluster is not None and self._services.cluster.draining():
             reasons.append("the node is draining: its sessions go to the others")
         return json_answer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,8 +22,9 @@ from server.realtime.transport import TransportStatistics
 
 
 class JournalState(Protocol):
-    def has_room(self) -> bool: ...
     def acknowledges_without_postgres(self) -> bool: ...
+    def database_problem(self) -> str | None: ...
+    def why_full(self) -> str | None: ...
     def statistics(self) -> WriteBehindStatistics: ...
 
 
@@ -125,7 +126,6 @@ class Services:
         ws_url: where clients of this node open their WebSocket, as bound or as configured.
         play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
         transports: a snapshot of each realtime transport.
-        probe_storage: returns if the database answers; raises anything, or hangs, if not.
         version: of the program.
         cluster: None for a node alone.
     """
@@ -146,7 +146,6 @@ class Services:
     ws_url: str
     play_url: str
     transports: Callable[[], Iterable[TransportStatistics]]
-    probe_storage: Callable[[], Awaitable[None]]
     version: str
     cluster: Cluster | None = None
 

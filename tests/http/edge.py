@@ -60,6 +60,14 @@ class Journal(MemoryJournal):
     acknowledging = False
     spooling: SpoolingStatistics | None = None
 
+    problem: str | None = None
+
+    def database_problem(self) -> str | None:
+        return self.problem
+
+    def why_full(self) -> str | None:
+        return None if self.has_room() else "the journal is full"
+
     def acknowledges_without_postgres(self) -> bool:
         return self.acknowledging
 
@@ -114,8 +122,6 @@ class Edge:
         self.tokens = Tokens(b"0123456789abcdef", config.token_ttl_s, self.clock)
         self.numbers = itertools.count(1)
         self.tally = Tally()
-        self.storage_up = True
-        self.probes = 0
         self.registry = Registry(
             nursery,
             store=self.store,
@@ -146,19 +152,12 @@ class Edge:
             ws_url=config.public_ws_url or "ws://127.0.0.1:5002/ws",
             play_url="http://127.0.0.1:5002",
             transports=self._transports,
-            probe_storage=self._probe,
             version="1.2.3",
         )
         self.app: Api = create_app(self.services)
 
     def _transports(self) -> list[TransportStatistics]:
         return [self.tally.snapshot()]
-
-    async def _probe(self) -> None:
-        self.probes += 1
-        await trio.lowlevel.checkpoint()
-        if not self.storage_up:
-            raise OSError("nobody there")
 
     def but(self, **changes: Any) -> None:
         """Put the app together anew with other services."""

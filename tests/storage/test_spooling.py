@@ -17,6 +17,7 @@ from hypothesis import given
 
 from engine.domain import facts as f
 from engine.ports import JOINS_SHARE, SessionRecord
+from engine.storage import write_behind
 from engine.storage.postgres import Database
 from engine.storage.signs_of_life import Alone
 from engine.storage.spool import Spool, SpoolDamaged
@@ -307,6 +308,22 @@ async def test_joins_have_less_of_the_queue_too(away: Away) -> None:
         node.journal.append(record.id, epoch, [joined(seq) for seq in range(1, 9)], Listener())
         assert not node.journal.has_room(JOINS_SHARE)
         assert node.journal.has_room()
+        node.journal.append(record.id, epoch, [joined(9), joined(10)], Listener())
+        assert node.journal.why_full() == "the journal is full: the database does not keep up"
+        await until(lambda: "certain" in str(node.journal.why_full()))
+
+
+@pytest.mark.parametrize("state", ["shut", "frozen"])
+async def test_that_the_database_does_not_answer_is_known_without_asking_it(
+    away: Away, state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "SILENT_MAX_S", 0.5)
+    async with away.node(alive_interval_s=0.01) as node:
+        assert node.journal.database_problem() is None
+        away.gate.set(state)
+        await until(lambda: node.journal.database_problem() is not None)
+        away.gate.set("open")
+        await until(lambda: node.journal.database_problem() is None)
 
 
 # A disk that does not take it
@@ -331,9 +348,11 @@ async def test_what_the_disk_does_not_take_is_not_acknowledged_until_it_does(
         assert listener.seq == 1
         assert not node.journal.has_room()
         assert node.spooling.statistics().failing
+        assert str(node.journal.why_full()).startswith("the disk does not take the spool: ")
         node.disk.room, node.disk.fails = None, False
         await listener.until(2)
         await until(node.journal.has_room)
+        assert node.journal.why_full() is None
         away.gate.set("open")
         await node.drained()
     assert await stored(away, record.id) == [joined(1), joined(2)]
