@@ -58,7 +58,8 @@ RETRY_AFTER_S = {429: 10, 503: 1}
 
 
 class ApiError(Exception):
-    """A request that is turned down.
+    """A request that is turned down. To be made anew for each: one that is raised again and again keeps the
+    frames of every time.
 
     Args:
         code: one of docs/protocol.md; it fixes the status.
@@ -97,6 +98,13 @@ class ApiError(Exception):
 
 def busy() -> ApiError:
     return ApiError("busy", "A queue is full or the database is away. Try again in a moment.")
+
+
+def too_many_streams() -> ApiError:
+    return ApiError(
+        "too_many_connections",
+        "This address has as many event streams as it may. Close some, or try again later.",
+    )
 
 
 def refused(frame: Frame) -> ApiError:

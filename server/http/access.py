@@ -39,6 +39,10 @@ class Access:
             authorization=headers.get("Authorization"),
         )
 
+    def address(self) -> str:
+        """The client's."""
+        return self._guard.address(self.caller())
+
     def refuse_blocked(self) -> None:
         """Raises ApiError for an address that has used up its failures."""
         self._guard.refuse_blocked(self.caller())

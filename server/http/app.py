@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from types import TracebackType
 from typing import Any, cast
 
-from quart import Response, request
+from quart import Request, Response, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
@@ -19,6 +19,7 @@ from engine.boundary import Mistake
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable
 from server.callers import PREFLIGHT_HEADERS
+from server.config import Config
 from server.errors import ApiError, busy
 from server.http.access import Access
 from server.http.answers import EXIT_STACK, Answer, body_answer, error_answer
@@ -34,9 +35,15 @@ from server.http.quizzes import Quizzes
 from server.http.results import Results
 from server.http.services import Services
 from server.http.sessions import Sessions
+from server.http.sockets import HttpTally
 from server.http.standing import Standings
 
 BODY_TIMEOUT_S = 30
+
+SMALL_BODY_BYTES_MAX = 4096
+"""Bound of every body that is no quiz, unless a frame of the WebSocket may be larger."""
+
+QUIZ_BODIES = frozenset({("POST", "/api/quizzes"), ("POST", "/api/quizzes/check")})
 
 log = logging.getLogger("fanfare.http")
 
@@ -47,6 +54,15 @@ class _Connection(TrioASGIHTTPConnection):
     """One request. What it has tied to its exit stack is let go however it ends: a client can leave
     between the answer of a view and the first byte of its body."""
 
+    def _create_request_from_scope(self, send: Any) -> Request:
+        """With the bound of its route: a longer body is refused by its Content-Length, and one without is
+        kept no further than that."""
+        request: Request = super()._create_request_from_scope(send)
+        app = cast(Api, self.app)
+        bytes_max = app.body_bytes_max(request.method, request.path)
+        request.body = request.body_class(request.content_length, bytes_max)
+        return request
+
     async def __call__(self, receive: Any, send: Any) -> None:
         with ExitStack() as exits:
             cast(dict[str, object], self.scope)[EXIT_STACK] = exits
@@ -54,13 +70,22 @@ class _Connection(TrioASGIHTTPConnection):
 
 
 class Api(QuartTrio):
-    """The application, and the event streams that are open in it."""
+    """The application, the event streams that are open in it, and what is counted of the port it is served
+    on."""
 
     asgi_http_class = _Connection
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__(__name__, static_folder=None)
-        self.streams = OpenStreams()
+        self._config = config
+        self.streams = OpenStreams(config.event_streams_per_address_max)
+        self.tally = HttpTally()
+
+    def body_bytes_max(self, method: str, path: str) -> int:
+        """Of a route, or of what is none."""
+        if (method, path) in QUIZ_BODIES:
+            return self._config.body_bytes_max
+        return min(max(SMALL_BODY_BYTES_MAX, self._config.frame_bytes_max), self._config.body_bytes_max)
 
     def log_exception(
         self, exception_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]
@@ -75,9 +100,8 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     Args:
         web: the folder with the files of the pages, by default that of this package.
     """
-    app = Api()
+    app = Api(services.config)
     app.config.update(
-        MAX_CONTENT_LENGTH=services.config.body_bytes_max,
         BODY_TIMEOUT=BODY_TIMEOUT_S,
         # Each send is bounded by itself (serving.py).
         RESPONSE_TIMEOUT=None,
@@ -85,7 +109,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     # Addresses are taken as they are: nothing here answers with a redirect.
     app.url_map.merge_slashes = False
     access = Access(services)
-    for method, rule, view in _routes(services, access, Pages(services, web), app.streams):
+    for method, rule, view in _routes(services, access, Pages(services, web), app.streams, app.tally):
         app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
     _frame_requests(app, access)
     _answer_errors(app)
@@ -93,7 +117,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
 
 
 def _routes(
-    services: Services, access: Access, pages: Pages, streams: OpenStreams
+    services: Services, access: Access, pages: Pages, streams: OpenStreams, tally: HttpTally
 ) -> list[tuple[str, str, View]]:
     sessions = Sessions(services.directory, access)
     quizzes = Quizzes(services, access)
@@ -103,7 +127,7 @@ def _routes(
     events = Events(services, access, sessions, streams)
     results = Results(services, access, sessions, standings)
     cluster = ClusterView(services, access)
-    operations = Operations(services, Metrics(services, lambda: len(streams)))
+    operations = Operations(services, Metrics(services, lambda: len(streams), tally))
     return [
         ("POST", "/api/quizzes", quizzes.create),
         ("GET", "/api/quizzes", quizzes.list),

@@ -16,7 +16,7 @@ from engine.actors.endings import Ending, Reconnect
 from engine.actors.frame import Frame
 from engine.actors.outbox import Outbox
 from engine.actors.subscriber import ConnectionEnded
-from server.errors import busy, refused
+from server.errors import busy, refused, too_many_streams
 from server.event_stream import (
     EVENT_STREAM,
     KEEP_ALIVE,
@@ -32,6 +32,7 @@ from server.http.reading import read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
 from server.http.turnstile import Turnstile
+from server.limits import ConnectionCount
 
 EXIT_STACK = "fanfare.exit_stack"
 """Where a request's scope holds what is to be done when the request is over, however it ends."""
@@ -137,10 +138,11 @@ class EventStream:
 
 
 class OpenStreams:
-    """The streams of this node, so that they can be counted and, at shutdown, closed."""
+    """The streams of this port, so that they can be counted, by address too, and closed at shutdown."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_address_max: int) -> None:
         self.turnstile = Turnstile()
+        self.count = ConnectionCount(per_address_max, "event_streams_per_address_max")
         self._streams: set[EventStream] = set()
         self._ending: Ending | None = None
 
@@ -176,6 +178,7 @@ class Events:
         if request.method == "HEAD":
             return body_answer(b"", EVENT_STREAM)
         grant = None if token is None else self._access.grant(token)
+        self._take_place()
         epoch, offset = position(request.headers.get("Last-Event-ID", ""))
         if grant is None:
             session = await self._sessions.live(key)
@@ -204,6 +207,13 @@ class Events:
         answer.headers["X-Accel-Buffering"] = "no"
         answer.timeout = None
         return answer
+
+    def _take_place(self) -> None:
+        """Until the request is over. Raises ApiError when the address has as many streams as it may."""
+        address = self._access.address()
+        if not self._streams.count.enter(address, trio.current_time()):
+            raise too_many_streams()
+        when_over(partial(self._streams.count.leave, address))
 
     def _tie_to_request(self, stream: EventStream) -> None:
         self._streams.add(stream)

@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 from engine.storage.latency import LatencyStatistics
 from engine.storage.spooling import SpoolingStatistics
 from server.http.services import ClusterTraffic, Services
+from server.http.sockets import HttpTally
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -38,11 +39,13 @@ class NodeCollector(Collector):
 
     Args:
         streams: how many event streams are open.
+        http: what is counted of the HTTP port.
     """
 
-    def __init__(self, services: Services, streams: Callable[[], int]) -> None:
+    def __init__(self, services: Services, streams: Callable[[], int], http: HttpTally) -> None:
         self._services = services
         self._streams = streams
+        self._http = http
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: registering must not take a snapshot."""
@@ -117,6 +120,14 @@ class NodeCollector(Collector):
             "WebSocket connections accepted.",
             sum(t.accepted_total for t in transports),
         )
+        yield _gauge("fanfare_http_connections", "Open connections to the HTTP API.", self._http.connections)
+        turned_away = CounterMetricFamily(
+            "fanfare_http_connections_refused",
+            "Connections to the HTTP API that were closed at once, by reason.",
+            labels=["reason"],
+        )
+        _add(turned_away, self._http.refused)
+        yield turned_away
         refused = CounterMetricFamily(
             "fanfare_handshakes_refused", "Failed handshakes, by reason.", labels=["reason"]
         )
@@ -301,9 +312,9 @@ class ProcessCollector(Collector):
 
 
 class Metrics:
-    def __init__(self, services: Services, streams: Callable[[], int]) -> None:
+    def __init__(self, services: Services, streams: Callable[[], int], http: HttpTally) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(NodeCollector(services, streams))
+        self._registry.register(NodeCollector(services, streams, http))
         self._registry.register(ProcessCollector())
         GCCollector(registry=self._registry)
 

@@ -1,16 +1,17 @@
 """hypercorn on a socket that is bound already, with an end to everything.
 
 `hypercorn.trio.serve` would do for a friendly network. It is not used because one connection's error
-(an HTTP/2 frame for a stream that is gone is enough) cancels its nursery and with it every other
-connection, because nothing ends a send to a client that does not read, not even a shutdown, and because it
-takes any number of connections. So the accept loop is trio's own and each connection is hypercorn's TCPServer
-inside a crash boundary. tests/http/test_serving.py holds all of this against the installed version.
+cancels its nursery and with it every other connection, because nothing ends a send to a client that does not
+read, not even a shutdown, and because it takes any number of connections. So the accept loop is trio's own
+and each connection is hypercorn's, kept to HTTP/1 (http1.py), inside a crash boundary.
+tests/http/test_serving.py holds all of this against the installed version.
 
-Against slow clients: the head of a request must be complete `HEAD_TIMEOUT_S` after the connection opened or
-the last response ended, its body `BODY_TIMEOUT_S` (app.py) after that, and every 64 KiB sent must be taken
-within `send_timeout_s`. What hypercorn cannot do: tell the wait for a first byte from the wait for the rest
-of a head, bound connections per address, answer a malformed head with anything but an empty body, or
-refuse HTTP/2 before it is spoken (each request gets a 505). That belongs to the load balancer.
+Against slow clients: a TLS handshake must be done `HEAD_TIMEOUT_S` after the connection opened; the head of
+a request must be complete as long after that or after the last response; its body, as large as its route
+takes, `BODY_TIMEOUT_S` (app.py) after that; and every 64 KiB sent must be taken within `send_timeout_s`.
+Against many of them: connections count for their address from their acceptance on. What hypercorn cannot do:
+tell the wait for a first byte from the wait for the rest of a head, or answer a malformed head with anything
+but an empty body.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from typing import Any, cast
 
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from engine.actors.endings import Ending
 from server.config import Config
+from server.errors import ApiError
 from server.http.app import Api
-from server.http.sockets import BoundedListener, BoundedStream
+from server.http.http1 import Http1Server
+from server.http.sockets import CROWDED, BoundedListener, BoundedStream
 from server.http.turnstile import Turnstile
+from server.limits import ConnectionCount
+from server.peers import client_address
 
 HEAD_TIMEOUT_S = 10.0
 GRACE_S = 2.0
@@ -39,6 +43,9 @@ GRACE_S = 2.0
 
 CONNECTIONS_MAX = 4_000
 BACKLOG = 1_024
+APP_QUEUE_MAX = 2
+"""Pieces of a body that hypercorn holds for the app, each of up to RECEIVE_BYTES."""
+
 SLICE_BYTES = 64 * 1024
 
 log = logging.getLogger("fanfare.http")
@@ -62,23 +69,31 @@ async def serve(
     """
     sock.setblocking(False)
     sock.listen(BACKLOG)
+    hypercorn_config = _hypercorn_config(config)
+    tls = hypercorn_config.create_ssl_context()
     listener = BoundedListener(
         trio.SocketListener(trio.socket.from_stdlib_socket(sock)),
         send_timeout_s=config.send_timeout_s,
         connections_max=CONNECTIONS_MAX,
+        count=ConnectionCount(config.http_connections_per_address_max, "http_connections_per_address_max"),
+        by_peer=config.proxy_hops == 0,
+        tls=tls is not None,
+        tally=app.tally,
     )
-    hypercorn_config = _hypercorn_config(config)
-    tls = hypercorn_config.create_ssl_context()
-    application = _application(app, config.send_timeout_s)
+    turnstile = Turnstile()
 
     async def serve_connection(stream: BoundedStream) -> None:
+        def admit(scope: Any) -> bool:
+            return listener.take_place(stream, _address(scope, config.proxy_hops))
+
         try:
+            application = _application(app, config.send_timeout_s, turnstile, admit)
             transport: object = stream
             if tls is not None:
                 transport = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
             context = WorkerContext(None)
             context.terminated = _AsyncEvent(stream.over)
-            server = TCPServer(
+            server = Http1Server(
                 application, hypercorn_config, context, ConnectionState({}), cast(Any, transport)
             )
             await server.run()
@@ -128,6 +143,7 @@ def _hypercorn_config(config: Config) -> HypercornConfig:
     made.keep_alive_timeout = HEAD_TIMEOUT_S
     made.ssl_handshake_timeout = HEAD_TIMEOUT_S
     made.alpn_protocols = ["http/1.1"]
+    made.max_app_queue_size = APP_QUEUE_MAX
     if config.tls_cert is not None and config.tls_key is not None:
         made.certfile = str(config.tls_cert)
         made.keyfile = str(config.tls_key)
@@ -165,21 +181,19 @@ class _AsyncEvent:
         return self._event.is_set()
 
 
-def _application(app: Api, send_timeout_s: float) -> Any:
-    """The app as hypercorn calls it: HTTP/1 alone, and bodies in slices, so that a limit on the time of each
-    send speaks of progress.
+def _application(app: Api, send_timeout_s: float, turnstile: Turnstile, admit: Callable[[Any], bool]) -> Any:
+    """The app as hypercorn calls it for one connection: bodies go out in slices, so that a limit on the time
+    of each send speaks of progress.
 
-    hypercorn lets HTTP/2 in where there is no TLS and cannot be told not to. It is refused here, because
-    there a client that grants no window makes hypercorn buffer without bound.
+    Args:
+        admit: counts the connection for the client of a request; False when it has too many.
     """
-
-    turnstile = Turnstile()
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
-        elif scope["http_version"] not in ("1.0", "1.1"):
-            await finish(receive, send, _empty(505))
+        elif not admit(scope):
+            await finish(receive, send, _refusal(CROWDED))
         elif not scope["path"].startswith("/"):
             # Targets that are no path, such as `*`: quart cannot read all of them.
             await finish(receive, send, _empty(400))
@@ -205,8 +219,7 @@ def _application(app: Api, send_timeout_s: float) -> Any:
 
         hypercorn answers it with a disconnect, on which quart-trio cancels the request, the send included:
         sent from there, hypercorn would neither close the connection nor start the timer that waits
-        for the next request. Meanwhile somebody must take what the client still sends. The time is limited,
-        because over HTTP/2 hypercorn does not notice here that the client has gone.
+        for the next request. Meanwhile somebody must take what the client still sends.
         """
         with trio.move_on_after(send_timeout_s):
             async with trio.open_nursery() as nursery:
@@ -223,10 +236,28 @@ async def _discard(receive: Receive) -> None:
         await receive()
 
 
+def _address(scope: Any, proxy_hops: int) -> str:
+    """Of the client who sends a request."""
+    forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    client = scope.get("client")
+    return client_address(client[0] if client else "", ",".join(forwarded) or None, proxy_hops)
+
+
 def _empty(status: int) -> tuple[Message, Message]:
+    return _whole(status, [], b"")
+
+
+def _refusal(error: ApiError) -> tuple[Message, Message]:
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    return _whole(error.status, headers, error.body)
+
+
+def _whole(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> tuple[Message, Message]:
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
     return (
-        {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]},
-        {"type": "http.response.body", "body": b"", "more_body": False},
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body, "more_body": False},
     )
 
 

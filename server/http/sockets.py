@@ -6,13 +6,41 @@ hold its task for ever, through a shutdown too. These streams bring the limit wi
 
 from __future__ import annotations
 
+import math
+import os
 import socket as stdlib_socket
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import trio
+
+from server.errors import ApiError, busy
+from server.event_stream import KEEP_ALIVE_S
+from server.limits import ConnectionCount
 
 SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel may hold for one client. Without a bound it grows to megabytes for each that does not
 read, and a slow consumer is noticed that much later."""
+
+RECEIVE_BYTES = 16 * 1024
+"""What is read at a time, and so what hypercorn holds for each client in its buffers."""
+
+SILENCE_MAX_S = 2 * KEEP_ALIVE_S
+"""How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
+
+FULL = busy()
+CROWDED = ApiError(
+    "too_many_connections", "This address has as many connections as it may. Close some, or try again later."
+)
+
+
+@dataclass
+class HttpTally:
+    """`refused` are connections that were closed at once, by reason."""
+
+    connections: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 class BoundedStream(trio.abc.HalfCloseableStream):
@@ -24,11 +52,13 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         stream: the accepted connection.
         send_timeout_s: how long one `send_all` may take. Keep what is sent at once small (64 KiB), so
             that this speaks of progress and not of size.
+        address: for which the connection is counted; None when that is not known yet.
     """
 
-    def __init__(self, stream: trio.SocketStream, send_timeout_s: float) -> None:
+    def __init__(self, stream: trio.SocketStream, send_timeout_s: float, address: str | None = None) -> None:
         self.socket = stream.socket
         self.over = trio.Event()
+        self.address = address
         self._stream = stream
         self._send_timeout_s = send_timeout_s
 
@@ -45,7 +75,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data: bytes | bytearray = b""
         try:
-            data = await self._stream.receive_some(max_bytes)
+            data = await self._stream.receive_some(min(max_bytes or RECEIVE_BYTES, RECEIVE_BYTES))
         finally:
             if not data:
                 self.over.set()
@@ -63,41 +93,78 @@ class BoundedStream(trio.abc.HalfCloseableStream):
 
 
 class BoundedListener(trio.abc.Listener[BoundedStream]):
-    """Accepts on a socket that is bound and listening already.
+    """Accepts on a socket that is bound and listening already. Past a bound a new connection is closed at
+    once, after a word if that can be said.
 
     Args:
         listener: where the connections come in.
         send_timeout_s: as in BoundedStream.
-        connections_max: past it a new connection is closed at once, so that the process keeps file
-            descriptors for everything else.
+        connections_max: how many there may be, so that the process keeps file descriptors for everything
+            else.
+        count: how many there are and may be for each address.
+        by_peer: whether the socket shows whose the connection is. Else each request tells: `take_place`.
+        tls: whether the clients speak TLS, so that nothing can be said to them before they have.
+        tally: the running counts.
     """
 
-    def __init__(self, listener: trio.SocketListener, *, send_timeout_s: float, connections_max: int) -> None:
+    def __init__(
+        self,
+        listener: trio.SocketListener,
+        *,
+        send_timeout_s: float,
+        connections_max: int,
+        count: ConnectionCount,
+        by_peer: bool,
+        tls: bool,
+        tally: HttpTally,
+    ) -> None:
         self._listener = listener
         self._send_timeout_s = send_timeout_s
         self._connections_max = connections_max
+        self._count = count
+        self._by_peer = by_peer
+        self._tls = tls
+        self._tally = tally
         self._open: set[BoundedStream] = set()
-        self.refused_total = 0
-
-    @property
-    def connections(self) -> int:
-        return len(self._open)
 
     async def accept(self) -> BoundedStream:
         while True:
             accepted = await self._listener.accept()
             if len(self._open) >= self._connections_max:
-                self.refused_total += 1
-                accepted.socket.close()
+                self._turn_away(accepted, FULL)
                 continue
-            accepted.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-            stream = BoundedStream(accepted, self._send_timeout_s)
+            address: str | None = None
+            if self._by_peer:
+                try:
+                    address = str(accepted.socket.getpeername()[0])
+                except OSError:  # it has gone again
+                    accepted.socket.close()
+                    continue
+                if not self._count.enter(address, trio.current_time()):
+                    self._turn_away(accepted, CROWDED)
+                    continue
+            _prepare(accepted.socket)
+            stream = BoundedStream(accepted, self._send_timeout_s, address)
             self._open.add(stream)
+            self._tally.connections += 1
             return stream
 
+    def take_place(self, stream: BoundedStream, address: str) -> bool:
+        """Count the connection for the client who speaks on it now: a proxy may send the requests of many
+        over one. False when the address has as many as it may; then nothing has changed."""
+        if stream.address == address:
+            return True
+        if not self._count.enter(address, trio.current_time()):
+            return False
+        self._leave(stream)
+        stream.address = address
+        return True
+
     def release(self, stream: BoundedStream) -> None:
-        """The connection is over. Closes it in case that has not happened."""
+        """The connection is over. Closes it in case that has not happened. Once for each."""
         self._open.discard(stream)
+        self._tally.connections -= 1
+        self._leave(stream)
         stream.abort()
 
     def end_all(self) -> None:
@@ -112,3 +179,32 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
 
     async def aclose(self) -> None:
         await self._listener.aclose()
+
+    def _leave(self, stream: BoundedStream) -> None:
+        if stream.address is not None:
+            self._count.leave(stream.address)
+            stream.address = None
+
+    def _turn_away(self, accepted: trio.SocketStream, why: ApiError) -> None:
+        self._tally.refused[why.code] += 1
+        if not self._tls:
+            with suppress(OSError):
+                os.write(accepted.socket.fileno(), _refusal(why))
+                accepted.socket.shutdown(stdlib_socket.SHUT_WR)
+                os.read(accepted.socket.fileno(), 65_536)  # unread, it would take the answer back
+        accepted.socket.close()
+
+
+def _prepare(socket: trio.socket.SocketType) -> None:
+    socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(stdlib_socket, "TCP_USER_TIMEOUT"):
+        silence_ms = math.ceil(1000 * SILENCE_MAX_S)
+        socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_USER_TIMEOUT, silence_ms)
+
+
+def _refusal(error: ApiError) -> bytes:
+    """A whole response."""
+    head = [f"HTTP/1.1 {error.status} Refused", "Content-Type: application/json", "Connection: close"]
+    head += [f"{name}: {value}" for name, value in error.headers.items()]
+    head.append(f"Content-Length: {len(error.body)}")
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + error.body

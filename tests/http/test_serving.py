@@ -12,16 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
 import httpx
 import pytest
 import trio
+import trio.testing
+from quart import request
+from quart.wrappers.request import Body
 
 from engine.actors.actor import SessionActor
 from server.http import app as app_module
 from server.http import serving
+from server.http.http1 import Http1Protocol
+from server.http.playing import Playing
 from server.http.serving import serve
 from tests.http.edge import AUTHOR_KEY, QUIZ, Edge, Played, edge
 from tests.http.events import EventReader
@@ -65,6 +67,10 @@ class Node:
         await sock.connect(("127.0.0.1", self.port))
         await stream.send_all(sent)
         return stream
+
+    async def until_connections(self, count: int) -> None:
+        while self.edge.app.tally.connections != count:
+            await trio.testing.wait_all_tasks_blocked(0.01)
 
     def hang_up(self) -> None:
         """Close what `raw` has opened."""
@@ -356,67 +362,160 @@ async def test_no_request_however_broken_harms_the_others(head: bytes) -> None:
         answer = await read_to_end(broken)
         assert b"Traceback" not in answer
         assert not answer.startswith(b"HTTP/1.1 3")
-        assert not answer.startswith(b"HTTP/1.1 101") or b"h2c" in answer
+        assert not answer.startswith(b"HTTP/1.1 101")
         await session.do("start")
         await read_until(follower, b"event: question")
 
 
-class H2Client:
-    """HTTP/2 by prior knowledge."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        self.connection.initiate_connection()
-
-    async def flush(self) -> None:
-        await self._stream.send_all(self.connection.data_to_send())
-
-    def ask(self, path: str, *, end: bool = True, method: str = "GET") -> int:
-        stream_id = self.connection.get_next_available_stream_id()
-        headers = [(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", path)]
-        self.connection.send_headers(stream_id, headers, end_stream=end)
-        return stream_id
-
-    async def until(self, kind: type) -> Any:
-        while True:
-            data = await self._stream.receive_some()
-            assert data
-            for event in self.connection.receive_data(data):
-                if isinstance(event, kind):
-                    return event
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+"""How HTTP/2 begins where both sides know of it: 33 bytes."""
 
 
 async def test_http2_is_not_spoken() -> None:
     async with node() as n:
-        client = H2Client(await n.raw())
-        client.ask("/healthz")
-        await client.flush()
-        headers = dict((await client.until(h2.events.ResponseReceived)).headers)
-        assert headers[b":status"] == b"505"
+        assert (await read_to_end(await n.raw(PREFACE))).startswith(b"HTTP/1.1 505")
+        asking = await n.raw(
+            HEAD % b"/healthz"
+            + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: \r\n\r\n"
+        )
+        assert (await read_until(asking, b"alive")).startswith(b"HTTP/1.1 200")
+        await asking.aclose()
+        await n.until_connections(0)
 
 
-async def test_http2_frames_that_crash_hypercorn_harm_one_connection(
-    caplog: pytest.LogCaptureFixture,
+async def test_a_mistake_in_a_connection_harms_that_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    create_stream = Http1Protocol._create_stream
+
+    async def mistaken(self: Http1Protocol, request: Any) -> None:
+        if request.target == b"/mistake":
+            raise KeyError("mistake")
+        await create_stream(self, request)
+
+    monkeypatch.setattr(Http1Protocol, "_create_stream", mistaken)
     async with node() as n:
         session = await n.edge.session()
         follower = await n.follow(session)
         await read_until(follower, b"joined")
-        stream = await n.raw()
-        client = H2Client(stream)
-        client.ask("/healthz", end=False)
-        await client.flush()
-        asked = (await client.until(h2.events.StreamEnded)).stream_id
         with caplog.at_level(logging.WARNING, logger="fanfare.http"):
-            with suppress(trio.BrokenResourceError):
-                for _ in range(20):
-                    client.connection.send_data(asked, b"late")
-                    await client.flush()
-            await read_to_end(stream)
+            await read_to_end(await n.raw(HEAD % b"/mistake" + b"\r\n"))
+            await n.until_connections(1)
         assert "an HTTP connection was dropped: KeyError" in caplog.text
         await session.do("start")
         await read_until(follower, b"event: question")
+
+
+# -- many from one address -----------------------------------------------------------------------------
+
+
+async def test_the_silent_count_for_their_address() -> None:
+    async with node(http_connections_per_address_max=2) as n, n.http() as client:
+        silent = [await n.raw() for _ in range(2)]
+        await n.until_connections(2)
+        refused = await read_to_end(await n.raw(HEAD % b"/healthz" + b"\r\n"))
+        assert refused.startswith(b"HTTP/1.1 429")
+        assert b"Retry-After: 10" in refused
+        assert b"too_many_connections" in refused
+        assert n.edge.app.tally.refused == {"too_many_connections": 1}
+        await silent[0].aclose()
+        await n.until_connections(1)
+        metrics = (await client.get("/metrics")).text
+        assert 'fanfare_http_connections_refused_total{reason="too_many_connections"} 1.0' in metrics
+        assert "fanfare_http_connections 2.0" in metrics
+
+
+async def test_the_silent_count_before_their_tls_handshake(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.3)
+    chain, key = certificate
+    async with node(tls_cert=chain, tls_key=key, http_connections_per_address_max=1) as n:
+        silent = await n.raw()
+        await n.until_connections(1)
+        assert await read_to_end(await n.raw(b"\x16\x03\x01")) == b""
+        assert n.edge.app.tally.refused == {"too_many_connections": 1}
+        assert await read_to_end(silent) == b""
+        await n.until_connections(0)
+
+
+async def test_a_proxy_s_connection_counts_for_whom_it_speaks() -> None:
+    def ask(client: str) -> bytes:
+        return HEAD % b"/healthz" + f"X-Forwarded-For: {client}\r\n\r\n".encode()
+
+    async with node(proxy_hops=1, http_connections_per_address_max=1) as n:
+        pooled, other = await n.raw(ask("203.0.113.1")), await n.raw()
+        await read_until(pooled, b"alive")
+        await pooled.send_all(ask("203.0.113.2"))
+        await read_until(pooled, b"alive")
+        await other.send_all(ask("203.0.113.1"))
+        await read_until(other, b"alive")
+        await other.send_all(ask("203.0.113.2"))
+        refused = await read_until(other, b"}}")
+        assert refused.startswith(b"HTTP/1.1 429")
+        assert b"too_many_connections" in refused
+
+
+async def test_streams_have_a_lower_limit_of_their_own() -> None:
+    async with node(event_streams_per_address_max=1) as n:
+        session = await n.edge.session()
+        first = await n.follow(session)
+        await read_until(first, b"joined")
+        second = await n.follow(session)
+        assert b"too_many_connections" in await read_until(second, b"}}")
+        await first.aclose()
+        await n.stream_left.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        await second.send_all(HEAD % f"{session.url}/events".encode() + b"\r\n")
+        await read_until(second, b"joined")
+
+
+# -- bodies --------------------------------------------------------------------------------------------
+
+
+POST_TO = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+async def test_a_body_longer_than_its_route_takes_is_not_waited_for() -> None:
+    async with node() as n:
+        session = await n.edge.session()
+        url = f"{session.url}/players".encode()
+        declared = await n.raw(POST_TO % url + b"Content-Length: 4097\r\n\r\n")
+        answer = await read_to_end(declared)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"too_large" in answer
+        chunked = await n.raw(POST_TO % url + b"Transfer-Encoding: chunked\r\n\r\n")
+        await chunked.send_all(b"1000\r\n" + b" " * 0x1000 + b"\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert n.edge.app.tally.connections >= 1
+        await chunked.send_all(b"1\r\n \r\n")
+        assert (await read_to_end(chunked)).startswith(b"HTTP/1.1 413")
+        quiz = await n.raw(POST + b"Content-Length: 4097\r\nConnection: close\r\n\r\n" + b" " * 4097)
+        assert b"bad_json" in await read_to_end(quiz)
+
+
+async def test_what_is_kept_of_a_body_is_bounded_by_its_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody reads it: a request that waits for something else."""
+    waiting, go_on = trio.Event(), trio.Event()
+    kept: list[Body] = []
+
+    async def slow(self: Playing, key: str) -> Any:
+        kept.append(request.body)
+        waiting.set()
+        await go_on.wait()
+        return await self.join(key)
+
+    monkeypatch.setattr(Playing, "players", slow)
+    async with node() as n:
+        asking = await n.raw(HEAD % b"/api/sessions/123456/players" + b"Transfer-Encoding: chunked\r\n\r\n")
+        await waiting.wait()
+        with trio.move_on_after(5):
+            for _ in range(64):
+                await asking.send_all(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        (body,) = kept
+        assert len(body._data) <= 4096 + 16_384
+        go_on.set()
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,7 +524,8 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         first, second = [await n.raw(HEAD % b"/healthz" + b"\r\n") for _ in range(2)]
         for stream in (first, second):
             await read_until(stream, b"alive")
-        assert await read_to_end(await n.raw()) == b""
+        assert (await read_to_end(await n.raw())).startswith(b"HTTP/1.1 503")
+        assert n.edge.app.tally.refused == {"busy": 1}
         await first.aclose()
         freed = b""
         while b"alive" not in freed:

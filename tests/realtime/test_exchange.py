@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -257,6 +258,23 @@ async def test_what_is_not_on_this_port(path: str) -> None:
     async with ports() as e, httpx.AsyncClient(base_url=e.base) as client:
         reply = await client.get(path)
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_refusal_leaves_nothing_behind() -> None:
+    async with ports(messages_burst=1) as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        gc.collect()
+        before = sum(isinstance(each, exchange.Exchange) for each in gc.get_objects())
+        for _ in range(3):
+            async with e.raw() as raw:
+                await raw.send(request("GET", "/nowhere") + 2 * answer(session, ada["token"]))
+                for _ in range(3):
+                    await read_response(raw)
+        await e.until_connections(0)
+        gc.collect()
+        assert sum(isinstance(each, exchange.Exchange) for each in gc.get_objects()) == before
 
 
 async def test_an_unknown_code_counts_as_a_guess_on_either_port() -> None:

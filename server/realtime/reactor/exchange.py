@@ -19,7 +19,7 @@ from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from server.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
 from server.callers import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
-from server.errors import ApiError, busy, refused
+from server.errors import ApiError, busy, refused, too_many_streams
 from server.event_stream import position
 from server.realtime import handshake
 from server.realtime.handshake import Rejection
@@ -47,15 +47,6 @@ WAITING_BYTES_MAX = 32_768
 
 GUESSES = frozenset({"session_not_found", "token_invalid"})
 """Refusals that look like guessing."""
-
-RATE_LIMITED = ApiError("rate_limited", "Too many requests; slow down.")
-TOO_MANY_STREAMS = ApiError(
-    "too_many_connections",
-    "This address has as many event streams as it may. Close some, or try again later.",
-)
-NOT_HERE = ApiError(
-    "not_found", f"On this port are {handshake.PATH} and, under /api/sessions/..., answers and events."
-)
 
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|events)")
@@ -236,7 +227,10 @@ class Exchange:
         path, _, query = request.target.partition("?")
         route = _ROUTE.fullmatch(path)
         if route is None:
-            raise NOT_HERE
+            raise ApiError(
+                "not_found",
+                f"On this port are {handshake.PATH} and, under /api/sessions/..., answers and events.",
+            )
         key, what = unquote(route[1]), route[2]
         if request.method not in _METHODS[what]:
             allowed = ", ".join(each for each in _METHODS[what] if each != "HEAD")
@@ -257,7 +251,7 @@ class Exchange:
         now = gate.clock.now_ms()
         # By player, because a connection may carry the requests of many.
         if not self._port.rate.take(grant.session_id, grant.player, now):
-            raise RATE_LIMITED
+            raise ApiError("rate_limited", "Too many requests; slow down.")
         refuse_other_than_json(request.header(b"content-type") or "")
         message = answer_of(request.body, self._port.config.frame_bytes_max)
         reply = self._reply = _Reply(self, caller)
@@ -275,7 +269,7 @@ class Exchange:
             guard.refuse_blocked(caller)
         epoch, offset = position(request.header(b"last-event-id") or "")
         if not self._port.streams.enter(self._address, trio.current_time()):
-            raise TOO_MANY_STREAMS
+            raise too_many_streams()
         self._over = True  # the socket and the place in the count are the stream's from here on
         self._reader.close()
         stream = EventStream(self._port, self._socket, self._address, guard.headers(caller))
