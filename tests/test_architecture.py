@@ -71,7 +71,7 @@ NOT_FOR_ACTORS = set(
 
 ONE_PLACE = {
     "asyncpg": "engine/storage/postgres.py",
-    "hypercorn": "server/http/serving.py",
+    "hypercorn": "server/http/http1.py",
     "redis": "engine/shards/redis.py",
     "trio_asyncio": "engine/aio.py",
 }

@@ -9,17 +9,61 @@ grant, streams without end.
 
 from __future__ import annotations
 
+import logging
+import ssl
 from http import HTTPStatus
 from typing import Any, cast
 
 import h11
 import trio
+from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
+
+from server.config import Config
+from server.http.sockets import BoundedStream
+
+APP_QUEUE_MAX = 2
+"""Pieces of a body that hypercorn holds for the app, each of up to RECEIVE_BYTES."""
+
+
+def http1_settings(config: Config, log: logging.Logger, head_timeout_s: float) -> HypercornConfig:
+    """What all connections of a port share.
+
+    Args:
+        log: for what goes wrong.
+        head_timeout_s: for a TLS handshake, for the head of a request, and for the next request.
+    """
+    made = HypercornConfig()
+    made.accesslog = None
+    made.errorlog = log
+    made.include_server_header = False
+    made.keep_alive_timeout = head_timeout_s
+    made.ssl_handshake_timeout = head_timeout_s
+    made.alpn_protocols = ["http/1.1"]
+    made.max_app_queue_size = APP_QUEUE_MAX
+    if config.tls_cert is not None and config.tls_key is not None:
+        made.certfile = str(config.tls_cert)
+        made.keyfile = str(config.tls_key)
+    return made
+
+
+async def serve_http1(
+    application: Any, settings: HypercornConfig, tls: ssl.SSLContext | None, stream: BoundedStream
+) -> None:
+    """Serve one connection to its end. What goes wrong inside of hypercorn passes through; the caller closes
+    the stream."""
+    transport: object = stream
+    if tls is not None:
+        transport = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+    context = WorkerContext(None)
+    context.terminated = _AsyncEvent(stream.over)
+    await _Http1Server(application, settings, context, ConnectionState({}), cast(Any, transport)).run()
 
 
 class OtherVersion(Exception):
@@ -42,11 +86,11 @@ class Http1Protocol(H11Protocol):
             raise OtherVersion
 
 
-class Http1Server(TCPServer):
+class _Http1Server(TCPServer):
     """One connection."""
 
     async def run(self) -> None:
-        """As hypercorn's, with the one protocol. The caller closes the stream."""
+        """As hypercorn's, with the one protocol."""
         transport: Any = self.stream
         tls = isinstance(transport, trio.SSLStream)
         if tls:
@@ -79,3 +123,27 @@ class Http1Server(TCPServer):
             pass  # the client has gone
         finally:
             await self._close()
+
+
+class _AsyncEvent:
+    """A trio event as hypercorn wants them.
+
+    One for each connection, where hypercorn has one for all: set at the end of the client's bytes, it ends
+    the wait for a next request, which else keeps the socket of a client that has gone for as long as that may
+    take.
+    """
+
+    def __init__(self, event: trio.Event) -> None:
+        self._event = event
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    async def set(self) -> None:
+        self._event.set()
+
+    async def clear(self) -> None:
+        self._event = trio.Event()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()

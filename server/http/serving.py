@@ -23,15 +23,12 @@ from functools import partial
 from typing import Any, cast
 
 import trio
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 from engine.actors.endings import Ending
 from server.config import Config
 from server.errors import ApiError
 from server.http.app import Api
-from server.http.http1 import Http1Server
+from server.http.http1 import http1_settings, serve_http1
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
 from server.http.turnstile import Turnstile
 from server.limits import ConnectionCount
@@ -43,9 +40,6 @@ GRACE_S = 2.0
 
 CONNECTIONS_MAX = 4_000
 BACKLOG = 1_024
-APP_QUEUE_MAX = 2
-"""Pieces of a body that hypercorn holds for the app, each of up to RECEIVE_BYTES."""
-
 SLICE_BYTES = 64 * 1024
 
 log = logging.getLogger("fanfare.http")
@@ -69,8 +63,8 @@ async def serve(
     """
     sock.setblocking(False)
     sock.listen(BACKLOG)
-    hypercorn_config = _hypercorn_config(config)
-    tls = hypercorn_config.create_ssl_context()
+    settings = http1_settings(config, log, HEAD_TIMEOUT_S)
+    tls = settings.create_ssl_context()
     listener = BoundedListener(
         trio.SocketListener(trio.socket.from_stdlib_socket(sock)),
         send_timeout_s=config.send_timeout_s,
@@ -88,15 +82,7 @@ async def serve(
 
         try:
             application = _application(app, config.send_timeout_s, turnstile, admit)
-            transport: object = stream
-            if tls is not None:
-                transport = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
-            context = WorkerContext(None)
-            context.terminated = _AsyncEvent(stream.over)
-            server = Http1Server(
-                application, hypercorn_config, context, ConnectionState({}), cast(Any, transport)
-            )
-            await server.run()
+            await serve_http1(application, settings, tls, stream)
         except BaseExceptionGroup as group:
             cancelled, crashes = group.split(trio.Cancelled)
             if crashes is not None:
@@ -135,50 +121,12 @@ async def serve(
         outer.cancel_scope.cancel()
 
 
-def _hypercorn_config(config: Config) -> HypercornConfig:
-    made = HypercornConfig()
-    made.accesslog = None
-    made.errorlog = log
-    made.include_server_header = False
-    made.keep_alive_timeout = HEAD_TIMEOUT_S
-    made.ssl_handshake_timeout = HEAD_TIMEOUT_S
-    made.alpn_protocols = ["http/1.1"]
-    made.max_app_queue_size = APP_QUEUE_MAX
-    if config.tls_cert is not None and config.tls_key is not None:
-        made.certfile = str(config.tls_cert)
-        made.keyfile = str(config.tls_key)
-    return made
-
-
 def _log_crash(crash: BaseException) -> None:
     """In one line: any client can bring this about as often as it likes."""
     while isinstance(crash, BaseExceptionGroup):
         crash = crash.exceptions[0]
     log.warning("an HTTP connection was dropped: %r", crash)
     log.debug("an HTTP connection was dropped", exc_info=crash)
-
-
-class _AsyncEvent:
-    """A trio event as hypercorn wants them.
-
-    One for each connection, where hypercorn has one for all: set at the end of the client's bytes, it ends
-    the wait for a next request, which else keeps the socket of a client that has gone for `HEAD_TIMEOUT_S`.
-    """
-
-    def __init__(self, event: trio.Event) -> None:
-        self._event = event
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-    async def set(self) -> None:
-        self._event.set()
-
-    async def clear(self) -> None:
-        self._event = trio.Event()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
 
 
 def _application(app: Api, send_timeout_s: float, turnstile: Turnstile, admit: Callable[[Any], bool]) -> Any:
