@@ -34,6 +34,7 @@ AGAIN_S = (0.3, 1.0)
 REQUESTS_MAX = 8
 END_SPARE_S = 60.0
 LOOK_EVERY_S = 5.0
+START_WITHIN_S = 60.0
 HASTY_EVERY = 5
 """One wave in five is of people who give up soon."""
 
@@ -204,7 +205,9 @@ class Waves:
         """Start it; in a cluster, until it has been seen to play. A start that a node acknowledged from its
         spool, cut off from everybody, is not known to the next owner: the host sees the lobby again."""
         await trio.sleep(self._rng.uniform(0.0, 1.0))
-        await self._start(session)
+        # Also when its players have all given up by now: one that never starts comes to no end.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + START_WITHIN_S):
+            await self._start(session)
         if len(self._ws_urls) > 1:
             while True:
                 await trio.sleep(LOOK_EVERY_S)

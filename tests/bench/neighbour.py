@@ -135,7 +135,7 @@ class _Refused(Exception):
     """Not what was hoped for, and the connection goes on."""
 
 
-class _Socket:
+class Socket:
     """One WebSocket."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -144,7 +144,7 @@ class _Socket:
         self._ready: list[dict[str, Any]] = []
 
     @classmethod
-    async def open(cls, port: int) -> _Socket:
+    async def open(cls, port: int) -> Socket:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         made = cls(stream)
         await stream.send_all(wire.REQUEST)
@@ -191,7 +191,7 @@ async def _player(session: _Session, who: int) -> None:
     while True:
         with suppress(OSError, trio.BrokenResourceError, trio.TooSlowError, FramingError, _Refused):
             with trio.fail_after(PATIENCE_S):
-                socket = await _Socket.open(session.place.realtime_port)
+                socket = await Socket.open(session.place.realtime_port)
             try:
                 await socket.say(greeting)
                 with trio.fail_after(PATIENCE_S):
@@ -205,7 +205,7 @@ async def _player(session: _Session, who: int) -> None:
         await trio.sleep(AGAIN_S)
 
 
-async def _until(session: _Session, socket: _Socket, kind: str) -> dict[str, Any]:
+async def _until(session: _Session, socket: Socket, kind: str) -> dict[str, Any]:
     while True:
         message = await socket.hear()
         session.follow(message)
@@ -216,7 +216,7 @@ async def _until(session: _Session, socket: _Socket, kind: str) -> dict[str, Any
             raise _Refused
 
 
-async def _answer_on(session: _Session, socket: _Socket, who: int, player: int) -> None:
+async def _answer_on(session: _Session, socket: Socket, who: int, player: int) -> None:
     due = trio.current_time() + ANSWER_EVERY_S * who / PLAYERS
     while True:
         while (now := trio.current_time()) < due or not session.may_answer():
@@ -314,7 +314,7 @@ async def _newcomers(session: _Session) -> None:
         due = max(due + NEWCOMER_EVERY_S, trio.current_time())
         with suppress(OSError, trio.BrokenResourceError, trio.TooSlowError, FramingError, _Refused):
             with session.wait_of(NEWCOMER, 0), trio.fail_after(PATIENCE_S):
-                socket = await _Socket.open(session.place.realtime_port)
+                socket = await Socket.open(session.place.realtime_port)
                 try:
                     await socket.say({"t": "join", "code": session.place.code, "role": "spectator"})
                     await _until(session, socket, "joined")
