@@ -114,7 +114,7 @@ class _Session:
         question = (message.get("state") or {}).get("question") if message["t"] == "joined" else None
         if message["t"] == "question":
             question = message
-        if question is not None and question["number"] > self.number:
+        if question and question["remaining_ms"] is not None and question["number"] > self.number:
             self.number = question["number"]
             self.open_until = trio.current_time() + question["remaining_ms"] / 1000
 
