@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Named for the interpreter: another PYTHON makes the environment anew.
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
 
-.PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster simulate lock clean
+.PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster fuzz simulate lock clean
 
 run: $(READY)
 	@$(BIN)/fanfare serve
@@ -42,13 +42,22 @@ load-150k: $(READY)
 
 # A quarter of an hour of faults under load, and the proof that nothing was lost. Another seed is another plan.
 SEED ?= 1
+FAULTS ?= 200
+MINUTES ?= 13
+ANSWERS ?= 500000
 chaos: $(READY)
-	$(BIN)/fanfare chaos --seed $(SEED) --faults 200 --minutes 12 --answers 500000
+	@$(BIN)/python -m tests.e2e.install_faketime
+	$(BIN)/fanfare chaos --seed $(SEED) --faults $(FAULTS) --minutes $(MINUTES) --answers $(ANSWERS)
 
 # The same in a cluster, with what can happen to one.
 NODES ?= 3
 chaos-cluster: $(READY)
-	$(BIN)/fanfare chaos --seed $(SEED) --nodes $(NODES) --faults 96 --minutes 12 --players 1500
+	@$(BIN)/python -m tests.e2e.install_faketime
+	$(BIN)/fanfare chaos --seed $(SEED) --nodes $(NODES) --faults 96 --minutes 14 --players 1500
+
+# Ten minutes of nonsense at every door of two nodes, beside a neighbour who must not notice.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --seed $(SEED)
 
 # Thousands of clusters in one process, each under a seed, with every fault there is.
 SEEDS ?= 5000

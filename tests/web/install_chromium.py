@@ -11,12 +11,11 @@ import shutil
 import subprocess
 import sys
 
+from tests import apt
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGES = ("chromium", "fonts-dejavu-core")
-"""Without a font, there would be no text in the pictures."""
-
-APT_S = 600
-"""For each of two commands. On a good line both take a quarter of a minute; 113 MB are fetched."""
+"""Without a font, there would be no text in the pictures. 113 MB are fetched."""
 
 
 def executable() -> str | None:
@@ -38,24 +37,14 @@ def missing() -> str:
 def main() -> None:
     if executable():
         return
-    if os.environ.get("CHROMIUM") or os.geteuid() != 0 or not shutil.which("apt-get"):
+    if os.environ.get("CHROMIUM") or not apt.may_install():
         print(missing(), file=sys.stderr)
         return
     print(f"Installing {' and '.join(PACKAGES)} with apt-get, for the tests of the web pages", flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
-        try:
-            subprocess.run(
-                ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=environment,
-                timeout=APT_S,
-                check=True,
-            )
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
-            print(f"That did not work: {exc}\n{missing()}", file=sys.stderr)
-            return
+    try:
+        apt.install(PACKAGES)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
+        print(f"That did not work: {exc}\n{missing()}", file=sys.stderr)
 
 
 if __name__ == "__main__":
