@@ -211,6 +211,9 @@ class SessionStore(Protocol):
         """As many as `limit` of the results of players with numbers above `after`, in the order of the
         numbers, and how many results there are in all. Raises SessionNotFound."""
 
+    async def is_in(self, session_id: str, player: int) -> bool:
+        """Whether this player has joined the session and was not removed, as far as it is committed."""
+
     async def progress(self, session_id: str) -> int:
         """How many questions have been opened, as far as it is committed; 0 for an unknown session."""
 

@@ -110,7 +110,7 @@ class Api:
         return response.json(), response.status_code == 201
 
     async def quizzes(self) -> list[Message]:
-        return cast(list[Message], (await self._get("/api/quizzes"))["quizzes"])
+        return cast(list[Message], (await self._get("/api/quizzes", author=True))["quizzes"])
 
     async def quiz(self, quiz_id: str) -> Message:
         """With the right answers: for authors."""
@@ -129,8 +129,8 @@ class Api:
         return cast(list[Message], (await self._get(f"/api/sessions?limit={limit}", author=True))["sessions"])
 
     async def session(self, code: str) -> Message:
-        """What everybody may see of it, and the address of its WebSocket."""
-        return await self._get(f"/api/sessions/{_part(code)}")
+        """What everybody may see of it, and its WebSocket address. Authors see also how it came out."""
+        return await self._get(f"/api/sessions/{_part(code)}", author=True)
 
     async def join(self, code: str, name: str) -> Message:
         response = await self._send("POST", f"/api/sessions/{_part(code)}/players", json={"name": name})
@@ -156,8 +156,8 @@ class Api:
         return cast(Message, response.json())
 
     async def results(self, key: str, token: str | None = None) -> Message:
-        """`final` and `players` of the session with this id, or of the last with this code. Before its end
-        for authors and the host's token only."""
+        """`final` and `players` of the session with this id, or of the last with this code: for authors and
+        the host's token, after its end for a player's too."""
         path = f"/api/sessions/{_part(key)}/results.json"
         return cast(Message, (await self._send("GET", path, token=token, author=token is None)).json())
 

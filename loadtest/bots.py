@@ -74,6 +74,10 @@ class Bot:
     def reconnects(self) -> int:
         return self._client.reconnects
 
+    @property
+    def token(self) -> str | None:
+        return self._client.token
+
     async def join(self, staying: trio.Nursery) -> None:
         """Come in, or give it up; whatever follows runs in the nursery and ends by itself."""
         if self._habits.by_http and not await self._join_by_http():
@@ -323,6 +327,11 @@ class Crowd:
     @property
     def ledgers(self) -> list[Ledger]:
         return [bot.ledger for bot in self.bots]
+
+    @property
+    def token(self) -> str | None:
+        """Of a bot that was there at the end, and so may see the results."""
+        return next((bot.token for bot in self.bots if bot.ended != "kicked" and bot.token), None)
 
     @property
     def reconnects(self) -> int:

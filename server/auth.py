@@ -59,7 +59,7 @@ class SecretError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a valid token says. `player` is None for a host."""
+    """What a valid token says. `player` is None for a host and a spectator."""
 
     session_id: str
     role: Role
@@ -89,7 +89,7 @@ class Tokens:
         )
 
     def issue(self, session_id: str, role: Role, player: int | None) -> str:
-        """A token that lets its bearer be this player, or the host, of this session. Safe in a URL."""
+        """A token that lets its bearer be this player, the host, or a spectator. Safe in a URL."""
         return self._serializer.dumps([session_id, role, player])
 
     def read(self, token: str) -> Grant:
@@ -120,6 +120,8 @@ class Tokens:
                 return Grant(session_id, "player", player), issued.timestamp()
             case [str(session_id), "host", None]:
                 return Grant(session_id, "host", None), issued.timestamp()
+            case [str(session_id), "spectator", None]:
+                return Grant(session_id, "spectator", None), issued.timestamp()
         raise _invalid()
 
 

@@ -281,6 +281,11 @@ class MemorySessionStore:
         ]
         return sorted(results, key=lambda result: (result.rank, result.elapsed_ms, result.player))
 
+    async def is_in(self, session_id: str, player: int) -> bool:
+        await self._checkpoint()
+        row = self._rows.get(session_id)
+        return row is not None and player in _active_names(row.facts.values())
+
     async def progress(self, session_id: str) -> int:
         await self._checkpoint()
         row = self._rows.get(session_id)

@@ -74,6 +74,8 @@ NO_SUCH_PLAYER = Refusal("player_not_found", "This session has no such player.")
 
 KICKED = Refusal("kicked", "The host removed you from this session.")
 
+OVER = Refusal("session_finished", "The session is over.")
+
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
@@ -644,7 +646,7 @@ class SessionActor:
             case Rejoin():
                 self._rejoin(command)
             case Watch():
-                self._attach(command, Place("spectator", None, command.may_move))
+                self._watch(command)
             case Look():
                 self._look(command)
             case ListPlayers():
@@ -750,6 +752,14 @@ class SessionActor:
             return
         self._attach(command, Place(command.role, command.player, command.may_move))
 
+    def _watch(self, command: Watch) -> None:
+        """Whoever watched before the end was told has a token to come back with."""
+        over = self.session.phase is Phase.FINISHED and self._end_seq is None
+        if over and not self.session.settings.results_public:
+            self._refuse(command.reply, OVER)
+            return
+        self._attach(command, Place("spectator", None, command.may_move))
+
     def _host(self, command: Host) -> None:
         if not self._journal.has_room():
             self._refuse(command.reply, BUSY, command.id)
@@ -802,13 +812,10 @@ class SessionActor:
     # -- subscribers -----------------------------------------------------------------------------
 
     def _joined(self, place: Place, state: Message | None) -> Frame:
-        token = None
-        if place.role != "spectator":
-            token = self._tokens.issue(self.session_id, place.role, place.player)
         return messages.joined(
             player=place.player,
             name=None if place.player is None else self.session.name_of(place.player),
-            token=token,
+            token=self._tokens.issue(self.session_id, place.role, place.player),
             session_id=self.session_id,
             code=self.code,
             role=place.role,

@@ -257,6 +257,7 @@ def board(session: Session, count: int, player: int | None) -> Frame:
     return Frame(
         {
             "t": "board",
+            "phase": session.phase,
             "top": standings(session, session.leaderboard.top(count)),
             "around": around,
             "players": session.active,
@@ -300,7 +301,7 @@ def joined(
     *,
     player: int | None,
     name: str | None,
-    token: str | None,
+    token: str,
     session_id: str,
     code: str,
     role: str,

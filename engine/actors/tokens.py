@@ -9,4 +9,4 @@ from engine.actors.commands import Role
 
 class Tokens(Protocol):
     def issue(self, session_id: str, role: Role, player: int | None) -> str:
-        """A signed token that lets its bearer be this player or the host of this session."""
+        """A signed token that lets its bearer be this player, the host, or a spectator of this session."""

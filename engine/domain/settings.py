@@ -31,6 +31,7 @@ FIELDS: Final = (
     "streak",
     "host_away_s",
     "names",
+    "results_public",
 )
 
 
@@ -50,6 +51,8 @@ class Settings:
         host_away_s: `host` only: once no host has been connected for so many seconds, the next question opens
             by itself; None waits for the host.
         names: `chosen` by the players, or `given` to them.
+        results_public: whether anybody who knows the code may see how the session came out once it is over;
+            else only its host, authors, and whoever took part.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -64,6 +67,7 @@ class Settings:
     streak: bool | None = None
     host_away_s: int | None = None
     names: Names = "chosen"
+    results_public: bool = False
 
     def __post_init__(self) -> None:
         self._read(Fields(self.to_dict(), "", Problems(1), FIELDS))
@@ -88,6 +92,7 @@ class Settings:
             "reveal_ms": fields.whole("reveal_ms", REVEAL_MIN_MS, REVEAL_MAX_MS, default=5_000),
             "early_close": fields.flag("early_close", default=True),
             "names": fields.one_of("names", NAMES, default="chosen"),
+            "results_public": fields.flag("results_public", default=False),
         }
         if fields.get("lobby_ms") is not None:
             read["lobby_ms"] = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)

@@ -174,6 +174,11 @@ class PostgresSessionStore:
             return [], total
         return _results(await self._database.fetch(sql, session_id, *args)), total
 
+    async def is_in(self, session_id: str, player: int) -> bool:
+        if not is_id(session_id):
+            return False
+        return await self._database.fetchrow(_IS_IN, session_id, player) is not None
+
     async def progress(self, session_id: str) -> int:
         if not is_id(session_id):
             return 0
@@ -305,6 +310,13 @@ def _results(rows: Sequence[Row]) -> list[PlayerResult]:
         for rank, player, name, score, correct, answered, elapsed_ms in rows
     ]
 
+
+_IS_IN = """
+SELECT FROM players p
+WHERE p.session_id = $1 AND p.player = $2 AND NOT EXISTS (
+    SELECT FROM session_changes c
+    WHERE c.session_id = p.session_id AND c.kind = 'kicked' AND c.player = p.player)
+"""
 
 RESULTS = """
 SELECT rank, player, name, score, correct, answered, elapsed_ms

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loadtest.api import Api
+from loadtest.api import Api, ApiRefused
 from loadtest.books import Ledger, Mismatch, StoredResult, Tally, compare, read_results, tally
 from loadtest.bots import Crowd
 from loadtest.knowledge import Knowledge
@@ -97,16 +97,28 @@ class Audit:
         return sum(row.score for row in self.stored)
 
 
-async def audit(api: Api, code: str, ledgers: Sequence[Ledger]) -> Audit:
-    """Compare with the final results, as soon as they are final. Raises ClickException if they never are."""
+async def audit(api: Api, code: str, ledgers: Sequence[Ledger], token: str | None = None) -> Audit:
+    """Compare with the final results, as soon as they are final. Raises ClickException if they never are.
+
+    `token`: of one who was there at the end, and so may see them; None asks as an author.
+    """
     with trio.move_on_after(FINAL_WITHIN_S):
-        while not (await api.results(code))["final"]:  # noqa: ASYNC110 - the event is in another process
+        while not await _final(api, code, token):  # noqa: ASYNC110 - the event is in another process
             await trio.sleep(0.2)
-        stored = read_results(await api.results_csv(code))
+        stored = read_results(await api.results_csv(code, token))
         players = {ledger.player for ledger in ledgers}
         ours = [row for row in stored if row.player in players]
         return Audit(tally(ledgers), ours, compare(ledgers, stored))
     raise click.ClickException(f"The results of session {code} have not become final.")
+
+
+async def _final(api: Api, code: str, token: str | None) -> bool:
+    try:
+        return bool((await api.results(code, token))["final"])
+    except ApiRefused as error:
+        if error.code == "not_host":  # not yet over
+            return False
+        raise
 
 
 def report(told: Tally, crowd: Crowd, console: Console) -> None:
@@ -145,7 +157,7 @@ async def settle(api: Api, code: str, crowd: Crowd, console: Console) -> int:
     report(told, crowd, console)
     if not told.players:
         raise click.ClickException(f"No bot came into session {code}.")
-    found = await audit(api, code, crowd.ledgers)
+    found = await audit(api, code, crowd.ledgers, crowd.token)
     if found.mismatches:
         click.echo(f"The books do not agree with the results of session {code}:", err=True)
         report_mismatches(found.mismatches)

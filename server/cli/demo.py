@@ -135,7 +135,7 @@ async def _compare(api: Api, crowd: Crowd, opened: Message, directory: Path, con
     from server.cli.crowding import audit, report, report_mismatches
     from server.cli.sql import totals, totals_query
 
-    found = await audit(api, opened["code"], crowd.ledgers)
+    found = await audit(api, opened["code"], crowd.ledgers, crowd.token)
     report(found.told, crowd, console)
     query = totals_query(opened["session_id"])
     books = {

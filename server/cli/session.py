@@ -155,7 +155,8 @@ async def _lead(url: str, code: str, token: str, ws_url: str) -> int:
 
     ended = await lead(ws_url, code, token)
     if ended == "finished":
-        click.echo(f"Results: {command_line(url, f'session results {code}')}")
+        click.echo("Results:")
+        click.echo(f"  {_host_line(url, code, token, 'results')}")
         return 0
     if ended == "left":
         click.echo("The session goes on without you. To come back:")
@@ -164,9 +165,9 @@ async def _lead(url: str, code: str, token: str, ws_url: str) -> int:
     raise click.ClickException(f"The session cannot be led any longer: {ended}.")
 
 
-def _host_line(url: str, code: str, token: str) -> str:
+def _host_line(url: str, code: str, token: str, what: str = "host") -> str:
     variables = f"FANFARE_HOST_TOKEN={token}" + ("" if url == DEFAULT_URL else f" FANFARE_URL={url}")
-    return f"{variables} {program()} session host {code}"
+    return f"{variables} {program()} session {what} {code}"
 
 
 @session.command(name="list")
@@ -202,19 +203,25 @@ def list_sessions(limit: int, url: str) -> None:
 @click.argument("code")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option(
+    "--token",
+    envvar="FANFARE_HOST_TOKEN",
+    show_envvar=True,
+    help="The host's token or, once it is over, that of anybody who was there.  [default: the author key]",
+)
 @server_option
-def results(code: str, form: str | None, url: str) -> None:
+def results(code: str, form: str | None, token: str | None, url: str) -> None:
     """Print the results of the session CODE.
 
-    Everybody may see them once it is over, authors while it runs.
+    Authors and the host may see them at any time, whoever played once it is over.
     """
 
     async def main() -> int:
         async with api_at(url) as api:
             if form == "csv":
-                click.echo(await api.results_csv(code), nl=False)
+                click.echo(await api.results_csv(code, token), nl=False)
                 return 0
-            found = await api.results(code)
+            found = await api.results(code, token)
         if form == "json":
             import orjson
 

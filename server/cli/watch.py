@@ -27,6 +27,11 @@ def watch(code: str, url: str) -> None:
 
         async with api_at(url) as api:
             page = await api.session(code)
+        over = page["state"]["phase"] == "finished"
+        if over and page["state"]["podium"] is None:
+            raise click.ClickException(
+                f"Session {code} is over; how it came out is for those who were there."
+            )
         scene = Scene(page["code"])
         client: SpectatorClient | None = None
 
@@ -37,7 +42,7 @@ def watch(code: str, url: str) -> None:
 
         screen = Screen(scene, output(), footer)
         with screen.shown():
-            if page["state"]["phase"] == "finished":
+            if over:
                 screen.hear({"t": "joined", "state": page["state"]})
                 screen.hear({"t": "finished", "podium": page["state"]["podium"]})
                 return 0

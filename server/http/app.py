@@ -119,7 +119,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
 def _routes(
     services: Services, access: Access, pages: Pages, streams: OpenStreams, tally: HttpTally
 ) -> list[tuple[str, str, View]]:
-    sessions = Sessions(services.directory, access)
+    sessions = Sessions(services.directory, services.store, access)
     quizzes = Quizzes(services, access)
     standings = Standings(services)
     lifecycle = Lifecycle(services, access, sessions, standings)

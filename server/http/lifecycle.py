@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import cast
 
 from engine.actors.commands import Look
+from engine.actors.frame import Message
+from engine.domain.phases import Phase
 from engine.domain.settings import FIELDS, Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.errors import ApiError
@@ -15,7 +18,7 @@ from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions
-from server.http.standing import Standings
+from server.http.standing import Standings, without_standing
 
 RECENT_MAX = 200
 
@@ -52,15 +55,19 @@ class Lifecycle:
         return json_answer({"sessions": [asdict(summary) for summary in recent]})
 
     async def get(self, key: str) -> Answer:
-        """What a spectator sees; over or not."""
+        """What a spectator sees. Of a session that is over, who won is for those who were there."""
         read_query()
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
             state = await self._standings.state(look)
+            if not await self._sessions.may_see_end(look):
+                state = without_standing(state)
             return json_answer(self._public(look, None) | {"epoch": None, "offset": None, "state": state})
         assert not isinstance(found, SessionRecord), "that would have been the look"
         seen = {name: look.message[name] for name in ("epoch", "offset", "state")}
+        if look.message["phase"] == Phase.FINISHED and not await self._sessions.may_see_end(found.record):
+            seen["state"] = without_standing(cast(Message, seen["state"]))
         return json_answer(self._public(found.record, found) | seen)
 
     def _public(self, record: SessionRecord, session: LiveSession | None) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from engine.actors import commands
+from engine.domain.phases import Phase
 from engine.ports import SessionRecord
 from server.bodies import answer_of
 from server.errors import ApiError, busy
@@ -114,7 +115,11 @@ class Playing:
             found = await self._sessions.live_or_over(key)
         board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=count))
         if isinstance(board, SessionRecord):
+            await self._sessions.refuse_outsiders(board)
             return json_answer(await self._standings.board(board, count, me))
+        assert not isinstance(found, SessionRecord), "that would have been the board"
+        if board.message.get("phase") == Phase.FINISHED:
+            await self._sessions.refuse_outsiders(found.record)
         return json_answer({name: board.message[name] for name in ("top", "around", "players", "answered")})
 
 

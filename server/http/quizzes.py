@@ -58,7 +58,8 @@ class Quizzes:
         )
 
     async def list(self) -> Answer:
-        """Open to all: hosts choose from it."""
+        """For authors, as opening a session is: hosts choose from it."""
+        self._access.require_author()
         read_query()
         return json_answer({"quizzes": [asdict(summary) for summary in await self._catalog.list()]})
 

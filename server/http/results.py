@@ -34,7 +34,8 @@ SENDING_MAX_S = 120.0
 
 
 class Results:
-    """Open to all once the session is over; before that for its host and for authors."""
+    """For the host and for authors; once the session is over also for whoever took part, and with
+    `results_public` for all."""
 
     def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
         self._services = services
@@ -71,16 +72,21 @@ class Results:
         return answer
 
     async def _readable(self, key: str) -> SessionRecord:
-        """The session as stored. Raises ApiError if the asker may not see its results yet."""
-        read_query()
+        """The session as stored. Raises ApiError if the asker may not see its results, or not yet.
+
+        A page that offers a file to download can put its token nowhere but into the query.
+        """
+        token = read_query("token").get("token")
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
+            await self._sessions.refuse_outsiders(look, token)
             return look
         assert not isinstance(found, SessionRecord), "that would have been the look"
-        phase = look.message["phase"]
-        if phase != Phase.FINISHED and not self._access.is_author():
-            grant = self._access.grant()
+        if look.message["phase"] == Phase.FINISHED:
+            await self._sessions.refuse_outsiders(found.record, token)
+        elif token is not None or not self._access.is_author():
+            grant = self._access.grant(token)
             if grant.role != "host":
                 raise ApiError("not_host", "Until the session is over its results are for the host.")
             if grant.session_id != found.session_id:

@@ -12,7 +12,13 @@ from engine.actors.frame import Frame
 from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
 from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
 from engine.boundary import Mistake
-from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
+from engine.ports import (
+    OwnedElsewhere,
+    SessionNotFound,
+    SessionRecord,
+    SessionStore,
+    StorageUnavailable,
+)
 from server.auth import Grant
 from server.errors import ApiError, busy, refused
 from server.http.access import Access
@@ -55,8 +61,9 @@ async def ask(session: LiveSession, command: Callable[[Subscriber], Command]) ->
 class Sessions:
     """Sessions by code or id, with every failure as the ApiError that fits."""
 
-    def __init__(self, directory: Directory, access: Access) -> None:
+    def __init__(self, directory: Directory, store: SessionStore, access: Access) -> None:
         self._directory = directory
+        self._store = store
         self._access = access
 
     async def live(self, key: str) -> LiveSession:
@@ -108,6 +115,30 @@ class Sessions:
         if key not in (record.code, record.id):
             self._access.refuse_foreign_token()
         return found
+
+    async def may_see_end(self, record: SessionRecord, token: str | None = None) -> bool:
+        """Whether the asker may see how a session came out that is over: its host, authors, whoever took part
+        and was not removed, and with `results_public` everybody.
+
+        Raises ApiError for a token, the given one or else the bearer's, that is of no use here.
+        """
+        if record.settings.results_public or (token is None and self._access.is_author()):
+            return True
+        if token is None and self._access.bearer() is None:
+            return False
+        grant = self._access.grant(token)
+        if grant.session_id != record.id:
+            self._access.refuse_foreign_token()
+        if grant.player is not None and not await self._store.is_in(record.id, grant.player):
+            raise ApiError("kicked", "The host removed you from this session.")
+        return True
+
+    async def refuse_outsiders(self, record: SessionRecord, token: str | None = None) -> None:
+        """Raises ApiError for whoever may not see how a session came out that is over."""
+        if not await self.may_see_end(record, token):
+            raise ApiError(
+                "token_missing", "This session is over: its results are for its host and those who took part."
+            )
 
     async def _find(self, key: str) -> LiveSession | SessionRecord:
         try:

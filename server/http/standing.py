@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import trio
 
 from engine.actors import messages
+from engine.actors.frame import Message
 from engine.domain.session import Phase
 from engine.ports import PlayerResult, SessionRecord
 from server.errors import ApiError
@@ -21,6 +22,12 @@ FRESH_S = 2.0
 KEPT_MAX = 1_000
 
 T = TypeVar("T")
+
+
+def without_standing(state: Message) -> dict[str, object]:
+    """The `state` of a session that is over, for whoever was not there: it is over, and nobody is named."""
+    board = {"top": [], "players": state["players"], "answered": 0}
+    return {**state, "question": None, "reveal": None, "leaderboard": board, "podium": None, "you": None}
 
 
 class _Top(NamedTuple):

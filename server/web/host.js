@@ -18,7 +18,7 @@ async function setUp(wanted) {
 	document.body.dataset.phase = "setup";
 	ui.new.onsubmit = open;
 	hosted.forEach(offer);
-	const { quizzes } = await ask("GET", "/api/quizzes");
+	const { quizzes } = await askAsAuthor("GET", "/api/quizzes");
 	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
 		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
 		h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
@@ -57,7 +57,7 @@ function host(session) {
 		if (message.t === "roster") roster.hear(message);
 		if (!isNew) return;
 		ui.peek.checked = false;
-		if (model.phase === "finished") ask("GET", `${path}/results`).then(showResults).catch(refused);
+		if (model.phase === "finished") ask("GET", `${path}/results`, { token }).then(showResults).catch(refused);
 		scrollTo(0, 0);
 		if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
 	}, (why) => {
@@ -87,7 +87,7 @@ function host(session) {
 
 	kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
 	ui.screen.href = `/screen?code=${code}`;
-	ui.csv.href = `${path}/results.csv`;
+	ui.csv.href = `${path}/results.csv?token=${token}`;
 	ui.link.value = location.origin + linkOf(session);
 	ui.copy.onclick = () => {
 		ui.link.select();

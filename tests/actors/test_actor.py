@@ -297,6 +297,34 @@ async def test_nobody_hears_of_an_end_that_is_not_committed() -> None:
         assert gone.kinds == []
 
 
+async def test_only_who_watched_before_may_watch_a_session_that_is_over() -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        screen = await w.watch(actor)
+        assert screen.last("joined")["token"] == f"{actor.session_id}/spectator/None"
+        stood = {"epoch": screen.last("joined")["epoch"], "offset": screen.last("joined")["offset"]}
+        actor.send(Detach(screen))
+        await w.do(actor, "start")
+        await w.do(actor, "finish")
+        for where in ({}, stood):
+            stranger = await w.watch(actor, **where)
+            assert stranger.kinds == ["error"]
+            assert stranger.last("error")["code"] == "session_finished"
+        back = Client()
+        actor.send(Rejoin(back, "spectator", **stood))
+        await settle()
+        assert back.last("finished")["podium"][0]["name"] == "Ada"
+
+
+async def test_anybody_may_watch_the_end_of_a_session_with_public_results() -> None:
+    async with world() as w:
+        actor = await w.session(results_public=True)
+        await w.join(actor, "Ada")
+        await w.do(actor, "finish")
+        assert (await w.watch(actor)).last("joined")["state"]["podium"][0]["name"] == "Ada"
+
+
 async def test_an_end_that_is_lost_was_heard_by_nobody() -> None:
     async with world() as w:
         actor = await w.session()

@@ -365,6 +365,7 @@ def test_settings_have_defaults() -> None:
         "streak": None,
         "host_away_s": None,
         "names": "chosen",
+        "results_public": False,
     }
 
 

@@ -37,7 +37,7 @@ async def test_a_whole_quiz_over_http() -> None:
         assert (board["players"], board["answered"]) == (2, 2)
         assert (await session.do("next")).json["phase"] == "question"
         assert (await session.do("finish")).json["phase"] == "finished"
-        standing = (await e.get(f"{session.url}/results", peer=OUTSIDE)).json
+        standing = (await e.get(f"{session.url}/results", token=ben["token"], peer=OUTSIDE)).json
         assert [(line["name"], line["rank"], line["correct"]) for line in standing["players"]] == [
             ("Ada", 1, 1),
             ("Ben", 2, 0),

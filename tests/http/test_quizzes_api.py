@@ -31,12 +31,14 @@ async def test_a_quiz_is_written_listed_and_read() -> None:
         assert read.json["quiz"]["questions"][0]["correct"] == "right"
 
 
-async def test_the_list_has_no_answers_and_is_open_to_all() -> None:
-    async with edge() as e:
-        await e.post("/api/quizzes", QUIZ)
-        listed = await e.get("/api/quizzes", peer=OUTSIDE)
+async def test_the_list_has_no_answers_and_is_for_authors() -> None:
+    async with edge(author_key="the-author-key") as e:
+        await e.post("/api/quizzes", QUIZ, token="the-author-key")
+        listed = await e.get("/api/quizzes", token="the-author-key", peer=OUTSIDE)
         assert listed.status == 200
         assert b"right" not in listed.body
+        assert (await e.get("/api/quizzes", peer=OUTSIDE)).error == "token_missing"
+        assert (await e.get("/api/quizzes", token="a-guess", peer=OUTSIDE)).error == "token_invalid"
 
 
 async def test_writing_under_an_id_makes_versions_and_an_equal_quiz_changes_nothing() -> None:

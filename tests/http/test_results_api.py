@@ -29,23 +29,77 @@ async def played(e: Edge) -> Played:
     return session
 
 
+async def opened(e: Edge, **settings: object) -> Played:
+    quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
+    body = {"quiz_id": quiz.json["id"], **settings}
+    return Played(e, (await e.post("/api/sessions", body, token="the-author-key")).json)
+
+
 async def test_results_are_for_host_and_author_until_the_end() -> None:
     async with edge(author_key="the-author-key") as e:
-        quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
-        opened = await e.post("/api/sessions", {"quiz_id": quiz.json["id"]}, token="the-author-key")
-        session = Played(e, opened.json)
+        session, other = await opened(e), await opened(e)
         ada = await session.join("Ada")
-        other = await e.post("/api/sessions", {"quiz_id": quiz.json["id"]}, token="the-author-key")
         for suffix in ("", ".json", ".csv"):
             url = f"{session.url}/results{suffix}"
             assert (await e.get(url)).error == "token_missing"
             assert (await e.get(url, token="forged")).error == "token_invalid"
             assert (await e.get(url, token=ada["token"])).error == "not_host"
-            assert (await e.get(url, token=other.json["host_token"])).error == "token_invalid"
+            assert (await e.get(url, token=other.host_token)).error == "token_invalid"
             assert (await e.get(url, token=session.host_token)).status == 200
             assert (await e.get(url, token="the-author-key")).status == 200
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_a_session_that_is_over_is_for_those_who_were_there(
+    mock_clock: MockClock, in_memory: bool
+) -> None:
+    async with edge(author_key="the-author-key") as e:
+        session, other = [await opened(e) for _ in range(2)]
+        ada, kicked, stranger = [await session.join("Ada"), await session.join("Ben"), await other.join("Cy")]
+        await session.do("start")
+        await session.answer(ada, 0)
+        await session.do("kick", player=kicked["player_id"])
         await session.do("finish")
-        assert (await e.get(f"{session.url}/results", peer=OUTSIDE)).status == 200
+        if not in_memory:
+            mock_clock.autojump_threshold = 0
+            await session.leave_memory()
+        spectator = e.tokens.issue(session.id, "spectator", None)
+        doors = [f"{session.url}/{it}" for it in ("results", "results.json", "results.csv", "leaderboard")]
+        for url in doors:
+            for token in (session.host_token, ada["token"], spectator, "the-author-key"):
+                shown = await e.get(url, token=token, peer=OUTSIDE)
+                assert (shown.status, b"Ada" in shown.body) == (200, True)
+            assert (await e.get(url, peer=OUTSIDE)).error == "token_missing"
+            assert (await e.get(url, token=stranger["token"], peer=OUTSIDE)).error == "token_invalid"
+            assert (await e.get(url, token=other.host_token, peer=OUTSIDE)).error == "token_invalid"
+            assert (await e.get(url, token=kicked["token"], peer=OUTSIDE)).error == "kicked"
+        assert (await e.get(f"{session.url}/results?token={ada['token']}", peer=OUTSIDE)).status == 200
+        assert (await e.get(f"{session.url}/results?token=forged", peer=OUTSIDE)).error == "token_invalid"
+
+        told = await e.get(session.url, peer=OUTSIDE)
+        assert b"Ada" not in told.body
+        state = told.json["state"]
+        assert (state["phase"], state["title"], state["players"]) == ("finished", "Capitals", 1)
+        assert (state["podium"], state["reveal"], state["leaderboard"]["top"]) == (None, None, [])
+        for token in (session.host_token, ada["token"], spectator, "the-author-key"):
+            state = (await e.get(session.url, token=token, peer=OUTSIDE)).json["state"]
+            assert state["podium"][0]["name"] == state["leaderboard"]["top"][0]["name"] == "Ada"
+        assert (await e.get(session.url, token=stranger["token"], peer=OUTSIDE)).error == "token_invalid"
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_results_public_opens_the_end_to_all(mock_clock: MockClock, in_memory: bool) -> None:
+    async with edge(author_key="the-author-key") as e:
+        session = await opened(e, results_public=True)
+        await session.join("Ada")
+        await session.do("start")
+        assert (await e.get(f"{session.url}/results", peer=OUTSIDE)).error == "token_missing"
+        await session.do("finish")
+        if not in_memory:
+            mock_clock.autojump_threshold = 0
+            await session.leave_memory()
+        for door in ("/results", "/results.csv", "/leaderboard", ""):
+            assert b"Ada" in (await e.get(f"{session.url}{door}", peer=OUTSIDE)).body
 
 
 async def test_results_say_whether_they_are_final() -> None:
@@ -174,12 +228,12 @@ async def over() -> AsyncIterator[tuple[Edge, Counting, SessionRecord]]:
 async def test_a_line_of_a_large_standing_costs_a_line(mock_clock: MockClock) -> None:
     async with over() as (e, store, record):
         url = f"/api/sessions/{record.code}"
-        board = (await e.get(f"{url}/leaderboard?top=10")).json
+        board = (await e.get(f"{url}/leaderboard?top=10", token="the-author-key")).json
         assert [(line["rank"], line["id"]) for line in board["top"]] == [
             (n, PLAYERS + 1 - n) for n in range(1, 11)
         ]
         assert board["players"] == PLAYERS
-        assert (await e.get(url)).json["state"]["leaderboard"]["top"] == board["top"]
+        assert (await e.get(url, token="the-author-key")).json["state"]["leaderboard"]["top"] == board["top"]
         assert store.asked == [("first", 10)], "the second was told the same"
         page = (await e.get(f"{url}/players?after=17&limit=5", token="the-author-key")).json
         assert [each["id"] for each in page["players"]] == [18, 19, 20, 21, 22]
@@ -188,7 +242,7 @@ async def test_a_line_of_a_large_standing_costs_a_line(mock_clock: MockClock) ->
         near = (await e.get(f"{url}/leaderboard?top=1&around=me", token=token)).json
         assert [line["id"] for line in near["around"]] == [3, 2, 1]
         assert store.asked[1:] == [("page", 6), ("around", 5)]
-        assert len((await e.get(f"{url}/leaderboard?top=1000")).json["top"]) == 1000
+        assert len((await e.get(f"{url}/leaderboard?top=1000", token=token)).json["top"]) == 1000
         assert store.asked[3:] == [("first", 1000)]
 
 

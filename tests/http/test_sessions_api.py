@@ -42,6 +42,7 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "streak": None,
             "host_away_s": None,
             "names": "chosen",
+            "results_public": False,
         }
         assert opened.json["host_token"].encode() not in by_code.body
 
@@ -69,10 +70,10 @@ async def test_a_session_that_is_over_and_out_of_memory_is_shown_from_the_store(
         await session.do("start")
         await session.answer(ada, 0)
         await session.do("finish")
-        in_memory = (await e.get(session.url)).json
+        in_memory = (await e.get(session.url, token=ada["token"])).json
         mock_clock.autojump_threshold = 0
         await session.leave_memory()
-        stored = (await e.get(session.url)).json
+        stored = (await e.get(session.url, token=ada["token"])).json
         assert e.registry.statistics().active == 0
         assert (stored["epoch"], stored["offset"]) == (None, None)
         assert stored["state"]["now"] == e.clock.now_ms()

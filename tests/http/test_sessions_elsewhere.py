@@ -38,7 +38,7 @@ def sessions() -> Sessions:
     async def get(key: str) -> Any:
         raise SessionFinished(RECORD)
 
-    return Sessions(cast(Any, SimpleNamespace(get=get)), cast(Any, None))
+    return Sessions(cast(Any, SimpleNamespace(get=get)), cast(Any, None), cast(Any, None))
 
 
 async def test_one_that_has_left_memory_meanwhile_is_its_record() -> None:

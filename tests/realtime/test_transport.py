@@ -73,7 +73,7 @@ async def try_to_send(raw: RawClient, data: bytes) -> None:
 async def test_a_whole_session(make: MakeTransport) -> None:
     async with rig(make) as node, node.host() as host, node.player("Ada") as ada, node.client() as screen:
         await screen.send(t="join", code=node.code, role="spectator")
-        assert (await screen.expect("joined"))["token"] is None
+        assert (await screen.expect("joined"))["player"] is None
         for number in (1, 2, 3):
             await host.send(t="host", id=f"h-{number}", do="start" if number == 1 else "next")
             assert (await host.expect("done"))["id"] == f"h-{number}"

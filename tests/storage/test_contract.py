@@ -622,6 +622,15 @@ async def test_a_part_of_the_results_is_that_part_of_them_all(storage: Storage) 
     assert await store.results_by_player(record.id, 7, 9) == ([], 6)
 
 
+async def test_who_is_in_is_known_by_number(storage: Storage) -> None:
+    record = await storage.session()
+    await storage.write(
+        record, f.PlayerJoined(1, AT, 1, "Ada"), f.PlayerJoined(2, AT, 2, "Ben"), f.PlayerKicked(3, AT, 2)
+    )
+    assert [await storage.store.is_in(record.id, player) for player in (1, 2, 3)] == [True, False, False]
+    assert not await storage.store.is_in("nowhere", 1)
+
+
 async def test_progress_counts_the_questions_that_were_opened(storage: Storage) -> None:
     record = await storage.session()
     assert await storage.store.progress(record.id) == 0

@@ -90,14 +90,14 @@ export class Connection {
 	/** Asks where the session is, unless it is over and only kept. False if nobody can say. */
 	async #look(isOver) {
 		try {
-			this.place = await ask("GET", this.#path);
+			this.place = await ask("GET", this.#path, { token: this.token });
 		} catch (error) {
 			if (!passing(error)) this.#end(error);
 			return false;
 		}
 		const { ws_url: url, state, epoch } = this.place;
 		if (isOver || (state.phase === "finished" && epoch === null)) {
-			this.#on.message({ t: "over", state });
+			if (state.podium) this.#on.message({ t: "over", state }); // which is for those who were there
 			this.#end({ code: "session_finished" });
 		}
 		this.#go(url);
