@@ -12,6 +12,12 @@ Role = Literal["api", "realtime", "both"]
 
 CLIENTS_MAX = 150_000
 PORT = 5000
+PER_ADDRESS_MAX = 6_000
+"""Connections from one address: a school may have one for all of its pupils."""
+
+NEW_PER_ADDRESS = 2
+"""As many times that may come anew in ten seconds: a page opens several connections."""
+
 FILES_PER_CLIENT = 2
 """One connection to the client, one to the node."""
 
@@ -47,13 +53,22 @@ class Upstream:
 
 
 def configuration(
-    nodes: Sequence[Upstream], *, bind: str = f":{PORT}", clients_max: int = CLIENTS_MAX, note: str = ""
+    nodes: Sequence[Upstream],
+    *,
+    bind: str = f":{PORT}",
+    clients_max: int = CLIENTS_MAX,
+    per_address_max: int = PER_ADDRESS_MAX,
+    proxy_hops: int = 0,
+    note: str = "",
 ) -> str:
     """What goes into haproxy.cfg, for HAProxy 2.6 and later.
 
     Args:
         bind: address and port to listen on.
         clients_max: connections from clients at a time.
+        per_address_max: of those, from one address. IPv6 addresses count by their /64.
+        proxy_hops: trusted proxies in front of HAProxy, so that the client's address is that many from the
+            right in X-Forwarded-For. With 0 it is what the socket shows.
         note: goes into the first line.
 
     Raises ValueError when two nodes have one name, or when nobody is there for the API or for sessions.
@@ -70,6 +85,7 @@ def configuration(
         note=f"# {note}\n" if note else "",
         bind=bind,
         clients_max=clients_max,
+        limits=_limits(per_address_max, proxy_hops),
         files=files_for(clients_max),
         resolvers=_RESOLVERS if by_name else "",
         resolved=_RESOLVED if by_name else "",
@@ -101,6 +117,13 @@ def _realtime_servers(nodes: Iterable[Upstream]) -> Iterable[str]:
             yield f"    server {node.name} {node.host}:{node.realtime_port} track http/{node.name}"
 
 
+def _limits(per_address_max: int, proxy_hops: int) -> str:
+    if proxy_hops:
+        return _LIMITS_BEHIND_PROXIES.format(per_address_max=per_address_max, proxy_hops=proxy_hops)
+    new_max = NEW_PER_ADDRESS * per_address_max
+    return _LIMITS.format(per_address_max=per_address_max, new_max=new_max)
+
+
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)
@@ -119,6 +142,22 @@ resolvers names
 _RESOLVED = """
     # A name that is not known yet keeps nothing from starting: the node is down until it is.
     default-server init-addr last,libc,none resolvers names resolve-prefer ipv4"""
+
+_LIMITS = """\
+    # What one address may have, counted from the acceptance on, be it silent: connections at a time, and new
+    # ones in ten seconds. More are closed without a word. With a proxy in front that would be the proxy: make
+    # the file with --proxy-hops then.
+    stick-table type ipv6 size 200k expire 10s store conn_cur,conn_rate(10s)
+    tcp-request connection track-sc0 src,ipmask(32,64)
+    tcp-request connection reject if {{ sc0_conn_cur gt {per_address_max} }}
+    tcp-request connection reject if {{ sc0_conn_rate gt {new_max} }}"""
+
+_LIMITS_BEHIND_PROXIES = """\
+    # What one address may have at a time: WebSockets, event streams and requests. The proxy in front says
+    # whose they are, and has to limit silent connections itself.
+    stick-table type ipv6 size 200k expire 10s store conn_cur
+    http-request track-sc0 req.hdr_ip(x-forwarded-for,-{proxy_hops}),ipmask(32,64)
+    http-request deny deny_status 429 hdr Retry-After 10 if {{ sc0_conn_cur gt {per_address_max} }}"""
 
 _TEMPLATE = """\
 {note}
@@ -145,6 +184,9 @@ defaults
     # A node that has just died: its client goes on to another.
     option redispatch 1
     retries 3
+    # Nobody needs HTTP/2 here, and a preface of it would be a state more to wait in.
+    option disable-h2-upgrade
+    # From the acceptance to the end of the first head, however slowly it comes.
     timeout connect 2s
     timeout queue 5s
     timeout http-request 10s
@@ -163,12 +205,20 @@ frontend fanfare
     bind {bind}
     maxconn {clients_max}
 
+{limits}
+
     # /n/NAME/... is the node of this name, which sees the rest of the path.
     http-request set-var(txn.node) path,field(3,/) if {{ path_beg /n/ }}
     http-request replace-path ^/n/[^/]+/?(.*) /\\1 if {{ path_beg /n/ }}
 
     # Metrics are for those who run the nodes.
     http-request return status 404 if {{ path,url_dec -m str /metrics }}
+
+    # As much as nodes take, by the declared length; what comes without one, they count. A quiz may be long:
+    # longer yet with body_bytes_max.
+    acl quiz path /api/quizzes /api/quizzes/check
+    http-request deny deny_status 413 if quiz {{ req.body_size gt 1048576 }}
+    http-request deny deny_status 413 if !quiz {{ req.body_size gt 65536 }}
 
     # What the realtime port takes: WebSockets, and there answers and event streams cost a tenth.
     acl websocket path /ws

@@ -144,6 +144,7 @@ def _haproxy(plan: Plan, directory: Path) -> Sequence[str]:
             upstreams,
             bind=LISTENER,
             clients_max=clients_for(files),
+            per_address_max=clients_for(files),  # all that is on this machine has one
             note="Written by `fanfare cluster` at every start: edits are lost.",
         )
     )
@@ -270,8 +271,21 @@ def sessions_on(found: Message, name: str) -> int:
 @click.option(
     "--clients", type=click.IntRange(10, 10_000_000), help="Connections at a time.  [default: 150000]"
 )
+@click.option(
+    "--per-address",
+    type=click.IntRange(1, 10_000_000),
+    help="Connections at a time from one address.  [default: 6000]",
+)
+@click.option(
+    "--proxy-hops", type=click.IntRange(1, 9), help="Trusted proxies in front of HAProxy.  [default: none]"
+)
 def haproxy(
-    nodes: tuple[str, ...], realtime: tuple[str, ...], api: tuple[str, ...], clients: int | None
+    nodes: tuple[str, ...],
+    realtime: tuple[str, ...],
+    api: tuple[str, ...],
+    clients: int | None,
+    per_address: int | None,
+    proxy_hops: int | None,
 ) -> None:
     """Print a configuration of HAProxy in front of these nodes.
 
@@ -279,10 +293,14 @@ def haproxy(
     with public_url = http://HOST:5000/n/{node} and public_ws_url = ws://HOST:5000/n/{node}/ws.
     """
     given: list[tuple[Role, tuple[str, ...]]] = [("both", nodes), ("realtime", realtime), ("api", api)]
-    options: dict[str, Any] = {} if clients is None else {"clients_max": clients}
+    numbers = {
+        "--clients": ("clients_max", clients),
+        "--per-address": ("per_address_max", per_address),
+        "--proxy-hops": ("proxy_hops", proxy_hops),
+    }
+    options: dict[str, Any] = {key: value for key, value in numbers.values() if value is not None}
     words = [*nodes, *(f"--realtime {each}" for each in realtime), *(f"--api {each}" for each in api)]
-    if clients is not None:
-        words.append(f"--clients {clients}")
+    words += [f"{option} {value}" for option, (_, value) in numbers.items() if value is not None]
     try:
         upstreams = [Upstream.parse(text, role) for role, texts in given for text in texts]
         made = configuration(

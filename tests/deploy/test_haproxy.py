@@ -6,8 +6,8 @@ import json
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from server.haproxy import Role, Upstream, clients_for, configuration, files_for
 from tests.deploy.haproxy import haproxy_program
 
 PATIENCE_S = 20.0
+NO_LIMITS: Mapping[str, int] = {}
 CHECKS_TO_GO_DOWN = 2
 
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -121,11 +122,12 @@ class Proxy:
         """How often which node answered."""
         return Counter([(await self.ask(path, **more))[1]["node"] for _ in range(times)])
 
-    async def open_websocket(self, path: str) -> tuple[trio.SocketStream, str]:
+    async def open_websocket(self, path: str, headers: str = "") -> tuple[trio.SocketStream, str]:
         """A connection past its handshake, and the head of the answer."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         await stream.send_all(
-            f"GET {path} HTTP/1.1\r\nHost: quiz.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: quiz.example\r\n{headers}"
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n".encode()
         )
         return stream, (await _head(stream)).lower()
@@ -137,7 +139,12 @@ async def _echo(stream: trio.SocketStream, data: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def proxied(tmp_path: Path, **roles: Role) -> AsyncIterator[Proxy]:
+async def proxied(
+    tmp_path: Path,
+    limits: Mapping[str, int] = NO_LIMITS,
+    edit: Callable[[str], str] = str,
+    **roles: Role,
+) -> AsyncIterator[Proxy]:
     """HAProxy over so many nodes. It takes over a socket that listens already, so nobody waits for it."""
     program = haproxy_program()
     with trio.fail_after(PATIENCE_S):
@@ -148,7 +155,8 @@ async def proxied(tmp_path: Path, **roles: Role) -> AsyncIterator[Proxy]:
             listener = socket.create_server(("127.0.0.1", 0))
             file = tmp_path / "haproxy.cfg"
             upstreams = [node.upstream for node in nodes.values()]
-            file.write_text(configuration(upstreams, bind=f"fd@{listener.fileno()}", clients_max=500))
+            made = configuration(upstreams, bind=f"fd@{listener.fileno()}", clients_max=500, **limits)
+            file.write_text(edit(made))
             process = await trio.lowlevel.open_process(
                 [program, "-db", "-f", str(file)],
                 stdin=subprocess.DEVNULL,
@@ -246,6 +254,104 @@ async def test_the_clients_of_a_node_that_has_just_died_go_on_to_another(tmp_pat
         stream, head = await proxy.open_websocket("/n/two/ws")
         async with stream:
             assert "x-node: one" in head
+
+
+# -- limits --------------------------------------------------------------------------------------------
+
+
+async def _rest(stream: trio.SocketStream) -> bytes:
+    """All until HAProxy closes the connection, whichever way."""
+    read = b""
+    with suppress(trio.BrokenResourceError):
+        async for data in stream:
+            read += data
+    return read
+
+
+async def _is_closed_without_a_word(port: int) -> bool:
+    """What becomes of a new connection on which nothing is said; it may be gone before it is made."""
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return True
+    async with stream:
+        return await _rest(stream) == b""
+
+
+async def test_one_address_has_so_many_connections_be_they_silent(tmp_path: Path) -> None:
+    async with proxied(tmp_path, {"per_address_max": 3}, one="both") as proxy, trio.open_nursery() as nursery:
+        refused = 0
+        two_are = trio.Event()
+
+        async def stay_silent() -> None:
+            nonlocal refused
+            assert await _is_closed_without_a_word(proxy.port)
+            refused += 1
+            if refused == 2:
+                two_are.set()
+
+        for _ in range(5):
+            nursery.start_soon(stay_silent)
+        await two_are.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_address_has_so_many_new_connections_in_ten_seconds(tmp_path: Path) -> None:
+    async with proxied(tmp_path, {"per_address_max": 10}, one="both") as proxy:
+        for _ in range(20):
+            assert (await proxy.ask("/api/quizzes"))[0] == 200
+        assert await _is_closed_without_a_word(proxy.port)
+
+
+async def test_behind_a_proxy_a_client_counts_by_the_address_that_it_names(tmp_path: Path) -> None:
+    async with proxied(tmp_path, {"per_address_max": 1, "proxy_hops": 1}, one="both") as proxy:
+        named = "X-Forwarded-For: 203.0.113.9, 203.0.113.1\r\n"
+        stream, head = await proxy.open_websocket("/ws", named)
+        async with stream:
+            assert "http/1.1 101" in head
+            assert (await proxy.ask("/api/quizzes", headers=named))[0] == 429
+            second, refused = await proxy.open_websocket("/ws", named)
+            await second.aclose()
+            assert "http/1.1 429" in refused
+            assert "retry-after: 10" in refused
+            other = "X-Forwarded-For: 203.0.113.1, 203.0.113.2\r\n"
+            assert (await proxy.ask("/api/quizzes", headers=other))[0] == 200
+        while (await proxy.ask("/api/quizzes", headers=named))[0] == 429:
+            pass  # HAProxy has not seen the end of it yet
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HTTP/1.1\r\nHost: quiz.ex", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+)
+async def test_who_does_not_get_to_the_end_of_a_head_is_let_go(tmp_path: Path, said: bytes) -> None:
+    def impatient(text: str) -> str:
+        assert "timeout http-request 10s" in text
+        return text.replace("timeout http-request 10s", "timeout http-request 200ms")
+
+    async with (
+        proxied(tmp_path, edit=impatient, one="both") as proxy,
+        await trio.open_tcp_stream("127.0.0.1", proxy.port) as stream,
+    ):
+        await stream.send_all(said)
+        assert (await _rest(stream)).startswith((b"HTTP/1.1 408", b"HTTP/1.1 400"))
+
+
+async def test_a_body_longer_than_any_node_takes_goes_no_further(tmp_path: Path) -> None:
+    async with proxied(tmp_path, one="both", two="both") as proxy:
+
+        async def status(path: str, length: int) -> int:
+            async with await trio.open_tcp_stream("127.0.0.1", proxy.port) as stream:
+                head = f"POST {path} HTTP/1.1\r\nHost: quiz.example\r\nContent-Length: {length}\r\n\r\n"
+                await stream.send_all(head.encode())
+                return int((await _head(stream)).split(" ")[1])
+
+        session = "/api/sessions/123456"
+        for path in (f"{session}/answers", f"/n/two{session}/players", "/api/sessions"):
+            assert await status(path, 65_537) == 413
+            assert await status(path, 1) == 200
+        for path in ("/api/quizzes", "/n/two/api/quizzes/check"):
+            assert await status(path, 1_048_577) == 413
+            assert await status(path, 1_048_576) == 200
 
 
 def test_names_of_nodes_may_be_unknown_when_it_starts(tmp_path: Path) -> None:
