@@ -25,7 +25,7 @@ from typing import cast
 import trio
 
 from engine.actors.actor import ActorOptions
-from engine.actors.clock import SessionClock
+from engine.actors.clock import GAP_S, SessionClock, gap_s
 from engine.actors.endings import Ending
 from engine.actors.merging import Merging
 from engine.actors.registry import Registry
@@ -105,7 +105,9 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     # Pages come from there, whichever port it turned out to be.
     config = replace(config, http_port=http_socket.getsockname()[1])
     tls = _tls(config)
-    clock = SessionClock()
+    clock = SessionClock(
+        gap_s=GAP_S if config.redis_url is None else gap_s(config.lease_s), machine_s=_clock_s
+    )
     try:
         tokens = Tokens(load_secret(config.secret, config.data_dir), config.token_ttl_s, clock)
         shared_secret = None if config.redis_url is None else config.secret
@@ -204,6 +206,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     ),
                     sessions_max=config.sessions_max,
                     gone=None if cluster is None else cluster.neighbours.gone,
+                    in_doubt=(lambda: False) if cluster is None else cluster.in_doubt,
                 ),
             )
         )
@@ -320,6 +323,7 @@ async def _keep_sessions(
     async with trio.open_nursery() as nursery:
         registry = make(nursery)
         nursery.start_soon(registry.sweep)
+        nursery.start_soon(registry.keep_time)
         task_status.started(registry)
 
 

@@ -240,6 +240,10 @@ class Clustering:
         """Where the nodes have their web pages."""
         return (member.http_url for member in self._membership.live.values())
 
+    def in_doubt(self) -> bool:
+        """Whether others may have taken sessions of this node by now."""
+        return not self.tenure.certain(self._clock_s())
+
     def address(self) -> str:
         """What Postgres knows of this run, for when Redis does not."""
         return orjson.dumps(self._member.to_dict()).decode()

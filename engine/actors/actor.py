@@ -18,7 +18,7 @@ import trio
 
 from engine.actors import casts, messages
 from engine.actors.audience import Audience, Place, Sent
-from engine.actors.clock import SessionClock
+from engine.actors.clock import Gap, SessionClock
 from engine.actors.commands import (
     Answer,
     Command,
@@ -91,6 +91,9 @@ HOSTS_WAITING_MAX = 100
 
 HANDED_OVER_MS = 250
 """As `ROLL_CALL_MS`, for those that came while a session was handed over."""
+
+DOUBT_LOOK_S = 0.05
+"""Between two looks whether the session is certainly this node's still."""
 
 RESULTS_AT_ONCE_MAX = 500
 """Players whose results are said again to a node that takes part anew: a few milliseconds."""
@@ -193,9 +196,11 @@ class SessionActor:
         pace: Pace,
         counters: Counters,
         stream: StreamState | None = None,
+        in_doubt: Callable[[], bool] = lambda: False,
     ) -> SessionActor:
         """An actor for a session that was just claimed, with the session as its facts have it. `stream` is
-        the one to go on with, when the session was handed over by an actor that ran until now.
+        the one to go on with, when the session was handed over by an actor that ran until now. `in_doubt`
+        tells whether another node may have taken the session by now.
 
         Raises DomainError if the facts cannot have happened.
         """
@@ -215,6 +220,7 @@ class SessionActor:
             pace=pace,
             counters=counters,
             stream=stream,
+            in_doubt=in_doubt,
         )
 
     def __init__(
@@ -229,6 +235,7 @@ class SessionActor:
         pace: Pace,
         counters: Counters,
         stream: StreamState | None = None,
+        in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
         record = claimed.record
         self.session_id = record.id
@@ -242,6 +249,11 @@ class SessionActor:
         self._options = options
         self._pace = pace
         self._counters = counters
+        self._in_doubt = in_doubt
+        self._gaps_seen = clock.gaps_total
+        """How many gaps of the clock this actor knows of."""
+        self._given_back: list[Gap] = []
+        """Those of the open question."""
         self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
         self._stream = BroadcastStream(options.history_max, claimed.epoch)
         self._audience = Audience(counters.sent, heed=self._heed)
@@ -371,6 +383,10 @@ class SessionActor:
                 self._late_commands.append(self._mailbox.pop())
             self._mailbox.wake()
 
+    def wake(self) -> None:
+        """Look at the clock: the process has stood still."""
+        self._mailbox.wake()
+
     def take_back(self) -> None:
         """Go on after `give_away` that has not come to its end: what came too late comes first."""
         if self._giving_away and not self._stopped:
@@ -400,12 +416,20 @@ class SessionActor:
                 if self._given_away():
                     return
                 continue
+            self._clock.now_ms()  # notes a gap, if there was one just now
+            if self._stood_still:
+                if self._in_doubt():
+                    await trio.sleep(DOUBT_LOOK_S)
+                    continue
+                await self._give_back()
             await self._work()
             await self._pass_time()
             if self._hosts:
                 await self._lead_on()
             if self._unwritten:
                 self._write()
+            if self._stood_still:
+                continue
             if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
                 await self._send_board()
             if self._host_to_be_told and self._clock.now_ms() >= self._roster_due_at:
@@ -423,6 +447,33 @@ class SessionActor:
         )
         return True
 
+    @property
+    def _stood_still(self) -> bool:
+        """Whether the process stood still, and this actor has not seen to that yet. Nothing is told before,
+        and no time passes: another node may have taken the session, and nobody could answer."""
+        return self._clock.gaps_total != self._gaps_seen
+
+    async def _give_back(self) -> None:
+        """Give back the time in which the process stood still."""
+        self._active_at = now = self._clock.now_ms()
+        gaps, self._gaps_seen = self._clock.gaps_after(self._gaps_seen), self._clock.gaps_total
+        for gap in gaps:
+            self.session.extend_clock(gap.by_ms, now)
+            self._still_until += gap.by_ms
+            self._roll_call.until += gap.by_ms
+            if self._hostless_since is not None:
+                self._hostless_since += gap.by_ms
+            self._given_back.append(gap)
+        await self._tell()
+
+    def _dated(self, at: int) -> int:
+        """When an answer was received, on the clock of the question: time that was given back since counts
+        for it too."""
+        for gap in self._given_back:
+            if at <= gap.from_ms:
+                at += gap.by_ms
+        return at
+
     async def _work(self) -> None:
         """Handle a batch. Each command stays in the mailbox until it is done, so that after a crash whoever
         sent it is told."""
@@ -432,6 +483,8 @@ class SessionActor:
         if self.session.phase is not Phase.FINISHED:  # from then on its time is measured from the end
             self._active_at = self._clock.now_ms()
         for _ in range(BATCH_MAX):
+            if self._stood_still:
+                return
             if not isinstance(command, Host):
                 self._handle(command)
             elif len(self._hosts) < HOSTS_WAITING_MAX:
@@ -530,6 +583,8 @@ class SessionActor:
         """See to what is due. False if some of it has to wait, for answers that came in time."""
         now = self._clock.now_ms()
         session = self.session
+        if self._stood_still:
+            return False
         while (due := session.deadline) is not None and due <= now:
             if now < self._still_until or not self._all_here(self._closing(due), now):
                 return False
@@ -688,7 +743,8 @@ class SessionActor:
         if not self._journal.has_room():
             self._refuse(command.reply, BUSY, command.id)
             return
-        outcome = self.session.answer(command.player, command.question, command.choice, command.at)
+        at = self._dated(command.at) if self._given_back else command.at
+        outcome = self.session.answer(command.player, command.question, command.choice, at)
         match outcome:
             case AnswerAccepted():
                 self._counters.answers_accepted += 1
@@ -950,13 +1006,15 @@ class SessionActor:
                     if self._roster is not None:
                         self._roster.note(fact.player)
                 case QuestionOpened():
+                    self._given_back.clear()
                     self._board_dirty = True
                     await self._tell_question()
                 case QuestionClosed():
                     await self._tell_reveal()
                 case Paused() | Resumed() | ClockExtended() | LockChanged():
-                    offset = self._stream.next_offset()
-                    await self._broadcast(messages.state_changed(session, offset, self._clock.now_ms()))
+                    offset, now = self._stream.next_offset(), self._clock.now_ms()
+                    by_ms = fact.by_ms if isinstance(fact, ClockExtended) and self._given_back else None
+                    await self._broadcast(messages.state_changed(session, offset, now, by_ms))
                 case Finished():
                     self._end_seq = fact.seq
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
+
+GAP_S = 1.0
+"""A process in which no task has run for longer has stood still: it was stopped, or its machine was."""
+
+BEAT_S = 0.25
+"""Between two looks at the clock when nobody else looks: so much longer than it was a gap may seem to be."""
+
+
+GAPS_MAX = 100
+"""That are kept for those who have not seen them yet."""
+
+
+def gap_s(lease_s: float) -> float:
+    """How long a node may stand still before it looks whether its sessions are its own still."""
+    return min(GAP_S, lease_s / 3)
 
 
 class Clock(Protocol):
@@ -13,21 +31,84 @@ class Clock(Protocol):
         """Milliseconds since the epoch. Never runs backwards within a process."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time in which the process stood still: from when on, and for how long, in milliseconds."""
+
+    from_ms: int
+    by_ms: int
+
+
 class SessionClock:
     """Wall time, taken once and carried on by trio's clock.
 
     So it is steady while the wall clock is set, and virtual where trio's clock is. Must be made inside
     `trio.run`.
+
+    Once `beat` is called often, whoever reads the clock first after the process has stood still notes that as
+    a gap, before anything else is done.
+
+    Args:
+        gap_s: standing still for longer is a gap.
+        machine_s: seconds of a clock that runs on while the machine sleeps.
     """
 
-    def __init__(self, wall_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        wall_ms: int | None = None,
+        *,
+        gap_s: float = GAP_S,
+        machine_s: Callable[[], float] | None = None,
+    ) -> None:
         self._wall_ms = time.time_ns() // 1_000_000 if wall_ms is None else wall_ms
-        self._started_s = trio.current_time()
+        self._started_s = self._read_s()
+        self._gap_s = gap_s
+        self._machine_s = machine_s or self._read_s
+        self._beat: tuple[float, float] | None = None
+        """The last one: by trio's clock, and by the machine's."""
+        self._seen_s = self._started_s
+        self.gaps_total = 0
+        self.stood_still_ms = 0
+        """In all of them."""
+        self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
+
+    def _read_s(self) -> float:
+        return trio.current_time()
 
     def now_ms(self) -> int:
-        return self._wall_ms + round((trio.current_time() - self._started_s) * 1000)
+        now_s = self._read_s()
+        if now_s - self._seen_s > self._gap_s and self._beat is not None:
+            self._note(self._at(self._seen_s), now_s - self._seen_s)
+        self._seen_s = now_s
+        return self._at(now_s)
 
     def trio_time(self, at_ms: float) -> float:
         """The moment `at_ms` on trio's clock, in seconds, for cancel scopes. Whoever wakes then
         reads at least `at_ms` from `now_ms`."""
         return self._started_s + (at_ms - self._wall_ms) / 1000
+
+    def beat(self) -> None:
+        """To be called much more often than a gap is long."""
+        now_ms = self.now_ms()
+        now_s, machine_s = self._seen_s, self._machine_s()
+        if self._beat is not None:
+            slept_s = machine_s - self._beat[1] - (now_s - self._beat[0])
+            if slept_s > self._gap_s:
+                # Trio's clock stood still as well while the machine slept, and time has passed nevertheless.
+                self._wall_ms += round(slept_s * 1000)
+                self._note(now_ms, slept_s)
+        self._beat = now_s, machine_s
+
+    def gaps_after(self, total: int) -> Sequence[Gap]:
+        """Those that were noted when there had been so many already."""
+        missed = min(self.gaps_total - total, len(self._gaps))
+        return list(self._gaps)[len(self._gaps) - missed :]
+
+    def _at(self, read_s: float) -> int:
+        return self._wall_ms + round((read_s - self._started_s) * 1000)
+
+    def _note(self, from_ms: int, by_s: float) -> None:
+        gap = Gap(from_ms, round(by_s * 1000))
+        self._gaps.append(gap)
+        self.gaps_total += 1
+        self.stood_still_ms += gap.by_ms

@@ -157,18 +157,20 @@ def results(session: Session, wanted: Container[int]) -> Iterator[tuple[int, Fra
         yield player, _result(session, number, player, score, rank, around) if player in wanted else None
 
 
-def state_changed(session: Session, offset: int, now: int) -> Frame:
-    return Frame(
-        {
-            "t": "state",
-            "offset": offset,
-            "phase": session.phase,
-            "locked": session.locked,
-            "number": session.number,
-            "remaining_ms": session.remaining_ms(now),
-            "now": now,
-        }
-    )
+def state_changed(session: Session, offset: int, now: int, extended_ms: int | None = None) -> Frame:
+    """`extended_ms`: how much of the countdown was given back, because the node had stood still."""
+    message: dict[str, object] = {
+        "t": "state",
+        "offset": offset,
+        "phase": session.phase,
+        "locked": session.locked,
+        "number": session.number,
+        "remaining_ms": session.remaining_ms(now),
+        "now": now,
+    }
+    if extended_ms is not None:
+        message["extended_ms"] = extended_ms
+    return Frame(message)
 
 
 def recounted(frame: Frame, session: Session, now: int) -> Frame:

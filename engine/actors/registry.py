@@ -11,7 +11,7 @@ import trio
 
 from engine.actors import messages
 from engine.actors.actor import ActorOptions, Counters, Fenced, Parcel, SessionActor
-from engine.actors.clock import SessionClock
+from engine.actors.clock import BEAT_S, SessionClock
 from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.endings import Ending
 from engine.actors.lookups import Lookups, Waiting
@@ -180,6 +180,8 @@ class Registry:
         new_id, new_code: sources of fresh session ids and six-digit codes.
         gone: in a cluster, whether another owner is known to be gone, so that its sessions may be claimed. A
             node that is alone claims what it likes.
+        in_doubt: whether others may have taken sessions of this node. It is asked when the process has stood
+            still: until it is certain of them again, its sessions say nothing and no time passes in them.
         boundary: of the node.
     """
 
@@ -200,9 +202,11 @@ class Registry:
         policy: RestartPolicy | None = None,
         gone: Callable[[str], bool] | None = None,
         boundary: Boundary | None = None,
+        in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
         self._boundary = boundary or Boundary()
         self._gone = gone
+        self._in_doubt = in_doubt
         self._nursery = nursery
         self._store = store
         self._catalog = catalog
@@ -381,6 +385,19 @@ class Registry:
                 await slot.changed.wait()
         return len(records)
 
+    async def keep_time(self) -> None:
+        """Forever: notice when the process has stood still, so that the sessions give that time back."""
+        seen = self._clock.gaps_total
+        while True:
+            self._clock.beat()
+            if gaps := self._clock.gaps_after(seen):
+                seen = self._clock.gaps_total
+                stood_s = sum(gap.by_ms for gap in gaps) / 1000
+                log.warning("this process stood still for %.1f s; running countdowns get them back", stood_s)
+                for actor in self.active():
+                    actor.wake()
+            await trio.sleep(BEAT_S)
+
     async def sweep(self) -> None:
         """Forever: wake the sessions that sleep past their greatest age, so that they end and free their
         codes."""
@@ -438,6 +455,7 @@ class Registry:
                 pace=self.pace,
                 counters=self._counters,
                 stream=stream,
+                in_doubt=self._in_doubt,
             )
 
         ended = slot.record.finished_at is not None

@@ -208,6 +208,11 @@ class NodeCollector(Collector):
                 holder.add_metric([since, hold.task], hold.cpu_s)
         yield holder
         yield _counter("fanfare_loop_holds", "Steps that took over 5 ms of the processor.", loop.holds_total)
+        yield _counter(
+            "fanfare_stood_still_seconds",
+            "Time in which the process was stopped, or its machine; running countdowns got it back.",
+            self._services.clock.stood_still_ms / 1000,
+        )
         yield _gauge(
             "fanfare_loop_gap_seconds",
             "Longest time of the last minute between two looks at the sockets.",

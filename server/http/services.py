@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.actors.clock import Clock
+from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.domain.settings import Settings
@@ -131,7 +131,7 @@ class Services:
     """
 
     config: Config
-    clock: Clock
+    clock: SessionClock
     registry: Registry
     directory: Directory
     store: SessionStore

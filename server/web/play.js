@@ -205,7 +205,7 @@ function send(choice) {
 /** Where one's answer is on its way. */
 function told(asked, given) {
 	if (model.phase === "paused") return ["", t("paused")];
-	if (!given) return ["", ""];
+	if (!given) return ["", model.extended === model.number ? t("extended") : ""];
 	if (given.refused) return ["refused", explain(given.refused)];
 	if (given.twice) return ["saved", t("answer.twice", { choice: shown(asked, given.choice) })];
 	if (given.saved) return ["saved", t("answer.saved")];

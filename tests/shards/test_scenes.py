@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 
+import pytest
 import trio
 
-from engine.actors.commands import Rejoin, Watch
+from engine.actors.commands import Answer, Join, Rejoin, Watch
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from tests.actors.world import Client
 from tests.shards.simulation import schedule
-from tests.shards.simulation.world import CONFIG, Node, World, logged, until
+from tests.shards.simulation.world import CONFIG, LEASE_S, Node, World, logged, until
 
 QUIZ = Quiz.parse(
     {
@@ -172,5 +174,50 @@ def test_a_session_that_comes_and_goes_leaves_one_relay_and_not_two() -> None:
         third.router.deliver(record.id, Watch(watching))
         await until(lambda: watching.got("joined"))
         await until(lambda: watching.got("reveal") or watching.ending)
+
+    scene(act, "a", "b")
+
+
+@pytest.mark.parametrize("limit", [CONFIG.relay_above, CONFIG.relay_above + 1])
+def test_an_owner_that_wakes_after_its_lease_says_nothing_of_what_may_be_anothers(limit: int) -> None:
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"], replace(SHARED, player_limit=limit))
+        owner = owner_of(world, record)
+        assert owner is not None
+        session = owner.registry.here(record.id)
+        assert session is not None
+        player, answered = Client(), Client()
+        session.send(Join(player, "Ada", owner.clock.now_ms()))
+        await until(lambda: session.session.question_open)
+        await trio.sleep(19)
+        told = player.kinds
+        owner.stop(4 * LEASE_S)
+        await trio.sleep(owner.stands_still_s)
+        session.send(Answer(answered, 1, "a", 1, 0, owner.clock.now_ms()))
+        await until(lambda: player.ending is not None)
+        assert player.kinds == told
+        assert answered.frames == []
+        taken = other(world, owner).registry.here(record.id)
+        assert taken is not None
+        assert taken.session.question_open, "and there the outage is given back"
+
+    scene(act, "a", "b")
+
+
+def test_an_owner_that_stood_still_for_less_than_its_lease_goes_on_and_gives_the_time_back() -> None:
+    async def act(world: World) -> None:
+        record = await made(world.nodes["a"])
+        owner = owner_of(world, record)
+        assert owner is not None
+        session = owner.registry.here(record.id)
+        assert session is not None
+        await until(lambda: session.session.question_open)
+        await trio.sleep(19.5)
+        owner.stop(1.0)
+        await trio.sleep(1.4)
+        assert owner.registry.here(record.id) is session
+        assert session.session.question_open
+        await trio.sleep(0.3)
+        assert not session.session.question_open
 
     scene(act, "a", "b")

@@ -75,6 +75,7 @@ export class Model {
 			case "state":
 				this.phase = message.phase;
 				this.locked = message.locked;
+				if (message.extended_ms) this.extended = message.number;
 				this.#count(message);
 				break;
 			case "finished":

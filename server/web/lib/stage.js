@@ -44,7 +44,8 @@ export function attend(code, who, heard, ended) {
 			put("worth", t("worth", { count: question.points }));
 			put("question", question.text);
 			put("right", right);
-			put("answered", t("stage.answered", { answered, players }));
+			const back = model.extended === number && !reveal ? ` ${t("extended")}` : "";
+			put("answered", t("stage.answered", { answered, players }) + back);
 			Object.assign(ui.share, { max: players || 1, value: answered });
 			ui.board.show(model.top);
 			if (isNew("clock", `${model.endsAt} ${model.left}`)) ui.time.show(model);

@@ -22,7 +22,7 @@ import orjson
 import trio
 
 from engine.actors.actor import ActorOptions
-from engine.actors.clock import SessionClock
+from engine.actors.clock import SessionClock, gap_s
 from engine.actors.commands import Command, Detach, Rejoin, Watch
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
@@ -249,15 +249,14 @@ class _Clock(SessionClock):
     """Of one process."""
 
     def __init__(self, process: Process, off_by_ms: int) -> None:
-        super().__init__(process.world.now_ms() + off_by_ms)
         self._process = process
-        self._ahead_ms = START_MS + off_by_ms
+        super().__init__(process.world.now_ms() + off_by_ms, gap_s=gap_s(LEASE_S))
 
-    def now_ms(self) -> int:
-        return self._ahead_ms + round(self._process.clock_s() * 1000)
+    def _read_s(self) -> float:
+        return self._process.clock_s()
 
     def trio_time(self, at_ms: float) -> float:
-        return max((at_ms - self._ahead_ms) / 1000, self._process.goes_on_s)
+        return max(super().trio_time(at_ms), self._process.goes_on_s)
 
 
 class WatchedTenure:
@@ -552,9 +551,11 @@ class Node(Process):
                 new_code=world.new_code,
                 options=OPTIONS,
                 gone=clustering.neighbours.gone,
+                in_doubt=clustering.in_doubt,
             )
 
         registry = self.registry = await stack.enter_async_context(beside(partial(_in_a_nursery, make)))
+        await stack.enter_async_context(beside(partial(_in_the_background, registry.keep_time)))
         stack.callback(registry.close, Ending.SHUTDOWN)
         journal.watch(registry.owned)
         router = self.router = await stack.enter_async_context(
@@ -679,6 +680,13 @@ async def _in_a_nursery(make: Callable[[trio.Nursery], Any], *, task_status: tri
     async with trio.open_nursery() as nursery:
         task_status.started(make(nursery))
         await trio.sleep_forever()
+
+
+async def _in_the_background(
+    work: Callable[[], Awaitable[None]], *, task_status: trio.TaskStatus[None]
+) -> None:
+    task_status.started()
+    await work()
 
 
 class Log(logging.Handler):
