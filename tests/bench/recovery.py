@@ -21,6 +21,7 @@ import random
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.proxy import Proxy, proxy_to
 from server.cli.chaos_stage import Stage, staged
 from server.cli.sql import answers_of
+from server.cli.terminal import leaves
 from tests.bench import wire
 from tests.bench.checkout import ROOT
 from tests.bench.figures import machine
@@ -456,7 +458,12 @@ def main(faults: tuple[str, ...], runs: int, spread: bool | None, patience_s: fl
     def tell(seen: Seen) -> None:
         click.echo(seen.row(), err=True)
 
-    found = trio.run(measure, faults or FAULTS, spreads, runs, checkout, patience_s, tell)
+    try:
+        found = trio.run(measure, faults or FAULTS, spreads, runs, checkout, patience_s, tell)
+    except BaseExceptionGroup as group:
+        for each in leaves(group):  # groups within groups hide what has happened
+            traceback.print_exception(each)
+        raise SystemExit(2) from None
     print(f"{machine()}\nPlayers leave a silent owner after {patience_s:g} s\n")
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for seen in found:
