@@ -98,8 +98,11 @@ _SELECT = (
     "(extract(epoch FROM created_at) * 1000)::bigint AS created_at FROM quizzes"
 )
 
+# A row that is no quiz costs nobody the list.
 _SUMMARY = """
-id, version, title, language, jsonb_array_length(definition -> 'questions') AS questions,
+id, version, title, language,
+CASE jsonb_typeof(definition -> 'questions')
+    WHEN 'array' THEN jsonb_array_length(definition -> 'questions') ELSE 0 END AS questions,
 (extract(epoch FROM created_at) * 1000)::bigint AS created_at
 """
 
