@@ -193,6 +193,8 @@ def _why(reply: bytes) -> str:
             return code.decode()
     if not reply:
         return "no reply"
+    if reply.startswith(b"HTTP/1.1 101"):
+        return "a handshake, and no reply"
     status = reply[:12].decode(errors="replace") if reply.startswith(b"HTTP/1.1") else ""
     return f"other: {status}" if status else "other"
 

@@ -45,6 +45,8 @@ class Found:
     heard: Heard
     got: dict[str, int]
     alive: bool
+    answers: bool
+    """Whether its API still does, to somebody new."""
     memory_mb: float
     cpu_share: float
     tracebacks: int
@@ -53,7 +55,7 @@ class Found:
 
     @property
     def holds(self) -> bool:
-        return self.alive and not self.missing
+        return self.alive and self.answers and not self.missing
 
     def waits(self, kind: str) -> str:
         values = self.heard.waits_ms.get(kind, [])
@@ -64,7 +66,7 @@ class Found:
     def row(self) -> str:
         lost = ", ".join(f"{kind} {n}" for kind, n in (self.heard.lost + self.heard.refused).items())
         got = ", ".join(f"{what} {n:,}" for what, n in self.got.items())
-        state = "yes" if self.alive else "**dead**"
+        state = "**dead**" if not self.alive else "yes" if self.answers else "**yes, its API is mute**"
         stored = f"{self.acked:,}" if not self.missing else f"{self.acked:,}, **{self.missing:,} not stored**"
         cells = [self.name, *(self.waits(kind) for kind in KINDS), lost or "-", got or "-", state]
         cells += [f"{self.memory_mb:+,.0f} MiB", f"{self.cpu_share:.0%}", f"{self.tracebacks}", stored]
@@ -142,7 +144,7 @@ async def measure(
         heard = played.heard()
         took_s = trio.current_time() - began
         alive, more_mb, used_s = node.alive, node.memory_mb - memory_mb, node.cpu_s() - cpu_s
-        alive = alive and await _answers(node)
+        answers = alive and await _answers(node)
         books = played.books()
     stored = await answers_of(dsn, [made["session_id"]])
     missing = missing_in(books, stored.get(made["session_id"], []))
@@ -152,8 +154,9 @@ async def measure(
         heard,
         got,
         alive,
-        more_mb,
-        used_s / took_s,
+        answers,
+        more_mb if alive else 0.0,
+        used_s / took_s if alive else 0.0,
         said_since.count("Traceback (most recent call last)"),
         len(books),
         missing,
