@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +35,9 @@ class Boundary:
         self._told_s: dict[str, float] = {}
         """When there was a traceback last, by the work and the type of the mistake."""
 
-    @contextmanager
-    def within(self, work: str, session_id: str | None = None) -> Iterator[None]:
+    def within(self, work: str, session_id: str | None = None) -> _Within:
         """Do this within the boundary: no Exception leaves it. Args: work: what it is, for the log."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - the boundary; it is logged
-            self.caught(error, work, session_id)
+        return _Within(self, work, session_id)
 
     def caught(self, error: Exception, work: str, session_id: str | None = None) -> None:
         """Log and count a mistake that was caught by other means."""
@@ -55,3 +50,23 @@ class Boundary:
             log.error("a mistake in %s%s", work, whose, exc_info=error)
         else:
             log.error("a mistake in %s%s: %r", work, whose, error)
+
+
+class _Within:
+    __slots__ = ("_boundary", "_session_id", "_work")
+
+    def __init__(self, boundary: Boundary, work: str, session_id: str | None) -> None:
+        self._boundary = boundary
+        self._work = work
+        self._session_id = session_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self._boundary.caught(error, self._work, self._session_id)
+            return True
+        return False

@@ -30,6 +30,7 @@ from engine.actors.endings import Ending
 from engine.actors.merging import Merging
 from engine.actors.registry import Registry
 from engine.aio import open_asyncio
+from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, StorageUnavailable
 from engine.shards.ports import BusMessage, Member, Role
@@ -108,6 +109,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     clock = SessionClock(
         gap_s=GAP_S if config.redis_url is None else gap_s(config.lease_s), machine_s=_clock_s
     )
+    boundary = Boundary()
     try:
         tokens = Tokens(load_secret(config.secret, config.data_dir), config.token_ttl_s, clock)
         shared_secret = None if config.redis_url is None else config.secret
@@ -128,7 +130,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     if config.redis_url is not None:
         link_socket = stack.enter_context(_bound(config.link_host, config.link_port, "link_port"))
         redis = await stack.enter_async_context(
-            open_redis(config.redis_url, config.cluster, ttl_s=config.lease_s)
+            open_redis(config.redis_url, config.cluster, ttl_s=config.lease_s, boundary=boundary)
         )
         await stack.enter_async_context(beside(redis.bus.run))
         member = Member(
@@ -143,7 +145,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             version=version("fanfare"),
             started_at=clock.now_ms(),
         )
-        cluster = Clustering(config, member, redis, link_socket, clock, _clock_s)
+        cluster = Clustering(config, member, redis, link_socket, clock, _clock_s, boundary)
 
     only_node = OnlyNode()
     spool = stack.enter_context(_spool(config))
@@ -207,6 +209,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
                     sessions_max=config.sessions_max,
                     gone=None if cluster is None else cluster.neighbours.gone,
                     in_doubt=(lambda: False) if cluster is None else cluster.in_doubt,
+                    boundary=boundary,
                 ),
             )
         )
@@ -224,7 +227,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         )
         stack.callback(directory.close, Ending.SHUTDOWN)
         cluster.redis.bus.listen(partial(_forget_quiz, catalog))
-    merging = Merging(registry, PostgresSpooledFacts(database), run)
+    merging = Merging(registry, PostgresSpooledFacts(database), run, boundary)
     await stack.enter_async_context(beside(merging.run))
 
     attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
@@ -238,6 +241,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             config.messages_per_s,
             config.messages_burst,
             tuple if cluster is None else cluster.pages,
+            boundary,
         ),
         config,
     )
@@ -265,6 +269,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
         play_url=play_url,
         transports=lambda: [transport.statistics()] if realtime_socket is not None else [],
         version=version("fanfare"),
+        boundary=boundary,
         cluster=None if cluster is None else cluster.node,
     )
     app = create_app(services)
@@ -274,8 +279,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     await stack.enter_async_context(
         beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
-    await stack.enter_async_context(beside(_started(loop_watch.run)))
-    await stack.enter_async_context(beside(_started(collector.run)))
+    await stack.enter_async_context(beside(_kept(loop_watch.run, "watching the loop", boundary)))
+    await stack.enter_async_context(beside(_kept(collector.run, "collecting garbage", boundary)))
     if cluster is not None:
         # Last of all: from here on others send clients and sessions to this node.
         await stack.enter_async_context(beside(cluster.serve_links))
@@ -309,10 +314,17 @@ def _forget_quiz(catalog: CachedCatalog, message: BusMessage) -> None:
         catalog.invalidate(str(message["id"]))
 
 
-def _started(task: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _kept(
+    task: Callable[[], Awaitable[None]], work: str, boundary: Boundary
+) -> Callable[..., Awaitable[None]]:
+    """A task that runs forever. After a mistake it begins anew."""
+
     async def run(task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        await task()
+        while True:
+            with boundary.within(work):
+                await task()
+            await trio.sleep(1.0)
 
     return run
 

@@ -13,6 +13,7 @@ import trio
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
+from engine.boundary import Boundary
 from engine.ports import Journal, SessionStore
 from engine.shards.link import LinkNetwork, LinkServer
 from engine.shards.membership import Changes, Membership
@@ -84,7 +85,9 @@ class NameTaken(Exception):
         )
 
 
-async def let_go_in_doubt(holds: Callable[[], bool], lease_s: float, let_go: Callable[[], None]) -> None:
+async def let_go_in_doubt(
+    holds: Callable[[], bool], lease_s: float, let_go: Callable[[], None], boundary: Boundary
+) -> None:
     """Forever: have everything let go that others may run by now. Those who are connected here hear nothing
     but `busy` from this node; where else their sessions run, they are welcome."""
     doubts = 0
@@ -92,7 +95,8 @@ async def let_go_in_doubt(holds: Callable[[], bool], lease_s: float, let_go: Cal
         await trio.sleep(lease_s / DOUBT_LOOKS)
         doubts = 0 if holds() else doubts + 1
         if doubts == DOUBT_LOOKS:
-            let_go()
+            with boundary.within("letting everything go"):
+                let_go()
 
 
 class ClusterNode:
@@ -207,6 +211,7 @@ class Clustering:
         member: this node as it announces itself first.
         link_socket: bound.
         clock_s: seconds of a clock that runs on while the process is stopped.
+        boundary: of the node.
     """
 
     def __init__(
@@ -217,7 +222,9 @@ class Clustering:
         link_socket: socket.socket,
         clock: SessionClock,
         clock_s: Callable[[], float],
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         margin_s = config.lease_s * MARGIN_SHARE
         secret = (config.secret or "").encode()
         self.redis = redis
@@ -228,7 +235,13 @@ class Clustering:
         self._clock_s = clock_s
         self._membership = Membership(config.lease_s)
         self.neighbours = Neighbours(self._membership, clock_s, margin_s)
-        self.links = LinkNetwork(member.run, secret, silence_s=_silence_s(config), gone=self.neighbours.gone)
+        self.links = LinkNetwork(
+            member.run,
+            secret,
+            silence_s=_silence_s(config),
+            gone=self.neighbours.gone,
+            boundary=self._boundary,
+        )
         self._link_socket = link_socket
         self._secret = secret
         self.router: Router
@@ -271,6 +284,7 @@ class Clustering:
                 new_id=lambda: new_id(self._clock.now_ms()),
                 relay_above=self._config.relay_above,
                 hold_s=HOLD_LEASES * self._config.lease_s,
+                boundary=self._boundary,
             )
             self._moving = Moving(
                 registry=registry,
@@ -281,6 +295,7 @@ class Clustering:
                 links=self.links,
                 me=self._member.run,
                 may_hand_over=may_hand_over,
+                boundary=self._boundary,
             )
             self.redis.bus.listen(self.router.hear)
             self._presence = Presence(
@@ -293,6 +308,7 @@ class Clustering:
                 on_changes=lambda changes: self.node.heard(changes),
                 on_confirmed=lambda asked_s: self.tenure.heartbeat_confirmed(asked_s, self._clock_s()),
                 current_time=self._clock_s,
+                boundary=self._boundary,
             )
             self.node = ClusterNode(
                 membership=self._membership,
@@ -308,6 +324,7 @@ class Clustering:
                 lambda: self.tenure.holds(self._clock_s()),
                 self._config.lease_s,
                 lambda: _let_go(registry),
+                self._boundary,
             )
             task_status.started(self.router)
             await trio.sleep_forever()
@@ -320,6 +337,7 @@ class Clustering:
             self.node,
             silence_s=_silence_s(self._config),
             gone=self.neighbours.gone,
+            boundary=self._boundary,
         )
         await server.serve([self._link_socket], task_status=task_status)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from engine.boundary import Boundary
 from server.clustering import DOUBT_LOOKS, let_go_in_doubt
 
 LEASE_S = 3.0
@@ -16,7 +17,11 @@ def let_go(nursery: trio.Nursery, held: list[bool]) -> list[float]:
     moments: list[float] = []
     began = trio.current_time()
     nursery.start_soon(
-        let_go_in_doubt, lambda: held[0], LEASE_S, lambda: moments.append(trio.current_time() - began)
+        let_go_in_doubt,
+        lambda: held[0],
+        LEASE_S,
+        lambda: moments.append(trio.current_time() - began),
+        Boundary(),
     )
     return moments
 

@@ -13,6 +13,7 @@ from engine.actors.commands import Merge
 from engine.actors.fanout import Slicer
 from engine.actors.registry import NodeFull, Registry, SessionUnavailable
 from engine.actors.subscriber import ConnectionEnded, Waiter
+from engine.boundary import Boundary, Mistake
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 from engine.ports import OwnedElsewhere, SessionNotFound, SpooledFacts, SpooledFactsStore, StorageUnavailable
 
@@ -32,7 +33,14 @@ class NotMerged(Exception):
 class Merging:
     """Looks for spooled facts of the sessions of `owner`, and of finished ones, and has them merged."""
 
-    def __init__(self, registry: Registry, store: SpooledFactsStore, owner: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: SpooledFactsStore,
+        owner: str,
+        boundary: Boundary | None = None,
+    ) -> None:
+        self._boundary = boundary or Boundary()
         self._registry = registry
         self._store = store
         self._owner = owner
@@ -47,15 +55,23 @@ class Merging:
 
     async def look(self) -> None:
         """Merge what waits. What cannot be merged now still waits at the next look."""
+        with self._boundary.within("looking for spooled facts"):
+            await self._look()
+
+    async def _look(self) -> None:
         try:
             for session_id in await self._store.waiting(self._owner):
                 try:
                     with trio.fail_after(PATIENCE_S):
                         await self._merge(session_id)
-                except (NotMerged, ConnectionEnded, NodeFull, trio.TooSlowError) as error:
+                except (NotMerged, ConnectionEnded, NodeFull, Mistake, trio.TooSlowError) as error:
                     log.warning("spooled facts of session %s still wait: %r", session_id, error)
                 except (OwnedElsewhere, SessionNotFound, SessionUnavailable):
                     continue
+                except StorageUnavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._boundary.caught(error, "merging what was spooled", session_id)
         except StorageUnavailable:
             return
 

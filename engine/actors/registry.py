@@ -389,13 +389,16 @@ class Registry:
         """Forever: notice when the process has stood still, so that the sessions give that time back."""
         seen = self._clock.gaps_total
         while True:
-            self._clock.beat()
-            if gaps := self._clock.gaps_after(seen):
-                seen = self._clock.gaps_total
-                stood_s = sum(gap.by_ms for gap in gaps) / 1000
-                log.warning("this process stood still for %.1f s; running countdowns get them back", stood_s)
-                for actor in self.active():
-                    actor.wake()
+            with self._boundary.within("keeping the time"):
+                self._clock.beat()
+                if gaps := self._clock.gaps_after(seen):
+                    seen = self._clock.gaps_total
+                    stood_s = sum(gap.by_ms for gap in gaps) / 1000
+                    log.warning(
+                        "this process stood still for %.1f s; running countdowns get them back", stood_s
+                    )
+                    for actor in self.active():
+                        actor.wake()
             await trio.sleep(BEAT_S)
 
     async def sweep(self) -> None:
@@ -403,14 +406,18 @@ class Registry:
         codes."""
         while True:
             await trio.sleep(SWEEP_EVERY_S)
-            oldest = self._clock.now_ms() - int(self._options.max_age_s * 1000)
-            try:
-                overdue = [r for r in await self._store.unfinished() if r.created_at <= oldest]
-            except StorageUnavailable:
-                continue
-            for record in overdue:
-                if record.id not in self._by_id and len(self._by_id) < self._sessions_max:
-                    self._open(record)
+            with self._boundary.within("looking for sessions past their greatest age"):
+                await self._wake_overdue()
+
+    async def _wake_overdue(self) -> None:
+        oldest = self._clock.now_ms() - int(self._options.max_age_s * 1000)
+        try:
+            overdue = [r for r in await self._store.unfinished() if r.created_at <= oldest]
+        except StorageUnavailable:
+            return
+        for record in overdue:
+            if record.id not in self._by_id and len(self._by_id) < self._sessions_max:
+                self._open(record)
 
     def close(self, ending: Ending) -> None:
         """Close every connection of every session. The sessions themselves stay unfinished in the store."""
@@ -463,7 +470,8 @@ class Registry:
         try:
             await supervise(slot.record.id, activate, started, stopped, policy=policy, crashes=self._crashes)
             if slot.parcel is None and not ended:
-                await self._let_go(slot)
+                with self._boundary.within("letting a session go", slot.record.id):
+                    await self._let_go(slot)
         except Quarantined:
             # One that has ended is read from the store, as if it had never been brought back.
             if not ended:
@@ -476,6 +484,8 @@ class Registry:
             slot.elsewhere = error
         except SessionNotFound:
             log.warning("session %s is no longer in the store", slot.record.id)
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "running a session", slot.record.id)
         slot.gone = True
         del self._by_id[slot.record.id]
         if self._by_code.get(slot.record.code) is slot:

@@ -18,6 +18,7 @@ from engine.actors.endings import Ending
 from engine.actors.fanout import CHUNK, Slicer
 from engine.actors.frame import Frame
 from engine.actors.subscriber import Subscriber
+from engine.boundary import Boundary
 from engine.shards import codec
 from engine.shards.ports import LinkLost, LinkService
 
@@ -83,7 +84,8 @@ class _Question:
 class NearEnd:
     """The side that asks: `Links` for one other node. A mistake in a reply costs that reply."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, boundary: Boundary | None = None) -> None:
+        self._boundary = boundary or Boundary()
         self._outlet = outlet
         self._number = 0
         self._once: dict[int, _Due] = {}
@@ -205,8 +207,8 @@ class NearEnd:
             self._forget(number, due)
         try:
             due.reply.push(frame)
-        except Exception:
-            log.exception("a reply failed")
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "replying with what came over a link", due.session_id)
 
     def _end(self, number: int, ending: Ending) -> None:
         due = self._once.pop(number, None) or self._listening.pop(number, None)
@@ -217,8 +219,8 @@ class NearEnd:
         self._forget(number, due)
         try:
             due.reply.close(ending)
-        except Exception:
-            log.exception("a reply failed")
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "replying with what came over a link", due.session_id)
 
     def _forget(self, number: int, due: _Due) -> None:
         numbers = self._numbers[due.reply]
@@ -279,9 +281,17 @@ class FarEnd:
     Args:
         service: of this node. What it raises costs one command.
         nursery: for the requests from node to node; cancelled with the link.
+        boundary: of the node.
     """
 
-    def __init__(self, outlet: Outlet, service: LinkService, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        service: LinkService,
+        nursery: trio.Nursery,
+        boundary: Boundary | None = None,
+    ) -> None:
+        self._boundary = boundary or Boundary()
         self.outlet = outlet
         self._service = service
         self._nursery = nursery
@@ -364,8 +374,8 @@ class FarEnd:
     def _deliver(self, session_id: str, command: Command) -> None:
         try:
             self._service.deliver(session_id, command)
-        except Exception:
-            log.exception("a command that came over a link failed")
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "delivering what came over a link", session_id)
             command.reply.close(Ending.FAILED)
 
     def _request(self, number: int, request: Mapping[str, object]) -> None:
@@ -380,8 +390,8 @@ class FarEnd:
         try:
             with trio.move_on_after(ASK_S):
                 entry = codec.answer_entry(number, await self._service.answer(request))
-        except Exception:
-            log.exception("a request that came over a link failed")
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "answering another node")
         finally:
             self._asks -= 1
         self._say(entry)

@@ -21,6 +21,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from engine.actors.commands import Command
 from engine.actors.endings import Ending
 from engine.actors.subscriber import Subscriber
+from engine.boundary import Boundary
 from engine.shards.channel import PARTING_S, Channel
 from engine.shards.codec import MESSAGE_BYTES_MAX
 from engine.shards.ends import FarEnd, NearEnd
@@ -117,9 +118,9 @@ class _Rest:
 
 
 class _Link:
-    def __init__(self, silence_s: float) -> None:
+    def __init__(self, silence_s: float, boundary: Boundary) -> None:
         self.channel = Channel(silence_s)
-        self.end = NearEnd(self.channel)
+        self.end = NearEnd(self.channel, boundary)
         self.open = False
         self.silent = trio.CancelScope()
         """Cancelled when the other side is."""
@@ -134,6 +135,7 @@ class LinkNetwork:
         secret: of the cluster, the same on all nodes.
         silence_s: a node that gives no sign of life for so long is given up.
         gone: whether the heartbeat of a run is. It is given up sooner, unless it gives other signs.
+        boundary: of the node.
         open: dials an address.
     """
 
@@ -145,7 +147,9 @@ class LinkNetwork:
         silence_s: float = SILENCE_S,
         gone: Callable[[str], bool] = lambda _: False,
         open: OpenStream = open_stream,  # noqa: A002 - as in io
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         self._own_run = own_run
         self._silence_s = silence_s
         self._gone = gone
@@ -211,7 +215,7 @@ class LinkNetwork:
         """The link to this run of a node, which may still be on its way; None while it rests."""
         link = self._links.get(member.run)
         if link is None and self._nursery is not None and not self._resting(member.run):
-            link = self._links[member.run] = _Link(self._silence_s)
+            link = self._links[member.run] = _Link(self._silence_s, self._boundary)
             self._nursery.start_soon(self._keep, link, member)
             self._nursery.start_soon(self._watch, link, member)
         return link
@@ -235,8 +239,8 @@ class LinkNetwork:
                     ending = await self._talk(link, member, stream, meet_by)
         except (OSError, ValueError) as error:
             self._complaints.add("no link to %s: %s", member.link_url, error)
-        except Exception:
-            log.exception("a link failed")
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "dialling a link")
         finally:
             link.watched.cancel()
             with trio.CancelScope(shield=True):
@@ -248,8 +252,9 @@ class LinkNetwork:
     async def _watch(self, link: _Link, member: Member) -> None:
         """Also while it is dialled: what is sent waits for that."""
         with link.watched:
-            await link.channel.watch(lambda: self._gone(member.run))
-            log.warning("no sign of life of %s: the link to it ends", member.name)
+            with self._boundary.within("watching a link"):
+                await link.channel.watch(lambda: self._gone(member.run))
+                log.warning("no sign of life of %s: the link to it ends", member.name)
             link.silent.cancel()
 
     async def _talk(self, link: _Link, member: Member, stream: trio.abc.Stream, meet_by: float) -> Ending:
@@ -276,8 +281,8 @@ class LinkNetwork:
                             ending = Ending.SLOW_CONSUMER
                 except (ConnectionClosed, Refused) as error:
                     why = _why(error)
-                except Exception:
-                    log.exception("a link failed")
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._boundary.caught(error, "carrying a link")
                 library.cancel_scope.cancel()
         except* Exception as group:  # noqa: BLE001 - the boundary: the network costs one link
             why = "; ".join(str(error) or type(error).__name__ for error in group.exceptions)
@@ -356,9 +361,11 @@ class LinkServerStatistics:
 
 
 class _Served:
-    def __init__(self, service: LinkService, nursery: trio.Nursery, silence_s: float) -> None:
+    def __init__(
+        self, service: LinkService, nursery: trio.Nursery, silence_s: float, boundary: Boundary
+    ) -> None:
         self.channel = Channel(silence_s)
-        self.end = FarEnd(self.channel, service, nursery)
+        self.end = FarEnd(self.channel, service, nursery, boundary)
 
 
 class LinkServer:
@@ -367,7 +374,7 @@ class LinkServer:
     Args:
         own_run: of this node. Who wants another is refused.
         secret: of the cluster, the same on all nodes.
-        silence_s, gone: as of `LinkNetwork`.
+        silence_s, gone, boundary: as of `LinkNetwork`.
     """
 
     def __init__(
@@ -378,7 +385,9 @@ class LinkServer:
         *,
         silence_s: float = SILENCE_S,
         gone: Callable[[str], bool] = lambda _: False,
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         self._own_run = own_run
         self._silence_s = silence_s
         self._gone = gone
@@ -418,8 +427,8 @@ class LinkServer:
                         await self._serve(library, *met)
                 except ConnectionClosed:
                     log.debug("a link was closed before it began")
-                except Exception:
-                    log.exception("a link failed")
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._boundary.caught(error, "serving a link")
                 library.cancel_scope.cancel()
         except* Exception as group:  # noqa: BLE001 - the boundary: the network costs one link
             log.debug("a link broke: %r", group.exceptions)
@@ -469,7 +478,7 @@ class LinkServer:
         return None
 
     async def _serve(self, library: trio.Nursery, websocket: WebSocketConnection, run: str) -> None:
-        served = _Served(self._service, library, self._silence_s)
+        served = _Served(self._service, library, self._silence_s, self._boundary)
         self._served.add(served)
         silent = trio.CancelScope()
 

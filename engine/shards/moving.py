@@ -17,13 +17,14 @@ import trio
 
 from engine.actors import casts, messages
 from engine.actors.actor import Parcel
-from engine.actors.commands import Left
+from engine.actors.commands import Command, Left
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.frame import Message
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.actors.stream import StreamState
 from engine.actors.subscriber import Subscriber
+from engine.boundary import Boundary, Mistake
 from engine.domain.session import Phase
 from engine.ports import (
     Journal,
@@ -89,6 +90,7 @@ class Moving:
         me: this run of this node.
         may_hand_over: whether everything committed goes straight to the store just now. Nothing is handed on
             while it does not.
+        boundary: of the node.
     """
 
     def __init__(
@@ -102,7 +104,9 @@ class Moving:
         links: Links,
         me: str,
         may_hand_over: Callable[[], bool] = lambda: True,
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         self._registry = registry
         self._router = router
         self._store = store
@@ -135,16 +139,20 @@ class Moving:
                 if self._to_look or trio.current_time() >= look_at:
                     self._to_look = False
                     look_at = trio.current_time() + await self._look()
-                again_s = LOOK_AGAIN_S if self._hand_some_on(nursery) else math.inf
+                again_s = LOOK_AGAIN_S
+                with self._boundary.within("handing sessions on"):
+                    again_s = LOOK_AGAIN_S if self._hand_some_on(nursery) else math.inf
                 with trio.move_on_at(min(look_at, trio.current_time() + again_s)):
                     await self._changed.wait()
 
     async def _look(self) -> float:
         """Take over what there is. Returns after how many seconds to look again."""
-        try:
-            return LOOK_AGAIN_S if await self.take_over() else LOOK_EVERY_S
-        except StorageUnavailable:
-            return LOOK_EVERY_S / 5
+        with self._boundary.within("looking for sessions without an owner"):
+            try:
+                return LOOK_AGAIN_S if await self.take_over() else LOOK_EVERY_S
+            except StorageUnavailable:
+                return LOOK_EVERY_S / 5
+        return LOOK_EVERY_S
 
     # -- taking over -----------------------------------------------------------------------------
 
@@ -174,18 +182,20 @@ class Moving:
 
     async def _take(self, record: SessionRecord, limit: trio.CapacityLimiter) -> None:
         async with limit:
-            if await self._bring(record):
-                self.moved.taken_over += 1
+            with self._boundary.within("taking a session over", record.id):
+                if await self._bring(record):
+                    self.moved.taken_over += 1
 
     async def _wake_own(self, session_id: str, limit: trio.CapacityLimiter) -> None:
         """A session that was handed to this node, which never came to run it."""
         async with limit:
-            try:
-                record = await self._store.find(session_id)
-            except (SessionNotFound, StorageUnavailable):
-                return
-            if record.owner is not None and record.owner.run == self._me and record.finished_at is None:
-                await self._bring(record)
+            with self._boundary.within("waking a session of this node", session_id):
+                try:
+                    record = await self._store.find(session_id)
+                except (SessionNotFound, StorageUnavailable):
+                    return
+                if record.owner is not None and record.owner.run == self._me and record.finished_at is None:
+                    await self._bring(record)
 
     async def _bring(self, record: SessionRecord) -> bool:
         try:
@@ -193,7 +203,7 @@ class Moving:
         except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable) as error:
             log.info("session %s is not taken: %r", record.id, error)
             return False
-        except (NodeFull, StorageUnavailable) as error:
+        except (NodeFull, StorageUnavailable, Mistake) as error:
             log.warning("session %s could not be taken just now: %r", record.id, error)
             return False
         return True
@@ -229,7 +239,10 @@ class Moving:
     async def _hand_on_and_forget(self, session_id: str, to: Member) -> None:
         try:
             began = trio.current_time()
-            if not await self.hand_on(session_id, to):
+            came_about = False
+            with self._boundary.within("handing a session on", session_id):
+                came_about = await self.hand_on(session_id, to)
+            if not came_about:
                 await trio.sleep(max(NO_ANSWER_S, PLAYS_SHARE * (trio.current_time() - began)))
                 self._to_look = True  # it may be this node's still, and in nobody's memory
         finally:
@@ -260,16 +273,8 @@ class Moving:
             if relay is None:
                 self._give_up(parcel)
             for command in late:
-                if isinstance(command, TakePart):
-                    self._send_on(command.reply, to if relay is not None else None)
-                elif isinstance(command, Attaching) and command.relay is not None:
-                    # Another node would seat the client, and hear what it is told by way of this one.
-                    command.reply.push(messages.busy())
-                elif isinstance(command, Left) and relay is not None:
-                    # The next owner hears from that node itself who sits there, and this would come too late.
-                    command.reply.push(messages.busy())
-                else:
-                    self._router.deliver(session_id, command)
+                with self._boundary.within("passing a command on", session_id):
+                    self._pass_on(command, session_id, to if relay is not None else None)
         if relay is None or parcel is None:
             self.moved.failed += parcel is not None or self._registry.here(session_id) is actor
             return False
@@ -280,6 +285,19 @@ class Moving:
         if not relay.shared:
             await _send_clients_on(relay)
         return True
+
+    def _pass_on(self, command: Command, session_id: str, to: Member | None) -> None:
+        """What came for a session while it moved to that node, or nowhere."""
+        if isinstance(command, TakePart):
+            self._send_on(command.reply, to)
+        elif isinstance(command, Attaching) and command.relay is not None:
+            # Another node would seat the client, and hear what it is told by way of this one.
+            command.reply.push(messages.busy())
+        elif isinstance(command, Left) and to is not None:
+            # The next owner hears from that node itself who sits there, and this would come too late.
+            command.reply.push(messages.busy())
+        else:
+            self._router.deliver(session_id, command)
 
     async def drained(self) -> None:
         """Wait until nothing here needs this node any more. It must be known as draining. Without another
@@ -294,7 +312,11 @@ class Moving:
             await trio.sleep(LOOK_AGAIN_S)
         async with trio.open_nursery() as nursery:
             for relay in self._router.relays():
-                nursery.start_soon(_send_clients_on, relay)
+                nursery.start_soon(self._send_away, relay)
+
+    async def _send_away(self, relay: Relay) -> None:
+        with self._boundary.within("sending clients on", relay.session_id):
+            await _send_clients_on(relay)
 
     async def _granted(self, parcel: Parcel, to: Member) -> bool:
         """Have the other node own the session and run it."""

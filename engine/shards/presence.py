@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import trio
 
+from engine.boundary import Boundary
 from engine.shards.membership import Changes, Membership
 from engine.shards.ports import Bus, BusMessage, BusUnavailable, Heartbeats, Load, Member
 from engine.shards.ring import Ring
@@ -34,6 +35,7 @@ class Presence:
         on_confirmed: called with the moment (`current_time`) at which a confirmed heartbeat was asked for.
             It is good for one TTL from then on.
         current_time: seconds of a clock that runs on while the process is stopped.
+        boundary: of the node.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Presence:
         on_changes: Callable[[Changes], None],
         on_confirmed: Callable[[float], None],
         current_time: Callable[[], float] = trio.current_time,
+        boundary: Boundary | None = None,
     ) -> None:
+        self._boundary = boundary or Boundary()
         self._state = state
         self._heartbeats = heartbeats
         self._bus = bus
@@ -90,6 +94,13 @@ class Presence:
                 await self._withdraw()
 
     async def _beat(self) -> float:
+        """As `_show`. A heartbeat that ended in a mistake was none, and the next is due soon."""
+        with self._boundary.within("showing a sign of life"):
+            return await self._show()
+        self._state.failed()
+        return trio.current_time() + self._interval_s / 4
+
+    async def _show(self) -> float:
         """Returns when the next is due: that is counted from the beginning of this one, for so is its TTL."""
         next_s = trio.current_time() + self._interval_s
         self._hurry = trio.Event()

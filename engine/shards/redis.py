@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from engine.aio import call
+from engine.boundary import Boundary
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, QuizSummary, StoredQuiz
@@ -173,7 +174,8 @@ class BusStatistics:
 class RedisBus:
     """Port `Bus` over pub/sub. Connects, and connects again, by itself; messages are lost meanwhile."""
 
-    def __init__(self, client: redis.asyncio.Redis, cluster: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis, cluster: str, boundary: Boundary | None = None) -> None:
+        self._boundary = boundary or Boundary()
         self._client = client
         self._channel = f"{cluster}:bus"
         self._listeners: list[Callable[[BusMessage], None]] = []
@@ -221,9 +223,13 @@ class RedisBus:
             while True:
                 await self._queued.wait()
                 self._queued = trio.Event()
-                await self._send_all()
+                with self._boundary.within("sending over the bus"):
+                    await self._send_all()
         finally:
-            with trio.move_on_after(_TIMEOUT_S, shield=True):
+            with (
+                self._boundary.within("sending over the bus"),
+                trio.move_on_after(_TIMEOUT_S, shield=True),
+            ):
                 await self._send_all()
 
     async def _send_all(self) -> None:
@@ -250,10 +256,8 @@ class RedisBus:
         while True:
             began_s = trio.current_time()
             try:
-                await self._subscribe_and_hear()
-            except BusUnavailable as error:
-                if self._connected or not self._tried.is_set():
-                    _log.warning("the bus is away: %s", error)
+                with self._boundary.within("listening to the bus"):
+                    await self._listen()
             finally:
                 self._connected = False
             self._tried.set()
@@ -261,6 +265,13 @@ class RedisBus:
                 back_off_s = _BACK_OFF_S[0]
             await trio.sleep(back_off_s)
             back_off_s = min(2 * back_off_s, back_off_max_s)
+
+    async def _listen(self) -> None:
+        try:
+            await self._subscribe_and_hear()
+        except BusUnavailable as error:
+            if self._connected or not self._tried.is_set():
+                _log.warning("the bus is away: %s", error)
 
     async def _subscribe_and_hear(self) -> None:
         subscription = self._client.pubsub()
@@ -285,7 +296,8 @@ class RedisBus:
             return
         self._received += 1
         for hear in self._listeners:
-            hear(message)
+            with self._boundary.within("heeding a message on the bus"):
+                hear(message)
 
 
 async def _some(subscription: Any) -> list[dict[str, Any]]:
@@ -386,24 +398,29 @@ def _quiz(data: object) -> tuple[Quiz, int] | None:
 class RedisServices:
     """All that a node has of one Redis. `bus.run` is for the caller to run."""
 
-    def __init__(self, client: redis.asyncio.Redis, cluster: str, *, ttl_s: float) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, cluster: str, *, ttl_s: float, boundary: Boundary | None = None
+    ) -> None:
         self._client = client
         self._cluster = cluster
         self.heartbeats = RedisHeartbeats(client, cluster, ttl_s=ttl_s)
-        self.bus = RedisBus(client, cluster)
+        self.bus = RedisBus(client, cluster, boundary)
 
     def quiz_cache(self, behind: QuizCatalog) -> RedisQuizCache:
         return RedisQuizCache(self._client, self._cluster, self.bus, behind)
 
 
 @asynccontextmanager
-async def open_redis(url: str, cluster: str, *, ttl_s: float) -> AsyncIterator[RedisServices]:
+async def open_redis(
+    url: str, cluster: str, *, ttl_s: float, boundary: Boundary | None = None
+) -> AsyncIterator[RedisServices]:
     """Needs `open_asyncio()` around it. Does not connect by itself: a Redis that is away is no error here.
 
     Args:
         url: redis://, rediss:// or unix://.
         cluster: what its keys and its channel begin with.
         ttl_s: of heartbeats.
+        boundary: of the node.
     """
     client = redis.asyncio.Redis.from_url(
         url,
@@ -414,7 +431,7 @@ async def open_redis(url: str, cluster: str, *, ttl_s: float) -> AsyncIterator[R
         protocol=2,
     )
     try:
-        yield RedisServices(client, cluster, ttl_s=ttl_s)
+        yield RedisServices(client, cluster, ttl_s=ttl_s, boundary=boundary)
     finally:
         with trio.CancelScope(shield=True):
             await call(client.aclose)

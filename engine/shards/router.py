@@ -558,7 +558,9 @@ class Router:
 
     async def _run_relay(self, relay: Relay) -> None:
         try:
-            await relay.run()
+            # However it ends, a relay has closed its clients by then.
+            with self._boundary.within("relaying a session", relay.session_id):
+                await relay.run()
         finally:
             self.forget(relay.session_id)
             if self._relays.get(relay.session_id) is relay:

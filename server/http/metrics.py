@@ -71,6 +71,11 @@ class NodeCollector(Collector):
             "fanfare_commands_waiting", "Commands that wait for their session to come up.", registry.waiting
         )
         yield _counter("fanfare_session_crashes", "Crashes of session actors.", registry.crashes)
+        yield _counter(
+            "fanfare_mistakes",
+            "Mistakes outside of session actors, each of which cost a command or a connection.",
+            self._services.boundary.mistakes_total,
+        )
         yield _counter("fanfare_players_joined", "Players who joined.", registry.players_joined)
         yield _counter("fanfare_answers_accepted", "Answers accepted.", registry.answers_accepted)
         yield _counter("fanfare_answers_repeated", "Answers sent again.", registry.answers_repeated)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
+from engine.boundary import Boundary
 from engine.domain.settings import Settings
 from engine.ports import QuizCatalog, SessionRecord, SessionStore
 from engine.shards.ports import Load, Member
@@ -127,6 +128,7 @@ class Services:
         play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
         transports: a snapshot of each realtime transport.
         version: of the program.
+        boundary: where mistakes outside of the actors stop, and are counted.
         cluster: None for a node alone.
     """
 
@@ -147,6 +149,7 @@ class Services:
     play_url: str
     transports: Callable[[], Iterable[TransportStatistics]]
     version: str
+    boundary: Boundary = field(default_factory=Boundary)
     cluster: Cluster | None = None
 
     def members(self) -> Iterable[Member]:

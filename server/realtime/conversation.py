@@ -8,7 +8,7 @@ Everything here is synchronous, and nothing waits for a client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from engine.actors.clock import Clock
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.subscriber import Subscriber
+from engine.boundary import Boundary
 from server.auth import Grant, TokenError
 from server.limits import Attempts, JoinRate, TokenBucket
 from server.realtime import protocol
@@ -48,6 +49,7 @@ class Gate:
     messages_per_s: float
     messages_burst: int
     pages: Callable[[], Iterable[str]] = tuple
+    boundary: Boundary = field(default_factory=Boundary)
 
 
 class _State(Enum):

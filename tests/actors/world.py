@@ -18,6 +18,7 @@ from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
+from engine.boundary import Boundary
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
@@ -104,6 +105,7 @@ class World:
         self.journal = MemoryJournal(self.store)
         self.options = options
         self.policy = policy
+        self.boundary = Boundary()
         self._numbers = itertools.count(1)
         self.registry = self.new_registry()
 
@@ -121,6 +123,7 @@ class World:
             options=self.options,
             policy=self.policy,
             gone=self.gone,
+            boundary=self.boundary,
         )
 
     async def session(self, quiz: Quiz = QUIZ, **settings: Any) -> SessionActor:

@@ -400,7 +400,7 @@ async def test_a_connection_that_is_cut_twice_is_counted_off_once(
         monkeypatch.undo()
         await neighbour.send(frame(b"", 9))
         await neighbour.expect(10)
-    assert [record.getMessage() for record in caplog.records] == ["a connection failed"]
+    assert [record.getMessage() for record in caplog.records] == ["a mistake in a connection"]
 
 
 # -- the parts ---------------------------------------------------------------------------------------

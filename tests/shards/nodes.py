@@ -17,6 +17,7 @@ from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Command, Host, Join, Rejoin, Watch
 from engine.actors.registry import Registry
+from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
@@ -65,6 +66,7 @@ class Node:
         self.known = Known()
         self.journal = MemoryJournal(cluster.store)
         self.may_hand_over = True
+        self.boundary = Boundary()
         self.registry = Registry(
             nursery,
             store=cluster.store,
@@ -77,6 +79,7 @@ class Node:
             new_code=cluster.new_code,
             options=cluster.options,
             gone=self.known.gone,
+            boundary=self.boundary,
         )
         self.links = cluster.links.node(member.run, self)
         bus = cluster.redis.bus(member.run)
@@ -91,6 +94,7 @@ class Node:
             me=member.run,
             new_id=cluster.new_id,
             relay_above=RELAY_ABOVE,
+            boundary=self.boundary,
         )
         self.moving = Moving(
             registry=self.registry,
@@ -101,6 +105,7 @@ class Node:
             links=self.links,
             me=member.run,
             may_hand_over=lambda: self.may_hand_over,
+            boundary=self.boundary,
         )
         bus.listen(self.router.hear)
         self._cluster = cluster

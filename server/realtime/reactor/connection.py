@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 
 import trio
@@ -13,8 +12,6 @@ from engine.websocket import FramingError, Parser
 from server.realtime import transport
 from server.realtime.reactor.outlet import End, Outlet
 from server.realtime.reactor.port import Port
-
-log = logging.getLogger(__name__)
 
 PING = websocket.encode_frame(websocket.PING, b"")
 
@@ -122,8 +119,8 @@ class Connection(Outlet):
                 conversation.receive_binary()
             else:
                 conversation.receive(payload)
-        except Exception:
-            log.exception("a conversation failed")
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._port.gate.boundary.caught(error, "a conversation")
             self.close(Ending.FAILED)
 
     # -- signs of life ---------------------------------------------------------------------------

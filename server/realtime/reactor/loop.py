@@ -10,7 +10,6 @@ said to sessions in turn is an errand: the loop's own task runs it.
 
 from __future__ import annotations
 
-import logging
 import select
 import time
 from collections import deque
@@ -19,9 +18,8 @@ from typing import Protocol
 
 import trio
 
+from engine.boundary import Boundary
 from server.realtime.reactor.wheel import Wheel
-
-log = logging.getLogger(__name__)
 
 ROUND_S = 0.001
 """How long a round may hold the loop before it gives way: as a slice of a fan-out, and for the same reason.
@@ -58,7 +56,8 @@ class Attendant(Protocol):
 class Loop:
     """Owns the epoll and the table of attendants; the sockets belong to their attendants."""
 
-    def __init__(self) -> None:
+    def __init__(self, boundary: Boundary | None = None) -> None:
+        self._boundary = boundary or Boundary()
         self._epoll = select.epoll()
         self._attendants: list[Attendant | None] = []
         self._wheel: Wheel[Attendant] = Wheel(TICK_S)
@@ -122,16 +121,16 @@ class Loop:
                     continue  # its socket was closed in this round
                 try:
                     attendant.ready(events)
-                except Exception:  # noqa: BLE001 - the boundary; it is logged
-                    self._give_up(attendant)
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._give_up(attendant, error)
                 if time.perf_counter() >= until:
                     until = await self._breathe()
             now = trio.current_time()
             while (attendant := self._wheel.pop_due(now)) is not None:
                 try:
                     attendant.due(now)
-                except Exception:  # noqa: BLE001 - the boundary; it is logged
-                    self._give_up(attendant)
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._give_up(attendant, error)
                 if time.perf_counter() >= until:
                     until = await self._breathe()
             await self._run_errands(until)
@@ -145,8 +144,8 @@ class Loop:
                 continue
             try:
                 act(attendant)
-            except Exception:  # noqa: BLE001 - the boundary; it is logged
-                self._give_up(attendant)
+            except Exception as error:  # noqa: BLE001 - the boundary logs it
+                self._give_up(attendant, error)
             if time.perf_counter() >= until:
                 until = await self._breathe()
         await self._run_errands(until)
@@ -178,15 +177,13 @@ class Loop:
             errand = self._errands.popleft()
             try:
                 errand()
-            except Exception:
-                log.exception("a mistake in the realtime port")
+            except Exception as error:  # noqa: BLE001 - the boundary logs it
+                self._boundary.caught(error, "an errand of the realtime port")
             if time.perf_counter() >= until:
                 until = await self._breathe()
 
-    def _give_up(self, attendant: Attendant) -> None:
-        """The boundary for mistakes of our own: they cost one connection."""
-        log.exception("a connection failed")
-        try:
+    def _give_up(self, attendant: Attendant, error: Exception) -> None:
+        """A mistake of our own costs one connection."""
+        self._boundary.caught(error, "a connection")
+        with self._boundary.within("cutting a connection"):
             attendant.cut()
-        except Exception:
-            log.exception("a connection could not be cut")

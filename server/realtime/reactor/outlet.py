@@ -148,8 +148,8 @@ class Outlet:
         """The bytes of a frame. Empty if it cannot be encoded; then the connection is ended."""
         try:
             return self._encoder.encode(frame)
-        except Exception:
-            log.exception("a %s could not be encoded", frame.kind)
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._port.gate.boundary.caught(error, f"encoding a {frame.kind}")
             self.close(Ending.FAILED)
             return b""
 

@@ -48,8 +48,8 @@ class ReactorTransport:
         """Transport. Raises TlsUnsupported."""
         if ssl_context is not None:
             raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
-        loop = Loop()
         gate, config = self._gate, self._config
+        loop = Loop(gate.boundary)
         guard = Guard(config, gate.tokens, gate.attempts, gate.clock, gate.pages)
         count = ConnectionCount(config.connections_per_address_max)
         streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
