@@ -92,9 +92,10 @@ class SessionRecord:
 class ClaimedSession:
     """A session that this node now owns, with all that is needed to rebuild it.
 
-    `facts` come in the order of `seq`. `last_alive_at` is the last moment at which some owner is known to
-    have run the session; None when none ever did. The clock of a question in progress is extended by the
-    time since then.
+    `facts` come in the order of `seq`. `last_alive_at` is the last moment at which the last owner is
+    known to have run the session, by the clock of that owner; None when none ever did. The clock of a
+    question in progress is moved by the difference to now: so nobody loses the time without an owner, nor by
+    how much the two clocks differ.
     """
 
     record: SessionRecord

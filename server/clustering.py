@@ -294,6 +294,7 @@ class Clustering:
                 neighbours=self.neighbours,
                 links=self.links,
                 me=self._member.run,
+                clock=self._clock,
                 may_hand_over=may_hand_over,
                 boundary=self._boundary,
             )

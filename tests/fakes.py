@@ -28,6 +28,7 @@ from engine.domain.facts import (
     PlayerJoined,
     PlayerKicked,
     QuestionOpened,
+    of_one_clock,
 )
 from engine.domain.quiz import Quiz
 from engine.domain.session_keys import is_code, is_id
@@ -173,7 +174,7 @@ class MemorySessionStore:
         facts = self.facts(session_id)
         last_alive_at = None
         if row.owner is not None and (another or row.granted_by is None):
-            signs = [fact.at for fact in facts]
+            signs = [fact.at for fact in of_one_clock(facts)]
             if row.owner in self.alive:
                 signs.append(self.alive[row.owner])
             last_alive_at = max(signs, default=None)

@@ -95,6 +95,9 @@ HANDED_OVER_MS = 250
 DOUBT_LOOK_S = 0.05
 """Between two looks whether the session is certainly this node's still."""
 
+CLOCKS_AGREE_MS = 20
+"""Clocks of two nodes that differ by less are not told apart: a link takes some of it."""
+
 RESULTS_AT_ONCE_MAX = 500
 """Players whose results are said again to a node that takes part anew: a few milliseconds."""
 
@@ -294,16 +297,15 @@ class SessionActor:
             self._stream.go_on(stream)
             self._still_until = self._roster_due_at = clock.now_ms() + HANDED_OVER_MS
             self._board_dirty = session.phase is not Phase.LOBBY
+            if abs(stream.ahead_ms) > CLOCKS_AGREE_MS:
+                session.move_clock(stream.ahead_ms, clock.now_ms())
 
     def _catch_up(self, claimed: ClaimedSession) -> None:
-        """A countdown that ran while nobody was there to run it starts that much later."""
-        if claimed.last_alive_at is None:
-            return
-        now = self._clock.now_ms()
-        last_fact_at = claimed.facts[-1].at if claimed.facts else 0
-        outage_ms = now - max(claimed.last_alive_at, last_fact_at)
-        if outage_ms > 0:
-            self.session.extend_clock(outage_ms, now)
+        """A countdown that ran while nobody was there to run it starts that much later. That holds also when
+        the clocks of the two owners differ: from the one to the other, it has run as far as it had then."""
+        if claimed.last_alive_at is not None:
+            now = self._clock.now_ms()
+            self.session.move_clock(now - claimed.last_alive_at, now)
 
     # -- for others ------------------------------------------------------------------------------
 

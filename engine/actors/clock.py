@@ -17,6 +17,12 @@ BEAT_S = 0.25
 """Between two looks at the clock when nobody else looks: so much longer than it was a gap may seem to be."""
 
 
+SLEW_MS = 1
+"""By how much a beat sets a clock back that is ahead of the wall clock: 4 ms a second."""
+
+AGREE_MS = 10
+"""A clock that differs from the wall clock by less is left as it is."""
+
 GAPS_MAX = 100
 """That are kept for those who have not seen them yet."""
 
@@ -39,28 +45,35 @@ class Gap:
     by_ms: int
 
 
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class SessionClock:
     """Wall time, taken once and carried on by trio's clock.
 
-    So it is steady while the wall clock is set, and virtual where trio's clock is. Must be made inside
-    `trio.run`.
+    So it is steady while the wall clock is set, and virtual where trio's clock is. It follows the wall clock
+    by `catch_up` alone. Must be made inside `trio.run`.
 
     Once `beat` is called often, whoever reads the clock first after the process has stood still notes that as
     a gap, before anything else is done.
 
     Args:
+        wall_ms: the wall clock; or where it stood when the clock was made, for one that does not follow it.
         gap_s: standing still for longer is a gap.
         machine_s: seconds of a clock that runs on while the machine sleeps.
     """
 
     def __init__(
         self,
-        wall_ms: int | None = None,
+        wall_ms: Callable[[], int] | int = wall_clock_ms,
         *,
         gap_s: float = GAP_S,
         machine_s: Callable[[], float] | None = None,
     ) -> None:
-        self._wall_ms = time.time_ns() // 1_000_000 if wall_ms is None else wall_ms
+        self._wall = wall_ms if callable(wall_ms) else None
+        self._wall_ms = wall_ms() if callable(wall_ms) else wall_ms
+        self._told_ms = self._wall_ms
         self._started_s = self._read_s()
         self._gap_s = gap_s
         self._machine_s = machine_s or self._read_s
@@ -80,7 +93,9 @@ class SessionClock:
         if now_s - self._seen_s > self._gap_s and self._beat is not None:
             self._note(self._at(self._seen_s), now_s - self._seen_s)
         self._seen_s = now_s
-        return self._at(now_s)
+        # It may have been set back by a little: then it waits.
+        self._told_ms = max(self._told_ms, self._at(now_s))
+        return self._told_ms
 
     def trio_time(self, at_ms: float) -> float:
         """The moment `at_ms` on trio's clock, in seconds, for cancel scopes. Whoever wakes then
@@ -98,6 +113,19 @@ class SessionClock:
                 self._wall_ms += round(slept_s * 1000)
                 self._note(now_ms, slept_s)
         self._beat = now_s, machine_s
+
+    def offset_ms(self) -> int:
+        """By how much the wall clock is ahead of this one."""
+        return 0 if self._wall is None else self._wall() - self.now_ms()
+
+    def catch_up(self) -> None:
+        """Come nearer to the wall clock, which was set, or ran on while the machine was frozen: forward at
+        once, back by a little at a time. To be called while nobody waits for a deadline."""
+        offset_ms = self.offset_ms()
+        if offset_ms >= AGREE_MS:
+            self._wall_ms += offset_ms
+        elif offset_ms <= -AGREE_MS:
+            self._wall_ms -= SLEW_MS
 
     def gaps_after(self, total: int) -> Sequence[Gap]:
         """Those that were noted when there had been so many already."""

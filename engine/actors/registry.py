@@ -386,11 +386,14 @@ class Registry:
         return len(records)
 
     async def keep_time(self) -> None:
-        """Forever: notice when the process has stood still, so that the sessions give that time back."""
+        """Forever: notice when the process has stood still, so that the sessions give that time back, and
+        follow the wall clock while no countdown runs here."""
         seen = self._clock.gaps_total
         while True:
             with self._boundary.within("keeping the time"):
                 self._clock.beat()
+                if all(actor.session.deadline is None for actor in self.active()):
+                    self._clock.catch_up()
                 if gaps := self._clock.gaps_after(seen):
                     seen = self._clock.gaps_total
                     stood_s = sum(gap.by_ms for gap in gaps) / 1000

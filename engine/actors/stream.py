@@ -13,12 +13,13 @@ from engine.actors.frame import Frame, Message
 class StreamState:
     """A stream as far as it has come, for whoever goes on with it: each entry is an offset, the message for
     everyone, and the host's where that is another. `left_under` is the epoch of the session until then: the
-    stream belongs to the one that follows it."""
+    stream belongs to the one that follows it. `ahead_ms`: how far the clock of whoever goes on is ahead."""
 
     epoch: int
     offset: int
     left_under: int
     entries: Sequence[tuple[int, Message, Message | None]] = ()
+    ahead_ms: int = 0
 
     def to_dict(self) -> dict[str, object]:
         return {

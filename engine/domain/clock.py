@@ -31,11 +31,13 @@ class PlayClock:
     def go_on(self, at: int) -> None:
         """Run again after `stop`."""
         assert self.stopped_at is not None, "only a stopped clock goes on"
-        self.began_at += max(0, at - self.stopped_at)
+        # Another node may have it go on, and be behind the one that stopped it.
+        self.began_at += at - self.stopped_at
         self.stopped_at = None
 
     def extend(self, by_ms: int) -> None:
-        """Take `by_ms` out of the time that has run; it may then begin in the future."""
+        """Take `by_ms` out of the time that has run; it may then begin in the future. Negative when a clock
+        goes on that is behind the last one."""
         self.began_at += by_ms
 
     def elapsed_ms(self, now: int) -> int:

@@ -7,6 +7,7 @@ server's clock in milliseconds since the epoch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Choice = int | float | bool | str | tuple[int, ...]
@@ -90,7 +91,8 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class ClockExtended:
-    """The node was away for `by_ms`; the running countdown starts that much later."""
+    """The node was away for `by_ms`, or one goes on whose clock is ahead by so much: the running countdown
+    starts that much later. It starts earlier, and `by_ms` is negative, when that clock is behind by more."""
 
     seq: int
     at: int
@@ -123,3 +125,14 @@ Fact = (
     | LockChanged
     | Finished
 )
+
+_MEASURED_FROM = (QuestionOpened, QuestionClosed, Paused, Resumed, ClockExtended)
+
+
+def of_one_clock(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The last of these facts, dated by the clock that dates the running countdown: another node's may have
+    dated those before."""
+    for place in range(len(facts) - 1, -1, -1):
+        if isinstance(facts[place], _MEASURED_FROM):
+            return facts[place:]
+    return facts

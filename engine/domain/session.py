@@ -398,7 +398,14 @@ class Session:
 
     def extend_clock(self, by_ms: int, at: int) -> None:
         """Give back the time during which nobody could answer. Does nothing when no countdown runs."""
-        if by_ms > 0 and self.deadline is not None:
+        if by_ms > 0:
+            self.move_clock(by_ms, at)
+
+    def move_clock(self, by_ms: int, at: int) -> None:
+        """From now on moments are given by a clock that is ahead by so much of the one that gave them until
+        now, or behind, if that is negative. Does nothing when no countdown runs: the next begins with the new
+        clock."""
+        if by_ms and self.deadline is not None:
             self._record(ClockExtended(self.seq + 1, at, by_ms))
 
     def elapse(self, now: int) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from engine.actors import casts, messages
 from engine.actors.actor import Parcel
+from engine.actors.clock import Clock
 from engine.actors.commands import Command, Left
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
@@ -103,10 +104,12 @@ class Moving:
         neighbours: Neighbourhood,
         links: Links,
         me: str,
+        clock: Clock,
         may_hand_over: Callable[[], bool] = lambda: True,
         boundary: Boundary | None = None,
     ) -> None:
         self._boundary = boundary or Boundary()
+        self._clock = clock
         self._registry = registry
         self._router = router
         self._store = store
@@ -325,7 +328,10 @@ class Moving:
             with trio.fail_after(PATIENCE_S):
                 # First the stream: once the session is granted, anybody who comes there brings it to life.
                 stream = _newest(parcel.stream).to_dict()
-                await self._links.ask(to, {"do": "expect", "session": record.id, "stream": stream})
+                now = self._clock.now_ms()
+                await self._links.ask(
+                    to, {"do": "expect", "session": record.id, "stream": stream, "now": now}
+                )
                 await self._journal.settled(record.id)
                 if not await self._store.grant(record.id, parcel.epoch, self._me, to.run):
                     return False
@@ -367,7 +373,9 @@ class Moving:
         session_id = str(request.get("session"))
         try:
             if request.get("do") == "expect":
-                self._registry.expect(session_id, StreamState.parse(request.get("stream")))
+                stream = StreamState.parse(request.get("stream"))
+                ahead_ms = _ahead_ms(self._clock.now_ms(), request.get("now"))
+                self._registry.expect(session_id, replace(stream, ahead_ms=ahead_ms))
                 return {"expected": True}
             if request.get("do") == "adopt":
                 record = await self._store.find(session_id)
@@ -392,3 +400,12 @@ def _newest(stream: StreamState) -> StreamState:
             break
         kept.appendleft(entry)
     return replace(stream, entries=kept)
+
+
+def _ahead_ms(now: int, said: object) -> int:
+    """How far this node's clock is ahead of one that has just said what time it is. Raises ValueError."""
+    if said is None:
+        return 0  # an older release does not say
+    if type(said) is not int:
+        raise ValueError(f"not a time: {said!r}")
+    return now - said

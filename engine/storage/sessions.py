@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 
-from engine.domain.facts import Fact
+from engine.domain.facts import Fact, of_one_clock
 from engine.domain.session import Settings
 from engine.domain.session_keys import is_code, is_id
 from engine.ports import (
@@ -223,7 +223,7 @@ def _last_alive_at(row: Row, facts: Sequence[Fact]) -> int | None:
     """Signs of life are written twice a second at best: the last facts may be younger."""
     signs: list[int] = [] if row["alive_at"] is None else [row["alive_at"]]
     # Answers are dated by their arrival, and may be applied a little out of that order.
-    signs += [fact.at for fact in facts[-_LAST_FACTS:]]
+    signs += [fact.at for fact in of_one_clock(facts[-_LAST_FACTS:])]
     return max(signs, default=None)
 
 

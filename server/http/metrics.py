@@ -213,6 +213,11 @@ class NodeCollector(Collector):
                 holder.add_metric([since, hold.task], hold.cpu_s)
         yield holder
         yield _counter("fanfare_loop_holds", "Steps that took over 5 ms of the processor.", loop.holds_total)
+        yield _gauge(
+            "fanfare_clock_offset_seconds",
+            "How far the wall clock is ahead of the clock of the sessions.",
+            self._services.clock.offset_ms() / 1000,
+        )
         yield _counter(
             "fanfare_stood_still_seconds",
             "Time in which the process was stopped, or its machine; running countdowns got it back.",

@@ -195,3 +195,40 @@ async def test_a_clock_that_nobody_looks_after_has_no_gaps(mock_clock: MockClock
     mock_clock.jump(100)
     assert clock.now_ms() == START_MS + 100_000
     assert clock.gaps_total == 0
+
+
+async def test_a_clock_follows_the_wall_clock_and_never_runs_backwards(mock_clock: MockClock) -> None:
+    set_by_ms = 0
+    clock = SessionClock(lambda: START_MS + set_by_ms + round(trio.current_time() * 1000))
+    set_by_ms = 5_000
+    assert (clock.offset_ms(), clock.now_ms()) == (5_000, START_MS)
+    clock.catch_up()
+    assert (clock.offset_ms(), clock.now_ms()) == (0, START_MS + 5_000)
+    assert clock.gaps_total == 0
+    set_by_ms = 4_900
+    told = [clock.now_ms()]
+    for _ in range(100):
+        clock.catch_up()
+        told.append(clock.now_ms())
+        mock_clock.jump(BEAT_S)
+        told.append(clock.now_ms())
+    assert told == sorted(told)
+    assert abs(clock.offset_ms()) <= 10
+
+
+async def test_no_clock_is_set_while_a_countdown_runs(mock_clock: MockClock) -> None:
+    async with world() as w:
+        set_by_ms = 0
+        w.clock = SessionClock(lambda: START_MS + set_by_ms + round(trio.current_time() * 1000))
+        w.registry = w.new_registry()
+        actor, _ = await question_open(w)
+        await awake_s(mock_clock, 5)
+        set_by_ms = 10_000
+        await awake_s(mock_clock, 5)
+        assert actor.session.remaining_ms(w.clock.now_ms()) == 10_000
+        assert w.clock.offset_ms() == 10_000
+        await w.do(actor, "close")
+        await awake_s(mock_clock, 0.25)
+        assert w.clock.offset_ms() == 0
+        await w.do(actor, "next")
+        assert actor.session.remaining_ms(w.clock.now_ms()) == 20_000

@@ -18,6 +18,7 @@ from engine.domain.facts import (
     PlayerKicked,
     QuestionClosed,
     QuestionOpened,
+    of_one_clock,
 )
 from engine.domain.session import Phase, Repeated, Session
 from tests.domain.making import CREATED_AT, quiz_of, session_of, singles, started
@@ -385,11 +386,32 @@ def test_pauses_add_up() -> None:
     assert accepted(session.answer(1, 1, RIGHT, T + 60_000)).elapsed_ms == 30_000
 
 
-def test_a_clock_that_went_backwards_takes_no_time_away() -> None:
+@pytest.mark.parametrize("resumed_at", [T + 5_000, T + 10_000, T + 90_000])
+def test_after_a_pause_as_much_time_is_left_as_before_whatever_the_clock_says(resumed_at: int) -> None:
     session = started(2)
     session.pause(T + 10_000)
-    session.resume(T + 5_000)
-    assert session.deadline == T + 30_000
+    session.resume(resumed_at)
+    assert session.remaining_ms(resumed_at) == 20_000
+    assert accepted(session.answer(1, 1, RIGHT, resumed_at)).elapsed_ms == 10_000
+
+
+@pytest.mark.parametrize("ahead_ms", [3_000, -3_000])
+def test_under_another_clock_a_question_goes_on_where_it_was(ahead_ms: int) -> None:
+    session = started(2)
+    session.take_facts()
+    now = T + 10_000 + ahead_ms
+    session.move_clock(ahead_ms, now)
+    assert session.take_facts() == [ClockExtended(4, now, ahead_ms)]
+    assert session.remaining_ms(now) == 20_000
+    assert accepted(session.answer(1, 1, RIGHT, now)).elapsed_ms == 10_000
+
+
+def test_what_another_clock_has_dated_is_told_apart() -> None:
+    joined, opened = PlayerJoined(1, T + 50_000, 1, "Ada"), QuestionOpened(2, T, 1)
+    answered = AnswerAccepted(3, T + 1, 1, 1, 0, 1, correct=True, points=1)
+    assert of_one_clock([]) == []
+    assert of_one_clock([joined]) == [joined]
+    assert of_one_clock([joined, opened, answered]) == [opened, answered]
 
 
 def test_an_outage_is_given_back() -> None:

@@ -60,6 +60,7 @@ class Node:
     """One run of a node. It serves its links itself."""
 
     def __init__(self, cluster: Cluster, member: Member, nursery: trio.Nursery) -> None:
+        self.clock = SessionClock(cluster.clock.now_ms() + cluster.skew_ms.get(member.name, 0))
         self.member = member
         self.run = member.run
         self.nursery = nursery
@@ -73,7 +74,7 @@ class Node:
             catalog=cluster.catalog,
             journal=self.journal,
             tokens=PlainTokens(),
-            clock=cluster.clock,
+            clock=self.clock,
             owner=member.run,
             new_id=cluster.new_id,
             new_code=cluster.new_code,
@@ -89,7 +90,7 @@ class Node:
             store=cluster.store,
             neighbours=self.known,
             links=self.links,
-            clock=cluster.clock,
+            clock=self.clock,
             bus=bus,
             me=member.run,
             new_id=cluster.new_id,
@@ -104,6 +105,7 @@ class Node:
             neighbours=self.known,
             links=self.links,
             me=member.run,
+            clock=self.clock,
             may_hand_over=lambda: self.may_hand_over,
             boundary=self.boundary,
         )
@@ -135,7 +137,7 @@ class Node:
 
     async def join(self, record: SessionRecord, name: str, *, may_move: bool = False) -> Client:
         client = Client()
-        await self.sent(record.code, Join(client, name, self._cluster.clock.now_ms(), may_move=may_move))
+        await self.sent(record.code, Join(client, name, self.clock.now_ms(), may_move=may_move))
         return client
 
     async def rejoin(
@@ -158,17 +160,21 @@ class Node:
     async def answers(
         self, record: SessionRecord, client: Client, player: int, choice: object = 0, *, question: int = 1
     ) -> None:
-        at = self._cluster.clock.now_ms()
+        at = self.clock.now_ms()
         await self.sent(record.id, Answer(client, player, "a", question, choice, at))
 
 
 class Cluster:
     """`store` has every node's lease; `links` and `redis` are those of all."""
 
-    def __init__(self, nursery: trio.Nursery, options: ActorOptions) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, options: ActorOptions, skew_ms: Mapping[str, int] | None = None
+    ) -> None:
         self._nursery = nursery
         self.options = options
         self.clock = SessionClock(START_MS)
+        self.skew_ms = dict(skew_ms or {})
+        """By how much the clocks of nodes are ahead."""
         self.catalog = MemoryCatalog()
         self.store = MemorySessionStore(self.catalog)
         self.links = MemoryLinks(nursery)
@@ -239,11 +245,11 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster_of(
-    *names: str, options: ActorOptions | None = None
+    *names: str, options: ActorOptions | None = None, skew_ms: Mapping[str, int] | None = None
 ) -> AsyncIterator[tuple[Cluster, list[Node]]]:
     """These nodes, all of which see each other."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(nursery, options or ActorOptions())
+        cluster = Cluster(nursery, options or ActorOptions(), skew_ms)
         await nursery.start(cluster.redis.run)
         nodes = [await cluster.start(name) for name in names]
         yield cluster, nodes

@@ -20,7 +20,7 @@ from tests.shards.making import member_of
 def a_moving(**parts: Any) -> Moving:
     """Of a node that is alone so far, with nothing but what the test gives it."""
     around = SimpleNamespace(live={}, ring=Ring.of({}))
-    nothing = dict.fromkeys(("registry", "router", "store", "journal", "links"))
+    nothing = dict.fromkeys(("registry", "router", "store", "journal", "links", "clock"))
     return Moving(**cast(Any, {**nothing, "neighbours": around, "me": "me", **parts}))
 
 

@@ -10,10 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions
+from engine.actors.actor import CLOCKS_AGREE_MS, ActorOptions
 from engine.actors.commands import Detach, Host, Join, Look, Rejoin
 from engine.actors.endings import Ending
-from engine.domain.facts import AnswerAccepted
+from engine.domain.facts import AnswerAccepted, ClockExtended
 from engine.ports import SessionRecord, StorageUnavailable
 from engine.shards import whereabouts
 from engine.shards.moving import AT_ONCE, AT_ONCE_DRAINING, LOOK_AGAIN_S, LOOK_EVERY_S, PATIENCE_S, SETTLE_S
@@ -506,6 +506,42 @@ async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: Mock
         assert moved.offset == 12_000
         back = await b.rejoin(record, "player", 1, epoch=moved.stream_epoch, offset=11_000)
         assert back.offsets == list(range(11_001, 12_001)), "the newest are kept"
+
+
+# -- clocks that differ ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead_ms", [3_000, -3_000, 5])
+async def test_a_hand_over_between_clocks_that_differ_neither_shortens_nor_lengthens_a_question(
+    mock_clock: MockClock, ahead_ms: int
+) -> None:
+    async with cluster_of("a", "b", skew_ms={"b": ahead_ms}) as (cluster, [a, b]):
+        record = await cluster.session(a, early_close=False)
+        ada = await a.join(record, "Ada")
+        await a.do(record, "start")
+        mock_clock.jump(10)
+        await settle()
+        assert await a.moving.hand_on(record.id, b.member)
+        session = b.registry.here(record.id)
+        assert session is not None
+        assert abs(session.session.remaining_ms(b.clock.now_ms()) - 10_000) <= CLOCKS_AGREE_MS
+        mock_clock.jump(2)
+        await b.answers(record, ada, 1)
+        assert abs(ada.last("ack")["elapsed_ms"] - 12_000) <= CLOCKS_AGREE_MS
+        moved = [f.by_ms for f in cluster.store.facts(record.id) if isinstance(f, ClockExtended)]
+        assert moved == ([ahead_ms] if abs(ahead_ms) > CLOCKS_AGREE_MS else [])
+        # And on to a third, whose clock is again another: by the death of this one.
+        cluster.skew_ms["c"] = -ahead_ms
+        c = await cluster.start("c")
+        cluster.store.alive[b.run] = b.clock.now_ms()
+        await cluster.kill(b)
+        cluster.miss(b.run)
+        cluster.store.leases[b.run] = 0
+        mock_clock.jump(4)
+        await c.registry.bring(await cluster.store.find(record.id))
+        taken = c.registry.here(record.id)
+        assert taken is not None
+        assert abs(taken.session.remaining_ms(c.clock.now_ms()) - 8_000) <= 2 * CLOCKS_AGREE_MS
 
 
 # -- adopting ----------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_who_comes_by_way_of_a_third_node_during_a_hand_over_is_seated_or_told_t
         third = other(world, owner)
         await until(lambda: owner.registry.here(record.id).session.number)
         owner.drain()
-        await until(lambda: owner.router._held)
+        await until(lambda: owner.router._held, 0.001)
         clients = []
         for _ in range(20):
             clients.append(Client())

@@ -49,7 +49,7 @@ from tests.shards.simulation.storage import Disk, Ends, MemorySpool, Postgres
 
 START_MS = 1_700_000_000_000
 LEASE_S = 2.0
-SKEW_MS = 20
+SKEW_MS = 5_000
 """By how much the clock of a node is off, at most."""
 
 CONFIG = Config(
