@@ -33,6 +33,8 @@ from engine.aio import open_asyncio
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, StorageUnavailable
+from engine.shards import proof
+from engine.shards.likeness import marks_of
 from engine.shards.ports import BusMessage, Member, Role
 from engine.shards.redis import open_redis
 from engine.shards.router import Router
@@ -52,7 +54,7 @@ from engine.tenure import OnlyNode
 from server import samples
 from server.auth import SecretError, Tokens, load_author_key, load_secret
 from server.beside import beside
-from server.clustering import Clustering, NameTaken
+from server.clustering import Clustering, NotLetIn
 from server.collector import Collector
 from server.config import Config
 from server.http import serving
@@ -91,12 +93,23 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.
     async with AsyncExitStack() as stack:
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        running = await _assemble(config, stack)
+        running, cluster = await _assemble(config, stack)
         task_status.started(running)
+        if cluster is not None:
+            with _let_in():
+                await cluster.guard()
         await trio.sleep_forever()
 
 
-async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
+@contextmanager
+def _let_in() -> Iterator[None]:
+    try:
+        yield
+    except NotLetIn as error:
+        raise StartError(str(error)) from error
+
+
+async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clustering | None]:
     _allow_many_files()
     config = _for_this_node(config)
     http_socket = stack.enter_context(_bound(config.host, config.http_port, "http_port"))
@@ -144,6 +157,12 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
             link_url=config.link_url or _url("ws", link_socket, None),
             version=version("fanfare"),
             started_at=clock.now_ms(),
+            marks=marks_of(
+                (config.secret or "").encode(),
+                config.author_key,
+                schema=(schema.OLDEST_BESIDE, len(schema.STEPS)),
+                protocol=(proof.VERSION_OLDEST, proof.VERSION),
+            ),
         )
         cluster = Clustering(config, member, redis, link_socket, clock, _clock_s, boundary)
 
@@ -284,18 +303,17 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> Running:
     if cluster is not None:
         # Last of all: from here on others send clients and sessions to this node.
         await stack.enter_async_context(beside(cluster.serve_links))
+        with _let_in():
+            await cluster.knock()
         await stack.enter_async_context(beside(partial(cluster.appear, partial(own_load, services))))
-        try:
-            await cluster.refuse_namesake()
-        except NameTaken as error:
-            raise StartError(str(error)) from error
         stack.push_async_callback(cluster.leave)
-    return Running(
+    running = Running(
         http_url=http_url,
         ws_url=ws_url,
         sessions_recovered=recovered,
         author_key=author_key if config.author_key is None else None,
     )
+    return running, cluster
 
 
 def _for_this_node(config: Config) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,10 +16,11 @@ from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.ports import Journal, SessionStore
+from engine.shards.likeness import difference
 from engine.shards.link import LinkNetwork, LinkServer
 from engine.shards.membership import Changes, Membership
 from engine.shards.moving import Moving
-from engine.shards.ports import Load, Member
+from engine.shards.ports import BusMessage, BusUnavailable, Load, Member
 from engine.shards.presence import Presence
 from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
@@ -46,9 +48,15 @@ HOLD_LEASES = 3
 """For so long clients stay connected to a node that has lost the owner of their session. The next one has it
 after a lease and a little more."""
 
-NAMESAKE_LOOKS = 12
-NAMESAKE_LOOKS_PER_LEASE = 4
-"""So a node waits for three leases."""
+KNOCKS = 12
+KNOCKS_PER_LEASE = 4
+"""So a node that is not let in waits for three leases: who is dead has no heartbeat any more by then."""
+
+GUARDED_LOOKS = 12
+"""So often a node looks, once Redis answers, whether it has to yield to another that was there before."""
+
+REFUSED = "refused"
+"""The kind of message on the bus by which a node says that it was not let in."""
 
 
 class Neighbours:
@@ -75,13 +83,31 @@ class Neighbours:
         return self._membership.gone(run, self._clock_s() + self._margin_s)
 
 
-class NameTaken(Exception):
+class NotLetIn(Exception):
+    """This node cannot be one of the cluster. The sentence says why, and what to do; `why` is short."""
+
+    why = ""
+
+
+class NameTaken(NotLetIn):
     """Another node of the cluster has this name, and is alive."""
 
     def __init__(self, name: str) -> None:
+        self.why = "the name is taken"
         super().__init__(
             f"the cluster has a node named {name} already: give this one another name with --node, or stop "
             "that one first"
+        )
+
+
+class Unlike(NotLetIn):
+    """What must be the same on all nodes is not. Args: what: that. name: of a node that was there before."""
+
+    def __init__(self, what: str, cluster: str, name: str) -> None:
+        self.why = f"{what} is another"
+        super().__init__(
+            f"{what} of this node is not that of node {name}, which is in the cluster {cluster!r} already: "
+            "give all nodes the same, or let this one be of another cluster with --cluster"
         )
 
 
@@ -112,6 +138,8 @@ class ClusterNode:
         links: LinkNetwork,
         bus: RedisBus,
     ) -> None:
+        self.refused = 0
+        """Nodes that were not let in, as far as this one has heard."""
         self._bus = bus
         self._membership = membership
         self._presence = presence
@@ -168,6 +196,8 @@ class ClusterNode:
             link_waiting=links.waiting,
             links_lost=links.lost_total,
             bus_dropped=self._bus.statistics().dropped,
+            strangers=len(self._membership.strangers),
+            refused=self.refused,
         )
 
     async def drain(self, name: str) -> bool:
@@ -233,7 +263,7 @@ class Clustering:
         self._member = member
         self._clock = clock
         self._clock_s = clock_s
-        self._membership = Membership(config.lease_s)
+        self._membership = Membership(config.lease_s, lambda other: difference(member.marks, other.marks))
         self.neighbours = Neighbours(self._membership, clock_s, margin_s)
         self.links = LinkNetwork(
             member.run,
@@ -299,6 +329,7 @@ class Clustering:
                 boundary=self._boundary,
             )
             self.redis.bus.listen(self.router.hear)
+            self.redis.bus.listen(self._hear)
             self._presence = Presence(
                 self._membership,
                 self.redis.heartbeats,
@@ -347,19 +378,78 @@ class Clustering:
         self._load = load
         await self._presence.run(task_status=task_status)
 
-    async def refuse_namesake(self) -> None:
-        """Wait while an earlier run of this node may still be taken for alive. Raises NameTaken when another
-        one is."""
-        for _ in range(NAMESAKE_LOOKS):
-            namesakes = [
-                member
-                for member in self._membership.live.values()
-                if member.name == self._member.name and member.run != self._member.run
-            ]
-            if not namesakes:
+    async def knock(self) -> None:
+        """Before this node shows itself: wait while an earlier run of it, or of a cluster that was set up
+        otherwise, may still be taken for alive. Raises NotLetIn if another node keeps this one out; the
+        others hear of it. While Redis is away nothing is known; see `guard`."""
+        refusal: NotLetIn | None = None
+        for _ in range(KNOCKS):
+            try:
+                beat = await self.redis.heartbeats.look()
+            except BusUnavailable as error:
+                log.warning("whether this node may join is not known yet: %s", error)
                 return
-            await trio.sleep(self._config.lease_s / NAMESAKE_LOOKS_PER_LEASE)
-        raise NameTaken(self._member.name)
+            refusals = (self._against(member) for member, _ in beat.members)
+            refusal = next(filter(None, refusals), None)
+            if refusal is None:
+                return
+            await trio.sleep(self._config.lease_s / KNOCKS_PER_LEASE)
+        assert refusal is not None
+        self._complain(refusal)
+        raise refusal
+
+    async def guard(self) -> None:
+        """Forever. Raises NotLetIn when a node that was there before keeps this one out after all: two that
+        start at the same time, or while Redis is away, do not see each other in `knock`. A node that has been
+        there for a while stays, and says who is not let in."""
+        named: set[str] = set()
+        seen: Counter[str] = Counter()
+        looks = 0
+        while True:
+            await trio.sleep(self._config.lease_s / KNOCKS_PER_LEASE)
+            strangers = self._membership.strangers
+            for run in strangers.keys() - named:
+                refusal = self._against(strangers[run])
+                log.error("node %s (run %s) is not let in: %s", strangers[run].name, run, refusal)
+            named = set(strangers)
+            if looks < GUARDED_LOOKS and self._membership.reached:
+                looks += 1
+                refusals = self._elders()
+                seen = Counter({run: seen[run] + 1 for run in refusals})
+                for run, refusal in refusals.items():
+                    if seen[run] > KNOCKS_PER_LEASE + 1:  # it lives: a heartbeat alone would be gone by now
+                        self._complain(refusal)
+                        raise refusal
+
+    def _elders(self) -> Mapping[str, NotLetIn]:
+        """Who was there before this node and keeps it out, by run."""
+        membership, own = self._membership, self._member
+        there = {**membership.live, **membership.strangers}
+        older = {
+            run: self._against(member)
+            for run, member in there.items()
+            if run in membership.listed and (member.started_at, run) < (own.started_at, own.run)
+        }
+        return {run: refusal for run, refusal in older.items() if refusal is not None}
+
+    def _complain(self, refusal: NotLetIn) -> None:
+        self.redis.bus.publish(
+            {"kind": REFUSED, "name": self._member.name, "run": self._member.run, "why": refusal.why}
+        )
+
+    def _hear(self, message: BusMessage) -> None:
+        if message.get("kind") == REFUSED and message.get("run") != self._member.run:
+            self.node.refused += 1
+            log.warning("node %s was not let in: %s", message.get("name"), message.get("why"))
+
+    def _against(self, other: Member) -> NotLetIn | None:
+        """What keeps this node and that one from being in one cluster."""
+        if other.run == self._member.run:
+            return None
+        what = difference(self._member.marks, other.marks)
+        if what is not None:
+            return Unlike(what, self._config.cluster, other.name)
+        return NameTaken(other.name) if other.name == self._member.name else None
 
     async def leave(self) -> None:
         """Give the sessions here to the others, as far as `drain_s` reaches."""

@@ -9,13 +9,16 @@ from typing import Any, cast
 import orjson
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from engine.actors.clock import SessionClock
+from engine.shards.likeness import difference, marks_of
 from engine.shards.membership import Membership
-from engine.shards.ports import Beat, Load, Member
-from server.clustering import MARGIN_SHARE, NAMESAKE_LOOKS, Clustering, ClusterNode, NameTaken, Neighbours
+from engine.shards.ports import Beat, BusMessage, Load, Member
+from server.clustering import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, Neighbours, NotLetIn
 from server.config import Config
+from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 
 TTL_S = 3.0
@@ -71,11 +74,11 @@ def test_while_redis_is_away_nobody_is_gone() -> None:
     assert not gone(known, 4.1)
 
 
-# -- its name ----------------------------------------------------------------------------------------
+# -- who is let in -----------------------------------------------------------------------------------
 
 
-def clustering(member: Member | None = None, **config: Any) -> Clustering:
-    """Of node a, with nothing behind it."""
+def clustering(member: Member | None = None, redis: MemoryRedis | None = None, **config: Any) -> Clustering:
+    """Of node a, with nothing behind it but a Redis."""
     settings = Config(
         node="a",
         redis_url="unix:///nowhere",
@@ -84,36 +87,168 @@ def clustering(member: Member | None = None, **config: Any) -> Clustering:
         lease_s=TTL_S,
         **config,
     )
-    parts = cast(Any, None)
-    return Clustering(settings, member or member_of("a", 2), parts, parts, SessionClock(0), trio.current_time)
+    own = member or member_of("a", 2)
+    redis = redis or MemoryRedis(ttl_s=TTL_S)
+    services = SimpleNamespace(heartbeats=redis.heartbeats(own.run), bus=redis.bus(own.run))
+    socket = cast(Any, None)
+    return Clustering(settings, own, cast(Any, services), socket, SessionClock(0), trio.current_time)
 
 
-async def test_a_name_that_another_node_has_is_refused(autojump_clock: MockClock) -> None:
-    node = clustering()
-    node._membership.heard(0.0, 0.0, beat(member_of("a", 1), member_of("a", 2), member_of("b")))
-    with pytest.raises(NameTaken, match="a node named a already"):
-        await node.refuse_namesake()
-    assert trio.current_time() == pytest.approx(NAMESAKE_LOOKS * TTL_S / 4), "three leases"
+def marks(secret: str = "s" * 16, author_key: str | None = None, schema: int = 3, oldest: int = 2) -> Any:
+    return marks_of(secret.encode(), author_key, schema=(oldest, schema), protocol=(1, 1))
 
 
-async def test_an_earlier_run_of_this_node_is_waited_for(autojump_clock: MockClock) -> None:
-    node = clustering()
-    node._membership.heard(0.0, 0.0, beat(member_of("a", 1), member_of("a", 2)))
-
-    async def expire() -> None:
-        await trio.sleep(TTL_S)
-        node._membership.left("a/1")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(expire)
-        await node.refuse_namesake()
-    assert TTL_S <= trio.current_time() <= 2 * TTL_S
+async def show(redis: MemoryRedis, *members: Member) -> None:
+    """All beat for ever."""
+    while True:
+        for member in members:
+            await redis.heartbeats(member.run).beat(member, Load())
+        await trio.sleep(TTL_S / 3)
 
 
-async def test_nobody_waits_for_nodes_of_other_names(mock_clock: MockClock) -> None:
-    node = clustering()
-    node._membership.heard(0.0, 0.0, beat(member_of("a", 2), member_of("b")))
-    await node.refuse_namesake()
+async def follow(node: Clustering, redis: MemoryRedis) -> None:
+    """As the presence of the node does."""
+    heartbeats = redis.heartbeats(node._member.run)
+    while True:
+        beat = await heartbeats.beat(node._member, Load())
+        node._membership.heard(trio.current_time(), trio.current_time(), beat)
+        await trio.sleep(TTL_S / 3)
+
+
+NOT_LET_IN = [
+    pytest.param(member_of("a", 1), {}, "a node named a already", id="name"),
+    pytest.param(member_of("b", marks=marks("another secret")), {}, "the secret of this node", id="secret"),
+    pytest.param(
+        member_of("b", marks=marks(author_key="k" * 20)), {"author_key": "l" * 20}, "the author key", id="key"
+    ),
+    pytest.param(member_of("b", marks=marks(schema=9, oldest=9)), {}, "the database's schema", id="schema"),
+]
+
+
+@pytest.mark.parametrize(("other", "own", "words"), NOT_LET_IN)
+async def test_who_does_not_belong_is_refused_before_it_shows_itself(
+    other: Member, own: Any, words: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    redis = MemoryRedis(ttl_s=TTL_S)
+    nursery.start_soon(redis.run)
+    heard: list[BusMessage] = []
+    redis.bus("b").listen(heard.append)
+    nursery.start_soon(show, redis, other)
+    await trio.sleep(0.1)
+    node = clustering(member_of("a", 2, marks=marks(**own)), redis)
+    began = trio.current_time()
+    with pytest.raises(NotLetIn, match=words):
+        await node.knock()
+    assert trio.current_time() - began == pytest.approx(KNOCKS * TTL_S / 4), "three leases"
+    assert list(redis._signs) == [other.run], "nobody was ever sent to it"
+    await trio.testing.wait_all_tasks_blocked()
+    [message] = heard
+    assert (message["kind"], message["name"]) == ("refused", "a")
+
+
+@pytest.mark.parametrize(("other", "own", "words"), NOT_LET_IN)
+async def test_who_is_dead_keeps_nobody_out_for_long(
+    other: Member, own: Any, words: str, autojump_clock: MockClock
+) -> None:
+    """Its heartbeat is there for a while: that of an earlier run, or of a cluster that was stopped."""
+    redis = MemoryRedis(ttl_s=TTL_S)
+    await redis.heartbeats(other.run).beat(other, Load())
+    await clustering(member_of("a", 2, marks=marks(**own)), redis).knock()
+    assert TTL_S <= trio.current_time() <= TTL_S + TTL_S / 4
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        member_of("b", marks=marks()),
+        member_of("b", marks=marks(schema=4, oldest=3)),
+        member_of("b", marks=marks(schema=2, oldest=1)),
+        member_of("b", marks=marks(author_key="k" * 20)),
+        member_of("b"),
+    ],
+    ids=["same", "newer", "older", "without a key of its own", "a release without marks"],
+)
+async def test_nobody_waits_for_those_who_fit(other: Member, mock_clock: MockClock) -> None:
+    redis = MemoryRedis(ttl_s=TTL_S)
+    await redis.heartbeats(other.run).beat(other, Load())
+    await clustering(member_of("a", 2, marks=marks()), redis).knock()
+
+
+@pytest.mark.parametrize("why", ["name", "secret"])
+async def test_of_two_that_start_at_once_the_later_yields(
+    why: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    redis = MemoryRedis(ttl_s=TTL_S)
+    nursery.start_soon(redis.run)
+    names = ("a", "a") if why == "name" else ("a", "b")
+    said = ("s" * 16, "s" * 16) if why == "name" else ("one", "other")
+    nodes = [
+        clustering(member_of(names[n], n + 1, started_at=n, marks=marks(said[n])), redis) for n in range(2)
+    ]
+    for node in nodes:
+        await node.knock()
+    for node in nodes:
+        nursery.start_soon(follow, node, redis)
+    first = trio.CancelScope()
+
+    async def guard() -> None:
+        with first:
+            await nodes[0].guard()
+            raise AssertionError
+
+    nursery.start_soon(guard)
+    with pytest.raises(NotLetIn):
+        await nodes[1].guard()
+    assert TTL_S < trio.current_time() < 2 * TTL_S + 0.1
+    await trio.sleep(10 * TTL_S)
+    first.cancel()
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_came_while_redis_was_away_yields_when_it_is_back(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    redis = MemoryRedis(ttl_s=TTL_S)
+    nursery.start_soon(redis.run)
+    redis.away = True
+    node = clustering(member_of("a", 2, started_at=5, marks=marks()), redis)
+    await node.knock()
+    redis.away = False
+    nursery.start_soon(show, redis, member_of("b", marks=marks("another secret")))
+    nursery.start_soon(follow, node, redis)
+    with pytest.raises(NotLetIn):
+        await node.guard()
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_is_there_stays_and_says_who_is_not_let_in(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when the other's clock says that it was there before."""
+    redis = MemoryRedis(ttl_s=TTL_S)
+    node = clustering(member_of("a", 2, started_at=5, marks=marks()), redis)
+    nursery.start_soon(follow, node, redis)
+    nursery.start_soon(node.guard)
+    await trio.sleep(5 * TTL_S)
+    stranger = member_of("b", marks=marks("another secret"))
+    nursery.start_soon(show, redis, stranger)
+    await trio.sleep(5 * TTL_S)
+    assert list(node._membership.live) == ["a/2"]
+    assert node._membership.ring.owner_of("s") is None or "b" not in node._membership.weights
+    assert not node._membership.gone("b/1", trio.current_time()), "what it has is not taken either"
+    [said] = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "node b (run b/1) is not let in: the secret of this node" in said
+    nursery.cancel_scope.cancel()
+
+
+def test_marks_of_a_secret_tell_nothing_of_it_and_differ_with_it() -> None:
+    one, other = marks("s" * 16, "k" * 20), marks("t" * 16, "k" * 20)
+    assert "s" * 16 not in repr(one)
+    assert "k" * 20 not in repr(one)
+    assert one["secret"] != other["secret"]
+    assert one["author_key"] != other["author_key"], "nor does the mark of one thing tell that of another"
+    assert difference(one, one) is None
+    assert difference(one, {**one, "schema": "nonsense"}) is not None
 
 
 async def test_what_the_store_knows_of_a_run_can_be_read_by_the_others(mock_clock: MockClock) -> None:

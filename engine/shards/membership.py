@@ -9,7 +9,7 @@ to come back; until then nobody is declared dead, and all who were members stay 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -35,10 +35,14 @@ class Membership:
 
     Args:
         ttl_s: how long a heartbeat is good for.
+        differs: what keeps a member from working together with this node, if anything does. It is listed, and
+            so never gone, and yet nothing is sent to it.
     """
 
-    def __init__(self, ttl_s: float) -> None:
+    def __init__(self, ttl_s: float, differs: Callable[[Member], str | None] = lambda _: None) -> None:
         self._ttl_s = ttl_s
+        self._differs = differs
+        self._strangers: dict[str, Member] = {}
         self._live: dict[str, Member] = {}
         self._loads: dict[str, Load] = {}
         self._listed: frozenset[str] = frozenset()
@@ -59,6 +63,16 @@ class Membership:
     def live(self) -> Mapping[str, Member]:
         """Who is there, by run. Stays as it is while Redis is away."""
         return MappingProxyType(self._live)
+
+    @property
+    def strangers(self) -> Mapping[str, Member]:
+        """By run, who shows signs of life and does not belong here, as of the last heartbeat."""
+        return MappingProxyType(self._strangers)
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The runs that have shown signs of life of late, strangers included, as of the last heartbeat."""
+        return self._listed
 
     @property
     def loads(self) -> Mapping[str, Load]:
@@ -96,8 +110,10 @@ class Membership:
         self._listed = beat.strange.union(member.run for member, _ in beat.members)
         self._left &= self._listed
 
+        there = {member.run: member for member, _ in beat.members if member.run not in self._left}
+        self._strangers = {run: member for run, member in there.items() if self._differs(member)}
         before = self._live
-        live = {member.run: member for member, _ in beat.members if member.run not in self._left}
+        live = {run: member for run, member in there.items() if run not in self._strangers}
         loads = {member.run: load for member, load in beat.members}
         for run, member in before.items():
             if run not in live and not self.gone(run, now_s):

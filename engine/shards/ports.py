@@ -6,7 +6,7 @@ Every implementation of a port passes the same contract test.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, Protocol
 
 from engine.actors.commands import Command
@@ -39,6 +39,7 @@ class Member:
         link_url: its address for the other nodes.
         draining: it is leaving: its sessions move away, and it gets no new ones.
         started_at: milliseconds since the epoch.
+        marks: of what must be the same on all nodes (`engine.shards.likeness`).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Member:
     version: str
     started_at: int
     draining: bool = False
+    marks: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def takes_sessions(self) -> bool:
@@ -72,12 +74,22 @@ class Member:
             raise ValueError(f"not a member: {error}") from None
         for each in fields(cls):
             value = getattr(member, each.name)
-            fitting = {"weight": int, "started_at": int, "draining": bool}.get(each.name, str)
-            if type(value) is not fitting:
+            fitting = _TYPES.get(each.name, str)
+            if type(value) is not fitting or (fitting is dict and not _texts(value)):
                 raise ValueError(f"{each.name} of a member is not {value!r}")
         if member.role not in ("api", "realtime", "both") or not 1 <= member.weight <= WEIGHT_MAX:
             raise ValueError(f"not a member: role {member.role!r}, weight {member.weight}")
         return member
+
+
+_TYPES: Mapping[str, type] = {"weight": int, "started_at": int, "draining": bool, "marks": dict}
+"""Of the members of `Member` that are no text."""
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(name) is str and type(said) is str for name, said in value.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,9 @@ class Heartbeats(Protocol):
 
     async def beat(self, member: Member, load: Load) -> Beat:
         """Show a sign of life, and see who else has. Raises BusUnavailable."""
+
+    async def look(self) -> Beat:
+        """See who has shown a sign of life, without showing one. Raises BusUnavailable."""
 
     async def withdraw(self, member: Member) -> None:
         """Take the sign of life back: this run is over. Raises BusUnavailable."""

@@ -17,6 +17,9 @@ VERSION = 1
 """Of what is said on a link. Sides of different versions talk to each other: the older one passes over kinds
 of entries, and members, of which it has not heard."""
 
+VERSION_OLDEST = 1
+"""With which this one still gets along."""
+
 NONCE_BYTES = 32
 _HELLO_BYTES_MAX = 4096
 

@@ -73,8 +73,10 @@ async def _ask(function: Callable[..., Awaitable[T]], *args: object) -> T:
 # One step for Redis, so that no heartbeat can come between finding a run expired and forgetting it. The mark
 # is gone when everything was deleted, which the server's own run would not tell.
 _BEAT = """
-redis.call('SET', KEYS[2] .. ARGV[1], ARGV[2], 'PX', ARGV[3])
-redis.call('SADD', KEYS[1], ARGV[1])
+if ARGV[1] ~= '' then
+    redis.call('SET', KEYS[2] .. ARGV[1], ARGV[2], 'PX', ARGV[3])
+    redis.call('SADD', KEYS[1], ARGV[1])
+end
 redis.call('SET', KEYS[3], ARGV[4], 'NX')
 local found = {}
 for _, run in ipairs(redis.call('SMEMBERS', KEYS[1])) do
@@ -102,15 +104,20 @@ class RedisHeartbeats:
         self._keys = [self._nodes, self._node, f"{cluster}:store"]
 
     async def beat(self, member: Member, load: Load) -> Beat:
-        said = _encode({"member": member.to_dict(), "load": load})
-        args = [member.run, said, self._ttl_ms, uuid4().hex]
+        return await self._beat_or_look(member.run, _encode({"member": member.to_dict(), "load": load}))
+
+    async def look(self) -> Beat:
+        return await self._beat_or_look("", b"")
+
+    async def _beat_or_look(self, run: str, said: bytes) -> Beat:
+        args = [run, said, self._ttl_ms, uuid4().hex]
         store_run, found = await _ask(self._beat, self._keys, args)
         members: list[tuple[Member, Load]] = []
         strange: set[str] = set()
-        for run, data in found:
+        for listed, data in found:
             each = _member(data)
             if each is None:
-                strange.add(run.decode(errors="replace"))
+                strange.add(listed.decode(errors="replace"))
             else:
                 members.append(each)
         return Beat(members, store_run.decode(), frozenset(strange))

@@ -182,6 +182,11 @@ STEPS: Sequence[str] = (
 )
 
 
+OLDEST_BESIDE = 1
+"""A release whose schema is at least this may still write to a database that this one has brought up to date:
+so nodes of both run side by side during an upgrade."""
+
+
 class SchemaTooNew(Exception):
     """The database was last used by a newer release, which this one must not write to."""
 

@@ -300,6 +300,8 @@ class NodeCollector(Collector):
         yield _gauge("fanfare_link_entries_waiting", "What waits to be sent to them.", traffic.link_waiting)
         yield _counter("fanfare_links_lost", "Links that were lost.", traffic.links_lost)
         yield _counter("fanfare_bus_messages_dropped", "Announcements not made.", traffic.bus_dropped)
+        yield _gauge("fanfare_cluster_strangers", "Nodes there that are not let in.", traffic.strangers)
+        yield _counter("fanfare_cluster_nodes_refused", "Nodes that were not let in.", traffic.refused)
 
 
 class ProcessCollector(Collector):

@@ -78,6 +78,8 @@ class ClusterTraffic:
         sent_on: clients told of another node. forwarded: commands passed to another node.
         relays, relay_clients: now. links: to other nodes, now. link_waiting: entries, now.
         links_lost: links. bus_dropped: announcements not made.
+        strangers: nodes that show signs of life and are not let in, now. refused: nodes that have ended
+            because they were not.
     """
 
     taken_over: int
@@ -91,6 +93,8 @@ class ClusterTraffic:
     link_waiting: int
     links_lost: int
     bus_dropped: int
+    strangers: int
+    refused: int
 
 
 class Cluster(Protocol):

@@ -151,6 +151,36 @@ async def test_it_says_when_a_node_ends_and_ends_with_the_last(data_dir: Path) -
         assert await all_ended(processes)
 
 
+@pytest.mark.parametrize("wrong", ["secret", "name"])
+async def test_a_node_that_does_not_belong_stops_and_the_others_say_so(data_dir: Path, wrong: str) -> None:
+    async with running_cluster(data_dir, "--nodes", "2") as cluster:
+        own = cluster.node("node-1").environ()
+        settings = {name: value for name, value in own.items() if name.startswith("FANFARE_")}
+        settings |= {"FANFARE_DATA_DIR": str(data_dir / "stranger"), "FANFARE_LEASE_S": "1"}
+        settings |= dict.fromkeys(("FANFARE_HTTP_PORT", "FANFARE_REALTIME_PORT", "FANFARE_LINK_PORT"), "0")
+        if wrong == "secret":
+            settings |= {"FANFARE_NODE": "stranger", "FANFARE_SECRET": "somebody-elses-secret"}
+        with trio.fail_after(START_WITHIN_S):
+            stranger = await trio.run_process(
+                [*FANFARE, "serve"],
+                env=clean_environment() | settings,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        said = (stranger.stdout + stranger.stderr).decode()
+        assert stranger.returncode not in (0, None)
+        why = {
+            "secret": "the secret of this node is not that of node",
+            "name": "a node named node-1 already",
+        }
+        assert why[wrong] in said
+        assert "Traceback" not in said
+        await cluster.hear_until("was not let in")
+        async with Api(cluster.urls[0], author_key=cluster.author_key) as api:
+            assert [node["name"] for node in (await api.cluster())["nodes"]] == ["node-1", "node-2"]
+
+
 async def test_behind_the_proxy_each_node_has_its_address(data_dir: Path) -> None:
     haproxy_program()
     async with running_cluster(data_dir, "--nodes", "2", "--proxy") as cluster:

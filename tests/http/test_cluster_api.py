@@ -42,7 +42,7 @@ class FakeCluster:
         return self.leaving
 
     def traffic(self) -> ClusterTraffic:
-        return ClusterTraffic(*range(1, 12))
+        return ClusterTraffic(*range(1, 14))
 
     async def drain(self, name: str) -> bool:
         if self.fails is not None:
@@ -171,6 +171,8 @@ async def test_metrics_tell_of_the_cluster() -> None:
             "fanfare_cluster_sessions_moved_total[not_handed_on]": 3,
             "fanfare_cluster_clients_sent_on_total": 4,
             "fanfare_cluster_commands_forwarded_total": 5,
+            "fanfare_cluster_strangers": 12,
+            "fanfare_cluster_nodes_refused_total": 13,
         }
 
 

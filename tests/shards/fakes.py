@@ -93,8 +93,11 @@ class MemoryRedis:
             raise BusUnavailable("made unavailable by the test")
 
     def sign(self, member: Member, load: Load) -> Beat:
+        self._signs[member.run] = (member, load, trio.current_time() + self.ttl_s)
+        return self.look()
+
+    def look(self) -> Beat:
         now_s = trio.current_time()
-        self._signs[member.run] = (member, load, now_s + self.ttl_s)
         self._signs = {run: sign for run, sign in self._signs.items() if sign[2] > now_s}
         return Beat([(each, told) for each, told, _ in self._signs.values()], self._store_run)
 
@@ -119,6 +122,12 @@ class MemoryHeartbeats:
     async def beat(self, member: Member, load: Load) -> Beat:
         await self._redis.travel(self._node)
         beat = self._redis.sign(member, load)
+        await self._redis.travel(self._node)
+        return beat
+
+    async def look(self) -> Beat:
+        await self._redis.travel(self._node)
+        beat = self._redis.look()
         await self._redis.travel(self._node)
         return beat
 

@@ -121,6 +121,14 @@ async def test_a_heartbeat_ends(two: Two) -> None:
     assert runs(await two.a.heartbeats.beat(A, Load())) == [A.run, B.run]
 
 
+async def test_who_only_looks_is_not_seen(two: Two) -> None:
+    assert runs(await two.b.heartbeats.look()) == []
+    beat = await two.a.heartbeats.beat(A, Load(sessions=1))
+    looked = await two.b.heartbeats.look()
+    assert (looked.members, looked.store_run) == (beat.members, beat.store_run)
+    assert runs(await two.a.heartbeats.beat(A, Load())) == [A.run]
+
+
 async def test_a_heartbeat_is_taken_back(two: Two) -> None:
     await two.a.heartbeats.beat(A, Load())
     await two.a.heartbeats.withdraw(A)

@@ -39,7 +39,7 @@ from engine.storage.spooling import Spooling
 from engine.storage.write_behind import WriteBehind
 from server.auth import Grant, TokenError
 from server.beside import beside
-from server.clustering import Clustering, NameTaken
+from server.clustering import Clustering, NotLetIn
 from server.config import Config
 from server.limits import Attempts, JoinRate
 from server.realtime.conversation import Conversation, Gate
@@ -492,7 +492,7 @@ class Node(Process):
                 async with AsyncExitStack() as stack:
                     await self._assemble(stack)
                     await self._asked_to_end.wait()
-            except* NameTaken:
+            except* NotLetIn:
                 self.world.trace(f"{self.run} cannot start: its name is taken")
                 self.world.after(1.0, self.world.start_again, self.name)
         if not self.dead:
@@ -572,9 +572,9 @@ class Node(Process):
         world.network.node(run, self)
         self._serves_links = True
         stack.callback(self._close_links)
+        await clustering.knock()
         await stack.enter_async_context(beside(partial(clustering.appear, Load)))
         self.open = True
-        await clustering.refuse_namesake()
         world.trace(f"{run} is ready")
         stack.push_async_callback(self._leave)
 

@@ -1,0 +1,55 @@
+"""What must be the same on all nodes of a cluster, and how they tell that it is, before they work together.
+
+Each node shows marks of it in its heartbeat. A mark of something secret is an HMAC under the cluster's
+secret: equal marks mean equal things, and nothing else can be read from them. A mark of a version is the
+range that this release gets along with: nodes of two releases run side by side during an upgrade. Marks that
+only one of two nodes has are passed over: the other's release does not know them, or its setting is not made.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+
+Marks = Mapping[str, str]
+
+MARK_BYTES = 12
+
+_VERSIONS = {"schema": "the version of the database's schema", "protocol": "the version of the protocol"}
+_SAID = {"secret": "the secret", "author_key": "the author key", **_VERSIONS}
+
+
+def marks_of(
+    secret: bytes, author_key: str | None, *, schema: tuple[int, int], protocol: tuple[int, int]
+) -> Marks:
+    """What a node shows. Args: schema, protocol: the oldest and the newest version it gets along with."""
+    said = {
+        "secret": _mark(secret, "secret"),
+        "schema": "{}-{}".format(*schema),
+        "protocol": "{}-{}".format(*protocol),
+    }
+    if author_key is not None:
+        said["author_key"] = _mark(secret, "author_key", author_key)
+    return said
+
+
+def difference(ours: Marks, theirs: Marks) -> str | None:
+    """What keeps two nodes from working together, as in "the secret"; None if nothing does."""
+    for name in _SAID:
+        if name in ours and name in theirs:
+            alike = _overlap(ours[name], theirs[name]) if name in _VERSIONS else ours[name] == theirs[name]
+            if not alike:
+                return _SAID[name]
+    return None
+
+
+def _mark(secret: bytes, *words: str) -> str:
+    return hmac.digest(secret, "\0".join(("fanfare mark", *words)).encode(), "sha256")[:MARK_BYTES].hex()
+
+
+def _overlap(one: str, other: str) -> bool:
+    try:
+        (oldest, newest), (their_oldest, their_newest) = (map(int, each.split("-")) for each in (one, other))
+    except ValueError:
+        return False
+    return max(oldest, their_oldest) <= min(newest, their_newest)
