@@ -28,6 +28,11 @@ class SessionNotFound(Exception):
     """No session has this id or code."""
 
 
+class Unreadable(Exception):
+    """What is stored of a session or a quiz is nothing that this release can use: a later one wrote it, or
+    something is broken. One sentence."""
+
+
 class OwnedElsewhere(Exception):
     """Somebody else owns the session, and may still be running it."""
 
@@ -113,7 +118,7 @@ class QuizCatalog(Protocol):
         Repeated without an id after StorageUnavailable, it may be stored twice, under two ids."""
 
     async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
-        """One version, by default the newest. Raises QuizNotFound."""
+        """One version, by default the newest. Raises QuizNotFound, Unreadable."""
 
     async def list(self) -> Sequence[QuizSummary]:
         """The newest version of every quiz, by title."""
@@ -153,18 +158,21 @@ class SessionSummary:
 
 
 class SessionStore(Protocol):
+    """What is listed leaves out sessions that cannot be read."""
+
     async def create(self, record: SessionRecord) -> None:
         """Store a new session. Raises CodeTaken. Repeated with the same id, it changes nothing."""
 
     async def find(self, key: str) -> SessionRecord:
         """By id, or by six-digit code: then the unfinished session with this code, else the one that
-        was created last. Raises SessionNotFound."""
+        was created last. Raises SessionNotFound, without a look for what is neither; Unreadable."""
 
     async def claim(
         self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
     ) -> ClaimedSession:
         """Become the owner: raises the epoch by one in the same transaction that takes the row, so that no
-        commit under an older epoch can succeed any more, and loads the facts. Raises SessionNotFound.
+        commit under an older epoch can succeed any more, and loads the facts. Raises SessionNotFound;
+        Unreadable, and then nothing has changed.
 
         `owner` names one run of a node, and no earlier one: signs of life are told apart by it. With `gone` a
         session of another owner is taken only if `gone` says so of it and its lease is over as well; else

@@ -100,6 +100,13 @@ def busy() -> ApiError:
     return ApiError("busy", "A queue is full or the database is away. Try again in a moment.")
 
 
+def unreadable() -> ApiError:
+    return ApiError(
+        "session_unavailable",
+        "What is stored here is nothing that this node can read. A node of another release may.",
+    )
+
+
 def too_many_streams() -> ApiError:
     return ApiError(
         "too_many_connections",

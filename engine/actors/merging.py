@@ -15,7 +15,14 @@ from engine.actors.registry import NodeFull, Registry, SessionUnavailable
 from engine.actors.subscriber import ConnectionEnded, Waiter
 from engine.boundary import Boundary, Mistake
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
-from engine.ports import OwnedElsewhere, SessionNotFound, SpooledFacts, SpooledFactsStore, StorageUnavailable
+from engine.ports import (
+    OwnedElsewhere,
+    SessionNotFound,
+    SpooledFacts,
+    SpooledFactsStore,
+    StorageUnavailable,
+    Unreadable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +73,7 @@ class Merging:
                         await self._merge(session_id)
                 except (NotMerged, ConnectionEnded, NodeFull, Mistake, trio.TooSlowError) as error:
                     log.warning("spooled facts of session %s still wait: %r", session_id, error)
-                except (OwnedElsewhere, SessionNotFound, SessionUnavailable):
+                except (OwnedElsewhere, SessionNotFound, SessionUnavailable, Unreadable):
                     continue
                 except StorageUnavailable:
                     raise

@@ -32,6 +32,7 @@ from engine.ports import (
     SessionRecord,
     SessionStore,
     StorageUnavailable,
+    Unreadable,
 )
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ NOT_TO_BE_HAD = (
     StorageUnavailable,
     NodeFull,
     OwnedElsewhere,
+    Unreadable,
     Mistake,
 )
 """What `Registry.get` raises."""
@@ -113,7 +115,7 @@ def refuse(error: Exception | None, command: Command) -> None:
             frame = messages.error("session_not_found", "No session has this code.", id=mark)
         case SessionFinished():
             frame = messages.error("session_finished", "This session is over.", id=mark)
-        case SessionUnavailable():
+        case SessionUnavailable() | Unreadable():
             frame = messages.error("session_unavailable", Ending.UNAVAILABLE.sentence, id=mark)
         case _:
             frame = messages.busy(mark)
@@ -262,7 +264,7 @@ class Registry:
         """The live actor of the session with this id or code. Send to it before the next checkpoint.
 
         Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
-        OwnedElsewhere, Mistake.
+        OwnedElsewhere, Unreadable, Mistake.
         """
         if not is_session_key(key):
             raise SessionNotFound(key)
@@ -452,6 +454,8 @@ class Registry:
             slot.announce()
 
         async def activate() -> SessionActor:
+            # A quiz that cannot be read is found out before the session is this node's.
+            await self._catalog.get(slot.record.quiz_id, slot.record.quiz_version)
             await self._journal.settled(slot.record.id)
             claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
             slot.claim = _Claim(slot.record.id, claimed.epoch)
@@ -475,7 +479,9 @@ class Registry:
             if slot.parcel is None and not ended:
                 with self._boundary.within("letting a session go", slot.record.id):
                     await self._let_go(slot)
-        except Quarantined:
+        except (Quarantined, Unreadable) as error:
+            if isinstance(error, Unreadable):
+                log.error("session %s is out of service: %s", slot.record.id, error)  # noqa: TRY400 - it says all
             # One that has ended is read from the store, as if it had never been brought back.
             if not ended:
                 slot.unavailable = True

@@ -16,7 +16,7 @@ import trio
 
 from engine.actors.actor import Fenced, SessionActor
 from engine.actors.endings import Ending
-from engine.ports import OwnedElsewhere, SessionNotFound, StorageUnavailable
+from engine.ports import OwnedElsewhere, SessionNotFound, StorageUnavailable, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ async def supervise(
 
     Raises:
         Fenced: another owner has taken the session. OwnedElsewhere: another had it from the start.
-        Quarantined: it crashed too often. SessionNotFound.
+        Quarantined: it crashed too often. SessionNotFound. Unreadable.
     """
     history: deque[float] = deque()
     while True:
@@ -69,7 +69,7 @@ async def supervise(
             actor = await _activated(session_id, activate, policy)
             started(actor)
             await actor.run()
-        except (Fenced, OwnedElsewhere, SessionNotFound):
+        except (Fenced, OwnedElsewhere, SessionNotFound, Unreadable):
             if actor is not None:
                 actor.end(Ending.RESTARTING)
             raise

@@ -29,10 +29,15 @@ class Problems:
     """Mistakes in the order of the document, at most `most` of them.
 
     The one that reaches the bound is raised; with a bound of 1 that is the first.
+
+    In what was stored it is no mistake to break a rule or to have fields that are not known: it was good when
+    it was written, by this release or another. So it is read with `strict` off, and a mistake there is only
+    what cannot be used at all.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, strict: bool = True) -> None:
         self.found: list[DomainError] = []
+        self.strict = strict
         self._most = most
 
     @property
@@ -44,6 +49,12 @@ class Problems:
         self.found.append(error)
         if len(self.found) >= self._most:
             raise error
+
+    def rule(self, code: str, message: str, path: str) -> bool:
+        """Add what can be read and breaks a rule. False, and nothing is added, unless reading is strict."""
+        if self.strict:
+            self.add(code, message, path)
+        return self.strict
 
 
 def member(path: str, name: str) -> str:
@@ -99,7 +110,7 @@ def number(value: object) -> int | float | None:
 
 
 class Fields:
-    """The members of one mapping. Unknown members are problems, and the known ones are listed."""
+    """The members of one mapping. Unknown members break a rule, and the known ones are listed."""
 
     def __init__(
         self, data: Mapping[Any, object], path: str, problems: Problems, known: Sequence[str]
@@ -110,7 +121,7 @@ class Fields:
         for name in data:
             if not (isinstance(name, str) and name in known):
                 seen = _cut(name) if isinstance(name, str) else shown(name)
-                self.add(
+                self.rule(
                     seen, f"'{seen}' is not a field here; known are: {', '.join(known)}", "unknown_field"
                 )
 
@@ -125,6 +136,10 @@ class Fields:
     def add(self, name: str, message: str, code: str = "bad_field") -> None:
         """Report a problem of the member `name`."""
         self.problems.add(code, message, member(self.path, name))
+
+    def rule(self, name: str, message: str, code: str = "bad_field") -> bool:
+        """As `Problems.rule`, of the member `name`."""
+        return self.problems.rule(code, message, member(self.path, name))
 
     def has(self, name: str) -> bool:
         return name in self._data
@@ -149,22 +164,27 @@ class Fields:
     def whole(self, name: str, least: int, most: int, default: int) -> int:
         """A whole number between `least` and `most`, both allowed."""
         value = self._data.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.add(name, f"must be a whole number from {least} to {most}, not {shown(value)}")
+        wrong = f"must be a whole number from {least} to {most}, not {shown(value)}"
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.add(name, wrong)
+            return default
+        if not least <= value <= most and self.rule(name, wrong):
             return default
         return value
 
     def milliseconds(self, name: str, least_s: int, most_s: int, default_s: int) -> int:
         """A time written in seconds, with up to three decimals, as whole milliseconds."""
         value = number(self._data.get(name, default_s))
-        if value is None or not least_s <= value <= most_s:
-            seen = shown(self._data.get(name))
-            self.add(name, f"must be a number of seconds from {least_s} to {most_s}, not {seen}")
+        wrong = f"must be a number of seconds from {least_s} to {most_s}, not {shown(self._data.get(name))}"
+        if value is None or value <= 0:
+            self.add(name, wrong)
+            return default_s * 1000
+        if not least_s <= value <= most_s and self.rule(name, wrong):
             return default_s * 1000
         exact_ms = Decimal(str(value)) * 1000
         if exact_ms != int(exact_ms):
-            self.add(name, "must have at most three decimals")
-        return int(exact_ms)
+            self.rule(name, "must have at most three decimals")
+        return max(1, int(exact_ms))
 
     def number(self, name: str, default: int | None = None) -> int | float:
         """A finite number, without a default required."""
@@ -203,8 +223,8 @@ class Fields:
         if not isinstance(value, list | tuple):
             self.add(name, f"must be a list, not {shown(value)}")
             return []
-        if not least <= len(value) <= most:
-            self.add(name, f"must have {least} to {most} entries, not {len(value)}")
+        wrong = f"must have {least} to {most} entries, not {len(value)}"
+        if not least <= len(value) <= most and self.rule(name, wrong):
             return []
         path = member(self.path, name)
         return [read_text(entry, f"{path}[{i}]", self.problems, longest) for i, entry in enumerate(value)]
@@ -217,11 +237,11 @@ def read_text(value: object, path: str, problems: Problems, longest: int, shorte
         problems.add("bad_field", f"must be text, not {shown(value)}{hint}", path)
         return ""
     tidy = tidied(value, longest)
-    if not shortest <= len(tidy) <= longest:
-        wanted = f"{shortest} to {longest}" if shortest else f"at most {longest}"
-        problems.add("bad_field", f"must have {wanted} characters, not {len(tidy)}", path)
+    wanted = f"{shortest} to {longest}" if shortest else f"at most {longest}"
+    if not shortest <= len(tidy) <= longest and problems.rule(
+        "bad_field", f"must have {wanted} characters, not {len(tidy)}", path
+    ):
         return ""
-    if _UNPRINTABLE.search(tidy):
-        problems.add("bad_field", "must not contain control characters", path)
+    if _UNPRINTABLE.search(tidy) and problems.rule("bad_field", "must not contain control characters", path):
         return ""
     return tidy

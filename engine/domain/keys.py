@@ -6,10 +6,12 @@ A key is the fields of a quiz file that say it: `correct`, `accept`, or `correct
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from engine.domain.errors import DomainError
+from engine.domain.fields import Problems
+from engine.domain.questions import read_question
 from engine.domain.quiz import Question, Quiz
 
 Key = Mapping[str, object]
@@ -46,9 +48,9 @@ def key_of(question: Question) -> Key:
     return {name: data[name] for name in FIELDS[question.type]}
 
 
-def with_key(quiz: Quiz, number: int, key: Key) -> Quiz:
+def with_key(quiz: Quiz, number: int, key: Key, *, strict: bool = True) -> Quiz:
     """The quiz with another key for the question `number`, counted from 1. Fields that the key leaves out
-    stay as they are.
+    stay as they are. `strict`: the question has to keep the rules of today.
 
     Raises:
         DomainError: there is no such question, or this cannot be its key; the path is that of a quiz file.
@@ -64,15 +66,15 @@ def with_key(quiz: Quiz, number: int, key: Key) -> Quiz:
             raise DomainError(
                 "unknown_field", f"'{name}' is not a field here; known are: {', '.join(known)}", name
             )
-    data = quiz.to_dict()
-    questions = data["questions"]
-    assert isinstance(questions, list)
-    questions[number - 1] = {**question.to_dict(), **key}
-    return Quiz.parse(data)
+    changed = read_question(
+        {**question.to_dict(), **key}, f"questions[{number - 1}]", Problems(1, strict=strict)
+    )
+    assert changed is not None, "with a bound of one, the first problem is raised"
+    return replace(quiz, questions=(*quiz.questions[: number - 1], changed, *quiz.questions[number:]))
 
 
 def corrected(quiz: Quiz, corrections: Sequence[Correction]) -> Quiz:
     """The quiz with the keys that hold after all corrections, made in their order. Raises DomainError."""
     for each in corrections:
-        quiz = with_key(quiz, each.question, each.new_key)
+        quiz = with_key(quiz, each.question, each.new_key, strict=False)
     return quiz

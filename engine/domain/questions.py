@@ -168,14 +168,15 @@ class MultipleChoice(Question):
         if not isinstance(named, list | tuple):
             fields.add("correct", f"must be a list of right choices, not {shown(named)}")
             return ()
-        if len(named) > CHOICES_MAX:
-            fields.add("correct", f"must have at most {CHOICES_MAX} entries, not {len(named)}")
+        if len(named) > CHOICES_MAX and fields.rule(
+            "correct", f"must have at most {CHOICES_MAX} entries, not {len(named)}"
+        ):
             return ()
         right: list[int] = []
         for place, entry in enumerate(named):
             index = _index(entry, f"correct[{place}]", choices, fields)
             if index in right:
-                fields.add(f"correct[{place}]", f"{shown(entry)} is listed twice", "duplicate_choice")
+                fields.rule(f"correct[{place}]", f"{shown(entry)} is listed twice", "duplicate_choice")
             elif index is not None:
                 right.append(index)
         return tuple(sorted(right))
@@ -264,11 +265,11 @@ class TypedText(Question):
         for place, spelling in enumerate(accept):
             folded = fold(spelling)
             if folded and folded in seen:
-                fields.add(
+                fields.rule(
                     f"accept[{place}]", f"{shown(spelling)} counts as the same as another", "duplicate_choice"
                 )
             elif spelling and not folded:
-                fields.add(f"accept[{place}]", f"{shown(spelling)} has no letters, digits or symbols")
+                fields.rule(f"accept[{place}]", f"{shown(spelling)} has no letters, digits or symbols")
             seen.add(folded)
         return cls(text, limit_ms, points, tuple(accept))
 
@@ -322,7 +323,7 @@ class Numeric(Question):
         right = fields.number("correct") if _has_right(fields, "correct") else 0
         tolerance = fields.number("tolerance", default=0)
         if tolerance < 0:
-            fields.add("tolerance", f"must not be negative, but is {shown(tolerance)}")
+            fields.rule("tolerance", f"must not be negative, but is {shown(tolerance)}")
         return cls(text, limit_ms, points, right, tolerance)
 
     @property
@@ -391,7 +392,7 @@ def _read_choices(fields: Fields) -> tuple[str, ...]:
     seen: set[str] = set()
     for place, choice in enumerate(choices):
         if choice and choice in seen:
-            fields.add(f"choices[{place}]", f"{shown(choice)} is there twice", "duplicate_choice")
+            fields.rule(f"choices[{place}]", f"{shown(choice)} is there twice", "duplicate_choice")
         seen.add(choice)
     return tuple(choices)
 

@@ -54,6 +54,18 @@ class Quiz:
         return quiz
 
     @classmethod
+    def stored(cls, data: object) -> Quiz:
+        """From a document that was stored, by this release or another: unknown fields are passed over, and
+        rules of today do not count.
+
+        Raises:
+            DomainError: the first thing that cannot be used.
+        """
+        quiz = cls._read(data, Problems(1, strict=False))
+        assert quiz is not None, "with a bound of one, the first problem is raised"
+        return quiz
+
+    @classmethod
     def problems(cls, data: object) -> list[DomainError]:
         """All that is wrong with a document, in its order, up to 50; empty when `parse` would take it."""
         problems = Problems(PROBLEMS_MAX)
@@ -72,7 +84,7 @@ class Quiz:
         description = fields.text("description", DESCRIPTION_MAX, shortest=0, default="")
         language = fields.text("language", 35, default="en")
         if language and not _LANGUAGE.fullmatch(language):
-            fields.add("language", f"must be a language tag such as en or pt-BR, not {shown(language)}")
+            fields.rule("language", f"must be a language tag such as en or pt-BR, not {shown(language)}")
         scoring = Scoring.read(data["scoring"], "scoring", problems) if "scoring" in data else Scoring()
         questions = tuple(question for question in _read_questions(fields) if question is not None)
         return None if problems.count else cls(title, description, language, scoring, questions)
@@ -99,12 +111,11 @@ def _read_questions(fields: Fields) -> list[Question | None]:
     if not entries:
         fields.add("questions", "a quiz needs at least one question", "no_questions")
         return []
-    if len(entries) > QUESTIONS_MAX:
-        # Said before any of them is looked at: what is far too long must not cost time either.
-        fields.add(
-            "questions",
-            f"a quiz has at most {QUESTIONS_MAX} questions, not {len(entries)}",
-            "too_many_questions",
-        )
+    # Said before any of them is looked at: what is far too long must not cost time either.
+    if len(entries) > QUESTIONS_MAX and fields.rule(
+        "questions",
+        f"a quiz has at most {QUESTIONS_MAX} questions, not {len(entries)}",
+        "too_many_questions",
+    ):
         return []
     return [read_question(entry, f"questions[{at}]", fields.problems) for at, entry in enumerate(entries)]

@@ -83,6 +83,22 @@ class Settings:
         assert fields is not None, "with a bound of one, the first problem is raised"
         return cls(**cls._read(fields))
 
+    @classmethod
+    def stored(cls, data: object) -> Settings:
+        """From a document that was stored, by this release or another: unknown settings are passed over, and
+        rules of today do not count.
+
+        Raises:
+            DomainError: the first thing that cannot be used.
+        """
+        fields = Fields.of(data, "", Problems(1, strict=False), FIELDS)
+        assert fields is not None, "with a bound of one, the first problem is raised"
+        settings = cls()
+        # Not by way of the constructor, which holds them against the rules of today.
+        for name, value in cls._read(fields).items():
+            object.__setattr__(settings, name, value)
+        return settings
+
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
         pace = fields.one_of("pace", PACES, default="host")
@@ -97,7 +113,7 @@ class Settings:
         if fields.get("lobby_ms") is not None:
             read["lobby_ms"] = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)
             if pace == "host":
-                fields.add("lobby_ms", "only a session with the pace `auto` starts by itself")
+                fields.rule("lobby_ms", "only a session with the pace `auto` starts by itself")
         if fields.get("scoring") is not None:
             read["scoring"] = fields.one_of("scoring", tuple(RULES), default="speed")
         if fields.get("streak") is not None:
@@ -105,7 +121,7 @@ class Settings:
         if fields.get("host_away_s") is not None:
             read["host_away_s"] = fields.whole("host_away_s", HOST_AWAY_MIN_S, HOST_AWAY_MAX_S, default=60)
             if pace == "auto":
-                fields.add("host_away_s", "only a session with the pace `host` waits for one")
+                fields.rule("host_away_s", "only a session with the pace `host` waits for one")
         return read
 
     def applied_to(self, quiz: Quiz) -> Quiz:

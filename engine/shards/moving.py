@@ -34,6 +34,7 @@ from engine.ports import (
     SessionRecord,
     SessionStore,
     StorageUnavailable,
+    Unreadable,
 )
 from engine.shards.ports import LinkLost, Links, Member
 from engine.shards.relay import Relay
@@ -195,7 +196,7 @@ class Moving:
             with self._boundary.within("waking a session of this node", session_id):
                 try:
                     record = await self._store.find(session_id)
-                except (SessionNotFound, StorageUnavailable):
+                except (SessionNotFound, StorageUnavailable, Unreadable):
                     return
                 if record.owner is not None and record.owner.run == self._me and record.finished_at is None:
                     await self._bring(record)
@@ -203,7 +204,7 @@ class Moving:
     async def _bring(self, record: SessionRecord) -> bool:
         try:
             await self._router.bring(record)
-        except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable) as error:
+        except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable, Unreadable) as error:
             log.info("session %s is not taken: %r", record.id, error)
             return False
         except (NodeFull, StorageUnavailable, Mistake) as error:
@@ -381,7 +382,7 @@ class Moving:
                 record = await self._store.find(session_id)
                 self._router.forget(record.id)
                 return {"adopted": await self._bring(record)}
-        except (ValueError, SessionNotFound, StorageUnavailable) as error:
+        except (ValueError, SessionNotFound, StorageUnavailable, Unreadable) as error:
             return {"error": repr(error)}
         return {"error": f"cannot {request.get('do')!r}"}
 

@@ -397,7 +397,7 @@ def _quiz(data: object) -> tuple[Quiz, int] | None:
         return None
     try:
         kept = orjson.loads(data)
-        return Quiz.parse(kept["quiz"]), int(kept["created_at"])
+        return Quiz.stored(kept["quiz"]), int(kept["created_at"])
     except (orjson.JSONDecodeError, DomainError, KeyError, TypeError, ValueError):
         return None
 

@@ -38,7 +38,7 @@ from engine.actors.subscriber import Subscriber
 from engine.boundary import Boundary
 from engine.domain.session_keys import is_session_key
 from engine.domain.settings import Settings
-from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, SessionStore
+from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, SessionStore, Unreadable
 from engine.shards import whereabouts
 from engine.shards.ports import Bus, BusMessage, Links, Member
 from engine.shards.relay import HOLD_S, Relay
@@ -72,7 +72,7 @@ Attaching = Join | Rejoin | Watch
 
 _NOT_THERE = frozenset({"busy", "session_not_found", "session_finished"})
 
-_FINAL = (SessionNotFound, SessionFinished, SessionUnavailable)
+_FINAL = (SessionNotFound, SessionFinished, SessionUnavailable, Unreadable)
 """Reasons not to ask again."""
 
 

@@ -52,7 +52,7 @@ def heard(message: BusMessage) -> tuple[SessionRecord, str] | None:
     ):
         return None
     try:
-        read = Settings.parse(settings)
+        read = Settings.stored(settings)
     except DomainError:
         return None
     return SessionRecord(session_id, code, quiz_id, version, read, created_at), run

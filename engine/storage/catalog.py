@@ -12,8 +12,9 @@ from itertools import count
 
 import trio
 
+from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
-from engine.ports import QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz
+from engine.ports import QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz, Unreadable
 from engine.storage.postgres import Database, Row
 
 _SLUG_MAX = 60
@@ -125,7 +126,10 @@ def _summary(row: Row) -> QuizSummary:
 def _stored(row: Row | None) -> StoredQuiz | None:
     if row is None:
         return None
-    quiz = Quiz.parse(json.loads(row["definition"]))
+    try:
+        quiz = Quiz.stored(json.loads(row["definition"]))
+    except DomainError as error:
+        raise Unreadable(f"quiz {row['id']}, version {row['version']}: {error}") from None
     return StoredQuiz(row["id"], row["version"], quiz, row["created_at"])
 
 

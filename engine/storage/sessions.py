@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Sequence
 
+from engine.domain.errors import DomainError
 from engine.domain.facts import Fact, of_one_clock
 from engine.domain.session import Settings
 from engine.domain.session_keys import is_code, is_id
@@ -19,14 +21,19 @@ from engine.ports import (
     SessionNotFound,
     SessionRecord,
     SessionSummary,
+    Unreadable,
 )
 from engine.storage.fact_rows import READ_FACTS, fact_of
 from engine.storage.postgres import Connection, Database, Row, UniqueViolation
+
+_log = logging.getLogger(__name__)
 
 _FACTS_PER_FETCH = 500
 """Turned into facts without a pause in between: about 2 ms."""
 
 _LAST_FACTS = 100
+
+_PASSED_OVER_MAX = 1_000
 
 
 class PostgresSessionStore:
@@ -35,6 +42,8 @@ class PostgresSessionStore:
     def __init__(self, database: Database, catalog: QuizCatalog) -> None:
         self._database = database
         self._catalog = catalog
+        self._passed_over: set[str] = set()
+        """Sessions of which the log has said that they cannot be read."""
 
     async def create(self, record: SessionRecord) -> None:
         try:
@@ -81,6 +90,7 @@ class PostgresSessionStore:
             row = await connection.fetchrow(_CLAIM, session_id, owner)
             if row is None:
                 raise SessionNotFound(session_id)
+            record_of(row)  # what cannot be read is not taken
             return row, await connection.fetch(READ_FACTS, session_id, facts[-1].seq if facts else 0)
 
         row, rest = await self._database.in_transaction(take)
@@ -107,18 +117,34 @@ class PostgresSessionStore:
 
     async def orphans(self, live: Collection[str]) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_ORPHANS, list(live))
-        return [record_of(row) for row in rows]
+        return self._readable(rows)
 
     async def owned_by(self, owner: str) -> Sequence[str]:
         return [str(row["id"]) for row in await self._database.fetch(_OWNED, owner)]
 
     async def unfinished(self) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_UNFINISHED)
-        return [record_of(row) for row in rows]
+        return self._readable(rows)
 
     async def ended_since(self, at: int) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_ENDED, at, at - _DAY_MS)
-        return [record_of(row) for row in rows]
+        return self._readable(rows)
+
+    def _readable(self, rows: Sequence[Row]) -> list[SessionRecord]:
+        records = []
+        for row in rows:
+            try:
+                records.append(record_of(row))
+            except Unreadable as error:
+                self._pass_over(str(row["id"]), error)
+        return records
+
+    def _pass_over(self, session_id: str, error: Unreadable) -> None:
+        if session_id not in self._passed_over:
+            if len(self._passed_over) >= _PASSED_OVER_MAX:
+                self._passed_over.clear()
+            self._passed_over.add(session_id)
+            _log.warning("a session is passed over: %s", error)
 
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         rows = await self._database.fetch(_RECENT, limit)
@@ -207,12 +233,17 @@ async def _allow(connection: Connection, session_id: str, owner: str, gone: Call
 
 
 def record_of(row: Row) -> SessionRecord:
+    """Raises Unreadable."""
+    try:
+        settings = Settings.stored(json.loads(row["settings"]))
+    except DomainError as error:
+        raise Unreadable(f"session {row['id']}, settings: {error}") from None
     return SessionRecord(
         id=str(row["id"]),
         code=row["code"],
         quiz_id=row["quiz_id"],
         quiz_version=row["quiz_version"],
-        settings=Settings.parse(json.loads(row["settings"])),
+        settings=settings,
         created_at=row["created_at"],
         finished_at=row["finished_at"],
         owner=None if row["owner"] is None else Owner(row["owner"], row["address"], row["holds"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +57,7 @@ def audit(
 
     async def main() -> int:
         from engine.domain.audit import audit as find_differences
-        from engine.ports import SessionNotFound
+        from engine.ports import SessionNotFound, Unreadable
         from engine.storage.catalog import CachedCatalog, PostgresCatalog
         from engine.storage.corrections import Corrections
         from engine.storage.sessions import PostgresSessionStore
@@ -88,9 +87,12 @@ def audit(
             else:
                 from_ms = 0 if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
                 async for session_id in corrections.created_since(from_ms):
-                    # Retention may drop it meanwhile.
-                    with suppress(SessionNotFound):
+                    try:
                         await look(session_id)
+                    except SessionNotFound:
+                        continue  # retention has dropped it meanwhile
+                    except Unreadable as error:
+                        click.echo(f"Not audited: {error}", err=True)
         if as_json:
             _print_json(audited, differing)
         else:

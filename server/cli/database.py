@@ -55,7 +55,7 @@ async def opened(config: Config, *, any_version: bool = False) -> AsyncIterator[
     release.
     """
     from engine.aio import open_asyncio
-    from engine.ports import StorageUnavailable
+    from engine.ports import StorageUnavailable, Unreadable
     from engine.storage import schema
     from engine.storage.postgres import Database
 
@@ -78,6 +78,8 @@ async def opened(config: Config, *, any_version: bool = False) -> AsyncIterator[
             yield database
         except StorageUnavailable as error:
             raise click.ClickException(f"PostgreSQL: {error}") from error
+        except Unreadable as error:
+            raise click.ClickException(f"{error}. A later release may read it") from error
 
 
 @asynccontextmanager

@@ -17,10 +17,10 @@ from werkzeug.exceptions import HTTPException
 from engine.actors.registry import NodeFull
 from engine.boundary import Mistake
 from engine.domain.errors import DomainError
-from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable
+from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable, Unreadable
 from server.callers import PREFLIGHT_HEADERS
 from server.config import Config
-from server.errors import ApiError, busy
+from server.errors import ApiError, busy, unreadable
 from server.http.access import Access
 from server.http.answers import EXIT_STACK, Answer, body_answer, error_answer
 from server.http.cluster import ClusterView
@@ -196,6 +196,10 @@ def _answer_errors(app: Api) -> None:
     @app.errorhandler(Mistake)
     async def overloaded(_: Exception) -> Answer:
         return error_answer(busy())
+
+    @app.errorhandler(Unreadable)
+    async def of_another_release(_: Unreadable) -> Answer:
+        return error_answer(unreadable())
 
     @app.errorhandler(QuizNotFound)
     async def no_quiz(_: QuizNotFound) -> Answer:

@@ -18,9 +18,10 @@ from engine.ports import (
     SessionRecord,
     SessionStore,
     StorageUnavailable,
+    Unreadable,
 )
 from server.auth import Grant
-from server.errors import ApiError, busy, refused
+from server.errors import ApiError, busy, refused, unreadable
 from server.http.access import Access
 from server.http.services import Directory, LiveSession
 
@@ -148,6 +149,8 @@ class Sessions:
             return finished.record
         except SessionNotFound:
             raise self._no_session() from None
+        except Unreadable:
+            raise unreadable() from None
         except SessionUnavailable:
             raise ApiError(
                 "session_unavailable", "The session keeps failing and was taken out of service."

@@ -1,0 +1,105 @@
+"""Nodes of two releases on one database: what one of them stores, the other serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import pytest
+import trio
+
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Watch
+from engine.actors.frame import Frame
+from engine.domain.settings import Settings
+from engine.ports import SessionRecord, Unreadable
+from engine.storage.catalog import PostgresCatalog
+from engine.storage.postgres import Database
+from engine.storage.sessions import PostgresSessionStore
+from engine.storage.write_behind import WriteBehind
+from tests.actors.world import Client
+from tests.storage.making import quiz_of, record_of
+from tests.storage.test_merging import Players, players
+
+GARBAGE = ("[]", "5", '"host"', "null", '{"pace": "of a later release"}', '{"player_limit": "many"}')
+
+
+@pytest.fixture
+async def node(database: Database) -> AsyncIterator[Players]:
+    journal = WriteBehind(database, owner="node", now_ms=SessionClock().now_ms)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        async with players(database, journal, "node") as found:
+            yield found
+        nursery.cancel_scope.cancel()
+
+
+async def stored(database: Database, *settings: str) -> Sequence[SessionRecord]:
+    """Sessions with what stands in these documents laid over their settings, each of a quiz of its own."""
+    catalog = PostgresCatalog(database, lambda: 0)
+    store = PostgresSessionStore(database, catalog)
+    records = []
+    for document in settings:
+        quiz = await catalog.add(quiz_of())
+        record = replace(record_of(quiz.id, created_at=SessionClock().now_ms()), settings=Settings())
+        await store.create(record)
+        laid = "settings || $2::jsonb" if document.startswith('{"future') else "$2::jsonb"
+        await database.execute(f"UPDATE sessions SET settings = {laid} WHERE id = $1", record.id, document)
+        records.append(record)
+    return records
+
+
+class Told(Client):
+    """A client that can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = trio.Event()
+
+    def push(self, frame: Frame) -> None:
+        super().push(frame)
+        self.heard.set()
+
+
+async def watched(node: Players, key: str) -> Client:
+    client = Told()
+    node.registry.deliver(key, Watch(client))
+    with trio.fail_after(10):
+        await client.heard.wait()
+    return client
+
+
+async def test_a_setting_of_a_later_release_is_passed_over(node: Players, database: Database) -> None:
+    [record] = await stored(database, '{"future": 1}')
+    assert (await watched(node, record.code)).kinds == ["joined"]
+    store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
+    assert await store.find(record.id) == record
+    assert await store.unfinished() == [record]
+
+
+async def test_settings_that_are_garbage_cost_that_session_alone(
+    node: Players, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, *bad = await stored(database, '{"future": 1}', *GARBAGE)
+    for record in bad:
+        for key in (record.code, record.id):
+            assert (await watched(node, key)).errors == ["session_unavailable"]
+    assert (await watched(node, good.code)).kinds == ["joined"]
+    store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
+    await database.execute("UPDATE sessions SET owner = 'gone'")
+    assert await store.unfinished() == await store.orphans(["node"]) == [good]
+    for record in bad:
+        with pytest.raises(Unreadable):
+            await store.claim(record.id, "node")
+    assert len(await store.owned_by("gone")) == len(bad) + 1, "what cannot be read is not taken"
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_quiz_that_is_garbage_costs_its_sessions_alone(node: Players, database: Database) -> None:
+    good, bad = await stored(database, '{"future": 1}', '{"future": 1}')
+    await database.execute("UPDATE quizzes SET definition = '{}' WHERE id = $1", bad.quiz_id)
+    assert (await watched(node, bad.code)).errors == ["session_unavailable"]
+    assert (await watched(node, good.code)).kinds == ["joined"]
+    store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
+    assert await store.owned_by("node") == [good.id], "a node of the later release can still take it"
+    assert node.registry.statistics().crashes == 0
