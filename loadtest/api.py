@@ -162,7 +162,8 @@ class Api:
         return cast(Message, (await self._send("GET", path, token=token, author=token is None)).json())
 
     async def results_csv(self, code: str, token: str | None = None) -> str:
-        path = f"/api/sessions/{_part(code)}/results.csv"
+        """Without the mark at the beginning that spreadsheets want."""
+        path = f"/api/sessions/{_part(code)}/results.csv?bom=false"
         return (await self._send("GET", path, token=token, author=token is None)).text
 
     # -- the cluster ------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import orjson
@@ -22,9 +23,15 @@ from server.http.sessions import Sessions, bounded_wait
 from server.http.standing import Standings
 
 COLUMNS = ("rank", "player", "name", "score", "correct", "answered", "elapsed_ms")
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What makes a spreadsheet calculate; the last four are the wide forms of the first."""
+BOM = "\ufeff"
+"""Without it spreadsheets take UTF-8 for what their system had before."""
 
+_FORMULA = re.compile(r"(^|[\t\r\n,;|\"']\s*)(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")
+"""Where a cell would begin with what makes a spreadsheet calculate; the last four are wide forms.
+
+A cell begins with the name. For a spreadsheet that splits at another separator than the comma, as those do
+where the comma stands in numbers, cells begin also within it. A quote may begin one as well.
+"""
 
 LARGE_MAX = 4
 """Large results that are being made or sent at one time: each is in memory, as bytes, until it is sent."""
@@ -52,11 +59,18 @@ class Results:
         return await self._answer(record, JsonRows, _download(record.code, "json"))
 
     async def csv_file(self, key: str) -> Answer:
-        record = await self._readable(key)
-        return await self._answer(record, CsvRows, _download(record.code, "csv"))
+        bom = read_query("token", "bom").get("bom", "true")
+        if bom not in ("true", "false"):
+            raise ApiError("bad_field", "bom is true or false.", "bom")
+        record = await self._readable(key, "bom")
+        kind = partial(CsvRows, bom=bom == "true")
+        return await self._answer(record, kind, _download(record.code, "csv"))
 
     async def _answer(
-        self, record: SessionRecord, kind: type[JsonRows | CsvRows], headers: dict[str, str]
+        self,
+        record: SessionRecord,
+        kind: Callable[[SessionRecord], JsonRows | CsvRows],
+        headers: dict[str, str],
     ) -> Answer:
         rows, store, in_turn = kind(record), self._services.store, self._standings.in_turn
         _, total = await in_turn(lambda: store.first_results(record.id, 0))
@@ -66,17 +80,18 @@ class Results:
                 await self._large.acquire_on_behalf_of(rows)
             when_over(partial(self._large.release_on_behalf_of, rows))
         await in_turn(lambda: store.results(record.id, rows.take))
-        answer = body_answer(rows.whole(), kind.content_type, headers=headers)
+        answer = body_answer(rows.whole(), rows.content_type, headers=headers)
         if large:
             answer.timeout = SENDING_MAX_S
         return answer
 
-    async def _readable(self, key: str) -> SessionRecord:
+    async def _readable(self, key: str, *more: str) -> SessionRecord:
         """The session as stored. Raises ApiError if the asker may not see its results, or not yet.
+        `more`: what else the query may hold.
 
         A page that offers a file to download can put its token nowhere but into the query.
         """
-        token = read_query("token").get("token")
+        token = read_query("token", *more).get("token")
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
@@ -121,13 +136,13 @@ class JsonRows:
 
 
 class CsvRows:
-    """As `JsonRows`, RFC 4180 with a header line. A name that a spreadsheet would take for a formula gets an
-    apostrophe in front, which spreadsheets hide."""
+    """As `JsonRows`, RFC 4180 with a header line. What a spreadsheet would take for a formula gets an
+    apostrophe in front, which spreadsheets hide at the beginning of a cell."""
 
     content_type = "text/csv; charset=utf-8; header=present"
 
-    def __init__(self, record: SessionRecord) -> None:  # noqa: ARG002 - as `JsonRows`
-        self._parts: list[bytes] = []
+    def __init__(self, record: SessionRecord, *, bom: bool) -> None:  # noqa: ARG002 - as `JsonRows`
+        self._parts = [BOM.encode()] if bom else []
         self._write([COLUMNS])
 
     def take(self, results: Sequence[PlayerResult]) -> None:
@@ -135,7 +150,7 @@ class CsvRows:
             (
                 each.rank,
                 each.player,
-                f"'{each.name}" if each.name.startswith(FORMULA_SIGNS) else each.name,
+                _FORMULA.sub(r"\1'", each.name),
                 each.score,
                 each.correct,
                 each.answered,

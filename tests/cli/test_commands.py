@@ -328,7 +328,7 @@ RESULTS = {
 def test_results_come_as_table_json_or_csv(fanfare: Fanfare, server: FakeServer) -> None:
     csv = "rank,player,name,score,correct,answered,elapsed_ms\r\n1,2,Ada,1950,2,2,2140\r\n"
     server.says("GET /api/sessions/123456/results.json", RESULTS)
-    server.says("GET /api/sessions/123456/results.csv", csv)
+    server.says("GET /api/sessions/123456/results.csv?bom=false", csv)
     words = ["session", "results", "123456", "--url", server.url]
     table = fanfare(*words).stdout
     assert table.splitlines()[1].split() == ["1", "Ada", "1,950", "2", "2", "2.1"]

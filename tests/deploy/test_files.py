@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -31,6 +32,8 @@ GIVEN = {
     "FANFARE_SECRET": "a-key-of-16-characters",
     "FANFARE_AUTHOR_KEY": "a-key-of-8",
     "POD_IP": "10.0.0.7",
+    "POSTGRES_PASSWORD": "the-password-of-postgres",
+    "REDIS_PASSWORD": "the-password-of-redis",
 }
 """What comes from outside."""
 
@@ -101,6 +104,22 @@ def test_the_nodes_of_compose_would_start_as_what_they_are() -> None:
         assert ("/n/{node}/ws" in config.public_ws_url) == (config.role == "realtime")
         assert (config.host, config.link_host, config.proxy_hops) == ("0.0.0.0", "0.0.0.0", 1)
     assert len({config.secret for config in configs}) == 1
+
+
+def test_nothing_in_compose_is_open_without_a_password() -> None:
+    services = {
+        name: {key: interpolated(value) for key, value in each.get("environment", {}).items()}
+        for name, each in compose()["services"].items()
+    }
+    redis, postgres = GIVEN["REDIS_PASSWORD"], GIVEN["POSTGRES_PASSWORD"]
+    command = [interpolated(word) for word in compose()["services"]["redis"]["command"]]
+    assert command[command.index("--requirepass") + 1] == services["redis"]["REDISCLI_AUTH"] == redis
+    assert services["postgres"]["POSTGRES_PASSWORD"] == postgres
+    for _, config in composed_configs():
+        assert urlsplit(config.redis_url or "").password == redis
+        assert urlsplit(config.database_url or "").password == postgres
+    published = {name for name, each in compose()["services"].items() if "ports" in each}
+    assert published == {"haproxy"}
 
 
 def test_compose_lets_nodes_drain() -> None:
@@ -207,6 +226,32 @@ def test_services_and_budgets_select_pods_that_exist() -> None:
             selector = each["spec"]["selector"]
             selector = selector.get("matchLabels", selector)
             assert sum(selector.items() <= pod_labels.items() for pod_labels in labels) == 1, name
+
+
+def reaching(labels: Mapping[str, str]) -> set[str]:
+    """The ports of a node, by name, that a pod with these labels may reach."""
+    spec = manifests()["NetworkPolicy", "fanfare"]["spec"]
+    ports: set[str] = set()
+    for rule in spec["ingress"]:
+        peers = [peer["podSelector"]["matchLabels"] for peer in rule["from"] if "podSelector" in peer]
+        if any(wanted.items() <= labels.items() for wanted in peers):
+            ports |= {each["port"] for each in rule["ports"]}
+    return ports
+
+
+def test_links_are_for_nodes_alone() -> None:
+    policy = manifests()["NetworkPolicy", "fanfare"]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    for node in NODES:
+        labels = manifests()[node]["spec"]["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        assert reaching(labels) == {"link"}
+        assert "link" in {each["name"] for each in pod(*node)["containers"][0]["ports"]}
+    haproxy = manifests()["Deployment", "fanfare-haproxy"]["spec"]["template"]["metadata"]["labels"]
+    assert reaching(haproxy) == {"http", "realtime"}
+    assert reaching({"app": "anything"}) == set()
+    from_elsewhere = [rule for rule in policy["ingress"] if "namespaceSelector" in rule["from"][0]]
+    assert [rule["ports"] for rule in from_elsewhere] == [[{"port": "http"}]]
 
 
 # -- HAProxy -----------------------------------------------------------------------------------------

@@ -29,6 +29,9 @@ async def played(e: Edge) -> Played:
     return session
 
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 async def opened(e: Edge, **settings: object) -> Played:
     quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
     body = {"quiz_id": quiz.json["id"], **settings}
@@ -120,7 +123,7 @@ async def test_files_are_offered_for_download(mock_clock: MockClock) -> None:
         assert as_json.headers["Content-Disposition"] == f'attachment; filename="fanfare-{session.code}.json"'
         as_file = await e.get(f"{session.url}/results.csv")
         assert as_file.headers["Content-Type"].startswith("text/csv; charset=utf-8")
-        assert as_file.body.decode() == (
+        assert as_file.body.decode("utf-8-sig") == (
             "rank,player,name,score,correct,answered,elapsed_ms\r\n1,1,Ada,1000,1,1,0\r\n2,2,Ben,0,0,1,0\r\n"
         )
         mock_clock.autojump_threshold = 0
@@ -128,24 +131,51 @@ async def test_files_are_offered_for_download(mock_clock: MockClock) -> None:
         assert (await e.get(f"{session.url}/results.csv")).body == as_file.body
 
 
-def csv_rows(*results: PlayerResult) -> list[list[str]]:
-    rows = CsvRows(record_of("quiz"))
-    rows.take(results)
-    return list(csv.reader(io.StringIO(rows.whole().decode(), newline="")))
+def csv_text(name: str) -> str:
+    rows = CsvRows(record_of("quiz"), bom=False)
+    rows.take([PlayerResult(1, 1, name, 2, 3, 4, 5)])
+    return rows.whole().decode()
+
+
+def cells_of(name: str, separator: str) -> list[str]:
+    """As a spreadsheet reads the line of a player that splits at this separator."""
+    return list(csv.reader(io.StringIO(csv_text(name), newline=""), delimiter=separator))[1]
 
 
 @pytest.mark.parametrize(
-    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1", '=HYPERLINK("http://x","y")']
+    "name",
+    [
+        *("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"),
+        *('=HYPERLINK("http://x","y")', "x;=1+1", "x; =1+1", "x;;-1", "x,=1", "x\t@A1", "x|+1", "x;\uff1d1"),
+        *('x";=1', 'x;"=1"', 'x;"+1";-1', "x;'=1", '"=1', "'=1", ';=cmd|"/c calc"!A1', "a;b;c;=d"),
+    ],
 )
-def test_no_name_becomes_a_formula(name: str) -> None:
-    rows = csv_rows(PlayerResult(1, 1, name, 0, 0, 0, 0))
-    assert rows[1][2] == f"'{name}"
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_no_name_becomes_a_formula_whatever_a_spreadsheet_splits_at(name: str, separator: str) -> None:
+    for cell in cells_of(name, separator):
+        assert not cell.lstrip(" \"'").startswith(FORMULA_SIGNS) or cell.lstrip(' "').startswith("'"), cell
 
 
-@pytest.mark.parametrize("name", ["Ada", 'a "quoted", name', "two\nlines", "Zoë 🎺", "a=b"])
+@pytest.mark.parametrize(
+    "name", ["Ada", 'a "quoted", name', "two\nlines", "Zoë 🎺", "a=b", "Jean-Luc", "C++", "Ada :-)", "a @ b"]
+)
 def test_any_other_name_comes_back_as_it_was(name: str) -> None:
-    rows = csv_rows(PlayerResult(1, 1, name, 2, 3, 4, 5))
-    assert rows[1] == ["1", "1", name, "2", "3", "4", "5"]
+    assert cells_of(name, ",") == ["1", "1", name, "2", "3", "4", "5"]
+
+
+async def test_the_file_says_that_it_is_unicode_unless_told_not_to() -> None:
+    async with edge() as e:
+        session = await played(e)
+        url = f"{session.url}/results.csv"
+        marked, plain, refused = [
+            await e.get(f"{url}{query}", token=session.host_token) for query in ("", "?bom=false", "?bom=1")
+        ]
+        assert marked.body == b"\xef\xbb\xbf" + plain.body
+        assert plain.body.startswith(b"rank,player,")
+        assert (refused.error, refused.path) == ("bad_field", "bom")
+        assert (
+            await e.get(f"{session.url}/results?bom=true", token=session.host_token)
+        ).error == "unknown_field"
 
 
 async def test_results_of_a_database_that_is_away() -> None:
@@ -251,7 +281,7 @@ async def test_large_results_are_made_slice_by_slice() -> None:
         url = f"/api/sessions/{record.code}/results"
         found = (await e.get(f"{url}.json", token="the-author-key")).json
         assert [each["player"] for each in found["players"]] == list(range(PLAYERS, 0, -1))
-        as_file = (await e.get(f"{url}.csv", token="the-author-key")).body.decode()
+        as_file = (await e.get(f"{url}.csv", token="the-author-key")).body.decode("utf-8-sig")
         assert list(csv.DictReader(io.StringIO(as_file, newline=""))) == [
             {name: str(value) for name, value in each.items()} for each in found["players"]
         ]
