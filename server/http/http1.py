@@ -73,17 +73,39 @@ class OtherVersion(Exception):
 class Http1Protocol(H11Protocol):
     """Answers what is asked in HTTP/1 in HTTP/1, whatever else the client offers to speak."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.reading = trio.CancelScope()
+        """Of the task that reads what the client sends, over once there is nobody to answer.
+
+        It waits with the next request until the last one is answered; hypercorn does not tell it that the
+        client has gone meanwhile, and would keep the connection for ever.
+        """
+
     async def handle(self, event: Event) -> None:
         try:
             await super().handle(event)
         except OtherVersion:
             await self._send_error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
             await self.send(Closed())
+        if isinstance(event, Closed):
+            self.reading.cancel()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Where hypercorn would go over to HTTP/2."""
         if event.http_version not in (b"1.0", b"1.1"):
             raise OtherVersion
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Where hypercorn would go over to a WebSocket. On this port there are none, and a wish for another
+        protocol may be passed over: the address answers as to any other request."""
+        headers = request.headers.raw_items()
+        kept = [(name, value) for name, value in headers if name.lower() != b"upgrade"]
+        if len(kept) < len(headers):
+            request = h11.Request(
+                method=request.method, target=request.target, headers=kept, http_version=request.http_version
+            )
+        await super()._create_stream(request)
 
 
 class _Http1Server(TCPServer):
@@ -118,7 +140,9 @@ class _Http1Server(TCPServer):
                 )
                 self.protocol = cast(Any, protocol)
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
-                await self._read_data()
+                with protocol.reading:
+                    await self._read_data()
+                await protocol.handle(Closed())
         except OSError:
             pass  # the client has gone
         finally:

@@ -138,9 +138,7 @@ def _application(app: Api, send_timeout_s: float, turnstile: Turnstile, admit: C
     """
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-        elif not admit(scope):
+        if not admit(scope):
             await finish(receive, send, _refusal(CROWDED))
         elif not scope["path"].startswith("/"):
             # Targets that are no path, such as `*`: quart cannot read all of them.

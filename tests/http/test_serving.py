@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket as stdlib_socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +33,10 @@ AUTHOR = {"Authorization": f"Bearer {AUTHOR_KEY}"}
 POST = (
     b"POST /api/quizzes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Authorization: Bearer %b\r\n" % AUTHOR_KEY.encode()
+)
+WEBSOCKET = (
+    b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
 HEAD = b"GET %s HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -350,21 +355,47 @@ async def test_tls_in_this_process(certificate: tuple[Path, Path]) -> None:
         b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
         b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        WEBSOCKET + b"\r\n\x81\x82abcd\x9e\x9e",
+        WEBSOCKET + b"\r\n" + b"\xff" * 100,
+        WEBSOCKET + b"Sec-WebSocket-Extensions: permessage-deflate; a=\xff\r\n\r\n",
+        WEBSOCKET + b"Sec-WebSocket-Protocol: \xff\r\n\r\n",
+        WEBSOCKET + b"Origin: http://[\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xed\xa0\x80\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2,
     ],
 )
-async def test_no_request_however_broken_harms_the_others(head: bytes) -> None:
+@pytest.mark.parametrize("leave", ["in good order", "with a reset"])
+async def test_no_request_however_broken_harms_the_others(
+    head: bytes, leave: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with node(send_timeout_s=0.3) as n:
         session = await n.edge.session()
         follower = await n.follow(session)
         await read_until(follower, b"joined")
         broken = await n.raw(head)
-        await broken.send_eof()
-        answer = await read_to_end(broken)
-        assert b"Traceback" not in answer
-        assert not answer.startswith(b"HTTP/1.1 3")
-        assert not answer.startswith(b"HTTP/1.1 101")
+        if leave == "with a reset":
+            broken.socket.setsockopt(
+                stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            broken.socket.close()
+        else:
+            await broken.send_eof()
+            answer = await read_to_end(broken)
+            assert b"Traceback" not in answer
+            assert not answer.startswith(b"HTTP/1.1 3")
+            assert not answer.startswith(b"HTTP/1.1 101")
+        await n.until_connections(1)
         await session.do("start")
         await read_until(follower, b"event: question")
+    assert not [record for record in caplog.records if record.exc_info and record.levelno > logging.DEBUG]
+
+
+async def test_a_websocket_is_not_spoken_and_what_follows_its_handshake_is_the_next_request() -> None:
+    async with node() as n:
+        asking = await n.raw(WEBSOCKET + b"\r\n" + HEAD % b"/healthz" + b"\r\n")
+        answers = await read_until(asking, b"alive")
+        assert answers.startswith(b"HTTP/1.1 404")
+        assert answers.count(b"HTTP/1.1 200") == 1
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
