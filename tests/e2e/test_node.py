@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio_websocket
 
 from loadtest.api import Api, ApiRefused
 from loadtest.books import compare, read_results, tally
@@ -152,6 +154,43 @@ async def test_the_clock_of_a_question_is_extended_by_the_outage(data_dir: Path)
         assert len(rows) == 1
         # The sign of life is given every half second, so that much may be given back too much.
         assert rows[0]["by_ms"] > 1500
+
+
+async def test_a_node_that_stood_still_takes_the_answers_of_its_players_afterwards(data_dir: Path) -> None:
+    prompt = {**QUIZ, "questions": [{**QUIZ["questions"][0], "time_limit_s": 5}]}
+    async with running_node(data_dir) as (node, api):
+        await api.add_quiz(prompt, "prompt")
+        made = await api.create_session("prompt", {"early_close": False})
+        heard: list[dict[str, object]] = []
+        async with trio_websocket.open_websocket_url(node.ws_url) as socket:
+            await socket.send_message(json.dumps({"t": "join", "code": made["code"], "name": "Ada"}))
+
+            async def hear(kind: str) -> dict[str, object]:
+                with trio.fail_after(PATIENCE_S):
+                    while not heard or heard[-1]["t"] != kind:
+                        heard.append(json.loads(await socket.get_message()))
+                return heard[-1]
+
+            await hear("joined")
+            await api.host(made["code"], made["host_token"], "h", "start")
+            await hear("question")
+            await trio.sleep(1)
+            assert node.process is not None
+            node.process.send_signal(signal.SIGSTOP)
+            await socket.send_message(json.dumps({"t": "answer", "id": "a", "question": 1, "choice": 1}))
+            await trio.sleep(6)
+            node.process.send_signal(signal.SIGCONT)
+            ack = await hear("ack")
+            assert ack["status"] == "accepted"
+            # It is answered as of the moment at which the node stopped.
+            assert 500 < ack["elapsed_ms"] < 3_000  # type: ignore[operator]  # of JSON
+            [told] = [message for message in heard if message["t"] == "state"]
+            assert 5_500 < told["extended_ms"] < 9_000  # type: ignore[operator]  # of JSON
+            assert not any(message["t"] == "reveal" for message in heard)
+            await hear("reveal")
+            assert heard[-1]["counts"] == [0, 1, 0]
+        code, said = await fanfare("audit", made["code"], "--data-dir", str(node.data_dir))
+        assert (code, said.endswith(AGREED)) == (0, True)
 
 
 async def test_one_answer_by_two_ways_at_once(data_dir: Path) -> None:
