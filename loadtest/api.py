@@ -31,7 +31,7 @@ class ApiRefused(Exception):
     @property
     def not_now(self) -> bool:
         """Whether the same request may succeed in a moment."""
-        return self.status in (429, 503) and self.code not in ("session_unavailable", "too_many_attempts")
+        return self.status in (429, 503) and self.code != "session_unavailable"
 
 
 class ApiUnreachable(Exception):

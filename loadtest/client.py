@@ -132,6 +132,8 @@ class WireClient:
         self._on_the_move = False
         self._requests: dict[str, _Request] = {}
         self._last_id = 0
+        self._ticket: str | None = None
+        """Of a player who waits for the host."""
 
     # -- what the caller does ---------------------------------------------------------------------
 
@@ -274,6 +276,8 @@ class WireClient:
             return await self._refused(message)
         if kind == "joined":
             self._welcome(message)
+        elif kind == "waiting":
+            await self._ask_again(message)
         elif kind == "leaderboard" and message["offset"] > self.offset:
             self._missed(message["offset"] + 1)
             self.offset = message["offset"]
@@ -328,6 +332,12 @@ class WireClient:
             self.reconnects += 1
         self._on_the_move = False
         self.arrived.set()
+
+    async def _ask_again(self, message: Message) -> None:
+        """The host has yet to let this client in."""
+        self._ticket = str(message["ticket"])
+        await trio.sleep(int(message["again_ms"]) / 1000)
+        await self._send(self._greeting())
 
     async def _refused(self, error: Message) -> _Parted | None:
         """The join was refused. None when another attempt was made at once."""
@@ -403,7 +413,10 @@ class PlayerClient(WireClient):
         message = super()._greeting()
         if self.token is None:
             message["name"] = self.name
-            self._asked += 1
+            if self._ticket is not None:
+                message["ticket"] = self._ticket
+            else:
+                self._asked += 1
         return message
 
     def _welcome(self, message: Message) -> None:

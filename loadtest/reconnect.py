@@ -37,7 +37,7 @@ BY_CODE = {
     4002: Policy.NO,
     4003: Policy.NO,
     4004: Policy.LATER,
-    4005: Policy.NO,
+    4005: Policy.LATER,
     4006: Policy.RESUME,
     4007: Policy.RESUME,
     4008: Policy.LATER,
@@ -49,7 +49,7 @@ BY_CODE = {
 }
 """As docs/protocol.md has it."""
 
-_TRY_AGAIN = frozenset({"busy", "rate_limited"})
+_TRY_AGAIN = frozenset({"busy", "rate_limited", "too_many_attempts"})
 """Errors that say: not now. Every other error in answer to a `join` is final."""
 
 

@@ -61,11 +61,12 @@ from server.http import serving
 from server.http.app import create_app
 from server.http.cluster import own_load
 from server.http.services import Services
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.loop_watch import LoopWatch
 from server.peers import EVERYWHERE
 from server.realtime.conversation import Gate
 from server.realtime.transports import make_transport
+from server.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +225,9 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
                         history_max=config.history_max,
                         idle_s=config.session_idle_s,
                         max_age_s=config.session_max_age_s,
+                        joins_per_s=config.joins_per_s,
+                        seats_per_address_max=config.seats_per_address_max,
+                        seats_per_address_per_s=config.seats_per_address_per_s,
                     ),
                     sessions_max=config.sessions_max,
                     gone=None if cluster is None else cluster.neighbours.gone,
@@ -249,18 +253,20 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     merging = Merging(registry, PostgresSpooledFacts(database), run, boundary)
     await stack.enter_async_context(beside(merging.run))
 
-    attempts, joins = Attempts(config.attempts_per_min), JoinRate(config.joins_per_s)
+    waiting = Waiting(boundary)
+    await stack.enter_async_context(beside(waiting.run))
+    attempts = Attempts(config.attempts_per_min)
     transport = make_transport(
         Gate(
             directory,
             tokens,
             clock,
             attempts,
-            joins,
             config.messages_per_s,
             config.messages_burst,
             tuple if cluster is None else cluster.pages,
             boundary,
+            waiting.after,
         ),
         config,
     )
@@ -281,7 +287,6 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         tokens=tokens,
         author_key=author_key,
         attempts=attempts,
-        joins=joins,
         loop_watch=loop_watch,
         collector=collector,
         ws_url=ws_url,

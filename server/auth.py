@@ -140,6 +140,11 @@ class _Signer(TimestampSigner):
         return self._clock.now_ms() // 1000
 
 
+def new_ticket() -> str:
+    """For a join that brings none: whoever waits for the host is known by it, and nobody can guess it."""
+    return secrets.token_urlsafe(12)
+
+
 def load_secret(secret: str | None, data_dir: Path) -> bytes:
     """The key that signs tokens.
 

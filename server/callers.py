@@ -10,7 +10,7 @@ from engine.actors.clock import Clock
 from server.auth import Grant, TokenError
 from server.config import Config
 from server.errors import ApiError
-from server.limits import Attempts
+from server.limits import Attempts, Try
 from server.peers import client_address, origin_allowed
 
 PREFLIGHT_HEADERS: Mapping[str, str] = {
@@ -27,6 +27,11 @@ STANDING_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
 }
 """Of every answer that does not say otherwise."""
+
+
+TOO_MANY_ATTEMPTS = ApiError(
+    "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
+)
 
 
 class TokenReader(Protocol):
@@ -78,15 +83,22 @@ class Guard:
         """The client's, as far as the configured proxies tell it."""
         return client_address(caller.peer, caller.forwarded_for, self._config.proxy_hops)
 
-    def refuse_blocked(self, caller: Caller) -> None:
-        """Raises ApiError for an address that has used up its failures."""
-        if self._attempts.blocked(self.address(caller), self._clock.now_ms()):
-            raise ApiError(
-                "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
-            )
+    def enter(self, caller: Caller, code: str) -> Try:
+        """Begin to look for the session with this code or id. Raises ApiError for an address that has too
+        many such tries waiting."""
+        found = self._attempts.enter(self.address(caller), code, self._clock.now_ms())
+        if found is None:
+            raise TOO_MANY_ATTEMPTS
+        return found
+
+    def know(self, caller: Caller, code: str) -> None:
+        """The caller has shown to be in the session with this code."""
+        self._attempts.know(self.address(caller), code)
 
     def count_failure(self, caller: Caller) -> None:
-        self._attempts.failed(self.address(caller), self._clock.now_ms())
+        """Raises ApiError for an address that has used up its tries."""
+        if not self._attempts.charge(self.address(caller), self._clock.now_ms()):
+            raise TOO_MANY_ATTEMPTS
 
     # -- tokens ----------------------------------------------------------------------------------
 
@@ -98,13 +110,12 @@ class Guard:
         try:
             return self._tokens.read(token)
         except TokenError as error:
-            self.refuse_blocked(caller)
-            self.count_failure(caller)
+            if error.code != "token_expired":  # that one was good once, and nobody guesses
+                self.count_failure(caller)
             raise ApiError(error.code, error.message) from None
 
     def refuse_foreign_token(self, caller: Caller) -> NoReturn:
         """For a token that is good, but for another session."""
-        self.refuse_blocked(caller)
         self.count_failure(caller)
         raise ApiError("token_invalid", "This token belongs to another session.")
 

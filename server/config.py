@@ -238,6 +238,14 @@ class Config:
     joins_per_s: float = _setting(
         5_000.0, kinds.number(0.1, 1_000_000), "new players a second in one session"
     )
+    seats_per_address_max: int = _setting(
+        2_000, kinds.integer(1, 1_000_000), "players that may join one session from one address"
+    )
+    seats_per_address_per_s: float = _setting(
+        25.0,
+        kinds.number(0.1, 1_000_000),
+        "of those, how many a second in the long run; twenty times as many at once",
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -24,6 +24,8 @@ STATUS: Mapping[str, int] = {
     "session_finished": 409,
     "session_full": 409,
     "session_locked": 409,
+    "not_admitted": 403,
+    "address_full": 409,
     "session_unavailable": 503,
     "name_invalid": 400,
     "name_too_long": 400,

@@ -10,37 +10,14 @@ import math
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address, ip_network
 
+from engine.actors.token_bucket import TokenBucket
+
 log = logging.getLogger(__name__)
 
 COMPLAINT_INTERVAL_S = 10.0
 
-
-class TokenBucket:
-    """Lets `burst` through at once and `rate_per_s` a second in the long run. Starts full."""
-
-    __slots__ = ("_at_ms", "_burst", "_level", "_rate_per_ms")
-
-    def __init__(self, rate_per_s: float, burst: int) -> None:
-        self._rate_per_ms = rate_per_s / 1000
-        self._burst = burst
-        self._level = float(burst)
-        self._at_ms = 0
-
-    def take(self, now_ms: int, count: int = 1) -> bool:
-        """Take so many tokens. False when there are fewer; then none was taken."""
-        level = self._level + (now_ms - self._at_ms) * self._rate_per_ms
-        if level > self._burst:
-            level = self._burst
-        self._at_ms = now_ms
-        if level < count:
-            self._level = level
-            return False
-        self._level = level - count
-        return True
-
-    def empty(self, now_ms: int) -> bool:
-        """Whether `take` would say no."""
-        return self._level + (now_ms - self._at_ms) * self._rate_per_ms < 1
+TRIES_WAITING_MAX = 100
+"""That share their turn: clients of one address with the same code."""
 
 
 class _Buckets:
@@ -69,51 +46,141 @@ class _Buckets:
         return bucket
 
 
-class Attempts:
-    """Wrong codes and tokens by address, so that codes cannot be guessed by trying.
+class _Charge:
+    """What one code costs an address, while nobody knows yet whether it is good."""
 
-    Only failures count: a school behind one address may join in its hundreds. IPv6 addresses count by
-    their /64, which is what one household or one server is given.
+    __slots__ = ("due_ms", "open", "tries")
 
-    Args:
-        per_min: failures a minute, at once or spread.
-        addresses_max: addresses remembered; past it the one that failed longest ago is forgotten.
+    def __init__(self, due_ms: float) -> None:
+        self.due_ms = due_ms
+        self.open = True
+        self.tries = 0
+
+
+class Try:
+    """One code from one address. Whoever got it calls one of the methods, once.
+
+    `wait_ms` must pass before the code is looked at.
     """
 
-    def __init__(self, per_min: int, addresses_max: int = 20_000) -> None:
-        self._buckets = _Buckets(per_min / 60, per_min, addresses_max)
+    __slots__ = ("_attempts", "_charge", "_place", "wait_ms")
 
-    def __len__(self) -> int:
-        return len(self._buckets)
+    def __init__(
+        self, attempts: Attempts, place: tuple[str, str], charge: _Charge | None, wait_ms: float
+    ) -> None:
+        self._attempts = attempts
+        self._place = place
+        self._charge = charge
+        self.wait_ms = wait_ms
 
-    def blocked(self, address: str, now_ms: int) -> bool:
-        """Whether this address has used up its failures."""
-        if not len(self._buckets):
+    def good(self) -> None:
+        """There is such a code."""
+        if self._close():
+            self._attempts.give_back(self._place)
+            self._attempts.know(*self._place)
+
+    def wrong(self, now_ms: int) -> None:
+        """There is not, or nobody has waited to hear."""
+        if self._charge is None:
+            self._attempts.forget(self._place, now_ms)
+        else:
+            self._close()
+
+    def unjudged(self) -> None:
+        """Nobody has looked."""
+        if self._close():
+            self._attempts.give_back(self._place)
+
+    def _close(self) -> bool:
+        """Whether what it has cost was open until now."""
+        charge = self._charge
+        if charge is None or not charge.open:
             return False
-        bucket = self._buckets.get(_network(address))
-        return bucket is not None and bucket.empty(now_ms)
-
-    def failed(self, address: str, now_ms: int) -> None:
-        self._buckets.use(_network(address)).take(now_ms)
+        charge.open = False
+        self._attempts.close(self._place)
+        return True
 
 
-class JoinRate:
-    """New players a second, by session.
+class Attempts:
+    """Codes and keys that were tried, by address, so that they cannot be found by trying.
+
+    How to think about it: a try is charged when it is made, so that a thousand at once are no more than a
+    thousand in a row, and the charge is given back once the code turns out to be good. An address that has
+    used up its tries waits: each further one has its turn when the bucket has filled so far, and those for
+    whom that would take too long are turned away, unjudged. A guesser thus hears of so many codes a minute
+    and no more, and a good code in between has its turn as well. A code that the address was right about
+    lately is no guess and costs nothing: a class goes on coming in, whatever one of them types. Nor does the
+    same code again before the first answer: a class that comes in all at once is one try.
+
+    IPv6 addresses count by their /64, which is what one household or one server is given.
 
     Args:
-        per_s: players a second; as many may come at once.
-        sessions_max: sessions remembered; past it the one that was joined longest ago is forgotten.
+        per_min: tries a minute, at once or spread.
+        wait_max_ms: how long a try may wait for its turn.
+        addresses_max: addresses remembered; past it the one that tried longest ago is forgotten.
+        known_max: good codes remembered, by address; past it the one that was used longest ago is forgotten.
     """
 
-    def __init__(self, per_s: float, sessions_max: int = 20_000) -> None:
-        self._buckets = _Buckets(per_s, max(1, round(per_s)), sessions_max)
+    def __init__(
+        self,
+        per_min: int,
+        wait_max_ms: float = 8_000,
+        addresses_max: int = 20_000,
+        known_max: int = 20_000,
+    ) -> None:
+        self._buckets = _Buckets(per_min / 60, per_min, addresses_max)
+        self._wait_max_ms = wait_max_ms
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._known_max = known_max
+        self._open: dict[tuple[str, str], _Charge] = {}
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._buckets) + len(self._known) + len(self._open)
 
-    def take(self, key: str, now_ms: int) -> bool:
-        """Let one more player into the session under this key. False when too many have just come."""
-        return self._buckets.use(key).take(now_ms)
+    def enter(self, address: str, code: str, now_ms: int) -> Try | None:
+        """Try a code. None when the address has too many tries waiting: then it must not be looked at."""
+        place = network_of(address), code
+        if place in self._known:
+            self._known.move_to_end(place)
+            return Try(self, place, None, 0)
+        charge = self._open.get(place)
+        if charge is None:
+            wait_ms = self._buckets.use(place[0]).charge(now_ms, self._wait_max_ms)
+            if wait_ms is None:
+                return None
+            charge = self._open[place] = _Charge(now_ms + wait_ms)
+        elif charge.tries >= TRIES_WAITING_MAX and charge.due_ms > now_ms:
+            return None
+        charge.tries += 1
+        return Try(self, place, charge, max(charge.due_ms - now_ms, 0))
+
+    def charge(self, address: str, now_ms: int) -> bool:
+        """Count what has been judged already and was wrong. False when the address had nothing left."""
+        return self._buckets.use(network_of(address)).charge(now_ms, self._wait_max_ms) == 0
+
+    def know(self, address: str, code: str) -> None:
+        """Somebody at this address has shown to be in a session with this code."""
+        place = network_of(address), code
+        self._known[place] = None
+        self._known.move_to_end(place)
+        if len(self._known) > self._known_max:
+            self._known.popitem(last=False)
+
+    # -- from tries ------------------------------------------------------------------------------
+
+    def close(self, place: tuple[str, str]) -> None:
+        del self._open[place]
+
+    def give_back(self, place: tuple[str, str]) -> None:
+        bucket = self._buckets.get(place[0])
+        if bucket is not None:
+            bucket.give_back()
+
+    def forget(self, place: tuple[str, str], now_ms: int) -> None:
+        """The code is good no longer, and so this was a try like any other."""
+        if place in self._known:
+            del self._known[place]
+            self.charge(place[0], now_ms)
 
 
 class MessageRate:
@@ -158,7 +225,7 @@ class ConnectionCount:
         Args:
             beyond: so many above the limit are let in as well, be it only to be told that they must go.
         """
-        network = _network(address)
+        network = network_of(address)
         there = self._open.get(network, 0)
         if there >= self._per_address_max + beyond:
             if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
@@ -176,7 +243,7 @@ class ConnectionCount:
 
     def leave(self, address: str) -> None:
         """For each connection that was let in, once."""
-        network = _network(address)
+        network = network_of(address)
         left = self._open[network] - 1
         if left:
             self._open[network] = left
@@ -184,7 +251,8 @@ class ConnectionCount:
             del self._open[network]
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """What limits count an address by: itself, or the /64 of an IPv6 address."""
     if ":" not in address:
         return address
     try:

@@ -35,6 +35,7 @@ from engine.actors.commands import (
     Role,
     Watch,
 )
+from engine.actors.door import AGAIN_MS, BUSY, NOT_ADMITTED, Door
 from engine.actors.endings import Ending
 from engine.actors.fanout import Slicer
 from engine.actors.frame import Frame, Message
@@ -60,13 +61,12 @@ from engine.domain.facts import (
     QuestionOpened,
     Resumed,
 )
-from engine.domain.session import Phase, Repeated, Session
+from engine.domain.phases import refuse
+from engine.domain.session import Applied, Phase, Repeated, Session
 from engine.ports import JOINS_SHARE, ClaimedSession, Journal, SessionRecord
 
 FINISHED_LINGER_S = 30.0
 """How long a finished session stays in memory for those who come back a moment too late for the podium."""
-
-BUSY = Refusal("busy", "A queue is full; nothing has changed. Try again in a moment.")
 
 FOREIGN_TOKEN = Refusal("token_invalid", "This token belongs to another session.")
 
@@ -119,6 +119,9 @@ class ActorOptions:
     history_max: int = 32
     idle_s: float = 300.0
     max_age_s: float = 86_400.0
+    joins_per_s: float = 1e6
+    seats_per_address_max: int = 1_000_000
+    seats_per_address_per_s: float = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,12 @@ class SessionActor:
         self._roster: Roster | None = None
         """As long as a host is connected."""
         self._roster_due_at = 0
+        self._door = Door(
+            record.id,
+            options.joins_per_s,
+            options.seats_per_address_max,
+            options.seats_per_address_per_s,
+        )
         self._unwritten: list[Fact] = []
         self._seq = self._committed = session.seq
         self._unconfirmed: deque[_Held] = deque()
@@ -714,6 +723,7 @@ class SessionActor:
                     command.limit,
                     audience.connected,
                     audience.connected_players,
+                    self._door.waiting(self._clock.now_ms())[0],
                 )
                 command.reply.push(page)
             case Relay():
@@ -770,10 +780,24 @@ class SessionActor:
         if not self._journal.has_room(JOINS_SHARE):
             self._refuse(command.reply, BUSY)
             return
-        outcome = self.session.join(command.name, command.at)
+        door, now = self._door, self._clock.now_ms()
+        admitted = door.decision(command.ticket, command.name)
+        refusal = NOT_ADMITTED if admitted is False else door.refuse(command.address, now)
+        outcome = refusal or self.session.join(command.name, command.at, admitted=admitted is True)
+        if isinstance(outcome, Applied):
+            ticket = command.ticket or ""
+            refusal = door.wait(ticket, command.name, outcome.name, command.address, now)
+            if refusal is None:
+                command.reply.push(messages.waiting(self.code, ticket, AGAIN_MS))
+                return
+            outcome = refusal
         if isinstance(outcome, Refusal):
+            if outcome.code != "busy":
+                door.forget(command.ticket)
             self._refuse(command.reply, outcome)
             return
+        door.forget(command.ticket)
+        door.seat(command.address, now)
         self._counters.players_joined += 1
         place = Place("player", outcome.player, command.may_move)
 
@@ -849,6 +873,12 @@ class SessionActor:
                 return session.finish(now)
             case "lock":
                 return session.lock(command.on is not False, now)
+            case "approval":
+                return session.ask_first(command.on is not False, now)
+            case "admit" | "refuse":
+                return refuse("approval", session.phase) or self._door.decide(
+                    command.player, admitted=command.do == "admit"
+                )
             case "kick":
                 return session.kick(command.player or 0, now)
             case _:
@@ -962,6 +992,7 @@ class SessionActor:
         if key == "host":
             here = "host" in self._audience.connected
             self._roster = Roster() if here else None
+            self._door.news = self.session.approval
             self._hostless_since = None if here else self._clock.now_ms()
         elif self._roster is not None and isinstance(key, int):
             self._roster.note(key)
@@ -1067,10 +1098,16 @@ class SessionActor:
     def _host_to_be_told(self) -> bool:
         """Whether there is news of the players for a host. After the end there is none: who hears of that may
         go."""
-        return bool(self._roster) and self.session.phase is not Phase.FINISHED
+        news = self._roster is not None and (bool(self._roster) or self._door.news)
+        return news and self.session.phase is not Phase.FINISHED
 
     def _send_roster(self) -> None:
         assert self._roster is not None
         audience = self._audience
-        audience.tell_host(self._roster.tell(self.session, audience.connected, audience.connected_players))
+        if self._roster:
+            frame = self._roster.tell(self.session, audience.connected, audience.connected_players)
+            audience.tell_host(frame)
+        if self._door.news:
+            self._door.news = False
+            audience.tell_host(messages.waiting_list(*self._door.waiting(self._clock.now_ms())))
         self._roster_due_at = self._clock.now_ms() + self._pace.tick_after(self._board_took_ms)

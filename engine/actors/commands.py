@@ -18,7 +18,8 @@ Role = Literal["player", "host", "spectator"]
 @dataclass(frozen=True, slots=True)
 class Join:
     """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is what came
-    over the wire, None when it was left out.
+    over the wire, None when it was left out. `address` is the network that it came from, as limits count it.
+    `ticket` is what whoever waits for the host is known by, when it asks again.
 
     Here and below: `may_move` tells that the client may be sent to another node. `relay` is the run of a node
     that seats the client itself, and then one frame answers the command: `admitted`."""
@@ -29,6 +30,8 @@ class Join:
     attach: bool = True
     may_move: bool = False
     relay: str | None = None
+    address: str | None = None
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A command of the host. `player` belongs to kick, `on` to lock."""
+    """A command of the host. `player` belongs to kick, and may belong to admit and refuse; `on` to lock and
+    approval."""
 
     reply: Subscriber
     id: str | None

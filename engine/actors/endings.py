@@ -37,7 +37,7 @@ class Ending(Enum):
     KICKED = (4002, Reconnect.NO, "the host removed you")
     FINISHED = (4003, Reconnect.NO, "the session is over")
     RATE_LIMITED = (4004, Reconnect.LATER, "too many messages")
-    TOO_MANY_ATTEMPTS = (4005, Reconnect.NO, "too many wrong codes or tokens from this address")
+    TOO_MANY_ATTEMPTS = (4005, Reconnect.LATER, "too many wrong codes or tokens from this address")
     SLOW_CONSUMER = (4006, Reconnect.RESUME, "too far behind")
     PING_TIMEOUT = (4007, Reconnect.RESUME, "no sign of life")
     JOIN_TIMEOUT = (4008, Reconnect.LATER, "no join within the time allowed")

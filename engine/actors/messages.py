@@ -164,6 +164,7 @@ def state_changed(session: Session, offset: int, now: int, extended_ms: int | No
         "offset": offset,
         "phase": session.phase,
         "locked": session.locked,
+        "approval": session.approval,
         "number": session.number,
         "remaining_ms": session.remaining_ms(now),
         "now": now,
@@ -213,6 +214,7 @@ def state(
     return {
         "phase": session.phase,
         "locked": session.locked,
+        "approval": session.approval,
         "title": session.quiz.title,
         "number": session.number,
         "of": session.of,
@@ -268,9 +270,26 @@ def board(session: Session, count: int, player: int | None) -> Frame:
     )
 
 
-def players(session: Session, after: int, limit: int, connected: Container[object], count: int) -> Frame:
+def waiting(code: str, ticket: str | None, again_ms: int) -> Frame:
+    """To a player whom the host has yet to let in."""
+    return Frame({"t": "waiting", "code": code, "ticket": ticket, "again_ms": again_ms})
+
+
+def waiting_list(listed: list[Line], count: int) -> Frame:
+    """To the host: the first of those who wait, and how many they are."""
+    return Frame({"t": "waiting_list", "players": listed, "count": count})
+
+
+def players(
+    session: Session,
+    after: int,
+    limit: int,
+    connected: Container[object],
+    count: int,
+    waiting: list[Line],
+) -> Frame:
     """Those who are in with numbers above `after`, as many as `limit` at most. Args: connected: whose
-    connection is there; count: how many they are."""
+    connection is there; count: how many they are; waiting: whom the host has yet to let in."""
     board = session.leaderboard
     lines: list[Line] = []
     following = None
@@ -291,7 +310,14 @@ def players(session: Session, after: int, limit: int, connected: Container[objec
             }
         )
     return Frame(
-        {"t": "players", "players": lines, "next": following, "total": session.active, "connected": count}
+        {
+            "t": "players",
+            "players": lines,
+            "next": following,
+            "total": session.active,
+            "connected": count,
+            "waiting": waiting,
+        }
     )
 
 

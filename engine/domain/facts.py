@@ -101,9 +101,12 @@ class ClockExtended:
 
 @dataclass(frozen=True, slots=True)
 class LockChanged:
+    """`locked` is None when from now on the host lets players in one by one. Earlier releases read that as an
+    open door."""
+
     seq: int
     at: int
-    locked: bool
+    locked: bool | None
 
 
 @dataclass(frozen=True, slots=True)

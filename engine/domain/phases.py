@@ -51,6 +51,7 @@ COMMANDS: Final[Mapping[str, frozenset[Phase]]] = {
     "resume": frozenset({Phase.PAUSED}),
     "finish": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "lock": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
+    "approval": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "kick": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
 }
 

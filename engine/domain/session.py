@@ -38,7 +38,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
 from engine.domain.text import clean_name, fold
 
-__all__ = ["Phase", "Player", "Repeated", "Session", "Settings"]
+__all__ = ["Applied", "Phase", "Player", "Repeated", "Session", "Settings"]
 
 _PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this number.")
 _KICKED: Final = Refusal("kicked", "The host removed this player.")
@@ -51,6 +51,13 @@ _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
 _FULL: Final = Refusal("session_full", "The session has no room for more players.")
 _NAME_MISSING: Final = Refusal("missing_field", "A player of this session gives a name.")
 _NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already.")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The player may come in under this name once the host agrees. Nothing has changed."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class Session:
         self.leaderboard: Final = Leaderboard()
         self.phase = Phase.LOBBY
         self.locked = False
+        self.approval = settings.approval
+        """Whether the host lets players in one by one."""
         self.seq = 0
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
@@ -213,9 +222,9 @@ class Session:
 
     # Players
 
-    def join(self, name: object, at: int) -> PlayerJoined | Refusal:
+    def join(self, name: object, at: int, *, admitted: bool = False) -> PlayerJoined | Applied | Refusal:
         """Let a new player in, under a name nobody here has or had: the given one, whatever `name` is, where
-        names are given. `name` is None when it was left out."""
+        names are given. `name` is None when it was left out. `admitted`: the host has agreed."""
         if self.phase is Phase.FINISHED:
             return _FINISHED
         if self.locked:
@@ -232,6 +241,8 @@ class Session:
             return Refusal(error.code, error.message)
         if _likeness(cleaned) in self._names:
             return _NAME_TAKEN
+        if self.approval and not admitted:
+            return Applied(cleaned)
         joined = PlayerJoined(self.seq + 1, at, len(self._players) + 1, cleaned)
         self._record(joined)
         return joined
@@ -377,10 +388,17 @@ class Session:
         return refusal
 
     def lock(self, on: bool, at: int) -> Refusal | None:
-        """Let nobody else in, or let players in again. Nothing happens when it is so already."""
+        """Let nobody else in, or let players in again, as before. Nothing happens when it is so already."""
         refusal = refuse("lock", self.phase)
         if refusal is None and on != self.locked:
-            self._record(LockChanged(self.seq + 1, at, on))
+            self._record(LockChanged(self.seq + 1, at, on or (None if self.approval else False)))
+        return refusal
+
+    def ask_first(self, on: bool, at: int) -> Refusal | None:
+        """Let players in one by one, or as they come; either way the door is not locked any more."""
+        refusal = refuse("approval", self.phase)
+        if refusal is None and (on != self.approval or self.locked):
+            self._record(LockChanged(self.seq + 1, at, None if on else False))
         return refusal
 
     def kick(self, player: int, at: int) -> Refusal | None:
@@ -534,7 +552,9 @@ class Session:
         self._clock.extend(fact.by_ms)
 
     def _apply_lock_changed(self, fact: LockChanged) -> None:
-        self.locked = fact.locked
+        self.locked = fact.locked is True
+        if not self.locked:
+            self.approval = fact.locked is None
 
     def _apply_finished(self, fact: Finished) -> None:
         self.phase = move(fact, self.phase, None)

@@ -32,6 +32,7 @@ FIELDS: Final = (
     "host_away_s",
     "names",
     "results_public",
+    "approval",
 )
 
 
@@ -53,6 +54,7 @@ class Settings:
         names: `chosen` by the players, or `given` to them.
         results_public: whether anybody who knows the code may see how the session came out once it is over;
             else only its host, authors, and whoever took part.
+        approval: players wait until the host lets them in. The host may change that at any time.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -68,6 +70,7 @@ class Settings:
     host_away_s: int | None = None
     names: Names = "chosen"
     results_public: bool = False
+    approval: bool = False
 
     def __post_init__(self) -> None:
         self._read(Fields(self.to_dict(), "", Problems(1), FIELDS))
@@ -109,6 +112,7 @@ class Settings:
             "early_close": fields.flag("early_close", default=True),
             "names": fields.one_of("names", NAMES, default="chosen"),
             "results_public": fields.flag("results_public", default=False),
+            "approval": fields.flag("approval", default=False),
         }
         if fields.get("lobby_ms") is not None:
             read["lobby_ms"] = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)

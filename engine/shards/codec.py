@@ -98,7 +98,17 @@ def _maybe(check: _Check) -> _Check:
 # How to think about this: what is listed travels, and nothing else. `reply` stays on the side that asks;
 # `may_move` stays False on the other, because nobody is sent on a second time; `Merge` never leaves its node.
 _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
-    "join": (Join, {"name": _anything, "at": _whole, "attach": _truth, "relay": _maybe(_text)}),
+    "join": (
+        Join,
+        {
+            "name": _anything,
+            "at": _whole,
+            "attach": _truth,
+            "relay": _maybe(_text),
+            "address": _maybe(_text),
+            "ticket": _maybe(_text),
+        },
+    ),
     "rejoin": (
         Rejoin,
         {

@@ -19,6 +19,7 @@ import click
 import trio
 
 from loadtest.chaos.inject import StageFailed
+from server.cli.node_process import CROWDED
 
 START_WITHIN_S = 60.0
 END_WITHIN_S = 30.0
@@ -67,7 +68,7 @@ class StagedNode:
             *("--data-dir", str(data_dir), "--no-samples"),
             *("--http-port", str(http_port), "--realtime-port", str(realtime_port)),
             # All players come from a few addresses of this machine, and come back all at once.
-            *("--connections-per-address-max", "1000000", "--log-level", "info"),
+            *("--connections-per-address-max", "1000000", *CROWDED, "--log-level", "info"),
             *options,
         ]
         self._clock_library = clock_library

@@ -47,14 +47,14 @@ def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
     async def main() -> int:
         from loadtest.api import Api
         from server.cli.crowding import make_room_for
-        from server.cli.node_process import node_process
+        from server.cli.node_process import CROWDED, node_process
 
         make_room_for(players)
         console = output()
         with _directory(data_dir) as directory:
             console.print(f"Starting a node in {directory}", soft_wrap=True)
             async with (
-                node_process(directory) as node,
+                node_process(directory, CROWDED) as node,
                 Api(node.url, author_key=node.author_key) as api,
             ):
                 known = (await api.quiz(quiz))["quiz"]

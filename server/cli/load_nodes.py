@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 import trio
 
-from server.cli.node_process import NODE, START_WITHIN_S, NodeProcess, node_process
+from server.cli.node_process import CROWDED, NODE, START_WITHIN_S, NodeProcess, node_process
 
 if TYPE_CHECKING:
     from engine.shards.embedded_redis import EmbeddedRedis
@@ -155,7 +155,7 @@ async def spawned(
         dsn = await stack.enter_async_context(_database(directory, count))
         shared = ["--database-url", dsn, "--no-samples"]
         # All players come from a few addresses of this machine.
-        shared += ["--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
+        shared += [*CROWDED, "--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
         redis_pid = None
         if cluster:
             redis = await stack.enter_async_context(_redis(directory / "redis"))

@@ -20,6 +20,9 @@ NODE = (sys.executable, "-m", "server.cli.main")
 START_WITHIN_S = 120.0
 END_WITHIN_S = 30.0
 LINES_KEPT = 20
+CROWDED = ("--seats-per-address-max", "1000000", "--seats-per-address-per-s", "1000000")
+"""For players who all come from a few addresses of this machine."""
+
 
 _ADDRESS = re.compile(r"HTTP API\s+(https?://\S+)")
 

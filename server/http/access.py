@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
+import trio
 from quart import request
 
-from server.auth import Grant
-from server.callers import Caller, Guard
+from server.auth import Grant, TokenError
+from server.callers import TOO_MANY_ATTEMPTS, Caller, Guard
 from server.errors import ApiError
 from server.http.services import Services
+from server.limits import Attempts, network_of
 
 
 class Access:
@@ -19,6 +23,10 @@ class Access:
 
     def __init__(self, services: Services) -> None:
         self._author_key = services.author_key
+        self._tokens = services.tokens
+        self._clock = services.clock
+        # Of their own: a class that mistypes its code must not keep its teacher from opening another.
+        self._keys = Attempts(services.config.attempts_per_min)
         self._guard = Guard(
             services.config,
             services.tokens,
@@ -43,12 +51,33 @@ class Access:
         """The client's."""
         return self._guard.address(self.caller())
 
-    def refuse_blocked(self) -> None:
-        """Raises ApiError for an address that has used up its failures."""
-        self._guard.refuse_blocked(self.caller())
+    @asynccontextmanager
+    async def trying(self, code: str) -> AsyncIterator[None]:
+        """Around the search for a session by its code or id, which might be a guess: waits for its turn.
+        Raises ApiError for an address that has too many waiting; then nothing was searched."""
+        entered = self._guard.enter(self.caller(), code)
+        try:
+            if entered.wait_ms:
+                await trio.sleep(entered.wait_ms / 1000)
+            yield
+        except ApiError as error:
+            if error.code == "session_not_found":
+                entered.wrong(self._clock.now_ms())
+            else:
+                entered.unjudged()
+            raise
+        except BaseException:
+            entered.wrong(self._clock.now_ms())  # nobody waits for the answer
+            raise
+        entered.good()
 
-    def count_failure(self) -> None:
-        self._guard.count_failure(self.caller())
+    def network(self) -> str:
+        """Where the request comes from, as limits count it."""
+        return network_of(self._guard.address(self.caller()))
+
+    def know(self, code: str) -> None:
+        """Who asks has shown to be in the session with this code."""
+        self._guard.know(self.caller(), code)
 
     # -- tokens ----------------------------------------------------------------------------------
 
@@ -67,23 +96,48 @@ class Access:
     # -- authors ---------------------------------------------------------------------------------
 
     def is_author(self) -> bool:
-        """Whether the request may write quizzes and open sessions: it brings the author key along.
+        """Whether the request may write quizzes and open sessions: it brings the author key along. Raises
+        ApiError for what is neither that nor a token of a session.
 
         Nothing else counts, neither where it comes from nor what it says of itself: a forwarder on this
         machine makes everybody's requests look like those of whoever sits at it.
         """
-        given = self.bearer() or ""
-        return hmac.compare_digest(given.encode(), self._author_key.encode())
+        given = self.bearer()
+        if given is None:
+            return False
+        if hmac.compare_digest(given.encode(), self._author_key.encode()):
+            return self._may_show_keys(given)
+        try:
+            self._tokens.read(given)
+        except TokenError as error:
+            if error.code == "token_invalid" and self._may_show_keys(given, wrong=True):
+                raise ApiError("token_invalid", "This is neither the author key nor a token.") from None
+            raise ApiError(error.code, error.message) from None
+        return False
 
     def require_author(self) -> None:
         """Raises ApiError for everyone else."""
-        self.refuse_blocked()
         if self.is_author():
             return
         if self.bearer() is None:
             raise ApiError("token_missing", "This needs Authorization: Bearer <author_key>.")
-        self.count_failure()
         raise ApiError("token_invalid", "This is not the author key.")
+
+    def _may_show_keys(self, key: str, *, wrong: bool = False) -> bool:
+        """Count a try. Raises ApiError for an address that has used up its tries: then the key must not be
+        told from others."""
+        mark = hashlib.sha256(key.encode()).hexdigest()
+        now = self._clock.now_ms()
+        entered = self._keys.enter(self._guard.address(self.caller()), mark, now)
+        if entered is None or entered.wait_ms:
+            if entered is not None:
+                entered.unjudged()
+            raise TOO_MANY_ATTEMPTS
+        if wrong:
+            entered.wrong(now)
+        else:
+            entered.good()
+        return True
 
     # -- web origins -----------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Lifecycle:
         settings = Settings.parse({name: data[name] for name in FIELDS if name in data})
         record = await self._services.directory.create(_quiz_id(data), settings, _quiz_version(data))
         session = await self._sessions.made(record)
+        self._access.know(record.code)
         body = {
             "session_id": record.id,
             "code": record.code,

@@ -7,8 +7,9 @@ import orjson
 from engine.actors import commands
 from engine.domain.phases import Phase
 from engine.ports import SessionRecord
+from server.auth import new_ticket
 from server.bodies import answer_of
-from server.errors import ApiError, busy
+from server.errors import ApiError
 from server.http.access import Access
 from server.http.addresses import play_url, ws_url
 from server.http.answers import Answer, json_answer
@@ -32,14 +33,22 @@ class Playing:
         self._bytes_max = services.config.frame_bytes_max
 
     async def join(self, key: str) -> Answer:
-        """A new player, once that is committed."""
-        data = await read_object(("name",), (), self._bytes_max)
+        """A new player, once that is committed; or 202 for one whom the host has yet to let in."""
+        data = await read_object(("name", "ticket"), (), self._bytes_max)
         name = protocol.read_name(data)
+        try:
+            ticket = protocol.read_ticket(data) or new_ticket()
+        except protocol.ProtocolError as error:
+            raise ApiError(error.code, error.message, error.path) from None
         session = await self._sessions.live(key)
         now = self._services.clock.now_ms()
-        if not self._services.joins.take(session.code, now):
-            raise busy()
-        joined = await ask(session, lambda reply: commands.Join(reply, name, now, attach=False))
+        network = self._access.network()
+        joined = await ask(
+            session,
+            lambda reply: commands.Join(reply, name, now, attach=False, address=network, ticket=ticket),
+        )
+        if joined.kind == "waiting":
+            return json_answer({name: joined.message[name] for name in ("code", "ticket", "again_ms")}, 202)
         body = {
             "player_id": joined.message["player"],
             "name": joined.message["name"],
@@ -66,7 +75,8 @@ class Playing:
         page = await self._sessions.look(found, lambda reply: commands.ListPlayers(reply, after, limit))
         if isinstance(page, SessionRecord):
             return json_answer(await self._standings.players(page, after, limit))
-        return json_answer({name: page.message[name] for name in ("players", "next", "total", "connected")})
+        shown = ("players", "next", "total", "connected", "waiting")
+        return json_answer({name: page.message[name] for name in shown})
 
     async def answer(self, key: str) -> Answer:
         """The `ack` that the WebSocket would bring, once the answer is committed."""

@@ -17,7 +17,7 @@ from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
 from server.collector import Collector
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.loop_watch import LoopWatch
 from server.realtime.transport import TransportStatistics
 
@@ -127,7 +127,7 @@ class Services:
     Args:
         author_key: what authors show.
         directory: where sessions are found; `registry` has those of this node.
-        attempts, joins: the limits that the realtime listener counts on too.
+        attempts: what the realtime listener counts on too.
         ws_url: where clients of this node open their WebSocket, as bound or as configured.
         play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
         transports: a snapshot of each realtime transport.
@@ -146,7 +146,6 @@ class Services:
     tokens: Tokens
     author_key: str
     attempts: Attempts
-    joins: JoinRate
     loop_watch: LoopWatch
     collector: Collector
     ws_url: str

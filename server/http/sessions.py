@@ -26,6 +26,7 @@ from server.http.access import Access
 from server.http.services import Directory, LiveSession
 
 REPLY_TIMEOUT_S = 15.0
+NO_SESSION = ApiError("session_not_found", "No session has this code.")
 
 
 @contextmanager
@@ -83,10 +84,10 @@ class Sessions:
     async def live_or_over(self, key: str) -> LiveSession | SessionRecord:
         """The session with this code or id: as it runs, or its record when it is over and out of memory.
 
-        A wrong key counts against the client's address; too many, and no key is looked up for it.
+        A wrong key counts against the client's address; after too many, each has to wait for its turn.
         """
-        self._access.refuse_blocked()
-        return await self._find(key)
+        async with self._access.trying(key):
+            return await self._find(key)
 
     async def look(
         self, found: LiveSession | SessionRecord, look: Callable[[Subscriber], Command]
@@ -115,6 +116,7 @@ class Sessions:
         record = found if isinstance(found, SessionRecord) else found.record
         if key not in (record.code, record.id):
             self._access.refuse_foreign_token()
+        self._access.know(record.code)
         return found
 
     async def may_see_end(self, record: SessionRecord, token: str | None = None) -> bool:
@@ -148,7 +150,7 @@ class Sessions:
         except SessionFinished as finished:
             return finished.record
         except SessionNotFound:
-            raise self._no_session() from None
+            raise NO_SESSION from None
         except Unreadable:
             raise unreadable() from None
         except SessionUnavailable:
@@ -157,7 +159,3 @@ class Sessions:
             ) from None
         except (StorageUnavailable, NodeFull, OwnedElsewhere, Mistake):
             raise busy() from None
-
-    def _no_session(self) -> ApiError:
-        self._access.count_failure()
-        return ApiError("session_not_found", "No session has this code.")

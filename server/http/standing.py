@@ -63,6 +63,7 @@ class Standings:
         return {
             "phase": Phase.FINISHED,
             "locked": True,
+            "approval": False,
             "title": quiz.title,
             "number": top.opened,
             "of": len(quiz.questions),
@@ -114,6 +115,7 @@ class Standings:
             "next": players[-1]["id"] if more else None,
             "total": total,
             "connected": 0,
+            "waiting": [],
         }
 
     async def _top(self, record: SessionRecord) -> _Top:

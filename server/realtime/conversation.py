@@ -17,9 +17,10 @@ from engine.actors.clock import Clock
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.subscriber import Subscriber
+from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
-from server.auth import Grant, TokenError
-from server.limits import Attempts, JoinRate, TokenBucket
+from server.auth import Grant, TokenError, new_ticket
+from server.limits import Attempts, Try, network_of
 from server.realtime import protocol
 from server.realtime.protocol import ProtocolError
 
@@ -36,33 +37,40 @@ class TokenReader(Protocol):
         """Raises TokenError."""
 
 
+def _never(wait_s: float, do: Callable[[], None]) -> bool:  # noqa: ARG001 - as Waiting.after
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
-    in here, as the cluster knows them at the time."""
+    in here, as the cluster knows them at the time. `later` calls what it is given in so many seconds, unless
+    it says False because too many wait already."""
 
     sessions: Sessions
     tokens: TokenReader
     clock: Clock
     attempts: Attempts
-    join_rate: JoinRate
     messages_per_s: float
     messages_burst: int
     pages: Callable[[], Iterable[str]] = tuple
     boundary: Boundary = field(default_factory=Boundary)
+    later: Callable[[float, Callable[[], None]], bool] = _never
 
 
 class _State(Enum):
     """How far a conversation has come.
 
-    NEW -> JOINING on a join that is passed on; JOINING -> JOINED or back to NEW by the session's word;
-    any of them -> OVER when somebody ends it: the client, the session, a limit, the network. Nothing
-    leads out of OVER. A session may still be about to seat a conversation that is over; that seat is given
-    back as soon as it is offered.
+    NEW -> JOINING on a join that is passed on; JOINING -> JOINED or back to NEW by the session's word, or
+    WAITING for the host to let the player in, from where each new join leads to JOINING again; any of them ->
+    OVER when somebody ends it: the client, the session, a limit, the network. Nothing leads out of OVER. A
+    session may still be about to seat a conversation that is over; that seat is given back as soon as it is
+    offered.
     """
 
     NEW = "new"
     JOINING = "joining"
+    WAITING = "waiting"
     JOINED = "joined"
     OVER = "over"
 
@@ -70,8 +78,10 @@ class _State(Enum):
 _JOINED = _State.JOINED
 """Looked up for every frame to everyone, where a member of an enumeration costs as much as a call."""
 
-_COUNTED = frozenset({"session_not_found", "token_invalid", "token_expired"})
-"""Refused joins that look like guessing."""
+_MAY_JOIN = (_State.NEW, _State.WAITING)
+
+_UNJUDGED = frozenset({"busy", "session_unavailable"})
+"""Refused joins that do not tell whether there is a session with this code."""
 
 
 class Conversation:
@@ -83,7 +93,17 @@ class Conversation:
         address: the client's, for the limit on attempts.
     """
 
-    __slots__ = ("_address", "_connection", "_gate", "_messages", "_player", "_role", "_session", "_state")
+    __slots__ = (
+        "_address",
+        "_connection",
+        "_gate",
+        "_messages",
+        "_player",
+        "_role",
+        "_session",
+        "_state",
+        "_try",
+    )
 
     def __init__(self, gate: Gate, connection: Subscriber, address: str) -> None:
         self._gate = gate
@@ -95,6 +115,8 @@ class Conversation:
         """Where this conversation holds a seat; kept until the seat is given back."""
         self._role: str | None = None
         self._player = 0
+        self._try: Try | None = None
+        """Of the code that is being tried."""
 
     @property
     def idle(self) -> bool:
@@ -151,6 +173,7 @@ class Conversation:
     def disconnected(self) -> None:
         """The connection is gone. Gives the seat back, if there is one."""
         self._state = _State.OVER
+        self._settle(None)
         self._give_back()
 
     def _answer(self, message: protocol.Answer, now: int) -> None:
@@ -176,30 +199,33 @@ class Conversation:
         self._connection.push(messages.error(code, message, id=id_))
 
     def _join(self, message: protocol.Join, now: int) -> None:
-        if self._state is not _State.NEW:
+        if self._state not in _MAY_JOIN:
             self._connection.push(messages.error("already_joined", "This connection has joined."))
             return
         if message.token is not None:
             self._rejoin(message, message.token, now)
             return
-        # A token proves itself; a code might be a guess. So only codes are turned away while the address
-        # has too many failures behind it, and whoever plays already can always come back.
-        if self._gate.attempts.blocked(self._address, now):
-            self._end_guessing()
-            return
         if message.watch:
             self.watch(message.code, message.epoch, message.offset, may_move=True)
-        elif self._gate.join_rate.take(message.code, now):
-            self._ask(message.code, commands.Join(self, message.name, now, attach=True, may_move=True))
-        else:
-            self._connection.push(messages.busy())
+            return
+        join = commands.Join(
+            self,
+            message.name,
+            now,
+            attach=True,
+            may_move=True,
+            address=network_of(self._address),
+            ticket=message.ticket or new_ticket(),
+        )
+        self._try_code(message.code, join)
 
     def _rejoin(self, message: protocol.Join, token: str, now: int) -> None:
         try:
             grant = self._gate.tokens.read(token)
         except TokenError as error:
             self._connection.push(messages.error(error.code, error.message, path="token"))
-            self._count_failure(now)
+            if error.code != "token_expired":  # that one was good once, and nobody guesses
+                self._count_failure(now)
             return
         self.come_back(grant, message.code, message.epoch, message.offset, may_move=True)
 
@@ -223,7 +249,25 @@ class Conversation:
 
     def watch(self, key: str, epoch: int | None, offset: int | None, *, may_move: bool = False) -> None:
         """Join the session with this code or id as a spectator. `may_move` as in `come_back`."""
-        self._ask(key, commands.Watch(self, epoch, offset, may_move))
+        self._try_code(key, commands.Watch(self, epoch, offset, may_move))
+
+    def _try_code(self, key: str, command: commands.Command) -> None:
+        """A token proves itself; a code might be a guess, and waits for its turn where there were many."""
+        gate = self._gate
+        entered = self._try = gate.attempts.enter(self._address, key, gate.clock.now_ms())
+        if entered is None:
+            self._end_guessing()
+        elif not entered.wait_ms:
+            self._ask(key, command)
+        else:
+            self._state = _State.JOINING
+            if not gate.later(entered.wait_ms / 1000, lambda: self._has_waited(key, command)):
+                entered.unjudged()
+                self._end_guessing()
+
+    def _has_waited(self, key: str, command: commands.Command) -> None:
+        if self._state is _State.JOINING:
+            self._ask(key, command)
 
     def _ask(self, key: str, command: commands.Command) -> None:
         # The state first: the session may answer before `deliver` returns.
@@ -231,13 +275,26 @@ class Conversation:
         self._gate.sessions.deliver(key, command)
 
     def _count_failure(self, now: int) -> None:
-        attempts = self._gate.attempts
-        attempts.failed(self._address, now)
-        if attempts.blocked(self._address, now):
+        if not self._gate.attempts.charge(self._address, now):
             self._end_guessing()
 
     def _end_hurry(self) -> None:
         self._end(Ending.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
+
+    def _settle(self, frame: Frame | None) -> None:
+        """What the first word about a code that was tried says of it; None: nobody has waited for that."""
+        entered, self._try = self._try, None
+        if entered is None:
+            return
+        code = "session_not_found" if frame is None else frame.message.get("code")
+        if frame is not None and frame.kind != "error":
+            entered.good()
+        elif code == "session_not_found":
+            entered.wrong(self._gate.clock.now_ms())
+        elif code in _UNJUDGED:
+            entered.unjudged()
+        else:
+            entered.good()
 
     def _end_guessing(self) -> None:
         self._end(
@@ -266,6 +323,9 @@ class Conversation:
         """Subscriber. The session has let go of this conversation: there is no seat to give back."""
         self._state = _State.OVER
         self._session = None
+        if self._try is not None:
+            self._try.unjudged()
+            self._try = None
         self._connection.close(ending)
 
     def _hear_of_join(self, frame: Frame) -> None:
@@ -273,9 +333,10 @@ class Conversation:
             self._take_seat(frame)
             self._state = _State.JOINED
         else:
-            self._state = _State.NEW
+            self._state = _State.WAITING if frame.kind == "waiting" else _State.NEW
+        self._settle(frame)
         self._connection.push(frame)
-        if frame.kind == "error" and frame.message["code"] in _COUNTED:
+        if frame.kind == "error" and frame.message["code"] == "token_invalid":
             self._count_failure(self._gate.clock.now_ms())
 
     def _take_seat(self, frame: Frame) -> None:
@@ -285,6 +346,7 @@ class Conversation:
         self._session, self._role = session, role
         if isinstance(player, int):
             self._player = player
+        self._gate.attempts.know(self._address, str(frame.message["code"]))
 
     def _give_back(self) -> None:
         if self._session is not None:

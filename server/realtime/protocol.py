@@ -22,7 +22,11 @@ TOKEN_CHARS_MAX = 512
 NAMES_SHOWN_MAX = 64
 """Characters of a client's own words that an error repeats."""
 
-HOST_COMMANDS = ("start", "next", "close", "pause", "resume", "lock", "kick", "finish")
+HOST_COMMANDS = (
+    *("start", "next", "close", "pause", "resume", "finish"),
+    *("lock", "approval", "admit", "refuse", "kick"),
+)
+TICKET_CHARS_MIN, TICKET_CHARS_MAX = 8, 64
 
 
 class ProtocolError(Exception):
@@ -48,7 +52,8 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """From who comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`."""
+    """From who comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`, and
+    with the `ticket` that it was given when it waits for the host."""
 
     code: str
     name: object = None
@@ -56,6 +61,7 @@ class Join:
     watch: bool = False
     epoch: int | None = None
     offset: int | None = None
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`player` is given with kick, `on` with lock."""
+    """`player` is given with kick, and may be with admit and refuse; `on` with lock and approval."""
 
     id: str
     do: str
@@ -128,6 +134,24 @@ def read_name(data: Mapping[str, object]) -> object:
     return "" if name is None and "name" in data else name
 
 
+def read_ticket(data: Mapping[str, object]) -> str | None:
+    """What whoever waits for the host was given. Raises ProtocolError."""
+    ticket = data.get("ticket")
+    if "ticket" in data and (
+        type(ticket) is not str
+        or not TICKET_CHARS_MIN <= len(ticket) <= TICKET_CHARS_MAX
+        or not ticket.isascii()
+        or not ticket.isprintable()
+    ):
+        _refuse(
+            data,
+            "bad_field",
+            f"ticket is text of {TICKET_CHARS_MIN} to {TICKET_CHARS_MAX} characters, as it was given.",
+            "ticket",
+        )
+    return None if ticket is None else str(ticket)
+
+
 def _answer(data: _Members) -> Answer:
     if data.keys() != _ANSWER_MEMBERS:
         _check(data, ("id", "question", "choice"))
@@ -148,8 +172,8 @@ def _join(data: _Members) -> Join:
         if data["role"] != "spectator":
             _refuse(data, "bad_field", "role is spectator; players give a name, hosts a token.", "role")
         return Join(_code(data), watch=True, epoch=_position(data, "epoch"), offset=_position(data, "offset"))
-    _check(data, ("code",), ("name",))
-    return Join(_code(data), name=read_name(data))
+    _check(data, ("code",), ("name", "ticket"))
+    return Join(_code(data), name=read_name(data), ticket=read_ticket(data))
 
 
 def _host(data: _Members) -> Host:
@@ -157,12 +181,16 @@ def _host(data: _Members) -> Host:
     if do == "kick":
         _check(data, ("id", "do", "player"))
         return Host(_id(data), "kick", player=_integer(data, "player", 1))
-    if do == "lock":
+    if do in ("admit", "refuse"):
+        _check(data, ("id", "do"), ("player",))
+        player = _integer(data, "player", 1) if "player" in data else None
+        return Host(_id(data), str(do), player=player)
+    if do in ("lock", "approval"):
         _check(data, ("id", "do", "on"))
         on = data["on"]
         if type(on) is not bool:
             _refuse(data, "bad_field", "on is true or false.", "on")
-        return Host(_id(data), "lock", on=on)
+        return Host(_id(data), str(do), on=on)
     _check(data, ("id", "do"))
     if type(do) is not str or do not in HOST_COMMANDS:
         _refuse(data, "bad_field", f"do is one of: {', '.join(HOST_COMMANDS)}.", "do")

@@ -24,7 +24,7 @@ from engine.domain.facts import Fact
 from engine.domain.session import Session, Settings
 from engine.ports import CommitListener
 from server.auth import Tokens
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.protocol import encode, parse
 from tests.bench.figures import Costs, Figure
@@ -146,7 +146,7 @@ class Bench:
         self._session_id = ""
 
     def _gate(self, sessions: Registry | NoSessions) -> Gate:
-        return Gate(sessions, self._tokens, self.clock, Attempts(1000), JoinRate(1e6), 1e6, 1_000_000)
+        return Gate(sessions, self._tokens, self.clock, Attempts(1000), 1e6, 1_000_000)
 
     async def fill(self, players: int) -> None:
         stored = await self._store.catalog.add(quiz(self.questions))

@@ -26,7 +26,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from server.auth import Tokens
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Gate
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.transport import Transport
@@ -66,7 +66,7 @@ async def _serve(name: str, count: int, control: Connection) -> None:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(Quiz.parse(QUIZ))
         record = await registry.create(stored.id, Settings(player_limit=count))
-        gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(1e6), 20, 60)
+        gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
         config = Config(
             connections_per_address_max=1_000_000,
             ping_interval_s=3600,

@@ -27,7 +27,7 @@ from engine.actors.subscriber import Subscriber
 from server.auth import Tokens
 from server.config import Config
 from server.event_stream import EventDialect
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.protocol import encode
 from server.realtime.transport import Transport
@@ -125,7 +125,7 @@ class Halfway(Random):
 def gate_to(seats: Seats) -> Gate:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
-    return Gate(seats, tokens, clock, Attempts(1000), JoinRate(1e6), 1e6, 1_000_000)
+    return Gate(seats, tokens, clock, Attempts(1000), 1e6, 1_000_000)
 
 
 class Crowd:

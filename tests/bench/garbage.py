@@ -25,7 +25,7 @@ from engine.domain.session import Settings
 from server.auth import Tokens
 from server.collector import Collector
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Gate
 from server.realtime.reactor.transport import ReactorTransport
 from tests.bench.__main__ import WIDTH, table
@@ -82,7 +82,7 @@ async def _serve(rules: str, size: int, control: Connection) -> None:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(quiz(2))
         record = await registry.create(stored.id, Settings(player_limit=size, early_close=False))
-        gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(1e6), 20, 60)
+        gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
         transport = ReactorTransport(gate, Config(ping_interval_s=3600, ping_timeout_s=600))
         listener = socket.create_server(("127.0.0.1", 0))
         await nursery.start(partial(transport.serve, [listener]))

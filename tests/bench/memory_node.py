@@ -23,7 +23,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from server.auth import Tokens
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Gate
 from server.realtime.protocol import encode
 from server.realtime.reactor.transport import ReactorTransport
@@ -113,7 +113,7 @@ async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: 
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms)
         stored = await catalog.add(quiz)
         record = await registry.create(stored.id, Settings(early_close=False))
-        gate = Gate(registry, tokens, clock, Attempts(1000), JoinRate(5000), 20, 60)
+        gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
         serving = TRANSPORTS[transport](
             gate,
             Config(ping_interval_s=3600, ping_timeout_s=600, connections_per_address_max=1_000_000),

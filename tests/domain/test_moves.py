@@ -32,6 +32,7 @@ COMMAND: dict[str, Callable[[Session], Any]] = {
     "resume": lambda s: s.resume(AT),
     "finish": lambda s: s.finish(AT),
     "lock": lambda s: s.lock(True, AT),
+    "approval": lambda s: s.ask_first(True, AT),
     "kick": lambda s: s.kick(1, AT),
     "join": lambda s: s.join("somebody new", AT),
     "answer": lambda s: s.answer(1, 1, 1, AT),
@@ -39,16 +40,16 @@ COMMAND: dict[str, Callable[[Session], Any]] = {
 
 # Rows: phases. An upper-case word is the phase after the command, a lower-case one the code of the refusal.
 TABLE = """
-phase           start    next     close   pause   resume   finish   lock     kick     join     answer
-lobby           QUESTION illegal  illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY    wrong_q
-question        illegal  illegal  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION QUESTION
-reveal          illegal  QUESTION illegal PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   closed
-last-reveal     illegal  FINISHED illegal PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   closed
-paused-lobby    illegal  illegal  illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED   wrong_q
-paused-question illegal  illegal  illegal illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED   paused
-paused-reveal   illegal  illegal  illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED   closed
-finished        over     over     over    over    over     over     over     over     over     over
-"""
+phase           start    next     close   pause   resume   finish   lock     approval kick     join     answer
+lobby           QUESTION illegal  illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY    LOBBY    wrong_q
+question        illegal  illegal  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION QUESTION QUESTION
+reveal          illegal  QUESTION illegal PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   closed
+last-reveal     illegal  FINISHED illegal PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   closed
+paused-lobby    illegal  illegal  illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED   PAUSED   wrong_q
+paused-question illegal  illegal  illegal illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED   PAUSED   paused
+paused-reveal   illegal  illegal  illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED   PAUSED   closed
+finished        over     over     over    over    over     over     over     over     over     over     over
+"""  # noqa: E501  # a table
 CODES = {
     "illegal": "illegal_move",
     "over": "session_finished",

@@ -27,7 +27,7 @@ from server.collector import Collector
 from server.config import Config
 from server.http.app import Api, create_app
 from server.http.services import Services
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.loop_watch import LoopWatch
 from server.realtime.transport import Tally, TransportStatistics
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
@@ -132,7 +132,11 @@ class Edge:
             owner="node",
             new_id=lambda: session_id(next(self.numbers)),
             new_code=lambda: f"{next(self.numbers):06}",
-            options=ActorOptions(),
+            options=ActorOptions(
+                joins_per_s=config.joins_per_s,
+                seats_per_address_max=config.seats_per_address_max,
+                seats_per_address_per_s=config.seats_per_address_per_s,
+            ),
             policy=RestartPolicy(),
         )
         self.services = Services(
@@ -146,7 +150,6 @@ class Edge:
             tokens=self.tokens,
             author_key=self.author_key,
             attempts=Attempts(config.attempts_per_min),
-            joins=JoinRate(config.joins_per_s),
             loop_watch=LoopWatch(),
             collector=Collector(lambda: 0.0, lambda: False),
             ws_url=config.public_ws_url or "ws://127.0.0.1:5002/ws",

@@ -175,6 +175,59 @@ async def test_a_rush_into_one_session_is_slowed_down() -> None:
         assert (rushed.status, rushed.error) == (503, "busy")
 
 
+async def test_players_of_one_address_come_in_as_fast_and_as_many_as_may() -> None:
+    async with edge(seats_per_address_max=60, seats_per_address_per_s=2) as e:
+        session = await e.session()
+        url = f"{session.url}/players"
+        for n in range(40):
+            await session.join(f"Bot {n}")
+        rushed = await e.post(url, {"name": "Ada"})
+        assert (rushed.status, rushed.error) == (503, "busy")
+        other = await e.post(url, {"name": "Ben"}, peer=OUTSIDE)
+        assert other.status == 201
+
+
+async def test_seats_that_were_taken_away_are_not_given_back_to_their_address() -> None:
+    async with edge(seats_per_address_max=2) as e:
+        session = await e.session()
+        url = f"{session.url}/players"
+        for name in ("Bot", "Bob"):
+            player = (await session.join(name))["player_id"]
+            await session.do("kick", player=player)
+        full = await e.post(url, {"name": "Bod"})
+        assert (full.status, full.error) == (409, "address_full")
+        taken = await e.post(url, {"name": "bot"}, peer=OUTSIDE)
+        assert taken.error == "name_taken", "nobody comes back under the name of somebody who was removed"
+        assert (await e.post(url, {"name": "Ada"}, peer=OUTSIDE)).status == 201
+
+
+async def test_where_the_host_lets_players_in_they_ask_until_it_has() -> None:
+    async with edge() as e:
+        session = await e.session(approval=True)
+        url = f"{session.url}/players"
+        ada, ben = [await e.post(url, {"name": name}) for name in ("Ada", "Ben")]
+        assert ada.status == 202
+        asks = {"name": "Ada", "ticket": ada.json["ticket"]}
+        listed = await e.get(url, token=session.host_token)
+        assert (listed.json["waiting"], listed.json["total"]) == (
+            [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Ben"}],
+            0,
+        )
+        assert (await e.post(url, asks)).json == ada.json, "still to be decided"
+        assert (await session.do("admit", player=1)).status == 200
+        assert (await session.do("refuse")).status == 200
+        assert (await e.get(url, token=session.host_token)).json["waiting"] == []
+        rude = await e.post(url, {**asks, "name": "Rude"})
+        assert rude.status == 202, "the host has let in Ada, and nobody under another name"
+        refused = await e.post(url, {"name": "Ben", "ticket": ben.json["ticket"]})
+        assert (refused.status, refused.error) == (403, "not_admitted")
+        cy = {"name": "Cy", "ticket": "a-ticket-of-cy"}
+        assert (await e.post(url, cy)).status == 202
+        await session.do("approval", on=False)
+        assert (await e.post(url, cy)).status == 201, "the door is open to all"
+        assert (await session.do("admit", player=99)).error == "player_not_found"
+
+
 ANSWERS: list[tuple[Any, int, str, str | None]] = [
     ({"id": "a", "question": 1}, 400, "missing_field", "choice"),
     ({"id": "a", "question": 1, "choice": 0, "t": "answer"}, 400, "unknown_field", "t"),
@@ -224,6 +277,8 @@ HOSTS: list[tuple[Any, int, str, str | None]] = [
     ({"do": "kick", "player": 9}, 404, "player_not_found", None),
     ({"do": "lock"}, 400, "missing_field", "on"),
     ({"do": "lock", "on": 1}, 400, "bad_field", "on"),
+    ({"do": "approval"}, 400, "missing_field", "on"),
+    ({"do": "admit", "player": "x"}, 400, "bad_field", "player"),
     ({"do": "start", "on": True}, 400, "unknown_field", "on"),
     ({"do": "start", "id": ""}, 400, "bad_field", "id"),
     ({"do": "resume"}, 409, "illegal_move", None),
@@ -353,6 +408,7 @@ async def test_the_host_and_authors_see_who_is_in_and_who_is_connected(mock_cloc
                 "next": 2,
                 "total": 3,
                 "connected": 1,
+                "waiting": [],
             }
             rest = await e.get(f"{url}?after=2", token="the-author-key")
             assert ([each["name"] for each in rest.json["players"]], rest.json["next"]) == (["Cem"], None)

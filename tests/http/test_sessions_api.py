@@ -43,6 +43,7 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "host_away_s": None,
             "names": "chosen",
             "results_public": False,
+            "approval": False,
         }
         assert opened.json["host_token"].encode() not in by_code.body
 
@@ -161,9 +162,15 @@ async def test_guessing_codes_is_stopped_by_address() -> None:
 async def test_who_holds_a_good_token_is_not_locked_out_with_the_guessers() -> None:
     async with edge(attempts_per_min=1) as e:
         session = await e.session()
-        await e.get("/api/sessions/900000")
-        assert (await e.get(session.url)).status == 429
-        assert (await session.do("start")).status == 200
+        for number in range(2):
+            wrong = await e.get(f"/api/sessions/90000{number}", peer=OUTSIDE)
+        assert wrong.status == 429
+        start = {"do": "start"}
+        assert (
+            await e.post(f"{session.url}/host", start, token=session.host_token, peer=OUTSIDE)
+        ).status == 200
+        seen = await e.get(session.url, peer=OUTSIDE)
+        assert seen.status == 200, "the host is in that session, so nobody there has to guess its code"
 
 
 async def test_a_session_whose_actor_cannot_start_is_busy_and_then_there(mock_clock: MockClock) -> None:

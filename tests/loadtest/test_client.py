@@ -405,7 +405,6 @@ async def test_moved_in_a_circle_slows_down_and_gives_up(autojump_clock: object)
         (4000, "left"),
         (4001, "replaced"),
         (4002, "kicked"),
-        (4005, "too_many_attempts"),
         (4012, "unavailable"),
     ],
 )

@@ -28,7 +28,7 @@ from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from server.auth import Tokens
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Gate
 from server.realtime.transport import Transport, TransportStatistics
 from tests.actors.world import QUIZ
@@ -405,7 +405,12 @@ async def rig(
             owner="node",
             new_id=lambda: session_id(next(numbers)),
             new_code=lambda: f"{next(numbers):06}",
-            options=ActorOptions(tick_ms=20),
+            options=ActorOptions(
+                tick_ms=20,
+                joins_per_s=config.joins_per_s,
+                seats_per_address_max=config.seats_per_address_max,
+                seats_per_address_per_s=config.seats_per_address_per_s,
+            ),
         )
         stored = await store.catalog.add(QUIZ)
         record = await registry.create(stored.id, Settings())
@@ -414,7 +419,6 @@ async def rig(
             tokens=tokens,
             clock=clock,
             attempts=Attempts(config.attempts_per_min),
-            join_rate=JoinRate(config.joins_per_s),
             messages_per_s=config.messages_per_s,
             messages_burst=config.messages_burst,
             pages=lambda: OTHER_PAGES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from engine.actors import commands, messages
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from server.auth import Tokens
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Conversation, Gate
 from tests.keys import session_id
 
@@ -85,13 +86,20 @@ class Scene:
             sessions=self.sessions,
             tokens=self.tokens,
             clock=self.clock,
-            attempts=Attempts(limits.get("attempts_per_min", 30)),
-            join_rate=JoinRate(limits.get("joins_per_s", 5_000)),
+            attempts=Attempts(
+                limits.get("attempts_per_min", 30), wait_max_ms=limits.get("wait_max_ms", 8_000)
+            ),
             messages_per_s=limits.get("messages_per_s", 20),
             messages_burst=limits.get("messages_burst", 60),
+            later=self.wait,
         )
+        self.later: list[tuple[float, Callable[[], None]]] = []
         self.connection = FakeConnection()
         self.talk = self.converse()
+
+    def wait(self, wait_s: float, do: Callable[[], None]) -> bool:
+        self.later.append((wait_s, do))
+        return True
 
     def converse(self, address: str = "192.0.2.7") -> Conversation:
         self.connection = FakeConnection()
@@ -136,9 +144,18 @@ def joined(role: str = "player", player: int | None = 7) -> Frame:
 def test_a_new_player_s_join_goes_to_the_code_with_the_time_of_receipt() -> None:
     scene = Scene()
     scene.join("Ada")
-    assert scene.sessions.delivered == [
-        (CODE, commands.Join(scene.talk, "Ada", scene.clock.at_ms, attach=True, may_move=True))
-    ]
+    ((key, command),) = scene.sessions.delivered
+    assert isinstance(command, commands.Join)
+    assert command == commands.Join(
+        scene.talk,
+        "Ada",
+        scene.clock.at_ms,
+        attach=True,
+        may_move=True,
+        address="192.0.2.7",
+        ticket=command.ticket,
+    )
+    assert key == CODE
     assert not scene.talk.idle
 
 
@@ -194,18 +211,6 @@ def test_a_second_join_is_refused(seated: bool) -> None:
     scene.join()
     assert scene.connection.errors == ["already_joined"]
     assert len(scene.sessions.delivered) == 1
-
-
-def test_too_many_joins_of_one_session_are_told_to_wait() -> None:
-    scene = Scene(joins_per_s=2)
-    for _ in range(3):
-        scene.converse()
-        scene.join()
-    assert scene.connection.errors == ["busy"]
-    assert scene.talk.idle
-    scene.clock.at_ms += 500
-    scene.join()
-    assert len(scene.sessions.delivered) == 3
 
 
 # -- speaking ----------------------------------------------------------------------------------------
@@ -333,41 +338,82 @@ def test_a_binary_frame_ends_the_connection() -> None:
     assert scene.connection.ending is Ending.BAD_FRAME
 
 
-@pytest.mark.parametrize("guess", ["code", "token"])
-def test_guessing_is_ended_for_the_whole_address(guess: str) -> None:
+def test_guessing_tokens_is_ended_for_the_whole_address() -> None:
     scene = Scene(attempts_per_min=30)
-    for n in range(30):
+    for n in range(31):
         scene.converse("192.0.2.7")
-        if guess == "token":
-            scene.rejoin("forged")
-            assert scene.connection.errors[0] == "token_invalid"
-        else:
-            scene.sessions.answers = [messages.error("session_not_found", "No session has this code.")]
-            scene.join()
-            assert scene.connection.errors[0] == "session_not_found"
-        assert (scene.connection.ending is Ending.TOO_MANY_ATTEMPTS) is (n == 29)
+        scene.rejoin("forged")
+        assert scene.connection.errors[0] == "token_invalid"
+        assert (scene.connection.ending is Ending.TOO_MANY_ATTEMPTS) is (n == 30)
     assert scene.connection.errors[1:] == ["too_many_attempts"]
 
-    delivered = len(scene.sessions.delivered)
-    scene.converse("192.0.2.7")
-    scene.join()
+
+def test_guessing_codes_at_once_and_in_a_row_is_slowed_down_for_the_whole_address() -> None:
+    scene = Scene(attempts_per_min=30)
+    guessers = [scene.converse("192.0.2.7") for _ in range(600)]
+    for n, guesser in enumerate(guessers):
+        guesser.receive(json.dumps({"t": "join", "code": f"{n:06}", "name": "Eve"}))
+    assert len(scene.sessions.delivered) == 30
+    assert len(scene.later) == 4
     assert scene.connection.errors == ["too_many_attempts"]
     assert scene.connection.ending is Ending.TOO_MANY_ATTEMPTS
-    assert len(scene.sessions.delivered) == delivered
+    for guesser in guessers:
+        guesser.disconnected()
+
+    for _, waited in scene.later:
+        waited()
+    assert len(scene.sessions.delivered) == 30, "they have gone meanwhile"
 
     scene.converse("192.0.2.8")
     scene.join()
     assert scene.connection.errors == []
 
-    scene.clock.at_ms += 60_000
-    scene.converse("192.0.2.7")
+
+def test_a_code_that_has_to_wait_has_its_turn() -> None:
+    scene = Scene(attempts_per_min=1, wait_max_ms=60_000)
+    scene.sessions.answers = [messages.error("session_not_found", "No session has this code.")]
+    scene.say(t="join", code="000001", name="Eve")
+    scene.converse()
     scene.join()
+    assert not scene.talk.idle
+    assert len(scene.sessions.delivered) == 1
+    ((wait_s, waited),) = scene.later
+    assert wait_s == 60
+    waited()
+    assert len(scene.sessions.delivered) == 2
+
+
+def test_wrong_codes_do_not_slow_down_those_who_come_to_a_session_that_is_known_here() -> None:
+    scene = Scene(attempts_per_min=1)
+    scene.seat()
+    for n in range(3):
+        scene.converse()
+        scene.say(t="join", code=f"{n:06}", name="Eve")
+    scene.later.clear()
+    for n in range(100):
+        scene.converse()
+        scene.join(f"Player {n}")
+    assert scene.later == []
+    assert len(scene.sessions.delivered) == 102
+
+
+def test_whoever_waits_for_the_host_asks_again_on_the_same_connection() -> None:
+    scene = Scene()
+    scene.sessions.answers = [messages.waiting(CODE, "a-ticket", 2_000)]
+    scene.join()
+    assert scene.connection.kinds == ["waiting"]
+    assert not scene.talk.idle
+    assert len(str(scene.sessions.delivered[0][1].ticket)) >= 16
+    scene.say(t="join", code=CODE, name="Ada", ticket="a-ticket")
+    assert scene.sessions.delivered[-1][1].ticket == "a-ticket"
     assert scene.connection.errors == []
 
 
 def test_who_has_a_good_token_comes_back_even_from_a_blocked_address() -> None:
     scene = Scene(attempts_per_min=1)
-    scene.rejoin("forged")
+    for _ in range(2):
+        scene.converse()
+        scene.rejoin("forged")
     assert scene.connection.ending is Ending.TOO_MANY_ATTEMPTS
     scene.converse()
     scene.rejoin(scene.tokens.issue(SESSION, "player", 7))
@@ -376,8 +422,10 @@ def test_who_has_a_good_token_comes_back_even_from_a_blocked_address() -> None:
 
 def test_a_good_token_with_a_foreign_code_counts_as_guessing() -> None:
     scene = Scene(attempts_per_min=1)
-    scene.sessions.answers = [messages.error("token_invalid", "This token belongs to another session.")]
-    scene.rejoin(scene.tokens.issue(SESSION, "player", 7))
+    for _ in range(2):
+        scene.converse()
+        scene.sessions.answers = [messages.error("token_invalid", "This token belongs to another session.")]
+        scene.rejoin(scene.tokens.issue(SESSION, "player", 7))
     assert scene.connection.ending is Ending.TOO_MANY_ATTEMPTS
 
 

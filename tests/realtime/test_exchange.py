@@ -109,9 +109,7 @@ async def ports(
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
-        gate = Gate(
-            sessions(e), e.tokens, e.clock, e.services.attempts, e.services.joins, *limits, pages=e.pages
-        )
+        gate = Gate(sessions(e), e.tokens, e.clock, e.services.attempts, *limits, pages=e.pages)
         e.reactor = ReactorTransport(gate, e.config)
         listener = socket.create_server(("127.0.0.1", 0))
         e.port = listener.getsockname()[1]

@@ -54,10 +54,17 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
         *[
             ({"t": "host", "id": "h", "do": do}, Host("h", do))
             for do in HOST_COMMANDS
-            if do not in ("kick", "lock")
+            if do not in ("kick", "lock", "approval")
         ],
         ({"t": "host", "id": "h", "do": "kick", "player": 7}, Host("h", "kick", player=7)),
         ({"t": "host", "id": "h", "do": "lock", "on": False}, Host("h", "lock", on=False)),
+        ({"t": "host", "id": "h", "do": "approval", "on": True}, Host("h", "approval", on=True)),
+        ({"t": "host", "id": "h", "do": "admit", "player": 3}, Host("h", "admit", player=3)),
+        ({"t": "host", "id": "h", "do": "refuse", "player": 3}, Host("h", "refuse", player=3)),
+        (
+            {"t": "join", "code": "012345", "name": "A", "ticket": "12345678"},
+            Join("012345", "A", ticket="12345678"),
+        ),
         ({"t": "ping", "at": 17}, Ping(17)),
         ({"t": "ping", "at": -0.5}, Ping(-0.5)),
         ({"t": "leave"}, Leave()),
@@ -141,6 +148,11 @@ def test_json_that_is_no_object_is_a_bad_message(raw: str) -> None:
         ({"t": "host", "id": "h", "do": "kick", "player": "Ada"}, "bad_field", "player"),
         ({"t": "host", "id": "h", "do": "kick", "player": 1, "on": True}, "unknown_field", "on"),
         ({"t": "host", "id": "h", "do": "lock"}, "missing_field", "on"),
+        ({"t": "host", "id": "h", "do": "approval"}, "missing_field", "on"),
+        ({"t": "host", "id": "h", "do": "admit", "player": 0}, "bad_field", "player"),
+        ({"t": "join", "code": "012345", "name": "A", "ticket": "short"}, "bad_field", "ticket"),
+        ({"t": "join", "code": "012345", "name": "A", "ticket": "x" * 65}, "bad_field", "ticket"),
+        ({"t": "join", "code": "012345", "name": "A", "ticket": None}, "bad_field", "ticket"),
         ({"t": "host", "id": "h", "do": "lock", "on": 1}, "bad_field", "on"),
         ({"t": "ping"}, "missing_field", "at"),
         ({"t": "ping", "at": "now"}, "bad_field", "at"),

@@ -30,7 +30,7 @@ from engine.actors.subscriber import Subscriber
 from engine.websocket import Parser
 from server.auth import Tokens
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime import transport
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.reactor.backlog import Backlog
@@ -102,7 +102,7 @@ async def reactor(**settings: Any) -> AsyncIterator[Node]:
     seats = Seats()
     clock = SessionClock()
     tokens = Tokens(b"a secret for these tests", 3600, clock)
-    gate = Gate(seats, tokens, clock, Attempts(1000), JoinRate(1000), 1000, 1000)
+    gate = Gate(seats, tokens, clock, Attempts(1000), 1000, 1000)
     subject = ReactorTransport(gate, Config(**settings))
     listener = socket.create_server(("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:

@@ -45,8 +45,6 @@ REQUESTS_WAITING_MAX = 16
 WAITING_BYTES_MAX = 32_768
 """As much as they may come to, with their heads."""
 
-GUESSES = frozenset({"session_not_found", "token_invalid"})
-"""Refusals that look like guessing."""
 
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|events)")
@@ -265,8 +263,6 @@ class Exchange:
         guard = self._port.guard
         token = _token(query) or caller.bearer()
         grant = None if token is None else guard.grant(caller, token)
-        if grant is None:
-            guard.refuse_blocked(caller)
         epoch, offset = position(request.header(b"last-event-id") or "")
         if not self._port.streams.enter(self._address, trio.current_time()):
             raise too_many_streams()
@@ -286,8 +282,11 @@ class Exchange:
         if self._over:
             return
         if isinstance(answer, ApiError):
-            if answer.code in GUESSES:
-                self._port.guard.count_failure(caller)
+            if answer.code == "token_invalid":
+                try:
+                    self._port.guard.count_failure(caller)
+                except ApiError as error:
+                    answer = error
             self._refuse(caller, answer)
         else:
             self._respond(caller, 200, JSON, orjson.dumps(answer.message))

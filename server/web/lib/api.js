@@ -23,4 +23,4 @@ export async function ask(method, path, { body, token, base = "", type } = {}) {
 }
 
 /** Whether the same request may go through a little later. */
-export const passing = (error) => ["unreachable", "busy", "rate_limited", "internal"].includes(error.code);
+export const passing = (error) => ["unreachable", "busy", "rate_limited", "too_many_attempts", "internal"].includes(error.code);

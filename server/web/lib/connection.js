@@ -3,7 +3,7 @@ import { ServerClock } from "./clock.js";
 
 /** How to come back after a WebSocket has ended, by its close code: docs/protocol.md. All others are "later". */
 const RECONNECT = { 4006: "resume", 4007: "resume", 4009: "move", 4013: "resume" };
-for (const code of [1002, 1003, 1007, 1009, 4000, 4001, 4002, 4003, 4005, 4012]) RECONNECT[code] = "no";
+for (const code of [1002, 1003, 1007, 1009, 4000, 4001, 4002, 4003, 4012]) RECONNECT[code] = "no";
 const ANSWER_MS = 10_000;
 const QUIET_MS = 20_000;
 const PONG_MS = 5_000;

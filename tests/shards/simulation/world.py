@@ -41,7 +41,7 @@ from server.auth import Grant, TokenError
 from server.beside import beside
 from server.clustering import Clustering, NotLetIn
 from server.config import Config
-from server.limits import Attempts, JoinRate
+from server.limits import Attempts
 from server.realtime.conversation import Conversation, Gate
 from tests.fakes import MemoryLinks, MemoryNodeLinks
 from tests.shards.fakes import MemoryRedis
@@ -566,7 +566,7 @@ class Node(Process):
         self._requests = await stack.enter_async_context(
             beside(partial(_in_a_nursery, lambda nursery: nursery))
         )
-        self._gate = Gate(router, Tokens(), clock, Attempts(10**6), JoinRate(1e6), 1e6, 10**6)
+        self._gate = Gate(router, Tokens(), clock, Attempts(10**6), 1e6, 10**6)
         self.clock = clock
         stack.callback(self._close_edge)
         world.network.node(run, self)
