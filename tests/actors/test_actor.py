@@ -402,6 +402,7 @@ async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
             "offset": 3,
             "phase": "question",
             "locked": False,
+            "approval": False,
             "number": 1,
             "remaining_ms": 15_000,
             "now": START_MS + 105_000,

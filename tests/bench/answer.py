@@ -104,7 +104,9 @@ class NoSessions:
 
     def deliver(self, key: str, command: commands.Command) -> None:
         if isinstance(command, commands.Join):
-            command.reply.push(Frame({"t": "joined", "session": "none", "role": "player", "player": 1}))
+            command.reply.push(
+                Frame({"t": "joined", "session": "none", "code": "000000", "role": "player", "player": 1})
+            )
 
 
 class Silent:

@@ -50,7 +50,15 @@ FRAME_BYTES = 400
 """On the wire, the four bytes of the frame's head included."""
 
 HELLO = Frame(
-    {"t": "joined", "session": "bench", "role": "spectator", "player": None, "state": None, "epoch": 1}
+    {
+        "t": "joined",
+        "session": "bench",
+        "code": "000000",
+        "role": "spectator",
+        "player": None,
+        "state": None,
+        "epoch": 1,
+    }
 )
 """Short: what a client gets on arrival is not measured here."""
 

@@ -63,7 +63,9 @@ class Seats:
         if isinstance(command, commands.Watch):
             self.subscribers.append(command.reply)
             command.reply.push(
-                Frame({"t": "joined", "session": "seats", "role": "spectator", "player": None})
+                Frame(
+                    {"t": "joined", "session": "seats", "code": "000000", "role": "spectator", "player": None}
+                )
             )
         elif isinstance(command, commands.Detach):
             self.detached.append((command.reply, trio.lowlevel.current_task().name))
