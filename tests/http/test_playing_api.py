@@ -175,8 +175,8 @@ async def test_a_rush_into_one_session_is_slowed_down() -> None:
         assert (rushed.status, rushed.error) == (503, "busy")
 
 
-async def test_players_of_one_address_come_in_as_fast_and_as_many_as_may() -> None:
-    async with edge(seats_per_address_max=60, seats_per_address_per_s=2) as e:
+async def test_players_of_one_address_come_in_as_fast_as_may(mock_clock: MockClock) -> None:
+    async with edge(seats_per_address_per_s=2) as e:
         session = await e.session()
         url = f"{session.url}/players"
         for n in range(40):
