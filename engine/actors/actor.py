@@ -93,7 +93,8 @@ HANDED_OVER_MS = 250
 """As `ROLL_CALL_MS`, for those that came while a session was handed over."""
 
 DOUBT_LOOK_S = 0.05
-"""Between two looks whether the session is certainly this node's still."""
+DOUBT_LOOK_MAX_S = 1.0
+"""Between two looks whether the session is certainly this node's still: rarer and rarer, as all look."""
 
 CLOCKS_AGREE_MS = 20
 """Clocks of two nodes that differ by less are not told apart: a link takes some of it."""
@@ -281,7 +282,7 @@ class SessionActor:
         """Who came meanwhile."""
         self._hostless_since: int | None = clock.now_ms()
         """As far as this actor knows. None while a host is connected."""
-        self._fenced = False
+        self._fenced = trio.Event()
         self._failure: Exception | None = None
         self._stopped = False
         self._still_until = 0
@@ -363,7 +364,7 @@ class SessionActor:
 
     def fenced(self) -> None:
         """CommitListener."""
-        self._fenced = True
+        self._fenced.set()
         self._mailbox.wake()
 
     def end(self, ending: Ending) -> None:
@@ -417,22 +418,21 @@ class SessionActor:
         while not self._may_rest():
             with trio.CancelScope(deadline=self._wake_at()):
                 await self._mailbox.wait()
-            if self._fenced:
+            if self._fenced.is_set():
                 raise Fenced(self.session_id)
             if self._failure is not None:
                 raise self._failure
             if self._unconfirmed or self._end_seq is not None:
                 await self._confirm()
+            self._clock.now_ms()  # notes a gap, if there was one just now
+            if self._stood_still:
+                if not await self._certain():
+                    continue
+                await self._give_back()
             if self._giving_away:
                 if self._given_away():
                     return
                 continue
-            self._clock.now_ms()  # notes a gap, if there was one just now
-            if self._stood_still:
-                if self._in_doubt():
-                    await trio.sleep(DOUBT_LOOK_S)
-                    continue
-                await self._give_back()
             await self._work()
             await self._pass_time()
             if self._hosts:
@@ -463,6 +463,15 @@ class SessionActor:
         """Whether the process stood still, and this actor has not seen to that yet. Nothing is told before,
         and no time passes: another node may have taken the session, and nobody could answer."""
         return self._clock.gaps_total != self._gaps_seen
+
+    async def _certain(self) -> bool:
+        """Wait until the session is certainly this node's still. False once it is not."""
+        pause_s = DOUBT_LOOK_S
+        while self._in_doubt() and not self._fenced.is_set():
+            with trio.move_on_after(pause_s):
+                await self._fenced.wait()
+            pause_s = min(2 * pause_s, DOUBT_LOOK_MAX_S)
+        return not self._fenced.is_set()
 
     async def _give_back(self) -> None:
         """Give back the time in which the process stood still."""
@@ -677,7 +686,7 @@ class SessionActor:
         """Send an ack or two from the journal's task: to wake this one costs more than they do. False when
         there is more to be done, or somebody has to look whether the session may rest now, or go."""
         waiting = self._unconfirmed
-        if self._fenced or self._giving_away or self.session.deadline is None:
+        if self._fenced.is_set() or self._giving_away or self.session.deadline is None:
             return False
         for _ in range(ACKS_AT_ONCE_MAX):
             if not waiting or waiting[0].seq > self._committed:

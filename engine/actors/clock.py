@@ -118,6 +118,11 @@ class SessionClock:
         """By how much the wall clock is ahead of this one."""
         return 0 if self._wall is None else self._wall() - self.now_ms()
 
+    @property
+    def is_off(self) -> bool:
+        """Whether `catch_up` would change anything."""
+        return abs(self.offset_ms()) >= AGREE_MS
+
     def catch_up(self) -> None:
         """Come nearer to the wall clock, which was set, or ran on while the machine was frozen: forward at
         once, back by a little at a time. To be called while nobody waits for a deadline."""

@@ -394,7 +394,7 @@ class Registry:
         while True:
             with self._boundary.within("keeping the time"):
                 self._clock.beat()
-                if all(actor.session.deadline is None for actor in self.active()):
+                if self._clock.is_off and all(actor.session.deadline is None for actor in self.active()):
                     self._clock.catch_up()
                 if gaps := self._clock.gaps_after(seen):
                     seen = self._clock.gaps_total

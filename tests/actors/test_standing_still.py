@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import SessionActor
+from engine.actors.actor import DOUBT_LOOK_MAX_S, SessionActor
 from engine.actors.clock import BEAT_S, GAP_S, Gap, SessionClock
 from engine.actors.commands import Answer, Passed
 from engine.domain.facts import ClockExtended
@@ -152,7 +152,7 @@ async def test_without_certainty_nothing_is_told_and_no_time_passes(
         assert (len(ada.frames), asked.frames) == (told, [])
         assert extended(w, actor) == []
         doubt = False
-        await awake_s(mock_clock, 0.25)
+        await awake_s(mock_clock, DOUBT_LOOK_MAX_S)
         assert asked.last("ack")["elapsed_ms"] == 19_000
 
 
@@ -232,3 +232,20 @@ async def test_no_clock_is_set_while_a_countdown_runs(mock_clock: MockClock) -> 
         assert w.clock.offset_ms() == 0
         await w.do(actor, "next")
         assert actor.session.remaining_ms(w.clock.now_ms()) == 20_000
+
+
+async def test_a_session_that_is_given_away_has_its_time_back_by_then(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor, ada = await question_open(w)
+        await awake_s(mock_clock, 5)
+        w.journal.auto = "off"
+        w.answer(actor, ada, 1)
+        await settle()
+        actor.give_away()
+        await settle()
+        mock_clock.jump(60)
+        w.journal.auto = "soon"
+        w.journal.commit()
+        await settle()
+        assert actor.parcel is not None
+        assert extended(w, actor) == [60_000]
