@@ -67,6 +67,7 @@ TASKS = {
     ("server/app.py", "_assemble", "redis.bus.run"): PARTS,
     ("server/app.py", "_assemble", "serving.serve"): CONNECTION,
     ("server/app.py", "_assemble", "transport.serve"): CONNECTION,
+    ("server/app.py", "_assemble", "waiting.run"): WITHIN,
     ("server/app.py", "_keep_sessions", "registry.keep_time"): WITHIN,
     ("server/app.py", "_keep_sessions", "registry.sweep"): WITHIN,
     ("server/beside.py", "beside", "run"): PARTS,

@@ -52,6 +52,13 @@ WAITING_MAX = 10_000
 """Commands that may wait at one time for their session to come into memory."""
 
 
+CLAIMS_AT_ONCE = 16
+"""Sessions that are brought into memory at the same time. The others wait for their turn, and not for a
+connection."""
+
+LET_GO_S = 5.0
+"""For giving up a session that rests. Whoever comes for it meanwhile waits."""
+
 _ONCE = RestartPolicy(crashes_max=0)
 """Of sessions that have ended: what cannot be brought back is read from the store instead."""
 
@@ -228,6 +235,7 @@ class Registry:
         self._expected: dict[str, StreamState] = {}
         self._lookups = Lookups(nursery, self._find, NOT_TO_BE_HAD, self._boundary)
         self._waiting = Waiting(nursery, refuse, NOT_TO_BE_HAD, self._boundary, WAITING_MAX)
+        self._claims = trio.CapacityLimiter(CLAIMS_AT_ONCE)
         self._counters = Counters()
         self._crashes = Crashes()
 
@@ -330,9 +338,10 @@ class Registry:
     async def _find(self, key: str) -> _Slot:
         """Look a session up in the store and open it."""
         record = await self._store.find(key)
-        if record.finished_at is not None:
+        slot = self._by_id.get(record.id)
+        if slot is None and record.finished_at is not None:
             raise SessionFinished(record)
-        return self._by_id.get(record.id) or self._open(record)
+        return slot or self._open(record)
 
     # -- sessions come and go --------------------------------------------------------------------
 
@@ -372,16 +381,18 @@ class Registry:
         raise NodeFull
 
     async def recover(self) -> int:
-        """Bring every unfinished session back, and wait until each runs or has failed. Returns how many.
+        """Bring every unfinished session back that somebody ran, and wait until each runs or has failed.
+        Returns how many. One that rested is nobody's, and waits for whoever comes.
 
         Those that have ended lately come too, for as long as a finished session stays: among their players
         are some who were cut off before they heard of the end, or of their last answer.
         """
-        records = await self._store.unfinished()
+        records = await self._store.orphans(())
         ended = await self._store.ended_since(self._clock.now_ms() - ENDED_LATELY_MS)
         for record in [*records, *ended][: self._sessions_max]:
             if record.id not in self._by_id:
-                self._open(record, by_code=record.code not in self._by_code)
+                # The code of one that has ended may be another's by now, also of one that rests.
+                self._open(record, by_code=record.finished_at is None)
         for slot in list(self._by_id.values()):
             while slot.actor is None and not (slot.gone or slot.unavailable):
                 await slot.changed.wait()
@@ -454,23 +465,24 @@ class Registry:
             slot.announce()
 
         async def activate() -> SessionActor:
-            # A quiz that cannot be read is found out before the session is this node's.
-            await self._catalog.get(slot.record.quiz_id, slot.record.quiz_version)
             await self._journal.settled(slot.record.id)
-            claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
-            slot.claim = _Claim(slot.record.id, claimed.epoch)
-            stream, slot.stream = slot.stream, None
-            return await SessionActor.revive(
-                claimed,
-                clock=self._clock,
-                journal=self._journal,
-                tokens=self._tokens,
-                options=self._options,
-                pace=self.pace,
-                counters=self._counters,
-                stream=stream,
-                in_doubt=self._in_doubt,
-            )
+            async with self._claims:
+                # A quiz that cannot be read is found out before the session is this node's.
+                await self._catalog.get(slot.record.quiz_id, slot.record.quiz_version)
+                claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
+                slot.claim = _Claim(slot.record.id, claimed.epoch)
+                stream, slot.stream = slot.stream, None
+                return await SessionActor.revive(
+                    claimed,
+                    clock=self._clock,
+                    journal=self._journal,
+                    tokens=self._tokens,
+                    options=self._options,
+                    pace=self.pace,
+                    counters=self._counters,
+                    stream=stream,
+                    in_doubt=self._in_doubt,
+                )
 
         ended = slot.record.finished_at is not None
         policy = _ONCE if ended else self._policy
@@ -502,11 +514,10 @@ class Registry:
         slot.announce()
 
     async def _let_go(self, slot: _Slot) -> None:
-        """In a cluster a session that rests is nobody's: the next to need it need not wait for this node."""
-        if self._gone is None:
-            return
-        await self._journal.settled(slot.record.id)
-        with suppress(StorageUnavailable):
+        """A session that rests is nobody's: the next to need it need not wait for this node, and a start does
+        not bring it back for nothing. While it cannot be given up it stays this node's."""
+        with suppress(StorageUnavailable), trio.move_on_after(LET_GO_S):
+            await self._journal.settled(slot.record.id)
             await self._store.grant(slot.record.id, slot.epoch, self._owner, None)
 
     # -- looking in ------------------------------------------------------------------------------

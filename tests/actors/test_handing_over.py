@@ -459,17 +459,6 @@ async def test_in_a_cluster_a_session_at_rest_is_nobodys(mock_clock: MockClock) 
         assert other.epoch == actor.epoch + 1, "without waiting for this node to be gone"
 
 
-async def test_a_node_alone_keeps_what_rests(mock_clock: MockClock) -> None:
-    mock_clock.autojump_threshold = 0
-    async with world(ActorOptions(idle_s=10)) as w:
-        actor = await w.session()
-        await trio.sleep(11)
-        assert not w.registry.holds(actor.session_id)
-        owner = (await w.store.find(actor.session_id)).owner
-        assert owner is not None
-        assert owner.run == "node"
-
-
 async def test_one_who_comes_while_a_session_goes_to_rest_finds_it_again(mock_clock: MockClock) -> None:
     async with world(ActorOptions(idle_s=10), gone=nobody_gone) as w:
         actor = await w.session()

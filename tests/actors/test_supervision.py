@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
-from engine.actors.commands import Host, Join, Rejoin
+from engine.actors.commands import Host, Join, Rejoin, Watch
 from engine.actors.endings import Ending
 from engine.actors.frame import Frame
-from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.registry import (
+    CLAIMS_AT_ONCE,
+    LET_GO_S,
+    NodeFull,
+    SessionFinished,
+    SessionUnavailable,
+)
 from engine.actors.supervisor import RestartPolicy
 from engine.domain.session import Phase, Session, Settings
-from engine.ports import SessionNotFound
+from engine.ports import ClaimedSession, SessionNotFound, SessionRecord
 from tests.actors.world import GRACE_S, Client, settle, world
 from tests.keys import session_id
 
@@ -159,6 +167,96 @@ async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: 
         )
 
 
+async def test_a_start_brings_sessions_back_a_few_at_a_time(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world() as w:
+        for _ in range(100):
+            await w.session()
+        claim, claiming, calls = w.store.claim, [0], [0]
+        most = 0
+
+        async def counted(*args: Any) -> ClaimedSession:
+            nonlocal most
+            calls[0] += 1
+            claiming[0] += 1
+            most = max(most, claiming[0])
+            try:
+                await trio.sleep(1)
+                return await claim(*args)
+            finally:
+                claiming[0] -= 1
+
+        async def look(key: str) -> SessionRecord:
+            raise AssertionError(key)
+
+        monkeypatch.setattr(w.store, "claim", counted)
+        monkeypatch.setattr(w.store, "find", look)
+        mock_clock.autojump_threshold = 0
+        registry = w.new_registry("next")
+        assert await registry.recover() == 100
+        assert most == CLAIMS_AT_ONCE
+        assert calls[0] == 100
+        assert registry.statistics().active == 100
+
+
+@pytest.mark.parametrize("gone", [None, lambda run: True])
+async def test_a_session_that_rests_is_nobody_s_and_comes_back_when_somebody_does(
+    gone: Callable[[str], bool] | None, mock_clock: MockClock
+) -> None:
+    async with world(ActorOptions(idle_s=1), gone=gone) as w:
+        resting = (await w.session()).record
+        mock_clock.jump(2)
+        await settle()
+        assert (await w.store.find(resting.id)).owner is None
+        playing = await w.session()
+        await w.join(playing, "Ada")
+        registry = w.registry = w.new_registry("next")
+        assert await registry.recover() == 1
+        assert registry.here(playing.code)
+        assert not registry.holds(resting.code)
+        client = Client()
+        registry.deliver(resting.code, Watch(client))
+        await settle()
+        assert client.last("joined")["epoch"] == 2
+
+
+async def test_one_that_rested_under_an_earlier_release_comes_back_once(mock_clock: MockClock) -> None:
+    async with world(ActorOptions(idle_s=1)) as w:
+        record = (await w.session()).record
+        mock_clock.jump(2)
+        await settle()
+        w.store.take_over(record.id, "an earlier release, which gave nothing up")
+        for found in (1, 0):
+            registry = w.new_registry("next")
+            assert await registry.recover() == found
+            mock_clock.jump(2)
+            await settle()
+            assert not registry.holds(record.id)
+
+
+async def test_a_session_that_cannot_be_given_up_just_now_stays_this_node_s(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(ActorOptions(idle_s=1)) as w:
+        record = (await w.session()).record
+
+        async def unsettled(session_id: str) -> None:
+            await trio.sleep_forever()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(w.journal, "settled", unsettled)
+            mock_clock.jump(2)
+            await settle()
+            assert w.registry.holds(record.id), "it waits"
+            mock_clock.jump(LET_GO_S)
+            await settle()
+        assert not w.registry.holds(record.id)
+        found = await w.store.find(record.id)
+        assert found.owner is not None
+        assert await w.registry.get(record.code)
+
+
 async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_clock: MockClock) -> None:
     async with world() as w:
         async with trio.open_nursery() as first_life:
@@ -201,14 +299,17 @@ async def test_an_ended_session_that_cannot_be_brought_back_is_read_from_the_sto
             await registry.revive(actor.session_id)
 
 
-async def test_a_code_that_is_in_use_again_leads_to_who_uses_it(mock_clock: MockClock) -> None:
+@pytest.mark.parametrize("runs", [True, False])
+async def test_a_code_that_is_in_use_again_leads_to_who_uses_it(runs: bool, mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         await w.do(actor, "finish")
         record = replace(actor.record, id=session_id(99), created_at=w.clock.now_ms())
         await w.store.create(record)
+        if runs:
+            await w.store.claim(record.id, "another")
         w.registry = w.new_registry("node")
-        assert await w.registry.recover() == 1
+        assert await w.registry.recover() == runs
         assert (await w.registry.get(record.code)).session_id == record.id
         assert (await w.registry.get(actor.session_id)).session.phase is Phase.FINISHED
 
