@@ -198,7 +198,7 @@ defaults
     timeout server-fin 10s
     # A WebSocket is never silent for longer than ping_interval_s: only what is dead on both sides gets here.
     timeout tunnel 1h
-    timeout check 4s
+    timeout check 1s
 
 frontend fanfare
     # With TLS: bind :443 ssl crt /etc/haproxy/certs/ alpn http/1.1
@@ -229,19 +229,23 @@ frontend fanfare
     use_backend realtime if events METH_GET
     default_backend http
 
-# A node is asked whether it is ready. One that is not, be it dead or draining, gets nothing new, and what it
-# has it keeps. What is addressed to it by name goes to any other meanwhile, which knows where a session is.
+# A node is asked whether it is ready. One that says it is not, as when it drains, is chosen no more. It keeps
+# what it has, and what is addressed to it by name, for it knows where a session is. One that does not answer
+# twice in a row is dead or hangs: it is down within three seconds, its connections are closed, and their
+# clients come back to another.
 backend http
     balance leastconn
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host fanfare
-    http-check expect status 200
-    default-server inter 1s fastinter 250ms downinter 1s fall 2 rise 1 maxconn 3500{resolved}
+    http-check expect error-status L7OKC status 200
+    default-server inter 500ms fastinter 250ms downinter 1s fall 2 rise 1 maxconn 3500{resolved}
+    default-server on-marked-down shutdown-sessions
     use-server %[var(txn.node)] if {{ var(txn.node) -m found }}
 {http}
 
 backend realtime
     balance leastconn{resolved}
+    default-server on-marked-down shutdown-sessions
     use-server %[var(txn.node)] if {{ var(txn.node) -m found }}
 {realtime}
 """

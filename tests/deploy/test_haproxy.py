@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +35,7 @@ class SmallNode:
     name: str
     role: Role
     ready: bool = True
+    hangs: bool = False
     taken_out: trio.Event = field(default_factory=trio.Event)
     refused_checks: int = 0
     ports: dict[str, int] = field(default_factory=dict)
@@ -59,6 +61,8 @@ class SmallNode:
         request, *lines = head.split("\r\n")
         _method, path, _version = request.split(" ")
         headers = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines)]
+        if self.hangs:
+            await trio.sleep_forever()
         if path == "/readyz":
             self._count_check()
             await _answer(stream, 200 if self.ready else 503, {})
@@ -238,13 +242,28 @@ async def test_who_is_not_ready_gets_nothing_new_and_keeps_what_it_has(tmp_path:
         proxy.nodes["two"].ready = False
         await proxy.nodes["two"].taken_out.wait()
         assert await proxy.asked("/api/quizzes") == {"one": 12}
-        assert await proxy.asked("/n/two/api/quizzes") == {"one": 12}
-        for path in ("/ws", "/n/two/ws", "/n/two/ws", "/ws"):
+        for path, node in (("/ws", "one"), ("/n/two/ws", "two"), ("/n/two/ws", "two"), ("/ws", "one")):
             other, head = await proxy.open_websocket(path)
             async with other:
-                assert "x-node: one" in head
+                assert f"x-node: {node}" in head, "by its name it is there for those who ask for it"
         assert await _echo(stream, b"still here") == b"still here"
         await stream.aclose()
+
+
+async def test_the_clients_of_a_node_that_hangs_are_let_go_before_its_lease_is_over(tmp_path: Path) -> None:
+    async with proxied(tmp_path, one="both", two="both") as proxy:
+        stream, head = await proxy.open_websocket("/n/two/ws")
+        other, _ = await proxy.open_websocket("/n/one/ws")
+        assert "x-node: two" in head
+        proxy.nodes["two"].hangs = True
+        began = time.monotonic()
+        assert await stream.receive_some(1) == b""
+        assert time.monotonic() - began < PATIENCE_S / 2
+        again, head = await proxy.open_websocket("/n/two/ws")
+        assert "x-node: one" in head
+        assert await _echo(other, b"not I") == b"not I"
+        for each in (stream, other, again):
+            await each.aclose()
 
 
 async def test_the_clients_of_a_node_that_has_just_died_go_on_to_another(tmp_path: Path) -> None:
