@@ -43,6 +43,7 @@ from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
+from engine.storage.retained import Retained
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.signs_of_life import Alone, Leased
@@ -138,8 +139,9 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
             "http", realtime_socket if config.carrier == "reactor" else http_socket, tls
         )
 
-    database = await stack.enter_async_context(_database(config))
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
+    retained = Retained(node=run, now_ms=clock.now_ms)
+    database = await stack.enter_async_context(_database(config, retained))
     cluster = None
     if config.redis_url is not None:
         link_socket = stack.enter_context(_bound(config.link_host, config.link_port, "link_port"))
@@ -174,6 +176,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         database,
         node=run,
         tenure=only_node if cluster is None else cluster.tenure,
+        retained=retained,
         now_ms=clock.now_ms,
         clock_s=_clock_s,
         after_s=config.spool_after_s,
@@ -184,6 +187,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         owner=run,
         now_ms=clock.now_ms,
         spooling=spooling,
+        retained=retained,
         sign=Alone(only_node) if cluster is None else Leased(cluster.tenure, cluster.address),
         clock_s=_clock_s,
         facts_max=config.journal_facts_max,
@@ -200,7 +204,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     await spooling.drained()
     stored: QuizCatalog = PostgresCatalog(database, clock.now_ms)
     catalog = CachedCatalog(stored if cluster is None else cluster.redis.quiz_cache(stored))
-    store = PostgresSessionStore(database, catalog)
+    store = PostgresSessionStore(database, catalog, retained)
     if config.samples:
         await _add_samples(catalog)
 
@@ -363,7 +367,7 @@ async def _keep_sessions(
 
 
 @asynccontextmanager
-async def _database(config: Config) -> AsyncIterator[Database]:
+async def _database(config: Config, retained: Retained) -> AsyncIterator[Database]:
     """A database with the schema of this release: the configured one, or the embedded one."""
     async with AsyncExitStack() as stack:
         try:
@@ -371,7 +375,7 @@ async def _database(config: Config) -> AsyncIterator[Database]:
             if dsn is None:
                 dsn = await stack.enter_async_context(_embedded(config))
             await stack.enter_async_context(open_asyncio())
-            database = await stack.enter_async_context(Database.open(dsn))
+            database = await stack.enter_async_context(Database.open(dsn, retained.look))
             await schema.apply(database)
         except EmbeddedPostgresError as error:
             raise StartError(f"the embedded PostgreSQL: {error}") from error

@@ -13,7 +13,7 @@ WITH live AS MATERIALIZED (
     SELECT batch.n, s.id
     FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS batch (id, epoch, n)
     JOIN sessions s ON s.id = batch.id AND s.epoch = batch.epoch
-    WHERE s.id = ANY ($1::uuid[])
+    WHERE s.id = ANY ($1::uuid[]) AND ($36::text IS NULL OR s.owner = $36)
     ORDER BY s.id
     FOR NO KEY UPDATE OF s
 ), joined AS (
@@ -58,7 +58,8 @@ WITH live AS MATERIALIZED (
 )
 SELECT n FROM live
 """
-"""Locks the sessions whose epoch still holds, writes the facts of those alone, and returns their numbers.
+"""Locks the sessions whose epoch and owner still hold, writes the facts of those alone, and returns their
+numbers. A database that has lost a claim may grant the same epoch to two owners.
 
 A claim that got hold of a row first is waited for, and its new epoch is seen; one that comes later waits
 until the facts are in. Facts that are there already change nothing. That the ids are said once more, as an
@@ -111,8 +112,8 @@ class Batch:
             self._finished[number] = rows.finished_at
         return number
 
-    def arguments(self) -> Sequence[object]:
-        """The arguments of `COMMIT`."""
+    def arguments(self, owner: str | None = None) -> Sequence[object]:
+        """The arguments of `COMMIT`. `owner` is whose the sessions are to be; None when that is not known."""
         return [
             [session_id for session_id, _ in self._numbers],
             [epoch for _, epoch in self._numbers],
@@ -122,6 +123,7 @@ class Batch:
             list(self._finished.keys()),
             list(self._finished.values()),
             *self._merged.columns(),
+            owner,
         ]
 
     def fenced(self, live: Sequence[Row]) -> set[int]:

@@ -111,6 +111,7 @@ class EmbeddedPostgres:
         self._connections_max = connections_max
         self._lock: int | None = None
         self._programs: _Programs | None = None
+        self._server: int | None = None
 
     def start(self) -> str:
         """Create the database if there is none, start its server unless it runs, and return its DSN.
@@ -129,19 +130,22 @@ class EmbeddedPostgres:
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server and let the data directory go. `immediate` is a crash: the next start recovers.
 
-        Does nothing when it was not started. Raises EmbeddedPostgresError.
+        Returns when no process of the server is left: it takes its pid file away before it has ended. Does
+        nothing when it was not started. Raises EmbeddedPostgresError.
         """
         if self._programs is None:
             return
         try:
+            processes = _processes(self._server, self._cluster)
             found = _postmaster(self._cluster)
             if found is not None:
                 self._programs.pg_ctl(self._cluster, "stop", "-m", mode, timeout_s=self._timeout_s)
                 if found.socket_dir != self._cluster:
                     with suppress(OSError):
                         found.socket_dir.rmdir()
+            _wait_until_gone(processes, self._cluster, self._timeout_s)
         finally:
-            self._programs = None
+            self._programs = self._server = None
             self._release_lock()
 
     def _take_lock(self) -> None:
@@ -188,6 +192,7 @@ class EmbeddedPostgres:
             time.sleep(0.05)
             found = _postmaster(self._cluster)
         if found is not None:
+            self._server = found.pid
             return found.socket_dir
         _remove_stale_pid_file(self._cluster)
         socket_dir = self._socket_dir(programs)
@@ -203,6 +208,8 @@ class EmbeddedPostgres:
         except EmbeddedPostgresError as error:
             said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
             raise EmbeddedPostgresError(f"{error}\n{said}".rstrip()) from error
+        started = _postmaster(self._cluster)
+        self._server = None if started is None else started.pid
         return socket_dir
 
     def _socket_dir(self, programs: _Programs) -> Path:
@@ -306,6 +313,7 @@ def _dsn(socket_dir: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Postmaster:
+    pid: int
     socket_dir: Path
     status: str
     """`starting`, `ready`, `stopping`: PostgreSQL's own words."""
@@ -317,8 +325,36 @@ def _postmaster(cluster: Path) -> _Postmaster | None:
     if not lines or not lines[0].isdigit() or not _is_server(int(lines[0]), cluster):
         return None
     if len(lines) < 8:
-        return _Postmaster(cluster, "starting")
-    return _Postmaster(Path(lines[4]), lines[7])
+        return _Postmaster(int(lines[0]), cluster, "starting")
+    return _Postmaster(int(lines[0]), Path(lines[4]), lines[7])
+
+
+def _processes(server: int | None, cluster: Path) -> list[psutil.Process]:
+    """The server's first process, if it still runs, and its children."""
+    if server is None or not _is_server(server, cluster):
+        return []
+    try:
+        first = psutil.Process(server)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _wait_until_gone(processes: list[psutil.Process], cluster: Path, timeout_s: float) -> None:
+    """Raises EmbeddedPostgresError when one is still there after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        while _runs(process):
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(f"process {process.pid} of the server in {cluster} does not end")
+            time.sleep(0.01)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _remove_stale_pid_file(cluster: Path) -> None:

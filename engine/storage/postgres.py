@@ -113,6 +113,9 @@ class Connection(Protocol):
     async def cursor(self, sql: str, *args: object) -> Cursor: ...
 
 
+Look = Callable[[Connection], Awaitable[None]]
+
+
 def _unavailable(error: BaseException) -> StorageUnavailable:
     return StorageUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
@@ -178,8 +181,11 @@ class Database:
     without harm to it. Every call may raise StorageUnavailable; NotDurable when the server is set up so that
     it may lose what it has committed."""
 
-    def __init__(self, pool: Any, dsn: str, *, connect_timeout_s: float, statement_timeout_s: float) -> None:
+    def __init__(
+        self, pool: Any, dsn: str, look: Look, *, connect_timeout_s: float, statement_timeout_s: float
+    ) -> None:
         self._pool = pool
+        self._look = look
         self._dsn = dsn
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
@@ -191,13 +197,22 @@ class Database:
     async def open(
         cls,
         dsn: str,
+        look: Look | None = None,
         *,
         connections_max: int = 8,
         connect_timeout_s: float = 5.0,
         statement_timeout_s: float = 30.0,
         close_timeout_s: float = 2.0,
     ) -> AsyncIterator[Database]:
-        """Does not connect yet. Needs `open_asyncio()` around it."""
+        """Does not connect yet. Needs `open_asyncio()` around it.
+
+        `look` is called with every new connection, asyncio-flavoured, before anything else is said on it.
+        """
+
+        async def first(connection: Connection) -> None:
+            await _refuse_not_durable(connection)
+            if look is not None:
+                await look(connection)
 
         async def create() -> Any:
             return await asyncpg.create_pool(
@@ -207,7 +222,7 @@ class Database:
                 timeout=connect_timeout_s,
                 command_timeout=statement_timeout_s,
                 server_settings=_SERVER_SETTINGS,
-                init=_refuse_not_durable,
+                init=lambda connection: _on(connection, first),
             )
 
         async def close() -> None:
@@ -218,7 +233,9 @@ class Database:
 
         pool = await _call(create)
         try:
-            yield cls(pool, dsn, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
+            yield cls(
+                pool, dsn, first, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s
+            )
         finally:
             await _closing(close)
 
@@ -260,6 +277,7 @@ class Database:
         """A connection outside of the pool, for one task that must never wait for another."""
         return DedicatedConnection(
             self._dsn,
+            self._look,
             connect_timeout_s=self._connect_timeout_s,
             statement_timeout_s=self._statement_timeout_s,
         )
@@ -272,8 +290,9 @@ class DedicatedConnection:
     unknown, and the next one starts from a clean state.
     """
 
-    def __init__(self, dsn: str, *, connect_timeout_s: float, statement_timeout_s: float) -> None:
+    def __init__(self, dsn: str, look: Look, *, connect_timeout_s: float, statement_timeout_s: float) -> None:
         self._dsn = dsn
+        self._look = look
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._connection: Any = None
@@ -300,7 +319,7 @@ class DedicatedConnection:
         self._connection = await _connecting(
             asyncpg.connect(self._dsn, timeout=self._connect_timeout_s, server_settings=_DEDICATED_SETTINGS)
         )
-        await self._run(_refuse_not_durable)
+        await self._run(self._look)
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         try:

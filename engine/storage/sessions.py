@@ -25,6 +25,7 @@ from engine.ports import (
 )
 from engine.storage.fact_rows import READ_FACTS, fact_of
 from engine.storage.postgres import Connection, Database, Row, UniqueViolation
+from engine.storage.retained import Retained, put_aside
 
 _log = logging.getLogger(__name__)
 
@@ -37,15 +38,18 @@ _PASSED_OVER_MAX = 1_000
 
 
 class PostgresSessionStore:
-    """Port `SessionStore`. The quiz of a claimed session comes from `catalog`."""
+    """Port `SessionStore`. The quiz of a claimed session comes from `catalog`; `retained` hears of what is
+    stored."""
 
-    def __init__(self, database: Database, catalog: QuizCatalog) -> None:
+    def __init__(self, database: Database, catalog: QuizCatalog, retained: Retained | None = None) -> None:
+        self._retained = retained
         self._database = database
         self._catalog = catalog
         self._passed_over: set[str] = set()
         """Sessions of which the log has said that they cannot be read."""
 
     async def create(self, record: SessionRecord) -> None:
+        quiz = await self._catalog.get(record.quiz_id, record.quiz_version)
         try:
             await self._database.execute(
                 _CREATE,
@@ -58,6 +62,8 @@ class PostgresSessionStore:
             )
         except UniqueViolation:
             raise CodeTaken(record.code) from None
+        if self._retained is not None:
+            self._retained.created(record, quiz)
 
     async def find(self, key: str) -> SessionRecord:
         row = None
@@ -84,19 +90,24 @@ class PostgresSessionStore:
         # session waits. Facts are committed in the order of seq, so the claim adds only the last of them.
         facts = await self._facts(session_id)
 
-        async def take(connection: Connection) -> tuple[Row, Sequence[Row]]:
+        async def take(connection: Connection) -> tuple[Row, list[Fact]]:
             if gone is not None:
                 await _allow(connection, session_id, owner, gone)
             row = await connection.fetchrow(_CLAIM, session_id, owner)
             if row is None:
                 raise SessionNotFound(session_id)
             record_of(row)  # what cannot be read is not taken
-            return row, await connection.fetch(READ_FACTS, session_id, facts[-1].seq if facts else 0)
+            rest = await connection.fetch(READ_FACTS, session_id, facts[-1].seq if facts else 0)
+            found = [*facts, *map(fact_of, rest)]
+            if found and found[-1].seq != len(found) and row["finished_at"] is None:
+                found = await _up_to_the_hole(connection, session_id, row["epoch"] - 1, owner)
+            return row, found
 
-        row, rest = await self._database.in_transaction(take)
-        facts += map(fact_of, rest)
+        row, facts = await self._database.in_transaction(take)
         record = record_of(row)
         stored = await self._catalog.get(record.quiz_id, record.quiz_version)
+        if self._retained is not None:
+            self._retained.claimed(record, stored, row["epoch"], owner, facts)
         last_alive_at = None if row["rested"] else _last_alive_at(row, facts)
         return ClaimedSession(record, stored.quiz, row["epoch"], facts, last_alive_at)
 
@@ -113,7 +124,10 @@ class PostgresSessionStore:
     async def grant(self, session_id: str, epoch: int, owner: str, to: str | None) -> bool:
         if not is_id(session_id):
             return False
-        return await self._database.fetchrow(_GRANT, session_id, epoch, owner, to) is not None
+        granted = await self._database.fetchrow(_GRANT, session_id, epoch, owner, to) is not None
+        if granted and self._retained is not None:
+            self._retained.granted(session_id, owner, to)
+        return granted
 
     async def orphans(self, live: Collection[str]) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_ORPHANS, list(live))
@@ -230,6 +244,31 @@ async def _allow(connection: Connection, session_id: str, owner: str, gone: Call
     lease = await connection.fetchrow(_LEASE, previous)
     if (lease is not None and lease["holds"]) or not gone(previous):
         raise OwnedElsewhere(session_id, previous)
+
+
+async def _up_to_the_hole(connection: Connection, session_id: str, epoch: int, owner: str) -> list[Fact]:
+    """The facts before the first that is missing, of a session that was just claimed.
+
+    The database has lost commits, and nobody had the facts any more. What lies behind cannot be replayed, but
+    was acknowledged: it is put aside, to be merged, and leaves its place to what happens from now on.
+    """
+    facts = [fact_of(row) for row in await connection.fetch(READ_FACTS, session_id, 0)]
+    whole = next((at for at, fact in enumerate(facts) if fact.seq != at + 1), len(facts))
+    behind = facts[whole:]
+    if behind:
+        _log.error(
+            "session %s lacks the facts %d to %d: the database has lost them. It goes on from there; the %d "
+            "facts behind are put aside to be merged",
+            session_id,
+            whole + 1,
+            behind[0].seq - 1,
+            len(behind),
+        )
+        await put_aside(connection, session_id, epoch, behind, owner)
+        for table in ("players", "answers", "merged_answers", "session_changes"):
+            beyond = f"DELETE FROM {table} WHERE session_id = $1 AND seq > $2"
+            await connection.execute(beyond, session_id, whole)
+    return facts[:whole]
 
 
 def record_of(row: Row) -> SessionRecord:

@@ -26,6 +26,7 @@ from engine.ports import CommitListener, StorageUnavailable, Tenure
 from engine.storage.commit import COMMIT, Batch
 from engine.storage.fact_rows import FactRows
 from engine.storage.postgres import Database, Row
+from engine.storage.retained import PUT_ASIDE, Retained
 from engine.storage.spool import Record, Spool
 from engine.storage.spooled_facts import SessionFacts, decode, encode, encode_facts
 
@@ -90,6 +91,7 @@ class Spooling:
         clock_s: the clock of `tenure`.
         after_s: a batch that is not committed after so long goes to the spool.
         bytes_max: beyond this there is no room.
+        retained: hears of what has reached Postgres.
         forget: called with sessions and epochs that were found to be somebody else's.
     """
 
@@ -100,6 +102,7 @@ class Spooling:
         *,
         node: str,
         tenure: Tenure,
+        retained: Retained | None = None,
         now_ms: Callable[[], int],
         clock_s: Callable[[], float] = trio.current_time,
         after_s: float = 1.0,
@@ -114,6 +117,7 @@ class Spooling:
         self._spool = spool
         self._connection = database.connection()
         self._node = node
+        self._retained = retained
         self._now_ms = now_ms
         self._clock_s = clock_s
         self._bytes_max = bytes_max
@@ -338,13 +342,18 @@ class Spooling:
             await trio.lowlevel.checkpoint()
         # With this much left the writer can wait for it, and the next facts go straight to Postgres.
         self._handing_over = self._spool.statistics().facts <= self._batch_facts_max
-        fenced = batch.fenced(await self._persist(COMMIT, *batch.arguments()))
+        # Facts of an earlier run are of sessions that were its.
+        owner = self._node if records[0].number > self._inherited else None
+        fenced = batch.fenced(await self._persist(COMMIT, *batch.arguments(owner)))
         took_s = self._statement_s
         for number in fenced:
             await self._put_aside(by_number[number])
         await trio.to_thread.run_sync(self._spool.forget, records)
         self._drained_total += sum(record.facts for record in records)
         for number, parts in by_number.items():
+            if self._retained is not None and number not in fenced:
+                for part in parts:
+                    self._retained.stored(part.session_id, part.facts)
             self._report(parts[-1], fenced=number in fenced)
             await trio.lowlevel.checkpoint()
         for facts in counted:
@@ -405,10 +414,3 @@ class Spooling:
             self._left_before = (now, left)
         if not (self._hurry or self._inherited or self._handing_over) and self.certain():
             await trio.sleep(min(took_s, _REST_MAX_S))
-
-
-PUT_ASIDE = """
-INSERT INTO spooled_facts (session_id, epoch, seq, count, node, facts, put_at)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb, now())
-ON CONFLICT DO NOTHING
-"""

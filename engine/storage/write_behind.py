@@ -33,6 +33,7 @@ from engine.storage.commit import COMMIT, Batch
 from engine.storage.fact_rows import FactRows
 from engine.storage.latency import Latency, LatencyStatistics
 from engine.storage.postgres import Database, Row
+from engine.storage.retained import Retained, RetainedStatistics
 from engine.storage.signs_of_life import FORGET_NODES, STILL_OWN, SignOfLife
 from engine.storage.spooled_facts import SessionFacts
 from engine.storage.spooling import REPORTS_PER_SLICE, Entry, Spooling, SpoolingStatistics
@@ -63,6 +64,7 @@ class WriteBehindStatistics:
         latency: from the append of a batch's oldest fact to the end of its transaction.
         healthy: no commit has to be repeated just now, and the last attempt to reach Postgres succeeded.
         spooling: the way through the spool; None without one.
+        retained: what the database has lost and this node has written again.
     """
 
     queued: int
@@ -74,6 +76,7 @@ class WriteBehindStatistics:
     latency: LatencyStatistics
     healthy: bool
     spooling: SpoolingStatistics | None
+    retained: RetainedStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class WriteBehind:
         owner: what sessions are claimed with: names this run of the node, and no earlier one.
         now_ms: the clock that dates signs of life.
         spooling: where facts go when Postgres does not take them; None keeps them waiting.
+        retained: hears of what is stored.
         sign: what is said as a sign of life: with the lease of a node in a cluster, or to keep the tenure of
             one that is alone.
         clock_s: the clock of the tenure.
@@ -130,6 +134,7 @@ class WriteBehind:
         owner: str,
         now_ms: Callable[[], int],
         spooling: Spooling | None = None,
+        retained: Retained | None = None,
         sign: SignOfLife | None = None,
         clock_s: Callable[[], float] = trio.current_time,
         facts_max: int = 50_000,
@@ -143,6 +148,7 @@ class WriteBehind:
         self._connection = database.connection()
         self._owner = owner
         self._now_ms = now_ms
+        self._retained = retained
         self._spooling = spooling
         if spooling is not None:
             spooling.forget = self._forget
@@ -242,6 +248,7 @@ class WriteBehind:
             latency=self._latency.statistics(),
             healthy=self._commits_healthy and self._alive_healthy,
             spooling=None if self._spooling is None else self._spooling.statistics(),
+            retained=RetainedStatistics() if self._retained is None else self._retained.statistics(),
         )
 
     async def drain(self) -> None:
@@ -338,7 +345,7 @@ class WriteBehind:
     async def _secure(self, taken: _Taken) -> None:
         """Get a batch to Postgres or into the spool, whatever it takes, and report it."""
         spooling = self._spooling
-        arguments = taken.batch.arguments()
+        arguments = taken.batch.arguments(self._owner)
         patience_s = math.inf if spooling is None else spooling.after_s
         deadline_s = trio.current_time() + patience_s
         pause_s = self._retry_min_s
@@ -403,6 +410,11 @@ class WriteBehind:
             taken.last[number].listener.fenced()
         if fenced:
             self._forget({(taken.last[number].session_id, taken.last[number].epoch) for number in fenced})
+        if self._retained is not None:
+            theirs = {(taken.last[number].session_id, taken.last[number].epoch) for number in fenced}
+            for part in taken.parts:
+                if (part.session_id, part.epoch) not in theirs:
+                    self._retained.stored(part.session_id, part.facts)
         for told, (number, waiting) in enumerate(taken.last.items()):
             if told % REPORTS_PER_SLICE == REPORTS_PER_SLICE - 1:
                 await trio.lowlevel.checkpoint()

@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from engine.storage.latency import LatencyStatistics
+from engine.storage.retained import RetainedStatistics
 from engine.storage.spooling import SpoolingStatistics
 from server.http.services import ClusterTraffic, Services
 from server.http.sockets import HttpTally
@@ -164,8 +165,29 @@ class NodeCollector(Collector):
             "From the append of a batch's oldest fact to the end of its transaction.",
             journal.latency,
         )
+        yield from self._retained(journal.retained)
         if journal.spooling is not None:
             yield from self._spool(journal.spooling)
+
+    def _retained(self, retained: RetainedStatistics) -> Iterator[Metric]:
+        yield _counter(
+            "fanfare_database_losses",
+            "Times that the database came back without commits that it had confirmed.",
+            retained.losses_total,
+        )
+        yield _counter(
+            "fanfare_facts_written_again",
+            "Facts that the database had lost and that are there again.",
+            retained.written_again_total,
+        )
+        yield _counter(
+            "fanfare_facts_put_aside",
+            "Facts that the database had lost and that wait for another owner to merge them.",
+            retained.put_aside_total,
+        )
+        yield _counter(
+            "fanfare_facts_lost", "Facts that the database had lost for good.", retained.lost_total
+        )
 
     def _spool(self, spool: SpoolingStatistics) -> Iterator[Metric]:
         yield _gauge("fanfare_spool_active", "Whether facts go by way of the spool just now.", spool.active)

@@ -20,6 +20,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.storage.latency import Latency
+from engine.storage.retained import RetainedStatistics
 from engine.storage.spooling import SpoolingStatistics
 from engine.storage.write_behind import WriteBehindStatistics
 from server.auth import Tokens
@@ -82,6 +83,7 @@ class Journal(MemoryJournal):
             latency=self.latency.statistics(),
             healthy=True,
             spooling=self.spooling,
+            retained=RetainedStatistics(),
         )
 
 

@@ -497,10 +497,9 @@ async def test_only_the_owner_hands_on_and_only_under_its_epoch(storage: Storage
 async def test_the_epoch_stays_when_a_session_is_handed_on(storage: Storage) -> None:
     record = await storage.session()
     epoch = (await storage.store.claim(record.id, "one")).epoch
-    await storage.store.grant(record.id, epoch, "one", "two")
-    listener = Listener()
-    storage.journal.append(record.id, epoch, [joined(1)], listener)
-    await listener.until(1)
+    assert await storage.store.grant(record.id, epoch, "one", "two")
+    assert await storage.store.grant(record.id, epoch, "two", "three")
+    assert (await storage.store.claim(record.id, "three")).epoch == epoch + 1
 
 
 async def test_unfinished_sessions_are_told_by_their_owners(storage: Storage) -> None:
@@ -671,7 +670,7 @@ async def test_choices_keep_value_and_type(storage: Storage) -> None:
 async def test_nothing_is_written_under_an_old_epoch(storage: Storage) -> None:
     record = await storage.session()
     old = await storage.store.claim(record.id, "old")
-    new = await storage.store.claim(record.id, "new")
+    new = await storage.store.claim(record.id, "writer")
     stale, present = Listener(), Listener()
     storage.journal.append(record.id, old.epoch, [joined(1, 1, "Stale")], stale)
     storage.journal.append(record.id, new.epoch, [joined(1, 1, "Present")], present)
@@ -683,7 +682,7 @@ async def test_nothing_is_written_under_an_old_epoch(storage: Storage) -> None:
 
 async def test_fencing_concerns_one_session_alone(storage: Storage) -> None:
     lost, kept = await storage.session(), await storage.session()
-    epochs = {record.id: (await storage.store.claim(record.id, "me")).epoch for record in (lost, kept)}
+    epochs = {record.id: (await storage.store.claim(record.id, "writer")).epoch for record in (lost, kept)}
     await storage.store.claim(lost.id, "other")
     losing, keeping = Listener(), Listener()
     for seq in (1, 2, 3):
@@ -716,12 +715,12 @@ async def test_the_end_is_on_the_record(storage: Storage) -> None:
     record = await storage.session()
     await storage.write(record, joined(1), f.Finished(2, AT + 77))
     assert (await storage.store.find(record.id)).finished_at == AT + 77
-    assert (await storage.store.claim(record.id, "me")).record.finished_at == AT + 77
+    assert (await storage.store.claim(record.id, "writer")).record.finished_at == AT + 77
 
 
 async def test_a_full_queue_has_no_room_and_still_takes_what_it_is_given(storage: Storage) -> None:
     record = await storage.session()
-    claimed = await storage.store.claim(record.id, "me")
+    claimed = await storage.store.claim(record.id, "writer")
     listener = Listener()
     assert storage.journal.has_room()
     storage.journal.append(record.id, claimed.epoch, [joined(seq) for seq in range(1, 101)], listener)
@@ -734,7 +733,7 @@ async def test_a_full_queue_has_no_room_and_still_takes_what_it_is_given(storage
 
 async def test_what_matters_less_may_fill_less_of_the_room(storage: Storage) -> None:
     record = await storage.session()
-    claimed = await storage.store.claim(record.id, "me")
+    claimed = await storage.store.claim(record.id, "writer")
     listener = Listener()
     storage.journal.append(record.id, claimed.epoch, [joined(seq) for seq in range(1, 80)], listener)
     assert storage.journal.has_room(ports.JOINS_SHARE)
@@ -747,17 +746,17 @@ async def test_what_matters_less_may_fill_less_of_the_room(storage: Storage) -> 
 
 async def test_what_is_reported_is_found_by_a_claim_once_it_is_settled(storage: Storage) -> None:
     record = await storage.session()
-    claimed = await storage.store.claim(record.id, "me")
+    claimed = await storage.store.claim(record.id, "writer")
     listener = Listener()
     storage.journal.append(record.id, claimed.epoch, ONE_OF_EACH, listener)
     await listener.until(13)
     await storage.journal.settled(record.id)
-    assert list((await storage.store.claim(record.id, "me")).facts) == list(ONE_OF_EACH)
+    assert list((await storage.store.claim(record.id, "writer")).facts) == list(ONE_OF_EACH)
 
 
 async def test_an_empty_append_is_nothing(storage: Storage) -> None:
     record = await storage.session()
-    claimed = await storage.store.claim(record.id, "me")
+    claimed = await storage.store.claim(record.id, "writer")
     listener = Listener()
     storage.journal.append(record.id, claimed.epoch, [], listener)
     storage.journal.append(record.id, claimed.epoch, [joined(1)], listener)

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -74,6 +76,24 @@ async def test_start_and_stop(server: EmbeddedPostgres) -> None:
     with pytest.raises(NotRunning):
         embedded.dsn(server.data_dir)
     server.stop()
+
+
+def test_when_it_has_stopped_no_process_of_the_server_is_left(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.start()
+    first = int((server.data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+    processes = [psutil.Process(first), *psutil.Process(first).children()]
+
+    def returns_at_once(self: object, cluster: Path, *args: str, timeout_s: float) -> None:
+        os.kill(first, signal.SIGINT)
+
+    # As it does, all but a moment, when the file with the process id is gone already.
+    monkeypatch.setattr(embedded._Programs, "pg_ctl", returns_at_once)
+    server.stop()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            assert process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_one_node_a_data_directory(server: EmbeddedPostgres) -> None:

@@ -314,7 +314,7 @@ async def test_what_waits_in_the_books_is_seen_to_by_owners_and_else_by_anybody(
         record, epoch = await world.session(owner or "me")
         ids[record.id] = name
         if over:
-            async with world.running() as journal:
+            async with world.running(owner=owner or "me") as journal:
                 journal.append(record.id, epoch, [f.Finished(1, AT)], Listener())
                 await journal.drain()
         if owner is None:

@@ -145,8 +145,8 @@ async def test_everybody_who_drains_is_woken(world: World) -> None:
 
 async def test_many_listeners_are_told_in_slices(world: World) -> None:
     rows = await world.database.fetch(
-        "INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, epoch, created_at) "
-        "SELECT gen_random_uuid(), 500000 + n, $1, 1, '{}', 1, now() FROM generate_series(1, 120) n "
+        "INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, owner, epoch, created_at) "
+        "SELECT gen_random_uuid(), 500000 + n, $1, 1, '{}', 'node', 1, now() FROM generate_series(1, 120) n "
         "RETURNING id",
         world.quiz_id,
     )
