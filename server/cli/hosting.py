@@ -15,7 +15,10 @@ from server.cli.scene import Scene
 from server.cli.screen import Screen
 from server.cli.terminal import output, printable
 
-KEYS = "Enter: {enter}   p: {pause}   l: {lock}   f: finish   q: leave"
+KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {door}   f: finish   q: leave"
+DOOR_KEYS = "a: let all in   r: turn all away"
+
+NAMES_SHOWN = 8
 
 _ENTER = {"lobby": "start", "question": "close", "reveal": "next", "paused": "resume"}
 
@@ -37,7 +40,13 @@ class Lectern:
             enter=_ENTER.get(scene.phase, "-"),
             pause="resume" if scene.phase == "paused" else "pause",
             lock="unlock" if scene.locked else "lock",
+            door="let everyone in" if scene.approval else "ask me first",
         )
+        count = scene.waiting["count"]
+        if count:
+            names = ", ".join(printable(each["name"]) for each in scene.waiting["players"][:NAMES_SHOWN])
+            more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
+            keys = f"At the door: {names}{more}\n{DOOR_KEYS}\n{keys}"
         client = self._client
         lost = (
             "The connection is lost; coming back...\n"
@@ -57,6 +66,12 @@ class Lectern:
                 await self._command("resume" if self._scene.phase == "paused" else "pause")
             case "l":
                 await self._command("lock", on=not self._scene.locked)
+            case "d":
+                await self._command("approval", on=not self._scene.approval)
+            case "a" if self._scene.waiting["count"]:
+                await self._command("admit")
+            case "r" if self._scene.waiting["count"]:
+                await self._command("refuse")
             case "f" if sure:
                 await self._command("finish")
             case "f":

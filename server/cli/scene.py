@@ -28,6 +28,9 @@ class Scene:
         self.title = ""
         self.phase = "lobby"
         self.locked = False
+        self.approval = False
+        self.waiting: Message = {"players": [], "count": 0}
+        """Whom the host has yet to let in."""
         self.number = 0
         self.of = 0
         self.players = 0
@@ -55,7 +58,10 @@ class Scene:
                 self.players, self.answered = message["players"], message["answered"]
             case "state":
                 self.phase, self.locked = message["phase"], message["locked"]
+                self.approval = message.get("approval", False)
                 self._count_down(message["remaining_ms"], now)
+            case "waiting_list":
+                self.waiting = message
             case "finished":
                 self.phase, self._closes_at = "finished", None
                 self.podium = self._lines(message["podium"])
@@ -63,6 +69,7 @@ class Scene:
     def see(self, state: Message, now: float) -> None:
         """Take in the whole picture: the `state` of `joined`, or of the session's page."""
         self.phase, self.locked, self.title = state["phase"], state["locked"], state["title"]
+        self.approval = state.get("approval", False)
         self.number, self.of, self.players = state["number"], state["of"], state["players"]
         self.answered, self.reveal = state["answered"], state["reveal"]
         self._top = state["leaderboard"]["top"]

@@ -75,6 +75,12 @@ def session() -> None:
     type=click.Choice(["chosen", "given"]),
     help="chosen: players choose their names. given: the node names them.  [default: chosen]",
 )
+@click.option(
+    "--approval/--no-approval",
+    default=False,
+    show_default=True,
+    help="Whether players wait until the host lets them in.",
+)
 @server_option
 def start(
     quiz_id: str,
@@ -87,11 +93,13 @@ def start(
     streak: bool | None,
     host_away_s: int | None,
     names: str | None,
+    approval: bool,
     url: str,
 ) -> None:
     """Open a session of the quiz QUIZ and print its code.
 
-    With `--pace host` this terminal leads it: Enter goes on, p pauses, l locks, f finishes.
+    With `--pace host` this terminal leads it: Enter goes on, p pauses, l locks, f finishes; d has players
+    wait until you let them in, with a, or turn them away, with r.
     """
     given = {
         "player_limit": player_limit,
@@ -99,6 +107,7 @@ def start(
         "streak": streak,
         "host_away_s": host_away_s,
         "names": names,
+        "approval": approval or None,
     }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}
     settings |= {name: value for name, value in given.items() if value is not None}

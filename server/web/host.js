@@ -1,7 +1,7 @@
 import "./elements/roster.js";
 import { ask } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, all, h, kept, onKey, put, query, ui } from "./lib/dom.js";
+import { $, all, arrange, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain, number, t } from "./lib/texts.js";
 
@@ -55,6 +55,7 @@ function host(session) {
 	const model = attend(code, session, (message, isNew) => {
 		if (message.t === "joined") read();
 		if (message.t === "roster") roster.hear(message);
+		if (message.t === "waiting_list") showWaiting(message);
 		if (!isNew) return;
 		ui.peek.checked = false;
 		if (model.phase === "finished") ask("GET", `${path}/results`, { token }).then(showResults).catch(refused);
@@ -71,7 +72,8 @@ function host(session) {
 	async function lead({ do: commands, player }) {
 		const mark = `${commands} ${player}`;
 		if (!commands || sent.has(mark)) return;
-		const more = { lock: { on: !model.locked }, kick: { player: Number(player) } };
+		const who = player && { player: Number(player) };
+		const more = { lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, admit: who, refuse: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {
@@ -80,6 +82,18 @@ function host(session) {
 			refused(error);
 		}
 		sent.delete(mark);
+	}
+
+	/** Who is at the door. Rows that stay are not touched, for one may have the focus. */
+	function showWaiting({ players, count }) {
+		const before = new Map([...ui.applicants.children].map((row) => [row.who, row]));
+		const button = (what, player, text) => h("button", { type: "button", "data-do": what, "data-player": player }, text);
+		ui.waiting.hidden = !count;
+		put("waiting-count", t("host.waiting", { count }));
+		arrange(ui.applicants, players.map(({ id, name }) => before.get(`${id} ${name}`) ?? Object.assign(
+			h("li.row", {}, h("bdi.name", {}, name), button("admit", id, t("host.admit")), button("refuse", id, t("host.refuse"))),
+			{ who: `${id} ${name}` },
+		)));
 	}
 
 	const showResults = ({ players }) => ui.results.replaceChildren(...players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>

@@ -87,6 +87,7 @@ function showJoin(error) {
 function begin(joined, who) {
 	code = joined;
 	history.replaceState(null, "", `?code=${code}`);
+	put("pending", t("status.connecting"));
 	show("wait");
 	connection = new Connection(code, who, {
 		message: heard,
@@ -102,6 +103,7 @@ function begin(joined, who) {
 function ended(why) {
 	if (FORGETS.test(why.code)) kept.set(`seat.${code}`, null);
 	kept.set(`wait.${code}`, null);
+	kept.set(`ask.${code}`, null);
 	if (model.phase === "finished") return; // which is shown
 	if (REFUSALS.test(why.code)) return showJoin(why);
 	put("why", explain(why));
@@ -112,10 +114,15 @@ function ended(why) {
 // -- playing
 
 async function heard(message) {
+	if (message.t === "waiting") {
+		kept.set(`ask.${code}`, message.who);
+		return put("pending", t("join.waiting"));
+	}
 	model.apply(message);
 	const { you } = model;
 	if (message.t === "joined") {
 		kept.set(`seat.${code}`, { token: message.token, name: you.name, player: you.player });
+		kept.set(`ask.${code}`, null);
 		model.waiting(connection.pending.values());
 	}
 	if (message.t === "over") await lastPlace();
@@ -267,5 +274,7 @@ onKey((key) => {
 });
 
 const seat = kept.get(`seat.${code}`);
+const asked = kept.get(`ask.${code}`);
 if (seat) begin(code, { token: seat.token });
+else if (asked) begin(code, asked);
 else showJoin();

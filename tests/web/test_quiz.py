@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import httpx
 from playwright.sync_api import Page, expect
 
-from loadtest.api import Api
+from loadtest.api import Api, ApiRefused
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import fits, is_seen_whole, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
@@ -261,3 +264,78 @@ async def test_a_host_and_a_screen_without_websockets(chromium: Chromium, shared
     async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         quiz_id = await stored(api)
         await chromium.run(partial(play, quiz_id), within_s=120)
+
+
+async def test_players_wait_until_the_host_lets_them_in(chromium: Chromium, shared_node: Node) -> None:
+    def play(quiz_id: str, visit: Visit) -> None:
+        visit.allow("status of 403", "ERR_PROXY_CONNECTION_FAILED")
+        leader = visit.page(size="desktop")
+        leader.goto(shared_node.as_author(f"/host?quiz={quiz_id}"))
+        leader.locator("summary").click()
+        leader.locator("#admission").select_option(index=1)
+        leader.locator("#open").click()
+        expect(leader.locator("#ask .asking")).to_be_visible()
+        code = code_of(leader)
+
+        def apply(name: str, **how: Any) -> Page:
+            page = visit.page(**how)
+            page.goto(f"{shared_node.url}/?code={code}")
+            expect(page.locator("#told")).not_to_be_empty()
+            page.locator("#name").fill(name)
+            page.locator("#join button").click()
+            expect(page.locator("#pending")).to_have_text("Waiting for the host to let you in …")
+            return page
+
+        ada, ben = apply("Ada"), apply("Ben")
+        cy = apply("Cy", websockets=False)
+        expect(leader.locator("#waiting-count")).to_have_text("3 wait at the door")
+        no_violations(leader)
+        no_violations(ada)
+        for page, name in ((leader, "host"), (ada, "player")):
+            screenshot(page, f"waiting-{name}")
+        ada.reload()
+        expect(ada.locator("#pending")).to_have_text("Waiting for the host to let you in …")
+        leader.locator("#applicants li", has_text="Ada").get_by_role("button", name="Let in").click()
+        expect(ada.locator("#welcome")).to_contain_text("Ada")
+        leader.locator("#applicants li", has_text="Ben").get_by_role("button", name="Turn away").click()
+        expect(ben.locator("#why")).to_have_text("The host has not let you in.")
+        leader.get_by_role("button", name="Let all in").click()
+        expect(cy.locator("#welcome")).to_contain_text("Cy")
+        expect(leader.locator("#waiting")).to_be_hidden()
+        screenshot(leader, "waiting-over")
+        leader.locator("#ask").click()
+        expect(leader.locator("#ask .free")).to_be_visible()
+        join(visit, shared_node.url, code, "Dan")
+
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
+        quiz_id = await stored(api)
+    await chromium.run(partial(play, quiz_id), within_s=120)
+
+
+async def test_a_page_that_is_told_to_slow_down_says_so_and_comes_back(
+    chromium: Chromium, short_tmp_path: Path
+) -> None:
+    async def guess(node: Node) -> None:
+        async with Api(node.url) as api:
+            for number in range(3):
+                with suppress(ApiRefused):
+                    await api.session(f"00000{number}")
+
+    def play(node: Node, code: str, visit: Visit) -> None:
+        visit.allow("status of 429")
+        page = visit.page()
+        page.goto(node.url)
+        page.evaluate("""(code) => localStorage.setItem(`ask.${code}`, '{"name": "Ada"}')""", code)
+        visit.run(guess, node)
+        page.goto(f"{node.url}/?code={code}")
+        expect(page.locator("#banner")).to_contain_text("Too many wrong codes from here.")
+        expect(page.locator("#welcome")).to_contain_text("Ada", timeout=60_000)
+
+    options = ("--no-samples", "--attempts-per-min", "3")
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")  # where nobody guesses
+    async with (
+        running_node(short_tmp_path / "slow", *options) as (node, _),
+        Api(node.url, author_key=node.author_key, transport=elsewhere) as api,
+    ):
+        made = await api.create_session(await stored(api), {})
+        await chromium.run(partial(play, node, made["code"]), within_s=120)

@@ -8,7 +8,7 @@ const ANSWER_MS = 10_000;
 const QUIET_MS = 20_000;
 const PONG_MS = 5_000;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
-const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster"];
+const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster", "waiting_list"];
 
 const soon = () => 1_000 + 1_000 * Math.random();
 
@@ -24,6 +24,8 @@ export class Connection {
 	status = "connecting";
 	/** Whether it has ever been open. */
 	met = false;
+	/** What the server has said why not now; null without. */
+	why = null;
 	#code;
 	#path;
 	#who;
@@ -93,6 +95,7 @@ export class Connection {
 			this.place = await ask("GET", this.#path, { token: this.token });
 		} catch (error) {
 			if (!passing(error)) this.#end(error);
+			else if (error.message) this.why = error;
 			return false;
 		}
 		const { ws_url: url, state, epoch } = this.place;
@@ -115,7 +118,7 @@ export class Connection {
 		socket.onopen = () => {
 			opened = true;
 			this.#blocked = 0;
-			this.#say({ t: "join", code: this.#code, ...this.#who, ...this.#stand });
+			this.#join();
 		};
 		socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
 		socket.onclose = ({ code, reason }) => {
@@ -128,11 +131,26 @@ export class Connection {
 		};
 	}
 
+	#join() {
+		this.#say({ t: "join", code: this.#code, ...this.#who, ...this.#stand });
+	}
+
+	/** The host has yet to let the player in: it asks again until then. */
+	#wait({ ticket }) {
+		this.#who = { ...this.#who, ticket };
+		this.#on.message({ t: "waiting", who: this.#who });
+		this.#on.status("open");
+	}
+
 	async #overHttp(round) {
 		if (!this.token && !this.#who.role) {
 			const made = await ask("POST", `${this.#path}/players`, { body: this.#who }).catch((error) => error);
 			if (made.token) this.#who = { token: made.token };
 			if (round !== this.#round) return;
+			if (made.ticket) {
+				this.#wait(made);
+				return this.#again(made.again_ms);
+			}
 			if (!made.token) return passing(made) ? this.#later() : this.#end(made);
 		}
 		// The realtime port answers events at less cost, but may be as blocked as its WebSockets.
@@ -166,6 +184,10 @@ export class Connection {
 				return this.#joined(message);
 			case "pong":
 				return this.clock.measured(message.at, this.#heardAt, message.now);
+			case "waiting":
+				this.#wait(message);
+				this.#patience(message.again_ms + ANSWER_MS, () => this.#later());
+				return (this.#timer = setTimeout(() => this.#join(), message.again_ms));
 			case "moved":
 				return (this.#moved = message);
 			case "ack":
@@ -182,6 +204,7 @@ export class Connection {
 		this.#tries = 0;
 		this.#lookAgain = false;
 		this.met = true;
+		this.why = null;
 		this.#watchOver();
 		this.#on.message(message);
 		this.#tell("open");
@@ -195,8 +218,10 @@ export class Connection {
 			return setTimeout(() => this.#send(this.pending.get(error.id)), soon());
 		}
 		if (this.status === "open") return;
-		if (passing(error)) this.#later();
-		else if (error.code === "session_finished" && this.token) this.#look(true);
+		if (passing(error)) {
+			this.why = error;
+			this.#later();
+		} else if (error.code === "session_finished" && this.token) this.#look(true);
 		else this.#end(error);
 	}
 
@@ -314,6 +339,7 @@ export class Connection {
 	#drop() {
 		this.#round += 1;
 		clearTimeout(this.#watch);
+		clearTimeout(this.#timer);
 		const socket = this.#socket;
 		this.#socket = null;
 		socket?.close();

@@ -2,6 +2,7 @@
 export class Model {
 	phase = null;
 	locked = false;
+	approval = false;
 	title = "";
 	number = 0;
 	of = 0;
@@ -74,7 +75,7 @@ export class Model {
 				break;
 			case "state":
 				this.phase = message.phase;
-				this.locked = message.locked;
+				Object.assign(this, { locked: message.locked, approval: message.approval });
 				if (message.extended_ms) this.extended = message.number;
 				this.#count(message);
 				break;

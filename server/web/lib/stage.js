@@ -27,10 +27,10 @@ export function attend(code, who, heard, ended) {
 	return model;
 
 	function show() {
-		const { scene: phase, number, of, question, reveal, players, answered, podium, locked } = model;
+		const { scene: phase, number, of, question, reveal, players, answered, podium, locked, approval } = model;
 		const paused = model.phase === "paused";
 		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
-		Object.assign(document.body.dataset, { phase, paused, locked, pace: connection.place.settings.pace, last: number === of });
+		Object.assign(document.body.dataset, { phase, paused, locked, approval, pace: connection.place.settings.pace, last: number === of });
 		const { host, hostname, pathname } = new URL(connection.place.join_url ?? location.origin);
 		document.body.classList.toggle("alone", /^(localhost$|127\.|\[::1)/.test(hostname));
 		put("address", host + pathname.slice(0, -1));

@@ -1,5 +1,5 @@
 import { say, ui } from "./dom.js";
-import { t } from "./texts.js";
+import { explain, t } from "./texts.js";
 
 let counting = 0;
 
@@ -17,7 +17,8 @@ export function showStatus(status, until, connection) {
 	}
 	const tick = () => {
 		const seconds = Math.max(Math.ceil((until - Date.now()) / 1000), 0);
-		if (seconds > 3) say(banner, t("status.again", { seconds }) + kept);
+		if (connection.why) say(banner, explain(connection.why) + kept);
+		else if (seconds > 3) say(banner, t("status.again", { seconds }) + kept);
 		else if (banner.textContent || connection.met) say(banner, t("status.lost") + kept);
 		if (seconds > 0) counting = setTimeout(tick, 1000);
 	};
