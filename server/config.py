@@ -235,6 +235,11 @@ class Config:
     attempts_per_min: int = _setting(
         30, kinds.integer(1, 1_000_000), "wrong codes and tokens a minute from one address"
     )
+    connections_per_address_per_s: float = _setting(
+        200.0,
+        kinds.number(0.1, 1_000_000),
+        "new connections a second from one address to each port, in the long run",
+    )
     joins_per_s: float = _setting(
         5_000.0, kinds.number(0.1, 1_000_000), "new players a second in one session"
     )

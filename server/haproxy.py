@@ -186,9 +186,9 @@ defaults
     retries 3
     # Nobody needs HTTP/2 here, and a preface of it would be a state more to wait in.
     option disable-h2-upgrade
-    # From the acceptance to the end of the first head, however slowly it comes.
     timeout connect 2s
     timeout queue 5s
+    # From the acceptance to the end of the first head, however slowly it comes.
     timeout http-request 10s
     timeout http-keep-alive 75s
     # An event stream is never silent for longer than 15 s.

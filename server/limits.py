@@ -200,6 +200,24 @@ class MessageRate:
         return self._buckets.use(f"{session_id}/{player}").take(now_ms)
 
 
+class ArrivalRate:
+    """New connections a second, by address: who is shown out and comes back at once costs a handshake each
+    time.
+
+    Args:
+        per_s: connections a second in the long run.
+        burst: as many may come at once.
+        addresses_max: addresses remembered; past it the one that came longest ago is forgotten.
+    """
+
+    def __init__(self, per_s: float, burst: int, addresses_max: int = 20_000) -> None:
+        self._buckets = _Buckets(per_s, burst, addresses_max)
+
+    def take(self, address: str, now_s: float) -> bool:
+        """Let one more come. False when too many have just come."""
+        return self._buckets.use(_network(address)).take(round(now_s * 1000))
+
+
 class ConnectionCount:
     """Open connections by address.
 

@@ -31,7 +31,7 @@ from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
 from server.http.turnstile import Turnstile
-from server.limits import ConnectionCount
+from server.limits import ArrivalRate, ConnectionCount
 from server.peers import client_address
 
 HEAD_TIMEOUT_S = 10.0
@@ -70,6 +70,7 @@ async def serve(
         send_timeout_s=config.send_timeout_s,
         connections_max=CONNECTIONS_MAX,
         count=ConnectionCount(config.http_connections_per_address_max, "http_connections_per_address_max"),
+        arrivals=ArrivalRate(config.connections_per_address_per_s, config.http_connections_per_address_max),
         by_peer=config.proxy_hops == 0,
         tls=tls is not None,
         tally=app.tally,

@@ -17,7 +17,7 @@ import trio
 
 from server.errors import ApiError, busy
 from server.event_stream import KEEP_ALIVE_S
-from server.limits import ConnectionCount
+from server.limits import ArrivalRate, ConnectionCount
 
 SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel may hold for one client. Without a bound it grows to megabytes for each that does not
@@ -102,6 +102,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         connections_max: how many there may be, so that the process keeps file descriptors for everything
             else.
         count: how many there are and may be for each address.
+        arrivals: how fast they may come from each.
         by_peer: whether the socket shows whose the connection is. Else each request tells: `take_place`.
         tls: whether the clients speak TLS, so that nothing can be said to them before they have.
         tally: the running counts.
@@ -114,6 +115,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         send_timeout_s: float,
         connections_max: int,
         count: ConnectionCount,
+        arrivals: ArrivalRate,
         by_peer: bool,
         tls: bool,
         tally: HttpTally,
@@ -122,6 +124,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         self._send_timeout_s = send_timeout_s
         self._connections_max = connections_max
         self._count = count
+        self._arrivals = arrivals
         self._by_peer = by_peer
         self._tls = tls
         self._tally = tally
@@ -140,7 +143,8 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
                 except OSError:  # it has gone again
                     accepted.socket.close()
                     continue
-                if not self._count.enter(address, trio.current_time()):
+                now = trio.current_time()
+                if not self._arrivals.take(address, now) or not self._count.enter(address, now):
                     self._turn_away(accepted, CROWDED)
                     continue
             _prepare(accepted.socket)

@@ -24,7 +24,7 @@ from engine.actors.endings import Ending
 from engine.actors.frame import Frame
 from engine.actors.outbox import Outbox
 from server.config import Config
-from server.limits import ConnectionCount
+from server.limits import ArrivalRate, ConnectionCount
 from server.realtime import handshake, transport
 from server.realtime.client_stream import Accepted, ClientStream
 from server.realtime.conversation import Conversation, Gate
@@ -63,6 +63,7 @@ class TrioWebSocketTransport:
         self._rng = rng or random.Random()
         self._tally = Tally()
         self._count = ConnectionCount(config.connections_per_address_max)
+        self._arrivals = ArrivalRate(config.connections_per_address_per_s, config.connections_per_address_max)
         self._open: set[_Connection] = set()
         self._shaking: set[trio.CancelScope] = set()
         self._stopping = False
@@ -121,7 +122,10 @@ class TrioWebSocketTransport:
             stream = ClientStream(accepted)
             # Before a byte has come, so that the silent count as well. A proxy speaks for many: for whom, its
             # request tells.
-            if self._config.proxy_hops == 0 and not place.take(stream.peer, REFUSED_AT_ONCE_MAX):
+            if self._config.proxy_hops == 0 and not (
+                self._arrivals.take(stream.peer, trio.current_time())
+                and place.take(stream.peer, REFUSED_AT_ONCE_MAX)
+            ):
                 tally.refused[handshake.CROWDED.code] += 1
                 await trio.aclose_forcefully(accepted)
                 return

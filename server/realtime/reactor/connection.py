@@ -8,10 +8,13 @@ import trio
 
 from engine import websocket
 from engine.actors.endings import Ending
-from engine.websocket import FramingError, Parser
+from engine.websocket import Event, FramingError, Parser
 from server.realtime import transport
 from server.realtime.reactor.outlet import End, Outlet
 from server.realtime.reactor.port import Port
+
+PARSED_AT_ONCE_BYTES = 256
+"""What is parsed before the limit on messages is asked again: it may hold forty frames that say nothing."""
 
 PING = websocket.encode_frame(websocket.PING, b"")
 
@@ -77,20 +80,30 @@ class Connection(Outlet):
 
     def _parse(self, data: bytes) -> None:
         parser = self._parser
-        config = self._port.config
         if parser is None:
-            parser = Parser(masked=True, message_bytes_max=config.frame_bytes_max)
-        ping: bytes | None = None
+            parser = Parser(masked=True, message_bytes_max=self._port.config.frame_bytes_max)
+        ping: Event | None = None
+        for start in range(0, len(data), PARSED_AT_ONCE_BYTES):
+            parser.feed(data[start : start + PARSED_AT_ONCE_BYTES])
+            ping = self._hear_frames(parser) or ping  # of many, only the last has to be answered
+            if self._end is not None:
+                break
+        self._parser = None if parser.clean or parser.ended else parser
+        if ping is not None and self._end is None:
+            self._send_aside(websocket.encode_frame(websocket.PONG, ping.payload))
+
+    def _hear_frames(self, parser: Parser) -> Event | None:
+        """What there is of frames. Returns the last ping among them."""
+        ping: Event | None = None
         taken = parser.frames
         aside = 0
-        parser.feed(data)
         try:
             while self._end is None and (event := parser.next_event()) is not None:
                 if event.opcode in (websocket.TEXT, websocket.BINARY):
                     aside -= 1  # it is charged as a message
                     self._hear(event.payload, binary=event.opcode == websocket.BINARY)
                 elif event.opcode == websocket.PING:
-                    ping = event.payload  # of many, only the last has to be answered
+                    ping = event
                 elif event.opcode == websocket.PONG and self._pong_due:
                     self._pong_due = False
                     aside -= 1
@@ -103,12 +116,10 @@ class Connection(Outlet):
                 words = websocket.encode_close(error.code, error.sentence)
                 self._conclude(End(transport.MALFORMED, words))
         aside += parser.frames - taken
-        self._parser = None if parser.clean or parser.ended else parser
         if aside and self._end is None:
             assert self._conversation is not None
             self._conversation.receive_aside(aside)
-        if ping is not None and self._end is None:
-            self._send_aside(websocket.encode_frame(websocket.PONG, ping))
+        return ping
 
     def _hear(self, payload: bytes, *, binary: bool = False) -> None:
         self._port.tally.messages_in += 1

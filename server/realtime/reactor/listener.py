@@ -107,8 +107,9 @@ class Listener:
         crowded = False
         if address is not None:
             now = trio.current_time()
-            crowded = not port.count.enter(address, now)
-            if crowded and not port.count.enter(address, now, REFUSED_AT_ONCE_MAX):
+            may_come = port.arrivals.take(address, now)
+            crowded = may_come and not port.count.enter(address, now)
+            if not may_come or (crowded and not port.count.enter(address, now, REFUSED_AT_ONCE_MAX)):
                 port.tally.refused[handshake.CROWDED.code] += 1
                 client.close()
                 return

@@ -13,7 +13,7 @@ from engine.actors.frame import Dialect, Frame, Message
 from server.callers import Guard
 from server.config import Config
 from server.event_stream import EventDialect
-from server.limits import ConnectionCount, MessageRate
+from server.limits import ArrivalRate, ConnectionCount, MessageRate
 from server.realtime.conversation import Gate
 from server.realtime.protocol import encode
 from server.realtime.reactor.loop import Loop
@@ -62,7 +62,7 @@ def receive(client: socket.socket) -> bytes | None:
 class Port:
     """`rng` spreads the pings, so that the clients of one start do not answer in step. `count` is of all
     connections by address, from their acceptance until their socket is closed; `streams` of the event streams
-    among them."""
+    among them; `arrivals` says how fast new ones may come from an address."""
 
     gate: Gate
     config: Config
@@ -72,6 +72,7 @@ class Port:
     guard: Guard
     count: ConnectionCount
     streams: ConnectionCount
+    arrivals: ArrivalRate
     rate: MessageRate
     text: Encoder = field(default_factory=partial(Encoder, text_frame))
     _events: WeakValueDictionary[int, Encoder] = field(default_factory=WeakValueDictionary)

@@ -11,7 +11,7 @@ import trio
 
 from server.callers import Guard
 from server.config import Config
-from server.limits import ConnectionCount, MessageRate
+from server.limits import ArrivalRate, ConnectionCount, MessageRate
 from server.realtime import transport
 from server.realtime.conversation import Gate
 from server.realtime.reactor.listener import Listener
@@ -53,8 +53,9 @@ class ReactorTransport:
         guard = Guard(config, gate.tokens, gate.attempts, gate.clock, gate.pages)
         count = ConnectionCount(config.connections_per_address_max)
         streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
+        arrivals = ArrivalRate(config.connections_per_address_per_s, config.connections_per_address_max)
         rate = MessageRate(config.messages_per_s, config.messages_burst)
-        port = Port(gate, config, self._tally, self._rng, loop, guard, count, streams, rate)
+        port = Port(gate, config, self._tally, self._rng, loop, guard, count, streams, arrivals, rate)
         try:
             listeners = [Listener(port, each) for each in sockets]
             task_status.started()
