@@ -211,7 +211,9 @@ class Config:
         2_000, kinds.integer(1, 1_000_000), "connections to the HTTP API from one address, of 4,000 in all"
     )
     event_streams_per_address_max: int = _setting(
-        1_000, kinds.integer(1, 1_000_000), "event streams from one address, on each of the two ports"
+        1_000,
+        kinds.integer(1, 1_000_000),
+        "event streams from one address on the realtime port; on the HTTP port, a quarter of that",
     )
     frame_bytes_max: int = _setting(4096, kinds.integer(512, 65_536), "bytes of one frame from a client")
     body_bytes_max: int = _setting(

@@ -215,7 +215,7 @@ class ArrivalRate:
 
     def take(self, address: str, now_s: float) -> bool:
         """Let one more come. False when too many have just come."""
-        return self._buckets.use(_network(address)).take(round(now_s * 1000))
+        return self._buckets.use(network_of(address)).take(round(now_s * 1000))
 
 
 class ConnectionCount:

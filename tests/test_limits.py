@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors.token_bucket import TokenBucket
-from server.limits import Attempts, ConnectionCount
+from server.limits import ArrivalRate, Attempts, ConnectionCount
 
 
 def test_a_bucket_lets_the_burst_through_and_then_the_rate() -> None:
@@ -188,6 +188,31 @@ def test_connections_are_counted_by_address() -> None:
     for address in ("203.0.113.1", "203.0.113.1", "203.0.113.2", "2001:db8::9", "2001:db8::9"):
         count.leave(address)
     assert len(count) == 0
+
+
+def test_a_few_beyond_the_limit_are_counted_to_be_told() -> None:
+    count = ConnectionCount(1)
+    assert count.enter("203.0.113.1", 0.0)
+    assert not count.enter("203.0.113.1", 0.0)
+    assert [count.enter("203.0.113.1", 0.0, beyond=2) for _ in range(3)] == [True, True, False]
+    for _ in range(3):
+        count.leave("203.0.113.1")
+    assert len(count) == 0
+
+
+def test_an_address_comes_anew_at_a_rate_though_it_has_left() -> None:
+    arrivals = ArrivalRate(per_s=2, burst=3, addresses_max=10)
+    assert [arrivals.take("203.0.113.1", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert arrivals.take("203.0.113.2", 0.0)
+    assert arrivals.take("203.0.113.1", 0.5)
+    assert not arrivals.take("203.0.113.1", 0.5)
+
+
+def test_several_tokens_are_taken_whole_or_not_at_all() -> None:
+    bucket = TokenBucket(1, 5)
+    assert bucket.take(0, 3)
+    assert not bucket.take(0, 3)
+    assert bucket.take(0, 2)
 
 
 def test_a_crowded_address_is_told_of_now_and_then(caplog: pytest.LogCaptureFixture) -> None:

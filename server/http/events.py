@@ -39,6 +39,10 @@ EXIT_STACK = "fanfare.exit_stack"
 
 CHUNK_BYTES = 32 * 1024
 
+COST = 4
+"""Of the event streams that an address may have on the realtime port, this port takes one in so many: here
+each costs ten times as much."""
+
 
 class EventStream:
     """One open stream; to the session it is a subscriber.
@@ -142,7 +146,8 @@ class OpenStreams:
 
     def __init__(self, per_address_max: int) -> None:
         self.turnstile = Turnstile()
-        self.count = ConnectionCount(per_address_max, "event_streams_per_address_max")
+        here_max = max(1, per_address_max // COST)
+        self.count = ConnectionCount(here_max, "event_streams_per_address_max")
         self._streams: set[EventStream] = set()
         self._ending: Ending | None = None
 

@@ -30,7 +30,7 @@ from server.errors import ApiError
 from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
-from server.http.turnstile import Turnstile
+from server.http.turnstile import FairTurnstile
 from server.limits import ArrivalRate, ConnectionCount
 from server.peers import client_address
 
@@ -75,11 +75,12 @@ async def serve(
         tls=tls is not None,
         tally=app.tally,
     )
-    turnstile = Turnstile()
+    turnstile = FairTurnstile()
 
     async def serve_connection(stream: BoundedStream) -> None:
-        def admit(scope: Any) -> bool:
-            return listener.take_place(stream, _address(scope, config.proxy_hops))
+        def admit(scope: Any) -> str | None:
+            address = _address(scope, config.proxy_hops)
+            return address if listener.take_place(stream, address) else None
 
         try:
             application = _application(app, config.send_timeout_s, turnstile, admit)
@@ -130,25 +131,28 @@ def _log_crash(crash: BaseException) -> None:
     log.debug("an HTTP connection was dropped", exc_info=crash)
 
 
-def _application(app: Api, send_timeout_s: float, turnstile: Turnstile, admit: Callable[[Any], bool]) -> Any:
+def _application(
+    app: Api, send_timeout_s: float, turnstile: FairTurnstile, admit: Callable[[Any], str | None]
+) -> Any:
     """The app as hypercorn calls it for one connection: bodies go out in slices, so that a limit on the time
     of each send speaks of progress.
 
     Args:
-        admit: counts the connection for the client of a request; False when it has too many.
+        admit: counts the connection for the client of a request and tells the address; None when that has
+            too many.
     """
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
-        if not admit(scope):
+        if (address := admit(scope)) is None:
             await finish(receive, send, _refusal(CROWDED))
         elif not scope["path"].startswith("/"):
             # Targets that are no path, such as `*`: quart cannot read all of them.
             await finish(receive, send, _empty(400))
         else:
-            await answer(scope, receive, send)
+            await answer(scope, receive, send, address)
 
-    async def answer(scope: Any, receive: Receive, send: Send) -> None:
-        await turnstile.go_through()
+    async def answer(scope: Any, receive: Receive, send: Send, address: str) -> None:
+        await turnstile.go_through(address)
         end: list[Message] = []
 
         async def send_part(message: Message) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from engine.actors.token_bucket import TokenBucket
 from server.errors import ApiError, busy
 from server.event_stream import KEEP_ALIVE_S
 from server.limits import ArrivalRate, ConnectionCount
@@ -28,6 +29,9 @@ RECEIVE_BYTES = 16 * 1024
 
 SILENCE_MAX_S = 2 * KEEP_ALIVE_S
 """How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
+
+TOLD_PER_S, TOLD_AT_ONCE_MAX = 20, 64
+"""Connections past a bound that are told so; further ones are closed without a word, which costs a tenth."""
 
 FULL = busy()
 CROWDED = ApiError(
@@ -94,7 +98,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
 
 class BoundedListener(trio.abc.Listener[BoundedStream]):
     """Accepts on a socket that is bound and listening already. Past a bound a new connection is closed at
-    once, after a word if that can be said.
+    once; a few are told why, where that can be said.
 
     Args:
         listener: where the connections come in.
@@ -128,6 +132,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         self._by_peer = by_peer
         self._tls = tls
         self._tally = tally
+        self._words = TokenBucket(TOLD_PER_S, TOLD_AT_ONCE_MAX)
         self._open: set[BoundedStream] = set()
 
     async def accept(self) -> BoundedStream:
@@ -191,7 +196,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
 
     def _turn_away(self, accepted: trio.SocketStream, why: ApiError) -> None:
         self._tally.refused[why.code] += 1
-        if not self._tls:
+        if not self._tls and self._words.take(round(trio.current_time() * 1000)):
             with suppress(OSError):
                 os.write(accepted.socket.fileno(), _refusal(why))
                 accepted.socket.shutdown(stdlib_socket.SHUT_WR)

@@ -63,7 +63,8 @@ class TrioWebSocketTransport:
         self._rng = rng or random.Random()
         self._tally = Tally()
         self._count = ConnectionCount(config.connections_per_address_max)
-        self._arrivals = ArrivalRate(config.connections_per_address_per_s, config.connections_per_address_max)
+        at_once = config.connections_per_address_max + REFUSED_AT_ONCE_MAX
+        self._arrivals = ArrivalRate(config.connections_per_address_per_s, at_once)
         self._open: set[_Connection] = set()
         self._shaking: set[trio.CancelScope] = set()
         self._stopping = False

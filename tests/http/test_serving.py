@@ -22,7 +22,7 @@ from quart.wrappers.request import Body
 
 from engine.actors.actor import SessionActor
 from server.http import app as app_module
-from server.http import serving
+from server.http import serving, sockets
 from server.http.http1 import Http1Protocol
 from server.http.playing import Playing
 from server.http.serving import serve
@@ -454,6 +454,17 @@ async def test_the_silent_count_for_their_address() -> None:
         metrics = (await client.get("/metrics")).text
         assert 'fanfare_http_connections_refused_total{reason="too_many_connections"} 1.0' in metrics
         assert "fanfare_http_connections 2.0" in metrics
+
+
+async def test_who_comes_back_again_and_again_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "TOLD_AT_ONCE_MAX", 1)
+    async with node(http_connections_per_address_max=3, connections_per_address_per_s=0.1) as n:
+        for _ in range(3):
+            await read_to_end(await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n"))
+            await n.until_connections(0)
+        assert (await read_to_end(await n.raw())).startswith(b"HTTP/1.1 429")
+        assert await read_to_end(await n.raw()) == b""
+        assert n.edge.app.tally.refused == {"too_many_connections": 2}
 
 
 async def test_the_silent_count_before_their_tls_handshake(

@@ -6,7 +6,7 @@ from collections import Counter
 
 import trio
 
-from server.http.turnstile import Turnstile
+from server.http.turnstile import FairTurnstile, Turnstile
 
 
 async def test_a_few_go_through_in_each_turn_of_the_loop() -> None:
@@ -43,3 +43,26 @@ async def test_who_gives_up_makes_room() -> None:
     assert gone.cancelled_caught
     with trio.fail_after(1):
         await turnstile.go_through()
+
+
+async def test_one_address_does_not_keep_the_others_waiting() -> None:
+    turnstile = FairTurnstile(8, 2)
+    passed: list[str] = []
+
+    async def go_through(address: str) -> None:
+        await turnstile.go_through(address)
+        passed.append(address)
+
+    async with trio.open_nursery() as many:
+        for _ in range(500):
+            many.start_soon(go_through, "203.0.113.1")
+        await trio.lowlevel.checkpoint()
+        for _ in range(2):
+            many.start_soon(go_through, "203.0.113.2")
+        await trio.lowlevel.checkpoint()
+        assert len(turnstile) == 2
+        while passed.count("203.0.113.2") < 2:
+            await trio.lowlevel.checkpoint()
+        assert passed.count("203.0.113.1") < 20
+    assert len(passed) == 502
+    assert len(turnstile) == 0

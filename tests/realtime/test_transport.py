@@ -667,6 +667,22 @@ async def test_the_silent_count_for_their_address(
     caplog.clear()
 
 
+async def test_who_comes_back_again_and_again_is_slowed_down(
+    make: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (listener, trio_websocket):
+        monkeypatch.setattr(module, "REFUSED_AT_ONCE_MAX", 0)
+    settings: dict[str, Any] = {"connections_per_address_max": 3, "connections_per_address_per_s": 0.1}
+    async with rig(make, **settings) as node:
+        for _ in range(3):
+            async with node.client() as client:
+                await client.ping()
+            await node.until(lambda: node.statistics.connections == 0)
+        async with node.raw() as raw:
+            assert await raw.rest() == b""
+        assert node.statistics.refused_total == {"too_many_connections": 1}
+
+
 async def test_one_address_cannot_take_the_whole_node(
     make: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:

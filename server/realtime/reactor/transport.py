@@ -14,6 +14,7 @@ from server.config import Config
 from server.limits import ArrivalRate, ConnectionCount, MessageRate
 from server.realtime import transport
 from server.realtime.conversation import Gate
+from server.realtime.reactor import listener
 from server.realtime.reactor.listener import Listener
 from server.realtime.reactor.loop import Loop
 from server.realtime.reactor.port import Port
@@ -53,7 +54,8 @@ class ReactorTransport:
         guard = Guard(config, gate.tokens, gate.attempts, gate.clock, gate.pages)
         count = ConnectionCount(config.connections_per_address_max)
         streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
-        arrivals = ArrivalRate(config.connections_per_address_per_s, config.connections_per_address_max)
+        at_once = config.connections_per_address_max + listener.REFUSED_AT_ONCE_MAX
+        arrivals = ArrivalRate(config.connections_per_address_per_s, at_once)
         rate = MessageRate(config.messages_per_s, config.messages_burst)
         port = Port(gate, config, self._tally, self._rng, loop, guard, count, streams, arrivals, rate)
         try:
@@ -62,8 +64,8 @@ class ReactorTransport:
             try:
                 await loop.run()
             finally:
-                for listener in listeners:
-                    listener.stop()
+                for each in listeners:
+                    each.stop()
                 with trio.CancelScope(shield=True):
                     await self._end(loop)
         finally:
