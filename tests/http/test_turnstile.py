@@ -59,8 +59,6 @@ async def test_one_address_does_not_keep_the_others_waiting() -> None:
         await trio.lowlevel.checkpoint()
         for _ in range(2):
             many.start_soon(go_through, "203.0.113.2")
-        await trio.lowlevel.checkpoint()
-        assert len(turnstile) == 2
         while passed.count("203.0.113.2") < 2:
             await trio.lowlevel.checkpoint()
         assert passed.count("203.0.113.1") < 20

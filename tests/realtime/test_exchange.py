@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.actors.endings import Ending
@@ -461,6 +461,13 @@ async def test_a_body_that_does_not_come_is_not_waited_for(first: bool) -> None:
         assert await raw.rest() == b""
 
 
+async def test_what_has_begun_behind_a_whole_request_is_not_waited_for() -> None:
+    async with ports(join_timeout_s=0.3) as e, e.raw() as raw:
+        await raw.send(request("GET", "/nowhere") + b"GET /nowhere HTTP/1.1\r\n")
+        assert (await read_response(raw))[0] == 404
+        assert (await read_response(raw))[0] == 408
+
+
 async def test_a_body_a_byte_at_a_time_is_as_late() -> None:
     async with ports(join_timeout_s=0.3) as e, e.raw() as raw:
         await raw.send(request("GET", "/nowhere"))
@@ -814,6 +821,7 @@ REQUESTS = [
 
 
 @settings(max_examples=150, deadline=None)
+@example([REQUESTS[0], REQUESTS[3]], [1, 35, 60, 3])
 @given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=5), st.lists(st.integers(1, 60), max_size=20))
 def test_requests_may_come_in_any_pieces(parts: list[bytes], sizes: list[int]) -> None:
     whole = read(b"".join(parts), [])

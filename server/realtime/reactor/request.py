@@ -100,6 +100,7 @@ class RequestReader:
         self._size = 0
         """Bytes since the end of the last request."""
         self._begun = False
+        """Whether a request has begun that is not whole. Blank lines before one begin nothing."""
         self._too_large = False
         self._expects = False
         self._forget()
@@ -127,7 +128,7 @@ class RequestReader:
     @property
     def between(self) -> bool:
         """Whether no request has begun that is not whole."""
-        return self._size == 0
+        return not self._begun
 
     def feed(self, data: bytes) -> None:
         """Nothing more is understood after an error or an upgrade. Raises Malformed, TooLarge."""
@@ -146,7 +147,6 @@ class RequestReader:
             raise TooLarge
         if self._size == 0:
             return
-        self._begun = self._begun or bool(data.strip(b"\r\n"))
         most = HEAD_BYTES_MAX if self._begun else len(b"\r\n")
         if self._headed:
             most += OVERHEAD * self._body_bytes_max
@@ -181,6 +181,9 @@ class RequestReader:
             self.feed(rest)
 
     # -- called by httptools ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         self._target += url
