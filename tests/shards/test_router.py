@@ -12,10 +12,11 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
-from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin
+from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
 from engine.actors.registry import SessionFinished
+from engine.boundary import Mistake
 from engine.domain.session import Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards import router as routing
@@ -23,6 +24,7 @@ from engine.shards import whereabouts
 from engine.shards.ports import Member
 from engine.shards.router import ENDED_LATELY_MS, KNOWN_FOR_S, Elsewhere, NotYet, RemoteSession
 from tests.actors.world import QUIZ, Client, settle
+from tests.keys import NOT_QUITE
 from tests.shards.making import member_of
 from tests.shards.nodes import FOREVER_MS, RELAY_ABOVE, Cluster, Node, cluster_of
 
@@ -155,7 +157,7 @@ async def test_who_loses_every_race_for_a_session_gives_up(mock_clock: MockClock
 
 async def test_a_session_that_has_ended_lately_is_still_with_its_owner(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
-        record = await cluster.session(a)
+        record = await cluster.session(a, results_public=True)
         await a.do(record, "finish")
         assert await at(b, record) == a.run
         late = await b.watch(record)
@@ -566,3 +568,62 @@ def test_a_member_says_all_that_another_needs() -> None:
     member: Member = member_of("a")
     told: Mapping[str, object] = member.to_dict()
     assert Member.parse(orjson.loads(orjson.dumps(told))) == member
+
+
+@pytest.mark.parametrize("by", ["deliver", "get"])
+async def test_a_look_that_ends_in_a_mistake_is_one_for_all_who_wait(
+    by: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, _]):
+        good = await cluster.record(a)
+        find, looks = cluster.store.find, []
+
+        async def mistaken(key: str) -> SessionRecord:
+            if key == good.code:
+                return await find(key)
+            looks.append(key)
+            await trio.lowlevel.checkpoint()
+            raise ValueError("a mistake of ours")
+
+        monkeypatch.setattr(cluster.store, "find", mistaken)
+        raised = []
+
+        async def get() -> None:
+            try:
+                await a.router.get("999999")
+            except Mistake as mistake:
+                raised.append(mistake)
+
+        clients = [Client() for _ in range(1_000)]
+        for client in clients:
+            if by == "deliver":
+                a.router.deliver("999999", Watch(client))
+            else:
+                a.nursery.start_soon(get)
+        await settle()
+        assert len(looks) == a.boundary.mistakes_total == 1
+        if by == "deliver":
+            assert all(client.errors == ["busy"] for client in clients)
+        else:
+            assert len(raised) == 1_000
+        assert (await a.join(good, "Ada")).got("joined")
+
+
+async def test_what_is_no_key_of_a_session_is_neither_looked_for_nor_passed_on(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+
+        async def look(key: str) -> SessionRecord:
+            raise AssertionError(key)
+
+        monkeypatch.setattr(cluster.store, "find", look)
+        for key in NOT_QUITE:
+            over_a_link, here = Client(), Client()
+            a.links.send(b.member, key, Watch(over_a_link))
+            a.router.deliver(key, Watch(here))
+            assert here.errors == ["session_not_found"], "at once"
+            with pytest.raises(SessionNotFound):
+                await a.router.find(key)
+            await settle()
+            assert over_a_link.errors == ["session_not_found"]
