@@ -66,7 +66,7 @@ async def serve(
     settings = http1_settings(config, log, HEAD_TIMEOUT_S)
     tls = settings.create_ssl_context()
     listener = BoundedListener(
-        trio.SocketListener(trio.socket.from_stdlib_socket(sock)),
+        sock,
         send_timeout_s=config.send_timeout_s,
         connections_max=CONNECTIONS_MAX,
         count=ConnectionCount(config.http_connections_per_address_max, "http_connections_per_address_max"),

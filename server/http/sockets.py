@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import socket as stdlib_socket
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,6 +29,9 @@ RECEIVE_BYTES = 16 * 1024
 
 SILENCE_MAX_S = 2 * KEEP_ALIVE_S
 """How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
+
+ACCEPTED_AT_ONCE_MAX = 32
+"""Connections accepted in one turn of the loop."""
 
 TOLD_PER_S, TOLD_AT_ONCE_MAX = 20, 64
 """Connections past a bound that are told so; further ones are closed without a word, which costs a tenth."""
@@ -101,7 +104,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
     once; a few are told why, where that can be said.
 
     Args:
-        listener: where the connections come in.
+        listening: where the connections come in; it does not block.
         send_timeout_s: as in BoundedStream.
         connections_max: how many there may be, so that the process keeps file descriptors for everything
             else.
@@ -114,7 +117,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
 
     def __init__(
         self,
-        listener: trio.SocketListener,
+        listening: stdlib_socket.socket,
         *,
         send_timeout_s: float,
         connections_max: int,
@@ -124,7 +127,9 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         tls: bool,
         tally: HttpTally,
     ) -> None:
-        self._listener = listener
+        self._socket = listening
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        self._waiting: deque[trio.SocketStream] = deque()
         self._send_timeout_s = send_timeout_s
         self._connections_max = connections_max
         self._count = count
@@ -137,7 +142,10 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
 
     async def accept(self) -> BoundedStream:
         while True:
-            accepted = await self._listener.accept()
+            if not self._waiting:
+                self._waiting.append(await self._listener.accept())
+                self._take_more()
+            accepted = self._waiting.popleft()
             if len(self._open) >= self._connections_max:
                 self._turn_away(accepted, FULL)
                 continue
@@ -157,6 +165,14 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
             self._open.add(stream)
             self._tally.connections += 1
             return stream
+
+    def _take_more(self) -> None:
+        """Who knocks waits in the kernel's queue behind all others. One in a turn of the loop would be few
+        when many come, be it to be turned away."""
+        with suppress(OSError):  # nobody is there any more, or there are no files: the next wait tells
+            for _ in range(ACCEPTED_AT_ONCE_MAX - 1):
+                client, _ = self._socket.accept()
+                self._waiting.append(trio.SocketStream(trio.socket.from_stdlib_socket(client)))
 
     def take_place(self, stream: BoundedStream, address: str) -> bool:
         """Count the connection for the client who speaks on it now: a proxy may send the requests of many
@@ -187,6 +203,8 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
             stream.abort()
 
     async def aclose(self) -> None:
+        for accepted in self._waiting:
+            accepted.socket.close()
         await self._listener.aclose()
 
     def _leave(self, stream: BoundedStream) -> None:

@@ -26,6 +26,7 @@ from server.http import serving, sockets
 from server.http.http1 import Http1Protocol
 from server.http.playing import Playing
 from server.http.serving import serve
+from server.limits import ArrivalRate, ConnectionCount
 from tests.http.edge import AUTHOR_KEY, QUIZ, Edge, Played, edge
 from tests.http.events import EventReader
 
@@ -465,6 +466,44 @@ async def test_who_comes_back_again_and_again_is_slowed_down(monkeypatch: pytest
         assert (await read_to_end(await n.raw())).startswith(b"HTTP/1.1 429")
         assert await read_to_end(await n.raw()) == b""
         assert n.edge.app.tally.refused == {"too_many_connections": 2}
+
+
+async def test_many_who_knock_are_accepted_in_a_turn_of_the_loop() -> None:
+    """And turned away: who comes after them waits for them in the kernel's queue."""
+    with stdlib_socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.setblocking(False)
+        listener = sockets.BoundedListener(
+            sock,
+            send_timeout_s=1,
+            connections_max=100,
+            count=ConnectionCount(20),
+            arrivals=ArrivalRate(1000, 1000),
+            by_peer=True,
+            tls=False,
+            tally=sockets.HttpTally(),
+        )
+        knocking = [stdlib_socket.create_connection(sock.getsockname()) for _ in range(60)]
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            streams = [await listener.accept() for _ in range(20)]
+            assert turns <= 4
+            with trio.move_on_after(0.2):
+                await listener.accept()
+                pytest.fail("one more than its address may have")
+            nursery.cancel_scope.cancel()
+        for stream in streams:
+            listener.release(stream)
+        for each in knocking:
+            each.close()
+        await listener.aclose()
 
 
 async def test_the_silent_count_before_their_tls_handshake(
