@@ -16,8 +16,12 @@ from engine.actors.endings import Ending, Reconnect
 from engine.actors.frame import Message
 
 EVENT_STREAM = "text/event-stream"
-KEEP_ALIVE_S = 15.0
-KEEP_ALIVE = b": still here\n\n"
+KEEP_ALIVE_S = 5.0
+KEEP_ALIVE = b'event: alive\ndata: {"t":"alive"}\n\n'
+"""An event and no comment: a page cannot see those, and so could not tell a quiet stream from a dead one."""
+
+UNCONFIRMED_MAX_S = 30.0
+"""How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
 
 POSITION = re.compile(r"(\d{1,15}):(\d{1,15})", re.ASCII)
 

@@ -191,7 +191,7 @@ defaults
     # From the acceptance to the end of the first head, however slowly it comes.
     timeout http-request 10s
     timeout http-keep-alive 75s
-    # An event stream is never silent for longer than 15 s.
+    # An event stream is never silent for longer than 5 s.
     timeout client 60s
     timeout server 60s
     timeout client-fin 10s

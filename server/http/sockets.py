@@ -17,7 +17,7 @@ import trio
 
 from engine.actors.token_bucket import TokenBucket
 from server.errors import ApiError, busy
-from server.event_stream import KEEP_ALIVE_S
+from server.event_stream import UNCONFIRMED_MAX_S
 from server.limits import ArrivalRate, ConnectionCount
 
 SEND_BUFFER_BYTES = 128 * 1024
@@ -26,9 +26,6 @@ read, and a slow consumer is noticed that much later."""
 
 RECEIVE_BYTES = 16 * 1024
 """What is read at a time, and so what hypercorn holds for each client in its buffers."""
-
-SILENCE_MAX_S = 2 * KEEP_ALIVE_S
-"""How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
 
 ACCEPTED_AT_ONCE_MAX = 32
 """Connections accepted in one turn of the loop."""
@@ -225,7 +222,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
 def _prepare(socket: trio.socket.SocketType) -> None:
     socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(stdlib_socket, "TCP_USER_TIMEOUT"):
-        silence_ms = math.ceil(1000 * SILENCE_MAX_S)
+        silence_ms = math.ceil(1000 * UNCONFIRMED_MAX_S)
         socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_USER_TIMEOUT, silence_ms)
 
 

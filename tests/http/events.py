@@ -26,7 +26,7 @@ class EventReader:
     def __init__(self, receive: Callable[[], Awaitable[bytes]]) -> None:
         self._more = receive
         self._buffer = b""
-        self.comments = 0
+        self.signs_of_life = 0
         self.retry_ms: list[int] = []
 
     async def next(self) -> Event | None:
@@ -49,9 +49,6 @@ class EventReader:
     def _read(self, lines: list[str]) -> Event | None:
         fields: dict[str, str] = {}
         for line in lines:
-            if line.startswith(":"):
-                self.comments += 1
-                continue
             name, _, value = line.partition(": ")
             assert name in ("event", "id", "data", "retry"), line
             assert name not in fields, line
@@ -62,6 +59,9 @@ class EventReader:
             return None
         message = orjson.loads(fields["data"])
         assert message["t"] == fields["event"]
+        if message == {"t": "alive"}:
+            self.signs_of_life += 1
+            return None
         return Event(fields["event"], fields.get("id"), message)
 
     async def until(self, kind: str) -> Event:

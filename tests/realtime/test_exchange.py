@@ -713,7 +713,7 @@ async def test_a_quiet_stream_shows_that_it_lives(monkeypatch: pytest.MonkeyPatc
             await reader.until("joined")
             with trio.move_on_after(0.4):
                 await reader.next()
-            assert reader.comments > 0
+            assert reader.signs_of_life > 0
 
 
 async def test_a_session_that_does_not_answer_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import WebSocketRoute, expect
 
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import no_violations
@@ -169,6 +169,36 @@ async def test_a_killed_node_comes_back_in_mid_question(chromium: Chromium, shor
     ):
         await chromium.run(partial(play, node, session), within_s=120)
         assert [await session.answers(name) for name in ("Ada", "Bob", "Grace")] == [1, 1, 1]
+
+
+async def test_a_connection_that_says_nothing_any_more_is_left(chromium: Chromium, shared_node: Node) -> None:
+    """The node hangs, or whatever is in front of it: no connection ends. Another way in is there."""
+
+    def play(session: Session, visit: Visit) -> None:
+        routes: list[WebSocketRoute] = []
+        dead: list[WebSocketRoute] = []
+
+        def forward(route: WebSocketRoute) -> None:
+            routes.append(route)
+            server = route.connect_to_server()
+            route.on_message(lambda message: None if route in dead else server.send(message))
+            server.on_message(lambda message: None if route in dead else route.send(message))
+
+        page = visit.page()
+        page.route_web_socket(re.compile("/ws$"), forward)
+        page.goto(f"{shared_node.url}/?code={session.code}")
+        page.locator("#name").fill("Ada")
+        page.locator("#join button").click()
+        expect(page.locator("body")).to_have_attribute("data-phase", "lobby")
+        dead.extend(routes)
+        visit.run(session.lead, "start")
+        page.get_by_role("button", name="Lisbon").click(timeout=10_000)
+        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        assert len(routes) == 2
+
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
+        await chromium.run(partial(play, session))
+        assert await session.answers("Ada") == 1
 
 
 @pytest.mark.parametrize("role", ["player", "late player"])

@@ -5,10 +5,10 @@ import { ServerClock } from "./clock.js";
 const RECONNECT = { 4006: "resume", 4007: "resume", 4009: "move", 4013: "resume" };
 for (const code of [1002, 1003, 1007, 1009, 4000, 4001, 4002, 4003, 4012]) RECONNECT[code] = "no";
 const ANSWER_MS = 10_000;
-const QUIET_MS = 20_000;
-const PONG_MS = 5_000;
+const QUIET_MS = 2_500;
+const STREAM_MS = 12_000;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
-const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster", "waiting_list"];
+const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster", "waiting_list", "alive"];
 
 const soon = () => 1_000 + 1_000 * Math.random();
 
@@ -194,6 +194,8 @@ export class Connection {
 				return this.#settle(message.id, message);
 			case "error":
 				return this.#refused(message);
+			case "alive":
+				return;
 		}
 		this.#on.message(message);
 	}
@@ -267,16 +269,25 @@ export class Connection {
 		this.#say({ t: "ping", at: performance.now() });
 	}
 
-	/** Asks a quiet connection for a sign of life. Event streams have their own. */
+	/** Asks a quiet socket for a sign of life. Event streams have their own. */
 	#watchOver() {
-		const quiet = () => performance.now() - this.#heardAt > QUIET_MS / 2;
-		this.#patience(QUIET_MS, () => (this.#socket && quiet() ? this.#prove(PONG_MS) : this.#watchOver()));
+		const left = this.#heardAt - performance.now() + (this.#socket ? QUIET_MS : STREAM_MS);
+		if (left > 0) this.#patience(left + 50, () => this.#watchOver());
+		else if (this.#socket) this.#prove(5);
+		else this.#lost("resume");
 	}
 
-	#prove(withinMs) {
+	/** If others know the session, only the socket is dead. */
+	#prove(tries) {
 		const before = this.#heardAt;
 		this.#ping();
-		this.#patience(withinMs, () => (this.#heardAt === before ? this.#lost("resume") : this.#watchOver()));
+		const look = () => {
+			if (this.#heardAt !== before) return this.#watchOver();
+			if (--tries < 0) return this.#lost("resume");
+			this.#look().then((there) => there && this.#overSocket && this.#heardAt === before && this.#lost("resume"));
+			this.#patience(1_000, look);
+		};
+		this.#patience(1_000, look);
 	}
 
 	#patience(ms, then) {
@@ -294,8 +305,8 @@ export class Connection {
 			this.#attempt();
 		} else if (this.status === "open" && document.visibilityState === "visible") {
 			this.clock.forget();
-			if (this.#socket) this.#prove(2_500);
-			else if (performance.now() - this.#heardAt > QUIET_MS) this.#attempt();
+			if (this.#socket) this.#prove(1);
+			else if (performance.now() - this.#heardAt > STREAM_MS) this.#attempt();
 		}
 	};
 
