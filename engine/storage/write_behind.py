@@ -23,6 +23,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -309,6 +310,7 @@ class WriteBehind:
 
     async def _write(self, writing: trio.CancelScope) -> None:
         with writing:
+            await self._connect()
             while self._queue or not self._ending:
                 if self._queue:
                     taken = self._in_hand = self._take()
@@ -324,6 +326,12 @@ class WriteBehind:
             if (farewell := self._sign.farewell(self._owner, self._now_ms())) is not None:
                 sql, arguments = farewell
                 await self._say(sql, *arguments)
+
+    async def _connect(self) -> None:
+        """So that the first who waits for a commit does not wait for a connection as well."""
+        patience_s = _SIGN_TIMEOUT_S if self._spooling is None else self._spooling.after_s
+        with trio.move_on_after(patience_s), suppress(StorageUnavailable):
+            await self._connection.fetch("SELECT")
 
     def _take(self) -> _Taken:
         batch = Batch()

@@ -16,7 +16,7 @@ from engine.domain.session import Phase
 from engine.ports import RESULTS_PER_SLICE, PlayerResult, SessionRecord
 from server.errors import ApiError
 from server.http.access import Access
-from server.http.answers import Answer, body_answer, when_over
+from server.http.answers import Answer, parts_answer, when_over
 from server.http.reading import read_query
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
@@ -80,7 +80,7 @@ class Results:
                 await self._large.acquire_on_behalf_of(rows)
             when_over(partial(self._large.release_on_behalf_of, rows))
         await in_turn(lambda: store.results(record.id, rows.take))
-        answer = body_answer(rows.whole(), rows.content_type, headers=headers)
+        answer = parts_answer(rows.parts(), rows.content_type, headers)
         if large:
             answer.timeout = SENDING_MAX_S
         return answer
@@ -127,12 +127,11 @@ class JsonRows:
         self._parts = [head.removesuffix(b"]}")]
 
     def take(self, results: Sequence[PlayerResult]) -> None:
-        if len(self._parts) > 1:
-            self._parts.append(b",")
-        self._parts.append(orjson.dumps(results)[1:-1])
+        rows = orjson.dumps(results)[1:-1]
+        self._parts.append(rows if len(self._parts) == 1 else b"," + rows)
 
-    def whole(self) -> bytes:
-        return b"".join([*self._parts, b"]}"])
+    def parts(self) -> Sequence[bytes]:
+        return [*self._parts, b"]}"]
 
 
 class CsvRows:
@@ -159,8 +158,8 @@ class CsvRows:
             for each in results
         )
 
-    def whole(self) -> bytes:
-        return b"".join(self._parts)
+    def parts(self) -> Sequence[bytes]:
+        return self._parts
 
     def _write(self, rows: Iterable[Sequence[object]]) -> None:
         out = io.StringIO(newline="")

@@ -134,7 +134,7 @@ async def test_files_are_offered_for_download(mock_clock: MockClock) -> None:
 def csv_text(name: str) -> str:
     rows = CsvRows(record_of("quiz"), bom=False)
     rows.take([PlayerResult(1, 1, name, 2, 3, 4, 5)])
-    return rows.whole().decode()
+    return b"".join(rows.parts()).decode()
 
 
 def cells_of(name: str, separator: str) -> list[str]:

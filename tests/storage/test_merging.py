@@ -144,6 +144,7 @@ async def drained(away: Away) -> None:  # noqa: F811
 
 
 async def spooling_first(node: Node, first: Players, away: Away) -> None:  # noqa: F811
+    await node.drained()  # what came before is in Postgres, by whatever way
     away.gate.set("shut")
     assert await first.answer(1, 1) == "accepted"
     assert node.active

@@ -141,7 +141,7 @@ async def test_without_postgres_facts_are_acknowledged_from_the_spool_and_get_th
     caplog.set_level(logging.WARNING)
     record, epoch = await away.world.session()
     listener = Listener()
-    async with away.node() as node:
+    async with away.node(after_s=1.0) as node:
         node.journal.append(record.id, epoch, ONE_OF_EACH[:2], listener)
         await listener.until(2)
         away.gate.set(state)
