@@ -6,10 +6,10 @@ hold its task for ever, through a shutdown too. These streams bring the limit wi
 
 from __future__ import annotations
 
+import errno
 import math
-import os
 import socket as stdlib_socket
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ import trio
 from engine.actors.token_bucket import TokenBucket
 from server.errors import ApiError, busy
 from server.event_stream import UNCONFIRMED_MAX_S
-from server.limits import ArrivalRate, ConnectionCount
+from server.limits import ArrivalRate, ConnectionCount, network_of
 
 SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel may hold for one client. Without a bound it grows to megabytes for each that does not
@@ -28,7 +28,9 @@ RECEIVE_BYTES = 16 * 1024
 """What is read at a time, and so what hypercorn holds for each client in its buffers."""
 
 ACCEPTED_AT_ONCE_MAX = 32
-"""Connections accepted in one turn of the loop."""
+"""Connections taken out of the kernel's queue in one turn of the loop, be it to be turned away."""
+
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 TOLD_PER_S, TOLD_AT_ONCE_MAX = 20, 64
 """Connections past a bound that are told so; further ones are closed without a word, which costs a tenth."""
@@ -125,8 +127,8 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         tally: HttpTally,
     ) -> None:
         self._socket = listening
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-        self._waiting: deque[trio.SocketStream] = deque()
+        self._knocking: OrderedDict[str, deque[BoundedStream]] = OrderedDict()
+        """By address, who is to be served next; an address that has had its turn goes to the end."""
         self._send_timeout_s = send_timeout_s
         self._connections_max = connections_max
         self._count = count
@@ -138,38 +140,49 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         self._open: set[BoundedStream] = set()
 
     async def accept(self) -> BoundedStream:
-        while True:
-            if not self._waiting:
-                self._waiting.append(await self._listener.accept())
-                self._take_more()
-            accepted = self._waiting.popleft()
-            if len(self._open) >= self._connections_max:
-                self._turn_away(accepted, FULL)
-                continue
-            address: str | None = None
-            if self._by_peer:
-                try:
-                    address = str(accepted.socket.getpeername()[0])
-                except OSError:  # it has gone again
-                    accepted.socket.close()
-                    continue
-                now = trio.current_time()
-                if not self._arrivals.take(address, now) or not self._count.enter(address, now):
-                    self._turn_away(accepted, CROWDED)
-                    continue
-            _prepare(accepted.socket)
-            stream = BoundedStream(accepted, self._send_timeout_s, address)
-            self._open.add(stream)
-            self._tally.connections += 1
-            return stream
+        """One in a turn of the loop, because what hypercorn does to begin with takes its time; the addresses
+        take turns, so that nobody waits behind the crowd of another."""
+        self._take_in()
+        while not self._knocking:
+            await trio.lowlevel.wait_readable(self._socket)
+            self._take_in()
+        await trio.lowlevel.checkpoint()
+        address, queue = self._knocking.popitem(last=False)
+        stream = queue.popleft()
+        if queue:
+            self._knocking[address] = queue
+        return stream
 
-    def _take_more(self) -> None:
-        """Who knocks waits in the kernel's queue behind all others. One in a turn of the loop would be few
-        when many come, be it to be turned away."""
-        with suppress(OSError):  # nobody is there any more, or there are no files: the next wait tells
-            for _ in range(ACCEPTED_AT_ONCE_MAX - 1):
-                client, _ = self._socket.accept()
-                self._waiting.append(trio.SocketStream(trio.socket.from_stdlib_socket(client)))
+    def _take_in(self) -> None:
+        """Those who wait in the kernel's queue, some at a time."""
+        for _ in range(ACCEPTED_AT_ONCE_MAX):
+            try:
+                client, (peer, *_) = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    continue  # of one client who has gone again
+                if self._knocking:
+                    return
+                raise  # serve_listeners knows what to do
+            self._welcome(client, str(peer))
+
+    def _welcome(self, client: stdlib_socket.socket, peer: str) -> None:
+        if len(self._open) >= self._connections_max:
+            self._turn_away(client, FULL)
+            return
+        if self._by_peer:
+            now = trio.current_time()
+            if not self._arrivals.take(peer, now) or not self._count.enter(peer, now):
+                self._turn_away(client, CROWDED)
+                return
+        _prepare(client)
+        accepted = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+        stream = BoundedStream(accepted, self._send_timeout_s, peer if self._by_peer else None)
+        self._open.add(stream)
+        self._tally.connections += 1
+        self._knocking.setdefault(network_of(peer), deque()).append(stream)
 
     def take_place(self, stream: BoundedStream, address: str) -> bool:
         """Count the connection for the client who speaks on it now: a proxy may send the requests of many
@@ -200,26 +213,30 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
             stream.abort()
 
     async def aclose(self) -> None:
-        for accepted in self._waiting:
-            accepted.socket.close()
-        await self._listener.aclose()
+        for queue in self._knocking.values():
+            for stream in queue:
+                self.release(stream)
+        self._knocking.clear()
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
 
     def _leave(self, stream: BoundedStream) -> None:
         if stream.address is not None:
             self._count.leave(stream.address)
             stream.address = None
 
-    def _turn_away(self, accepted: trio.SocketStream, why: ApiError) -> None:
+    def _turn_away(self, client: stdlib_socket.socket, why: ApiError) -> None:
         self._tally.refused[why.code] += 1
-        if not self._tls and self._words.take(round(trio.current_time() * 1000)):
-            with suppress(OSError):
-                os.write(accepted.socket.fileno(), _refusal(why))
-                accepted.socket.shutdown(stdlib_socket.SHUT_WR)
-                os.read(accepted.socket.fileno(), 65_536)  # unread, it would take the answer back
-        accepted.socket.close()
+        with client, suppress(OSError):
+            if not self._tls and self._words.take(round(trio.current_time() * 1000)):
+                client.setblocking(False)
+                client.send(_refusal(why))
+                client.shutdown(stdlib_socket.SHUT_WR)
+                client.recv(65_536)  # unread, it would take the answer back
 
 
-def _prepare(socket: trio.socket.SocketType) -> None:
+def _prepare(socket: stdlib_socket.socket) -> None:
     socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(stdlib_socket, "TCP_USER_TIMEOUT"):
         silence_ms = math.ceil(1000 * UNCONFIRMED_MAX_S)
