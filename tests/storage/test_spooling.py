@@ -242,7 +242,7 @@ async def test_live_facts_never_overtake_spooled_ones_and_the_drain_comes_to_its
     sessions = [await away.world.session() for _ in range(3)]
     listeners = [Listener() for _ in sessions]
     seqs = [0, 0, 0]
-    feeding = True
+    feeding, draining = True, False
 
     async with away.node(batch_facts_max=20) as node:
 
@@ -251,7 +251,11 @@ async def test_live_facts_never_overtake_spooled_ones_and_the_drain_comes_to_its
                 for n, (record, epoch) in enumerate(sessions):
                     seqs[n] += 1
                     node.journal.append(record.id, epoch, [joined(seqs[n])], listeners[n])
+                # However slow the machine is, the drain takes twice as much as comes.
+                enough = node.spooling.statistics().drained_total + 2 * len(sessions)
                 await trio.sleep(0.001)
+                while draining and node.active and node.spooling.statistics().drained_total < enough:
+                    await trio.sleep(0.001)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(play)
@@ -259,6 +263,7 @@ async def test_live_facts_never_overtake_spooled_ones_and_the_drain_comes_to_its
             away.gate.set("shut")
             await until(lambda: node.spooling.statistics().facts > 400)
             away.gate.set("open")
+            draining = True
             while node.active:
                 # What is there of a session has no gap at any moment.
                 rows = await away.world.database.fetch(
