@@ -382,7 +382,7 @@ def _pid_file(cluster: Path) -> list[str]:
 def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text().splitlines()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:
         raise EmbeddedPostgresError(f"{path} may not be read by this user") from error

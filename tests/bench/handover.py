@@ -386,7 +386,7 @@ async def measure(costs: Costs, size: int, moves: int) -> None:
         crowd.join()
         await api.host(address.code, address.host_token, "start", "start")
         for number in range(moves):
-            with drain_order(owner) as order:
+            with drain_order(owner, served.spawned.author_key) as order:
                 move = crowd.move(crowd.players[number::moves], order)
             note(costs, size, move)
             owner = next(node for node in served.nodes if Target.of(node.ws_url) == crowd.target)
@@ -401,11 +401,12 @@ async def measure(costs: Costs, size: int, moves: int) -> None:
 
 
 @contextmanager
-def drain_order(owner: BenchNode) -> Iterator[Callable[[], None]]:
+def drain_order(owner: BenchNode, author_key: str) -> Iterator[Callable[[], None]]:
     """What tells the node to leave, without a wait for its answer, which is looked at afterwards."""
     target = f"/api/cluster/nodes/{owner.name}/drain"
     with closing(wire.connect(owner.http_port, 1)[0]) as connection:
-        yield partial(connection.sendall, wire.http_request(b"POST", target))
+        headers = {"Authorization": f"Bearer {author_key}"}
+        yield partial(connection.sendall, wire.http_request(b"POST", target, headers))
         answer = connection.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 202"), answer
 

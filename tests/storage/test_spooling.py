@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,10 @@ async def test_live_facts_never_overtake_spooled_ones_and_the_drain_comes_to_its
     seqs = [0, 0, 0]
     feeding, draining = True, False
 
-    async with away.node(batch_facts_max=20) as node:
+    async with away.node(batch_facts_max=20, after_s=1.0) as node:
+
+        def taken(enough: int) -> bool:
+            return not node.active or node.spooling.statistics().drained_total >= enough
 
         async def play() -> None:
             while feeding:
@@ -254,8 +258,8 @@ async def test_live_facts_never_overtake_spooled_ones_and_the_drain_comes_to_its
                 # However slow the machine is, the drain takes twice as much as comes.
                 enough = node.spooling.statistics().drained_total + 2 * len(sessions)
                 await trio.sleep(0.001)
-                while draining and node.active and node.spooling.statistics().drained_total < enough:
-                    await trio.sleep(0.001)
+                if draining:
+                    await until(partial(taken, enough))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(play)
