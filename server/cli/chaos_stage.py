@@ -23,7 +23,9 @@ from server.cli.chaos_postgres import StagedPostgres
 CONNECTIONS = 40
 """That PostgreSQL takes for the first node and for whoever looks in; and for each further one, a third."""
 
-SECRET = "of-a-cluster-that-is-gone-when-the-run-is-over"
+SECRET = "of-nodes-that-are-gone-when-the-run-is-over"
+"""Tokens of a run are good when it is proved again, though the disk of its nodes is gone."""
+
 DRAINED_WITHIN_S = 60.0
 """A session that is over stays for half a minute."""
 
@@ -306,7 +308,7 @@ async def staged(
         nursery = await stack.enter_async_context(trio.open_nursery())
         for place, (http_port, realtime_port, link_port) in enumerate(ports):
             if between is None:
-                own = ["--node", "chaos", *_shared(to_postgres[place])]
+                own = ["--node", "chaos", "--secret", SECRET, *_shared(to_postgres[place])]
             else:
                 own = ["--node", _name(place), "--secret", SECRET]
                 own += _shared(to_postgres[place], to_redis[place])
