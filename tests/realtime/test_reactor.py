@@ -36,6 +36,7 @@ from server.realtime.conversation import Conversation, Gate
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
 from server.realtime.reactor.loop import READABLE, Loop
+from server.realtime.reactor.parting import Parting
 from server.realtime.reactor.request import (
     Head,
     Malformed,
@@ -320,6 +321,32 @@ async def test_tls_is_refused_with_advice() -> None:
         await ReactorTransport(gate, Config()).serve(
             [listener], ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         )
+
+
+async def test_who_has_sent_too_much_is_not_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    drained = 0
+    drain = Parting._drain
+
+    def counted(self: Parting) -> bool:
+        nonlocal drained
+        drained += 1
+        return drain(self)
+
+    monkeypatch.setattr(Parting, "_drain", counted)
+    async with reactor() as node, node.seated() as (client, _), trio.open_nursery() as nursery:
+
+        async def flood() -> None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await client.send(frame(b"", 9) * 500_000)
+
+        nursery.start_soon(flood)
+        while (wire := await client.receive_frame()).opcode != 8:
+            pass
+        assert wire.close_code == Ending.RATE_LIMITED.code
+        assert drained == 0
+        await node.until(connections=0)
+        assert drained <= 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_no_round_goes_on_for_long_whatever_comes() -> None:

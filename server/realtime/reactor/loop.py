@@ -32,6 +32,8 @@ TICK_S = 0.05
 
 READABLE = select.EPOLLIN | select.EPOLLRDHUP
 WRITABLE = select.EPOLLOUT
+ENDED = select.EPOLLRDHUP
+"""The client has closed its side, whatever of it is unread."""
 
 
 class Attendant(Protocol):

@@ -211,7 +211,7 @@ class Outlet:
         if self._end is None:
             self._port.loop.want(self._socket.fileno(), READABLE)
         else:
-            Parting(self._port, self._socket, self._address, self._end.words)
+            self._say_last(self._end, self._end.words)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -262,11 +262,20 @@ class Outlet:
         if not end.words:
             self._port.release(self._socket, self._address)
         elif backlog is None:
-            Parting(self._port, self._socket, self._address, end.words)
+            self._say_last(end, end.words)
         elif end.waits:
             backlog.send_by = trio.current_time() + self._port.config.send_timeout_s
             self._port.loop.at(self, backlog.send_by)
         else:
             # What the kernel took a part of has to be completed, or the last words could not be read.
             self._backlog = None
-            Parting(self._port, self._socket, self._address, backlog.head + end.words)
+            self._say_last(end, backlog.head + end.words)
+
+    def _say_last(self, end: End, words: bytes) -> None:
+        Parting(
+            self._port,
+            self._socket,
+            self._address,
+            words,
+            heard_out=end.reason != Ending.RATE_LIMITED.reason,
+        )

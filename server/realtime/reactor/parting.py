@@ -7,7 +7,7 @@ import socket
 import trio
 
 from server.realtime import transport
-from server.realtime.reactor.loop import READABLE, WRITABLE
+from server.realtime.reactor.loop import ENDED, READABLE, WRITABLE
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.wheel import NEVER
 
@@ -26,15 +26,26 @@ class Parting:
 
     Args:
         address: for which the connection is counted, until the socket is closed; None for nobody's.
+        heard_out: whether all is read that still comes. A client that has sent too much is not: what it
+            sends stays with it, and costs nothing here.
     """
 
-    __slots__ = ("_address", "_drained", "_port", "_socket", "_words", "tick")
+    __slots__ = ("_address", "_awaited", "_drained", "_port", "_socket", "_words", "tick")
 
-    def __init__(self, port: Port, client: socket.socket, address: str | None, words: bytes) -> None:
+    def __init__(
+        self,
+        port: Port,
+        client: socket.socket,
+        address: str | None,
+        words: bytes,
+        *,
+        heard_out: bool = True,
+    ) -> None:
         self._port = port
         self._socket = client
         self._address = address
         self._words = words
+        self._awaited = READABLE if heard_out else ENDED
         self._drained = 0
         self.tick = NEVER
         port.loop.hand_over(client.fileno(), self)
@@ -45,7 +56,7 @@ class Parting:
         """Attendant."""
         if events & WRITABLE:
             self._say()
-        elif not self._drain():
+        elif not self._drain() or self._awaited == ENDED:
             self.cut()
 
     def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
@@ -68,14 +79,14 @@ class Parting:
             self.cut()
             return
         if self._words:
-            self._port.loop.want(self._socket.fileno(), READABLE | WRITABLE)
+            self._port.loop.want(self._socket.fileno(), self._awaited | WRITABLE)
             return
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.cut()
             return
-        self._port.loop.want(self._socket.fileno(), READABLE)
+        self._port.loop.want(self._socket.fileno(), self._awaited)
 
     def _drain(self) -> bool:
         """Whether to go on."""
