@@ -34,6 +34,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.session_keys import is_code, is_id
 from engine.shards.ends import FarEnd, NearEnd
 from engine.shards.ports import LinkLost, LinkService, Member
+from engine.shards.silence import LOOKS, Silence
 
 
 def _slug(title: str) -> str:
@@ -446,6 +447,9 @@ class MemoryLinks:
         nursery: where the links run.
         delay_s: from one run to another, asked for each entry.
         waiting_max: entries on their way over one link in one direction; no room beyond that.
+        silence_s: a link over which nothing can be heard for so long ends, as a real one does. None: never.
+        mute: whether nothing can be heard between two runs just now, and nothing says so.
+        gone: whether the first run knows that the heartbeat of the second is gone.
     """
 
     def __init__(
@@ -454,7 +458,13 @@ class MemoryLinks:
         *,
         delay_s: Callable[[str, str], float] = lambda near, far: 0.0,
         waiting_max: int = 50_000,
+        silence_s: float | None = None,
+        mute: Callable[[str, str], bool] = lambda near, far: False,
+        gone: Callable[[str, str], bool] = lambda near, far: False,
     ) -> None:
+        self.silence_s = silence_s
+        self.mute = mute
+        self.gone = gone
         self.delay_s = delay_s
         self.waiting_max = waiting_max
         self._nursery = nursery
@@ -582,6 +592,8 @@ class _MemoryWay:
 class _MemoryLink:
     def __init__(self, network: MemoryLinks, near: str, far: str) -> None:
         self.over = False
+        self._network = network
+        self._ends = near, far
         self._there = _MemoryWay(network, self, near, far)
         self._back = _MemoryWay(network, self, far, near)
         self._ending = Ending.RESTARTING
@@ -595,6 +607,16 @@ class _MemoryLink:
             self._scope.cancel()
             self._back.announce_room()
 
+    async def _watch(self) -> None:
+        network = self._network
+        silence = Silence()
+        while network.silence_s is not None:
+            await trio.sleep(network.silence_s / LOOKS)
+            if not network.mute(*self._ends):
+                silence.hear()
+            if silence.look(network.gone(*self._ends)):
+                self.cut()
+
     async def run(self, service: LinkService | None) -> None:
         """Args: service: of the far end; None when it has gone meanwhile."""
         with self._scope:
@@ -603,6 +625,7 @@ class _MemoryLink:
                     async with trio.open_nursery() as nursery:
                         far = FarEnd(self._back, service, nursery)
                         try:
+                            nursery.start_soon(self._watch)
                             nursery.start_soon(self._back.carry, self.near.hear)
                             await self._there.carry(far.hear)
                         finally:

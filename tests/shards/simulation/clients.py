@@ -26,9 +26,15 @@ HASTE = 0.05
 LOOKS_AGAIN_S = 3.0
 """After an end that is not in the store yet."""
 
-PING_S = 3.0
-SILENCE_S = 8.0
+PING_S = 1.0
+SILENCE_S = 3.5
 """After so long without a word the connection is given up."""
+
+STREAM_SILENCE_S = 12.0
+"""As long for an event stream, on which nobody can ask."""
+
+LATER_MAX_S = 4.0
+"""Between two tries to come back, from the third on."""
 
 REPLY_S = 45.0
 """No request may stay for longer without an answer, or the end of its connection, once all is well."""
@@ -316,7 +322,7 @@ class Client:
 
     def _come_later(self) -> None:
         self._tries = min(self._tries + 1, 3)
-        self.world.after(self.draw.uniform(0.2, 0.5) * 2**self._tries, self.come)
+        self.world.after(self.draw.uniform(0.4, 1.0) * LATER_MAX_S * 2.0 ** (self._tries - 3), self.come)
 
     # -- leading ---------------------------------------------------------------------------------
 
@@ -424,7 +430,10 @@ class Client:
                 self.world.blame(f"{self.name} has waited for an answer to {what} since {at:.3f}")
                 self.done = "waits for ever"
                 return
-        if self._connection is not None and self.kind not in ("stream", "watcher"):
+        if self._connection is not None and self.kind in ("stream", "watcher"):
+            if self._connection.node.dead and now - self._heard_s > STREAM_SILENCE_S:
+                self.drop()
+        elif self._connection is not None:
             if now - self._heard_s > SILENCE_S:
                 self.drop()
             else:

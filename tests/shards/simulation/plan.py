@@ -62,6 +62,13 @@ class Faults:
             node.crash()
         self._world.after(fault.lasts_s, self._world.start_again, fault.nodes[0])
 
+    def _power(self, fault: Fault) -> None:
+        """A crash of which nobody hears."""
+        node = self._world.nodes[fault.nodes[0]]
+        if not node.dead:
+            node.crash(silently=True)
+        self._world.after(fault.lasts_s, self._world.start_again, fault.nodes[0])
+
     def _restart(self, fault: Fault) -> None:
         """In good order."""
         name = fault.nodes[0]
@@ -191,6 +198,7 @@ class Faults:
 
 KINDS: Mapping[str, Callable[[Faults, Fault], None]] = {
     "crash": Faults._crash,
+    "power": Faults._power,
     "restart": Faults._restart,
     "rolling restart": Faults._rolling,
     "drain": Faults._drain,

@@ -83,7 +83,9 @@ class World:
         self.redis = MemoryRedis(ttl_s=LEASE_S)
         self.redis.lag_s = self._lag_s
         self.redis.fates = self._fates
-        self.network = MemoryLinks(nursery, delay_s=self._link_delay_s)
+        self.network = MemoryLinks(
+            nursery, delay_s=self._link_delay_s, silence_s=LEASE_S, mute=self._mute, gone=self._gone
+        )
         self.slow_links: dict[frozenset[str], float] = {}
         self.bus_loss = 0.0
         self.nodes: dict[str, Node] = {}
@@ -190,6 +192,14 @@ class World:
         if draw.random() < self.bus_loss:
             return draw.uniform(0.0, 0.5), draw.uniform(0.0, 2.0)
         return (draw.uniform(0.0005, 0.01),)
+
+    def _mute(self, near: str, far: str) -> bool:
+        nodes = (self.run_named(near), self.run_named(far))
+        return any(node is None or node.dead or node.stands_still_s > 0 for node in nodes)
+
+    def _gone(self, near: str, far: str) -> bool:
+        node = self.run_named(near)
+        return node is not None and not node.dead and node.clustering.neighbours.gone(far)
 
     def _link_delay_s(self, near: str, far: str) -> float:
         slow = self.slow_links.get(frozenset((near.partition("/")[0], far.partition("/")[0])), 0.0)
@@ -458,15 +468,17 @@ class Node(Process):
 
     # -- from outside ----------------------------------------------------------------------------
 
-    def crash(self) -> None:
-        """It is dead in the middle of whatever it did."""
-        self.world.trace(f"{self.run} crashes")
+    def crash(self, *, silently: bool = False) -> None:
+        """It is dead in the middle of whatever it did. `silently`: with its machine, so that no connection to
+        it ends."""
+        self.world.trace(f"{self.run} crashes{' without a word' if silently else ''}")
         self.dead, self.open = True, False
         self.world.redis.cut_off.add(self.run)
         self.world.redis.forget(self.run)
-        self.world.network.lose(self.run)
-        for connection in self.connections:
-            connection.lose()
+        if not silently:
+            self.world.network.lose(self.run)
+            for connection in self.connections:
+                connection.lose()
         self.connections.clear()
         self._scope.cancel()
         self.ended.set()
