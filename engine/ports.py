@@ -42,18 +42,28 @@ class OwnedElsewhere(Exception):
         self.owner = owner
 
 
+class SessionRunning(Exception):
+    """The session is not over, as far as it is committed."""
+
+
+class PlayerNotFound(Exception):
+    """The session has no player with this number, as far as it is committed."""
+
+
 class QuizNotFound(Exception):
     """No quiz has this id, or it has no such version."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredQuiz:
-    """A quiz under its id. `version` counts from 1; a stored version never changes."""
+    """A quiz under its id. `version` counts from 1; a stored version never changes, but for being deleted:
+    then it is there for the sessions that use it alone."""
 
     id: str
     version: int
     quiz: Quiz
     created_at: int
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +123,28 @@ class ClaimedSession:
 class QuizCatalog(Protocol):
     async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
         """Store a quiz. Without an id one is made from the title. Under an id that exists, a quiz equal to
-        the newest version changes nothing and returns that; a different one becomes the next version.
+        the newest version changes nothing and returns that; a different one becomes the next version, and so
+        does any after a deletion.
 
         Repeated without an id after StorageUnavailable, it may be stored twice, under two ids."""
 
     async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
-        """One version, by default the newest. Raises QuizNotFound, Unreadable."""
+        """One version, also a deleted one that a session uses; by default the newest that is not deleted.
+        Raises QuizNotFound, Unreadable."""
 
     async def list(self) -> Sequence[QuizSummary]:
         """The newest version of every quiz, by title."""
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         """The last versions of one quiz, newest first. Raises QuizNotFound."""
+
+    async def delete(self, quiz_id: str) -> None:
+        """Let no session of any version of this quiz begin any more, and list it no more. Sessions that use
+        one go on with it; what is in a version is gone for good when no session uses it, at once or with the
+        last of them. Raises QuizNotFound, also when there is nothing left to delete."""
+
+    async def is_taken(self, quiz_id: str) -> bool:
+        """Whether a quiz has this id, or had it before it was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +181,8 @@ class SessionStore(Protocol):
     """What is listed leaves out sessions that cannot be read."""
 
     async def create(self, record: SessionRecord) -> None:
-        """Store a new session. Raises CodeTaken. Repeated with the same id, it changes nothing."""
+        """Store a new session. Raises CodeTaken; QuizNotFound when its quiz is not there, or was deleted.
+        Repeated with the same id, it changes nothing."""
 
     async def find(self, key: str) -> SessionRecord:
         """By id, or by six-digit code: then the unfinished session with this code, else the one that
@@ -221,7 +242,19 @@ class SessionStore(Protocol):
         numbers, and how many results there are in all. Raises SessionNotFound."""
 
     async def is_in(self, session_id: str, player: int) -> bool:
-        """Whether this player has joined the session and was not removed, as far as it is committed."""
+        """Whether this player has joined the session and was neither removed nor erased, as far as it is
+        committed."""
+
+    async def erase_player(self, session_id: str, player: int) -> None:
+        """Take the name of a player out of all that is stored of the session: `erased_name` stands in its
+        place, and the fact of the join says so. Answers and scores stay. Repeated, it changes nothing.
+
+        Raises PlayerNotFound, also for a player who is not in the store yet. An owner that runs the session
+        is to be told by the caller."""
+
+    async def delete(self, session_id: str) -> None:
+        """Remove a session that is over, with everything that is stored of it. Raises SessionNotFound,
+        SessionRunning."""
 
     async def progress(self, session_id: str) -> int:
         """How many questions have been opened, as far as it is committed; 0 for an unknown session."""

@@ -422,10 +422,10 @@ def _clock_s() -> float:
 
 
 async def _add_samples(catalog: QuizCatalog) -> None:
-    """On the first start only: what an author has made of a sample since then stays."""
-    there = {summary.id for summary in await catalog.list()}
+    """On the first start only: what an author has made of a sample since then stays, and so does that one was
+    deleted."""
     for quiz_id, loaded in zip(samples.ids(), samples.load_all(), strict=True):
-        if quiz_id not in there:
+        if not await catalog.is_taken(quiz_id):
             await catalog.add(Quiz.parse(loaded.data), quiz_id)
 
 

@@ -14,7 +14,7 @@ from server.limits import Attempts, Try
 from server.peers import client_address, origin_allowed
 
 PREFLIGHT_HEADERS: Mapping[str, str] = {
-    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }

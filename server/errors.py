@@ -27,6 +27,7 @@ STATUS: Mapping[str, int] = {
     "not_admitted": 403,
     "address_full": 409,
     "session_unavailable": 503,
+    "session_running": 409,
     "name_invalid": 400,
     "name_too_long": 400,
     "name_taken": 409,

@@ -28,6 +28,7 @@ from engine.domain.facts import (
     PlayerJoined,
     PlayerKicked,
     QuestionOpened,
+    erased_name,
     of_one_clock,
 )
 from engine.domain.quiz import Quiz
@@ -49,6 +50,8 @@ class MemoryCatalog:
     def __init__(self, now_ms: int = 0) -> None:
         self.now_ms = now_ms
         self.available = True
+        self.is_used: Callable[[str, int], bool] = lambda _id, _version: False
+        """Whether a session uses this version; the store of the sessions says so."""
         self._versions: dict[str, list[ports.StoredQuiz]] = {}
 
     async def _checkpoint(self) -> None:
@@ -65,28 +68,51 @@ class MemoryCatalog:
                 n += 1
                 quiz_id = f"{slug}-{n}"
         versions = self._versions.setdefault(quiz_id, [])
-        if versions and versions[-1].quiz == quiz:
+        if versions and versions[-1].quiz == quiz and not versions[-1].deleted:
             return versions[-1]
         versions.append(ports.StoredQuiz(quiz_id, len(versions) + 1, quiz, self.now_ms))
         return versions[-1]
 
     async def get(self, quiz_id: str, version: int | None = None) -> ports.StoredQuiz:
         await self._checkpoint()
-        versions = self._versions.get(quiz_id, [])
-        if not versions or (version is not None and not 1 <= version <= len(versions)):
+        if version is None:
+            found = self._there(quiz_id)[-1:]
+        else:
+            found = [
+                each
+                for each in self._versions.get(quiz_id, [])
+                if each.version == version and (not each.deleted or self.is_used(quiz_id, version))
+            ]
+        if not found:
             raise ports.QuizNotFound(quiz_id)
-        return versions[-1 if version is None else version - 1]
+        return found[0]
+
+    def _there(self, quiz_id: str) -> list[ports.StoredQuiz]:
+        return [each for each in self._versions.get(quiz_id, []) if not each.deleted]
 
     async def list(self) -> Sequence[ports.QuizSummary]:
         await self._checkpoint()
-        newest = sorted((versions[-1] for versions in self._versions.values()), key=_by_title)
-        return [_summary(stored) for stored in newest]
+        newest = [there[-1] for quiz_id in self._versions if (there := self._there(quiz_id))]
+        return [_summary(stored) for stored in sorted(newest, key=_by_title)]
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[ports.QuizSummary]:
         await self._checkpoint()
-        if quiz_id not in self._versions:
+        if not (there := self._there(quiz_id)):
             raise ports.QuizNotFound(quiz_id)
-        return [_summary(stored) for stored in self._versions[quiz_id][::-1][:limit]]
+        return [_summary(stored) for stored in there[::-1][:limit]]
+
+    async def delete(self, quiz_id: str) -> None:
+        await self._checkpoint()
+        if not self._there(quiz_id):
+            raise ports.QuizNotFound(quiz_id)
+        self._versions[quiz_id] = [replace(each, deleted=True) for each in self._versions[quiz_id]]
+
+    async def is_taken(self, quiz_id: str) -> bool:
+        await self._checkpoint()
+        return quiz_id in self._versions
+
+    def takes_sessions(self, quiz_id: str, version: int) -> bool:
+        return any(each.version == version for each in self._there(quiz_id))
 
 
 def _summary(stored: ports.StoredQuiz) -> ports.QuizSummary:
@@ -122,6 +148,9 @@ class MemorySessionStore:
         self.now_ms = 0
         self.available = True
         self._rows: dict[str, _Row] = {}
+        self.catalog.is_used = lambda quiz_id, version: any(
+            (row.record.quiz_id, row.record.quiz_version) == (quiz_id, version) for row in self._rows.values()
+        )
 
     async def _checkpoint(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -143,6 +172,8 @@ class MemorySessionStore:
             row.record.code == record.code and row.record.finished_at is None for row in self._rows.values()
         ):
             raise ports.CodeTaken(record.code)
+        if not self.catalog.takes_sessions(record.quiz_id, record.quiz_version):
+            raise ports.QuizNotFound(record.quiz_id)
         self._rows[record.id] = _Row(record)
 
     async def find(self, key: str) -> ports.SessionRecord:
@@ -286,7 +317,25 @@ class MemorySessionStore:
     async def is_in(self, session_id: str, player: int) -> bool:
         await self._checkpoint()
         row = self._rows.get(session_id)
-        return row is not None and player in _active_names(row.facts.values())
+        if row is None or player not in _active_names(row.facts.values()):
+            return False
+        joins = [fact for fact in row.facts.values() if isinstance(fact, PlayerJoined)]
+        return not any(fact.player == player and fact.erased for fact in joins)
+
+    async def erase_player(self, session_id: str, player: int) -> None:
+        await self._checkpoint()
+        facts = {} if session_id not in self._rows else self._rows[session_id].facts
+        for fact in facts.values():
+            if isinstance(fact, PlayerJoined) and fact.player == player:
+                facts[fact.seq] = replace(fact, name=erased_name(player), erased=True)
+                return
+        raise ports.PlayerNotFound(player)
+
+    async def delete(self, session_id: str) -> None:
+        await self._checkpoint()
+        if self._row(session_id).record.finished_at is None:
+            raise ports.SessionRunning(session_id)
+        del self._rows[session_id]
 
     async def progress(self, session_id: str) -> int:
         await self._checkpoint()

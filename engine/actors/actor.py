@@ -23,6 +23,7 @@ from engine.actors.commands import (
     Answer,
     Command,
     Detach,
+    Erase,
     Host,
     Join,
     Left,
@@ -75,6 +76,8 @@ NO_SUCH_PLAYER = Refusal("player_not_found", "This session has no such player.")
 KICKED = Refusal("kicked", "The host removed you from this session.")
 
 OVER = Refusal("session_finished", "The session is over.")
+
+RUNNING = Refusal("session_running", "The session is not over: finish it first.")
 
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
@@ -292,6 +295,8 @@ class SessionActor:
         self._hosts: deque[tuple[Host, int]] = deque()
         """Host commands that wait until all from before them is seen to, and since when."""
         self._giving_away = False
+        self._may_go = False
+        """Whether nothing of the session is to stay in memory: it is over, and about to be deleted."""
         self._late_commands: list[Command] = []
         self.parcel: Parcel | None = None
         """Set once the session was given away."""
@@ -576,6 +581,8 @@ class SessionActor:
     @property
     def _patience_ms(self) -> int:
         """How long the actor stays when at rest."""
+        if self._may_go:
+            return 0
         finished = self.session.phase is Phase.FINISHED
         return int((FINISHED_LINGER_S if finished else self._options.idle_s) * 1000)
 
@@ -750,6 +757,8 @@ class SessionActor:
                 self._latecomers = deque(each for each in latecomers if each[0].reply is not command.reply)
             case Merge():
                 self._merge(command)
+            case Erase():
+                self._erase(command)
 
     def _refuse(self, reply: Subscriber, refusal: Refusal, id: str | None = None) -> None:  # noqa: A002 - the protocol's word
         refused = self._counters.refused
@@ -833,11 +842,7 @@ class SessionActor:
         if command.code is not None and command.code != self.code:
             refusal = FOREIGN_TOKEN
         elif command.role == "player":
-            player = self.session.players.get(command.player or 0)
-            if player is None:
-                refusal = NO_SUCH_PLAYER
-            elif player.kicked:
-                refusal = KICKED
+            refusal = self._not_in(command.player or 0)
         if refusal:
             self._refuse(command.reply, refusal)
             return
@@ -906,6 +911,30 @@ class SessionActor:
         session.settle_merged(self._clock.now_ms())
         self._on_commit(session.seq, command.reply, lambda: messages.done(None, "merge", session.phase))
 
+    def _erase(self, command: Erase) -> None:
+        session, player = self.session, command.player
+        over = session.phase is Phase.FINISHED and self._end_seq is None
+        if player is None and not over:
+            self._refuse(command.reply, RUNNING)
+            return
+        if player is None:
+            self._may_go = True
+        elif session.erase(player) is not None:
+            self._refuse(command.reply, NO_SUCH_PLAYER)
+            return
+        else:
+            self._audience.show_out(player, Ending.KICKED)
+            late = [command for command, place in self._latecomers if place.player == player]
+            self._latecomers = deque(each for each in self._latecomers if each[0] not in late)
+            for rejoin in late:
+                self._refuse(rejoin.reply, NO_SUCH_PLAYER)
+            if self._roster is not None:
+                self._roster.note(player, joined=True)
+            self._board_dirty = not over
+            # What is kept of it is shown to those who come.
+            self._board = Frame(messages.leaderboard(session, self._stream.offset, self._pace.tick_ms))
+        command.reply.push(messages.done(None, "erase", session.phase))
+
     # -- subscribers -----------------------------------------------------------------------------
 
     def _joined(self, place: Place, state: Message | None) -> Frame:
@@ -959,10 +988,17 @@ class SessionActor:
         if command.top is None:
             state = self.state(command.role, player)
             command.reply.push(messages.look(session, state, self._stream.epoch, self._stream.offset))
-        elif player is None or player in session.leaderboard:
-            command.reply.push(messages.board(session, command.top, player))
+        elif (refusal := None if player is None else self._not_in(player)) is not None:
+            self._refuse(command.reply, refusal)
         else:
-            self._refuse(command.reply, KICKED if player in session.players else NO_SUCH_PLAYER)
+            command.reply.push(messages.board(session, command.top, player))
+
+    def _not_in(self, player: int) -> Refusal | None:
+        """Why nobody may come as this player; None if somebody may."""
+        who = self.session.players.get(player)
+        if who is None or who.erased:
+            return NO_SUCH_PLAYER
+        return KICKED if who.kicked else None
 
     def _relay(self, command: Relay) -> None:
         """Let a node take part. One that has clients already gets what they missed. If that is no longer all
@@ -989,7 +1025,9 @@ class SessionActor:
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:
             if frame.kind == "finished":
-                self._push_each(reply, casts.standing(self.session, frame))
+                self._push_each(
+                    reply, casts.standing(self.session, self._replayed(frame, Place("spectator")))
+                )
                 continue
             for_host = None if host_frame is None else self._replayed(host_frame, Place("host"))
             reply.push(casts.cast(self._replayed(frame, Place("spectator")), for_host))

@@ -156,4 +156,27 @@ class Merge:
     facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
 
 
-Command = Join | Rejoin | Watch | Look | ListPlayers | Relay | Passed | Left | Answer | Host | Detach | Merge
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Forget the name of a player, which is gone from the store. Without a player: leave memory, because the
+    session, which is over, is about to go from the store as well. Answered with `done`."""
+
+    reply: Subscriber
+    player: int | None = None
+
+
+Command = (
+    Join
+    | Rejoin
+    | Watch
+    | Look
+    | ListPlayers
+    | Relay
+    | Passed
+    | Left
+    | Answer
+    | Host
+    | Detach
+    | Merge
+    | Erase
+)

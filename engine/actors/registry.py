@@ -28,6 +28,7 @@ from engine.ports import (
     Owned,
     OwnedElsewhere,
     QuizCatalog,
+    QuizNotFound,
     SessionNotFound,
     SessionRecord,
     SessionStore,
@@ -366,6 +367,8 @@ class Registry:
         """Store a new session under a free code, and under an id from `new_id` if that is given. Nobody owns
         it yet. Raises as `create`."""
         stored = await self._catalog.get(quiz_id, version)
+        if stored.deleted:
+            raise QuizNotFound(quiz_id)
         for _ in range(CODE_TRIES):
             record = SessionRecord(
                 id=(new_id or self._new_id)(),

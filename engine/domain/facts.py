@@ -17,10 +17,19 @@ Choice = int | float | bool | str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class PlayerJoined:
+    """`erased`: the name that the player had is gone for good, and `name` stands in its place. The only thing
+    that ever changes in a fact."""
+
     seq: int
     at: int
     player: int
     name: str
+    erased: bool = False
+
+
+def erased_name(player: int) -> str:
+    """What stands in place of a name that was erased, in every language."""
+    return f"#{player}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class Player:
     score: int = 0
     elapsed_ms: int = 0
     kicked: bool = False
+    erased: bool = False
+    """Whether the name was taken away, and nobody may be this player any more."""
     streak: int = 0
     streak_question: int = 0
 

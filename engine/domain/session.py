@@ -28,6 +28,7 @@ from engine.domain.facts import (
     QuestionClosed,
     QuestionOpened,
     Resumed,
+    erased_name,
 )
 from engine.domain.given_names import given_name
 from engine.domain.leaderboard import Leaderboard
@@ -95,6 +96,7 @@ class Session:
         """When the current or last question opened; pauses are not taken out."""
         self._players: dict[int, Player] = {}
         self._names: dict[str, int] = {}
+        self._erased: dict[str, int] = {}
         self._answers: list[Answers] = []
         self._paused_in: Phase | None = None
         self._clock = PlayClock(created_at)
@@ -175,8 +177,10 @@ class Session:
         return self._players[player].name
 
     def called(self, name: str) -> int | None:
-        """The player whose name is this or too much like it; None when nobody's is."""
-        return self._names.get(_likeness(name))
+        """The player whose name is this or too much like it; None when nobody's is. An erased one is called
+        what stands in place of the name."""
+        found = self._names.get(_likeness(name))
+        return self._erased.get(name) if found is None else found
 
     def streak(self, player: int) -> int:
         """Right answers in a row, the open question included once it is answered. Raises KeyError."""
@@ -256,6 +260,8 @@ class Session:
         """
         who = self._players.get(player)
         if who is None:
+            return _PLAYER_NOT_FOUND
+        if who.erased:
             return _PLAYER_NOT_FOUND
         if who.kicked:
             return _KICKED
@@ -414,6 +420,26 @@ class Session:
             self._close_if_all_answered(at)
         return None
 
+    def erase(self, player: int) -> Refusal | None:
+        """Take a player's name away, and let nobody be this player any more. What the player has answered
+        stays, and counts. Nothing happens when that was done already.
+
+        This is no fact, but a change to one: without the name the stored facts give the same session.
+        """
+        who = self._players.get(player)
+        if who is None:
+            return _PLAYER_NOT_FOUND
+        if not who.erased:
+            likeness = _likeness(who.name)
+            if self._names.get(likeness) == player:
+                del self._names[likeness]
+            self._call_erased(who)
+        return None
+
+    def _call_erased(self, who: Player) -> None:
+        who.name, who.erased = erased_name(who.id), True
+        self._erased[who.name] = who.id
+
     def extend_clock(self, by_ms: int, at: int) -> None:
         """Give back the time during which nobody could answer. Does nothing when no countdown runs."""
         if by_ms > 0:
@@ -471,8 +497,11 @@ class Session:
         self.seq = fact.seq
 
     def _apply_player_joined(self, fact: PlayerJoined) -> None:
-        self._players[fact.player] = Player(fact.player, fact.name)
-        self._names[_likeness(fact.name)] = fact.player
+        who = self._players[fact.player] = Player(fact.player, fact.name)
+        if fact.erased:
+            self._call_erased(who)
+        else:
+            self._names[_likeness(fact.name)] = fact.player
         self.leaderboard.add(fact.player)
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:

@@ -23,6 +23,7 @@ from engine.actors.commands import (
     Answer,
     Command,
     Detach,
+    Erase,
     Host,
     Join,
     Left,
@@ -145,6 +146,7 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
         {"id": _maybe(_text), "do": _text, "player": _maybe(_whole), "on": _maybe(_truth)},
     ),
     "detach": (Detach, {}),
+    "erase": (Erase, {"player": _maybe(_whole)}),
 }
 
 

@@ -52,6 +52,7 @@ _BACK_OFF_S = (0.1, 2.0)
 
 _DEFINITION_MS = 24 * 3600 * 1000
 _NEWEST_MS = 60 * 1000
+_VERSIONS_MAX = 100_000
 _RESPITE_S = 5.0
 
 _LOAD = tuple(field.name for field in fields(Load))
@@ -330,7 +331,8 @@ class RedisQuizCache:
     it is old by no more than that. Whatever goes wrong with Redis, the catalog behind is asked, and Redis is
     left alone for five seconds.
 
-    `add` announces {"kind": "quiz", "id"} on the bus: each node is to invalidate what it keeps in memory.
+    `add` and `delete` announce {"kind": "quiz", "id"} on the bus: each node is to invalidate what it keeps in
+    memory.
     """
 
     def __init__(self, client: redis.asyncio.Redis, cluster: str, bus: Bus, behind: QuizCatalog) -> None:
@@ -365,7 +367,21 @@ class RedisQuizCache:
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         return await self._behind.versions(quiz_id, limit)
 
+    async def delete(self, quiz_id: str) -> None:
+        versions = [each.version for each in await self._behind.versions(quiz_id, _VERSIONS_MAX)]
+        try:
+            await self._behind.delete(quiz_id)
+        finally:
+            keys = [self._newest_key(quiz_id), *(self._version_key(quiz_id, each) for each in versions)]
+            await self._try(self._client.delete, *keys)
+            self._bus.publish({"kind": "quiz", "id": quiz_id})
+
+    async def is_taken(self, quiz_id: str) -> bool:
+        return await self._behind.is_taken(quiz_id)
+
     async def _keep(self, stored: StoredQuiz, newest: bool) -> None:
+        if stored.deleted:
+            return  # only its sessions ask for it
         definition = orjson.dumps({"quiz": stored.quiz.to_dict(), "created_at": stored.created_at})
         async with self._client.pipeline(transaction=False) as pipeline:
             pipeline.set(self._version_key(stored.id, stored.version), definition, px=_DEFINITION_MS)

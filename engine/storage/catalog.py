@@ -15,7 +15,8 @@ import trio
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
 from engine.ports import QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz, Unreadable
-from engine.storage.postgres import Database, Row
+from engine.storage.erasing import empty_deleted_quizzes
+from engine.storage.postgres import Connection, Database, Row
 
 _SLUG_MAX = 60
 
@@ -31,11 +32,15 @@ class PostgresCatalog:
         if quiz_id is None:
             return await self._add_new(quiz)
         while True:
-            newest = await self._newest(quiz_id)
-            if newest is not None and newest.quiz == quiz:
-                return newest
+            last = await self._database.fetchrow(
+                f"{_SELECT} WHERE id = $1 ORDER BY version DESC LIMIT 1", quiz_id
+            )
+            if last is not None and not last["deleted"]:
+                newest = _stored(last)
+                if newest.quiz == quiz:
+                    return newest
             # Somebody else may take the number meanwhile; then this is an edit of theirs.
-            stored = await self._insert(quiz_id, 1 if newest is None else newest.version + 1, quiz)
+            stored = await self._insert(quiz_id, 1 if last is None else last["version"] + 1, quiz)
             if stored is not None:
                 return stored
 
@@ -69,20 +74,13 @@ class PostgresCatalog:
         return None if row is None else StoredQuiz(quiz_id, version, quiz, created_at)
 
     async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
-        stored = await (self._newest(quiz_id) if version is None else self._version(quiz_id, version))
-        if stored is None:
+        if version is None:
+            row = await self._database.fetchrow(_NEWEST, quiz_id)
+        else:
+            row = await self._database.fetchrow(_VERSION, quiz_id, version)
+        if row is None:
             raise QuizNotFound(quiz_id if version is None else f"{quiz_id}, version {version}")
-        return stored
-
-    async def _newest(self, quiz_id: str) -> StoredQuiz | None:
-        return _stored(
-            await self._database.fetchrow(f"{_SELECT} WHERE id = $1 ORDER BY version DESC LIMIT 1", quiz_id)
-        )
-
-    async def _version(self, quiz_id: str, version: int) -> StoredQuiz | None:
-        return _stored(
-            await self._database.fetchrow(f"{_SELECT} WHERE id = $1 AND version = $2", quiz_id, version)
-        )
+        return _stored(row)
 
     async def list(self) -> Sequence[QuizSummary]:
         return [_summary(row) for row in await self._database.fetch(_LIST)]
@@ -93,11 +91,37 @@ class PostgresCatalog:
             raise QuizNotFound(quiz_id)
         return [_summary(row) for row in rows]
 
+    async def delete(self, quiz_id: str) -> None:
+        async def work(connection: Connection) -> None:
+            # Whoever begins a session of it meanwhile is waited for; whoever comes later finds it deleted.
+            there = await connection.fetch(
+                "SELECT FROM quizzes WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", quiz_id
+            )
+            if not there:
+                raise QuizNotFound(quiz_id)
+            await connection.execute(_DELETE, quiz_id, self._now_ms())
+            await empty_deleted_quizzes(connection, quiz_id)
+
+        await self._database.in_transaction(work)
+
+    async def is_taken(self, quiz_id: str) -> bool:
+        return bool(await self._database.fetch("SELECT FROM quizzes WHERE id = $1 LIMIT 1", quiz_id))
+
 
 _SELECT = (
     "SELECT id, version, definition::text AS definition, "
-    "(extract(epoch FROM created_at) * 1000)::bigint AS created_at FROM quizzes"
+    "(extract(epoch FROM created_at) * 1000)::bigint AS created_at, deleted_at IS NOT NULL AS deleted "
+    "FROM quizzes"
 )
+
+_NEWEST = f"{_SELECT} WHERE id = $1 AND deleted_at IS NULL ORDER BY version DESC LIMIT 1"
+
+_VERSION = f"{_SELECT} WHERE id = $1 AND version = $2 AND definition <> 'null'"
+
+_DELETE = """
+UPDATE quizzes SET deleted_at = 'epoch'::timestamptz + $2::float8 * interval '1 ms'
+WHERE id = $1 AND deleted_at IS NULL
+"""
 
 # A row that is no quiz costs nobody the list.
 _SUMMARY = """
@@ -109,12 +133,14 @@ CASE jsonb_typeof(definition -> 'questions')
 
 _LIST = f"""
 SELECT * FROM (
-    SELECT DISTINCT ON (id) {_SUMMARY} FROM quizzes ORDER BY id, version DESC
+    SELECT DISTINCT ON (id) {_SUMMARY} FROM quizzes WHERE deleted_at IS NULL ORDER BY id, version DESC
 ) AS newest
 ORDER BY title COLLATE "C", id COLLATE "C"
 """
 
-_VERSIONS = f"SELECT {_SUMMARY} FROM quizzes WHERE id = $1 ORDER BY version DESC LIMIT $2"
+_VERSIONS = (
+    f"SELECT {_SUMMARY} FROM quizzes WHERE id = $1 AND deleted_at IS NULL ORDER BY version DESC LIMIT $2"
+)
 
 
 def _summary(row: Row) -> QuizSummary:
@@ -123,14 +149,12 @@ def _summary(row: Row) -> QuizSummary:
     )
 
 
-def _stored(row: Row | None) -> StoredQuiz | None:
-    if row is None:
-        return None
+def _stored(row: Row) -> StoredQuiz:
     try:
         quiz = Quiz.stored(json.loads(row["definition"]))
     except DomainError as error:
         raise Unreadable(f"quiz {row['id']}, version {row['version']}: {error}") from None
-    return StoredQuiz(row["id"], row["version"], quiz, row["created_at"])
+    return StoredQuiz(row["id"], row["version"], quiz, row["created_at"], row["deleted"])
 
 
 def _slug(title: str) -> str:
@@ -148,9 +172,9 @@ class _Cached:
 class CachedCatalog:
     """Keeps quizzes in memory that were asked for lately, in front of another catalog.
 
-    A stored version never changes, so only the question which is the newest can grow stale: up to `ttl_s`
-    after an edit elsewhere that `invalidate` was not told of. At most `quizzes_max` are kept; the one not
-    asked for longest gives way.
+    A stored version never changes, so only the question which is the newest can grow stale, and what was
+    deleted can still be there: up to `ttl_s` after a change elsewhere that `invalidate` was not told of. At
+    most `quizzes_max` are kept; the one not asked for longest gives way.
     """
 
     def __init__(
@@ -181,9 +205,10 @@ class CachedCatalog:
             return cached.stored
         invalidations = self._invalidations
         stored = await self._behind.get(quiz_id, version)
-        self._keep((quiz_id, stored.version), stored)
-        if version is None and invalidations == self._invalidations:
-            self._keep((quiz_id, None), stored)
+        if invalidations == self._invalidations:
+            self._keep((quiz_id, stored.version), stored)
+            if version is None:
+                self._keep((quiz_id, None), stored)
         return stored
 
     async def list(self) -> Sequence[QuizSummary]:
@@ -192,10 +217,20 @@ class CachedCatalog:
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         return await self._behind.versions(quiz_id, limit)
 
+    async def delete(self, quiz_id: str) -> None:
+        try:
+            await self._behind.delete(quiz_id)
+        finally:
+            self.invalidate(quiz_id)
+
+    async def is_taken(self, quiz_id: str) -> bool:
+        return await self._behind.is_taken(quiz_id)
+
     def invalidate(self, quiz_id: str) -> None:
-        """Forget which version of the quiz is the newest. A look-up under way does not bring it back."""
+        """Forget the quiz. A look-up under way does not bring it back."""
         self._invalidations += 1
-        self._cached.pop((quiz_id, None), None)
+        for key in [key for key in self._cached if key[0] == quiz_id]:
+            del self._cached[key]
 
     def _keep(self, key: tuple[str, int | None], stored: StoredQuiz) -> None:
         self._cached[key] = _Cached(stored, self._current_time() + self._ttl_s)

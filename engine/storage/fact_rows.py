@@ -102,7 +102,7 @@ def _change(
 READ_FACTS = """
 SELECT seq, 'joined' AS kind, (extract(epoch FROM joined_at) * 1000)::bigint AS at,
        player, NULL::smallint AS question, name AS text,
-       NULL::integer AS elapsed_ms, NULL::boolean AS flag, NULL::bigint AS number
+       NULL::integer AS elapsed_ms, erased_at IS NOT NULL AS flag, NULL::bigint AS number
 FROM players WHERE session_id = $1 AND seq > $2
 UNION ALL
 SELECT seq, 'answered', (extract(epoch FROM at) * 1000)::bigint,
@@ -127,7 +127,7 @@ def fact_of(row: Row) -> f.Fact:
     if kind in _ANSWERS:
         return _ANSWERS[kind](seq, at, player, question, choice_from_json(text), elapsed_ms, flag, number)
     if kind == "joined":
-        return f.PlayerJoined(seq, at, player, text)
+        return f.PlayerJoined(seq, at, player, text, flag)
     return _CHANGES[kind](row)
 
 

@@ -20,6 +20,7 @@ from uuid import UUID
 import trio
 
 from engine.ports import StorageUnavailable
+from engine.storage.erasing import BESIDE, empty_deleted_quizzes, forget_deleted_sessions
 from engine.storage.postgres import Connection, Database, LockNotAvailable
 from engine.storage.session_ids import TIME_MAX_MS, first_id, made_at
 from engine.storage.step_partitions import TABLES
@@ -119,6 +120,7 @@ class Partitions:
         created: list[str] = []
         while (name := await self._in_turn(self._create_next)) is not None:
             created.append(name)
+        await self._database.in_transaction(forget_deleted_sessions)
         dropped: list[str] = []
         kept: dict[str, Kept] = {}
         if self._retention_ms is not None:
@@ -131,6 +133,8 @@ class Partitions:
                     dropped.append(found.name)
                 elif outcome is not None:
                     kept[found.name] = outcome
+            if dropped:
+                await self._database.in_transaction(empty_deleted_quizzes)
         return Maintained(created, dropped, kept)
 
     async def _create_next(self, connection: Connection) -> str | None:
@@ -272,7 +276,7 @@ async def _empty(connection: Connection, name: str, until: int) -> Outcome:
 
 async def _forget_beside(connection: Connection, name: str) -> None:
     """What is stored of few sessions only has no partitions."""
-    for table in ("corrections", "corrected_answers", "merged_answers", "spooled_facts"):
+    for table in BESIDE:
         await connection.execute(
             f"DELETE FROM {table} c WHERE EXISTS (SELECT FROM sessions_{name} s WHERE s.id = c.session_id)"
         )

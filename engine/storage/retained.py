@@ -39,7 +39,8 @@ _PER_CLAIM = 500
 """Of the facts that a claim has read, for those that another node had confirmed a moment before."""
 
 _MISSING_MAX_AGE_MS = 86_400_000
-"""A session is never dropped before: one that is older, and is not there, was dropped by retention."""
+"""A session is never dropped before: one that is older, and is not there, was dropped by retention. One that
+was deleted is remembered for longer than that (`erasing`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,8 @@ class Retained:
         record, kept = deed.record, self._kept(deed.record.id)
         row = await connection.fetchrow(_LOCK, record.id)
         if row is None:
-            if record.created_at < self._now_ms() - _MISSING_MAX_AGE_MS:
+            old = record.created_at < self._now_ms() - _MISSING_MAX_AGE_MS
+            if old or await connection.fetch(_DELETED, record.id):
                 self.forget(record.id)
                 return False
             await connection.execute(_CREATE_QUIZ, *_quiz_row(deed.quiz))
@@ -266,9 +268,10 @@ async def put_aside(
 
 PUT_ASIDE = """
 INSERT INTO spooled_facts (session_id, epoch, seq, count, node, facts, put_at)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb, now())
+SELECT $1, $2, $3, $4, $5, $6::jsonb, now() FROM sessions WHERE id = $1
 ON CONFLICT DO NOTHING
 """
+"""Of a session that was deleted nothing is kept."""
 
 
 def _as_row(deed: _Deed) -> tuple[object, ...]:
@@ -338,6 +341,8 @@ INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
 VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms')
 ON CONFLICT (id) DO NOTHING
 """
+
+_DELETED = "SELECT FROM deleted_sessions WHERE session_id = $1"
 
 _OWN = "UPDATE sessions SET epoch = $2, owner = $3, granted_by = $4 WHERE id = $1"
 

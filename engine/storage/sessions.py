@@ -16,13 +16,16 @@ from engine.ports import (
     CodeTaken,
     OwnedElsewhere,
     Owner,
+    PlayerNotFound,
     PlayerResult,
     QuizCatalog,
+    QuizNotFound,
     SessionNotFound,
     SessionRecord,
     SessionSummary,
     Unreadable,
 )
+from engine.storage.erasing import delete_session, erase_player
 from engine.storage.fact_rows import READ_FACTS, fact_of
 from engine.storage.postgres import Connection, Database, Row, UniqueViolation
 from engine.storage.retained import Retained, put_aside
@@ -51,7 +54,7 @@ class PostgresSessionStore:
     async def create(self, record: SessionRecord) -> None:
         quiz = await self._catalog.get(record.quiz_id, record.quiz_version)
         try:
-            await self._database.execute(
+            made = await self._database.fetchrow(
                 _CREATE,
                 record.id,
                 record.code,
@@ -62,6 +65,8 @@ class PostgresSessionStore:
             )
         except UniqueViolation:
             raise CodeTaken(record.code) from None
+        if made is None and not await self._database.fetch("SELECT FROM sessions WHERE id = $1", record.id):
+            raise QuizNotFound(f"{record.quiz_id}, version {record.quiz_version}")
         if self._retained is not None:
             self._retained.created(record, quiz)
 
@@ -219,6 +224,18 @@ class PostgresSessionStore:
             return False
         return await self._database.fetchrow(_IS_IN, session_id, player) is not None
 
+    async def erase_player(self, session_id: str, player: int) -> None:
+        if not is_id(session_id):
+            raise PlayerNotFound(player)
+        await self._database.in_transaction(lambda connection: erase_player(connection, session_id, player))
+
+    async def delete(self, session_id: str) -> None:
+        if not is_id(session_id):
+            raise SessionNotFound(session_id)
+        await self._database.in_transaction(lambda connection: delete_session(connection, session_id))
+        if self._retained is not None:
+            self._retained.forget(session_id)
+
     async def progress(self, session_id: str) -> int:
         if not is_id(session_id):
             return 0
@@ -323,8 +340,10 @@ ORDER BY sessions.created_at, id
 
 _CREATE = """
 INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
-VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms')
+SELECT $1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms'
+FROM (SELECT FROM quizzes WHERE id = $3 AND version = $4 AND deleted_at IS NULL FOR KEY SHARE) AS quiz
 ON CONFLICT (id) DO NOTHING
+RETURNING id
 """
 
 # A commit under the old epoch holds the row until its facts are in; after this statement none can succeed.
@@ -383,7 +402,7 @@ def _results(rows: Sequence[Row]) -> list[PlayerResult]:
 
 _IS_IN = """
 SELECT FROM players p
-WHERE p.session_id = $1 AND p.player = $2 AND NOT EXISTS (
+WHERE p.session_id = $1 AND p.player = $2 AND p.erased_at IS NULL AND NOT EXISTS (
     SELECT FROM session_changes c
     WHERE c.session_id = p.session_id AND c.kind = 'kicked' AND c.player = p.player)
 """

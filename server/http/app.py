@@ -24,6 +24,7 @@ from server.errors import ApiError, busy, unreadable
 from server.http.access import Access
 from server.http.answers import EXIT_STACK, Answer, body_answer, error_answer
 from server.http.cluster import ClusterView
+from server.http.erasing import Erasing
 from server.http.events import Events, OpenStreams
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
@@ -126,6 +127,7 @@ def _routes(
     playing = Playing(services, access, sessions, standings)
     events = Events(services, access, sessions, streams)
     results = Results(services, access, sessions, standings)
+    erasing = Erasing(services, access, sessions, standings)
     cluster = ClusterView(services, access)
     operations = Operations(services, Metrics(services, lambda: len(streams), tally))
     return [
@@ -133,10 +135,13 @@ def _routes(
         ("GET", "/api/quizzes", quizzes.list),
         ("POST", "/api/quizzes/check", quizzes.check),
         ("GET", "/api/quizzes/<quiz_id>", quizzes.get),
+        ("DELETE", "/api/quizzes/<quiz_id>", quizzes.delete),
         ("GET", "/api/quizzes/<quiz_id>/versions", quizzes.versions),
         ("POST", "/api/sessions", lifecycle.create),
         ("GET", "/api/sessions", lifecycle.list),
         ("GET", "/api/sessions/<key>", lifecycle.get),
+        ("DELETE", "/api/sessions/<key>", erasing.session),
+        ("DELETE", "/api/sessions/<key>/players/<number>", erasing.player),
         ("POST", "/api/sessions/<key>/players", playing.join),
         ("GET", "/api/sessions/<key>/players", playing.players),
         ("POST", "/api/sessions/<key>/answers", playing.answer),

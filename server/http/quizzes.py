@@ -71,6 +71,8 @@ class Quizzes:
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
         stored = await self._catalog.get(quiz_id, version)
+        if stored.deleted:
+            raise QuizNotFound(quiz_id)
         return json_answer(_identity(stored) | {"quiz": stored.quiz.to_dict()})
 
     async def versions(self, quiz_id: str) -> Answer:
@@ -80,6 +82,15 @@ class Quizzes:
             raise QuizNotFound(quiz_id)
         found = await self._catalog.versions(quiz_id, limit)
         return json_answer({"versions": [asdict(summary) for summary in found]})
+
+    async def delete(self, quiz_id: str) -> Answer:
+        """No version of it is played anew. Sessions that play one go on, and keep it."""
+        self._access.require_author()
+        read_query()
+        if not may_be_quiz_id(quiz_id):
+            raise QuizNotFound(quiz_id)
+        await self._catalog.delete(quiz_id)
+        return json_answer({"id": quiz_id})
 
     async def _newest_version(self, quiz_id: str) -> int | None:
         try:

@@ -133,7 +133,7 @@ class Sessions:
         if grant.session_id != record.id:
             self._access.refuse_foreign_token()
         if grant.player is not None and not await self._store.is_in(record.id, grant.player):
-            raise ApiError("kicked", "The host removed you from this session.")
+            raise ApiError("kicked", "You were removed from this session.")
         return True
 
     async def refuse_outsiders(self, record: SessionRecord, token: str | None = None) -> None:

@@ -118,6 +118,10 @@ class Standings:
             "waiting": [],
         }
 
+    def forget(self, session_id: str) -> None:
+        """Somebody is not to be found in it any more."""
+        self._tops.pop(session_id, None)
+
     async def _top(self, record: SessionRecord) -> _Top:
         """One question for all who ask at the same time."""
         lock = self._asking.setdefault(record.id, trio.Lock())

@@ -621,6 +621,112 @@ async def test_a_part_of_the_results_is_that_part_of_them_all(storage: Storage) 
     assert await store.results_by_player(record.id, 7, 9) == ([], 6)
 
 
+async def test_a_deleted_quiz_is_there_for_the_sessions_that_use_it_alone(storage: Storage) -> None:
+    catalog = storage.catalog
+    used = await storage.session()
+    unused = await catalog.add(quiz_of("Second"), used.quiz_id)
+    await catalog.delete(used.quiz_id)
+    assert [each.id for each in await catalog.list()] == []
+    for look in (
+        catalog.get(used.quiz_id),
+        catalog.versions(used.quiz_id, 5),
+        catalog.get(unused.id, unused.version),
+        catalog.delete(used.quiz_id),
+        storage.store.create(record_of(used.quiz_id, "123456")),
+    ):
+        with pytest.raises(ports.QuizNotFound):
+            await look
+    assert await catalog.is_taken(used.quiz_id)
+    assert (await catalog.get(used.quiz_id, 1)).deleted
+    assert (await storage.store.claim(used.id, "reader")).quiz == quiz_of()
+    await storage.store.create(used)  # said again, it changes nothing
+
+    again = await catalog.add(quiz_of("Second"), used.quiz_id)
+    assert (again.version, again.deleted) == (3, False)
+    assert [each.version for each in await catalog.versions(used.quiz_id, 5)] == [3]
+    assert (await catalog.add(quiz_of())).id != used.quiz_id
+
+
+async def test_what_is_in_a_deleted_quiz_goes_with_its_last_session(storage: Storage) -> None:
+    one = await storage.session()
+    two = record_of(one.quiz_id, "222222")
+    await storage.store.create(two)
+    await storage.catalog.delete(one.quiz_id)
+    for number, record in enumerate((one, two)):
+        await storage.write(record, f.Finished(1, AT))
+        assert (await storage.catalog.get(one.quiz_id, 1)).deleted, number
+        await storage.store.delete(record.id)
+    with pytest.raises(ports.QuizNotFound):
+        await storage.catalog.get(one.quiz_id, 1)
+
+
+async def test_a_session_that_is_over_can_be_deleted(storage: Storage) -> None:
+    record, other = await storage.session(), await storage.session()
+    await storage.write(other, joined(1, 1, "Ben"))
+    with pytest.raises(ports.SessionRunning):
+        await storage.store.delete(record.id)
+    await storage.write(
+        record, joined(1, 1, "Ada"), f.QuestionOpened(2, AT, 1), answered(3, 1, 1), f.Finished(4, AT)
+    )
+    await storage.store.delete(record.id)
+    for key in (record.id, record.code):
+        with pytest.raises(ports.SessionNotFound):
+            await storage.store.find(key)
+    with pytest.raises(ports.SessionNotFound):
+        await storage.store.claim(record.id, "reader")
+    for key in (record.id, "nowhere"):
+        with pytest.raises(ports.SessionNotFound):
+            await storage.store.delete(key)
+    assert [each.id for each in await storage.store.recent(9)] == [other.id]
+    assert [row.name for row in await results_of(storage.store, other.id)] == ["Ben"]
+
+
+async def test_a_deleted_session_takes_no_more_facts(storage: Storage) -> None:
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "writer")
+    listener = Listener()
+    storage.journal.append(record.id, claimed.epoch, [f.Finished(1, AT)], listener)
+    await listener.until(1)
+    await storage.store.delete(record.id)
+    storage.journal.append(record.id, claimed.epoch, [joined(2, 1, "Ada")], listener)
+    await listener.until_fenced()
+
+
+async def test_of_an_erased_player_the_name_is_gone_and_the_rest_stays(storage: Storage) -> None:
+    record = await storage.session()
+    facts = [joined(1, 1, "Ada"), joined(2, 2, "Ben"), f.QuestionOpened(3, AT, 1), answered(4, 1, 1)]
+    await storage.write(record, *facts)
+    before = await results_of(storage.store, record.id)
+    for _ in range(2):
+        await storage.store.erase_player(record.id, 1)
+        assert await storage.facts(record.id) == [
+            f.PlayerJoined(1, facts[0].at, 1, "#1", erased=True),
+            *facts[1:],
+        ]
+    assert await results_of(storage.store, record.id) == [
+        replace(row, name="#1" if row.player == 1 else row.name) for row in before
+    ]
+    assert [await storage.store.is_in(record.id, player) for player in (1, 2)] == [False, True]
+    for session_id, player in ((record.id, 3), ("nowhere", 1)):
+        with pytest.raises(ports.PlayerNotFound):
+            await storage.store.erase_player(session_id, player)
+
+
+async def test_a_name_that_is_written_again_after_it_was_erased_stays_erased(storage: Storage) -> None:
+    """A spool may hold it still."""
+    record = await storage.session()
+    claimed = await storage.store.claim(record.id, "writer")
+    listener = Listener()
+    for facts in ([joined(1, 1, "Ada")], [joined(1, 1, "Ada"), joined(2, 2, "Ben")]):
+        storage.journal.append(record.id, claimed.epoch, facts, listener)
+        await listener.until(facts[-1].seq)
+        await storage.store.erase_player(record.id, 1)
+    assert [fact.name for fact in await storage.facts(record.id) if isinstance(fact, f.PlayerJoined)] == [
+        "#1",
+        "Ben",
+    ]
+
+
 async def test_who_is_in_is_known_by_number(storage: Storage) -> None:
     record = await storage.session()
     await storage.write(

@@ -1,0 +1,92 @@
+"""Taking things away for good: a session, and what names a player."""
+
+from __future__ import annotations
+
+import trio
+
+from engine.actors import commands
+from engine.domain.facts import erased_name
+from engine.domain.session_keys import is_id
+from engine.ports import PlayerNotFound, SessionRecord, SessionRunning
+from server.auth import Grant
+from server.errors import ApiError, busy
+from server.http.access import Access
+from server.http.answers import Answer, json_answer
+from server.http.reading import read_query
+from server.http.services import LiveSession, Services
+from server.http.sessions import Sessions, ask, bounded_wait
+from server.http.standing import Standings
+
+PLAYER_MAX = 999_999_999
+DELETING_MAX_S = 120.0
+"""A session of 100,000 players has some millions of rows."""
+
+
+class Erasing:
+    """For the host of a session and for authors. Whoever is connected, on whichever node, is told first."""
+
+    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
+        self._store = services.store
+        self._access = access
+        self._sessions = sessions
+        self._standings = standings
+
+    async def session(self, key: str) -> Answer:
+        """A session that is over goes, with everything that is stored of it."""
+        read_query()
+        found = await self._led(key, None if self._access.is_author() else self._access.grant())
+        record = found if isinstance(found, SessionRecord) else found.record
+        await self._sessions.look(found, commands.Erase)
+        self._standings.forget(record.id)
+        try:
+            with trio.fail_after(DELETING_MAX_S):
+                await self._store.delete(record.id)
+        except SessionRunning:
+            # Its end is on its way to the database.
+            raise busy() from None
+        except trio.TooSlowError:
+            raise busy() from None
+        self._standings.forget(record.id)
+        return json_answer({"session_id": record.id, "code": record.code})
+
+    async def player(self, key: str, number: str) -> Answer:
+        """A player's name goes, and with it the place: the token is of no use any more. What the player has
+        answered stays, under a neutral name. Also for the player alone."""
+        read_query()
+        if not (number.isascii() and number.isdigit() and len(number) <= len(str(PLAYER_MAX))):
+            raise _no_player()
+        player = int(number)
+        grant = None if self._access.is_author() else self._access.grant()
+        if grant is not None and grant.player == player:
+            found = await self._sessions.granted_or_over(key, grant)
+        else:
+            found = await self._led(key, grant)
+        record = found if isinstance(found, SessionRecord) else found.record
+        try:
+            with bounded_wait():
+                await self._store.erase_player(record.id, player)
+        except PlayerNotFound:
+            if isinstance(found, SessionRecord):
+                raise _no_player() from None
+            # Raises ApiError for one whom the session does not know. One whom it knows is not stored yet.
+            await ask(found, lambda reply: commands.Look(reply, player=player, top=1))
+            raise busy() from None
+        # Whoever brings the session into memory from now on finds no name. Who had it before is told.
+        self._standings.forget(record.id)
+        found = await self._sessions.live_or_over(record.id)
+        await self._sessions.look(found, lambda reply: commands.Erase(reply, player))
+        return json_answer({"session_id": record.id, "player_id": player, "name": erased_name(player)})
+
+    async def _led(self, key: str, grant: Grant | None) -> LiveSession | SessionRecord:
+        """The session that a host's token is for or, for an author, the one with this id. Raises ApiError."""
+        if grant is None:
+            if not is_id(key):
+                raise ApiError("bad_field", "Give the id: other sessions have had the same code.", "key")
+            return await self._sessions.live_or_over(key)
+        if grant.role != "host":
+            raise ApiError("not_host", "This is for the host and for authors.")
+        return await self._sessions.granted_or_over(key, grant)
+
+
+def _no_player() -> ApiError:
+    return ApiError("player_not_found", "This session has no such player.")
