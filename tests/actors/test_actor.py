@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import FINISHED_LINGER_S, ActorOptions
-from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin
+from engine.actors.commands import Answer, Detach, Erase, Host, Join, Look, Rejoin, Relay
 from engine.actors.endings import Ending
 from engine.domain.session import Phase
 from tests.actors.world import GRACE_S, START_MS, Client, settle, world
@@ -664,3 +664,66 @@ async def test_whoever_waits_for_a_commit_is_told_when_its_answer_cannot_be_made
         await settle()
         assert [client.ending for client in waiting] == [Ending.RESTARTING] * 2
         assert w.registry.statistics().crashes == 1
+
+
+async def test_an_erased_player_is_shown_out_and_nobody_comes_back_in_that_place(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session()
+        host = await w.host(actor)
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1)
+        asked = Client()
+        actor.send(Erase(asked, 1))
+        await settle()
+        assert asked.kinds == ["done"]
+        assert ada.ending is Ending.KICKED
+        mock_clock.jump(1)
+        await settle()
+        assert (1, "#1") in [(each["id"], each["name"]) for each in host.last("roster")["joined"]]
+        assert (await w.rejoin(actor, 1)).last("error")["code"] == "player_not_found"
+        for player in (1, 1, 7):
+            again = Client()
+            actor.send(Erase(again, player))
+            await settle()
+            assert again.kinds == (["done"] if player == 1 else ["error"])
+        await w.do(actor, "finish")
+        assert [line["name"] for line in ben.last("finished")["podium"]] == ["#1", "Ben"]
+        names = {"#1": 1, "Ada": None, "Ben": 2}
+        assert {name: actor.session.called(name) for name in names} == names
+
+
+async def test_what_is_kept_for_those_who_come_back_names_no_erased_player() -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        ben = await w.join(actor, "Ben")
+        stood = {"epoch": ben.last("joined")["epoch"], "offset": ben.last("joined")["offset"]}
+        await w.do(actor, "start")
+        await w.do(actor, "finish")
+        actor.send(Erase(Client(), 1))
+        await settle()
+        relay = Client()
+        actor.send(Relay(relay, "elsewhere", **stood, seats=[2]))
+        for come in (await w.rejoin(actor, 2, **stood), await w.rejoin(actor, 2), relay):
+            await settle()
+            assert come.frames
+            assert "Ada" not in str([frame.message for frame in come.frames])
+            assert "#1" in str([frame.message for frame in come.frames])
+
+
+async def test_a_session_that_is_over_leaves_memory_when_it_is_to_be_deleted(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        early, late = Client(), Client()
+        actor.send(Erase(early))
+        await w.do(actor, "finish")
+        assert early.last("error")["code"] == "session_running"
+        actor.send(Erase(late))
+        await settle()
+        assert late.kinds == ["done"]
+        assert ada.ending is Ending.FINISHED
+        assert w.registry.here(actor.session_id) is None

@@ -288,3 +288,17 @@ async def test_a_session_that_retention_has_dropped_or_whose_code_is_anothers_st
         assert node.counted == (1, 0, 0, 7)
         [row] = await node.database.fetch("SELECT count(*) AS n FROM sessions")
         assert row["n"] == 1
+
+
+async def test_a_session_that_was_deleted_is_not_taken_for_lost(node: Node) -> None:
+    """Nor by a node that was not the one to delete it."""
+    record, epoch, listener = await node.session()
+    await node.write(record, epoch, listener, *PLAY, f.Finished(8, AT + 8))
+    await PostgresSessionStore(node.database, node.catalog).delete(record.id)
+    await node.looked()
+    assert node.counted == (0, 0, 0, 0)
+    assert not await node.database.fetch("SELECT FROM sessions")
+    other, epoch, listener = await node.session()
+    await node.write(other, epoch, listener, *PLAY)
+    await node.looked()
+    assert [row["id"] for row in await node.database.fetch("SELECT id::text FROM sessions")] == [other.id]
