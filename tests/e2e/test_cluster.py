@@ -192,8 +192,8 @@ async def test_behind_the_proxy_each_node_has_its_address(data_dir: Path) -> Non
             assert by_proxy[name]["started_at"] == directly[name]["started_at"]
 
 
-async def status(url: str) -> dict[str, Any]:
-    code, said = await fanfare("cluster", "status", "--json", "--url", url)
+async def status(url: str, data_dir: Path) -> dict[str, Any]:
+    code, said = await fanfare("cluster", "status", "--json", "--url", url, data_dir=data_dir)
     assert code == 0, said
     return dict(json.loads(said))
 
@@ -201,7 +201,7 @@ async def status(url: str) -> dict[str, Any]:
 async def test_every_node_knows_all_of_them(data_dir: Path) -> None:
     async with running_cluster(data_dir, "--nodes", "2") as cluster:
         for url in cluster.urls:
-            found = await status(url)
+            found = await status(url, data_dir)
             assert found["redis_up"] is True
             assert [(node["name"], node["state"]) for node in found["nodes"]] == [
                 ("node-1", "up"),
@@ -214,9 +214,10 @@ async def test_a_drained_node_hands_its_sessions_on(data_dir: Path) -> None:
     async with running_cluster(data_dir, "--nodes", "2") as cluster:
         async with Api(cluster.urls[0], author_key=cluster.author_key) as api:
             codes = [(await api.create_session("quick-tour", {}))["code"] for _ in range(8)]
-            drained = await fanfare("cluster", "drain", "node-2", "--wait", "--url", cluster.urls[0])
+            order = ("cluster", "drain", "node-2", "--wait", "--url", cluster.urls[0])
+            drained = await fanfare(*order, data_dir=data_dir)
             assert drained == (0, "node-2 has no sessions any more.\n")
             for code in codes:
                 assert (await api.session(code))["state"]["phase"] == "lobby"
-        found = {node["name"]: node for node in (await status(cluster.urls[0]))["nodes"]}
+        found = {node["name"]: node for node in (await status(cluster.urls[0], data_dir))["nodes"]}
         assert (found["node-2"]["state"], found["node-2"]["shards"]) == ("draining", 0)
