@@ -233,3 +233,48 @@ async def test_a_refused_command_is_told_below_the_picture(autojump_clock: objec
         lectern = Lectern(client, Scene("123456"))
         await lectern.press("\n")
         assert "start: This is illegal_move." in lectern.footer
+
+
+async def test_the_host_lets_players_in_from_the_terminal(autojump_clock: object) -> None:
+    heard: list[Message] = []
+
+    async def scene_of(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined(token="host", player=None, name=None))
+        waiting = [{"id": number, "name": f"Player {number}"} for number in range(1, 11)]
+        await peer.say({"t": "waiting_list", "players": waiting, "count": 10})
+        for approval in (True, False, False, False):
+            heard.append(command := await peer.hear())
+            state: Message = {"t": "state", "offset": len(heard), "phase": "lobby", "locked": False}
+            await peer.say(state | {"approval": approval, "number": 0, "remaining_ms": None})
+            await peer.say({"t": "done", "id": command["id"], "do": command["do"], "phase": "lobby"})
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [scene_of])
+        scene = Scene("123456")
+        client = HostClient(
+            "ws://x/ws",
+            "123456",
+            rng=random.Random(1),
+            token="host",
+            listener=lambda message: scene.hear(message, trio.current_time()),
+            connect=server.connect,
+        )
+        nursery.start_soon(client.run)
+        await client.arrived.wait()
+        lectern = Lectern(client, scene)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "At the door: Player 1, " in lectern.footer
+        assert "Player 8 and 2 more" in lectern.footer
+        for key in "ddar":
+            await lectern.press(key)
+        scene.waiting = {"players": [], "count": 0}
+        await lectern.press("a")
+        nursery.cancel_scope.cancel()
+    assert [(command["do"], command.get("on")) for command in heard] == [
+        ("approval", True),
+        ("approval", False),
+        ("admit", None),
+        ("refuse", None),
+    ]

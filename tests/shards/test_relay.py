@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from engine.actors import actor as actors
 from engine.actors import casts
+from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Detach, Host, Join, Rejoin, Watch
 from engine.actors.endings import Ending
@@ -717,3 +718,28 @@ async def test_those_who_are_sent_on_are_connected_where_they_come_to(mock_clock
         assert (moved, ada.ending, connected(b, record)) == ([True], Ending.MOVED, set())
         await b.rejoin(record, "player", 1)
         assert connected(b, record) == {1}
+
+
+# -- the door ----------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_at_another_node_is_let_in_there(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b", options=ActorOptions(seats_per_address_max=1)) as (cluster, [a, b]):
+        record = await cluster.session(a, approval=True)
+        host = await b.rejoin(record, "host")
+
+        async def ask(name: str, ticket: str) -> Client:
+            client = Client()
+            join = Join(client, name, cluster.clock.now_ms(), address="192.0.2.7", ticket=ticket)
+            await b.sent(record.code, join)
+            return client
+
+        assert (await ask("Ada", "ticket-a")).kinds == ["waiting"]
+        await later(mock_clock, 0.5)
+        assert host.last("waiting_list")["players"] == [{"id": 1, "name": "Ada"}]
+        await b.do(record, "admit", player=1)
+        ada = await ask("Ada", "ticket-a")
+        assert ada.last("joined")["player"] == 1
+        await b.do(record, "start")
+        assert ada.got("question")
+        assert (await ask("Ben", "ticket-b")).errors == ["address_full"], "the owner counts for all nodes"
