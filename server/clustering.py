@@ -280,8 +280,8 @@ class Clustering:
         self._presence: Presence
 
     def pages(self) -> Iterable[str]:
-        """Where the nodes have their web pages."""
-        return (member.http_url for member in self._membership.live.values())
+        """Where the nodes have their web pages, or had them: a page outlives its node."""
+        return self._membership.pages
 
     def in_doubt(self) -> bool:
         """Whether others may have taken sessions of this node by now."""

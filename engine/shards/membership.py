@@ -9,7 +9,7 @@ to come back; until then nobody is declared dead, and all who were members stay 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -30,6 +30,9 @@ class Changes:
         return bool(self.joined or self.left or self.changed)
 
 
+PAGES_MAX = 256
+
+
 class Membership:
     """The members as of the last heartbeat that Redis answered.
 
@@ -44,6 +47,7 @@ class Membership:
         self._differs = differs
         self._strangers: dict[str, Member] = {}
         self._live: dict[str, Member] = {}
+        self._pages: dict[str, None] = {}
         self._loads: dict[str, Load] = {}
         self._listed: frozenset[str] = frozenset()
         self._left: set[str] = set()
@@ -63,6 +67,12 @@ class Membership:
     def live(self) -> Mapping[str, Member]:
         """Who is there, by run. Stays as it is while Redis is away."""
         return MappingProxyType(self._live)
+
+    @property
+    def pages(self) -> Collection[str]:
+        """Where members have, or had, their web pages: a page outlives its node, and goes on with the others.
+        The latest `PAGES_MAX` of them."""
+        return self._pages.keys()
 
     @property
     def strangers(self) -> Mapping[str, Member]:
@@ -147,6 +157,11 @@ class Membership:
 
     def _become(self, live: dict[str, Member]) -> Changes:
         before, self._live = self._live, live
+        for member in live.values():
+            self._pages.pop(member.http_url, None)
+            self._pages[member.http_url] = None
+        while len(self._pages) > max(PAGES_MAX, len(live)):
+            del self._pages[next(iter(self._pages))]
         latest = {member.name: member for member in sorted(live.values(), key=_by_age)}
         self._weights = MappingProxyType(
             {name: latest[name].weight for name in sorted(latest) if latest[name].takes_sessions}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +46,16 @@ def test_who_comes_changes_and_goes_is_told() -> None:
     assert hear(state, 4, A) == Changes(left=(draining,))
     assert list(state.live.values()) == [A]
     assert set(state.loads) == {A.run}
+
+
+def test_the_pages_of_a_node_are_known_longer_than_it_lives() -> None:
+    state = in_view(A, B)
+    hear(state, 4, A)
+    assert set(state.pages) == {A.http_url, B.http_url}
+    for number in range(1_000):
+        hear(state, 5 + number, A, replace(B, run=f"b/{number}", http_url=f"http://b:{number}"))
+    assert A.http_url in state.pages
+    assert len(state.pages) == 256
 
 
 def test_loads_are_no_change() -> None:
