@@ -232,7 +232,8 @@ async def _judged(steps: Sequence[Step], clock: MockClock) -> None:
                 clock.jump(one / 1000)
             elif kind == "answer":
                 client, at = Client(), w.clock.now_ms() - other
-                sent.append((client, at, actor.session.question_open, ended_by_host))
+                was_open = actor.session.question_open and actor.session.number == 1
+                sent.append((client, at, was_open, ended_by_host))
                 actor.send(Answer(client, one, "a", 1, 0, at))
             else:
                 ended_by_host |= kind == "close"
@@ -256,6 +257,7 @@ async def _judged(steps: Sequence[Step], clock: MockClock) -> None:
 @given(steps=STEPS, batch=st.integers(1, 5))
 @example(steps=[("answer", 1, 0), ("look", 0, 0), ("answer", 2, 0), ("pass", 26, 0)], batch=1)
 @example(steps=[("pass", 26, 0), ("next", 0, 0), ("answer", 1, 60)], batch=1)
+@example(steps=[("next", 0, 0), ("pass", 25, 0), ("turn", 0, 0), ("pass", 20, 0), ("answer", 1, 25)], batch=1)
 def test_no_interleaving_makes_an_answer_late_that_was_not(steps: Sequence[Step], batch: int) -> None:
     with patch.object(actors, "BATCH_MAX", batch):
         clock = MockClock()
