@@ -116,6 +116,9 @@ class Api:
         """With the right answers: for authors."""
         return await self._get(f"/api/quizzes/{_part(quiz_id)}", author=True)
 
+    async def delete_quiz(self, quiz_id: str) -> None:
+        await self._send("DELETE", f"/api/quizzes/{_part(quiz_id)}", author=True)
+
     # -- sessions ---------------------------------------------------------------------------------
 
     async def create_session(self, quiz_id: str, settings: Mapping[str, object]) -> Message:
@@ -165,6 +168,15 @@ class Api:
         """Without the mark at the beginning that spreadsheets want."""
         path = f"/api/sessions/{_part(code)}/results.csv?bom=false"
         return (await self._send("GET", path, token=token, author=token is None)).text
+
+    async def delete_session(self, session_id: str, token: str | None = None) -> None:
+        """One that is over, by its id for authors."""
+        await self._send("DELETE", f"/api/sessions/{_part(session_id)}", token=token, author=token is None)
+
+    async def erase_player(self, session_id: str, player: int, token: str | None = None) -> Message:
+        """The neutral name that the player has from then on."""
+        path = f"/api/sessions/{_part(session_id)}/players/{player}"
+        return cast(Message, (await self._send("DELETE", path, token=token, author=token is None)).json())
 
     # -- the cluster ------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from server.cli.terminal import api_at, output, printable, run, server_option
+from server.cli.terminal import api_at, output, printable, run, server_option, sure, yes_option
 
 quiz_file = click.argument("file", type=click.Path(path_type=Path))
 
@@ -90,6 +90,28 @@ def show(quiz_id: str, url: str) -> None:
             )
             for line in _answer_lines(question):
                 click.echo(f"   {printable(line)}")
+        return 0
+
+    run(main)
+
+
+@quiz.command()
+@click.argument("quiz_id", metavar="QUIZ")
+@yes_option
+@server_option
+def delete(quiz_id: str, yes: bool, url: str) -> None:
+    """Delete the quiz QUIZ: no session of it begins any more.
+
+    Sessions that use it go on, and keep what they use of it until they are deleted themselves.
+    """
+
+    async def main() -> int:
+        async with api_at(url) as api:
+            found = await api.quiz(quiz_id)
+            title = printable(found["quiz"]["title"])
+            sure(f"Delete {title} ({printable(found['id'])}) with all its versions?", yes=yes)
+            await api.delete_quiz(quiz_id)
+        click.echo(f"{title} is deleted.")
         return 0
 
     run(main)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -16,9 +17,13 @@ from server.cli.terminal import (
     program,
     run,
     server_option,
+    sure,
+    yes_option,
 )
 
 DEFAULT_LOBBY_S = 20.0
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group()
@@ -237,6 +242,59 @@ def results(code: str, form: str | None, token: str | None, url: str) -> None:
             click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
             return 0
         _print_results(found)
+        return 0
+
+    run(main)
+
+
+def _token_option(command: F) -> F:
+    named = "The host's.  [default: the author key]"
+    return click.option("--token", envvar="FANFARE_HOST_TOKEN", show_envvar=True, help=named)(command)
+
+
+@session.command()
+@click.argument("key", metavar="CODE|ID")
+@_token_option
+@yes_option
+@server_option
+def delete(key: str, token: str | None, yes: bool, url: str) -> None:
+    """Delete a session that is over, with its players, answers and results.
+
+    A code means the session that had it last.
+    """
+
+    async def main() -> int:
+        async with api_at(url) as api:
+            found = await api.session(key)
+            about = (
+                f"session {found['code']} ({printable(found['state']['title'])}, {_at(found['created_at'])})"
+            )
+            sure(f"Delete {about} with all that is stored of it?", yes=yes)
+            await api.delete_session(found["session_id"], token)
+        click.echo(f"Deleted: {about}.")
+        return 0
+
+    run(main)
+
+
+@session.command()
+@click.argument("key", metavar="CODE|ID")
+@click.argument("player", type=click.IntRange(1))
+@_token_option
+@yes_option
+@server_option
+def forget(key: str, player: int, token: str | None, yes: bool, url: str) -> None:
+    """Erase the name of the player with the number PLAYER, which the results show with --json.
+
+    Answers and scores stay, under a neutral name; nobody comes back as this player.
+    """
+
+    async def main() -> int:
+        async with api_at(url) as api:
+            found = await api.session(key)
+            sure(f"Erase the name of player {player} in session {found['code']}?", yes=yes)
+            erased = await api.erase_player(found["session_id"], player, token)
+        click.echo(f"Player {player} of session {found['code']} is called {erased['name']} now.")
         return 0
 
     run(main)

@@ -135,6 +135,17 @@ def server_option(command: F) -> F:
     )(command)
 
 
+def yes_option(command: F) -> F:
+    """Adds `--yes`, for `sure`."""
+    return click.option("--yes", is_flag=True, help="Do not ask first.")(command)
+
+
+def sure(question: str, *, yes: bool) -> None:
+    """Ask before something goes for good. Raises click.Abort if it is to stay."""
+    if not yes:
+        click.confirm(question, abort=True)
+
+
 def api_at(url: str) -> Api:
     """The server's API, with the author's key if there is one to be found."""
     from loadtest.api import Api

@@ -190,6 +190,11 @@ const actions = {
 		const { quiz } = await get(value);
 		h("a", { href: `data:application/json,${encodeURIComponent(JSON.stringify(quiz, null, 2))}`, download: `${value}.json` }).click();
 	},
+	async remove({ value }) {
+		await api("DELETE", `/${encodeURIComponent(value)}`);
+		keep((dirty = null));
+		location.href = "/author";
+	},
 	preview: ({ form }) => look(cards().indexOf(form)),
 	step: ({ value }) => look(seen + Number(value)),
 };

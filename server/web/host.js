@@ -3,7 +3,7 @@ import { ask } from "./lib/api.js";
 import { askAsAuthor } from "./lib/author.js";
 import { $, all, arrange, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
-import { explain, number, t } from "./lib/texts.js";
+import { copy, explain, number, t } from "./lib/texts.js";
 
 const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
@@ -77,7 +77,8 @@ function host(session) {
 		sent.add(mark);
 		put("wrong", "");
 		try {
-			for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
+			if (commands === "erase") await erase(player);
+			else for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
 		} catch (error) {
 			refused(error);
 		}
@@ -96,10 +97,24 @@ function host(session) {
 		)));
 	}
 
-	const showResults = ({ players }) => ui.results.replaceChildren(...players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered }) =>
-		h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)))));
+	function showResults({ players }) {
+		ui.results.replaceChildren(...players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered, player }) => {
+			const forget = copy("forget");
+			$("button", forget).dataset.player = player;
+			return h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)), forget);
+		}));
+	}
 
-	kept.set("hosted", [session, ...hosted.filter((each) => each.code !== code)].slice(0, HOSTED_MAX));
+	/** The name of this player, or without one the session. */
+	async function erase(player) {
+		await ask("DELETE", player ? `${path}/players/${player}` : path, { token });
+		if (player) return model.phase === "finished" && location.reload();
+		kept.set("hosted", others);
+		location.href = "/host";
+	}
+
+	const others = hosted.filter((each) => each.code !== code);
+	kept.set("hosted", [session, ...others].slice(0, HOSTED_MAX));
 	ui.screen.href = `/screen?code=${code}`;
 	ui.csv.href = `${path}/results.csv?token=${token}`;
 	ui.link.value = location.origin + linkOf(session);

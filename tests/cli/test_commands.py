@@ -222,6 +222,38 @@ def test_quiz_show_marks_the_right_answers_and_obeys_no_escapes(fanfare: Fanfare
         assert f"   {line}\n" in result.stdout
 
 
+def test_a_quiz_is_deleted_when_one_is_sure(fanfare: Fanfare, server: FakeServer) -> None:
+    server.says("GET /api/quizzes/two", STORED_QUIZ)
+    server.says("DELETE /api/quizzes/two", {"id": "two"})
+    words = ["quiz", "delete", "two", "--url", server.url]
+    assert fanfare(*words, input="n\n").exit_code == 1
+    assert [method for method, *_ in server.heard] == ["GET"]
+    assert "with all its versions" in fanfare(*words, input="y\n").stdout
+    assert fanfare(*words, "--yes").stdout.endswith("is deleted.\n")
+    assert [method for method, *_ in server.heard].count("DELETE") == 2
+
+
+def test_a_session_or_a_name_in_it_goes_by_its_id(fanfare: Fanfare, server: FakeServer) -> None:
+    """A code may be another session's by the time that somebody is sure."""
+    found = {"session_id": "the-id", "code": "123456", "created_at": 0, "state": {"title": "Two questions"}}
+    server.says("GET /api/sessions/123456", found)
+    server.says("DELETE /api/sessions/the-id", {"session_id": "the-id", "code": "123456"})
+    server.says(
+        "DELETE /api/sessions/the-id/players/7", {"session_id": "the-id", "player_id": 7, "name": "#7"}
+    )
+    more = ["--url", server.url, "--token", "of-the-host"]
+    assert fanfare("session", "delete", "123456", *more, input="n\n").exit_code == 1
+    assert fanfare("session", "delete", "123456", "--yes", *more).stdout.startswith(
+        "Deleted: session 123456 (Two"
+    )
+    assert "called #7 now" in fanfare("session", "forget", "123456", "7", "--yes", *more).stdout
+    gone = [(path, token) for method, path, token, _ in server.heard if method == "DELETE"]
+    assert gone == [
+        ("/api/sessions/the-id", "of-the-host"),
+        ("/api/sessions/the-id/players/7", "of-the-host"),
+    ]
+
+
 def test_quiz_check_needs_no_server_and_names_everything(fanfare: Fanfare) -> None:
     Path("good.yaml").write_text(QUIZ, encoding="utf-8")
     assert "good.yaml is fine: Two questions, 2 questions." in fanfare("quiz", "check", "good.yaml").stdout

@@ -1,5 +1,5 @@
 import { ask } from "../lib/api.js";
-import { $, arrange, say, ui } from "../lib/dom.js";
+import { $, all, arrange, say, ui } from "../lib/dom.js";
 import { copy, t } from "../lib/texts.js";
 
 const HEIGHT_PX = 48;
@@ -71,7 +71,8 @@ class Roster extends HTMLElement {
 		const before = new Map([...list.children].map((cell) => [cell.player, cell]));
 		arrange(list, this.#list.slice(above * columns, (above + rows) * columns).map(([id, { name, on }]) => {
 			const cell = before.get(id) ?? copy("cell").firstElementChild;
-			cell.player = $("button", cell).dataset.player = id;
+			cell.player = id;
+			for (const button of all("button", cell)) button.dataset.player = id;
 			cell.className = on ? "" : "off";
 			say($(".name", cell), name);
 			return cell;
