@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from engine.actors.commands import Answer, Join, Rejoin, Watch
+from engine.actors.registry import GIVE_AWAY_S
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
@@ -44,7 +45,9 @@ def scene(act: Callable[[World], Awaitable[None]], *names: str) -> None:
 
 
 async def made(node: Node, settings: Settings = SHARED) -> SessionRecord:
-    """A session that runs, on whichever node it belongs to."""
+    """A session that runs on the node it belongs to, and stays there."""
+    names = {each.name for each in node.world.up()}
+    await until(lambda: all(set(each.clustering.neighbours.ring.nodes) == names for each in node.world.up()))
     quiz = await node.world.postgres.sessions.catalog.add(QUIZ)
     record = await node.create(quiz.id, settings)
     watch(node, record)
@@ -85,7 +88,7 @@ def test_a_drain_waits_for_the_store_at_rest() -> None:
         world.postgres.unreachable.add(owner.name)
         await trio.sleep(2)
         owner.end()
-        await trio.sleep(3)
+        await trio.sleep(GIVE_AWAY_S - 0.5)  # after that it would be taken back, and play for a while
         world.postgres.unreachable.clear()
         await owner.ended.wait()
         assert owner.drained
