@@ -64,6 +64,7 @@ from server.http.cluster import own_load
 from server.http.services import Services
 from server.limits import Attempts
 from server.loop_watch import LoopWatch
+from server.names import load_name_rules
 from server.peers import EVERYWHERE
 from server.realtime.conversation import Gate
 from server.realtime.transports import make_transport
@@ -234,6 +235,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
                         seats_per_address_per_s=config.seats_per_address_per_s,
                     ),
                     sessions_max=config.sessions_max,
+                    name_rules=load_name_rules(),
                     gone=None if cluster is None else cluster.neighbours.gone,
                     in_doubt=(lambda: False) if cluster is None else cluster.in_doubt,
                     boundary=boundary,

@@ -31,6 +31,7 @@ STATUS: Mapping[str, int] = {
     "name_invalid": 400,
     "name_too_long": 400,
     "name_taken": 409,
+    "name_refused": 400,
     "token_missing": 401,
     "token_invalid": 401,
     "token_expired": 401,

@@ -62,6 +62,7 @@ from engine.domain.facts import (
     QuestionOpened,
     Resumed,
 )
+from engine.domain.name_rules import PLAIN, NameRules
 from engine.domain.phases import refuse
 from engine.domain.session import Applied, Phase, Repeated, Session
 from engine.ports import JOINS_SHARE, ClaimedSession, Journal, SessionRecord
@@ -207,15 +208,17 @@ class SessionActor:
         counters: Counters,
         stream: StreamState | None = None,
         in_doubt: Callable[[], bool] = lambda: False,
+        name_rules: NameRules = PLAIN,
     ) -> SessionActor:
         """An actor for a session that was just claimed, with the session as its facts have it. `stream` is
         the one to go on with, when the session was handed over by an actor that ran until now. `in_doubt`
-        tells whether another node may have taken the session by now.
+        tells whether another node may have taken the session by now. `name_rules`: what the names of new
+        players are held against.
 
         Raises DomainError if the facts cannot have happened.
         """
         record = claimed.record
-        session = Session(claimed.quiz, record.settings, record.created_at)
+        session = Session(claimed.quiz, record.settings, record.created_at, name_rules)
         slicer = Slicer()
         for start in range(0, len(claimed.facts), BATCH_MAX):
             session.replay(claimed.facts[start : start + BATCH_MAX])

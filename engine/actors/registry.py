@@ -20,6 +20,7 @@ from engine.actors.stream import StreamState
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
 from engine.boundary import Boundary, Mistake
+from engine.domain.name_rules import PLAIN, NameRules
 from engine.domain.session import Phase, Settings
 from engine.domain.session_keys import is_id, is_session_key
 from engine.ports import (
@@ -193,6 +194,7 @@ class Registry:
         in_doubt: whether others may have taken sessions of this node. It is asked when the process has stood
             still: until it is certain of them again, its sessions say nothing and no time passes in them.
         boundary: of the node.
+        name_rules: what the names of new players are held against.
     """
 
     def __init__(
@@ -213,10 +215,12 @@ class Registry:
         gone: Callable[[str], bool] | None = None,
         boundary: Boundary | None = None,
         in_doubt: Callable[[], bool] = lambda: False,
+        name_rules: NameRules = PLAIN,
     ) -> None:
         self._boundary = boundary or Boundary()
         self._gone = gone
         self._in_doubt = in_doubt
+        self._name_rules = name_rules
         self._nursery = nursery
         self._store = store
         self._catalog = catalog
@@ -485,6 +489,7 @@ class Registry:
                     counters=self._counters,
                     stream=stream,
                     in_doubt=self._in_doubt,
+                    name_rules=self._name_rules,
                 )
 
         ended = slot.record.finished_at is not None

@@ -32,6 +32,7 @@ from engine.domain.facts import (
 )
 from engine.domain.given_names import given_name
 from engine.domain.leaderboard import Leaderboard
+from engine.domain.name_rules import PLAIN, NameRules
 from engine.domain.phases import Phase, move, refuse
 from engine.domain.players import Player
 from engine.domain.questions import Question
@@ -51,7 +52,8 @@ _FINISHED: Final = Refusal("session_finished", "The session is over.")
 _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
 _FULL: Final = Refusal("session_full", "The session has no room for more players.")
 _NAME_MISSING: Final = Refusal("missing_field", "A player of this session gives a name.")
-_NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already.")
+_NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already, or one that looks like it.")
+_NAME_REFUSED: Final = Refusal("name_refused", "This name is not for players here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ class Session:
     anything. Two sessions are equal when they would answer every command alike.
     """
 
-    def __init__(self, quiz: Quiz, settings: Settings, created_at: int) -> None:
+    def __init__(
+        self, quiz: Quiz, settings: Settings, created_at: int, name_rules: NameRules = PLAIN
+    ) -> None:
         self.quiz: Final = settings.applied_to(quiz)
         self.settings: Final = settings
         self.created_at: Final = created_at
@@ -95,7 +99,9 @@ class Session:
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
         self._players: dict[int, Player] = {}
+        self._name_rules: Final = name_rules
         self._names: dict[str, int] = {}
+        self._skeletons: dict[str, int] = {}
         self._erased: dict[str, int] = {}
         self._answers: list[Answers] = []
         self._paused_in: Phase | None = None
@@ -130,7 +136,7 @@ class Session:
     __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
 
     def _state(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_untaken"}
+        return {name: value for name, value in vars(self).items() if name not in ("_untaken", "_name_rules")}
 
     # Reading
 
@@ -243,7 +249,11 @@ class Session:
             cleaned = clean_name(name)
         except DomainError as error:
             return Refusal(error.code, error.message)
-        if _likeness(cleaned) in self._names:
+        likeness, skeleton = _likeness(cleaned), self._name_rules.skeleton(cleaned)
+        filtered = self.settings.name_filter and self.settings.names == "chosen"
+        if filtered and self._name_rules.refuses(likeness, skeleton, self.quiz.language):
+            return _NAME_REFUSED
+        if likeness in self._names or skeleton in self._skeletons:
             return _NAME_TAKEN
         if self.approval and not admitted:
             return Applied(cleaned)
@@ -433,6 +443,9 @@ class Session:
             likeness = _likeness(who.name)
             if self._names.get(likeness) == player:
                 del self._names[likeness]
+            skeleton = self._name_rules.skeleton(who.name)
+            if self._skeletons.get(skeleton) == player:
+                del self._skeletons[skeleton]
             self._call_erased(who)
         return None
 
@@ -502,6 +515,7 @@ class Session:
             self._call_erased(who)
         else:
             self._names[_likeness(fact.name)] = fact.player
+            self._skeletons[self._name_rules.skeleton(fact.name)] = fact.player
         self.leaderboard.add(fact.player)
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:

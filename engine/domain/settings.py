@@ -32,6 +32,7 @@ FIELDS: Final = (
     "host_away_s",
     "names",
     "results_public",
+    "name_filter",
     "approval",
 )
 
@@ -54,6 +55,7 @@ class Settings:
         names: `chosen` by the players, or `given` to them.
         results_public: whether anybody who knows the code may see how the session came out once it is over;
             else only its host, authors, and whoever took part.
+        name_filter: whether players may not choose names that offend, or that only who leads may have.
         approval: players wait until the host lets them in. The host may change that at any time.
 
     Raises:
@@ -70,6 +72,7 @@ class Settings:
     host_away_s: int | None = None
     names: Names = "chosen"
     results_public: bool = False
+    name_filter: bool = True
     approval: bool = False
 
     def __post_init__(self) -> None:
@@ -112,6 +115,7 @@ class Settings:
             "early_close": fields.flag("early_close", default=True),
             "names": fields.one_of("names", NAMES, default="chosen"),
             "results_public": fields.flag("results_public", default=False),
+            "name_filter": fields.flag("name_filter", default=True),
             "approval": fields.flag("approval", default=False),
         }
         if fields.get("lobby_ms") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 from engine.domain.errors import DomainError
@@ -13,6 +14,9 @@ MARKS_MAX: Final = 4
 """Stacked marks that a name keeps on a letter: Tibetan needs four, Hebrew three, a wall of accents thirty."""
 
 _JOINER: Final = "\u200d"
+_NON_JOINER: Final = "\u200c"
+_VIRAMA: Final = 9
+"""Combining class of the sign that takes the vowel from an Indic letter."""
 _EMOJI_STYLE: Final = "\ufe0f"
 _FLAGS: Final = tuple(
     "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f"
@@ -57,8 +61,8 @@ virama, Thai tones) make another letter, so they are not accents."""
 def clean_name(raw: object) -> str:
     """A name as everyone may see it: 1 to 32 characters, composed (NFC), single spaces.
 
-    Control, bidirectional and other format characters are taken out, except those that emoji are made of;
-    so are marks stacked higher than any script needs.
+    Control, bidirectional and other format characters are taken out, except those that emoji are made of or
+    that a script needs; so are marks stacked higher than any script needs.
 
     Raises:
         DomainError: `name_too_long`; `name_invalid` when it is no text or nothing visible is left.
@@ -97,8 +101,8 @@ def _visible(text: str) -> str:
             if kept and not kept[-1].isspace() and marks + stacks <= MARKS_MAX:
                 kept.append(char)
                 marks += stacks
-        elif char == _JOINER:
-            if kept and _joins(kept[-1]) and at < len(text) and _is_emoji(text[at]):
+        elif char in (_JOINER, _NON_JOINER):
+            if kept and _joins(char, kept, text[at : at + 1]):
                 kept.append(char)
         elif char.isspace() or char in _BLANKS:
             kept.append(" ")
@@ -123,8 +127,20 @@ def _is_emoji(char: str) -> bool:
     return "\U0001f000" <= char <= "\U0001faff" or "\u2190" <= char <= "\u2bff"
 
 
-def _joins(char: str) -> bool:
-    return _is_emoji(char[-1]) or char == _EMOJI_STYLE
+def _joins(joiner: str, before: Sequence[str], after: str) -> bool:
+    """Whether a joiner says something here: it makes one emoji of two, or is part of the spelling, as behind
+    a virama in Indic scripts and, between two letters, in Persian."""
+    last = before[-1]
+    if joiner == _JOINER and (_is_emoji(last[-1]) or last == _EMOJI_STYLE):
+        return bool(after) and _is_emoji(after)
+    if unicodedata.combining(last[-1]) == _VIRAMA:
+        return True
+    letter = next((char for char in reversed(before) if not _is_mark(char[-1])), "")
+    return joiner == _NON_JOINER and _is_arabic(letter) and _is_arabic(after)
+
+
+def _is_arabic(char: str) -> bool:
+    return len(char) == 1 and unicodedata.bidirectional(char) == "AL" and unicodedata.category(char) == "Lo"
 
 
 def fold(text: str) -> str:

@@ -86,6 +86,16 @@ def session() -> None:
     show_default=True,
     help="Whether players wait until the host lets them in.",
 )
+@click.option(
+    "--name-filter/--no-name-filter",
+    default=None,
+    help="Whether swearwords, and names like Host, are refused to players.  [default: they are]",
+)
+@click.option(
+    "--results-public/--results-private",
+    default=None,
+    help="Who may see how it came out: whoever knows the code, or only who was there.  [default: private]",
+)
 @server_option
 def start(
     quiz_id: str,
@@ -98,6 +108,8 @@ def start(
     streak: bool | None,
     host_away_s: int | None,
     names: str | None,
+    name_filter: bool | None,
+    results_public: bool | None,
     approval: bool,
     url: str,
 ) -> None:
@@ -112,6 +124,8 @@ def start(
         "streak": streak,
         "host_away_s": host_away_s,
         "names": names,
+        "name_filter": name_filter,
+        "results_public": results_public,
         "approval": approval or None,
     }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}

@@ -366,6 +366,7 @@ def test_settings_have_defaults() -> None:
         "host_away_s": None,
         "names": "chosen",
         "results_public": False,
+        "name_filter": True,
         "approval": False,
     }
 

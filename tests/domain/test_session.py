@@ -20,7 +20,8 @@ from engine.domain.facts import (
     QuestionOpened,
     of_one_clock,
 )
-from engine.domain.session import Phase, Repeated, Session
+from engine.domain.name_rules import NameRules
+from engine.domain.session import Phase, Repeated, Session, Settings
 from tests.domain.making import CREATED_AT, quiz_of, session_of, singles, started
 
 T = CREATED_AT
@@ -583,3 +584,42 @@ def test_answers_of_closed_questions_are_kept_compact() -> None:
 def _standing_bytes(players: int) -> int:
     """Roughly what new scores and leaderboard keys take, which there are once a player."""
     return players * 250
+
+
+# Names that mislead
+
+
+HOMOGLYPHS = NameRules({ord("I"): "l", ord("1"): "l"}, {"en": ["damn"], "de": ["mist"]})
+
+
+def named(settings: Settings | None = None) -> Session:
+    return Session(quiz_of(*singles(1)), settings or Settings(), T, HOMOGLYPHS)
+
+
+def test_a_name_that_looks_like_one_that_is_there_is_taken() -> None:
+    session = named()
+    assert isinstance(session.join("Ian", T), PlayerJoined)
+    for name in ("lan", "1an", "IAN"):
+        refused = session.join(name, T)
+        assert isinstance(refused, Refusal)
+        assert refused.code == "name_taken", name
+    assert isinstance(session.join("Lan", T), PlayerJoined)
+    assert session.called("lan") == 2, "what is merged is told apart by the name alone"
+    session.erase(1)
+    assert isinstance(session.join("1an", T), PlayerJoined)
+
+
+@pytest.mark.parametrize("name", ["Damn", "Host", "H0ST"])
+def test_the_host_may_let_players_have_any_name(name: str) -> None:
+    refused = named().join(name, T)
+    assert isinstance(refused, Refusal)
+    assert refused.code == "name_refused"
+    assert isinstance(named(Settings(name_filter=False)).join(name, T), PlayerJoined)
+    assert isinstance(named(Settings(names="given")).join(name, T), PlayerJoined)
+
+
+def test_stored_names_are_not_judged_again() -> None:
+    facts = [PlayerJoined(n, T, n, name) for n, name in enumerate(("Host", "Ian", "lan", "damn"), start=1)]
+    session = named()
+    session.replay(facts)
+    assert [session.name_of(n) for n in (1, 2, 3, 4)] == ["Host", "Ian", "lan", "damn"]
