@@ -22,6 +22,7 @@ async function setUp(wanted) {
 	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
 		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
 		h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
+	ui.open.disabled = false; // before, there is nothing to open
 }
 
 /** A session that was led here, unless it is over. */
