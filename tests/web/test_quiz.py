@@ -147,6 +147,8 @@ async def test_the_settings_of_a_session_are_those_that_were_chosen(
         page.locator("#scoring").select_option(index=2)
         page.locator("#streak").select_option("Yes")
         page.locator("#names").select_option(index=1)
+        page.locator("#filter").select_option("Any")
+        page.locator("#public").select_option("For everybody with the code")
         page.locator("#limit").fill("77")
         page.locator("#early").select_option("No")
         no_violations(page)
@@ -164,6 +166,8 @@ async def test_the_settings_of_a_session_are_those_that_were_chosen(
         "scoring": "flat",
         "streak": True,
         "names": "given",
+        "name_filter": False,
+        "results_public": True,
         "player_limit": 77,
         "early_close": False,
     }
@@ -271,7 +275,7 @@ async def test_players_wait_until_the_host_lets_them_in(chromium: Chromium, shar
         visit.allow("status of 403", "ERR_PROXY_CONNECTION_FAILED")
         leader = visit.page(size="desktop")
         leader.goto(shared_node.as_author(f"/host?quiz={quiz_id}"))
-        leader.locator("summary").click()
+        leader.get_by_text("Settings", exact=True).click()
         leader.locator("#admission").select_option(index=1)
         leader.locator("#open").click()
         expect(leader.locator("#ask .asking")).to_be_visible()
