@@ -158,6 +158,10 @@ class Api:
         )
         return cast(Message, response.json())
 
+    async def start(self, code: str, token: str) -> Message:
+        """The `done` of the host's start of a session that is in its lobby, and of no other."""
+        return await self.host(code, token, "start", "start", expect={"number": 0, "phase": "lobby"})
+
     async def results(self, key: str, token: str | None = None) -> Message:
         """`final` and `players` of the session with this id, or of the last with this code: for authors and
         the host's token, after its end for a player's too."""

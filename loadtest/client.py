@@ -437,7 +437,8 @@ class HostClient(WireClient):
     role = "host"
 
     async def command(self, do: str, **members: object) -> Reply:
-        """One of the host's commands; `player` belongs to kick, `on` to lock. Raises Gone."""
+        """One of the host's commands; `player` belongs to kick, `on` to lock, `expect` to start, next and
+        close. Raises Gone."""
         return await self.request({"t": "host", "do": do, **members})
 
 

@@ -122,9 +122,7 @@ class LoadSessions:
     async def _start_one(self, session: Session, delay_s: float) -> None:
         await trio.sleep(delay_s)
         try:
-            await self._ask(
-                session.node, lambda api: api.host(session.code, session.host_token, "start", "start")
-            )
+            await self._ask(session.node, lambda api: api.start(session.code, session.host_token))
         except ApiRefused as exc:
             # An earlier attempt may have been carried out though its answer was `busy`.
             if exc.code != "illegal_move":

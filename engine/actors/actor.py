@@ -78,6 +78,8 @@ KICKED = Refusal("kicked", "The host removed you from this session.")
 
 OVER = Refusal("session_finished", "The session is over.")
 
+STALE = Refusal("illegal_move", "The session has gone on since the host saw it.")
+
 RUNNING = Refusal("session_running", "The session is not over: finish it first.")
 
 BATCH_MAX = 100
@@ -875,6 +877,10 @@ class SessionActor:
 
     def _lead(self, command: Host, now: int) -> Refusal | None:
         session = self.session
+        if command.seen_phase is not None and command.seen_phase != session.phase:
+            return STALE
+        if command.seen_number is not None and command.seen_number != session.number:
+            return STALE
         match command.do:
             case "start":
                 return session.start(now)

@@ -132,13 +132,16 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Host:
     """A command of the host. `player` belongs to kick, and may belong to admit and refuse; `on` to lock and
-    approval."""
+    approval. With `seen_number` and `seen_phase` it is about that question in that phase, and about nothing
+    that the session has gone on to since."""
 
     reply: Subscriber
     id: str | None
     do: str
     player: int | None = None
     on: bool | None = None
+    seen_number: int | None = None
+    seen_phase: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

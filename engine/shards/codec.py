@@ -143,7 +143,14 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
     ),
     "host": (
         Host,
-        {"id": _maybe(_text), "do": _text, "player": _maybe(_whole), "on": _maybe(_truth)},
+        {
+            "id": _maybe(_text),
+            "do": _text,
+            "player": _maybe(_whole),
+            "on": _maybe(_truth),
+            "seen_number": _maybe(_whole),
+            "seen_phase": _maybe(_text),
+        },
     ),
     "detach": (Detach, {}),
     "erase": (Erase, {"player": _maybe(_whole)}),

@@ -217,7 +217,7 @@ class Waves:
 
     async def _start(self, session: SessionOf) -> None:
         try:
-            await self._ask(lambda api: api.host(session.code, session.host_token, "start", "start"))
+            await self._ask(lambda api: api.start(session.code, session.host_token))
         except ApiRefused as exc:
             # An earlier attempt may have been carried out without our hearing of it.
             if exc.code not in ("illegal_move", "session_finished"):

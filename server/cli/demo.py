@@ -110,7 +110,7 @@ async def _play(api: Api, crowd: Crowd, opened: Message, console: Console) -> No
         async with trio.open_nursery() as playing:
             await bring_in(crowd, console, playing)
             watching.start_soon(host.run)
-            started = await host.command("start")
+            started = await host.command("start", expect={"number": 0, "phase": "lobby"})
             if started.error is not None:
                 raise click.ClickException(f"The session does not start: {started.message['message']}")
             await host.leave()

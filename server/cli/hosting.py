@@ -22,6 +22,8 @@ NAMES_SHOWN = 8
 
 _ENTER = {"lobby": "start", "question": "close", "reveal": "next", "paused": "resume"}
 
+_ABOUT_WHAT_IS_SEEN = frozenset({"start", "close", "next"})
+
 
 class Lectern:
     """Who stands there and leads: turns keys into the host's commands."""
@@ -80,6 +82,8 @@ class Lectern:
                 await self._client.leave()
 
     async def _command(self, do: str, **members: object) -> None:
+        if do in _ABOUT_WHAT_IS_SEEN:
+            members["expect"] = {"number": self._scene.number, "phase": self._scene.phase}
         reply = await self._client.command(do, **members)
         if reply.error is not None:
             self._said = f"{do}: {printable(reply.message['message'])}"

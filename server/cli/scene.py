@@ -58,6 +58,7 @@ class Scene:
                 self.players, self.answered = message["players"], message["answered"]
             case "state":
                 self.phase, self.locked = message["phase"], message["locked"]
+                self.number = message["number"]
                 self.approval = message.get("approval", False)
                 self._count_down(message["remaining_ms"], now)
             case "waiting_list":

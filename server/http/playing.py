@@ -98,13 +98,22 @@ class Playing:
         grant = self._access.grant()
         if grant.role != "host":
             raise ApiError("not_host", "Only the host may do this.")
-        data = await read_object(("id", "do", "player", "on"), ("do",), self._bytes_max)
+        data = await read_object(("id", "do", "player", "on", "expect"), ("do",), self._bytes_max)
         message = _parsed({"t": "host", "id": "-", **data})
         assert isinstance(message, protocol.Host)
         mark = message.id if "id" in data else None
         session = await self._sessions.granted(key, grant)
         done = await ask(
-            session, lambda reply: commands.Host(reply, mark, message.do, message.player, message.on)
+            session,
+            lambda reply: commands.Host(
+                reply,
+                mark,
+                message.do,
+                message.player,
+                message.on,
+                message.seen_number,
+                message.seen_phase,
+            ),
         )
         return json_answer(done.message)
 

@@ -190,7 +190,16 @@ class Conversation:
             self._refuse_speaker("not_host", "Only the host may do this.", message.id)
             return
         self._gate.sessions.deliver(
-            self._session, commands.Host(self, message.id, message.do, message.player, message.on)
+            self._session,
+            commands.Host(
+                self,
+                message.id,
+                message.do,
+                message.player,
+                message.on,
+                message.seen_number,
+                message.seen_phase,
+            ),
         )
 
     def _refuse_speaker(self, code: str, message: str, id_: str) -> None:

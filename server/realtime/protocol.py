@@ -13,6 +13,7 @@ from typing import Literal, NoReturn
 
 import orjson
 
+from engine.domain.phases import Phase
 from engine.domain.session_keys import is_code
 
 SUBPROTOCOL = "fanfare.v1"
@@ -26,6 +27,11 @@ HOST_COMMANDS = (
     *("start", "next", "close", "pause", "resume", "finish"),
     *("lock", "approval", "admit", "refuse", "kick"),
 )
+EXPECTING = ("start", "next", "close")
+"""Those that may say what the host saw; they are refused when that is not so any more."""
+
+PHASES = tuple(map(str, Phase))
+
 TICKET_CHARS_MIN, TICKET_CHARS_MAX = 8, 64
 
 
@@ -75,12 +81,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`player` is given with kick, and may be with admit and refuse; `on` with lock and approval."""
+    """`player` is given with kick, and may be with admit and refuse; `on` with lock and approval. The host
+    saw the question `seen_number` in the phase `seen_phase`, if it says so."""
 
     id: str
     do: str
     player: int | None = None
     on: bool | None = None
+    seen_number: int | None = None
+    seen_phase: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +200,29 @@ def _host(data: _Members) -> Host:
         if type(on) is not bool:
             _refuse(data, "bad_field", "on is true or false.", "on")
         return Host(_id(data), str(do), on=on)
+    if do in EXPECTING:
+        _check(data, ("id", "do"), ("expect",))
+        number, phase = _expect(data) if "expect" in data else (None, None)
+        return Host(_id(data), do, seen_number=number, seen_phase=phase)
     _check(data, ("id", "do"))
     if type(do) is not str or do not in HOST_COMMANDS:
         _refuse(data, "bad_field", f"do is one of: {', '.join(HOST_COMMANDS)}.", "do")
     return Host(_id(data), do)
+
+
+def _expect(data: _Members) -> tuple[int, str]:
+    expect = data["expect"]
+    if type(expect) is not dict:
+        _refuse(data, "bad_field", "expect is an object with number and phase.", "expect")
+    for name in expect:
+        if name not in ("number", "phase"):
+            _refuse(data, "unknown_field", f"{_shown(name)} is not a member of expect.", f"expect.{name}")
+    number, phase = expect.get("number"), expect.get("phase")
+    if type(number) is not int or number < 0:
+        _refuse(data, "bad_field", "number is a whole number from 0.", "expect.number")
+    if type(phase) is not str or phase not in PHASES:
+        _refuse(data, "bad_field", f"phase is one of: {', '.join(PHASES)}.", "expect.phase")
+    return number, phase
 
 
 def _ping(data: _Members) -> Ping:

@@ -74,7 +74,9 @@ function host(session) {
 		const mark = `${commands} ${player}`;
 		if (!commands || sent.has(mark)) return;
 		const who = player && { player: Number(player) };
-		const more = { lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, admit: who, refuse: who };
+		const { number, phase } = model; // as the host sees them, and not as they are by then
+		const seen = { expect: { number, phase } };
+		const more = { start: seen, close: seen, next: { expect: { number, phase: "reveal" } }, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, admit: who, refuse: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {

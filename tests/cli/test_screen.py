@@ -216,6 +216,12 @@ async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
         "finish",
     ]
     assert heard[5]["on"] is True
+    assert [command.get("expect") for command in heard[:4]] == [
+        {"number": 0, "phase": "lobby"},
+        {"number": 1, "phase": "question"},
+        {"number": 1, "phase": "reveal"},
+        None,
+    ]
 
 
 async def test_a_refused_command_is_told_below_the_picture(autojump_clock: object) -> None:

@@ -122,7 +122,9 @@ async def everything(e: Edge, clock: MockClock) -> list[tuple[str, Reply]]:
     await ask("players", e.get(f"{session.url}/players?limit=1", token=session.host_token))
     await ask("results for nobody", e.get(f"{session.url}/results"))
     await ask("results for the host", e.get(f"{session.url}/results", token=session.host_token))
-    await ask("close", session.do("close"))
+    seen = {"number": 1, "phase": "question"}
+    await ask("close", session.do("close", expect=seen))
+    await ask("close again", session.do("close", expect=seen))
     await ask("page of a reveal", e.get(session.url))
     await ask("kick", session.do("kick", player=2))
     await ask("of one who was kicked", session.answer(ben, 0))

@@ -44,6 +44,29 @@ async def test_a_whole_quiz_over_http() -> None:
         ]
 
 
+async def test_a_command_sent_twice_is_one_step() -> None:
+    async with edge() as e:
+        session = await e.session()
+        await session.do("start")
+        await session.do("close")
+        seen = {"number": 1, "phase": "reveal"}
+        replies = []
+
+        async def go_on() -> None:
+            replies.append(await session.do("next", expect=seen))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go_on)
+            nursery.start_soon(go_on)
+        assert sorted(reply.status for reply in replies) == [200, 409]
+        assert {reply.error for reply in replies if reply.status == 409} == {"illegal_move"}
+        await session.do("close")
+        assert (await session.do("next", expect=seen)).error == "illegal_move", (
+            "question 2 is shown, and not 1"
+        )
+        assert (await e.get(session.url)).json["state"]["number"] == 2
+
+
 async def test_the_answer_is_confirmed_only_once_it_is_stored() -> None:
     async with edge() as e:
         session = await e.session()

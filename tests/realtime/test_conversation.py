@@ -240,6 +240,14 @@ def test_a_host_s_command_goes_to_the_session(
     assert scene.sessions.delivered[-1] == (SESSION, commands.Host(scene.talk, "h-1", do, player, on))
 
 
+def test_a_host_s_command_says_what_the_host_saw() -> None:
+    scene = Scene()
+    scene.seat("host", None)
+    scene.say(t="host", id="h-1", do="next", expect={"number": 2, "phase": "reveal"})
+    expected = commands.Host(scene.talk, "h-1", "next", seen_number=2, seen_phase="reveal")
+    assert scene.sessions.delivered[-1] == (SESSION, expected)
+
+
 def test_who_has_not_joined_may_not_speak() -> None:
     scene = Scene()
     scene.answer()

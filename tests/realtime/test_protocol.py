@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.realtime.protocol import (
+    EXPECTING,
     HOST_COMMANDS,
     Answer,
     Host,
@@ -55,6 +56,13 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
             ({"t": "host", "id": "h", "do": do}, Host("h", do))
             for do in HOST_COMMANDS
             if do not in ("kick", "lock", "approval")
+        ],
+        *[
+            (
+                {"t": "host", "id": "h", "do": do, "expect": {"number": 0, "phase": "lobby"}},
+                Host("h", do, seen_number=0, seen_phase="lobby"),
+            )
+            for do in EXPECTING
         ],
         ({"t": "host", "id": "h", "do": "kick", "player": 7}, Host("h", "kick", player=7)),
         ({"t": "host", "id": "h", "do": "lock", "on": False}, Host("h", "lock", on=False)),
@@ -147,6 +155,25 @@ def test_json_that_is_no_object_is_a_bad_message(raw: str) -> None:
         ({"t": "host", "id": "h", "do": "kick"}, "missing_field", "player"),
         ({"t": "host", "id": "h", "do": "kick", "player": "Ada"}, "bad_field", "player"),
         ({"t": "host", "id": "h", "do": "kick", "player": 1, "on": True}, "unknown_field", "on"),
+        *[
+            ({"t": "host", "id": "h", "do": "next", "expect": expect}, code, path)
+            for expect, code, path in [
+                (None, "bad_field", "expect"),
+                ([1, "reveal"], "bad_field", "expect"),
+                ({}, "bad_field", "expect.number"),
+                ({"number": 1}, "bad_field", "expect.phase"),
+                ({"number": -1, "phase": "reveal"}, "bad_field", "expect.number"),
+                ({"number": True, "phase": "reveal"}, "bad_field", "expect.number"),
+                ({"number": 1, "phase": "closed"}, "bad_field", "expect.phase"),
+                ({"number": 1, "phase": ["reveal"]}, "bad_field", "expect.phase"),
+                ({"number": 1, "phase": "reveal", "of": 3}, "unknown_field", "expect.of"),
+            ]
+        ],
+        (
+            {"t": "host", "id": "h", "do": "pause", "expect": {"number": 1, "phase": "reveal"}},
+            "unknown_field",
+            "expect",
+        ),
         ({"t": "host", "id": "h", "do": "lock"}, "missing_field", "on"),
         ({"t": "host", "id": "h", "do": "approval"}, "missing_field", "on"),
         ({"t": "host", "id": "h", "do": "admit", "player": 0}, "bad_field", "player"),
@@ -233,6 +260,7 @@ near_messages = st.fixed_dictionaries(
         "token": values,
         "player": values,
         "on": values,
+        "expect": st.fixed_dictionaries({"number": st.integers(0, 3), "phase": values}) | values,
     },
 )
 

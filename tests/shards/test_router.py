@@ -298,6 +298,19 @@ async def test_a_request_goes_to_the_owner_and_its_answer_comes_back(mock_clock:
         assert b.router.routed.forwarded == 3
 
 
+async def test_a_host_s_command_that_is_sent_twice_is_one_step_wherever_it_goes(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await b.do(record, "start")
+        await b.do(record, "close")
+        seen = {"seen_number": 1, "seen_phase": "reveal"}
+        first, second = await b.do(record, "next", **seen), await a.do(record, "next", **seen)
+        assert (first.errors, second.errors) == ([], ["illegal_move"])
+        assert a.here(record).session.number == 2
+
+
 async def test_when_something_was_received_travels_as_how_long_ago_that_was(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
