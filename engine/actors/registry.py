@@ -475,7 +475,10 @@ class Registry:
             await self._journal.settled(slot.record.id)
             async with self._claims:
                 # A quiz that cannot be read is found out before the session is this node's.
-                await self._catalog.get(slot.record.quiz_id, slot.record.quiz_version)
+                try:
+                    await self._catalog.get(slot.record.quiz_id, slot.record.quiz_version)
+                except QuizNotFound as error:
+                    raise Unreadable(f"session {slot.record.id}, its quiz: {error} is not there") from None
                 claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
                 slot.claim = _Claim(slot.record.id, claimed.epoch)
                 stream, slot.stream = slot.stream, None

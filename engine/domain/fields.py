@@ -19,7 +19,8 @@ from engine.domain.errors import DomainError
 _MISSING: Final = object()
 _SHOWN_MAX: Final = 40
 _WHOLE_FLOATS: Final = 2**53
-"""Above this a float no longer tells neighbouring whole numbers apart, and JSON is not sure to carry them."""
+"""Above this a float no longer tells neighbouring whole numbers apart, and JSON is not sure to carry them. What
+was stored as a whole number beyond it cannot be used either: clients could not be told of it."""
 
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters except tab and line feed, and halves of surrogate pairs: not every store takes them."""
@@ -165,7 +166,7 @@ class Fields:
         """A whole number between `least` and `most`, both allowed."""
         value = self._data.get(name, default)
         wrong = f"must be a whole number from {least} to {most}, not {shown(value)}"
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _WHOLE_FLOATS:
             self.add(name, wrong)
             return default
         if not least <= value <= most and self.rule(name, wrong):
@@ -176,7 +177,7 @@ class Fields:
         """A time written in seconds, with up to three decimals, as whole milliseconds."""
         value = number(self._data.get(name, default_s))
         wrong = f"must be a number of seconds from {least_s} to {most_s}, not {shown(self._data.get(name))}"
-        if value is None or value <= 0:
+        if value is None or not 0 < value < _WHOLE_FLOATS / 1000:
             self.add(name, wrong)
             return default_s * 1000
         if not least_s <= value <= most_s and self.rule(name, wrong):

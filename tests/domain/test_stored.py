@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +53,8 @@ def test_settings_that_break_a_rule_of_today_stay_as_they_are(name: str, value: 
         {"pace": "of a later release"},
         {"player_limit": "many"},
         {"player_limit": None},
+        {"player_limit": 2**64},
+        {"reveal_ms": -(2**64)},
         {"early_close": 1},
         {"scoring": "of a later release"},
         {"streak": "yes"},
@@ -70,6 +73,7 @@ def test_any_json_that_is_stored_is_settings_or_an_error(data: object) -> None:
     except DomainError:
         return
     assert Settings.stored(settings.to_dict()) == settings
+    orjson.dumps(settings.to_dict())
 
 
 def test_fields_of_a_later_release_are_passed_over_in_a_quiz_too() -> None:
@@ -127,6 +131,8 @@ def test_a_correction_of_a_stored_quiz_holds_whatever_the_rules_have_become(
         quiz_data({"type": "single", "text": "?", "choices": ["a", "b"], "correct": "c"}),
         quiz_data({"type": "numeric", "text": "?", "correct": "many"}),
         quiz_data(time_limit_s=3, scoring={"rule": "of a later release"}),
+        quiz_data({"type": "true_false", "text": "?", "correct": True, "time_limit_s": 1e300}),
+        quiz_data({"type": "true_false", "text": "?", "correct": True, "points": 2**64}),
     ],
 )
 def test_a_quiz_that_cannot_be_used_is_an_error(document: object) -> None:
@@ -162,3 +168,4 @@ def test_any_json_that_is_stored_is_a_quiz_or_an_error(
         str(error).encode()
         return
     assert Quiz.stored(read.to_dict()) == read
+    orjson.dumps(read.to_dict())

@@ -21,7 +21,15 @@ from tests.actors.world import Client
 from tests.storage.making import quiz_of, record_of
 from tests.storage.test_merging import Players, players
 
-GARBAGE = ("[]", "5", '"host"', "null", '{"pace": "of a later release"}', '{"player_limit": "many"}')
+GARBAGE = (
+    "[]",
+    "5",
+    '"host"',
+    "null",
+    '{"pace": "of a later release"}',
+    '{"player_limit": "many"}',
+    '{"player_limit": 18446744073709551616}',
+)
 
 
 @pytest.fixture
@@ -95,9 +103,12 @@ async def test_settings_that_are_garbage_cost_that_session_alone(
     assert "Traceback" not in caplog.text
 
 
-async def test_a_quiz_that_is_garbage_costs_its_sessions_alone(node: Players, database: Database) -> None:
+@pytest.mark.parametrize("garbage", ["{}", "null"])
+async def test_a_quiz_that_is_garbage_costs_its_sessions_alone(
+    node: Players, database: Database, garbage: str
+) -> None:
     good, bad = await stored(database, '{"future": 1}', '{"future": 1}')
-    await database.execute("UPDATE quizzes SET definition = '{}' WHERE id = $1", bad.quiz_id)
+    await database.execute("UPDATE quizzes SET definition = $2::jsonb WHERE id = $1", bad.quiz_id, garbage)
     assert (await watched(node, bad.code)).errors == ["session_unavailable"]
     assert (await watched(node, good.code)).kinds == ["joined"]
     store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
