@@ -19,8 +19,8 @@ from engine.domain.errors import DomainError
 _MISSING: Final = object()
 _SHOWN_MAX: Final = 40
 _WHOLE_FLOATS: Final = 2**53
-"""Above this a float no longer tells neighbouring whole numbers apart, and JSON is not sure to carry them. What
-was stored as a whole number beyond it cannot be used either: clients could not be told of it."""
+"""Above this a float no longer tells neighbouring whole numbers apart, and JSON is not sure to carry them.
+What was stored as a whole number beyond it cannot be used either: clients could not be told of it."""
 
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters except tab and line feed, and halves of surrogate pairs: not every store takes them."""

@@ -56,6 +56,10 @@ ask for its sessions, again and again, and each look costs more than all else th
 
 IN_VAIN_MAX = 10_000
 
+LOOK_AGAIN_S = 2.0
+"""Between two looks for a session that nobody runs, for those who wait until somebody does. The bus tells of
+most before that."""
+
 ENDED_LATELY_MS = 60_000
 """After its end a session stays with its owner for a while, for those who come back."""
 
@@ -180,7 +184,8 @@ class Router:
         new_id: source of fresh session ids.
         relay_above: player limit of a session above which each node takes its players.
         boundary: of the node.
-        hold_s: how long clients of a lost owner are kept until another node runs their session.
+        hold_s: how long clients of a lost owner are kept, or wait to come in, until another node runs their
+            session.
     """
 
     def __init__(
@@ -215,6 +220,8 @@ class Router:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lookups = Lookups(nursery, self._look_up, NOT_TO_BE_HAD, self._boundary)
         self._in_vain: dict[str, tuple[Exception, float]] = {}
+        self._awaited: dict[str, trio.Event] = {}
+        """Sessions that somebody wants and nobody runs, by id or code: set when that may be over."""
         self._held: dict[str, _Held] = {}
         """Sessions that are being handed over, by id and by code."""
         self._relays: dict[str, Relay] = {}
@@ -246,7 +253,7 @@ class Router:
             self._pass_on(known, command)
         elif not is_session_key(key):
             _refuse(SessionNotFound(key), command)
-        elif (error := self._looked_in_vain(key)) is not None:
+        elif (error := self._looked_in_vain(key)) is not None and not isinstance(error, NotYet):
             _refuse(error, command)
         else:
             self._waiting.add(self._route, key, command)
@@ -281,7 +288,7 @@ class Router:
         return self._relays.get(key) or self._relays_by_code.get(key)
 
     async def _route(self, key: str) -> Callable[[Command], None]:
-        found = await self.find(key)
+        found = await self._find_in_time(key)
 
         def send(command: Command) -> None:
             # Since then it may have come here, or be on its way elsewhere.
@@ -365,6 +372,27 @@ class Router:
                 tries += 1
         raise NotYet
 
+    async def _find_in_time(self, key: str) -> SessionActor | Elsewhere:
+        """As `find`, but whoever asks for a session whose owner was lost just now waits until another node
+        runs it. Turned away, all would come back at random moments, seconds after that. Raises as `get`."""
+        try:
+            return await self.find(key)
+        except NotYet as error:
+            refusal = error
+        with trio.move_on_after(self._hold_s):
+            while True:
+                awaited = self._awaited[key] = trio.Event()
+                try:
+                    with trio.move_on_after(LOOK_AGAIN_S):
+                        await awaited.wait()
+                    async with self._sought:
+                        return await self.find(key)
+                except NotYet as error:
+                    refusal = error
+                finally:
+                    self._awaited.pop(key, None)
+        raise refusal.with_traceback(None)
+
     async def _look_up(self, key: str) -> SessionRecord | Elsewhere:
         """The record of a session that belongs here, or where else it is."""
         try:
@@ -423,6 +451,15 @@ class Router:
     def look_anew(self) -> None:
         """The members have changed: what was not to be had may be now."""
         self._in_vain.clear()
+        for awaited in self._awaited.values():
+            awaited.set()
+
+    def _come_true(self, record: SessionRecord) -> None:
+        """Somebody runs this session."""
+        for key in (record.id, record.code):
+            self._in_vain.pop(key, None)
+            if (awaited := self._awaited.get(key)) is not None:
+                awaited.set()
 
     def _remembered(self, key: str) -> Elsewhere | None:
         known = self._known.get(key)
@@ -437,9 +474,9 @@ class Router:
         """Note where a session is."""
         known = _Known(found, trio.current_time() + KNOWN_FOR_S)
         for key in (found.record.id, found.record.code):
-            self._in_vain.pop(key, None)
             self._known[key] = known
             self._known.move_to_end(key)
+        self._come_true(found.record)
         while len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
 
@@ -495,6 +532,7 @@ class Router:
         nodes that relay it, and to a relay that this one had of it. Raises as `get`."""
         first = not self._registry.holds(record.id)
         actor = await self._registry.bring(record)
+        self._come_true(record)
         former = self._relays.get(record.id)
         if former is not None:
             former.end(Ending.TAKEN_OVER)

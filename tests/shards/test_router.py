@@ -22,7 +22,15 @@ from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, Storage
 from engine.shards import router as routing
 from engine.shards import whereabouts
 from engine.shards.ports import Member
-from engine.shards.router import ENDED_LATELY_MS, KNOWN_FOR_S, Elsewhere, NotYet, RemoteSession
+from engine.shards.relay import HOLD_S
+from engine.shards.router import (
+    ENDED_LATELY_MS,
+    KNOWN_FOR_S,
+    LOOK_AGAIN_S,
+    Elsewhere,
+    NotYet,
+    RemoteSession,
+)
 from tests.actors.world import QUIZ, Client, settle
 from tests.keys import NOT_QUITE
 from tests.shards.making import member_of
@@ -110,7 +118,7 @@ async def test_the_session_of_one_who_is_gone_is_where_the_ring_has_it(mock_cloc
         assert cluster.store.epoch(mine.id) == 2
 
 
-async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_hear_busy(
+async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_wait_and_then_hear_busy(
     mock_clock: MockClock,
 ) -> None:
     async with cluster_of("a", "b") as (cluster, [a, _]):
@@ -119,8 +127,42 @@ async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_hear_
         with pytest.raises(NotYet):
             await a.router.get(record.code)
         ada = await a.join(record, "Ada")
+        assert ada.kinds == []
+        mock_clock.jump(HOLD_S)
+        await settle()
         assert (ada.errors, ada.ending) == (["busy"], None)
         assert cluster.store.epoch(record.id) == 1
+
+
+@pytest.mark.parametrize("told", ["members", "bus", "nobody"])
+async def test_whoever_asks_for_a_session_that_has_lost_its_owner_is_in_as_soon_as_another_runs_it(
+    told: str, mock_clock: MockClock
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.record(b)
+        stranger(cluster, record, "dead/1", holds=False)
+        find, looks = cluster.store.find, []
+
+        async def look(key: str) -> SessionRecord:
+            looks.append(key)
+            return await find(key)
+
+        cluster.store.find = look  # type: ignore[method-assign]  # counted
+        clients = [await a.join(record, f"player {n}") for n in range(100)]
+        assert [client.kinds for client in clients] == [[]] * 100
+        assert len(looks) == 1, "one look for all"
+        for node in (a, b):
+            node.known.missed.add("dead/1")
+        if told == "members":
+            a.router.look_anew()
+        elif told == "bus":
+            await b.router.get(record.id)
+        else:
+            mock_clock.jump(LOOK_AGAIN_S)
+        await settle()
+        assert all(client.kinds == ["joined"] for client in clients)
+        assert b.here(record) is not None
+        assert len(looks) <= 4
 
 
 async def test_whoever_is_faster_has_it_and_the_other_hears_so(mock_clock: MockClock) -> None:
@@ -203,7 +245,10 @@ async def test_a_node_for_the_api_alone_takes_no_session(mock_clock: MockClock) 
         cluster.all_see()
         with pytest.raises(NotYet):
             await web.router.find(record.id)
-        assert (await web.watch(record)).errors == ["busy"]
+        watching = await web.watch(record)
+        mock_clock.jump(HOLD_S)
+        await settle()
+        assert watching.errors == ["busy"]
 
 
 async def test_one_who_is_draining_gets_no_session_and_keeps_what_it_has(mock_clock: MockClock) -> None:
