@@ -216,6 +216,7 @@ def state(
         "locked": session.locked,
         "approval": session.approval,
         "title": session.quiz.title,
+        "language": session.quiz.language,
         "number": session.number,
         "of": session.of,
         "players": session.active,

@@ -12,9 +12,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from engine.domain.errors import DomainError
+
+Word = TypeVar("Word", bound=str)
 
 _MISSING: Final = object()
 _SHOWN_MAX: Final = 40
@@ -208,13 +210,14 @@ class Fields:
             return False
         return value
 
-    def one_of(self, name: str, options: Sequence[str], default: str) -> str:
+    def one_of(self, name: str, options: Sequence[Word], default: Word) -> Word:
         """One of a few words."""
         value = self._data.get(name, default)
-        if not isinstance(value, str) or value not in options:
-            self.add(name, f"must be one of: {', '.join(options)}; not {shown(value)}")
-            return default
-        return value
+        for option in options:
+            if option == value:
+                return option
+        self.add(name, f"must be one of: {', '.join(options)}; not {shown(value)}")
+        return default
 
     def texts(self, name: str, least: int, most: int, longest: int) -> list[str]:
         """A list of `least` to `most` texts of at most `longest` characters. Required."""

@@ -12,7 +12,7 @@ from typing import Final
 from engine.domain.errors import DomainError
 from engine.domain.fields import Problems
 from engine.domain.questions import read_question
-from engine.domain.quiz import Question, Quiz
+from engine.domain.quiz import Question, Quiz, TypedText
 
 Key = Mapping[str, object]
 
@@ -70,6 +70,8 @@ def with_key(quiz: Quiz, number: int, key: Key, *, strict: bool = True) -> Quiz:
         {**question.to_dict(), **key}, f"questions[{number - 1}]", Problems(1, strict=strict)
     )
     assert changed is not None, "with a bound of one, the first problem is raised"
+    if isinstance(question, TypedText) and isinstance(changed, TypedText):
+        changed = replace(changed, foldings=question.foldings)
     return replace(quiz, questions=(*quiz.questions[: number - 1], changed, *quiz.questions[number:]))
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 from engine.domain.errors import Refusal
 from engine.domain.facts import Choice
 from engine.domain.fields import Fields, Problems, member, number, shown, tidied
+from engine.domain.spellings import FOLDINGS, MATCHES, Match, forms
 from engine.domain.text import clean_answer, fold
 
 TEXT_MAX: Final = 300
@@ -245,25 +246,33 @@ class TrueFalse(Question):
 
 @dataclass(frozen=True, slots=True)
 class TypedText(Question):
-    """Text that the player types; right is every spelling that folds like an accepted one."""
+    """Text that the player types; right is every spelling that counts as the same as an accepted one.
+
+    `match` says how much has to be right; `foldings` is the version of what `loose` passes over.
+    """
 
     accept: tuple[str, ...]
-    _folded: frozenset[str] = field(init=False, repr=False, compare=False)
+    match: Match = "loose"
+    foldings: int = FOLDINGS
+    _forms: frozenset[str] = field(init=False, repr=False, compare=False)
 
     type: ClassVar[str] = "text"
-    own_fields: ClassVar[tuple[str, ...]] = ("accept",)
+    own_fields: ClassVar[tuple[str, ...]] = ("accept", "match")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_folded", frozenset(fold(spelling) for spelling in self.accept))
+        accepted = (forms(spelling, self.match, self.foldings) for spelling in self.accept)
+        object.__setattr__(self, "_forms", frozenset().union(*accepted))
 
     @classmethod
     def build(cls, fields: Fields, text: str, limit_ms: int, points: int) -> TypedText:
+        match: Match = fields.one_of("match", MATCHES, default="loose")
         accept: list[str] = []
         if _has_right(fields, "accept"):
             accept = fields.texts("accept", 1, SPELLINGS_MAX, SPELLING_MAX)
         seen: set[str] = set()
         for place, spelling in enumerate(accept):
-            folded = fold(spelling)
+            # Not all that counts as the same is refused: who lists both USA and U.S.A. does no harm.
+            folded = fold(spelling) if match == "loose" else min(forms(spelling, match))
             if folded and folded in seen:
                 fields.rule(
                     f"accept[{place}]", f"{shown(spelling)} counts as the same as another", "duplicate_choice"
@@ -271,7 +280,7 @@ class TypedText(Question):
             elif spelling and not folded:
                 fields.rule(f"accept[{place}]", f"{shown(spelling)} has no letters, digits or symbols")
             seen.add(folded)
-        return cls(text, limit_ms, points, tuple(accept))
+        return cls(text, limit_ms, points, tuple(accept), match)
 
     @property
     def correct(self) -> list[str]:
@@ -289,13 +298,18 @@ class TypedText(Question):
         return Refusal("bad_choice", f"The choice must be text of 1 to {ANSWER_MAX} characters.")
 
     def judge(self, choice: Choice) -> bool:
-        return isinstance(choice, str) and fold(choice) in self._folded
+        return isinstance(choice, str) and not self._forms.isdisjoint(
+            forms(choice, self.match, self.foldings)
+        )
 
     def cells_of(self, choice: Choice, correct: bool) -> Sequence[int]:  # noqa: ARG002  # one signature for all types
         return (0,) if correct else (1,)
 
     def own_dict(self) -> dict[str, object]:
-        return {"accept": list(self.accept)}
+        return {"accept": list(self.accept), "match": self.match}
+
+    def public(self) -> dict[str, object]:
+        return {**Question.public(self), "match": self.match}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 from engine.domain.fields import Fields, Problems
-from engine.domain.quiz import Quiz
+from engine.domain.quiz import Quiz, TypedText
 from engine.domain.scoring import RULES, Scoring
+from engine.domain.spellings import FOLDINGS
 
 Pace = Literal["host", "auto"]
 Names = Literal["chosen", "given"]
@@ -34,6 +35,7 @@ FIELDS: Final = (
     "results_public",
     "name_filter",
     "approval",
+    "foldings",
 )
 
 
@@ -57,6 +59,8 @@ class Settings:
             else only its host, authors, and whoever took part.
         name_filter: whether players may not choose names that offend, or that only who leads may have.
         approval: players wait until the host lets them in. The host may change that at any time.
+        foldings: the version of what typed text is matched by. Those of the release that opens a session go
+            for it to its end and for its audit; nobody else has a reason to choose.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -74,6 +78,7 @@ class Settings:
     results_public: bool = False
     name_filter: bool = True
     approval: bool = False
+    foldings: int = FOLDINGS
 
     def __post_init__(self) -> None:
         self._read(Fields(self.to_dict(), "", Problems(1), FIELDS))
@@ -117,6 +122,10 @@ class Settings:
             "results_public": fields.flag("results_public", default=False),
             "name_filter": fields.flag("name_filter", default=True),
             "approval": fields.flag("approval", default=False),
+            # A session that was stored without was opened by a release that knew no others.
+            "foldings": fields.whole(
+                "foldings", 1, FOLDINGS, default=FOLDINGS if fields.problems.strict else 1
+            ),
         }
         if fields.get("lobby_ms") is not None:
             read["lobby_ms"] = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)
@@ -133,10 +142,18 @@ class Settings:
         return read
 
     def applied_to(self, quiz: Quiz) -> Quiz:
-        """The quiz as it is played: scored as these settings say where they do."""
+        """The quiz as it is played: scored as these settings say where they do, text matched by their
+        foldings."""
         rule, streak = quiz.scoring.rule, quiz.scoring.streak
         scoring = Scoring(self.scoring or rule, streak if self.streak is None else self.streak)
-        return quiz if scoring == quiz.scoring else replace(quiz, scoring=scoring)
+        quiz = quiz if scoring == quiz.scoring else replace(quiz, scoring=scoring)
+        if self.foldings == FOLDINGS:
+            return quiz
+        questions = (
+            replace(each, foldings=self.foldings) if isinstance(each, TypedText) else each
+            for each in quiz.questions
+        )
+        return replace(quiz, questions=tuple(questions))
 
     def to_dict(self) -> dict[str, object]:
         """The document: `Settings.parse(settings.to_dict()) == settings`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +18,10 @@ _JOINER: Final = "\u200d"
 _NON_JOINER: Final = "\u200c"
 _VIRAMA: Final = 9
 """Combining class of the sign that takes the vowel from an Indic letter."""
-_EMOJI_STYLE: Final = "\ufe0f"
+EMOJI_STYLE: Final = "\ufe0f"
+"""Says that what stands before it is an emoji."""
+FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e007a]{1,6}\U000e007f")
+"""Of a part of a country, spelt with tag characters."""
 _FLAGS: Final = tuple(
     "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f"
     for region in ("gbeng", "gbsct", "gbwls")
@@ -27,18 +31,24 @@ _FLAGS: Final = tuple(
 _BLANKS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Letters and symbols that show nothing; to a reader they are spaces."""
 
-_INVISIBLE_MARKS: Final = frozenset(
+INVISIBLE_MARKS: Final = frozenset(
     ["\u034f", "\u17b4", "\u17b5", "\u180b", "\u180c", "\u180d", "\u180f"]
     + [chr(code) for code in range(0xFE00, 0xFE0F)]
     + [chr(code) for code in range(0xE0100, 0xE01F0)]
 )
 """Marks that show nothing. The emoji style selector is not among them."""
 
-_SPELLING: Final = str.maketrans(
+SHAPES: Final = str.maketrans(
     {
         **dict.fromkeys("\u2018\u2019\u201b\u02bc\u2032`\u00b4", "'"),
         **dict.fromkeys("\u201c\u201d\u201e\u2033", '"'),
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+    }
+)
+"""What a keyboard makes of quotes and hyphens."""
+
+_SPELLING: Final = SHAPES | str.maketrans(
+    {
         "\u00e6": "ae",
         "\u0153": "oe",
         "\u00f8": "o",
@@ -49,7 +59,7 @@ _SPELLING: Final = str.maketrans(
         "\u0131": "i",
     }
 )
-"""What a keyboard makes of quotes and hyphens, and the accented letters that Unicode does not take apart."""
+"""With the accented letters that Unicode does not take apart."""
 
 _ACCENTS: Final = frozenset(
     {1, 202, 214, 216, 218, 220, 222, 224, 226, 228, 230, 232, 233, 234, 240, *range(10, 37)}
@@ -114,13 +124,13 @@ def _visible(text: str) -> str:
 
 
 def _is_mark(char: str) -> bool:
-    return unicodedata.category(char) in ("Mn", "Mc", "Me") and char not in _INVISIBLE_MARKS
+    return unicodedata.category(char) in ("Mn", "Mc", "Me") and char not in INVISIBLE_MARKS
 
 
 def _is_shown(char: str) -> bool:
     # Emoji newer than Python's tables are unassigned to them.
     category = unicodedata.category(char)
-    return (category[0] != "C" or (category == "Cn" and _is_emoji(char))) and char not in _INVISIBLE_MARKS
+    return (category[0] != "C" or (category == "Cn" and _is_emoji(char))) and char not in INVISIBLE_MARKS
 
 
 def _is_emoji(char: str) -> bool:
@@ -131,7 +141,7 @@ def _joins(joiner: str, before: Sequence[str], after: str) -> bool:
     """Whether a joiner says something here: it makes one emoji of two, or is part of the spelling, as behind
     a virama in Indic scripts and, between two letters, in Persian."""
     last = before[-1]
-    if joiner == _JOINER and (_is_emoji(last[-1]) or last == _EMOJI_STYLE):
+    if joiner == _JOINER and (_is_emoji(last[-1]) or last == EMOJI_STYLE):
         return bool(after) and _is_emoji(after)
     if unicodedata.combining(last[-1]) == _VIRAMA:
         return True
@@ -156,14 +166,33 @@ def fold(text: str) -> str:
 
 
 def _is_significant(char: str) -> bool:
-    if unicodedata.combining(char) in _ACCENTS or char in _INVISIBLE_MARKS or char == _EMOJI_STYLE:
+    if unicodedata.combining(char) in _ACCENTS or char in INVISIBLE_MARKS or char == EMOJI_STYLE:
         return False
     return char.isspace() or unicodedata.category(char) not in ("Cc", "Cf", "Cs")
 
 
 def clean_answer(raw: str) -> str:
-    """Typed text as it is kept: composed (NFC), on one line, without control and format characters."""
+    """Typed text as it is kept: composed (NFC), on one line, without control and format characters. Kept are
+    those that make another sign of what they stand in: tags of flags, and joiners."""
     if raw.isascii() and raw.isprintable():
         return " ".join(raw.split())
-    kept = (char for char in raw if char.isspace() or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))
+    while (text := _without_format(raw)) != raw:
+        raw = text  # composing may have moved what a joiner stood beside
+    return text
+
+
+def _without_format(raw: str) -> str:
+    kept: list[str] = []
+    rest = 0
+    for at, char in enumerate(raw):
+        if at < rest:
+            continue
+        if flag := FLAG.match(raw, at):
+            kept.append(flag[0])
+            rest = flag.end()
+        elif char in (_JOINER, _NON_JOINER):
+            if kept and _joins(char, kept, raw[at + 1 : at + 2]):
+                kept.append(char)
+        elif char.isspace() or unicodedata.category(char) not in ("Cc", "Cf", "Cs"):
+            kept.append(char)
     return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())

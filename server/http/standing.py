@@ -65,6 +65,7 @@ class Standings:
             "locked": True,
             "approval": False,
             "title": quiz.title,
+            "language": quiz.language,
             "number": top.opened,
             "of": len(quiz.questions),
             "players": top.players,

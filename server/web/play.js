@@ -184,6 +184,7 @@ function offer(asked, given, locked) {
 	if (typed) {
 		const field = ui.answer;
 		put("kind", t(numeric ? "answer.numeric" : "answer.text"));
+		put("match", { spelling: t("answer.spelling"), exact: t("answer.exact") }[asked.match] ?? "");
 		put("mistyped", "");
 		field.inputMode = numeric ? "decimal" : "text";
 		field.value = given ? given.choice : "";

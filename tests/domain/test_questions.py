@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.errors import Refusal
+from engine.domain.errors import DomainError, Refusal
 from engine.domain.quiz import Question
 from tests.domain.making import ONE_OF_EACH, question_of, quiz_of
 
@@ -66,7 +66,24 @@ def test_typed_text_is_kept_as_typed_and_judged_as_folded() -> None:
     assert TYPED.read("  SAO\tpaulo\x00 ") == "SAO paulo"
     assert TYPED.read("x" * 200) == "x" * 200
     assert all(TYPED.judge(text) for text in ["SAO paulo", "são  paulo", "SAMPA"])
-    assert not any(TYPED.judge(text) for text in ["Paulo", "saopaulo", "São Paulo!"])
+    assert not any(TYPED.judge(text) for text in ["Paulo", "saopaulo", "São Paulo, Brazil"])
+
+
+def test_a_quiz_says_how_much_of_a_typed_answer_has_to_be_right() -> None:
+    accept = ["Résumé", "Resume"]
+    assert question_of(type="text", accept=accept, match="spelling").public()["match"] == "spelling"
+    with pytest.raises(DomainError) as caught:
+        question_of(type="text", accept=accept)
+    assert (caught.value.code, caught.value.path) == ("duplicate_choice", "questions[0].accept[1]")
+    with pytest.raises(DomainError) as caught:
+        question_of(type="text", accept=accept, match="strict")
+    assert (caught.value.code, caught.value.path) == ("bad_field", "questions[0].match")
+
+
+def test_spellings_that_only_look_redundant_may_be_listed() -> None:
+    """A quiz that lists what an earlier release did not know to be the same is still a quiz."""
+    accept = ["USA", "U.S.A.", "e-mail", "email", "Lisbon", "Lisbon."]
+    assert question_of(type="text", accept=accept).correct == accept
 
 
 @pytest.mark.parametrize("raw", NOT_NUMBERS)
@@ -151,6 +168,7 @@ def test_what_everyone_may_see() -> None:
         "limit_ms": 2500,
         "points": 7,
     }
+    assert TYPED.public()["match"] == "loose"
     assert [q.public()["choices"] for q in (TRUE_FALSE, TYPED, NUMERIC)] == [None, None, None]
 
 

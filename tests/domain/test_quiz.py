@@ -368,6 +368,7 @@ def test_settings_have_defaults() -> None:
         "results_public": False,
         "name_filter": True,
         "approval": False,
+        "foldings": 2,
     }
 
 

@@ -295,6 +295,32 @@ def test_facts_in_the_wrong_order_are_found() -> None:
         assert "order" in kinds(audit(evidence_of(quiz, course)))
 
 
+def test_a_session_of_an_earlier_release_is_audited_and_corrected_by_its_own_foldings() -> None:
+    """What it took for wrong was wrong, also where another question is corrected now."""
+    document = quiz_of(
+        {"type": "text", "text": "1", "accept": ["Lisbon"]},
+        {"type": "true_false", "text": "2", "correct": True},
+    )
+    quiz = Settings.stored({}).applied_to(document)
+    session = Session(quiz, Settings.stored({}), CREATED_AT)
+    session.join("Ada", CREATED_AT)
+    session.start(CREATED_AT)
+    session.answer(1, 1, "Lisbon.", CREATED_AT + 1_000)
+    session.close(CREATED_AT + 2_000)
+    session.next(CREATED_AT + 2_000)
+    session.answer(1, 2, False, CREATED_AT + 3_000)
+    session.finish(CREATED_AT + 4_000)
+    facts = taken(session)
+    assert [fact.correct for fact in facts if isinstance(fact, f.AnswerAccepted)] == [False, False]
+    assert audit(evidence_of(quiz, facts)) == []
+    assert kinds(audit(evidence_of(document, facts))) == {"correct", "points", "standing"}
+    other = corrected_by(quiz, facts, [(2, {"correct": False})])
+    assert list(other[0].changed) == [(2, 1)]
+    assert audit(evidence_of(quiz, facts, other)) == []
+    same = corrected_by(quiz, facts, [(1, {"accept": ["Lisbon", "Porto"]})])
+    assert same[0].changed == {}
+
+
 def test_results_that_are_not_those_of_the_answers_are_found() -> None:
     quiz, facts = one_session()
     evidence = evidence_of(quiz, facts)

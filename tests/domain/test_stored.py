@@ -28,8 +28,20 @@ def test_a_setting_of_a_later_release_is_passed_over() -> None:
 
 
 def test_a_setting_that_an_earlier_release_did_not_know_has_its_default() -> None:
-    assert Settings.stored({"pace": "auto"}) == Settings(pace="auto")
-    assert Settings.stored({}) == Settings()
+    assert Settings.stored({"pace": "auto"}) == Settings(pace="auto", foldings=1)
+    assert Settings.stored({}) == Settings(foldings=1)
+
+
+def test_text_is_matched_as_it_was_when_the_session_was_opened() -> None:
+    document = quiz_of({"type": "text", "text": "Typed?", "accept": ["Lisbon"]}).to_dict()
+    for question in document["questions"]:  # type: ignore[attr-defined]
+        del question["match"]  # as an earlier release has stored it
+    quiz = Quiz.stored(document)
+    judged = {
+        settings.foldings: settings.applied_to(quiz).questions[0].judge("Lisbon.")
+        for settings in (Settings.stored({}), Settings(), Settings.stored({"foldings": 99}))
+    }
+    assert judged == {1: False, 2: True, 99: True}
 
 
 @pytest.mark.parametrize(
