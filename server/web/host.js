@@ -7,6 +7,10 @@ import { copy, explain, number, t } from "./lib/texts.js";
 
 const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
+/** So soon after another press, or after a change of what is there to be pressed, a press is not meant. */
+const DEAF_MS = 400;
+/** Within this time a key that would close the question is pressed once more. */
+const SURE_MS = 5_000;
 
 const hosted = kept.get("hosted") ?? [];
 const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
@@ -52,20 +56,49 @@ function host(session) {
 	const path = `/api/sessions/${code}`;
 	const roster = $("ff-roster");
 	const sent = new Set();
+	let deaf = 0;
+	let sureUntil = 0;
+
+	function deafen() {
+		clearTimeout(deaf);
+		document.body.dataset.deaf = "";
+		deaf = setTimeout(() => delete document.body.dataset.deaf, DEAF_MS);
+	}
 
 	const model = attend(code, session, (message, isNew) => {
 		if (message.t === "joined") read();
 		if (message.t === "roster") roster.hear(message);
 		if (message.t === "waiting_list") showWaiting(message);
 		if (!isNew) return;
+		deafen();
+		sureUntil = 0;
+		put("wrong", "");
+		ui.next.ariaDisabled = model.scene === "question";
 		ui.peek.checked = false;
 		if (model.phase === "finished") ask("GET", `${path}/results`, { token }).then(showResults).catch(refused);
 		scrollTo(0, 0);
-		if (!inSight(":focus")) inSight("#controls .primary")?.focus({ preventScroll: true });
+		if (!inSight(":focus")) inSight("#start, #resume, #next")?.focus({ preventScroll: true });
 	}, (why) => {
 		Object.assign(document.body.dataset, { phase: "ended", why: why.code });
 		put("why", explain(why));
 	});
+
+	/** A press on a button: by hand, with its key, or from afar. */
+	function press(button) {
+		const heard = !("deaf" in document.body.dataset);
+		deafen();
+		if (heard && button.ariaDisabled !== "true") lead(button.dataset);
+	}
+
+	/** The key that goes on has to be pressed twice to close a question: nobody gets it back. */
+	function goOn() {
+		const close = inSight("#close");
+		if (!close || performance.now() < sureUntil) return (close ?? inSight("#start, #resume, #next"))?.click();
+		if ("deaf" in document.body.dataset) return deafen();
+		deafen();
+		sureUntil = performance.now() + SURE_MS;
+		put("wrong", t("host.close_sure"));
+	}
 
 	const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
 
@@ -92,6 +125,7 @@ function host(session) {
 	function showWaiting({ players, count }) {
 		const before = new Map([...ui.applicants.children].map((row) => [row.who, row]));
 		const button = (what, player, text) => h("button", { type: "button", "data-do": what, "data-player": player }, text);
+		if (ui.applicants.children.length > players.length) deafen(); // rows have moved up
 		ui.waiting.hidden = !count;
 		put("waiting-count", t("host.waiting", { count }));
 		arrange(ui.applicants, players.map(({ id, name }) => before.get(`${id} ${name}`) ?? Object.assign(
@@ -125,8 +159,17 @@ function host(session) {
 		ui.link.select();
 		if (document.execCommand("copy")) put("copied", t("host.copied"));
 	};
-	document.onclick = ({ target }) => lead(target.closest("[data-do]")?.dataset ?? {});
-	onKey((key) => /^[np]$/.test(key) && inSight(`[aria-keyshortcuts=${key.toUpperCase()}]`)?.click());
+	document.onclick = ({ target }) => {
+		const button = target.closest("[data-do]");
+		if (button) press(button);
+	};
+	const pause = () => inSight("#pause, #resume")?.click();
+	// A presenter's remote has two keys, which are one pair of these.
+	const keys = { n: goOn, pagedown: goOn, arrowright: goOn, p: pause, pageup: pause, arrowleft: pause };
+	onKey((key) => {
+		keys[key]?.();
+		return key in keys;
+	});
 }
 
 const code = query.get("code");

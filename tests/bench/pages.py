@@ -28,7 +28,7 @@ from tests.bench.players import Clients
 from tests.e2e.node import Node, running_node
 from tests.web.chromium import Chromium, Visit
 from tests.web.install_chromium import executable, missing
-from tests.web.leading import opened
+from tests.web.leading import opened, press
 from tests.web.speed import Pace, bytes_over_the_wire, interactive_ms, pace
 
 PLAYERS = 5_000
@@ -151,7 +151,7 @@ class Pages:
         self.spells[IDLE] = pace(page, wait)
         self.spells[JOINING] = pace(page, lambda: order("join", self._players, JOINS_PER_S))
         expect(page.locator("#connected")).to_contain_text(f"{self._players:,} of {self._players:,}")
-        page.locator("#start").click()
+        press(page, "#start")
         expect(page.locator("#close")).to_be_visible()
         count = min(int(ANSWERS_PER_S * SPELL_S), self._players - 1)
         self.spells[PLAYING] = pace(page, lambda: order("answer", 1, count, ANSWERS_PER_S))

@@ -82,6 +82,18 @@ async def opened(
         yield Session(api, made["code"], made["session_id"], made["host_token"])
 
 
+def hears(page: Page) -> None:
+    """Wait until a host's page takes a press again: some time after the last one and after each change."""
+    expect(page.locator("body[data-deaf]")).to_have_count(0)
+
+
+def press(page: Page, button: str) -> None:
+    """Press a host's button, by its selector, as somebody does who looks first."""
+    expect(page.locator(button)).to_be_visible()
+    hears(page)
+    page.locator(button).click()
+
+
 def join(visit: Visit, url: str, code: str, name: str | None, **how: Any) -> Page:
     """A page in which somebody has joined."""
     page = visit.page(**how)

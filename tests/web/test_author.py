@@ -11,7 +11,7 @@ from loadtest.api import Api
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import fits, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
-from tests.web.leading import QUESTIONS, join
+from tests.web.leading import QUESTIONS, join, press
 from tests.web.test_quiz import TYPES, answer, code_of
 
 
@@ -69,11 +69,11 @@ async def test_an_author_makes_a_quiz_and_it_is_played(chromium: Chromium, share
         page.locator("#open").click()
         expect(page.locator("#start")).to_be_visible()
         player = join(visit, url, code_of(page), "Ada")
-        page.locator("#start").click()
+        press(page, "#start")
         for kind in TYPES:
             answer(player, kind, right=True)
             expect(player.locator(".verdict h1")).to_have_text("Right!")
-            page.locator("#next").click()
+            press(page, "#next")
         expect(player.locator(".place")).to_have_text("1")
 
     await chromium.run(make, within_s=120)

@@ -11,7 +11,7 @@ from loadtest.api import Api
 from tests.e2e.node import Node
 from tests.web.accessibility import fits, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
-from tests.web.leading import join
+from tests.web.leading import hears, join, press
 from tests.web.test_quiz import big_screen, code_of, host, stored
 
 
@@ -24,13 +24,15 @@ async def test_a_host_erases_a_name_and_then_the_session(chromium: Chromium, sha
         ada, bob, eve = (join(visit, url, code, name) for name in ("Ada", "Bob", "Eve"))
         screen = big_screen(visit, url, code)
         leader.locator("ff-roster li", has_text="Eve").locator("summary").click()
+        hears(leader)
         leader.locator("ff-roster").get_by_role("button", name="Erase the name").click()
         expect(eve.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
         expect(leader.locator("ff-roster .name")).to_have_text(["#3", "Bob", "Ada"])
-        leader.locator("#start").click()
+        press(leader, "#start")
         expect(ada.get_by_role("button", name="Lisbon")).to_be_enabled()
         leader.get_by_role("button", name="Menu").click()
         leader.locator("#finish").click()
+        hears(leader)
         leader.locator("#finish-yes").click()
         for page in (leader, screen):
             expect(page.locator("ff-podium .name")).to_have_count(3)
@@ -44,6 +46,7 @@ async def test_a_host_erases_a_name_and_then_the_session(chromium: Chromium, sha
         leader.locator("#results tr", has_text="Bob").locator("summary").click()
         no_violations(leader)
         screenshot(leader, "erasing-a-name")
+        hears(leader)
         leader.locator("#results").get_by_role("button", name="Erase the name").click()
         expect(leader.locator("#results td:nth-child(2)")).to_have_text(["Ada", "#2", "#3"])
         expect(leader.locator("ff-podium .name")).to_have_text(["Ada", "#2", "#3"])
@@ -54,6 +57,7 @@ async def test_a_host_erases_a_name_and_then_the_session(chromium: Chromium, sha
         no_violations(leader)
         fits(leader)
         screenshot(leader, "deleting-a-session")
+        hears(leader)
         leader.get_by_role("button", name="Yes, delete for good").click()
         expect(leader.locator("#open")).to_be_visible()
         assert httpx.get(f"{url}/api/sessions/{code}").status_code == 404

@@ -16,7 +16,7 @@ from loadtest.api import Api, ApiRefused
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import fits, is_seen_whole, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
-from tests.web.leading import LOST, QUESTIONS, join, quiz_of
+from tests.web.leading import LOST, QUESTIONS, hears, join, press, quiz_of
 
 TYPES = ("single", "multiple", "true_false", "text", "numeric")
 
@@ -81,7 +81,7 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
         expect(leader.locator("#connected")).to_have_text("3 of 3 connected")
         no_violations(leader)
         no_violations(screen)
-        leader.locator("#start").click()
+        press(leader, "#start")
         for number, kind in enumerate(TYPES, start=1):
             for page in (leader, screen):
                 expect(page.locator("#of")).to_have_text(f"Question {number} of 5")
@@ -103,7 +103,7 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
             is_seen_whole(screen)
             answer(bob, kind, right=False)
             if kind == "text":
-                leader.locator("#close").click()
+                press(leader, "#close")
             else:
                 answer(grace, kind, right=number % 2 == 1)
             for page in (leader, screen):
@@ -114,7 +114,7 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
             is_seen_whole(screen)
             expect(ada.locator(".verdict h1")).to_have_text("Right!")
             expect(bob.locator(".verdict h1")).to_have_text("Not this time")
-            leader.locator("#next").click()
+            press(leader, "#next")
         for page in (leader, screen):
             expect(page.locator("ff-podium .name")).to_have_text(["Ada", "Grace", "Bob"])
             no_violations(page)
@@ -182,27 +182,30 @@ async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -
         code = code_of(leader)
         ada, bob = (join(visit, url, code, name) for name in ("Ada", "Bob"))
         leader.locator("ff-roster li", has_text="Bob").locator("summary").click()
+        hears(leader)
         leader.locator("ff-roster").get_by_role("button", name="Yes, remove").click()
         expect(bob.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
         expect(leader.locator("ff-roster .name")).to_have_text(["Ada"])
-        leader.locator("#lock").click()
+        press(leader, "#lock")
         expect(leader.get_by_role("button", name="Open the door")).to_be_visible()
         bob.goto(f"{url}/?code={code}")
         expect(bob.locator("#told")).not_to_be_empty()
         bob.get_by_label("Your name").fill("Eve")
         bob.get_by_role("button", name="Join").click()
         expect(bob.get_by_role("heading")).to_have_text("The host lets nobody else in.")
+        hears(leader)
         leader.keyboard.press("n")
         expect(ada.get_by_role("button", name="Lisbon")).to_be_enabled()
+        hears(leader)
         leader.keyboard.press("p")
         expect(ada.locator(".state")).to_contain_text("Paused")
         expect(leader.locator("#resume")).to_be_visible()
         no_violations(leader)
-        leader.locator("#resume").click()
+        press(leader, "#resume")
         expect(ada.get_by_role("button", name="Lisbon")).to_be_enabled()
         leader.locator("#peek").click()
         expect(leader.locator("#right")).to_contain_text("Lisbon")
-        leader.locator("#skip").click()
+        press(leader, "#skip")
         expect(ada.locator(".top:visible")).to_contain_text("Question 2 of 5")
         expect(leader.locator("#right")).to_be_hidden()
         ada.close()
@@ -222,7 +225,7 @@ async def test_all_pages_come_back_after_a_kill_in_mid_question(
         code = code_of(leader)
         screen = big_screen(visit, node.url, code)
         players = [join(visit, node.url, code, name) for name in ("Ada", "Bob", "Grace")]
-        leader.locator("#start").click()
+        press(leader, "#start")
         answer(players[0], "single", right=True)
         expect(leader.locator("#answered")).to_contain_text("1 of 3")
         visit.run(node.kill)
@@ -235,7 +238,7 @@ async def test_all_pages_come_back_after_a_kill_in_mid_question(
         for page in players[1:]:
             answer(page, "single", right=True)
         expect(leader.locator("body")).to_have_attribute("data-phase", "reveal")
-        leader.locator("#next").click()
+        press(leader, "#next")
         for page in players:
             expect(page.locator(".top:visible")).to_contain_text("Question 2 of 5")
 
@@ -258,11 +261,11 @@ async def test_a_host_and_a_screen_without_websockets(chromium: Chromium, shared
         screen = visit.page(size="desktop", websockets=False)
         screen.goto(f"{url}/screen?code={code}")
         expect(leader.locator("#connected")).to_have_text("1 of 1 connected")
-        leader.locator("#start").click()
+        press(leader, "#start")
         answer(player, "single", right=True)
         for page in (leader, screen):
             expect(page.locator("#board .name").first).to_have_text("Ada")
-        leader.locator("#next").click()
+        press(leader, "#next")
         expect(screen.locator("#of")).to_have_text("Question 2 of 5")
 
     async with Api(shared_node.url, author_key=shared_node.author_key) as api:
@@ -299,15 +302,18 @@ async def test_players_wait_until_the_host_lets_them_in(chromium: Chromium, shar
             screenshot(page, f"waiting-{name}")
         ada.reload()
         expect(ada.locator("#pending")).to_have_text("Waiting for the host to let you in …")
+        hears(leader)
         leader.locator("#applicants li", has_text="Ada").get_by_role("button", name="Let in").click()
         expect(ada.locator("#welcome")).to_contain_text("Ada")
+        hears(leader)
         leader.locator("#applicants li", has_text="Ben").get_by_role("button", name="Turn away").click()
         expect(ben.locator("#why")).to_have_text("The host has not let you in.")
+        hears(leader)
         leader.get_by_role("button", name="Let all in").click()
         expect(cy.locator("#welcome")).to_contain_text("Cy")
         expect(leader.locator("#waiting")).to_be_hidden()
         screenshot(leader, "waiting-over")
-        leader.locator("#ask").click()
+        press(leader, "#ask")
         expect(leader.locator("#ask .free")).to_be_visible()
         join(visit, shared_node.url, code, "Dan")
 

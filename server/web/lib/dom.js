@@ -42,12 +42,24 @@ export function arrange(list, rows) {
 	rows.forEach((row, place) => row === list.children[place] || list.insertBefore(row, list.children[place]));
 }
 
-/** `press(key)`, in lower case, for keys that are not typed into a field or meant for the browser. */
+/** The key as `a` to `z`, `0` to `9`, or by its name in lower case. One that writes anything else counts by its place:
+ * it is where these are on other keyboards. */
+const named = ({ key, code }) => (/^[a-z0-9]$/i.test(key) ? key : (/^(?:Key|Digit|Numpad)(\w)$/.exec(code)?.[1] ?? key)).toLowerCase();
+
+/** `press(key)` for keys that are neither typed into a field or meant for what has the focus, nor for the browser. It
+ * returns whether the key means anything to the page; then it means nothing else. */
 export function onKey(press) {
-	document.onkeydown = ({ key, target, repeat, ctrlKey, metaKey, altKey }) => {
-		if (!repeat && !ctrlKey && !metaKey && !altKey && !target.matches("input:not([type=checkbox]), select")) press(key.toLowerCase());
-	};
+	document.addEventListener("keydown", (event) => {
+		const { target, repeat, ctrlKey, metaKey, altKey } = event;
+		const elsewhere = target.closest("input:not([type=checkbox]), select, textarea, [tabindex='0'], [popover]");
+		if (!repeat && !ctrlKey && !metaKey && !altKey && !elsewhere && press(named(event))) event.preventDefault();
+	});
 }
+
+/** A key that is held presses a button once. */
+addEventListener("keydown", (event) => {
+	if (event.repeat && /^(Enter| )$/.test(event.key) && !event.target.matches("input, textarea")) event.preventDefault();
+}, true);
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
