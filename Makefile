@@ -16,6 +16,7 @@ demo: $(READY)
 # The web pages are tested in a Chromium. As root on Debian, it is installed where there is none.
 test: $(READY)
 	@$(BIN)/python -m tests.web.install_chromium
+	@$(BIN)/python -m tests.e2e.install_faketime
 	$(BIN)/pytest -n 2
 
 lint: $(READY)

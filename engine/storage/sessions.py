@@ -104,7 +104,10 @@ class PostgresSessionStore:
             record_of(row)  # what cannot be read is not taken
             rest = await connection.fetch(READ_FACTS, session_id, facts[-1].seq if facts else 0)
             found = [*facts, *map(fact_of, rest)]
-            if found and found[-1].seq != len(found) and row["finished_at"] is None:
+            if found and found[-1].seq != len(found):
+                if row["finished_at"] is not None:
+                    # How it came out is in the tables. To bring it to life takes every fact.
+                    raise Unreadable(f"session {session_id} is over, and the database has lost facts of it")
                 found = await _up_to_the_hole(connection, session_id, row["epoch"] - 1, owner)
             return row, found
 

@@ -72,7 +72,8 @@ class Stage(Protocol):
         """Keep its data as they are now. It stands still meanwhile."""
 
     async def restore_postgres(self) -> None:
-        """Kill it, and start it with the copy: what it has committed since then is lost."""
+        """Kill it, and start it with the copy: what it has committed since then is lost. Returns when every
+        node has been to it: one that died before would take with it what nobody else has any more."""
 
     async def settled(self, within_s: float) -> None:
         """Wait until all nodes are ready and know each other. At once for a node alone."""

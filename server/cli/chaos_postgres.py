@@ -17,6 +17,11 @@ from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError, Not
 from loadtest.chaos.inject import StageFailed
 from server.cli.sql import psql_command
 
+_NOT_CONNECTED = 2
+"""What psql ends with when the server does not take its connection."""
+
+TRY_AGAIN_S = 0.1
+
 START_WITHIN_S = 60.0
 GONE_WITHIN_S = 10.0
 
@@ -106,18 +111,23 @@ class StagedPostgres:
 
     async def lock_answers(self, lasts_s: float) -> None:
         statements = f"BEGIN; LOCK TABLE answers IN EXCLUSIVE MODE; SELECT pg_sleep({lasts_s}); COMMIT;\n"
+        said = ""
         with trio.move_on_after(lasts_s + START_WITHIN_S):
-            done = await trio.run_process(
-                psql_command(self.dsn),
-                stdin=statements.encode(),
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise StageFailed(f"psql: {done.stderr.decode(errors='replace').strip()}")
-            return
-        raise StageFailed(f"the table of answers could not be locked within {START_WITHIN_S:.0f} s")
+            while True:
+                done = await trio.run_process(
+                    psql_command(self.dsn),
+                    stdin=statements.encode(),
+                    capture_stdout=True,
+                    capture_stderr=True,
+                    check=False,
+                )
+                if done.returncode == 0:
+                    return
+                said = done.stderr.decode(errors="replace").strip()
+                if done.returncode != _NOT_CONNECTED:
+                    break
+                await trio.sleep(TRY_AGAIN_S)  # it may still recover from the fault before
+        raise StageFailed(f"the table of answers could not be locked within {START_WITHIN_S:.0f} s: {said}")
 
     async def end(self) -> None:
         await self._let_go()

@@ -33,6 +33,9 @@ STRANGER = "stranger"
 TURNED_AWAY_WITHIN_S = 20.0
 """From the start of a node that may not join to its end."""
 
+NOTICED_WITHIN_S = 30.0
+"""From the return of a PostgreSQL that has lost commits until every node has been to it."""
+
 LOOK_EVERY_S = 0.1
 LOOK_TIMEOUT_S = 3.0
 
@@ -223,6 +226,22 @@ class Stage:
 
     async def restore_postgres(self) -> None:
         await self._postgres.restore()
+        # A look into the database is the first thing that a node says on a new connection.
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes:
+                nursery.start_soon(self._been_to_postgres, node)
+
+    async def _been_to_postgres(self, node: StagedNode) -> None:
+        async with Api(node.url, author_key=AUTHOR_KEY, timeout_s=LOOK_TIMEOUT_S) as api:
+            with trio.move_on_after(NOTICED_WITHIN_S):
+                while True:
+                    with suppress(ApiUnreachable, ApiRefused):
+                        await api.sessions(limit=1)
+                        return
+                    await trio.sleep(LOOK_EVERY_S)
+        raise StageFailed(
+            f"{node.data_dir.name} has not been to PostgreSQL within {NOTICED_WITHIN_S:.0f} s of its return"
+        )
 
     def pause_postgres(self, on: bool) -> None:
         self._postgres.pause(on)

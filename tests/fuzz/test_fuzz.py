@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import trio
+
 from tests.fuzz.grammar import UUID, Grammar
+
+SOME_SECONDS = ("--minutes", "0.1", "--seed", "1", "--bound-ms", "1e6")
+"""How long the neighbour waits is for a quiet machine to say."""
 
 
 def grammar(seed: int) -> Grammar:
@@ -30,3 +38,11 @@ def test_good_keys_and_bad_ones_are_drawn() -> None:
     keys = {drawn.key() for _ in range(500)}
     assert {"123456", UUID} < keys
     assert any("_" in key for key in keys)
+
+
+async def test_some_seconds_at_every_door_do_no_harm() -> None:
+    command = (sys.executable, "-m", "tests.fuzz", *SOME_SECONDS)
+    done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    said = done.stdout.decode()
+    assert done.returncode == 0, said
+    assert said.count("answers of the neighbour acknowledged") == 1

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from engine.domain import facts as f
-from engine.ports import SessionRecord, StorageUnavailable
+from engine.ports import SessionRecord, StorageUnavailable, Unreadable
 from engine.storage import schema
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.postgres import Database
@@ -264,6 +264,16 @@ async def test_what_is_no_longer_kept_is_said_to_be_lost_and_the_rest_is_merged_
         further = [f.QuestionOpened(3, AT, 1), answered(4, 2, points=1)]
         await node.write(record, claimed.epoch, second, *further)
         assert await stored(node.database, record) == [*PLAY[:2], *further]
+
+
+async def test_a_session_that_is_over_and_lacks_facts_is_not_brought_to_life(database_dsn: str) -> None:
+    async with node_over(database_dsn) as node:
+        record, epoch, listener = await node.session()
+        await node.write(record, epoch, listener, *PLAY, f.Finished(PLAY[-1].seq + 1, AT))
+        await node.database.execute("DELETE FROM answers WHERE session_id = $1", record.id)
+        with pytest.raises(Unreadable, match="is over, and the database has lost facts of it"):
+            await node.store.claim(record.id, "node")
+        assert (await node.store.find(record.id)).finished_at is not None
 
 
 async def test_a_session_that_retention_has_dropped_or_whose_code_is_anothers_stays_away(
