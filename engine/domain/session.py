@@ -90,7 +90,6 @@ class Session:
         self.quiz: Final = settings.applied_to(quiz)
         self.settings: Final = settings
         self.created_at: Final = created_at
-        self.leaderboard: Final = Leaderboard()
         self.phase = Phase.LOBBY
         self.locked = False
         self.approval = settings.approval
@@ -99,6 +98,10 @@ class Session:
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
         self._players: dict[int, Player] = {}
+        self._running: Final = Leaderboard()
+        """With every answer that was taken."""
+        self._shown: Leaderboard | None = None
+        """Without those that are not shown yet, as long as there may be some: see `_hold_back`."""
         self._name_rules: Final = name_rules
         self._names: dict[str, int] = {}
         self._skeletons: dict[str, int] = {}
@@ -160,14 +163,26 @@ class Session:
         return bool(self._answers) and self._answers[-1].closed_seq is None
 
     @property
+    def withholds(self) -> bool:
+        """Whether a question is open whose answers do not show in the standing before it is closed."""
+        return self.settings.board == "at_close" and self.question_open
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """The standing as anybody may see it; not to be changed. With the board `at_close`, an answer moves it when
+        its question is closed: else it would tell who is right while others still answer."""
+        return self._running if self._shown is None else self._shown
+
+    @property
     def players(self) -> Mapping[int, Player]:
-        """All who ever joined, kicked ones too."""
+        """All who ever joined, kicked ones too. Their scores are those of all answers that were taken, for nobody
+        to see: `leaderboard` has what is shown."""
         return self._players
 
     @property
     def active(self) -> int:
         """How many players there are, kicked ones left out."""
-        return len(self.leaderboard)
+        return len(self._running)
 
     @property
     def answered(self) -> int:
@@ -189,10 +204,27 @@ class Session:
         return self._erased.get(name) if found is None else found
 
     def streak(self, player: int) -> int:
-        """Right answers in a row, the open question included once it is answered. Raises KeyError."""
+        """Right answers in a row, as anybody may see it: with the board `live`, the open question included once it
+        is answered. Raises KeyError."""
         who = self._players[player]
-        unbroken_from = self.number - 1 if self.question_open else self.number
-        return who.streak if who.streak_question >= unbroken_from else 0
+        closed = self.number - self.question_open
+        if self._shown is not None and who.streak_question > closed:
+            return self._row_up_to(closed, player)
+        if self._shown is None and self.question_open:
+            answer = self._answers[-1].of(player)
+            if answer is not None and not answer.correct:
+                return 0
+        return who.streak if who.streak_question >= closed else 0
+
+    def _row_up_to(self, question: int, player: int) -> int:
+        """Right answers in a row that end with this question."""
+        row = 0
+        while row < question:
+            answer = self._answers[question - row - 1].of(player)
+            if answer is None or not answer.correct:
+                break
+            row += 1
+        return row
 
     def answer_of(self, player: int, question: int) -> tuple[Choice, int] | None:
         """The choice and its elapsed play time in ms; None when there is no answer."""
@@ -493,7 +525,7 @@ class Session:
         if (
             self.phase is Phase.QUESTION
             and self.settings.early_close
-            and self._answers[-1].answered == len(self.leaderboard) > 0
+            and self._answers[-1].answered == len(self._running) > 0
         ):
             self._close(at)
 
@@ -516,11 +548,13 @@ class Session:
         else:
             self._names[_likeness(fact.name)] = fact.player
             self._skeletons[self._name_rules.skeleton(fact.name)] = fact.player
-        self.leaderboard.add(fact.player)
+        for board in self._boards:
+            board.add(fact.player)
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:
         self._players[fact.player].kicked = True
-        self.leaderboard.remove(fact.player)
+        for board in self._boards:
+            board.remove(fact.player)
         if self.question_open:
             self._answers[-1].withdraw(fact.player)
 
@@ -532,9 +566,7 @@ class Session:
         if fact.correct:
             who.streak = who.streak_with(fact.question)
             who.streak_question = fact.question
-        else:
-            who.streak = 0
-        self.leaderboard.update(fact.player, who.score, who.elapsed_ms)
+        self._running.update(fact.player, who.score, who.elapsed_ms)
 
     def _apply_answer_merged(self, fact: AnswerMerged) -> None:
         who = self._players[fact.player]
@@ -551,9 +583,12 @@ class Session:
             self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
         else:
             self._ahead.setdefault(fact.question, {})[fact.player] = fact
+            if self.phase is not Phase.FINISHED:
+                self._hold_back()
         self._count_streak(who)
         if not who.kicked:
-            self.leaderboard.update(fact.player, who.score, who.elapsed_ms)
+            self._running.update(fact.player, who.score, who.elapsed_ms)
+            self._show(who)
 
     def _count_streak(self, who: Player) -> None:
         """As if the answers that stand had come in the order of their questions."""
@@ -565,11 +600,42 @@ class Session:
             if standing[1].correct:
                 who.streak = who.streak_with(question)
                 who.streak_question = question
-            else:
-                who.streak = 0
+
+    @property
+    def _boards(self) -> Iterable[Leaderboard]:
+        return (self._running,) if self._shown is None else (self._running, self._shown)
+
+    def _hold_back(self) -> None:
+        """From now on, answers to the open question, and to those that have not been opened here, do not show in
+        the standing, unless that is live."""
+        if self._shown is None and self.settings.board == "at_close":
+            self._shown = self._running.snapshot()
+
+    def _show(self, who: Player) -> None:
+        """Put the player, who is in, where the answers that may be seen do."""
+        if self._shown is None:
+            return
+        score, elapsed_ms = who.score, who.elapsed_ms
+        hidden = [*self._ahead, self.number] if self.question_open else [*self._ahead]
+        for question in hidden:
+            standing = self._standing(who.id, question)
+            if standing is not None:
+                score -= standing[1].points
+                elapsed_ms -= standing[1].elapsed_ms
+        self._shown.update(who.id, score, elapsed_ms)
+
+    def _show_closed(self) -> None:
+        """Show the answers to all questions that are closed."""
+        self._shown = None
+        if self._ahead:
+            self._hold_back()
+            for player in {player for ahead in self._ahead.values() for player in ahead}:
+                if not self._players[player].kicked:
+                    self._show(self._players[player])
 
     def _apply_question_opened(self, fact: QuestionOpened) -> None:
         self.phase = move(fact, self.phase, None)
+        self._hold_back()
         answers = Answers(self.quiz.questions[fact.question - 1], len(self._players))
         for ahead in self._ahead.pop(fact.question, {}).values():
             answers.put(ahead, len(self._players), counted=not self._players[ahead.player].kicked)
@@ -580,6 +646,7 @@ class Session:
     def _apply_question_closed(self, fact: QuestionClosed) -> None:
         self.phase = move(fact, self.phase, None)
         self._answers[-1].close(fact.seq)
+        self._show_closed()
         self._clock.restart(fact.at)
 
     def _apply_paused(self, fact: Paused) -> None:
@@ -601,6 +668,7 @@ class Session:
 
     def _apply_finished(self, fact: Finished) -> None:
         self.phase = move(fact, self.phase, None)
+        self._shown = None
 
 
 def _likeness(name: str) -> str:

@@ -12,9 +12,11 @@ from engine.domain.spellings import FOLDINGS
 
 Pace = Literal["host", "auto"]
 Names = Literal["chosen", "given"]
+Board = Literal["at_close", "live"]
 
 PACES: Final[tuple[Pace, ...]] = ("host", "auto")
 NAMES: Final[tuple[Names, ...]] = ("chosen", "given")
+BOARDS: Final[tuple[Board, ...]] = ("at_close", "live")
 PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
@@ -27,6 +29,7 @@ FIELDS: Final = (
     "player_limit",
     "reveal_ms",
     "lobby_ms",
+    "board",
     "early_close",
     "scoring",
     "streak",
@@ -49,6 +52,8 @@ class Settings:
         reveal_ms: how long a closed question is shown before the next opens by itself.
         lobby_ms: `auto` only: the session starts by itself that long after its creation; None waits for
             the host.
+        board: when the standing moves: `at_close` of each question, so that nobody learns from it what is
+            right while others still answer; or `live`, with every answer.
         early_close: a question closes as soon as every player who is in has answered it.
         scoring: the rule (`speed`, `flat`); None: the quiz's own.
         streak: whether right answers in a row earn a bonus; None: as the quiz has it.
@@ -70,6 +75,7 @@ class Settings:
     player_limit: int = 10_000
     reveal_ms: int = 5_000
     lobby_ms: int | None = None
+    board: Board = "at_close"
     early_close: bool = True
     scoring: str | None = None
     streak: bool | None = None
@@ -117,6 +123,7 @@ class Settings:
             "pace": pace,
             "player_limit": fields.whole("player_limit", 1, PLAYER_LIMIT_MAX, default=10_000),
             "reveal_ms": fields.whole("reveal_ms", REVEAL_MIN_MS, REVEAL_MAX_MS, default=5_000),
+            "board": fields.one_of("board", BOARDS, default="at_close"),
             "early_close": fields.flag("early_close", default=True),
             "names": fields.one_of("names", NAMES, default="chosen"),
             "results_public": fields.flag("results_public", default=False),

@@ -73,10 +73,21 @@ CHANGES = st.lists(
 )
 
 
-@given(CHANGES, st.integers(0, 4))
-@settings(max_examples=150)
-def test_it_is_a_sorted_list(changes: list[tuple[str, int, int, int]], n: int) -> None:
-    made = Leaderboard()
+def test_a_snapshot_stays_as_it_is() -> None:
+    made = board((1, 500, 30), (2, 900, 20))
+    still = made.snapshot()
+    assert still == made
+    before = list(still.ranked())
+    made.update(1, 1_000, 30)
+    assert list(still.ranked()) == before
+    still.remove(2)
+    assert made.score(2) == 900
+
+
+@given(CHANGES, st.integers(0, 4), st.booleans())
+@settings(max_examples=200)
+def test_it_is_a_sorted_list(changes: list[tuple[str, int, int, int]], n: int, still: bool) -> None:
+    made = Leaderboard().snapshot() if still else Leaderboard()
     model: dict[int, tuple[int, int]] = {}
     for what, player, score, elapsed_ms in changes:
         if what == "add" and player not in model:
@@ -95,4 +106,5 @@ def test_it_is_a_sorted_list(changes: list[tuple[str, int, int, int]], n: int) -
     assert made.top(n) == expected[:n]
     for place, entry in enumerate(expected):
         assert made.rank(entry.player) == entry.rank
+        assert made.score(entry.player) == entry.score
         assert made.around(entry.player, n) == expected[max(0, place - n) : place + n + 1]

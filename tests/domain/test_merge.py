@@ -34,7 +34,7 @@ def recovered(session: Session, facts: list[Fact]) -> Session:
 
 
 def test_an_answer_that_is_missing_counts_with_the_points_it_was_given() -> None:
-    session = started(2)
+    session = started(2, board="live")
     session.merge_answer(acked(2))
     assert standing(session) == [(1, 2, 900), (2, 1, 0)]
     assert session.answered == 1
@@ -66,7 +66,7 @@ def test_on_a_tie_the_one_that_was_here_stands() -> None:
 
 
 def test_an_earlier_one_takes_the_place_of_a_merged_one() -> None:
-    session = started(1)
+    session = started(1, board="live")
     for at, points in ((LATER, 900), (LATER - 2, 950), (LATER - 1, 925)):
         session.merge_answer(acked(1, at=at, points=points))
     assert standing(session) == [(1, 1, 950)]
@@ -89,7 +89,7 @@ def test_a_merge_that_is_repeated_changes_nothing() -> None:
 
 
 def test_an_answer_to_a_question_that_is_yet_to_be_opened_counts_and_is_there_when_it_is() -> None:
-    session = started(2)
+    session = started(2, board="live")
     session.merge_answer(acked(1, question=2))
     assert standing(session) == [(1, 1, 900), (2, 2, 0)]
     assert session.answered == 0
@@ -98,6 +98,33 @@ def test_an_answer_to_a_question_that_is_yet_to_be_opened_counts_and_is_there_wh
     assert (session.answered, session.counts()) == (1, [0, 1])
     assert isinstance(session.answer(1, 2, 0, LATER + 1), Repeated)
     assert session.answer_of(1, 2) == (1, 1234)
+
+
+def test_what_is_merged_shows_once_its_question_is_closed() -> None:
+    session = started(3, STREAKS, early_close=False)
+    session.answer(1, 1, 1, CREATED_AT)
+    session.close(LATER)
+    session.next(LATER)
+    session.merge_answer(acked(1, question=2))
+    session.merge_answer(acked(2, question=3))
+    assert standing(session) == [(1, 1, 1000), (2, 2, 0), (2, 3, 0)]
+    assert [session.streak(player) for player in (1, 2, 3)] == [1, 0, 0]
+    session.merge_answer(acked(3, question=1))
+    assert standing(session) == [(1, 1, 1000), (2, 3, 900), (3, 2, 0)], "that one is closed"
+    session.close(LATER)
+    assert standing(session) == [(1, 1, 1900), (2, 3, 900), (3, 2, 0)]
+    assert [session.streak(player) for player in (1, 2, 3)] == [2, 0, 0]
+    assert recovered(session, session.take_facts()) == session
+    session.next(LATER)
+    session.kick(3, LATER)
+    assert standing(session) == [(1, 1, 1900), (2, 2, 0)]
+    session.close(LATER)
+    assert standing(session) == [(1, 1, 1900), (2, 2, 900)]
+    session.merge_answer(acked(2, question=4))
+    assert standing(session) == [(1, 1, 1900), (2, 2, 900)]
+    session.finish(LATER)
+    assert standing(session) == [(1, 1, 1900), (2, 2, 1800)]
+    assert session.streak(2) == 2
 
 
 def test_after_the_end_it_counts_too() -> None:
@@ -183,11 +210,14 @@ _others = st.tuples(
 )
 
 
-@given(st.lists(st.one_of(_merges, _merges, _answers, _answers, _others), max_size=40))
+@given(
+    st.lists(st.one_of(_merges, _merges, _answers, _answers, _others), max_size=40),
+    st.sampled_from(["at_close", "live"]),
+)
 def test_recovery_and_scores_agree_whatever_was_merged_when(
-    steps: list[tuple[str, int, int, int, int]],
+    steps: list[tuple[str, int, int, int, int]], board: str
 ) -> None:
-    session = started(3, STREAKS, early_close=False)
+    session = started(3, STREAKS, early_close=False, board=board)
     facts = session.take_facts()
     for step, player, question, choice, at in steps:
         moment = CREATED_AT + at
@@ -219,8 +249,15 @@ def test_recovery_and_scores_agree_whatever_was_merged_when(
         own = [fact for (who, _), fact in first.items() if who == player.id]
         assert player.score == sum(fact.points for fact in own)
         assert player.elapsed_ms == sum(fact.elapsed_ms for fact in own)
+    closed = session.number - session.question_open
     for entry in session.leaderboard.ranked():
-        assert entry.score == session.players[entry.player].score
+        shown = [
+            fact
+            for (who, question), fact in first.items()
+            if who == entry.player and (question <= closed or board == "live" or session.phase == "finished")
+        ]
+        assert entry.score == sum(fact.points for fact in shown)
+        assert entry.elapsed_ms == sum(fact.elapsed_ms for fact in shown)
     if session.question_open:
         now_open = [f for (p, q), f in first.items() if q == session.number]
         counted = [f for f in now_open if not session.players[f.player].kicked]

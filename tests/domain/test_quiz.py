@@ -360,6 +360,7 @@ def test_settings_have_defaults() -> None:
         "player_limit": 10_000,
         "reveal_ms": 5_000,
         "lobby_ms": None,
+        "board": "at_close",
         "early_close": True,
         "scoring": None,
         "streak": None,
@@ -386,6 +387,7 @@ def test_settings_have_defaults() -> None:
         ({"reveal_ms": 1.5}, "bad_field", "settings.reveal_ms"),
         ({"lobby_ms": 5}, "bad_field", "settings.lobby_ms"),
         ({"pace": "auto", "lobby_ms": "5"}, "bad_field", "settings.lobby_ms"),
+        ({"board": "never"}, "bad_field", "settings.board"),
         ({"early_close": 0}, "bad_field", "settings.early_close"),
         ({"scoring": "fast"}, "bad_field", "settings.scoring"),
         ({"streak": 1}, "bad_field", "settings.streak"),
@@ -414,6 +416,7 @@ def test_settings_cannot_be_built_wrong_by_hand_either() -> None:
         optional={
             "player_limit": st.integers(1, 200_000),
             "reveal_ms": st.integers(100, 600_000),
+            "board": st.sampled_from(["at_close", "live"]),
             "early_close": st.booleans(),
             "scoring": st.sampled_from([None, "speed", "flat"]),
             "streak": st.sampled_from([None, True, False]),

@@ -122,8 +122,8 @@ def test_a_late_joiner_is_not_asked_what_is_closed() -> None:
 # Answering
 
 
-def test_an_accepted_answer_is_a_fact_and_moves_the_leaderboard_at_once() -> None:
-    session = started(2)
+def test_an_accepted_answer_is_a_fact_and_moves_a_live_board_at_once() -> None:
+    session = started(2, board="live")
     session.take_facts()
     answer = session.answer(2, 1, RIGHT, T + 2_000)
     assert answer == AnswerAccepted(4, T + 2_000, 2, 1, 1, 2_000, True, 967)
@@ -138,6 +138,7 @@ def test_an_accepted_answer_is_a_fact_and_moves_the_leaderboard_at_once() -> Non
 def test_a_wrong_answer_costs_time_and_earns_nothing() -> None:
     session = started(1)
     answer = accepted(session.answer(1, 1, WRONG, T + 2_000))
+    assert session.phase is Phase.REVEAL
     assert (answer.correct, answer.points) == (False, 0)
     assert session.leaderboard.top(1)[0].elapsed_ms == 2_000
 
@@ -150,6 +151,7 @@ def test_the_first_answer_stands(choice: int, same: bool) -> None:
     assert session.answer(1, 1, choice, T + 2_000) == Repeated(1, 1_000, same, first.seq)
     assert session.answer(1, 1, choice, T + 99_000) == Repeated(1, 1_000, same, first.seq)
     assert session.take_facts() == []
+    session.close(T + 3_000)
     assert scores(session) == [(1, first.points), (2, 0)]
 
 
@@ -344,7 +346,7 @@ def test_a_wrong_or_skipped_question_breaks_the_row(missed: int | None) -> None:
 
 
 def test_a_row_is_broken_when_the_question_closes_not_while_it_is_open() -> None:
-    session = started(2)
+    session = started(2, board="live")
     session.answer(1, 1, RIGHT, T)
     assert session.streak(1) == 1
     session.close(T)
@@ -354,13 +356,77 @@ def test_a_row_is_broken_when_the_question_closes_not_while_it_is_open() -> None
     assert session.streak(1) == 0
 
 
-def test_a_wrong_answer_breaks_the_row_at_once() -> None:
-    session = started(2)
+@pytest.mark.parametrize("board", ["at_close", "live"])
+def test_a_wrong_answer_breaks_the_row_when_it_shows(board: str) -> None:
+    session = started(2, board=board)
     session.answer(1, 1, RIGHT, T)
     session.close(T)
     session.next(T)
     session.answer(1, 2, WRONG, T)
+    assert session.streak(1) == (1 if board == "at_close" else 0)
+    session.close(T)
     assert session.streak(1) == 0
+
+
+# What is shown
+
+
+def shown(session: Session) -> list[object]:
+    """All that anybody may see of who is how good."""
+    board = session.leaderboard
+    lines = list(board.ranked())
+    return [
+        lines,
+        [(board.rank(each.player), board.score(each.player), board.around(each.player, 2)) for each in lines],
+        [(session.streak(each.player), session.result_of(each.player)) for each in lines],
+    ]
+
+
+@pytest.mark.parametrize("second", [(RIGHT, WRONG), (WRONG, RIGHT), (RIGHT, RIGHT), (WRONG, WRONG)])
+def test_until_the_close_nothing_shows_that_the_open_question_has_changed(second: tuple[int, int]) -> None:
+    session = started(3)
+    for player, choice in enumerate((RIGHT, WRONG), start=1):
+        accepted(session.answer(player, 1, choice, T + 900))
+    assert scores(session) == [(1, 0), (2, 0), (3, 0)]
+    session.close(T + 5_000)
+    assert scores(session) == [(1, 985), (3, 0), (2, 0)]
+    session.next(T)
+    before = shown(session)
+    for player, choice in enumerate(second, start=1):
+        accepted(session.answer(player, 2, choice, T + 900))
+        assert shown(session) == before
+    session.pause(T + 1_000)
+    assert shown(session) == before
+    recovered = Session.recover(session.quiz, session.settings, T, session.take_facts())
+    assert recovered == session
+    assert shown(recovered) == before
+    session.resume(T + 1_000)
+    session.close(T + 2_000)
+    assert {entry.player: entry.score for entry in session.leaderboard.ranked()} == {
+        player: who.score for player, who in session.players.items()
+    }
+    assert [session.streak(1), session.streak(2)] == [
+        2 * (second[0] == RIGHT),
+        int(second[1] == RIGHT),
+    ]
+
+
+def test_who_comes_and_goes_while_a_question_is_open_shows_at_once() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.join("late", T)
+    session.kick(2, T)
+    assert scores(session) == [(1, 0), (3, 0)]
+    session.answer(3, 1, RIGHT, T + 1)
+    assert scores(session) == [(1, 1000), (3, 1000)], "all have answered"
+
+
+def test_everything_shows_once_the_session_is_over() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.finish(T)
+    assert scores(session) == [(1, 1000), (2, 0)]
+    assert session.streak(1) == 1
 
 
 # Time
