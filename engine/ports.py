@@ -221,9 +221,15 @@ class SessionStore(Protocol):
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         """The sessions created last, newest first."""
 
-    async def results(self, session_id: str, take: Callable[[Sequence[PlayerResult]], None]) -> None:
+    async def results(
+        self,
+        session_id: str,
+        take: Callable[[Sequence[PlayerResult]], None],
+        up_to: int | None = None,
+    ) -> None:
         """The standing of a session, running or finished, as far as it is committed, by rank; within a
-        rank the smaller total answering time first. Kicked players are left out.
+        rank the smaller total answering time first. Kicked players are left out. With `up_to`, so are the
+        answers to the questions after that one.
 
         `take` is called with one slice of at most `RESULTS_PER_SLICE` after another, with others having their
         turn in between, and must be as quick as a slice is short. Raises SessionNotFound."""

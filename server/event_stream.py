@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import orjson
 
 from engine.actors.endings import Ending, Reconnect
-from engine.actors.frame import Message
+from engine.actors.frame import PASSING, Message
 
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_S = 5.0
@@ -40,7 +40,7 @@ class EventDialect:
     """How a message becomes an event. Equal for all streams of an epoch, so that they share the bytes.
 
     The id is where the client stands: a browser sends it back by itself as Last-Event-ID. It is given only
-    with what moves a client on: not with a leaderboard, which has no offset of its own, and not with a
+    with what moves a client on: not with what has no offset of its own, and not with a
     `joined` that what was missed has yet to follow.
     """
 
@@ -50,7 +50,7 @@ class EventDialect:
         kind = message["t"]
         lines = f"event: {kind}\n".encode()
         behind = kind == "joined" and message["state"] is None
-        if "offset" in message and kind != "leaderboard" and not behind:
+        if "offset" in message and kind not in PASSING and not behind:
             lines += f"id: {self.epoch}:{message['offset']}\n".encode()
         # JSON has no raw line breaks, so one data line holds it.
         return lines + b"data: " + orjson.dumps(message) + b"\n\n"

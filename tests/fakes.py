@@ -263,9 +263,14 @@ class MemorySessionStore:
             record.finished_at,
         )
 
-    async def results(self, session_id: str, take: Callable[[Sequence[ports.PlayerResult]], None]) -> None:
+    async def results(
+        self,
+        session_id: str,
+        take: Callable[[Sequence[ports.PlayerResult]], None],
+        up_to: int | None = None,
+    ) -> None:
         await self._checkpoint()
-        results = self._results(session_id)
+        results = self._results(session_id, up_to)
         for start in range(0, len(results), ports.RESULTS_PER_SLICE):
             take(results[start : start + ports.RESULTS_PER_SLICE])
             await trio.lowlevel.checkpoint()
@@ -289,7 +294,7 @@ class MemorySessionStore:
         following = sorted((each for each in results if each.player > after), key=lambda each: each.player)
         return following[:limit], len(results)
 
-    def _results(self, session_id: str) -> list[ports.PlayerResult]:
+    def _results(self, session_id: str, up_to: int | None = None) -> list[ports.PlayerResult]:
         facts = list(self._row(session_id).facts.values())
         names = _active_names(facts)
         first: dict[tuple[int, int], AnswerAccepted | AnswerMerged] = {}
@@ -297,8 +302,9 @@ class MemorySessionStore:
             if isinstance(fact, AnswerAccepted | AnswerMerged):
                 first.setdefault((fact.player, fact.question), fact)
         answers = defaultdict(list)
-        for (player, _), fact in first.items():
-            answers[player].append(fact)
+        for (player, question), fact in first.items():
+            if up_to is None or question <= up_to:
+                answers[player].append(fact)
         scores = {player: sum(answer.points for answer in answers[player]) for player in names}
         results = [
             ports.PlayerResult(

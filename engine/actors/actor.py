@@ -311,12 +311,17 @@ class SessionActor:
         self._board_dirty = False
         self._board_due_at = 0
         self._board_took_ms = 0
+        self._untold = self._crowd_untold = False
+        """Whether hosts and spectators, and players, have yet to hear how many have answered by now."""
+        self._progress_due_at = self._crowd_due_at = 0
+        self._progress_took_ms = self._crowd_took_ms = 0
         if stream is None or stream.left_under + 1 != claimed.epoch:
             self._catch_up(claimed)
         else:
             self._stream.go_on(stream)
             self._still_until = self._roster_due_at = clock.now_ms() + HANDED_OVER_MS
             self._board_dirty = session.phase is not Phase.LOBBY
+            self._untold = self._crowd_untold = session.withholds
             if abs(stream.ahead_ms) > CLOCKS_AGREE_MS:
                 session.move_clock(stream.ahead_ms, clock.now_ms())
 
@@ -453,6 +458,8 @@ class SessionActor:
                 continue
             if self._board_dirty and self._clock.now_ms() >= self._board_due_at:
                 await self._send_board()
+            if self._clock.now_ms() >= self._progress_at:
+                await self._send_progress()
             if self._host_to_be_told and self._clock.now_ms() >= self._roster_due_at:
                 self._send_roster()
 
@@ -566,6 +573,7 @@ class SessionActor:
             due = min(due, self._roll_call.until)
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
+        due = min(due, self._progress_at)
         if (goes_on_at := self._goes_on_at) is not None:
             due = min(due, max(goes_on_at, self._still_until))
         if self._host_to_be_told and self._roster_due_at < due:
@@ -573,6 +581,12 @@ class SessionActor:
         if deadline is None and self._at_rest:
             due = min(due, self._active_at + self._patience_ms)
         return self._clock.trio_time(due)
+
+    @property
+    def _progress_at(self) -> float:
+        """When somebody is to hear how many have answered by now."""
+        at: float = self._progress_due_at if self._untold else math.inf
+        return min(at, self._crowd_due_at) if self._crowd_untold else at
 
     @property
     def _goes_on_at(self) -> int | None:
@@ -988,6 +1002,8 @@ class SessionActor:
         if place.player is not None and any(frame.kind == "reveal" for frame in missed):
             frames.append(messages.result(self.session, place.player))
         frames.append(self._board)
+        if self.session.withholds:
+            frames.append(messages.progress(self.session, self._stream.offset))
         if end is not None:
             frames.append(self._replayed(end, place))
         return frames
@@ -1086,17 +1102,24 @@ class SessionActor:
         self._unwritten += facts
         for fact in facts:
             match fact:
+                case AnswerAccepted() | PlayerJoined() if session.withholds:
+                    self._untold = self._crowd_untold = True
                 case AnswerAccepted() | AnswerMerged() | PlayerJoined():
                     # After the end nobody is told: whoever comes back sees it in the whole picture.
                     self._board_dirty = session.phase is not Phase.FINISHED
+                    self._untold = self._crowd_untold = session.withholds
                 case PlayerKicked():
                     self._board_dirty = True
+                    self._untold = self._crowd_untold = session.withholds
                     self._audience.show_out(fact.player, Ending.KICKED)
                     if self._roster is not None:
                         self._roster.note(fact.player)
                 case QuestionOpened():
                     self._given_back.clear()
-                    self._board_dirty = True
+                    if session.withholds:
+                        self._withhold()
+                    else:
+                        self._board_dirty = True
                     await self._tell_question()
                 case QuestionClosed():
                     await self._tell_reveal()
@@ -1113,6 +1136,11 @@ class SessionActor:
         self._stream.append(frame, host_frame)
         await self._audience.send(frame, host_frame)
 
+    def _withhold(self) -> None:
+        """The standing stays as it is now for as long as the question is open."""
+        self._board = Frame(messages.leaderboard(self.session, self._stream.offset, self._pace.tick_ms))
+        self._crowd_due_at = self._clock.now_ms() + self._pace.crowd_tick_after(self._crowd_took_ms)
+
     async def _tell_question(self) -> None:
         offset, now = self._stream.next_offset(), self._clock.now_ms()
         await self._broadcast(
@@ -1121,6 +1149,7 @@ class SessionActor:
         )
 
     async def _tell_reveal(self) -> None:
+        self._untold = self._crowd_untold = False
         await self._broadcast(messages.reveal(self.session, self._stream.next_offset()))
         await self._audience.send_each(messages.results(self.session, self._audience))
         if self._audience.relayed:
@@ -1149,6 +1178,23 @@ class SessionActor:
         self._write()
         await self._audience.send(self._board)
         self._board_took_ms = self._clock.now_ms() - began_at
+
+    async def _send_progress(self) -> None:
+        """To the host and spectators, and to players when it is time for those."""
+        began_at = self._clock.now_ms()
+        players = self._crowd_untold and began_at >= self._crowd_due_at
+        self._untold = False
+        self._progress_due_at = began_at + self._pace.tick_after(self._progress_took_ms)
+        if players:
+            self._crowd_untold = False
+            self._crowd_due_at = began_at + self._pace.crowd_tick_after(self._crowd_took_ms)
+        self._write()
+        await self._audience.send(messages.progress(self.session, self._stream.offset), players=players)
+        took_ms = self._clock.now_ms() - began_at
+        if players:
+            self._crowd_took_ms = took_ms
+        else:
+            self._progress_took_ms = took_ms
 
     @property
     def _host_to_be_told(self) -> bool:

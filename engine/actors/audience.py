@@ -66,6 +66,8 @@ class Audience:
 
     sent: Sent
     _places: dict[Subscriber, Place] = field(default_factory=dict)
+    _watching: dict[Subscriber, None] = field(default_factory=dict)
+    """Those of them who are no players, in the order in which they came."""
     _holders: dict[int | str, Subscriber] = field(default_factory=dict)
     _relays: dict[str, Subscriber] = field(default_factory=dict)
     _away: dict[int | str, str] = field(default_factory=dict)
@@ -109,6 +111,8 @@ class Audience:
             self._holders[place.key] = subscriber
             self._away.pop(place.key, None)
         self._places[subscriber] = place
+        if place.player is None:
+            self._watching[subscriber] = None
         self._changed(place.key)
 
     def seat_away(self, node: str, key: int | str | None) -> None:
@@ -144,6 +148,7 @@ class Audience:
         """Let a subscriber go, or a node. Nothing happens to one who is not here. Returns which place is free
         now."""
         place = self._places.pop(subscriber, None)
+        self._watching.pop(subscriber, None)
         if place is not None and place.key is not None and self._holders.get(place.key) is subscriber:
             del self._holders[place.key]
             self._changed(place.key)
@@ -192,21 +197,22 @@ class Audience:
         """Forget everyone, and whoever heeds; the relays of other nodes are given back."""
         self.heed = None
         relays = list(self._relays.values())
-        for places in (self._places, self._holders, self._relays, self._away):
+        for places in (self._places, self._watching, self._holders, self._relays, self._away):
             places.clear()
         return relays
 
-    async def send(self, frame: Frame, host_frame: Frame | None = None) -> None:
-        """Push a frame to everyone; where the host gets one of its own, that one to the host."""
-        subscribers = list(self._places)
+    async def send(self, frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> None:
+        """Push a frame to everyone, or to all but the players; where the host gets one of its own, that one
+        to the host."""
+        subscribers = list(self._places if players else self._watching)
         host = self._holders.get("host")
         if host_frame is not None and host is not None:
             subscribers.remove(host)
             host.push(host_frame)
         self.sent.broadcasts += 1
-        self.sent.frames += len(self._places)
+        self.sent.frames += len(self._places if players else self._watching)
         if self._relays:
-            self._cast(casts.cast(frame, host_frame))
+            self._cast(casts.cast(frame, host_frame, players=players))
         await fan_out(subscribers, frame, Slicer())
 
     def tell_host(self, frame: Frame) -> None:
@@ -261,7 +267,7 @@ class Audience:
         """Push to each player the frame that is theirs, made as they are reached. `others` goes to all who
         are no players, before that."""
         if others is not None:
-            rest = [subscriber for subscriber, place in self._places.items() if place.player is None]
+            rest = list(self._watching)
             self.sent.frames += len(rest)
             await fan_out(rest, others, Slicer())
         await fan_out_each(self._paired(frames), Slicer())

@@ -34,10 +34,10 @@ def admitted(role: str, player: int | None, frames: Sequence[Frame]) -> Frame:
     )
 
 
-def cast(frame: Frame, host_frame: Frame | None = None) -> Frame:
-    """A broadcast, and what the host gets instead."""
+def cast(frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> Frame:
+    """A broadcast, and what the host gets instead. `players`: whether it is for them too."""
     host = None if host_frame is None else host_frame.message
-    return Frame({"t": "cast", "frame": frame.message, "host": host})
+    return Frame({"t": "cast", "frame": frame.message, "host": host, "players": players})
 
 
 def for_host(frame: Frame) -> Frame:

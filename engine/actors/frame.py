@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 Message = Mapping[str, object]
 """A message of docs/protocol.md before encoding; `t` is its type."""
+
+PASSING: Final = frozenset({"leaderboard", "progress"})
+"""Types of broadcasts that take no offset: only the newest of each matters."""
 
 Dialect = Callable[[Message], bytes]
 """Turns a message into the bytes of one transport. Dialects that compare equal share what was encoded."""

@@ -83,6 +83,19 @@ def leaderboard(session: Session, offset: int, tick_ms: int) -> dict[str, object
     }
 
 
+def progress(session: Session, offset: int) -> Frame:
+    """How many have answered the question that is open."""
+    return Frame(
+        {
+            "t": "progress",
+            "offset": offset,
+            "number": session.number,
+            "answered": session.answered,
+            "players": session.active,
+        }
+    )
+
+
 def question(session: Session, offset: int, now: int, *, for_host: bool) -> Frame:
     assert session.question is not None
     body: dict[str, object] = {"t": "question", "offset": offset}
@@ -113,7 +126,7 @@ def _reveal(session: Session) -> dict[str, object]:
 def result(session: Session, player: int) -> Frame:
     """Of the last question that was closed."""
     board = session.leaderboard
-    score, around = session.players[player].score, standings(session, board.around(player, AROUND))
+    score, around = board.score(player), standings(session, board.around(player, AROUND))
     return _result(session, closed_number(session), player, score, board.rank(player), around)
 
 
@@ -186,7 +199,7 @@ def _podium(session: Session) -> list[dict[str, object]]:
 def finished(session: Session, offset: int, player: int | None) -> Frame:
     you: Line | None = None
     if player is not None:
-        you = {"rank": session.leaderboard.rank(player), "score": session.players[player].score}
+        you = {"rank": session.leaderboard.rank(player), "score": session.leaderboard.score(player)}
     return finished_frame(offset, _podium(session), you)
 
 
@@ -224,10 +237,17 @@ def state(
         "now": now,
         "question": _question(session, now, for_host=for_host) if session.question else None,
         "reveal": _reveal(session) if closed else None,
-        "leaderboard": {"top": board["top"], "players": board["players"], "answered": board["answered"]},
+        "leaderboard": {"top": board["top"], "players": session.active, "answered": session.answered},
         "podium": _podium(session) if session.phase is Phase.FINISHED else None,
         "you": None if player is None else _you(session, player, closed=closed),
     }
+
+
+def shown_number(state: Message) -> int:
+    """The last question that is closed by a `state`; 0 when none is."""
+    number = state["number"]
+    assert isinstance(number, int)
+    return number - (state["question"] is not None and state["reveal"] is None)
 
 
 def _without_type(frame: Frame) -> dict[str, object]:
@@ -243,7 +263,7 @@ def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
     return {
         "player": player,
         "name": session.name_of(player),
-        "score": session.players[player].score,
+        "score": session.leaderboard.score(player),
         "rank": session.leaderboard.rank(player),
         "streak": session.streak(player),
         "answered": answered,
@@ -305,7 +325,7 @@ def players(
             {
                 "id": player,
                 "name": who.name,
-                "score": who.score,
+                "score": board.score(player),
                 "rank": board.rank(player),
                 "connected": player in connected,
             }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.actors.frame import Dialect, Frame
+from engine.actors.frame import PASSING, Dialect, Frame
 
 
 class Outbox:
-    """A bounded backlog of encoded frames in which an older leaderboard gives way to a newer one.
+    """A bounded backlog of encoded frames in which an older one of a `PASSING` type gives way to a newer one.
 
     The bytes are those of the shared frames: a backlog costs references, not copies. What is full belongs
     to a slow consumer, which the owner of the outbox closes; it never slows the session down.
@@ -18,12 +18,13 @@ class Outbox:
         bytes_max: the bound. A single frame is always taken, whatever its size.
     """
 
-    __slots__ = ("_board", "_dialect", "_queue", "bytes", "bytes_max")
+    __slots__ = ("_dialect", "_passing", "_queue", "bytes", "bytes_max")
 
     def __init__(self, dialect: Dialect, bytes_max: int) -> None:
         self._dialect = dialect
         self._queue: deque[bytes] = deque()
-        self._board: bytes | None = None
+        self._passing: dict[object, bytes] = {}
+        """By type: those that wait, at most one of each."""
         self.bytes = 0
         self.bytes_max = bytes_max
 
@@ -35,12 +36,12 @@ class Outbox:
         data = frame.encoded(self._dialect)
         queue = self._queue
         if queue:
-            if frame.kind == "leaderboard" and self._board is not None:
-                self._drop(self._board)
+            if frame.kind in self._passing:
+                self._drop(self._passing.pop(frame.kind))
             if queue and self.bytes + len(data) > self.bytes_max:
                 return False
-        if frame.kind == "leaderboard":
-            self._board = data
+        if frame.kind in PASSING:
+            self._passing[frame.kind] = data
         queue.append(data)
         self.bytes += len(data)
         return True
@@ -50,14 +51,16 @@ class Outbox:
         if not self._queue:
             return None
         data = self._queue.popleft()
-        if data is self._board:
-            self._board = None
+        for kind, waiting in self._passing.items():
+            if data is waiting:
+                del self._passing[kind]
+                break
         self.bytes -= len(data)
         return data
 
-    def _drop(self, board: bytes) -> None:
+    def _drop(self, older: bytes) -> None:
         for index, data in enumerate(self._queue):
-            if data is board:
+            if data is older:
                 del self._queue[index]
                 self.bytes -= len(data)
                 return

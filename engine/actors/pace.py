@@ -26,6 +26,12 @@ FAN_OUT_SHARE = 5
 """A session spends one part in so many of its time on leaderboards at most: meanwhile it handles nothing."""
 
 
+CROWD_TICKS = 4
+CROWD_TICK_LEAST_MS = 1_000
+"""So much rarer, and no more often than that, players are told how many have answered: it is for them the
+least of what a session says, and they are by far the most."""
+
+
 class Pace:
     """The tick of a node: the least time between two leaderboards of a session.
 
@@ -64,3 +70,7 @@ class Pace:
     def tick_after(self, took_ms: int) -> int:
         """The tick of a session whose last leaderboard took so long to send."""
         return min(max(self.tick_ms, FAN_OUT_SHARE * took_ms), self.tick_max_ms)
+
+    def crowd_tick_after(self, took_ms: int) -> int:
+        """The least time between two `progress` to the players of a session. `took_ms`: of the last one."""
+        return max(min(CROWD_TICKS * self.tick_after(took_ms), self.tick_max_ms), CROWD_TICK_LEAST_MS)

@@ -41,7 +41,7 @@ class StreamState:
 
 
 class BroadcastStream:
-    """Offsets count from 1 without gaps within an epoch. Leaderboards take none: only the newest matters.
+    """Offsets count from 1 without gaps within an epoch. What is `PASSING` takes none.
 
     `epoch` is the one under which the stream began. A planned move to another node leaves it as it is, though
     the session's own epoch rises: who was there misses nothing. Each entry is the frame for everyone and,

@@ -22,8 +22,8 @@ class Entry(NamedTuple):
 
 
 class _Row(list[_Key]):
-    """The keys in order, in one piece: copied in a millisecond where there are 100,000, and at that size a change
-    moves half of them, which takes 50 us."""
+    """The keys in order, in one piece: 100,000 are copied in a millisecond, and a change then moves half of
+    them, which takes 50 us."""
 
     __slots__ = ()
 
@@ -63,8 +63,8 @@ class Leaderboard:
     __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
 
     def snapshot(self) -> Leaderboard:
-        """Another one that is as this one is now, for those who come and go while it stands: it is quickly made,
-        and slow to change."""
+        """Another one that is as this one is now. It is quickly made, and slow to change: for the few who
+        come and go while it stands."""
         made = Leaderboard()
         made._keys = self._keys.copy()
         made._order = _Row(self._order)

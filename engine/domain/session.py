@@ -169,14 +169,14 @@ class Session:
 
     @property
     def leaderboard(self) -> Leaderboard:
-        """The standing as anybody may see it; not to be changed. With the board `at_close`, an answer moves it when
-        its question is closed: else it would tell who is right while others still answer."""
+        """The standing as anybody may see it; not to be changed. With the board `at_close`, an answer moves
+        it when its question is closed: else it would tell who is right while others still answer."""
         return self._running if self._shown is None else self._shown
 
     @property
     def players(self) -> Mapping[int, Player]:
-        """All who ever joined, kicked ones too. Their scores are those of all answers that were taken, for nobody
-        to see: `leaderboard` has what is shown."""
+        """All who ever joined, kicked ones too. Their scores are those of all answers that were taken, for
+        nobody to see: `leaderboard` has what is shown."""
         return self._players
 
     @property
@@ -204,8 +204,8 @@ class Session:
         return self._erased.get(name) if found is None else found
 
     def streak(self, player: int) -> int:
-        """Right answers in a row, as anybody may see it: with the board `live`, the open question included once it
-        is answered. Raises KeyError."""
+        """Right answers in a row, as anybody may see it: with the board `live`, the open question included
+        once it is answered. Raises KeyError."""
         who = self._players[player]
         closed = self.number - self.question_open
         if self._shown is not None and who.streak_question > closed:
@@ -606,8 +606,8 @@ class Session:
         return (self._running,) if self._shown is None else (self._running, self._shown)
 
     def _hold_back(self) -> None:
-        """From now on, answers to the open question, and to those that have not been opened here, do not show in
-        the standing, unless that is live."""
+        """From now on, answers to the open question, and to those that have not been opened here, do not show
+        in the standing, unless that is live."""
         if self._shown is None and self.settings.board == "at_close":
             self._shown = self._running.snapshot()
 

@@ -23,7 +23,7 @@ from engine.actors.clock import Clock
 from engine.actors.commands import Answer, Command, Detach, Join, Left, Passed, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
 from engine.actors.endings import Ending
-from engine.actors.frame import Frame
+from engine.actors.frame import PASSING, Frame
 from engine.actors.stream import StreamState
 from engine.actors.subscriber import Subscriber
 from engine.shards.ports import Links, Member
@@ -415,9 +415,10 @@ class Relay:
     async def _pass_to_all(self, message: Any) -> None:
         frame = Frame(message["frame"])
         host_frame = None if message["host"] is None else Frame(message["host"])
-        if frame.kind != "leaderboard":
+        if frame.kind not in PASSING:
             self._offset = message["frame"]["offset"]
-        await self._audience.send(frame, host_frame)
+        # The node of an earlier release does not tell whom it is for.
+        await self._audience.send(frame, host_frame, players=message.get("players", True))
 
     def _admit(self, message: Any, client: Subscriber, may_move: bool) -> None:
         place = Place(message["role"], message["player"], may_move)

@@ -183,12 +183,18 @@ class PostgresSessionStore:
             for row in rows
         ]
 
-    async def results(self, session_id: str, take: Callable[[Sequence[PlayerResult]], None]) -> None:
+    async def results(
+        self,
+        session_id: str,
+        take: Callable[[Sequence[PlayerResult]], None],
+        up_to: int | None = None,
+    ) -> None:
         if not is_id(session_id):
             raise SessionNotFound(session_id)
+        sql, args = (RESULTS, ()) if up_to is None else (_RESULTS_UP_TO, (up_to,))
 
         async def read(connection: Connection) -> bool:
-            cursor = await connection.cursor(RESULTS, session_id)
+            cursor = await connection.cursor(sql, session_id, *args)
             found = False
             while rows := await cursor.fetch(RESULTS_PER_SLICE):
                 take(_results(rows))
@@ -413,6 +419,23 @@ WHERE p.session_id = $1 AND p.player = $2 AND p.erased_at IS NULL AND NOT EXISTS
 RESULTS = """
 SELECT rank, player, name, score, correct, answered, elapsed_ms
 FROM standings WHERE session_id = $1
+ORDER BY rank, elapsed_ms, player
+"""
+
+# Of a session that runs, where no answer is corrected yet.
+_RESULTS_UP_TO = """
+SELECT rank() OVER (ORDER BY score DESC) AS rank, player, name, score, correct, answered, elapsed_ms
+FROM (
+    SELECT s.player, s.name,
+           s.score - coalesce(sum(a.points), 0) AS score,
+           s.correct - count(*) FILTER (WHERE a.correct) AS correct,
+           s.answered - count(a.player) AS answered,
+           s.elapsed_ms - coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
+    FROM standings s
+    LEFT JOIN standing_answers a ON a.session_id = $1 AND a.player = s.player AND a.question > $2
+    WHERE s.session_id = $1
+    GROUP BY s.player, s.name, s.score, s.correct, s.answered, s.elapsed_ms
+) AS shown
 ORDER BY rank, elapsed_ms, player
 """
 

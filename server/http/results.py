@@ -7,11 +7,14 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import cast
 
 import orjson
 import trio
 
+from engine.actors import messages
 from engine.actors.commands import Look
+from engine.actors.frame import Message
 from engine.domain.session import Phase
 from engine.ports import RESULTS_PER_SLICE, PlayerResult, SessionRecord
 from server.errors import ApiError
@@ -52,23 +55,24 @@ class Results:
         self._large = trio.CapacityLimiter(LARGE_MAX)
 
     async def show(self, key: str) -> Answer:
-        return await self._answer(await self._readable(key), JsonRows, {})
+        return await self._answer(*await self._readable(key), JsonRows, {})
 
     async def json_file(self, key: str) -> Answer:
-        record = await self._readable(key)
-        return await self._answer(record, JsonRows, _download(record.code, "json"))
+        record, up_to = await self._readable(key)
+        return await self._answer(record, up_to, JsonRows, _download(record.code, "json"))
 
     async def csv_file(self, key: str) -> Answer:
         bom = read_query("token", "bom").get("bom", "true")
         if bom not in ("true", "false"):
             raise ApiError("bad_field", "bom is true or false.", "bom")
-        record = await self._readable(key, "bom")
+        record, up_to = await self._readable(key, "bom")
         kind = partial(CsvRows, bom=bom == "true")
-        return await self._answer(record, kind, _download(record.code, "csv"))
+        return await self._answer(record, up_to, kind, _download(record.code, "csv"))
 
     async def _answer(
         self,
         record: SessionRecord,
+        up_to: int | None,
         kind: Callable[[SessionRecord], JsonRows | CsvRows],
         headers: dict[str, str],
     ) -> Answer:
@@ -79,15 +83,16 @@ class Results:
             with bounded_wait():
                 await self._large.acquire_on_behalf_of(rows)
             when_over(partial(self._large.release_on_behalf_of, rows))
-        await in_turn(lambda: store.results(record.id, rows.take))
+        await in_turn(lambda: store.results(record.id, rows.take, up_to))
         answer = parts_answer(rows.parts(), rows.content_type, headers)
         if large:
             answer.timeout = SENDING_MAX_S
         return answer
 
-    async def _readable(self, key: str, *more: str) -> SessionRecord:
-        """The session as stored. Raises ApiError if the asker may not see its results, or not yet.
-        `more`: what else the query may hold.
+    async def _readable(self, key: str, *more: str) -> tuple[SessionRecord, int | None]:
+        """The session as stored, and the last question whose answers may be shown if that is not every one.
+        Raises ApiError if the asker may not see its results, or not yet. `more`: what else the query may
+        hold.
 
         A page that offers a file to download can put its token nowhere but into the query.
         """
@@ -96,7 +101,7 @@ class Results:
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
             await self._sessions.refuse_outsiders(look, token)
-            return look
+            return look, None
         assert not isinstance(found, SessionRecord), "that would have been the look"
         if look.message["phase"] == Phase.FINISHED:
             await self._sessions.refuse_outsiders(found.record, token)
@@ -106,7 +111,11 @@ class Results:
                 raise ApiError("not_host", "Until the session is over its results are for the host.")
             if grant.session_id != found.session_id:
                 self._access.refuse_foreign_token()
-        return await self._services.store.find(found.session_id)
+        record = await self._services.store.find(found.session_id)
+        if record.finished_at is not None or record.settings.board == "live":
+            return record, None
+        # As of this look: what is answered from then on, and stored before the results are read, is left out.
+        return record, messages.shown_number(cast(Message, look.message["state"]))
 
 
 class JsonRows:

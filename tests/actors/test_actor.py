@@ -120,7 +120,7 @@ async def test_the_newer_connection_of_a_token_wins(mock_clock: MockClock) -> No
         await w.do(actor, "start")
         mock_clock.jump(1)
         await settle()
-        assert second.kinds[-2:] == ["question", "leaderboard"]
+        assert second.kinds[-1] == "question"
         assert first.got("question") == []
 
 
@@ -161,7 +161,7 @@ async def test_a_session_that_was_taken_over_confirms_nothing_more(mock_clock: M
 
 async def test_the_leaderboard_comes_at_most_once_a_tick(mock_clock: MockClock) -> None:
     async with world(ActorOptions(tick_ms=250)) as w:
-        actor = await w.session(early_close=False)
+        actor = await w.session(early_close=False, board="live")
         screen = await w.watch(actor)
         players = [await w.join(actor, f"P{n}") for n in range(1, 6)]
         mock_clock.jump(1)
@@ -243,14 +243,14 @@ async def test_resume_brings_what_was_missed_and_nothing_twice(mock_clock: MockC
         await settle()
 
         again = await w.rejoin(actor, 1, epoch=actor.epoch, offset=1)
-        assert again.kinds == ["joined", "reveal", "question", "result", "leaderboard"]
+        assert again.kinds == ["joined", "reveal", "question", "result", "leaderboard", "progress"]
         assert again.last("joined")["state"] is None
         assert again.last("question")["remaining_ms"] == 17_000
         assert again.offsets == [2, 3]
         assert screen.offsets == [1, 2, 3]
 
         nothing_missed = await w.watch(actor, epoch=actor.epoch, offset=3)
-        assert nothing_missed.kinds == ["joined", "leaderboard"]
+        assert nothing_missed.kinds == ["joined", "leaderboard", "progress"]
 
 
 async def test_one_who_missed_the_end_hears_of_it_last() -> None:

@@ -150,7 +150,7 @@ class Watcher(Client):
 
 async def test_the_tick_that_is_announced_is_the_one_that_is_held(mock_clock: MockClock) -> None:
     async with world(ActorOptions(tick_ms=250, tick_max_ms=2_000)) as w:
-        actor = await w.session(early_close=False)
+        actor = await w.session(early_close=False, board="live")
         players = [await w.join(actor, f"P{n}") for n in range(1, 400)]
         mock_clock.jump(2)
         await w.do(actor, "start")
@@ -175,7 +175,7 @@ async def test_the_tick_that_is_announced_is_the_one_that_is_held(mock_clock: Mo
 async def test_the_ends_of_questions_and_sessions_do_not_wait_for_the_tick(mock_clock: MockClock) -> None:
     async with world(ActorOptions(tick_ms=250, tick_max_ms=10_000)) as w:
         heed(w.registry.pace, 1.0, 30)
-        actor = await w.session(early_close=False)
+        actor = await w.session(early_close=False, board="live")
         player = await w.join(actor, "Ada")
         mock_clock.jump(10)
         await w.do(actor, "start")

@@ -223,7 +223,7 @@ async def test_a_relay_that_takes_part_anew_says_who_is_still_there(mock_clock: 
 
 async def test_the_list_goes_page_by_page_without_those_who_were_removed(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
+        actor = await w.session(early_close=False, board="live")
         clients = [await w.join(actor, f"P{number}") for number in range(1, 6)]
         await w.do(actor, "start")
         w.answer(actor, clients[4], 5)

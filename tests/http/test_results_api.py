@@ -215,13 +215,18 @@ class Counting(MemorySessionStore):
         finally:
             self.at_once -= 1
 
-    async def results(self, session_id: str, take: Callable[[Sequence[PlayerResult]], None]) -> None:
+    async def results(
+        self,
+        session_id: str,
+        take: Callable[[Sequence[PlayerResult]], None],
+        up_to: int | None = None,
+    ) -> None:
         def counted(results: Sequence[PlayerResult]) -> None:
             self.slices.append(len(results))
             take(results)
 
         async with self.asking("all", 0):
-            await super().results(session_id, counted)
+            await super().results(session_id, counted, up_to)
 
     async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
         async with self.asking("first", count):

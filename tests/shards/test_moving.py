@@ -402,7 +402,7 @@ async def test_a_hand_over_that_fails_loses_nothing_and_clients_come_back(
     way: str, mock_clock: MockClock
 ) -> None:
     async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
-        record = await cluster.session(a)
+        record = await cluster.session(a, board="live")
         ada, ben = await a.join(record, "Ada"), await a.join(record, "Ben", may_move=True)
         afar = await c.watch(record)
         await a.do(record, "start")

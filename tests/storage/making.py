@@ -154,9 +154,9 @@ fact_lists: st.SearchStrategy[list[f.Fact]] = st.lists(_facts, min_size=1, max_s
 """Facts that may stand in one session as far as the tables are concerned; not all could have happened."""
 
 
-async def results_of(store: SessionStore, session_id: str) -> list[PlayerResult]:
+async def results_of(store: SessionStore, session_id: str, up_to: int | None = None) -> list[PlayerResult]:
     results: list[PlayerResult] = []
-    await store.results(session_id, results.extend)
+    await store.results(session_id, results.extend, up_to)
     return results
 
 

@@ -585,6 +585,28 @@ async def test_of_an_answer_and_merged_ones_the_first_that_was_received_counts(s
     ]
 
 
+async def test_results_up_to_a_question_are_those_without_the_answers_after_it(storage: Storage) -> None:
+    record = await storage.session()
+    facts: list[f.Fact] = [joined(n) for n in range(1, 5)]
+    facts += [
+        answered(5, 1, 1, points=500, elapsed_ms=700),
+        answered(6, 2, 1, points=900, elapsed_ms=100),
+        answered(7, 1, 2, points=800, elapsed_ms=500),
+        answered(8, 4, 2, points=0, elapsed_ms=50),
+        merged(9, 3, 3, 40, at=AT + 9, elapsed_ms=7),
+    ]
+    await storage.write(record, *facts, f.PlayerKicked(10, AT, 4))
+    first = [
+        ports.PlayerResult(1, 2, "player 2", 900, 1, 1, 100),
+        ports.PlayerResult(2, 1, "player 1", 500, 1, 1, 700),
+        ports.PlayerResult(3, 3, "player 3", 0, 0, 0, 0),
+    ]
+    assert await results_of(storage.store, record.id, 1) == first
+    assert [each.score for each in await results_of(storage.store, record.id, 0)] == [0, 0, 0]
+    assert await results_of(storage.store, record.id, 3) == await results_of(storage.store, record.id)
+    assert [each.score for each in await results_of(storage.store, record.id, 2)] == [1300, 900, 0]
+
+
 async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> None:
     record = await storage.session()
     other = await storage.session()
