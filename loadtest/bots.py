@@ -116,7 +116,7 @@ class Bot:
                 self.ledger.result(message)
             case "leaderboard":
                 self.ledger.top = message["top"]
-        if message["t"] != "leaderboard":
+        if message["t"] not in ("leaderboard", "progress"):
             self._tell_phase()
 
     def _look(self, state: Message) -> None:

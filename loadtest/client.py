@@ -25,6 +25,7 @@ SETTLE_S = 10.0
 """How long a client stays after `finished` for answers to its last requests."""
 
 _BROADCASTS = frozenset({"question", "reveal", "state", "finished"})
+_PASSING = frozenset({"leaderboard", "progress"})
 _REPLIES = frozenset({"ack", "done", "error"})
 _NOT_NOW = frozenset({"busy", "rate_limited"})
 
@@ -278,7 +279,7 @@ class WireClient:
             self._welcome(message)
         elif kind == "waiting":
             await self._ask_again(message)
-        elif kind == "leaderboard" and message["offset"] > self.offset:
+        elif kind in _PASSING and message["offset"] > self.offset:
             self._missed(message["offset"] + 1)
             self.offset = message["offset"]
         elif kind == "question":

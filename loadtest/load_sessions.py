@@ -96,6 +96,7 @@ class LoadSessions:
         settings: Mapping[str, object] = {
             "pace": "auto",
             "reveal_ms": int(self._scenario.reveal_s * 1000),
+            "board": self._scenario.board,
             "early_close": False,
             "player_limit": min(players + players // 10 + LIMIT_SPARE, PLAYER_LIMIT_MAX),
         }

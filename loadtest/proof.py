@@ -2,7 +2,8 @@
 
 What is proven: every acknowledged answer is stored exactly once, with the time and the points that the player
 was told; nothing is stored that the player did not send; every player's score, rank and last leaderboard are
-the stored ones; no broadcast is missing; nobody left before the end. Where players may give up, or come back
+the stored ones; no leaderboard showed points before the question was closed, unless it is live; no broadcast is
+missing; nobody left before the end. Where players may give up, or come back
 too late, they are held to what they were told until then.
 """
 
@@ -160,6 +161,8 @@ def _contradictions(books: Books, session: _Session | None, gave_up: bool) -> It
                 "contradicting messages",
                 f"question {question}: acknowledged, but the result knows no answer",
             )
+        for told, shown in books.early:
+            yield "learned early", f"the leaderboard showed {shown} points before the result, after {told}"
     for epoch, expected, got in books.gaps:
         yield "gap", f"epoch {epoch}: offset {got} instead of {expected}"
     if books.player is None:

@@ -223,6 +223,7 @@ class LoadRun:
             scenario.stall_share,
             scenario.stall_s,
             scenario.patience_s,
+            scenario.board == LIVE,
         )
         try:
             loopback = all(Target.of(url).loopback for url in {url for each in seats for url in each.ws_urls})

@@ -12,6 +12,9 @@ from typing import Any
 _SUFFIX = ".toml"
 
 
+AT_CLOSE = "at_close"
+LIVE = "live"
+
 LOGNORMAL = "lognormal"
 EVEN = "even"
 
@@ -93,6 +96,7 @@ class Scenario:
             all open at once.
         question_s: how long a question is open; nobody closes it early.
         reveal_s: from its end to the next.
+        board: AT_CLOSE: the leaderboard moves when a question is closed. LIVE: while people answer.
         answer_spread: LOGNORMAL: around `think_s`, as people are. EVEN: at any moment of the time there is,
             which makes a steady rate when the sessions are out of step.
         think_s: the median time to answer, for LOGNORMAL. People differ, and so do answers.
@@ -115,6 +119,7 @@ class Scenario:
     start_spread_s: float
     question_s: float
     reveal_s: float
+    board: str
     answer_spread: str
     think_s: float
     skill: float
@@ -174,6 +179,7 @@ _KINDS: Mapping[str, Callable[[object], Any]] = {
     "start_spread_s": _number(0, 3_600),
     "question_s": _number(1, 600),
     "reveal_s": _number(0.1, 600),
+    "board": _one_of(AT_CLOSE, LIVE),
     "answer_spread": _one_of(LOGNORMAL, EVEN),
     "think_s": _number(0.01, 600),
     "skill": _share,
@@ -193,6 +199,7 @@ _DEFAULTS: Mapping[str, object] = {
     "start_spread_s": 0.0,
     "question_s": 20.0,
     "reveal_s": 3.0,
+    "board": AT_CLOSE,
     "answer_spread": LOGNORMAL,
     "think_s": 6.0,
     "skill": 0.6,

@@ -45,6 +45,10 @@ class Books:
     unmerged: set[int] = field(default_factory=set)
     """Questions whose result did not know of an acknowledged answer, after the session had come up anew. In a
     cluster the answer may be in the spool of an earlier owner, who could reach nobody; nowhere else."""
+    early: list[tuple[int, int]] = field(default_factory=list)
+    """The score that the player was last told, and another one that a leaderboard showed before the next result:
+    with the board `at_close`, what is right while others still answer. After a merge it may be that of a question
+    which is closed."""
     ended: str | None = None
     """Why it left; None while it plays."""
     place: str | None = None
@@ -124,6 +128,7 @@ def lines(books: Iterable[Books]) -> Iterator[dict[str, Any]]:
             "gaps": each.gaps,
             "faults": each.faults,
             "unmerged": sorted(each.unmerged),
+            "early": each.early,
             "ended": each.ended,
             "place": each.place,
         }
@@ -150,6 +155,7 @@ def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[Books]:
             gaps=[(epoch, expected, got) for epoch, expected, got in each["gaps"]],
             faults=list(each["faults"]),
             unmerged=set(each["unmerged"]),
+            early=[(told, shown) for told, shown in each["early"]],
             ended=each["ended"],
             place=each["place"],
         )

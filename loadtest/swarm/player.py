@@ -46,7 +46,8 @@ FINISHED = 0
 """Stands for the end of a session among its questions, which count from 1."""
 
 _BROADCASTS = frozenset({"question", "reveal", "state"})
-_SHARED = frozenset({"question", "reveal", "state", "leaderboard"})
+_PASSING = frozenset({"leaderboard", "progress"})
+_SHARED = _BROADCASTS | _PASSING
 _NOT_NOW = frozenset({"busy", "rate_limited"})
 
 
@@ -73,6 +74,8 @@ class Habits:
     stall_share: float
     stall_s: float
     patience_s: float
+    live: bool = False
+    """Whether the leaderboard moves while people answer."""
 
 
 @dataclass(slots=True)
@@ -460,8 +463,10 @@ class Player:
             self.books.faults.append(str(exc))
             return
         kind, message = told.kind, told.message
-        if kind == "leaderboard":
-            self._on_board(told)
+        if kind in _PASSING:
+            self._up_to(message["offset"])
+            if kind == "leaderboard":
+                self._on_board(told)
         elif kind == "ack":
             self._on_ack(message)
         elif kind in _BROADCASTS:
@@ -493,16 +498,21 @@ class Player:
     def _missed(self, got: int) -> None:
         self.books.gaps.append((self._epoch or 0, self._offset + 1, got))
 
-    def _on_board(self, told: Told) -> None:
-        offset = told.message["offset"]
+    def _up_to(self, offset: int) -> None:
+        """Broadcasts up to this one have been sent."""
         if offset > self._offset:
             self._missed(offset + 1)
             self._offset = offset
-        self.books.top = told.message["top"]
+
+    def _on_board(self, told: Told) -> None:
+        books, player = self.books, self.books.player
+        assert player is not None
+        books.top = told.message["top"]
+        shown = told.scores.get(player, books.score)
+        if shown != books.score and not self._with.habits.live:
+            books.early.append((books.score, shown))
         if self._awaits_board is not None:
-            player = self.books.player
-            assert player is not None
-            if told.scores.get(player, 0) > self.books.score:
+            if shown > books.score:
                 self._with.measures.board.add(self._with.loop.now() - self._awaits_board)
                 self._awaits_board = None
 

@@ -8,7 +8,7 @@ const ANSWER_MS = 10_000;
 const QUIET_MS = 2_500;
 const STREAM_MS = 12_000;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
-const EVENTS = ["joined", "question", "leaderboard", "reveal", "result", "state", "finished", "roster", "waiting_list", "alive"];
+const EVENTS = ["joined", "question", "leaderboard", "progress", "reveal", "result", "state", "finished", "roster", "waiting_list", "alive"];
 
 const soon = () => 1_000 + 1_000 * Math.random();
 
@@ -178,7 +178,7 @@ export class Connection {
 		this.#heardAt = performance.now();
 		const now = (message.state ?? message).now;
 		if (now && message.t !== "pong") this.clock.heard(now);
-		if (message.offset !== undefined && message.t !== "leaderboard") this.#stand.offset = message.offset;
+		if (message.offset !== undefined && !PASSING.test(message.t)) this.#stand.offset = message.offset;
 		switch (message.t) {
 			case "joined":
 				return this.#joined(message);
