@@ -2,9 +2,9 @@
 
 What is proven: every acknowledged answer is stored exactly once, with the time and the points that the player
 was told; nothing is stored that the player did not send; every player's score, rank and last leaderboard are
-the stored ones; no leaderboard showed points before the question was closed, unless it is live; no broadcast is
-missing; nobody left before the end. Where players may give up, or come back
-too late, they are held to what they were told until then.
+the stored ones; no leaderboard showed points before the question was closed, unless it is live; no broadcast
+is missing; nobody left before the end. Where players may give up, or come back too late, they are held to
+what they were told until then.
 """
 
 from __future__ import annotations

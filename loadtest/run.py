@@ -23,7 +23,7 @@ from loadtest.load_quiz import LoadQuiz, load_quiz
 from loadtest.load_sessions import LoadSessions, Session
 from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict
 from loadtest.sampling import NodeMetrics, Processes, combined
-from loadtest.scenario import EVEN, Scenario
+from loadtest.scenario import EVEN, LIVE, Scenario
 from loadtest.spread import Spreads
 from loadtest.swarm.books import Books
 from loadtest.swarm.crowd import SPREADS, CrowdPlan, Seats

@@ -46,9 +46,9 @@ class Books:
     """Questions whose result did not know of an acknowledged answer, after the session had come up anew. In a
     cluster the answer may be in the spool of an earlier owner, who could reach nobody; nowhere else."""
     early: list[tuple[int, int]] = field(default_factory=list)
-    """The score that the player was last told, and another one that a leaderboard showed before the next result:
-    with the board `at_close`, what is right while others still answer. After a merge it may be that of a question
-    which is closed."""
+    """The score that the player was last told, and another one that a leaderboard showed before the next
+    result: with the board `at_close`, what is right while others still answer. After a merge it may be that
+    of a question which is closed."""
     ended: str | None = None
     """Why it left; None while it plays."""
     place: str | None = None

@@ -115,7 +115,7 @@ class Measures:
     """The same of those players only whom the last fault does not concern, since it was announced."""
     board: Histogram = field(default_factory=Histogram)
     """From the intended moment of an answer to the first leaderboard in the player's own hands that shows
-    its points. Only players among the first ten can tell."""
+    its points. Only players among the first ten can tell, and only where the board is live."""
     tick: Histogram = field(default_factory=Histogram)
     """The least time to the next leaderboard, as leaderboards announce it; each counts once, however many
     players got it."""
@@ -511,10 +511,9 @@ class Player:
         shown = told.scores.get(player, books.score)
         if shown != books.score and not self._with.habits.live:
             books.early.append((books.score, shown))
-        if self._awaits_board is not None:
-            if shown > books.score:
-                self._with.measures.board.add(self._with.loop.now() - self._awaits_board)
-                self._awaits_board = None
+        if self._awaits_board is not None and shown > books.score:
+            self._with.measures.board.add(self._with.loop.now() - self._awaits_board)
+            self._awaits_board = None
 
     def _on_result(self, message: Message) -> None:
         self.books.told(message["number"], message["correct"], message["points"], message["score"])

@@ -56,6 +56,8 @@ class Scene:
             case "leaderboard":
                 self._top = message["top"]
                 self.players, self.answered = message["players"], message["answered"]
+            case "progress" if message["number"] == self.number:
+                self.players, self.answered = message["players"], message["answered"]
             case "state":
                 self.phase, self.locked = message["phase"], message["locked"]
                 self.number = message["number"]

@@ -60,6 +60,12 @@ def session() -> None:
     help="Whether a question closes as soon as everyone who is in has answered.",
 )
 @click.option(
+    "--board",
+    type=click.Choice(["at_close", "live"]),
+    help="When scores and ranks move: at the close of each question, or while players answer, which may tell "
+    "them what is right.  [default: at_close]",
+)
+@click.option(
     "--scoring",
     type=click.Choice(["speed", "flat"]),
     help="What a right answer earns, whatever the quiz says.  [default: as the quiz has it]",
@@ -104,6 +110,7 @@ def start(
     reveal_s: float | None,
     player_limit: int | None,
     early_close: bool,
+    board: str | None,
     scoring: str | None,
     streak: bool | None,
     host_away_s: int | None,
@@ -120,6 +127,7 @@ def start(
     """
     given = {
         "player_limit": player_limit,
+        "board": board,
         "scoring": scoring,
         "streak": streak,
         "host_away_s": host_away_s,

@@ -6,7 +6,7 @@ import { Connection } from "./lib/connection.js";
 import { $, all, isNew, kept, onKey, put, query, say, ui } from "./lib/dom.js";
 import { Model } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
-import { explain, number, t } from "./lib/texts.js";
+import { explain, lang, number, t } from "./lib/texts.js";
 
 /** Codes after which another name may do, and those after which a seat is of no use any more. */
 const REFUSALS = /^name_|_field$/;
@@ -127,7 +127,7 @@ async function heard(message) {
 	}
 	if (message.t === "over") await lastPlace();
 	draw();
-	if (message.t === "result") put("spoken", [...verdict(), t("rank.of", { rank: you.rank, players: model.players })].join(". "));
+	if (message.t === "result") put("spoken", [...verdict(), place(you)].filter(Boolean).join(". "));
 }
 
 /** Of a session that is over and out of memory: one's own place in it. */
@@ -154,22 +154,42 @@ function lobby() {
 }
 
 function question() {
-	const { question: asked, given, you, number: place } = model;
-	const mine = model.top.find((line) => line.id === you.player) ?? you;
+	const { question: asked, given, you, number: nth, answered, players } = model;
 	const locked = Boolean(given) || model.phase === "paused";
-	if (isNew("question", place)) {
+	if (isNew("question", nth)) {
 		picked = [];
 		put("worth", t("worth", { count: asked.points }));
-		put("spoken", `${t("question.of", { number: place, of: model.of })}. ${asked.text}`);
+		put("spoken", `${t("question.of", { number: nth, of: model.of })}. ${asked.text}`);
 	}
-	if (isNew("clock", `${place} ${model.endsAt} ${model.left}`)) ui.time.show(model);
-	if (isNew("answer", `${place} ${locked} ${given?.choice}`)) offer(asked, given, locked);
+	if (isNew("clock", `${nth} ${model.endsAt} ${model.left}`)) ui.time.show(model);
+	if (isNew("answer", `${nth} ${locked} ${given?.choice}`)) offer(asked, given, locked);
 	const [kind, text] = told(asked, given);
 	ui.state.className = `state ${kind}`;
 	put("state", text);
 	put("me", you.name);
-	put("my-score", number(mine.score));
-	put("my-rank", mine.rank ? t("rank.of", { rank: mine.rank, players: Math.max(model.players, mine.rank) }) : "");
+	put("my-score", number(you.score));
+	put("my-rank", place(you));
+	put("answered", t("stage.answered", { answered, players }));
+}
+
+/** Whether there is a place to speak of: as long as nobody has points, everybody is first. */
+const hasPlace = ({ rank, score }) => rank > 1 || (rank === 1 && score > 0);
+
+/** One's place after the last result. */
+const place = (you) => (hasPlace(you) ? t("rank.of", { rank: you.rank, players: Math.max(model.players, you.rank) }) : "");
+
+/** Who has the same place and who is next ahead, as far as the result shows: two players to either side. */
+function near({ around }, you) {
+	if (!hasPlace(you)) return t("near.none");
+	const mine = around.findIndex((line) => line.id === you.player);
+	const tied = (line) => line?.rank === you.rank;
+	const mates = around.filter((line, at) => at !== mine && tied(line)).map((line) => line.name);
+	const ahead = around.findLast((line) => line.score > you.score);
+	const told = ahead ? [t("near.ahead", { count: ahead.score - you.score, name: ahead.name })] : [];
+	if (tied(around[mine - 2]) || tied(around[mine + 2])) told.unshift(t("near.shared_others"));
+	else if (mates.length) told.unshift(t("near.shared", { names: new Intl.ListFormat(lang).format(mates) }));
+	else if (you.rank === 1) told.push(t("near.first"));
+	return told.join(" · ");
 }
 
 /** The controls to answer with. */
@@ -240,16 +260,15 @@ function result() {
 	ui.verdict.className = own ? `verdict ${{ true: "right", false: "wrong" }[own.correct] ?? "none"}` : "verdict";
 	put("verdict-title", title);
 	put("verdict-text", text);
-	for (const [id, value] of [["points", you.score], ["rank", you.rank], ["streak", you.streak]]) put(id, value === null ? "–" : number(value));
-	const ahead = own?.around.findLast((line) => line.score > you.score);
-	put("near", ahead ? t("near.ahead", { count: ahead.score - you.score, name: ahead.name }) : own ? t("near.first") : "");
+	for (const [id, value] of [["points", you.score], ["rank", hasPlace(you) ? you.rank : null], ["streak", you.streak]]) put(id, value === null ? "–" : number(value));
+	put("near", own ? near(own, you) : "");
 }
 
 function finished() {
 	const { rank, score, player } = model.you ?? {};
 	if (isNew("podium", JSON.stringify(model.podium))) ui.podium.show(model.podium, player);
-	ui.own.hidden = !rank;
-	if (!rank) return;
+	ui.own.hidden = !hasPlace({ rank, score });
+	if (ui.own.hidden) return;
 	put("place", number(rank));
 	const points = t("points", { count: score });
 	put("score", points);

@@ -45,12 +45,21 @@ def test_a_frame_is_encoded_once_per_dialect() -> None:
     assert len(calls) == 1
 
 
-def test_an_older_leaderboard_gives_way() -> None:
+@pytest.mark.parametrize("kind", ["leaderboard", "progress"])
+def test_an_older_one_of_what_is_passing_gives_way(kind: str) -> None:
     outbox = Outbox(orjson.dumps, 1000)
-    for f in (frame("leaderboard", n=1), frame("reveal"), frame("leaderboard", n=2)):
+    for f in (frame(kind, n=1), frame("reveal"), frame(kind, n=2)):
         assert outbox.push(f)
-    assert drained(outbox) == [b'{"t":"reveal"}', b'{"t":"leaderboard","n":2}']
+    assert drained(outbox) == [b'{"t":"reveal"}', b'{"t":"%b","n":2}' % kind.encode()]
     assert outbox.bytes == 0
+
+
+def test_a_count_does_not_take_the_place_of_a_leaderboard() -> None:
+    outbox = Outbox(orjson.dumps, 1000)
+    kinds = ["leaderboard", "progress", "leaderboard", "progress", "progress"]
+    for n, kind in enumerate(kinds):
+        assert outbox.push(frame(kind, n=n))
+    assert drained(outbox) == [b'{"t":"leaderboard","n":2}', b'{"t":"progress","n":4}']
 
 
 def test_a_leaderboard_that_was_sent_is_not_taken_back() -> None:

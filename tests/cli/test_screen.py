@@ -22,6 +22,7 @@ from tests.loadtest.scripted import (
     finished,
     joined,
     leaderboard,
+    progress,
     question,
     reveal,
 )
@@ -62,6 +63,8 @@ def test_a_scene_follows_a_question_to_its_reveal() -> None:
     assert scene.remaining_s(99.0) == 0.0
     scene.hear(leaderboard(1, *BOARD, players=3, answered=2), 16.0)
     assert (scene.players, scene.answered) == (3, 2)
+    scene.hear(progress(1, 1, 3, players=4), 17.0)
+    assert (scene.players, scene.answered) == (4, 3)
     scene.hear(reveal(2), 30.0)
     assert (scene.phase, scene.remaining_s(30.0)) == ("reveal", None)
 

@@ -47,6 +47,18 @@ async def test_a_leaderboard_has_no_id_of_its_own() -> None:
             assert (await watching.until("leaderboard")).id is None
 
 
+async def test_a_count_of_the_answers_has_no_id_of_its_own_either() -> None:
+    async with edge() as e:
+        session = await e.session(early_close=False)
+        ada = await session.join("Ada")
+        await session.do("start")
+        async with stream(e, f"{session.url}/events") as watching:
+            await watching.until("joined")
+            await session.answer(ada, 0)
+            count = await watching.until("progress")
+            assert (count.id, count.message["answered"], count.message["players"]) == (None, 1, 1)
+
+
 async def test_players_and_hosts_see_their_own() -> None:
     async with edge() as e:
         session = await e.session()

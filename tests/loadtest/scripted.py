@@ -211,6 +211,10 @@ def leaderboard(offset: int, *top: tuple[int, str, int], players: int = 1, answe
     }
 
 
+def progress(offset: int, number: int, answered: int, players: int = 1) -> Message:
+    return {"t": "progress", "offset": offset, "number": number, "answered": answered, "players": players}
+
+
 def finished(offset: int, score: int = 0, rank: int = 1) -> Message:
     return {"t": "finished", "offset": offset, "podium": [], "you": {"rank": rank, "score": score}}
 

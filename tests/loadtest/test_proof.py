@@ -140,6 +140,10 @@ def gap(books: list[Books], stored: dict[int, StoredSession]) -> None:
     books[0].gaps.append((1, 4, 6))
 
 
+def learned_early(books: list[Books], stored: dict[int, StoredSession]) -> None:
+    books[0].early.append((0, 900))
+
+
 def fault(books: list[Books], stored: dict[int, StoredSession]) -> None:
     books[0].faults.append("question 1: two results")
 
@@ -187,6 +191,7 @@ def lost_session(books: list[Books], stored: dict[int, StoredSession]) -> None:
         (other_sum, "answering time"),
         (gap, "gap"),
         (fault, "contradicting messages"),
+        (learned_early, "learned early"),
         (left, "left early"),
         (never_in, "never in"),
         (forgotten, "player not stored"),

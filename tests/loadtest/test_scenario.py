@@ -51,6 +51,11 @@ def test_answers_that_are_spread_evenly_have_their_median_in_the_middle() -> Non
     assert parse(f"{LEAST}think_s = 4", "x.toml").median_answer_s == 4
 
 
+def test_the_board_stays_until_the_close_unless_it_is_live() -> None:
+    assert parse(LEAST, "x.toml").board == "at_close"
+    assert parse(f'{LEAST}board = "live"', "x.toml").board == "live"
+
+
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(ScenarioError, match=r"x\.toml: players is missing"):
         parse('description = "x"\nduration_s = 1', "x.toml")

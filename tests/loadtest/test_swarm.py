@@ -107,7 +107,7 @@ Make = Callable[..., Play]
 
 
 def test_a_session_from_the_join_to_the_podium(play: Make) -> None:
-    one = play()
+    one = play(live=True)
     one.run()
     assert one.peer.heard == [{"t": "join", "code": "123456", "name": "P1"}]
     one.say(scripted.question(1, 1))
@@ -122,7 +122,7 @@ def test_a_session_from_the_join_to_the_podium(play: Make) -> None:
     )
     books = one.books
     assert books.ended == "finished"
-    assert books.faults == books.gaps == []
+    assert books.faults == books.gaps == books.early == []
     assert list(books.acks) == [1]
     assert books.final == (1, 900)
     assert books.top == board["top"]
@@ -130,6 +130,25 @@ def test_a_session_from_the_join_to_the_podium(play: Make) -> None:
     taken = one.crowd.take()
     assert (taken["joined"], taken["acks"], taken["open"], taken["reconnects"]) == (1, 1, 0, 0)
     assert taken["board"]["counts"], "the leaderboard with its points was measured"
+
+
+def test_a_leaderboard_that_shows_points_before_the_result_is_noted(play: Make) -> None:
+    one = play()
+    one.run()
+    one.say(scripted.question(1, 1), scripted.leaderboard(1, (1, "P1", 0)), scripted.progress(1, 1, 1))
+    one.run(20)
+    assert one.books.early == []
+    one.say(scripted.leaderboard(1, (1, "P1", 900)))
+    assert one.books.early == [(0, 900)]
+    one.say(
+        scripted.reveal(2, 1),
+        scripted.result(1, 900, 900, correct=True),
+        scripted.leaderboard(2, (1, "P1", 900)),
+    )
+    assert one.books.early == [(0, 900)]
+    assert one.books.gaps == []
+    one.say(scripted.progress(4, 2, 0))
+    assert one.books.gaps == [(1, 3, 5)], "it tells up to where broadcasts were sent"
 
 
 def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:

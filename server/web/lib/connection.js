@@ -8,6 +8,8 @@ const ANSWER_MS = 10_000;
 const QUIET_MS = 2_500;
 const STREAM_MS = 12_000;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
+/** What takes no offset. */
+const PASSING = /^leaderboard$|^progress$/;
 const EVENTS = ["joined", "question", "leaderboard", "progress", "reveal", "result", "state", "finished", "roster", "waiting_list", "alive"];
 
 const soon = () => 1_000 + 1_000 * Math.random();

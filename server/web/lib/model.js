@@ -60,6 +60,9 @@ export class Model {
 			case "leaderboard":
 				Object.assign(this, { top: message.top, players: message.players, answered: message.answered });
 				break;
+			case "progress":
+				if (message.number === this.number) Object.assign(this, { players: message.players, answered: message.answered });
+				break;
 			case "ack":
 			case "rejected":
 				if (message.question !== this.number) break;
