@@ -238,6 +238,9 @@ class SessionStore(Protocol):
         """The first `count` of the results, which may be none, and how many there are in all. Raises
         SessionNotFound."""
 
+    async def skipped(self, session_id: str) -> Sequence[int]:
+        """The questions that count for nobody, in their order; none of a session that is not stored."""
+
     async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
         """The player's result with as many as `reach` before and after it; empty if there is none."""
 

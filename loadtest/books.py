@@ -42,6 +42,8 @@ class Ledger:
     refused: dict[int, str] = field(default_factory=dict)
     unsettled: set[int] = field(default_factory=set)
     """Questions answered without having heard what became of it."""
+    skipped: set[int] = field(default_factory=set)
+    """Questions that count for nobody, and are not in the books any more."""
     final: tuple[int, int] | None = None
     """Score and rank at the end."""
     top: list[Message] | None = None
@@ -55,6 +57,8 @@ class Ledger:
 
     def acked(self, ack: Message, latency_s: float) -> None:
         question = ack["question"]
+        if question in self.skipped:
+            return
         told = Ack(ack["status"], ack["elapsed_ms"])
         before = self.acks.setdefault(question, told)
         if before != told:
@@ -79,12 +83,22 @@ class Ledger:
 
     def result(self, result: Message) -> None:
         number = result["number"]
+        if result.get("skipped"):
+            self._skip(number)
+            return
         told = Told(result["correct"], result["points"], result["score"])
         before = self.told.setdefault(number, told)
         if (before.correct, before.points) != (told.correct, told.points):
             self.faults.append(f"question {number}: two results, {before} and {told}")
         if number in self.acks and told.correct is None:
             self.faults.append(f"question {number}: acknowledged, but the result knows no answer")
+
+    def _skip(self, number: int) -> None:
+        self.skipped.add(number)
+        self.acks.pop(number, None)
+        self.told.pop(number, None)
+        self.refused.pop(number, None)
+        self.unsettled.discard(number)
 
     @property
     def points(self) -> int:

@@ -438,8 +438,8 @@ class HostClient(WireClient):
     role = "host"
 
     async def command(self, do: str, **members: object) -> Reply:
-        """One of the host's commands; `player` belongs to kick, `on` to lock, `expect` to start, next and
-        close. Raises Gone."""
+        """One of the host's commands; `player` belongs to kick, `on` to lock, `expect` to start, next, close
+        and skip. Raises Gone."""
         return await self.request({"t": "host", "do": do, **members})
 
 

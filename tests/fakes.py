@@ -28,6 +28,7 @@ from engine.domain.facts import (
     PlayerJoined,
     PlayerKicked,
     QuestionOpened,
+    QuestionSkipped,
     erased_name,
     of_one_clock,
 )
@@ -280,6 +281,11 @@ class MemorySessionStore:
         results = self._results(session_id)
         return results[:count], len(results)
 
+    async def skipped(self, session_id: str) -> Sequence[int]:
+        await self._checkpoint()
+        row = self._rows.get(session_id)
+        return [] if row is None else _skipped(row.facts.values())
+
     async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[ports.PlayerResult]:
         await self._checkpoint()
         results = self._results(session_id) if session_id in self._rows else []
@@ -296,10 +302,10 @@ class MemorySessionStore:
 
     def _results(self, session_id: str, up_to: int | None = None) -> list[ports.PlayerResult]:
         facts = list(self._row(session_id).facts.values())
-        names = _active_names(facts)
+        names, skipped = _active_names(facts), _skipped(facts)
         first: dict[tuple[int, int], AnswerAccepted | AnswerMerged] = {}
         for fact in sorted(facts, key=lambda fact: (fact.at, fact.seq)):
-            if isinstance(fact, AnswerAccepted | AnswerMerged):
+            if isinstance(fact, AnswerAccepted | AnswerMerged) and fact.question not in skipped:
                 first.setdefault((fact.player, fact.question), fact)
         answers = defaultdict(list)
         for (player, question), fact in first.items():
@@ -374,6 +380,10 @@ class MemorySessionStore:
             if isinstance(fact, Finished) and row.record.finished_at is None:
                 row.record = replace(row.record, finished_at=fact.at)
         return True
+
+
+def _skipped(facts: Iterable[Fact]) -> list[int]:
+    return sorted(fact.question for fact in facts if isinstance(fact, QuestionSkipped))
 
 
 def _active_names(facts: Iterable[Fact]) -> dict[int, str]:

@@ -60,6 +60,7 @@ from engine.domain.facts import (
     PlayerKicked,
     QuestionClosed,
     QuestionOpened,
+    QuestionSkipped,
     Resumed,
 )
 from engine.domain.name_rules import PLAIN, NameRules
@@ -88,6 +89,10 @@ BATCH_MAX = 100
 ROLL_CALL_MS = 3_000
 """How long a deadline, or a host who ends the answering, waits at most for the answers that other nodes had
 received before it."""
+
+SETTLED_AT_ONCE_MAX = 25
+"""Players whose points for a skipped question are taken back between two checkpoints: their streaks are
+counted anew, question by question."""
 
 ENDS_ANSWERING = frozenset({"close", "pause", "finish"})
 """Host commands after which an answer to the open question is refused."""
@@ -222,9 +227,12 @@ class SessionActor:
         record = claimed.record
         session = Session(claimed.quiz, record.settings, record.created_at, name_rules)
         slicer = Slicer()
-        for start in range(0, len(claimed.facts), BATCH_MAX):
-            session.replay(claimed.facts[start : start + BATCH_MAX])
-            await slicer.breathe()
+        for number, fact in enumerate(claimed.facts, start=1):
+            session.replay((fact,), piecemeal=True)
+            while session.settle_skip(SETTLED_AT_ONCE_MAX):
+                await slicer.breathe()
+            if not number % BATCH_MAX:
+                await slicer.breathe()
         return cls(
             claimed,
             session,
@@ -553,8 +561,16 @@ class SessionActor:
                 return
             self._host(self._hosts[0][0])
             self._hosts.popleft()
+            await self._settle_skip()
             if self.session.seq != self._seq:
                 await self._tell()
+
+    async def _settle_skip(self) -> None:
+        """Take back what a question that was skipped has brought, if one was just now. Nobody asks for scores
+        meanwhile: that is for this task to answer."""
+        slicer = Slicer()
+        while self.session.settle_skip(SETTLED_AT_ONCE_MAX):
+            await slicer.breathe()
 
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""
@@ -902,6 +918,8 @@ class SessionActor:
                 return session.next(now)
             case "close":
                 return session.close(now)
+            case "skip":
+                return session.skip(now, piecemeal=True)
             case "pause":
                 return session.pause(now)
             case "resume":
@@ -1121,7 +1139,7 @@ class SessionActor:
                     else:
                         self._board_dirty = True
                     await self._tell_question()
-                case QuestionClosed():
+                case QuestionClosed() | QuestionSkipped():
                     await self._tell_reveal()
                 case Paused() | Resumed() | ClockExtended() | LockChanged():
                     offset, now = self._stream.next_offset(), self._clock.now_ms()

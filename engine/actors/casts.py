@@ -64,11 +64,12 @@ def standing(session: Session, finished: Frame | None = None) -> Iterator[Frame]
     """The whole standing, in chunks, from which a node makes the `result` of each of its players, or at the
     end their `finished`. To be taken little by little."""
     number = messages.closed_number(session)
+    about = {"t": "standing", "number": number, "skipped": session.skipped(number)}
     rows = _rows(session)
     while chunk := list(islice(rows, ROWS_PER_CHUNK)):
-        yield Frame({"t": "standing", "number": number, "rows": chunk, "last": False, "finished": None})
+        yield Frame({**about, "rows": chunk, "last": False, "finished": None})
     told = None if finished is None else finished.message
-    yield Frame({"t": "standing", "number": number, "rows": [], "last": True, "finished": told})
+    yield Frame({**about, "rows": [], "last": True, "finished": told})
 
 
 def _rows(session: Session) -> Iterator[Row]:

@@ -45,6 +45,9 @@ def done(id: str | None, do: str, phase: Phase) -> Frame:  # noqa: A002 - the pr
 Line = dict[str, object]
 """Of a standing."""
 
+_SKIPPED: dict[str, object] = {"skipped": True}
+"""The mark of a question that counts for nobody."""
+
 
 def standings(session: Session, entries: Iterable[Entry]) -> list[Line]:
     return list(_lines(session, entries))
@@ -120,7 +123,12 @@ def reveal(session: Session, offset: int) -> Frame:
 
 def _reveal(session: Session) -> dict[str, object]:
     assert session.question is not None
-    return {"number": session.number, "correct": session.question.correct, "counts": session.counts()}
+    body: dict[str, object] = {
+        "number": session.number,
+        "correct": session.question.correct,
+        "counts": session.counts(),
+    }
+    return body | _SKIPPED if session.skipped(session.number) else body
 
 
 def result(session: Session, player: int) -> Frame:
@@ -137,24 +145,32 @@ def closed_number(session: Session) -> int:
 
 def _result(session: Session, number: int, player: int, score: int, rank: int, around: list[Line]) -> Frame:
     correct, points = session.result_of(player)
-    return result_frame(number, correct, points, score, rank, session.streak(player), around)
+    streak, skipped = session.streak(player), session.skipped(number)
+    return result_frame(number, correct, points, score, rank, streak, around, skipped=skipped)
 
 
 def result_frame(
-    number: int, correct: bool | None, points: int, score: int, rank: int, streak: int, around: list[Line]
+    number: int,
+    correct: bool | None,
+    points: int,
+    score: int,
+    rank: int,
+    streak: int,
+    around: list[Line],
+    *,
+    skipped: bool,
 ) -> Frame:
-    return Frame(
-        {
-            "t": "result",
-            "number": number,
-            "correct": correct,
-            "points": points,
-            "score": score,
-            "rank": rank,
-            "streak": streak,
-            "around": around,
-        }
-    )
+    body: dict[str, object] = {
+        "t": "result",
+        "number": number,
+        "correct": correct,
+        "points": points,
+        "score": score,
+        "rank": rank,
+        "streak": streak,
+        "around": around,
+    }
+    return Frame(body | _SKIPPED if skipped else body)
 
 
 def results(session: Session, wanted: Container[int]) -> Iterator[tuple[int, Frame | None]]:

@@ -113,6 +113,10 @@ class Answers:
             for cell in self.question.cells_of(answer.choice, answer.correct):
                 self.counts[cell] -= 1
 
+    def players(self) -> list[int]:
+        """Who answered."""
+        return [player for player, choice in enumerate(self._choices) if choice is not None]
+
     def close(self, seq: int) -> None:
         """No more answers. `seq` is the fact of the close; whoever waits for it waits for every answer."""
         self.closed_seq = seq

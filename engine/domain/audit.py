@@ -220,6 +220,12 @@ class _Course:
             if fact.question != self._number:
                 self._disorder(fact)
             self._clock.restart(fact.at)
+        elif isinstance(fact, f.QuestionSkipped):
+            if fact.question != self._number or fact.question in self._marking.skipped:
+                self._disorder(fact)
+            if self._phase is Phase.QUESTION:
+                self._clock.restart(fact.at)
+            self._marking.skip(fact.question)
         elif isinstance(fact, f.Paused):
             if self._paused_in is None:
                 self._paused_in = self._phase
@@ -241,6 +247,7 @@ class _Course:
 _USUAL: Final[Mapping[type[f.Fact], Phase]] = {
     f.QuestionOpened: Phase.QUESTION,
     f.QuestionClosed: Phase.REVEAL,
+    f.QuestionSkipped: Phase.REVEAL,
     f.Paused: Phase.PAUSED,
     f.Finished: Phase.FINISHED,
 }
@@ -255,6 +262,7 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.LockChanged: _Course._locked,
     f.QuestionOpened: _Course._moved,
     f.QuestionClosed: _Course._moved,
+    f.QuestionSkipped: _Course._moved,
     f.Paused: _Course._moved,
     f.Resumed: _Course._moved,
     f.Finished: _Course._moved,

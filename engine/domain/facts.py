@@ -87,6 +87,16 @@ class QuestionClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionSkipped:
+    """The last question that was opened counts for nobody, whatever was answered. If it was still open, this
+    closes it."""
+
+    seq: int
+    at: int
+    question: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     seq: int
     at: int
@@ -131,6 +141,7 @@ Fact = (
     | AnswerMerged
     | QuestionOpened
     | QuestionClosed
+    | QuestionSkipped
     | Paused
     | Resumed
     | ClockExtended
@@ -138,7 +149,7 @@ Fact = (
     | Finished
 )
 
-_MEASURED_FROM = (QuestionOpened, QuestionClosed, Paused, Resumed, ClockExtended)
+_MEASURED_FROM = (QuestionOpened, QuestionClosed, QuestionSkipped, Paused, Resumed, ClockExtended)
 
 
 def of_one_clock(facts: Sequence[Fact]) -> Sequence[Fact]:

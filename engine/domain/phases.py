@@ -7,7 +7,15 @@ from enum import StrEnum
 from typing import Final
 
 from engine.domain.errors import DomainError, Refusal
-from engine.domain.facts import Fact, Finished, Paused, QuestionClosed, QuestionOpened, Resumed
+from engine.domain.facts import (
+    Fact,
+    Finished,
+    Paused,
+    QuestionClosed,
+    QuestionOpened,
+    QuestionSkipped,
+    Resumed,
+)
 
 
 class Phase(StrEnum):
@@ -25,7 +33,7 @@ class Phase(StrEnum):
 #
 # A session is always in exactly one phase:
 #
-#                  start                 close, time, all answered
+#                  start             close, skip, time, all answered
 #       LOBBY ----------------> QUESTION -------------------------> REVEAL
 #                                  ^                                  |  |
 #                                  +-------------- next --------------+  |
@@ -41,12 +49,13 @@ class Phase(StrEnum):
 # COMMANDS, is refused if the phase is not there, and then nothing has changed. What does a fact do? The
 # fact looks itself up in MOVES. Facts alone move a session, when they happen and again in recovery, so
 # a finish in the middle of things is no move of its own: it is Resumed if need be, QuestionClosed if need be,
-# and then Finished.
+# and then Finished. A skip is Resumed if need be, and then QuestionSkipped, also of a closed question.
 
 COMMANDS: Final[Mapping[str, frozenset[Phase]]] = {
     "start": frozenset({Phase.LOBBY}),
     "next": frozenset({Phase.REVEAL}),
     "close": frozenset({Phase.QUESTION}),
+    "skip": frozenset({Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "pause": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL}),
     "resume": frozenset({Phase.PAUSED}),
     "finish": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
@@ -61,6 +70,7 @@ BACK: Final = None
 MOVES: Final[Mapping[type[Fact], Mapping[Phase, Phase | None]]] = {
     QuestionOpened: {Phase.LOBBY: Phase.QUESTION, Phase.REVEAL: Phase.QUESTION},
     QuestionClosed: {Phase.QUESTION: Phase.REVEAL},
+    QuestionSkipped: {Phase.QUESTION: Phase.REVEAL, Phase.REVEAL: Phase.REVEAL},
     Paused: {Phase.LOBBY: Phase.PAUSED, Phase.QUESTION: Phase.PAUSED, Phase.REVEAL: Phase.PAUSED},
     Resumed: {Phase.PAUSED: BACK},
     Finished: {Phase.LOBBY: Phase.FINISHED, Phase.REVEAL: Phase.FINISHED},

@@ -10,8 +10,8 @@ class Player:
     """Who plays, with how many points after how much answering time.
 
     `streak` counts the right answers in a row that end at `streak_question`. It is not touched when
-    a question is skipped: that `streak_question` falls behind says the streak is broken, so that closing a
-    question costs nothing per player.
+    a player lets a question pass: that `streak_question` falls behind says the streak is broken, so that
+    closing a question costs nothing per player.
     """
 
     id: int
@@ -24,6 +24,7 @@ class Player:
     streak: int = 0
     streak_question: int = 0
 
-    def streak_with(self, question: int) -> int:
-        """The streak that a right answer to this question would make."""
-        return self.streak + 1 if self.streak_question == question - 1 else 1
+    def streak_with(self, previous: int) -> int:
+        """The streak that a right answer would make to the question that follows `previous`, among those that
+        count."""
+        return self.streak + 1 if self.streak_question == previous else 1

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.domain.errors import DomainError
-from engine.domain.facts import AnswerAccepted, AnswerMerged, Fact, PlayerJoined, PlayerKicked
+from engine.domain.facts import (
+    AnswerAccepted,
+    AnswerMerged,
+    Fact,
+    PlayerJoined,
+    PlayerKicked,
+    QuestionSkipped,
+)
 from engine.domain.keys import Correction, Key, corrected, key_of, with_key
 from engine.domain.leaderboard import Entry, Leaderboard
 from engine.domain.players import Player
@@ -49,6 +56,21 @@ class Marking:
         self._players: dict[int, Player] = {}
         # By player and question: when the answer that stands was received, and whether it is right.
         self._standing: dict[int, dict[int, tuple[int, bool]]] = {}
+        self.skipped: set[int] = set()
+
+    def skip(self, question: int) -> None:
+        """From now on this question counts for nobody."""
+        self.skipped.add(question)
+        for player, standing in self._standing.items():
+            if question in standing:
+                self._count_streak(self._players[player], standing)
+
+    def _before(self, question: int) -> int:
+        """The question before this one, among those that count."""
+        question -= 1
+        while question in self.skipped:
+            question -= 1
+        return question
 
     def mark(self, answer: Answered) -> Mark:
         """Raises IndexError when the quiz has no such question."""
@@ -58,7 +80,7 @@ class Marking:
         if answer.question not in standing or answer.at < standing[answer.question][0]:
             standing[answer.question] = answer.at, mark.correct
         if isinstance(answer, AnswerMerged):
-            _count_streak(who, standing)
+            self._count_streak(who, standing)
         return mark
 
     def _merged(self, answer: AnswerMerged, who: Player) -> Mark:
@@ -68,7 +90,7 @@ class Marking:
         correct = question.judge(answer.choice)
         if correct == answer.correct:
             return Mark(correct, answer.points)
-        streak = who.streak_with(answer.question) if correct else 0
+        streak = who.streak_with(self._before(answer.question)) if correct else 0
         return Mark(correct, self.points_of(answer, correct, streak))
 
     def points_of(self, answer: Answered, correct: bool, streak: int) -> int:
@@ -80,26 +102,26 @@ class Marking:
     def _accepted(self, answer: AnswerAccepted, who: Player) -> Mark:
         question = self._quiz.questions[answer.question - 1]
         correct = question.judge(answer.choice)
-        streak = who.streak_with(answer.question) if correct else 0
+        streak = who.streak_with(self._before(answer.question)) if correct else 0
         who.streak = streak
         if correct:
             who.streak_question = answer.question
         return Mark(correct, self.points_of(answer, correct, streak))
 
-
-def _count_streak(who: Player, standing: Mapping[int, tuple[int, bool]]) -> None:
-    """As if the answers that stand had come in the order of their questions."""
-    who.streak = who.streak_question = 0
-    for question in sorted(standing):
-        if standing[question][1]:
-            who.streak = who.streak_with(question)
-            who.streak_question = question
-        else:
-            who.streak = 0
+    def _count_streak(self, who: Player, standing: Mapping[int, tuple[int, bool]]) -> None:
+        """As if the answers that stand, and count, had come in the order of their questions."""
+        who.streak = who.streak_question = 0
+        for question in sorted(standing.keys() - self.skipped):
+            if standing[question][1]:
+                who.streak = who.streak_with(self._before(question))
+                who.streak_question = question
+            else:
+                who.streak = 0
 
 
 def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
-    """All answers that stand, marked by the keys of `quiz`. The facts come in the order of `seq`."""
+    """All answers that stand, and count, marked by the keys of `quiz`. The facts come in the order of
+    `seq`."""
     marking = Marking(quiz)
     stand = {answer.seq for answer in standing_answers(facts).values()}
     marked = {}
@@ -108,7 +130,9 @@ def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
             mark = marking.mark(fact)
             if fact.seq in stand:
                 marked[fact.question, fact.player] = mark
-    return marked
+        elif isinstance(fact, QuestionSkipped):
+            marking.skip(fact.question)
+    return {answer: mark for answer, mark in marked.items() if answer[0] not in marking.skipped}
 
 
 def changed(marked: Marks, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
@@ -122,7 +146,8 @@ def changed(marked: Marks, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
 
 
 def standing(facts: Sequence[Fact], marked: Marks) -> list[Entry]:
-    """Everyone in order, kicked players left out, with the points that `marked` says."""
+    """Everyone in order, kicked players left out, with the points that `marked` says; an answer that is not
+    in it counts for nothing."""
     totals: dict[int, tuple[int, int]] = {}
     for fact in facts:
         if isinstance(fact, PlayerJoined):
@@ -130,7 +155,7 @@ def standing(facts: Sequence[Fact], marked: Marks) -> list[Entry]:
         elif isinstance(fact, PlayerKicked):
             totals.pop(fact.player, None)
     for key, answer in standing_answers(facts).items():
-        if answer.player in totals:
+        if answer.player in totals and key in marked:
             score, elapsed_ms = totals[answer.player]
             totals[answer.player] = (score + marked[key].points, elapsed_ms + answer.elapsed_ms)
     board = Leaderboard()

@@ -27,6 +27,7 @@ from engine.domain.facts import (
     PlayerKicked,
     QuestionClosed,
     QuestionOpened,
+    QuestionSkipped,
     Resumed,
     erased_name,
 )
@@ -51,6 +52,7 @@ _PAUSED: Final = Refusal("paused", "The session is paused.")
 _FINISHED: Final = Refusal("session_finished", "The session is over.")
 _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
 _FULL: Final = Refusal("session_full", "The session has no room for more players.")
+_NOTHING_TO_SKIP: Final = Refusal("illegal_move", "No question is open or shown that could be skipped.")
 _NAME_MISSING: Final = Refusal("missing_field", "A player of this session gives a name.")
 _NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already, or one that looks like it.")
 _NAME_REFUSED: Final = Refusal("name_refused", "This name is not for players here.")
@@ -112,6 +114,9 @@ class Session:
         self._untaken: list[Fact] = []
         # By player, question and time of receipt: so that a merge may be repeated.
         self._merged: set[tuple[int, int, int]] = set()
+        self._skipped: set[int] = set()
+        # Whose answers to the question that was skipped last still count.
+        self._unsettled: list[int] = []
         # Merged answers to questions that have not been opened here: by question, then by player.
         self._ahead: dict[int, dict[int, AnswerMerged]] = {}
 
@@ -122,14 +127,17 @@ class Session:
         session.replay(facts)
         return session
 
-    def replay(self, facts: Iterable[Fact]) -> None:
+    def replay(self, facts: Iterable[Fact], *, piecemeal: bool = False) -> None:
         """Apply stored facts that follow the last one applied. They are not given out by `take_facts`.
+        `piecemeal`: as in `skip`.
 
         Raises:
             DomainError: `bad_fact` for one that cannot have happened. The session is of no use then.
         """
         for fact in facts:
             self._apply(fact)
+        if not piecemeal:
+            self.settle_skip()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Session):
@@ -204,8 +212,8 @@ class Session:
         return self._erased.get(name) if found is None else found
 
     def streak(self, player: int) -> int:
-        """Right answers in a row, as anybody may see it: with the board `live`, the open question included
-        once it is answered. Raises KeyError."""
+        """Right answers in a row, as anybody may see it: without those that were skipped, and with the board
+        `live`, the open question included once it is answered. Raises KeyError."""
         who = self._players[player]
         closed = self.number - self.question_open
         if self._shown is not None and who.streak_question > closed:
@@ -214,16 +222,16 @@ class Session:
             answer = self._answers[-1].of(player)
             if answer is not None and not answer.correct:
                 return 0
-        return who.streak if who.streak_question >= closed else 0
+        return who.streak if who.streak_question >= self._before(closed + 1) else 0
 
     def _row_up_to(self, question: int, player: int) -> int:
         """Right answers in a row that end with this question."""
         row = 0
-        while row < question:
-            answer = self._answers[question - row - 1].of(player)
+        while question := self._before(question + 1):
+            answer = self._answers[question - 1].of(player)
             if answer is None or not answer.correct:
                 break
-            row += 1
+            row, question = row + 1, question - 1
         return row
 
     def answer_of(self, player: int, question: int) -> tuple[Choice, int] | None:
@@ -234,10 +242,24 @@ class Session:
         return None if answer is None else (answer.choice, answer.elapsed_ms)
 
     def result_of(self, player: int) -> tuple[bool | None, int]:
-        """Right or wrong, and the points, for the last closed question; (None, 0) when not answered."""
+        """Right or wrong, and the points, for the last closed question; (None, 0) when it was not answered,
+        or was skipped."""
         closed = self.number - 1 if self.question_open else self.number
+        if closed in self._skipped:
+            return None, 0
         answer = self._answers[closed - 1].of(player) if closed else None
         return (None, 0) if answer is None else (answer.correct, answer.points)
+
+    def skipped(self, question: int) -> bool:
+        """Whether this question counts for nobody."""
+        return question in self._skipped
+
+    def _before(self, question: int) -> int:
+        """The question before this one, among those that count; 0 before the first."""
+        question -= 1
+        while question in self._skipped:
+            question -= 1
+        return question
 
     @property
     def deadline(self) -> int | None:
@@ -324,7 +346,7 @@ class Session:
         if elapsed_ms is None:
             return _LATE
         correct = asked.judge(choice)
-        streak = who.streak_with(question) if correct else 0
+        streak = who.streak_with(self._before(question)) if correct else 0
         points = self.quiz.scoring.points(asked.points, asked.limit_ms, elapsed_ms, correct, streak)
         fact = AnswerAccepted(self.seq + 1, at, player, question, choice, elapsed_ms, correct, points)
         self._record(fact)
@@ -408,6 +430,37 @@ class Session:
         if refusal is None:
             self._close(at)
         return refusal
+
+    def skip(self, at: int, *, piecemeal: bool = False) -> Refusal | None:
+        """Have the question that is open, or shown, count for nobody; an open one is closed. Nothing happens
+        when that was done already. `piecemeal`: `settle_skip` takes the points back afterwards."""
+        refusal = refuse("skip", self.phase)
+        if refusal is not None:
+            return refusal
+        if self.phase is Phase.PAUSED and not self.question_open:
+            return _NOTHING_TO_SKIP
+        if self.number not in self._skipped:
+            if self.phase is Phase.PAUSED:
+                self._record(Resumed(self.seq + 1, at))
+            self._record(QuestionSkipped(self.seq + 1, at, self.number))
+            if not piecemeal:
+                self.settle_skip()
+        return None
+
+    def settle_skip(self, most: int | None = None) -> bool:
+        """After a skip, or the replay of one: take back what so many more players were given, all by default.
+        Until this is False scores and ranks are neither as before nor as after."""
+        for _ in range(len(self._unsettled) if most is None else min(most, len(self._unsettled))):
+            who = self._players[self._unsettled.pop()]
+            answer = self._answers[-1].of(who.id)
+            assert answer is not None, "only who answered is settled"
+            who.score -= answer.points
+            who.elapsed_ms -= answer.elapsed_ms
+            self._count_streak(who)
+            if not who.kicked:
+                self._running.update(who.id, who.score, who.elapsed_ms)
+                self._show(who)
+        return bool(self._unsettled)
 
     def pause(self, at: int) -> Refusal | None:
         """Stop the play clock, and take no answers."""
@@ -538,6 +591,8 @@ class Session:
     def _apply(self, fact: Fact) -> None:
         if fact.seq != self.seq + 1:
             raise DomainError("bad_fact", f"fact {fact.seq} cannot follow fact {self.seq}")
+        if self._unsettled:
+            self.settle_skip()
         _APPLY[type(fact)](self, fact)
         self.seq = fact.seq
 
@@ -564,7 +619,7 @@ class Session:
         who.score += fact.points
         who.elapsed_ms += fact.elapsed_ms
         if fact.correct:
-            who.streak = who.streak_with(fact.question)
+            who.streak = who.streak_with(self._before(fact.question))
             who.streak_question = fact.question
         self._running.update(fact.player, who.score, who.elapsed_ms)
 
@@ -572,13 +627,14 @@ class Session:
         who = self._players[fact.player]
         self._merged.add((fact.player, fact.question, fact.at))
         standing = self._standing(fact.player, fact.question)
-        if standing is not None:
-            if standing[0] <= fact.at:
-                return
-            who.score -= standing[1].points
-            who.elapsed_ms -= standing[1].elapsed_ms
-        who.score += fact.points
-        who.elapsed_ms += fact.elapsed_ms
+        if standing is not None and standing[0] <= fact.at:
+            return
+        if fact.question not in self._skipped:
+            if standing is not None:
+                who.score -= standing[1].points
+                who.elapsed_ms -= standing[1].elapsed_ms
+            who.score += fact.points
+            who.elapsed_ms += fact.elapsed_ms
         if fact.question <= len(self._answers):
             self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
         else:
@@ -591,14 +647,14 @@ class Session:
             self._show(who)
 
     def _count_streak(self, who: Player) -> None:
-        """As if the answers that stand had come in the order of their questions."""
+        """As if the answers that stand, and count, had come in the order of their questions."""
         who.streak = who.streak_question = 0
         for question in range(1, max([len(self._answers), *self._ahead]) + 1):
-            standing = self._standing(who.id, question)
+            standing = None if question in self._skipped else self._standing(who.id, question)
             if standing is None:
                 continue
             if standing[1].correct:
-                who.streak = who.streak_with(question)
+                who.streak = who.streak_with(self._before(question))
                 who.streak_question = question
 
     @property
@@ -649,6 +705,16 @@ class Session:
         self._show_closed()
         self._clock.restart(fact.at)
 
+    def _apply_question_skipped(self, fact: QuestionSkipped) -> None:
+        was_open = self.question_open
+        self.phase = move(fact, self.phase, None)
+        if was_open:
+            self._answers[-1].close(fact.seq)
+            self._show_closed()
+            self._clock.restart(fact.at)
+        self._skipped.add(fact.question)
+        self._unsettled = self._answers[-1].players()
+
     def _apply_paused(self, fact: Paused) -> None:
         self._paused_in, self.phase = self.phase, move(fact, self.phase, None)
         self._clock.stop(fact.at)
@@ -683,6 +749,7 @@ _APPLY: Final[Mapping[type[Fact], Callable[[Session, Any], None]]] = {
     AnswerMerged: Session._apply_answer_merged,
     QuestionOpened: Session._apply_question_opened,
     QuestionClosed: Session._apply_question_closed,
+    QuestionSkipped: Session._apply_question_skipped,
     Paused: Session._apply_paused,
     Resumed: Session._apply_resumed,
     ClockExtended: Session._apply_clock_extended,

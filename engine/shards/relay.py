@@ -436,7 +436,8 @@ class Relay:
         rows, self._rows = self._rows, []
         finished = message["finished"]
         if finished is None:
-            await self._audience.send_each(_results(rows, message["number"], self._audience))
+            skipped = message.get("skipped", False)  # an older node has no such questions
+            await self._audience.send_each(_results(rows, message["number"], skipped, self._audience))
             return
         self._offset = finished["offset"]
         await self._audience.send_each(_endings(rows, finished, self._audience), others=Frame(finished))
@@ -453,7 +454,9 @@ def _restate(frame: Frame, now: int) -> None:
                 dated["now"] = now
 
 
-def _results(rows: list[casts.Row], number: int, wanted: Audience) -> Iterator[tuple[int, Frame | None]]:
+def _results(
+    rows: list[casts.Row], number: int, skipped: bool, wanted: Audience
+) -> Iterator[tuple[int, Frame | None]]:
     lines = (
         {"rank": rank, "id": player, "name": name, "score": score} for rank, player, name, score, *_ in rows
     )
@@ -461,7 +464,9 @@ def _results(rows: list[casts.Row], number: int, wanted: Audience) -> Iterator[t
     for (rank, player, _, score, correct, points, streak), around in zip(rows, around_each, strict=True):
         frame = None
         if player in wanted:
-            frame = messages.result_frame(number, correct, points, score, rank, streak, around)
+            frame = messages.result_frame(
+                number, correct, points, score, rank, streak, around, skipped=skipped
+            )
         yield player, frame
 
 

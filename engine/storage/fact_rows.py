@@ -69,6 +69,7 @@ def _change(
     fact: f.PlayerKicked
     | f.QuestionOpened
     | f.QuestionClosed
+    | f.QuestionSkipped
     | f.Paused
     | f.Resumed
     | f.ClockExtended
@@ -84,6 +85,8 @@ def _change(
             kind = "opened"
         case f.QuestionClosed(question=question):
             kind = "closed"
+        case f.QuestionSkipped(question=question):
+            kind = "skipped"
         case f.Paused():
             kind = "paused"
         case f.Resumed():
@@ -139,6 +142,7 @@ _ANSWERS: dict[str, type[f.AnswerAccepted] | type[f.AnswerMerged]] = {
 _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"]),
     "closed": lambda row: f.QuestionClosed(row["seq"], row["at"], row["question"]),
+    "skipped": lambda row: f.QuestionSkipped(row["seq"], row["at"], row["question"]),
     "paused": lambda row: f.Paused(row["seq"], row["at"]),
     "resumed": lambda row: f.Resumed(row["seq"], row["at"]),
     "extended": lambda row: f.ClockExtended(row["seq"], row["at"], row["number"]),

@@ -15,7 +15,14 @@ from collections.abc import Sequence
 import trio
 
 from engine.ports import StorageUnavailable
-from engine.storage import step_corrections, step_erasing, step_leases, step_partitions, step_spool
+from engine.storage import (
+    step_corrections,
+    step_erasing,
+    step_hosting,
+    step_leases,
+    step_partitions,
+    step_spool,
+)
 from engine.storage.postgres import Connection, Database, LockNotAvailable
 
 _LOCK = 0x66616E66617265  # "fanfare"
@@ -180,6 +187,7 @@ STEPS: Sequence[str] = (
     step_spool.STEP,
     step_leases.STEP,
     step_erasing.STEP,
+    step_hosting.STEP,
 )
 
 

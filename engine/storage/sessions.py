@@ -207,6 +207,12 @@ class PostgresSessionStore:
     async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
         return await self._some(session_id, f"{RESULTS} LIMIT $2", count)
 
+    async def skipped(self, session_id: str) -> Sequence[int]:
+        if not is_id(session_id):
+            return []
+        rows = await self._database.fetch(_SKIPPED, session_id)
+        return [row["question"] for row in rows]
+
     async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
         if not is_id(session_id):
             return []
@@ -394,8 +400,7 @@ SELECT s.id, s.code, s.quiz_id, q.title,
        (extract(epoch FROM s.created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM s.finished_at) * 1000)::bigint AS finished_at,
        (SELECT count(*) FROM players p WHERE p.session_id = s.id AND NOT EXISTS (
-            SELECT FROM session_changes c
-            WHERE c.session_id = s.id AND c.kind = 'kicked' AND c.player = p.player)) AS players
+            SELECT FROM removed_players k WHERE k.session_id = s.id AND k.player = p.player)) AS players
 FROM (SELECT * FROM sessions ORDER BY created_at DESC, id DESC LIMIT $1) AS s
 JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
 ORDER BY s.created_at DESC, s.id DESC
@@ -412,8 +417,7 @@ def _results(rows: Sequence[Row]) -> list[PlayerResult]:
 _IS_IN = """
 SELECT FROM players p
 WHERE p.session_id = $1 AND p.player = $2 AND p.erased_at IS NULL AND NOT EXISTS (
-    SELECT FROM session_changes c
-    WHERE c.session_id = p.session_id AND c.kind = 'kicked' AND c.player = p.player)
+    SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
 """
 
 RESULTS = """
@@ -456,9 +460,12 @@ FROM placed JOIN placed me ON me.player = $2 AND placed.place BETWEEN me.place -
 ORDER BY placed.place
 """
 
+_SKIPPED = """
+SELECT question FROM session_changes WHERE session_id = $1 AND kind = 'skipped' ORDER BY question
+"""
+
 _COUNT = """
 SELECT count(*) AS players FROM players p
 WHERE session_id = $1 AND NOT EXISTS (
-    SELECT FROM session_changes c
-    WHERE c.session_id = p.session_id AND c.kind = 'kicked' AND c.player = p.player)
+    SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
 """

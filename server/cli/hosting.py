@@ -15,14 +15,17 @@ from server.cli.scene import Scene
 from server.cli.screen import Screen
 from server.cli.terminal import output, printable
 
-KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {door}   f: finish   q: leave"
+KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {door}   s: skip   f: finish   q: leave"
 DOOR_KEYS = "a: let all in   r: turn all away"
 
 NAMES_SHOWN = 8
 
 _ENTER = {"lobby": "start", "question": "close", "reveal": "next", "paused": "resume"}
 
-_ABOUT_WHAT_IS_SEEN = frozenset({"start", "close", "next"})
+_ABOUT_WHAT_IS_SEEN = frozenset({"start", "close", "next", "skip"})
+
+_TWICE = {"f": ("finish", "the session"), "s": ("skip", "the question, which then counts for nobody")}
+"""Keys that cannot be taken back, with what they do."""
 
 
 class Lectern:
@@ -32,7 +35,8 @@ class Lectern:
         self._client = client
         self._scene = scene
         self._said = ""
-        self._sure = False
+        self._sure = ""
+        """The key of `_TWICE` that was pressed just now."""
 
     @property
     def footer(self) -> str:
@@ -59,9 +63,9 @@ class Lectern:
 
     async def press(self, key: str) -> None:
         """One key. Raises Gone."""
-        sure, self._sure = self._sure, False
+        sure, self._sure = self._sure, ""
         self._said = ""
-        match key.lower():
+        match key := key.lower():
             case "\n" | "\r" | " " if self._scene.phase in _ENTER:
                 await self._command(_ENTER[self._scene.phase])
             case "p":
@@ -74,10 +78,11 @@ class Lectern:
                 await self._command("admit")
             case "r" if self._scene.waiting["count"]:
                 await self._command("refuse")
-            case "f" if sure:
-                await self._command("finish")
-            case "f":
-                self._said, self._sure = "Press f again to finish the session.", True
+            case "f" | "s" if sure == key:
+                await self._command(_TWICE[key][0])
+            case "f" | "s":
+                do, what = _TWICE[key]
+                self._said, self._sure = f"Press {key} again to {do} {what}.", key
             case "q":
                 await self._client.leave()
 

@@ -122,8 +122,8 @@ def start(
 ) -> None:
     """Open a session of the quiz QUIZ and print its code.
 
-    With `--pace host` this terminal leads it: Enter goes on, p pauses, l locks, f finishes; d has players
-    wait until you let them in, with a, or turn them away, with r.
+    With `--pace host` this terminal leads it: Enter goes on, p pauses, l locks, s skips, f finishes; d has
+    players wait until you let them in, with a, or turn them away, with r.
     """
     given = {
         "player_limit": player_limit,

@@ -73,10 +73,11 @@ class Results:
         self,
         record: SessionRecord,
         up_to: int | None,
-        kind: Callable[[SessionRecord], JsonRows | CsvRows],
+        kind: Callable[[SessionRecord, Sequence[int]], JsonRows | CsvRows],
         headers: dict[str, str],
     ) -> Answer:
-        rows, store, in_turn = kind(record), self._services.store, self._standings.in_turn
+        store, in_turn = self._services.store, self._standings.in_turn
+        rows = kind(record, await in_turn(lambda: store.skipped(record.id)))
         _, total = await in_turn(lambda: store.first_results(record.id, 0))
         large = total > RESULTS_PER_SLICE
         if large:
@@ -123,13 +124,14 @@ class JsonRows:
 
     content_type = "application/json"
 
-    def __init__(self, record: SessionRecord) -> None:
+    def __init__(self, record: SessionRecord, skipped: Sequence[int]) -> None:
         # The end is the last fact of a session: if it was stored before the results are read, they are all.
         head = orjson.dumps(
             {
                 "session_id": record.id,
                 "code": record.code,
                 "final": record.finished_at is not None,
+                "skipped": skipped,
                 "players": [],
             }
         )
@@ -149,7 +151,7 @@ class CsvRows:
 
     content_type = "text/csv; charset=utf-8; header=present"
 
-    def __init__(self, record: SessionRecord, *, bom: bool) -> None:  # noqa: ARG002 - as `JsonRows`
+    def __init__(self, record: SessionRecord, skipped: Sequence[int], *, bom: bool) -> None:  # noqa: ARG002 - as `JsonRows`
         self._parts = [BOM.encode()] if bom else []
         self._write([COLUMNS])
 

@@ -24,10 +24,10 @@ NAMES_SHOWN_MAX = 64
 """Characters of a client's own words that an error repeats."""
 
 HOST_COMMANDS = (
-    *("start", "next", "close", "pause", "resume", "finish"),
+    *("start", "next", "close", "skip", "pause", "resume", "finish"),
     *("lock", "approval", "admit", "refuse", "kick"),
 )
-EXPECTING = ("start", "next", "close")
+EXPECTING = ("start", "next", "close", "skip")
 """Those that may say what the host saw; they are refused when that is not so any more."""
 
 PHASES = tuple(map(str, Phase))

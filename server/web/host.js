@@ -102,19 +102,19 @@ function host(session) {
 
 	const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
 
-	/** Does the commands that a button names, one after the other; not again before they are done. */
-	async function lead({ do: commands, player }) {
-		const mark = `${commands} ${player}`;
-		if (!commands || sent.has(mark)) return;
+	/** Does what a button names; not again before it is done. */
+	async function lead({ do: what, player }) {
+		const mark = `${what} ${player}`;
+		if (!what || sent.has(mark)) return;
 		const who = player && { player: Number(player) };
 		const { number, phase } = model; // as the host sees them, and not as they are by then
 		const seen = { expect: { number, phase } };
-		const more = { start: seen, close: seen, next: { expect: { number, phase: "reveal" } }, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, admit: who, refuse: who };
+		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, admit: who, refuse: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {
-			if (commands === "erase") await erase(player);
-			else for (const what of commands.split(" ")) await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
+			if (what === "erase") await erase(player);
+			else await ask("POST", `${path}/host`, { body: { do: what, ...more[what] }, token });
 		} catch (error) {
 			refused(error);
 		}

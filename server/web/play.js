@@ -242,7 +242,8 @@ function told(asked, given) {
 
 /** What the last question has brought, in a headline and a sentence. */
 function verdict() {
-	const { correct, points } = model.result;
+	const { correct, points, skipped } = model.result;
+	if (skipped) return [t("result.skipped"), t("result.nobody")];
 	if (correct === null) return [t("result.none"), t("result.missed")];
 	return correct ? [t("result.right"), t("result.won", { count: points })] : [t("result.wrong"), t("result.nothing")];
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from trio.testing import MockClock
 
+from engine.actors import actor as actors
 from engine.actors.commands import Host
-from tests.actors.world import Client, settle, world
+from engine.domain.session import Session
+from tests.actors.world import QUIZ, Client, node, settle, world
 
 
 async def test_a_command_sent_twice_is_one_step(mock_clock: MockClock) -> None:
@@ -40,6 +43,110 @@ async def test_a_command_that_the_clock_was_faster_than_changes_nothing(mock_clo
         late = await w.do(actor, "next", seen_number=1, seen_phase="reveal")
         assert late.errors == ["illegal_move"]
         assert (actor.session.number, actor.session.phase) == (2, "question")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_skipped_question_counts_for_nobody(closed: bool, mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(streak=True)
+        host, relay = await w.host(actor), await node(actor)
+        ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1)
+        w.answer(actor, ben, 2, 1)
+        await settle()
+        await w.do(actor, "next")
+        w.answer(actor, ben, 2, question=2)
+        await settle()
+        if closed:
+            w.answer(actor, ada, 1, question=2)
+            await settle()
+            assert actor.session.leaderboard.rank(1) == 1
+            assert ada.last("result")["score"] == 2100
+        skipped = await w.do(actor, "skip", seen_number=2, seen_phase="reveal" if closed else "question")
+        assert skipped.last("done")["phase"] == "reveal"
+        assert [line["score"] for line in host.last("leaderboard")["top"]] == [1000, 0]
+        for each in (ada, ben, host):
+            assert each.last("reveal")["skipped"] is True
+        mine = {"points": 0, "correct": None, "skipped": True, "number": 2}
+        assert ada.last("result").items() >= (mine | {"score": 1000, "streak": 1}).items()
+        assert ben.last("result").items() >= (mine | {"score": 0, "streak": 0}).items()
+        assert [chunk["skipped"] for chunk in relay.got("standing")][-1] is True
+        # Once more does no harm, and the row of right answers goes on.
+        facts = actor.session.seq
+        assert (await w.do(actor, "skip")).errors == []
+        assert actor.session.seq == facts
+        await w.do(actor, "next")
+        w.answer(actor, ada, 1, question=3)
+        w.answer(actor, ben, 2, question=3)
+        await settle()
+        assert "skipped" not in ada.last("result")
+        assert ada.last("result").items() >= {"score": 2100, "points": 1100, "streak": 2}.items()
+        assert actor.session == Session.recover(
+            QUIZ, actor.record.settings, actor.record.created_at, w.store.facts(actor.session_id)
+        )
+
+
+async def test_an_answer_to_a_skipped_question_is_acknowledged_as_ever(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.join(actor, "Ben")
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1)
+        await w.do(actor, "skip")
+        w.answer(actor, ada, 1)
+        await settle()
+        first, again = ada.got("ack")
+        assert first == again
+        late = Client()
+        w.answer(actor, late, 2)
+        await settle()
+        assert late.errors == ["question_closed"]
+
+
+async def test_points_of_many_are_taken_back_little_by_little(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece is a step of its own, also when the session is brought back."""
+    pieces: list[int] = []
+
+    def settle_skip(session: Session, most: int | None = None) -> bool:
+        if session._unsettled:
+            assert most is not None
+            pieces.append(min(most, len(session._unsettled)))
+        return settled(session, most)
+
+    settled = Session.settle_skip
+    monkeypatch.setattr(Session, "settle_skip", settle_skip)
+    monkeypatch.setattr(actors, "SETTLED_AT_ONCE_MAX", 2)
+    async with world() as w:
+        actor = await w.session()
+        for number in range(1, 6):
+            client = await w.join(actor, f"player {number}")
+            if number == 1:
+                await w.do(actor, "start")
+            w.answer(actor, client, number)
+            await settle()
+            if number == 1:
+                break
+        assert actor.session.phase == "reveal"
+        await w.do(actor, "next")
+        for number in range(2, 7):
+            await w.join(actor, f"player {number}")
+        for number in range(1, 6):
+            w.answer(actor, Client(), number, question=2)
+        await settle()
+        assert (await w.do(actor, "skip")).errors == []
+        assert pieces == [2, 2, 1]
+        assert [entry.score for entry in actor.session.leaderboard.ranked()] == [1000, 0, 0, 0, 0, 0]
+        w.store.take_over(actor.session_id)
+        pieces.clear()
+        await w.do(actor, "lock", on=True)
+        again = await w.registry.get(actor.session_id)
+        assert again is not actor
+        assert pieces == [2, 2, 1]
+        assert again.session.leaderboard == actor.session.leaderboard
 
 
 async def test_a_script_may_say_nothing_of_what_it_saw(mock_clock: MockClock) -> None:

@@ -172,7 +172,7 @@ def test_a_code_is_spaced_as_it_is_read_aloud() -> None:
 async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
     """Enter goes on from wherever the session stands; finishing takes two presses."""
     heard: list[Message] = []
-    phases = iter(["question", "reveal", "question", "paused", "question", "question"])
+    phases = iter(["question", "reveal", "question", "paused", "question", "question", "reveal"])
 
     async def scene_of(peer: Peer) -> None:
         await peer.hear()
@@ -203,7 +203,10 @@ async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
         nursery.start_soon(client.run)
         await client.arrived.wait()
         lectern = Lectern(client, scene)
-        for key in "\n\n\npplxf":
+        for key in "\n\n\npplsxs":
+            await lectern.press(key)
+        assert "Press s again" in lectern.footer, "another key came between"
+        for key in "sxf":
             await lectern.press(key)
         assert "Press f again" in lectern.footer
         with pytest.raises(Gone):
@@ -216,8 +219,10 @@ async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
         "pause",
         "resume",
         "lock",
+        "skip",
         "finish",
     ]
+    assert heard[6]["expect"] == {"number": 1, "phase": "question"}
     assert heard[5]["on"] is True
     assert [command.get("expect") for command in heard[:4]] == [
         {"number": 0, "phase": "lobby"},

@@ -86,6 +86,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.kicked: set[int] = set()
         self.answers: dict[tuple[int, int], tuple[Any, int, list[int]]] = {}
         self.closed: dict[int, tuple[list[int], int]] = {}
+        self.skipped: set[int] = set()
         for name in "vwxy"[:players]:
             self.join(name)
 
@@ -100,8 +101,8 @@ class SessionMachine(RuleBasedStateMachine):
 
     def streak_at(self, player: int, question: int) -> int:
         streak = 0
-        while question and self.is_right(player, question):
-            streak, question = streak + 1, question - 1
+        while question and (question in self.skipped or self.is_right(player, question)):
+            streak, question = streak + (question not in self.skipped), question - 1
         return streak
 
     def points_of(self, player: int, question: int) -> int:
@@ -118,7 +119,8 @@ class SessionMachine(RuleBasedStateMachine):
 
     def standing(self, player: int, hidden: int = 0) -> tuple[int, int]:
         """Without the question `hidden`."""
-        mine = [question for who, question in self.answers if who == player and question != hidden]
+        gone = {hidden, *self.skipped}
+        mine = [question for who, question in self.answers if who == player and question not in gone]
         elapsed_ms = sum(self.answers[player, question][1] for question in mine)
         return sum(self.points_of(player, question) for question in mine), elapsed_ms
 
@@ -296,6 +298,17 @@ class SessionMachine(RuleBasedStateMachine):
             self.phase = self.paused_in
             self.model_close_if_all_answered()
 
+    @rule()
+    def skip(self) -> None:
+        asked = bool(self.open_number()) or self.phase == "reveal"
+        facts = len(self.facts)
+        if not self.host("skip", *([self.phase] if asked else [])):
+            return
+        assert (len(self.facts) == facts) == (self.number in self.skipped)
+        self.skipped.add(self.number)
+        if self.open_number():
+            self.model_close()
+
     @precondition(lambda self: len(self.facts) > 12)
     @rule()
     def finish(self) -> None:
@@ -390,7 +403,7 @@ class SessionMachine(RuleBasedStateMachine):
     def results_are_right(self) -> None:
         last = self.number - bool(self.open_number())
         for player in range(1, len(self.names) + 1):
-            answered = (player, last) in self.answers
+            answered = (player, last) in self.answers and last not in self.skipped
             expected = (self.is_right(player, last), self.points_of(player, last)) if answered else (None, 0)
             assert self.session.result_of(player) == expected
             live = self.settings.board == "live"
@@ -426,11 +439,13 @@ def walk(machine: SessionMachine, random: Random) -> None:
     elif step == "wait":
         machine.wait(random.choice([1, 300, 499, 500, 700, 1_000]))
     else:
-        odd = random.choice(["kick", "lock", "move", "move", "crash"])
+        odd = random.choice(["kick", "lock", "move", "move", "crash", "skip"])
         if odd == "kick":
             machine.kick(random.randint(1, 7))
         elif odd == "lock":
             machine.lock(random.choice([True, False, False]))
+        elif odd == "skip":
+            machine.skip()
         elif odd == "move":
             machine.move(random.choice(["start", "next", "close", "pause", "resume"]))
         else:

@@ -28,6 +28,7 @@ COMMAND: dict[str, Callable[[Session], Any]] = {
     "start": lambda s: s.start(AT),
     "next": lambda s: s.next(AT),
     "close": lambda s: s.close(AT),
+    "skip": lambda s: s.skip(AT),
     "pause": lambda s: s.pause(AT),
     "resume": lambda s: s.resume(AT),
     "finish": lambda s: s.finish(AT),
@@ -40,15 +41,15 @@ COMMAND: dict[str, Callable[[Session], Any]] = {
 
 # Rows: phases. An upper-case word is the phase after the command, a lower-case one the code of the refusal.
 TABLE = """
-phase           start    next     close   pause   resume   finish   lock     approval kick     join     answer
-lobby           QUESTION illegal  illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY    LOBBY    wrong_q
-question        illegal  illegal  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION QUESTION QUESTION
-reveal          illegal  QUESTION illegal PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   closed
-last-reveal     illegal  FINISHED illegal PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   closed
-paused-lobby    illegal  illegal  illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED   PAUSED   wrong_q
-paused-question illegal  illegal  illegal illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED   PAUSED   paused
-paused-reveal   illegal  illegal  illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED   PAUSED   closed
-finished        over     over     over    over    over     over     over     over     over     over     over
+phase           start    next     close   skip    pause   resume   finish   lock     approval kick     join     answer
+lobby           QUESTION illegal  illegal illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY    LOBBY    wrong_q
+question        illegal  illegal  REVEAL  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION QUESTION QUESTION
+reveal          illegal  QUESTION illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   closed
+last-reveal     illegal  FINISHED illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   closed
+paused-lobby    illegal  illegal  illegal illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED   PAUSED   wrong_q
+paused-question illegal  illegal  illegal REVEAL  illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED   PAUSED   paused
+paused-reveal   illegal  illegal  illegal illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED   PAUSED   closed
+finished        over     over     over    over    over    over     over     over     over     over     over     over
 """  # noqa: E501  # a table
 CODES = {
     "illegal": "illegal_move",

@@ -53,7 +53,7 @@ moves = st.lists(
         st.tuples(st.just("answer"), st.integers(1, 4), st.integers(0, 2)),
         st.tuples(st.just("answer"), st.integers(1, 4), st.integers(0, 2)),
         st.tuples(st.sampled_from(["kick", "join"]), st.integers(1, 5), st.just(0)),
-        st.tuples(st.sampled_from(["next", "pause", "resume"]), st.just(0), st.just(0)),
+        st.tuples(st.sampled_from(["next", "pause", "resume", "skip"]), st.just(0), st.just(0)),
     ),
     max_size=60,
 )
@@ -79,6 +79,8 @@ def play(quiz: Quiz, plan: Sequence[tuple[str, int, int]], waits: Sequence[int])
         elif what == "next":
             session.close(at)
             session.next(at)
+        elif what == "skip":
+            session.skip(at)
         elif what == "pause":
             session.pause(at)
         elif what == "resume":
@@ -105,10 +107,12 @@ def corrected_by(quiz: Quiz, facts: Sequence[f.Fact], wanted: Sequence[tuple[int
 def lines(facts: Sequence[f.Fact], marked: Any) -> list[Line]:
     """The results, as the database computes them: in another way than `standing`."""
     kicked = {fact.player for fact in facts if isinstance(fact, f.PlayerKicked)}
+    skipped = {fact.question for fact in facts if isinstance(fact, f.QuestionSkipped)}
+    answers = [a for a in facts if isinstance(a, f.AnswerAccepted) and a.question not in skipped]
     found = {}
     for fact in facts:
         if isinstance(fact, f.PlayerJoined) and fact.player not in kicked:
-            mine = [a for a in facts if isinstance(a, f.AnswerAccepted) and a.player == fact.player]
+            mine = [a for a in answers if a.player == fact.player]
             got = [marked[a.question, a.player] for a in mine]
             found[fact.player] = (
                 sum(each.points for each in got),
@@ -166,12 +170,17 @@ def test_a_corrected_session_equals_the_one_played_with_the_right_keys(
     if done:
         assert done[-1].after == list(as_played.leaderboard.ranked())
         assert done[0].before == standing(facts, marks(quiz, facts))
-        marked = {
-            (a.question, a.player): (a.correct, a.points) for a in facts if isinstance(a, f.AnswerAccepted)
-        } | done[-1].changed
-        assert marked == {
-            (a.question, a.player): (a.correct, a.points) for a in played if isinstance(a, f.AnswerAccepted)
-        }
+        # A question that was skipped is worth nothing by any key.
+        skipped = {fact.question for fact in facts if isinstance(fact, f.QuestionSkipped)}
+        marked, marked_then = (
+            {
+                (a.question, a.player): (a.correct, a.points)
+                for a in each
+                if isinstance(a, f.AnswerAccepted) and a.question not in skipped
+            }
+            for each in (facts, played)
+        )
+        assert marked | done[-1].changed == marked_then
         back = corrected_by(
             quiz, facts, [*wanted, *[(n + 1, key_of(q)) for n, q in enumerate(quiz.questions)]]
         )
@@ -319,6 +328,19 @@ def test_a_session_of_an_earlier_release_is_audited_and_corrected_by_its_own_fol
     assert audit(evidence_of(quiz, facts, other)) == []
     same = corrected_by(quiz, facts, [(1, {"accept": ["Lisbon", "Porto"]})])
     assert same[0].changed == {}
+
+
+def test_a_skipped_question_that_was_not_asked_or_was_skipped_already_is_found() -> None:
+    quiz = quiz_of(*QUESTIONS)
+    facts = taken(play(quiz, [("answer", 1, 1), ("skip", 0, 0)], [1_000] * 2))[:-1]
+    assert audit(evidence_of(quiz, facts)) == []
+    for extra in (f.QuestionSkipped(0, 0, 1), f.QuestionSkipped(0, 0, 2)):
+        course = [replace(each, seq=seq) for seq, each in enumerate([*facts, extra], 1)]
+        assert "order" in kinds(audit(evidence_of(quiz, course)))
+    [skip] = [fact for fact in facts if isinstance(fact, f.QuestionSkipped)]
+    closed = [f.QuestionClosed(skip.seq, skip.at, 1) if fact is skip else fact for fact in facts]
+    unskipped = replace(evidence_of(quiz, facts), facts=closed)
+    assert kinds(audit(unskipped)) == {"standing"}
 
 
 def test_results_that_are_not_those_of_the_answers_are_found() -> None:

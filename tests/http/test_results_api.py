@@ -113,6 +113,16 @@ async def test_results_say_whether_they_are_final() -> None:
         assert (await e.get(f"{session.url}/results")).json["final"] is True
 
 
+async def test_results_say_which_questions_count_for_nobody() -> None:
+    async with edge() as e:
+        session = await played(e)
+        assert (await e.get(f"{session.url}/results")).json["skipped"] == []
+        assert (await session.do("skip")).status == 200
+        results = (await e.get(f"{session.url}/results")).json
+        assert results["skipped"] == [1]
+        assert {(each["score"], each["answered"]) for each in results["players"]} == {(0, 0)}
+
+
 async def test_files_are_offered_for_download(mock_clock: MockClock) -> None:
     async with edge() as e:
         session = await played(e)
@@ -132,7 +142,7 @@ async def test_files_are_offered_for_download(mock_clock: MockClock) -> None:
 
 
 def csv_text(name: str) -> str:
-    rows = CsvRows(record_of("quiz"), bom=False)
+    rows = CsvRows(record_of("quiz"), (), bom=False)
     rows.take([PlayerResult(1, 1, name, 2, 3, 4, 5)])
     return b"".join(rows.parts()).decode()
 

@@ -37,6 +37,9 @@ class _Session:
         for n in range(PLAYERS):
             yield n + 1, n, PLAYERS - n, 0
 
+    def skipped(self, question: int) -> bool:
+        return False
+
     def result_of(self, player: int) -> tuple[bool, int]:
         return True, 1000
 

@@ -67,7 +67,7 @@ def merged(
     return f.AnswerMerged(seq, at, player, question, 0, elapsed_ms, points > 0, points)
 
 
-ONE_OF_EACH: Sequence[f.Fact] = (
+ONE_OF_EACH: Sequence[f.Fact] = (  # that the first release knew
     joined(1, 1, "Ann"),
     joined(2, 2, "Zoë \U0001f600"),
     f.LockChanged(3, AT + 3, True),
@@ -128,6 +128,7 @@ _facts = st.one_of(
     _merged,
     st.builds(f.QuestionOpened, question=_questions, **_here),
     st.builds(f.QuestionClosed, question=_questions, **_here),
+    st.builds(f.QuestionSkipped, question=_questions, **_here),
     st.builds(f.Paused, **_here),
     st.builds(f.Resumed, **_here),
     st.builds(f.ClockExtended, by_ms=st.integers(1, 10**12), **_here),

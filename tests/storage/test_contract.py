@@ -616,6 +616,21 @@ async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> N
     assert [result.player for result in await results_of(storage.store, other.id)] == [1]
 
 
+async def test_a_skipped_question_counts_in_no_results(storage: Storage) -> None:
+    record, other = await storage.session(), await storage.session()
+    facts = [joined(1), joined(2), answered(3, 1, points=9), answered(4, 1, 2, points=100)]
+    late = merged(6, 2, 2, points=70, at=AT)
+    await storage.write(record, *facts, f.QuestionSkipped(5, AT, 2), late)
+    await storage.write(other, *facts)
+    assert await results_of(storage.store, record.id) == [
+        ports.PlayerResult(1, 1, "player 1", 9, 1, 1, 1000),
+        ports.PlayerResult(2, 2, "player 2", 0, 0, 0, 0),
+    ]
+    assert [each.score for each in await results_of(storage.store, other.id)] == [109, 0]
+    assert await storage.store.skipped(record.id) == [2]
+    assert await storage.store.skipped(other.id) == await storage.store.skipped("nobody's") == []
+
+
 async def test_a_session_without_players_has_no_results(storage: Storage) -> None:
     record = await storage.session()
     assert await results_of(storage.store, record.id) == []

@@ -43,7 +43,7 @@ export function attend(code, who, heard, ended) {
 			put("of", which);
 			put("worth", t("worth", { count: question.points }));
 			put("question", question.text);
-			put("right", right);
+			put("right", reveal?.skipped ? `${right}. ${t("result.nobody")}` : right);
 			const back = model.extended === number && !reveal ? ` ${t("extended")}` : "";
 			put("answered", t("stage.answered", { answered, players }) + back);
 			Object.assign(ui.share, { max: players || 1, value: answered });
