@@ -3,7 +3,8 @@
 A file is read more narrowly than YAML 1.1 allows, because a quiz is written by hand by people who never
 heard of YAML's surprises. Only true and false are booleans: `no` is a text, and so are 1:30 and 2024-01-31.
 Where the quiz wants a text, a bare number or boolean is taken as it is written: `choices: [1989, 1990]` are
-two texts. Anchors, aliases and tags are refused, which leaves nothing that can grow when it is expanded.
+two texts. Where it wants a number, a text is taken as a number that somebody typed, in any script. Anchors,
+aliases and tags are refused, which leaves nothing that can grow when it is expanded.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from yaml.events import (
 )
 
 from engine.domain.quiz import Quiz
+from server.typed import doubt_of, numbers_of
 
 FILE_BYTES_MAX = 1_048_576
 """As long as the body that the HTTP API takes by default."""
@@ -48,6 +50,8 @@ _NULL = re.compile(r"(?:null|~)?")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_OCTAL = re.compile(r"[-+]?0[0-9]")
+"""Begins what is ten to one reader of YAML and eight to another."""
 _DECIMAL = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 
@@ -116,11 +120,18 @@ def parse(text: str | bytes, name: str) -> LoadedQuiz:
     reading = _Reading(name, _decoded(text, name))
     data = reading.quiz()
     _keep_as_written(data, reading.written)
+    doubts = _read_numbers(data)
     problems = Quiz.problems(data)
     if problems:
         raise QuizFileError(
             tuple(
-                Problem(name, error.code, error.message, *reading.place(error.path), error.path)
+                Problem(
+                    name,
+                    error.code,
+                    doubts.get(error.path or "", error.message),
+                    *reading.place(error.path),
+                    error.path,
+                )
                 for error in problems
             ),
             data,
@@ -306,6 +317,27 @@ def _keep_as_written(quiz: dict[str, object], written: dict[str, str]) -> None:
         by_text = question.get("type") in ("single", "multiple")
         names = ("text", "choices", "accept", "correct") if by_text else ("text", "choices", "accept")
         _as_written(question, names, f"questions[{index}].", written)
+
+
+def _read_numbers(quiz: dict[str, object]) -> dict[str, str]:
+    """Turn texts into the numbers that they are, wherever a quiz has a number. Returns what to tell of those
+    that may mean two, by path."""
+    doubts = {}
+    questions = quiz.get("questions")
+    for index, question in enumerate(questions if isinstance(questions, list) else ()):
+        if not isinstance(question, dict):
+            continue
+        own = ("correct", "tolerance") if question.get("type") == "numeric" else ()
+        for name in ("time_limit_s", "points", *own):
+            text = question.get(name)
+            if not isinstance(text, str) or _OCTAL.match(text):
+                continue
+            found = numbers_of(text)
+            if len(found) == 1:
+                question[name] = found[0]
+            elif doubt := doubt_of(text):
+                doubts[f"questions[{index}].{name}"] = doubt
+    return doubts
 
 
 def _as_written(

@@ -104,7 +104,7 @@ class TestBareWords:
             == value
         )
 
-    @pytest.mark.parametrize("written", ["1:30", "1_000", '"4"', "010", "0x1F", ".inf", "1e999", "9" * 5000])
+    @pytest.mark.parametrize("written", ["1:30", "1_000", "four", "010", "0x1F", ".inf", "1e999", "9" * 5000])
     def test_what_only_looks_like_a_number_is_refused_as_one(self, written: str) -> None:
         said = complaint(GOOD.replace("correct: 4", f"correct: {written}"))
         assert said.startswith("quiz.yaml:9: questions[1].correct: must be a number")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.database import configured, database_options, now_ms, opened
-from server.cli.terminal import output, printable, run
+from server.cli.terminal import output, printable, run, session_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ SHOWN_MAX = 200
 
 
 @click.command()
-@click.argument("key", metavar="[SESSION]", required=False)
+@session_argument("key", metavar="[SESSION]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Audit every session instead of one.")
 @click.option(
     "--since",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.cli.terminal import api_at, output, run, server_option
+from server.cli.terminal import api_at, output, run, server_option, session_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +17,7 @@ share = click.FloatRange(0.0, 1.0)
 
 
 @click.command()
-@click.argument("code")
+@session_argument()
 @click.option(
     "--players", type=click.IntRange(1, 15_000), default=50, show_default=True, help="How many bots."
 )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.database import configured, database_options, now_ms, opened
-from server.cli.terminal import output, printable, run
+from server.cli.terminal import output, printable, run, session_argument
+from server.typed import doubt_of, numbers_of
 
 if TYPE_CHECKING:
     from engine.domain.keys import Key
@@ -25,7 +26,7 @@ SHOWN_MAX = 50
 
 
 @click.command()
-@click.argument("key", metavar="SESSION")
+@session_argument("key", metavar="SESSION")
 @click.option("--question", type=click.IntRange(1), required=True, help="Number of the question, from 1.")
 @click.option(
     "--correct",
@@ -142,8 +143,12 @@ def read_key(question: Question, words: Sequence[str]) -> Key:
     if kind == "single":
         decoded = words[0] if words[0] in choices else _json(words[0])
         return {"correct": decoded if isinstance(decoded, str) else words[0]}
-    # A boolean or a number is JSON; anything else is refused by its name.
+    # A boolean or a number is JSON, a number also what people write; anything else is refused by its name.
     decoded = _json(words[0])
+    if decoded is None and kind == "numeric":
+        if doubt := doubt_of(words[0]):
+            raise click.UsageError(f"--correct: {doubt}.")
+        decoded = next(iter(numbers_of(words[0])), None)
     return {"correct": words[0] if decoded is None else decoded}
 
 

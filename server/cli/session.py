@@ -17,6 +17,7 @@ from server.cli.terminal import (
     program,
     run,
     server_option,
+    session_argument,
     sure,
     yes_option,
 )
@@ -166,7 +167,7 @@ def start(
 
 
 @session.command()
-@click.argument("code")
+@session_argument()
 @click.option(
     "--token",
     envvar="FANFARE_HOST_TOKEN",
@@ -236,7 +237,7 @@ def list_sessions(limit: int, url: str) -> None:
 
 
 @session.command()
-@click.argument("code")
+@session_argument()
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.option("--json", "form", flag_value="json", help="As JSON.")
 @click.option(
@@ -275,7 +276,7 @@ def _token_option(command: F) -> F:
 
 
 @session.command()
-@click.argument("key", metavar="CODE|ID")
+@session_argument("key", metavar="CODE|ID")
 @_token_option
 @yes_option
 @server_option
@@ -300,7 +301,7 @@ def delete(key: str, token: str | None, yes: bool, url: str) -> None:
 
 
 @session.command()
-@click.argument("key", metavar="CODE|ID")
+@session_argument("key", metavar="CODE|ID")
 @click.argument("player", type=click.IntRange(1))
 @_token_option
 @yes_option

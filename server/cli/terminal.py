@@ -114,6 +114,17 @@ def explained(exc: BaseException) -> click.ClickException | None:
     return None
 
 
+def session_argument(name: str = "code", **how: Any) -> Callable[[F], F]:
+    """The argument that names a session, as people type it or paste it from a link."""
+
+    def read(_ctx: click.Context, _param: click.Parameter, typed: str | None) -> str | None:
+        from server.typed import session_key_of
+
+        return typed and session_key_of(typed)
+
+    return click.argument(name, callback=read, **how)
+
+
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     kind = url_kind("http", "https")
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from server.cli.terminal import api_at, output, run, server_option
+from server.cli.terminal import api_at, output, run, server_option, session_argument
 
 
 @click.command()
-@click.argument("code")
+@session_argument()
 @server_option
 def watch(code: str, url: str) -> None:
     """Follow the session CODE: questions, answers, leaderboard, podium.

@@ -1,7 +1,8 @@
 import { choicesOf, mark, shown } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
 import { $, all, h, kept, query, say, ui } from "./lib/dom.js";
-import { copy, explain, lang, t } from "./lib/texts.js";
+import { copy, explain, figure, lang, locale, t } from "./lib/texts.js";
+import { numbersOf } from "./lib/typed.js";
 
 const cards = () => all("#questions form:not(:has(.remove:checked))");
 const counted = (at) => t("question.of", { number: at + 1, of: cards().length });
@@ -17,12 +18,19 @@ let stored = {}, saved, dirty, timer, seen;
 const current = () => ({ ...read(ui.head), scoring: read(ui.scoring), questions: cards().map(read) });
 const option = ({ parentNode, value }) => $("[name=choices]", parentNode.parentNode)?.value ?? value === "true";
 
+/** The number in a field; what cannot be one, or may be two, as it was typed. */
+function meant({ value, known }) {
+	if (value === known?.text) return known.value;
+	const found = numbersOf(value, [$("[name=language]").value || lang, locale, navigator.language]);
+	return found.length === 1 ? found[0] : value;
+}
+
 function read(part) {
 	const data = {}, right = [];
 	for (const field of all("[name]:enabled", part)) {
 		const { name, type, value, checked, dataset } = field;
 		if (dataset.at) data[name] = [...(data[name] ?? []), value].filter(Boolean);
-		else if (type === "number") value && (data[name] = Number(value));
+		else if ("number" in dataset) value.trim() && (data[name] = meant(field));
 		else if (name !== "correct") data[name] = type === "checkbox" ? checked : value;
 		else if (checked) right.push(option(field));
 	}
@@ -38,7 +46,12 @@ function write(part, data) {
 	for (const field of all("[name]:enabled", part)) {
 		const values = [data[field.name] ?? []].flat();
 		if (/radio|checkbox/.test(field.type)) field.checked = values.includes(option(field));
-		else if (field.name in data) field.value = values[field.dataset.at ?? 0] ?? "";
+		else if (field.name in data) {
+			const value = values[field.dataset.at ?? 0] ?? "";
+			const text = typeof value === "number" ? figure(value, false) : value;
+			field.value = text;
+			field.known = { text, value };
+		}
 	}
 	$(".said", part)?.replaceChildren(data.text ?? "");
 }
@@ -74,7 +87,9 @@ function tell(problems, quiet) {
 		const { code, path, line } = problem;
 		const [, at, name, index = 0] = /(?:questions\[(\d+)\]\.)?(\w*)(?:\[(\d+)\])?$/.exec(path);
 		const field = all(`[name="${name}"]:enabled`, at ? cards()[at] : ui.about)[index];
-		const text = explain({ ...problem, code: `${code}.${name}`, message: explain(problem) });
+		const [one, other] = field && "number" in field.dataset ? numbersOf(field.value, [""]) : [];
+		const text = other === undefined ? explain({ ...problem, code: `${code}.${name}`, message: explain(problem) })
+			: t("answer.which", { one: figure(one, false), other: figure(other, false) });
 		if (!field) ui.rest.append(h("li.told", { value: line > 1 && line }, text));
 		else if (!field.ariaInvalid && (field.touched || !quiet)) {
 			field.touched = field.ariaInvalid = true;
@@ -135,12 +150,12 @@ function look(at) {
 	const question = read(card);
 	const { text, points = 1000, time_limit_s: seconds = 20, correct, accept, tolerance } = question;
 	const choices = choicesOf(question) ?? [];
-	const right = [accept ?? (question.type === "true_false" ? shown(question, correct) : correct)].flat();
+	const right = [accept ?? (/true|num/.test(question.type) ? shown(question, correct) : correct)].flat();
 	seen = cards().indexOf(card);
 	say($(".of"), counted(seen));
 	say($(".worth"), t("author.worth", { count: points, seconds }));
 	say($(".asked"), text);
-	say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${tolerance}` : ""));
+	say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${figure(tolerance)}` : ""));
 	ui.grid.show({ choices }, { given: right.map((each) => choices.indexOf(each)) });
 	ui.solve.checked = false;
 	ui.preview.open || ui.preview.showModal();

@@ -3,16 +3,15 @@ import "./elements/leaderboard.js";
 import { choicesOf, shown } from "./elements/choices.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
-import { $, all, isNew, kept, onKey, put, query, say, ui } from "./lib/dom.js";
+import { $, all, h, isNew, kept, onKey, put, query, say, ui } from "./lib/dom.js";
 import { Model } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
-import { explain, lang, number, t } from "./lib/texts.js";
+import { explain, figure, lang, locale, number, t } from "./lib/texts.js";
+import { codeOf, numbersOf } from "./lib/typed.js";
 
 /** Codes after which another name may do, and those after which a seat is of no use any more. */
 const REFUSALS = /^name_|_field$/;
 const FORGETS = /^kicked$|_not_found$|^token_/;
-
-const codeOf = (text) => text.replace(/\D/g, "").slice(0, 6);
 
 /** Of the session that one is in or wants to be in; empty without one. */
 let code = codeOf(query.get("code") ?? "");
@@ -76,7 +75,9 @@ function showJoin(error) {
 	show("setup");
 	ui.join.oninput = ({ target }) => {
 		target.ariaInvalid = null;
-		if (target === codeField) look();
+		if (target !== codeField) return;
+		if (target.value.includes("/")) target.value = codeOf(target.value) || target.value; // a link was pasted
+		look();
 	};
 	codeField.value = code;
 	(code ? nameField : codeField).focus();
@@ -207,8 +208,10 @@ function offer(asked, given, locked) {
 		put("match", { spelling: t("answer.spelling"), exact: t("answer.exact") }[asked.match] ?? "");
 		put("mistyped", "");
 		field.inputMode = numeric ? "decimal" : "text";
-		field.value = given ? given.choice : "";
-		field.disabled = ui.send.disabled = locked;
+		ui.sign.hidden = !numeric;
+		ui.readings.replaceChildren();
+		field.value = given ? shown(asked, given.choice) : "";
+		field.disabled = ui.send.disabled = ui.sign.disabled = locked;
 		if (!locked) queueMicrotask(() => field.focus());
 		return;
 	}
@@ -281,10 +284,26 @@ function finished() {
 ui.type.onsubmit = (event) => {
 	event.preventDefault();
 	const typed = ui.answer.value.trim();
-	const numeric = model.question.type === "numeric";
-	const value = numeric ? Number(typed.replace(/\s/g, "").replace(",", ".")) : typed;
-	if (!typed || (numeric && !Number.isFinite(value))) put("mistyped", t(numeric ? "answer.number" : "answer.empty"));
-	else send(value);
+	if (model.question.type !== "numeric") return typed ? send(typed) : put("mistyped", t("answer.empty"));
+	const readings = numbersOf(typed, [model.language, locale, navigator.language]);
+	const [one, other] = readings;
+	if (readings.length === 1) return send(one);
+	// What it means is asked, and never guessed.
+	put("mistyped", readings.length ? t("answer.which", { one: figure(one, false), other: figure(other, false) }) : t("answer.number"));
+	ui.readings.replaceChildren(...readings.map((value) => h("button", { type: "button", onclick: () => send(value) }, figure(value, false))));
+};
+ui.answer.oninput = () => {
+	put("mistyped", "");
+	ui.readings.replaceChildren();
+};
+// Some phones have no minus beside their digits. The field keeps the focus, and with it the keyboard.
+ui.sign.onpointerdown = (event) => event.preventDefault();
+ui.sign.onclick = () => {
+	const { value } = ui.answer;
+	ui.answer.value = value.replace(/^\s*\p{Pd}|^\s*\u2212/u, "");
+	if (ui.answer.value === value) ui.answer.value = `-${value}`;
+	ui.answer.oninput();
+	ui.answer.focus();
 };
 ui.these.onclick = () => send(picked);
 ui.here.onclick = () => begin(code, { token: connection.token });

@@ -1,6 +1,7 @@
 import { put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { explain } from "./lib/texts.js";
+import { codeOf } from "./lib/typed.js";
 
 const code = query.get("code");
 
@@ -9,7 +10,7 @@ function askForCode(why) {
 	if (why) put("refused", explain(why));
 	ui.which.onsubmit = (event) => {
 		event.preventDefault();
-		location.search = `code=${ui.typed.value.replace(/\D/g, "")}`;
+		location.search = `code=${codeOf(ui.typed.value)}`;
 	};
 }
 

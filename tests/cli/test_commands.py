@@ -254,6 +254,15 @@ def test_a_session_or_a_name_in_it_goes_by_its_id(fanfare: Fanfare, server: Fake
     ]
 
 
+def test_a_session_is_named_as_people_type_or_paste_its_code(fanfare: Fanfare, server: FakeServer) -> None:
+    found = {"session_id": "the-id", "code": "123456", "created_at": 0, "state": {"title": "T"}}
+    server.says("GET /api/sessions/123456", found)
+    server.says("DELETE /api/sessions/the-id", {"session_id": "the-id", "code": "123456"})
+    for typed in ("123 456", "\u0661\u0662\u0663\u0664\u0665\u0666", "http://10.0.0.10:5001/?code=123456"):
+        result = fanfare("session", "delete", typed, "--yes", "--url", server.url)
+        assert result.stdout.startswith("Deleted: session 123456"), typed
+
+
 def test_quiz_check_needs_no_server_and_names_everything(fanfare: Fanfare) -> None:
     Path("good.yaml").write_text(QUIZ, encoding="utf-8")
     assert "good.yaml is fine: Two questions, 2 questions." in fanfare("quiz", "check", "good.yaml").stdout

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 import trio
+from click import UsageError
 
 from engine.aio import open_asyncio
 from engine.domain.quiz import Quiz
@@ -219,9 +220,14 @@ def test_every_way_to_say_a_key() -> None:
         (4, ["007"], {"accept": ["007"]}),
         (4, ['["Kyiv"]'], {"accept": ["Kyiv"]}),
         (5, ["-2.5"], {"correct": -2.5}),
+        (5, ["8,849.5"], {"correct": 8849.5}),
+        (5, ["٨٨٤٩"], {"correct": 8849}),
+        (5, ["ten"], {"correct": "ten"}),
         (5, ['{"tolerance": 3}'], {"tolerance": 3}),
     ):
         assert read_key(questions[number - 1], words) == key
+    with pytest.raises(UsageError, match=r"'8,849' may be 8849 or 8\.849"):
+        read_key(questions[4], ["8,849"])
 
 
 # -- db ----------------------------------------------------------------------------------------------

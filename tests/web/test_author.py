@@ -40,7 +40,7 @@ def write(page: Page, number: int, kind: str) -> None:
         case "text":
             question.locator("[name=accept]").first.fill("honey")
         case "numeric":
-            question.locator("[name=correct][type=number]").fill("90")
+            question.locator("[name=correct][data-number]").fill("90")
             question.locator("[name=tolerance]").fill("0.5")
 
 

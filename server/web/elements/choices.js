@@ -1,5 +1,5 @@
 import { h } from "../lib/dom.js";
-import { number, t } from "../lib/texts.js";
+import { figure, number, t } from "../lib/texts.js";
 
 /** The texts to choose from: also of a true/false question. */
 export const choicesOf = (question) => (question.type === "true_false" ? [t("true"), t("false")] : question.choices);
@@ -10,7 +10,8 @@ const placesOf = (choice) => ({ true: [0], false: [1] })[choice] ?? [choice].fla
 /** What a choice is shown as: the texts of the choices, or what was typed. */
 export function shown(question, choice) {
 	const texts = choicesOf(question);
-	return texts ? placesOf(choice).map((place) => texts[place]).join(", ") : [choice].flat().join(" · ");
+	if (texts) return placesOf(choice).map((place) => texts[place]).join(", ");
+	return [choice].flat().map((each) => (question.type === "numeric" && typeof each === "number" ? figure(each) : each)).join(" · ");
 }
 
 /** A choice's mark: colour and shape by its place, and its letter. */

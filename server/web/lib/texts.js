@@ -5,9 +5,20 @@ import { all, ui } from "./dom.js";
 export const lang = document.documentElement.lang;
 const texts = await (await fetch(new URL(`../texts/${lang}.json`, import.meta.url))).json();
 const plurals = new Intl.PluralRules(lang);
-const figures = new Intl.NumberFormat(lang);
+/** That language as it is written where the reader lives. */
+export const locale = navigator.languages.find((each) => each.split("-")[0] === lang) ?? lang;
+const figures = new Intl.NumberFormat(locale);
 
 export const number = (value) => figures.format(value);
+
+/** A number that is or may be an answer, to all its digits; without signs between groups if it may be a year, or
+ * if it is not to be `grouped`. */
+export function figure(value, grouped = true) {
+	const size = Math.abs(value);
+	const notation = size && (size < 1e-6 || size >= 1e15) ? "scientific" : "standard";
+	const useGrouping = grouped && !(value >= 1000 && value <= 2100);
+	return new Intl.NumberFormat(locale, { maximumFractionDigits: 20, notation, useGrouping }).format(String(value));
+}
 
 /** The text under this key, with `{name}` filled in. */
 export function t(key, values = {}) {
