@@ -143,7 +143,8 @@ def _answer_lines(question: dict[str, Any]) -> list[str]:
         case "true_false":
             return ["* true" if question["correct"] else "* false"]
         case "text":
-            return [f"* {each}" for each in question["accept"]]
+            match = question.get("match", "loose")  # from a server of before, nothing
+            return [f"* {each}" + ("" if match == "loose" else f" ({match})") for each in question["accept"]]
         case _:
             tolerance = question["tolerance"]
             return [f"* {question['correct']}" + (f" (plus or minus {tolerance})" if tolerance else "")]

@@ -38,6 +38,7 @@ STORED_QUIZ = {
             {"type": "multiple", "text": "Even?", "choices": ["1", "2", "4"], "correct": ["2", "4"]},
             {"type": "true_false", "text": "Wet?", "correct": True},
             {"type": "text", "text": "Type it.", "accept": ["honey", "Honig"]},
+            {"type": "text", "text": "Spell it.", "accept": ["mañana"], "match": "spelling"},
             {"type": "numeric", "text": "Days?", "correct": 7, "tolerance": 0.5},
         ],
     },
@@ -218,7 +219,15 @@ def test_quiz_show_marks_the_right_answers_and_obeys_no_escapes(fanfare: Fanfare
     server.says("GET /api/quizzes/two", STORED_QUIZ)
     result = fanfare("quiz", "show", "two", "--url", server.url)
     assert "\x1b" not in result.stdout
-    for line in ("* pear", "- chair", "* 4", "* true", "* Honig", "* 7 (plus or minus 0.5)"):
+    for line in (
+        "* pear",
+        "- chair",
+        "* 4",
+        "* true",
+        "* Honig",
+        "* mañana (spelling)",
+        "* 7 (plus or minus 0.5)",
+    ):
         assert f"   {line}\n" in result.stdout
 
 
