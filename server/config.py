@@ -170,7 +170,9 @@ class Config:
     samples: bool = _setting(True, kinds.BOOLEAN, "whether the sample quizzes are in the catalog")
 
     # Sessions
-    tick_ms: int = _setting(250, kinds.integer(20, 10_000), "least time between two leaderboards")
+    tick_ms: int = _setting(
+        250, kinds.integer(20, 10_000), "least time between two leaderboards, or counts of the answers"
+    )
     tick_max_ms: int = _setting(
         10_000,
         kinds.integer(20, 60_000),

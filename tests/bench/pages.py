@@ -169,7 +169,7 @@ async def measure(players: int, rounds: int) -> Pages:
                 running_node(
                     Path(path) / "data", "--no-samples", "--connections-per-address-max", "20000"
                 ) as (node, _),
-                opened(node.url, "single", author_key=node.author_key, limit_s=600) as session,
+                opened(node.url, "single", author_key=node.author_key, limit_s=600, board="live") as session,
             ):
                 pages = Pages(node, session.code, session.token, players, rounds)
                 await chromium.run(pages.look, within_s=WITHIN_S)

@@ -200,4 +200,5 @@ class Grammar:
             "reveal_ms": 200,
             "early_close": True,
             "names": self.one(("chosen", "given")),
+            "board": self.one(("at_close", "live")),
         }

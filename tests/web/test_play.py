@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
+from loadtest.wire import Message
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
@@ -118,7 +120,7 @@ async def test_an_answer_given_offline_is_sent_once(chromium: Chromium, shared_n
         expect(page.locator("#banner")).to_contain_text("This device is offline.")
         page.get_by_role("button", name="Lisbon").click()
         expect(page.locator(".state")).to_contain_text("Kept on this device")
-        assert visit.run(session.answers, "Ada") == 0
+        assert visit.run(session.api.session, session.code)["state"]["answered"] == 0
         kept = page.evaluate(
             "localStorage.getItem(`wait.${new URLSearchParams(location.search).get('code')}`)"
         )
@@ -375,7 +377,8 @@ async def test_nothing_jumps_and_nothing_is_cut_off_on_a_narrow_phone(
             }).observe({type: "layout-shift"}); }"""
         )
         others[0].get_by_role("button", name="Lisbon").click()
-        expect(page.locator(".me-strip .rank")).to_have_text("2 of 3")
+        expect(page.locator("#answered")).to_have_text("1 of 3 have answered")
+        expect(page.locator(".me-strip .rank")).to_be_empty()
         page.get_by_role("button", name="Lisbon").click()
         expect(page.locator(".state")).to_have_text("Saved")
         assert page.evaluate("shifted") == 0
@@ -386,6 +389,58 @@ async def test_nothing_jumps_and_nothing_is_cut_off_on_a_narrow_phone(
         no_violations(page)
 
     async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
+        await chromium.run(partial(play, session))
+
+
+async def test_a_place_is_that_of_the_last_result_and_told_with_whom_it_is_shared(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    """Nobody has a place before somebody has points, and nobody is told to be first who is not."""
+
+    def play(session: Session, visit: Visit) -> None:
+        def answer(players: Sequence[Message], number: int, choice: int) -> None:
+            for each in players:
+                visit.run(session.api.answer, session.code, each["token"], "a", number, choice)
+
+        page = join(visit, shared_node.url, session.code, "Ada")
+        others = [
+            visit.run(session.api.join, session.code, name) for name in ("Bob", "Cem", "Dan", "Eve", "Fay")
+        ]
+        rank, near = page.locator("#rank"), page.locator("#near")
+        visit.run(session.lead, "start")
+        page.get_by_role("button", name="Porto").click()
+        answer(others[:1], 1, 0)
+        expect(page.locator("#answered")).to_have_text("2 of 6 have answered")
+        visit.run(session.lead, "close")
+        expect(rank).to_have_text("\u2013")
+        expect(near).to_have_text("Nobody has points yet")
+
+        visit.run(session.lead, "next")
+        answer(others[:1], 2, 1)
+        expect(page.locator("#answered")).to_have_text("1 of 6 have answered")
+        expect(page.locator("#my-rank")).to_be_empty()
+        page.get_by_role("button", name="Lisbon").click()
+        visit.run(session.lead, "close")
+        expect(rank).to_have_text("1")
+        expect(near).to_have_text("You share this place with Bob")
+
+        visit.run(session.lead, "next")
+        answer(others[1:], 3, 1)
+        expect(page.locator("#answered")).to_have_text("4 of 6 have answered")
+        expect(page.locator("#my-rank")).to_have_text("1 of 6")
+        visit.run(session.lead, "close")
+        expect(near).to_have_text("You share this place with others")
+
+        visit.run(session.lead, "next")
+        answer(others[4:], 4, 1)
+        visit.run(session.lead, "close")
+        expect(rank).to_have_text("2")
+        expect(near).to_have_text("You share this place with others")
+        no_violations(page)
+
+    async with opened(
+        shared_node.url, *["single"] * 4, author_key=shared_node.author_key, scoring="flat"
+    ) as session:
         await chromium.run(partial(play, session))
 
 

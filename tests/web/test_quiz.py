@@ -144,6 +144,7 @@ async def test_the_settings_of_a_session_are_those_that_were_chosen(
         page.goto(shared_node.as_author(f"/host?quiz={quiz_id}"))
         page.locator("summary", has_text="Settings").click()
         page.locator("#pace").select_option("You; the clock, after 15 s without you")
+        page.locator("#when").select_option(index=1)
         page.locator("#scoring").select_option(index=2)
         page.locator("#streak").select_option("Yes")
         page.locator("#names").select_option(index=1)
@@ -163,6 +164,7 @@ async def test_the_settings_of_a_session_are_those_that_were_chosen(
     chosen = {
         "pace": "host",
         "host_away_s": 15,
+        "board": "live",
         "scoring": "flat",
         "streak": True,
         "names": "given",

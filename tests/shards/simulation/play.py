@@ -120,6 +120,7 @@ class _Run:
             lobby_ms=draw.randint(500, 3000) if by_clock else None,
             early_close=draw.random() < 0.5,
             host_away_s=None if by_clock else draw.choice([None, 5]),
+            board=draw.choice(["at_close", "live"]),
         )
         node = draw.choice(self._world.up())
         record = None
