@@ -57,6 +57,24 @@ def wire(**message: Any) -> bytes:
     return frame(json.dumps(message).encode())
 
 
+async def test_while_a_question_is_open_the_count_moves_and_not_the_board(make: MakeTransport) -> None:
+    async with rig(make) as node, node.host() as host, node.client() as screen:
+        await screen.send(t="join", code=node.code, role="spectator")
+        await screen.expect("joined")
+        async with node.player("Ada") as ada, node.player("Ben"):
+            await host.send(t="host", id="s", do="start")
+            await screen.expect("question")
+            await ada.send(t="answer", id="a", question=1, choice=0)
+            assert (await ada.expect("ack")).keys() == {"t", "id", "question", "status", "elapsed_ms"}
+            for each in (host, screen):
+                told = {"t": "progress", "offset": 1, "number": 1, "answered": 1, "players": 2}
+                assert await each.expect("progress") == told
+            await host.send(t="host", id="c", do="close")
+            heard = [await screen.receive() for _ in range(2)]
+            assert [message["t"] for message in heard] == ["reveal", "leaderboard"]
+            assert [line["score"] for line in heard[1]["top"]] == [1000, 0]
+
+
 LONG_ANSWERED = wire(t="x" * 64)
 """A message whose answer is several times as long."""
 
