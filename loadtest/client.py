@@ -21,6 +21,11 @@ Listener = Callable[[Message], None]
 MOVES_MAX = 8
 """`moved` in a row without a `joined` between: more is a circle."""
 
+QUIET_S = 10.0
+"""After so long without a word the server is asked for one."""
+
+ALIVE_WITHIN_S = 5.0
+
 SETTLE_S = 10.0
 """How long a client stays after `finished` for answers to its last requests."""
 
@@ -240,7 +245,10 @@ class WireClient:
             await wire.send(self._greeting())
             with trio.CancelScope() as settling:
                 while True:
-                    parted = await self._hear(await wire.receive())
+                    message = await self._next(wire)
+                    if message is None:
+                        return _Parted("silent", Policy.LATER, joined=joined)
+                    parted = await self._hear(message)
                     joined = joined or self._joined
                     if parted is not None:
                         return parted
@@ -253,6 +261,16 @@ class WireClient:
             if self.finished is not None and not self._requests:
                 return _Parted("finished", Policy.NO)
             return _Parted(exc.reason or "broken", after_close(exc.code), joined=joined)
+
+    async def _next(self, wire: Wire) -> Message | None:
+        """The next message; None when the server gives no sign of life any more, asked or not. A node that
+        hangs, or a network that is gone, ends no connection."""
+        with trio.move_on_after(QUIET_S):
+            return await wire.receive()
+        await wire.send({"t": "ping", "at": trio.current_time()})
+        with trio.move_on_after(ALIVE_WITHIN_S):
+            return await wire.receive()
+        return None
 
     def _greeting(self) -> Message:
         message: Message = {"t": "join", "code": self.code}

@@ -45,7 +45,14 @@ class Peer:
         self._stream = stream
 
     async def hear(self) -> Message:
-        """The client's next message, which must come."""
+        """The client's next message, which must come. A ping is answered, as by any server that lives."""
+        while True:
+            message = await self._read()
+            if message.get("t") != "ping":
+                return message
+            await self.say({"t": "pong", "at": message["at"], "now": 0})
+
+    async def _read(self) -> Message:
         message = json.loads(await self._socket.get_message())
         assert isinstance(message, dict)
         return message
@@ -77,7 +84,7 @@ class Peer:
         heard = []
         try:
             while True:
-                heard.append(await self.hear())
+                heard.append(await self._read())
         except ConnectionClosed:
             return heard
 

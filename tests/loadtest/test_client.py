@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import trio
 
-from loadtest.client import Gap, Gone, HostClient, PlayerClient, SpectatorClient
+from loadtest.client import (
+    ALIVE_WITHIN_S,
+    QUIET_S,
+    Gap,
+    Gone,
+    HostClient,
+    PlayerClient,
+    SpectatorClient,
+)
 from loadtest.wire import BadFrame
 from tests.loadtest.scripted import (
     Message,
@@ -365,6 +373,32 @@ async def test_a_slow_one_comes_back_to_the_same_node(autojump_clock: object) ->
         )
         assert await client.run() == "finished"
     assert [url for _, url in server.dialed] == ["ws://a/ws", "ws://a/ws"]
+
+
+async def test_a_node_that_hangs_is_left_for_another_and_one_that_is_only_quiet_is_not(
+    autojump_clock: object,
+) -> None:
+    async def hangs(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(joined())
+        with trio.move_on_after(4 * QUIET_S):
+            await peer.hear()  # and answers pings
+        assert [message["t"] for message in await peer.silence()] == ["ping"]
+
+    async def back(peer: Peer) -> None:
+        assert (await peer.hear())["epoch"] == 1
+        await peer.say(joined(resumed=True), finished(1))
+        await peer.silence()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, [hangs, back])
+        client = SpectatorClient(
+            ["ws://a/ws", "ws://b/ws"], "123456", rng=random.Random(7), connect=server.connect
+        )
+        assert await client.run() == "finished"
+    assert [url for _, url in server.dialed] == ["ws://a/ws", "ws://b/ws"]
+    left_at = server.dialed[1][0] - server.dialed[0][0]
+    assert left_at < 5 * QUIET_S + ALIVE_WITHIN_S + 3
 
 
 async def test_a_full_node_is_left_for_another(autojump_clock: object) -> None:
