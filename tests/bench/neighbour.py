@@ -142,6 +142,7 @@ class Socket:
         self._stream = stream
         self._parser = Parser(masked=False, message_bytes_max=1 << 20)
         self._ready: list[dict[str, Any]] = []
+        self._sending = trio.Lock()
 
     @classmethod
     async def open(cls, port: int) -> Socket:
@@ -160,7 +161,12 @@ class Socket:
         return made
 
     async def say(self, message: dict[str, object]) -> None:
-        await self._stream.send_all(wire.client_frame(message))
+        await self._send(wire.client_frame(message))
+
+    async def _send(self, frame: bytes) -> None:
+        """A pong may be due while something is said."""
+        async with self._sending:
+            await self._stream.send_all(frame)
 
     async def hear(self) -> dict[str, Any]:
         while not self._ready:
@@ -176,7 +182,7 @@ class Socket:
         self._parser.feed(data)
         while (event := self._parser.next_event()) is not None:
             if event.opcode == PING:
-                await self._stream.send_all(encode_frame(PONG, event.payload, mask=_MASK))
+                await self._send(encode_frame(PONG, event.payload, mask=_MASK))
             elif event.opcode == TEXT:
                 self._ready.append(orjson.loads(event.payload))
 
