@@ -64,7 +64,7 @@ _EITHER: Final = (_APOSTROPHE, _HYPHEN, _DOT)
 """What may be left out, or be a blank."""
 
 
-@lru_cache(maxsize=4096)  # players type the same
+@lru_cache(maxsize=1024)  # players type the same
 def forms(text: str, match: Match = "loose", foldings: int = FOLDINGS) -> frozenset[str]:
     """The forms of a spelling. Each is empty only if the text has nothing visible.
 

@@ -187,7 +187,7 @@ def _without_format(raw: str) -> str:
     for at, char in enumerate(raw):
         if at < rest:
             continue
-        if flag := FLAG.match(raw, at):
+        if char == "\U0001f3f4" and (flag := FLAG.match(raw, at)):
             kept.append(flag[0])
             rest = flag.end()
         elif char in (_JOINER, _NON_JOINER):
