@@ -1,6 +1,6 @@
 import { choicesOf, mark, shown } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, all, h, kept, query, say, ui } from "./lib/dom.js";
+import { $, all, h, kept, query, say, speak, ui } from "./lib/dom.js";
 import { copy, explain, figure, lang, locale, t } from "./lib/texts.js";
 import { numbersOf } from "./lib/typed.js";
 
@@ -70,6 +70,7 @@ function add(data, before) {
 		row.remove();
 	}
 	write(card, data);
+	speak(ui.about.elements.language.value, card);
 	ui.questions.insertBefore(card, before);
 	return field;
 }
@@ -122,6 +123,7 @@ function edit(quiz, clean) {
 	ui.editor.hidden = false;
 	ui.questions.replaceChildren();
 	write(ui.head, { language: lang, ...quiz });
+	speak(ui.about.elements.language.value);
 	write(ui.scoring, { rule: "speed", ...quiz.scoring });
 	for (const each of [quiz.questions ?? []].flat()) add({ ...each });
 	if (clean) saved = JSON.stringify(current());
@@ -156,7 +158,7 @@ function look(at) {
 	say($(".worth"), t("author.worth", { count: points, seconds }));
 	say($(".asked"), text);
 	say(ui.solution, right.join(" · ") + (tolerance ? ` ± ${figure(tolerance)}` : ""));
-	ui.grid.show({ choices }, { given: right.map((each) => choices.indexOf(each)) });
+	ui.grid.show({ ...question, choices }, { given: right.map((each) => choices.indexOf(each)) });
 	ui.solve.checked = false;
 	ui.preview.open || ui.preview.showModal();
 }
@@ -184,7 +186,7 @@ const actions = {
 	add: ({ value: type }) => open(add({ type })),
 	double: ({ form }) => open(add(read(form), form.parentNode.nextSibling)),
 	clear({ parentNode, form }) {
-		const field = $("input", parentNode);
+		const field = $("[data-at]", parentNode);
 		field.value = "";
 		write(form, read(form));
 		field.focus();
@@ -228,6 +230,7 @@ onclick = async ({ target }) => {
 ui.editor.oninput = changed;
 ui.editor.onchange = ({ target }) => {
 	target.touched = true;
+	if (target.name === "language") speak(target.value);
 	write(target.form, read(target.form));
 	changed();
 };

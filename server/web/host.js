@@ -25,14 +25,14 @@ async function setUp(wanted) {
 	const { quizzes } = await askAsAuthor("GET", "/api/quizzes");
 	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
 		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
-		h("span", {}, title), h("span.hint", {}, t("host.questions", { count: questions })))));
+		h("span", { dir: "auto" }, title), h("span.hint", {}, t("host.questions", { count: questions })))));
 	ui.open.disabled = false; // before, there is nothing to open
 }
 
 /** A session that was led here, unless it is over. */
 async function offer(session) {
 	const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
-	if (state && state.phase !== "finished") ui.running.append(h("a.button", { href: linkOf(session) }, state.title, h("b", {}, session.code)));
+	if (state && state.phase !== "finished") ui.running.append(h("a.button", { href: linkOf(session) }, h("span", { dir: "auto", lang: state.language }, state.title), h("b", {}, session.code)));
 }
 
 async function open(event) {
@@ -138,7 +138,7 @@ function host(session) {
 		ui.results.replaceChildren(...players.slice(0, SHOWN_MAX).map(({ rank, name, score, correct, answered, player }) => {
 			const forget = copy("forget");
 			$("button", forget).dataset.player = player;
-			return h("tr", {}, [number(rank), name, ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)), forget);
+			return h("tr", {}, [number(rank), h("bdi", {}, name), ...[score, correct, answered].map(number)].map((text) => h("td", {}, text)), forget);
 		}));
 	}
 

@@ -3,7 +3,7 @@ import "./elements/leaderboard.js";
 import { choicesOf, shown } from "./elements/choices.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
-import { $, all, h, isNew, kept, onKey, put, query, say, ui } from "./lib/dom.js";
+import { $, all, h, isNew, kept, onKey, put, query, say, speak, ui } from "./lib/dom.js";
 import { Model } from "./lib/model.js";
 import { showStatus } from "./lib/status.js";
 import { explain, figure, lang, locale, number, t } from "./lib/texts.js";
@@ -47,6 +47,7 @@ function showJoin(error) {
 		if (!found.state) return put("wrong", explain(found));
 		session = found;
 		put("told", session.state.title);
+		speak(session.state.language);
 		if (error) put("wrong", explain(error));
 		named.hidden = session.settings.names === "given";
 		const seat = kept.get(`seat.${typed}`);
@@ -141,6 +142,7 @@ async function lastPlace() {
 function draw() {
 	const { scene, number: asked, of } = model;
 	if (!scene) return;
+	speak(model.language);
 	document.title = `${model.title || "Quiz"} · Fanfare`;
 	for (const each of all(".of")) say(each, t("question.of", { number: asked, of }));
 	for (const each of all(".asked")) say(each, model.question?.text ?? "");

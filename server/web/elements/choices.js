@@ -1,5 +1,5 @@
 import { h } from "../lib/dom.js";
-import { figure, number, t } from "../lib/texts.js";
+import { apart, figure, lang, number, t } from "../lib/texts.js";
 
 /** The texts to choose from: also of a true/false question. */
 export const choicesOf = (question) => (question.type === "true_false" ? [t("true"), t("false")] : question.choices);
@@ -10,23 +10,25 @@ const placesOf = (choice) => ({ true: [0], false: [1] })[choice] ?? [choice].fla
 /** What a choice is shown as: the texts of the choices, or what was typed. */
 export function shown(question, choice) {
 	const texts = choicesOf(question);
-	if (texts) return placesOf(choice).map((place) => texts[place]).join(", ");
-	return [choice].flat().map((each) => (question.type === "numeric" && typeof each === "number" ? figure(each) : each)).join(" · ");
+	if (texts) return placesOf(choice).map((place) => apart(texts[place])).join(", ");
+	return [choice].flat().map((each) => (question.type === "numeric" && typeof each === "number" ? figure(each) : apart(each))).join(" · ");
 }
 
 /** A choice's mark: colour and shape by its place, and its letter. */
-export const mark = (place) => h("span.mark", { "data-place": place, "aria-hidden": "true" }, h("span.shape"), h("span.letter", {}, String.fromCharCode(65 + place)));
+export const mark = (place) => h("bdi.mark", { "data-place": place, "aria-hidden": "true" }, h("span.shape"), h("span.letter", {}, String.fromCharCode(65 + place)));
 
 /** The choices of a question, told apart by colour, shape and letter.
  * `show(question, {pick})`: buttons to choose with, or only to read without `pick`;
- * `show(question, {reveal})`: a bar for each with how many chose it, and which were right. `given` is one's own. */
+ * `show(question, {reveal})`: a bar for each with how many chose it, and which were right. `given` is one's own.
+ * They lie in the direction of the first one. With `own` they are the page's words and not the quiz's. */
 class Choices extends HTMLElement {
 	show(question, { pick, locked, reveal, given }) {
+		const words = question.type === "true_false" || question.own ? lang : null;
 		const many = pick && question.type === "multiple";
 		this.className = reveal ? "bars" : "grid";
 		this.replaceChildren(...choicesOf(question).map((text, place) => {
 			const properties = { "data-place": place, type: pick && "button", disabled: locked, onclick: pick && (() => pick(place)), "aria-pressed": many && "false" };
-			const choice = h(pick ? "button.choice" : "div.choice", properties, mark(place), h("span.text", {}, text));
+			const choice = h(pick ? "button.choice" : "div.choice", properties, mark(place), h("span.text", { lang: words }, text));
 			if (!reveal) return choice;
 			const count = reveal.counts[place];
 			const right = placesOf(reveal.correct).includes(place);
@@ -34,7 +36,7 @@ class Choices extends HTMLElement {
 			choice.classList.add(right ? "right" : "wrong");
 			choice.append(h("span.bar", { "aria-hidden": "true" }));
 			if (right) choice.append(h("span.tick", { role: "img", "aria-label": t("reveal.right") }));
-			choice.append(h("span.count", {}, number(count), h("span.unseen", {}, ` ${t("reveal.votes", { count })}`)));
+			choice.append(h("bdi.count", {}, number(count), h("span.unseen", {}, ` ${t("reveal.votes", { count })}`)));
 			return choice;
 		}));
 		this.press(given);

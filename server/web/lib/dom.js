@@ -25,6 +25,11 @@ export const ui = new Proxy({}, { get: (_, id) => document.getElementById(id) })
 /** `say` to the element with this id. */
 export const put = (id, text) => say(ui[id], text);
 
+/** Says in which language the texts of a quiz are. Their direction is that of what is in them. */
+export function speak(language, within = document) {
+	for (const each of all("[dir=auto]:not(#name, #answer)", within)) each.lang = language;
+}
+
 /** What the page was asked for. */
 export const query = new URLSearchParams(location.search);
 

@@ -4,6 +4,8 @@ export class Model {
 	locked = false;
 	approval = false;
 	title = "";
+	/** The tag of the quiz's; empty for one that is not known. */
+	language = "";
 	number = 0;
 	of = 0;
 	players = 0;

@@ -2,7 +2,7 @@ import "../elements/countdown.js";
 import "../elements/leaderboard.js";
 import { choicesOf, shown } from "../elements/choices.js";
 import { Connection } from "./connection.js";
-import { isNew, put, ui } from "./dom.js";
+import { isNew, put, speak, ui } from "./dom.js";
 import { Model } from "./model.js";
 import { showStatus } from "./status.js";
 import { t } from "./texts.js";
@@ -35,6 +35,7 @@ export function attend(code, who, heard, ended) {
 		document.body.classList.toggle("alone", /^(localhost$|127\.|\[::1)/.test(hostname));
 		put("address", host + pathname.slice(0, -1));
 		put("title", model.title);
+		speak(model.language);
 		put("players", t("players", { count: players }));
 		if (question && !podium) {
 			const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct)}`;
@@ -51,7 +52,7 @@ export function attend(code, who, heard, ended) {
 			if (isNew("clock", `${model.endsAt} ${model.left}`)) ui.time.show(model);
 			if (isNew("choices", `${number} ${reveal}`)) {
 				const typed = !choicesOf(question);
-				const asked = typed ? { choices: [t("stage.right"), t("stage.wrong")] } : question;
+				const asked = typed ? { own: true, choices: [t("stage.right"), t("stage.wrong")] } : question;
 				ui.choices.show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
 				ui.choices.classList.toggle("typed", typed);
 			}

@@ -20,6 +20,9 @@ export function figure(value, grouped = true) {
 	return new Intl.NumberFormat(locale, { maximumFractionDigits: 20, notation, useGrouping }).format(String(value));
 }
 
+/** A text in a sentence: one that is written from right to left stays what it is in one that is not. */
+export const apart = (text) => (/[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}]/u.test(text) ? `\u2068${text}\u2069` : text);
+
 /** The text under this key, with `{name}` filled in. */
 export function t(key, values = {}) {
 	let text = texts[key];
@@ -27,7 +30,7 @@ export function t(key, values = {}) {
 	if (typeof text === "object") text = text[plurals.select(values.count)] ?? text.other;
 	return text.replace(/\{(\w+)\}/g, (_, name) => {
 		const value = values[name];
-		return typeof value === "number" ? number(value) : (value ?? "");
+		return typeof value === "number" ? number(value) : apart(value ?? "");
 	});
 }
 
