@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from importlib.resources.abc import Traversable
@@ -15,7 +14,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 
 from engine.actors.registry import NodeFull
-from engine.boundary import Mistake
+from engine.boundary import Boundary, Mistake
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable, Unreadable
 from server.callers import PREFLIGHT_HEADERS
@@ -46,7 +45,6 @@ SMALL_BODY_BYTES_MAX = 4096
 
 QUIZ_BODIES = frozenset({("POST", "/api/quizzes"), ("POST", "/api/quizzes/check")})
 
-log = logging.getLogger("fanfare.http")
 
 View = Callable[..., Awaitable[Answer]]
 
@@ -76,9 +74,10 @@ class Api(QuartTrio):
 
     asgi_http_class = _Connection
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, boundary: Boundary) -> None:
         super().__init__(__name__, static_folder=None)
         self._config = config
+        self._boundary = boundary
         self.streams = OpenStreams(config.event_streams_per_address_max)
         self.tally = HttpTally()
 
@@ -91,8 +90,10 @@ class Api(QuartTrio):
     def log_exception(
         self, exception_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]
     ) -> None:
-        """With the path alone: query strings can hold tokens."""
-        log.error("%s %s has failed", request.method, request.path, exc_info=exception_info)
+        """With the route alone: query strings can hold tokens."""
+        error = exception_info[1]
+        if isinstance(error, Exception):
+            self._boundary.caught(error, f"{request.method} {request.url_rule}")
 
 
 def create_app(services: Services, web: Traversable | None = None) -> Api:
@@ -101,7 +102,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     Args:
         web: the folder with the files of the pages, by default that of this package.
     """
-    app = Api(services.config)
+    app = Api(services.config, services.boundary)
     app.config.update(
         BODY_TIMEOUT=BODY_TIMEOUT_S,
         # Each send is bounded by itself (serving.py).

@@ -7,8 +7,10 @@ import re
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from engine.domain.session_keys import is_session_key
 from server.errors import STATUS
 from tests.http.edge import QUIZ, document, edge, validator
+from tests.keys import NOT_QUITE
 
 
 def test_the_document_is_valid() -> None:
@@ -29,6 +31,13 @@ async def test_it_has_every_route_and_no_other() -> None:
 async def test_it_is_served_as_it_is() -> None:
     async with edge() as e:
         assert (await e.get("/openapi.json")).json == document()
+
+
+@pytest.mark.parametrize("key", [*NOT_QUITE, "123456", "00000001-0000-7000-8000-000000000000"])
+def test_the_key_of_a_session_is_described_as_it_is_judged(key: str) -> None:
+    described = document()["components"]["parameters"]["Key"]["schema"]["pattern"]
+    # As ECMAScript has it, where `$` is the very end.
+    assert bool(re.fullmatch(described.removeprefix("^").removesuffix("$"), key)) == is_session_key(key)
 
 
 def test_every_component_is_used() -> None:

@@ -204,11 +204,15 @@ async def test_a_crash_is_logged_and_tells_nothing(
             raise RuntimeError("the secret of the house")
 
         monkeypatch.setattr(e.catalog, "list", crash)
-        with caplog.at_level(logging.ERROR, logger="fanfare.http"):
+        with caplog.at_level(logging.ERROR, logger="engine.boundary"):
             failed = await e.get("/api/quizzes?")
         assert (failed.status, failed.error) == (500, "internal")
         assert b"secret" not in failed.body
         assert "the secret of the house" in caplog.text
+        assert "a mistake in GET /api/quizzes" in caplog.text
+        assert re.search(r"^fanfare_mistakes_total 1(\.0)?$", (await e.get("/metrics")).body.decode(), re.M)
+        await e.get("/api/quizzes?")
+        assert caplog.text.count("Traceback") == 1, "a stranger who can repeat it must not fill the log"
 
 
 async def test_every_answer_forbids_sniffing_caching_and_referrers() -> None:
