@@ -306,6 +306,22 @@ class Config:
         return resolve(file, environ, flags).config
 
     @property
+    def plain_behind_tls(self) -> str | None:
+        """What browsers will not do with this configuration, if clients come by TLS; else None."""
+        url, ws_url = self.public_url, self.public_ws_url
+        if url is None or not url.startswith("https:"):
+            return None
+        if ws_url is None and (self.tls_cert is not None or self.role == "api"):
+            return None
+        if ws_url is not None and ws_url.startswith("wss:"):
+            return None
+        told = "public_ws_url is not set" if ws_url is None else f"public_ws_url is {ws_url}"
+        return (
+            f"public_url is {url} and {told}: a page that comes by TLS may open no WebSocket without it, so "
+            "all play by requests and event streams, which cost more; public_ws_url wants a wss:// address"
+        )
+
+    @property
     def carrier(self) -> str:
         """The transport, chosen if need be."""
         if self.transport is not None:

@@ -63,6 +63,8 @@ def doctor(file: Path | None, url: str | None) -> None:
         config = resolved.config
         findings = [data_directory(config), *await database(config), file_limit(config)]
         findings += certificates(config)
+        if config.plain_behind_tls:
+            findings.append(Finding("public_ws_url", "warning", config.plain_behind_tls))
         findings += await reachable(config, url)
         _print_findings(console, findings)
         return 1 if any(each.state == "failed" for each in findings) else 0

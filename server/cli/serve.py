@@ -74,6 +74,8 @@ def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
                     nursery.start_soon(_cancel_at_eof, nursery.cancel_scope)
                 running: Running = await nursery.start(serve_node, config)
                 greet(running)
+                if config.plain_behind_tls:
+                    click.echo(f"Warning: {config.plain_behind_tls}.", err=True)
         except* StartError as group:
             failed = [str(each) for each in leaves(group)]
         if failed:

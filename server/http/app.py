@@ -28,7 +28,7 @@ from server.http.events import Events, OpenStreams
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
 from server.http.operations import Operations
-from server.http.pages import Pages
+from server.http.pages import NEARBY, Pages
 from server.http.playing import Playing
 from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
@@ -108,7 +108,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
         # Each send is bounded by itself (serving.py).
         RESPONSE_TIMEOUT=None,
     )
-    # Addresses are taken as they are: nothing here answers with a redirect.
+    # Addresses are taken as they are: only what people type for a page is answered with a redirect.
     app.url_map.merge_slashes = False
     access = Access(services)
     for method, rule, view in _routes(services, access, Pages(services, web), app.streams, app.tally):
@@ -158,6 +158,8 @@ def _routes(
         ("GET", "/host", pages.host),
         ("GET", "/screen", pages.screen),
         ("GET", "/author", pages.author),
+        *(("GET", path, pages.elsewhere) for path in NEARBY),
+        ("GET", "/<code>", pages.by_code),
         ("GET", "/qr.svg", QrCode(services).show),
         ("GET", "/assets/<digest>/<name>", pages.asset),
         ("GET", "/assets/<digest>/<folder>/<name>", pages.asset),

@@ -21,6 +21,11 @@ from server.peers import origin_of
 PAGES = ("play", "host", "screen", "author")
 """Every other template is a part of these: it stands where its name is in braces."""
 
+NEARBY = ("/play", "/join", "/host/", "/screen/", "/author/")
+"""What people type for a page."""
+
+CODE_DIGITS = 6
+
 DEFAULT_LANGUAGE = "en"
 
 PAGE_HEADERS: Mapping[str, str] = {
@@ -71,6 +76,18 @@ class Pages:
 
     async def author(self) -> Answer:
         return self._page("author")
+
+    async def by_code(self, code: str) -> Answer:
+        """The page that joins the session whose code somebody has typed behind the host's name."""
+        if not (len(code) == CODE_DIGITS and code.isdecimal()):
+            raise NotFound
+        return _forward(f"/?code={int(code):06}")
+
+    async def elsewhere(self) -> Answer:
+        """An address that people type, near to that of a page: the page. What is behind a `#` comes along."""
+        name = request.path.strip("/")
+        query = request.query_string.decode("latin-1")
+        return _forward(f"/{name if name in PAGES[1:] else ''}" + (f"?{query}" if query else ""))
 
     async def asset(self, digest: str, name: str, folder: str | None = None) -> Answer:
         """Under the digest of another release too: during a rolling restart a page may come from one node and
@@ -149,6 +166,10 @@ def _urls(services: Services) -> Iterable[str]:
     for member in services.members():
         yield member.ws_url
         yield member.play_url
+
+
+def _forward(address: str) -> Answer:
+    return body_answer(b"", "text/plain", 302, {"Location": address, "Cache-Control": "no-cache"})
 
 
 def _file_answer(file: File, headers: Mapping[str, str]) -> Answer:

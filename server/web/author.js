@@ -1,6 +1,6 @@
 import { choicesOf, mark, shown } from "./elements/choices.js";
 import { askAsAuthor } from "./lib/author.js";
-import { $, all, h, kept, query, say, speak, ui } from "./lib/dom.js";
+import { $, all, h, kept, moveTo, query, say, speak, ui } from "./lib/dom.js";
 import { copy, explain, figure, lang, locale, t } from "./lib/texts.js";
 import { numbersOf } from "./lib/typed.js";
 
@@ -177,7 +177,7 @@ const actions = {
 		stored.id = id;
 		const now = await api("POST", `?id=${at}`, { body: quiz });
 		keep(null);
-		history.replaceState(null, "", `?quiz=${at}`);
+		moveTo(`?quiz=${at}`);
 		saved = JSON.stringify(quiz);
 		say(ui.older, "");
 		show(t(now.version === stored.version ? "author.unchanged" : "author.saved", now));
@@ -242,7 +242,7 @@ ui.file.onchange = async () => {
 	ui.file.value = ""; // the same file may come again
 	const { quiz, draft, problems } = await check(file, "text/yaml");
 	if (quiz ?? draft) {
-		history.replaceState(null, "", "?new=1");
+		moveTo("?new=1");
 		edit(quiz ?? draft);
 	}
 	tell(problems);

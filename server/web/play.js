@@ -3,9 +3,9 @@ import "./elements/leaderboard.js";
 import { choicesOf, shown } from "./elements/choices.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
-import { $, all, h, isNew, kept, onKey, put, query, say, speak, ui } from "./lib/dom.js";
+import { $, all, h, isNew, kept, moveTo, onKey, put, query, say, speak, tab, ui } from "./lib/dom.js";
 import { Model } from "./lib/model.js";
-import { showStatus } from "./lib/status.js";
+import { showStatus, stayAwake } from "./lib/status.js";
 import { explain, figure, lang, locale, number, t } from "./lib/texts.js";
 import { codeOf, numbersOf } from "./lib/typed.js";
 
@@ -13,16 +13,39 @@ import { codeOf, numbersOf } from "./lib/typed.js";
 const REFUSALS = /^name_|_field$/;
 const FORGETS = /^kicked$|_not_found$|^token_/;
 
+/** Within this time another tab of this browser has answered. */
+const TABS_MS = 100;
+/** Of one session, on one device. */
+const SEATS_MAX = 9;
+
 /** Of the session that one is in or wants to be in; empty without one. */
 let code = codeOf(query.get("code") ?? "");
 let connection = null;
 let model = null;
 let picked = [];
 
+/** What one has in a session: its `seat`, or what one has `ask`ed at its door. A tab has one of its own; the device has all,
+ * the newest first. So two tabs are two players, and who comes back is who they were. */
+const own = {
+	all: (what, at = code) => [tab.get(`${what}.${at}`) ?? [], kept.get(`${what}.${at}`) ?? []].flat(),
+	get: (what) => own.all(what)[0],
+	set(what, value) {
+		const key = `${what}.${code}`;
+		const gone = [value, tab.get(key)].map(markOf);
+		const left = [value ?? [], kept.get(key) ?? []].flat().filter((each) => each === value || !gone.includes(markOf(each)));
+		kept.set(key, left.length ? left.slice(0, SEATS_MAX) : null);
+		tab.set(key, value);
+	},
+};
+const markOf = (had) => had?.player ?? had?.ticket;
+/** Where the answers are kept that are still to be acknowledged. */
+const waits = () => `wait.${code}.${own.get("seat")?.player}`;
+
 function show(phase) {
 	if (!isNew("phase", phase)) return;
 	const focused = ui.main.contains(document.activeElement);
 	document.body.dataset.phase = phase;
+	stayAwake(!["setup", "ended", "finished"].includes(phase));
 	scrollTo(0, 0);
 	if (focused) ui.main.focus();
 }
@@ -50,10 +73,14 @@ function showJoin(error) {
 		speak(session.state.language);
 		if (error) put("wrong", explain(error));
 		named.hidden = session.settings.names === "given";
-		const seat = kept.get(`seat.${typed}`);
+		const [seat] = own.all("seat", typed);
 		back.hidden = !seat;
 		if (seat) say(back, t("join.back", seat));
-		back.onclick = () => begin(typed, { token: seat.token });
+		back.onclick = () => {
+			code = typed;
+			own.set("seat", seat);
+			begin(typed, { token: seat.token });
+		};
 	}
 
 	function refuse(field, sentence) {
@@ -88,7 +115,8 @@ function showJoin(error) {
 /** Nothing goes on any more of what began before. */
 function begin(joined, who) {
 	code = joined;
-	history.replaceState(null, "", `?code=${code}`);
+	query.set("code", code);
+	moveTo(`?${query}`);
 	put("pending", t("status.connecting"));
 	show("wait");
 	connection = new Connection(code, who, {
@@ -97,15 +125,15 @@ function begin(joined, who) {
 			showStatus(status, detail, connection);
 			if (status === "ended") ended(detail);
 		},
-		pending: () => kept.set(`wait.${code}`, connection.pending.size ? [...connection.pending.values()] : null),
-	}, kept.get(`wait.${code}`) ?? []);
+		pending: () => kept.set(waits(), connection.pending.size ? [...connection.pending.values()] : null),
+	}, (who.token && kept.get(waits())) || []);
 	model = new Model(connection.clock);
 }
 
 function ended(why) {
-	if (FORGETS.test(why.code)) kept.set(`seat.${code}`, null);
-	kept.set(`wait.${code}`, null);
-	kept.set(`ask.${code}`, null);
+	if (why.code !== "replaced") kept.set(waits(), null);
+	if (FORGETS.test(why.code)) own.set("seat", null);
+	own.set("ask", null);
 	if (model.phase === "finished") return; // which is shown
 	if (REFUSALS.test(why.code)) return showJoin(why);
 	put("why", explain(why));
@@ -117,14 +145,14 @@ function ended(why) {
 
 async function heard(message) {
 	if (message.t === "waiting") {
-		kept.set(`ask.${code}`, message.who);
+		own.set("ask", message.who);
 		return put("pending", t("join.waiting"));
 	}
 	model.apply(message);
 	const { you } = model;
 	if (message.t === "joined") {
-		kept.set(`seat.${code}`, { token: message.token, name: you.name, player: you.player });
-		kept.set(`ask.${code}`, null);
+		own.set("seat", { token: message.token, name: you.name, player: you.player });
+		own.set("ask", null);
 		model.waiting(connection.pending.values());
 	}
 	if (message.t === "over") await lastPlace();
@@ -134,7 +162,7 @@ async function heard(message) {
 
 /** Of a session that is over and out of memory: one's own place in it. */
 async function lastPlace() {
-	const { player, token } = kept.get(`seat.${code}`) ?? {};
+	const { player, token } = own.get("seat") ?? {};
 	const board = await ask("GET", `/api/sessions/${code}/leaderboard?around=me&top=1`, { token }).catch(() => null);
 	model.you = board?.around?.find((line) => line.id === player) ?? null;
 }
@@ -315,8 +343,28 @@ onKey((key) => {
 	$(`#choices button[data-place="${place}"]:enabled`)?.click();
 });
 
-const seat = kept.get(`seat.${code}`);
-const asked = kept.get(`ask.${code}`);
-if (seat) begin(code, { token: seat.token });
-else if (asked) begin(code, asked);
-else showJoin();
+/** The other tabs of this browser, where they can be asked. */
+const tabs = globalThis.BroadcastChannel && new BroadcastChannel("fanfare");
+tabs?.addEventListener("message", ({ data }) => {
+	const mine = tab.get(`seat.${code}`) ?? tab.get(`ask.${code}`);
+	if (connection && connection.status !== "ended" && data.asks === `${code} ${markOf(mine)}`) tabs.postMessage({ has: data.asks });
+});
+
+/** Whether another tab plays as this one. */
+const isTaken = (mark) => tabs && new Promise((done) => {
+	tabs.addEventListener("message", ({ data }) => data.has === mark && done(true));
+	tabs.postMessage({ asks: mark });
+	setTimeout(done, TABS_MS, false);
+});
+
+async function comeBack() {
+	for (const what of code ? ["seat", "ask"] : []) {
+		for (const had of own.all(what)) {
+			if (await isTaken(`${code} ${markOf(had)}`)) continue;
+			own.set(what, had);
+			return begin(code, what === "seat" ? { token: had.token } : had);
+		}
+	}
+	showJoin();
+}
+comeBack();

@@ -14,13 +14,12 @@ function askForCode(why) {
 	};
 }
 
-/** Takes the largest text with which everything is in sight, and keeps the screen from going dark. */
+/** Takes the largest text with which everything is in sight. */
 function settle() {
 	const { style } = document.body;
 	const stage = ui.stage;
 	style.setProperty("--fit", 1);
 	for (let size = 1; size > 0.3 && stage.scrollHeight > stage.clientHeight; size -= 0.05) style.setProperty("--fit", size);
-	navigator.wakeLock?.request("screen").catch(() => {});
 }
 
 window.onresize = window.onfocus = settle;

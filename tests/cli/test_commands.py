@@ -465,3 +465,26 @@ def test_doctor_ends_at_a_configuration_that_cannot_be_read(fanfare: Fanfare) ->
     result = fanfare("doctor", env={"FANFARE_TICK_MS": "soon"})
     assert result.exit_code == 1
     assert "tick_ms (FANFARE_TICK_MS)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"FANFARE_PUBLIC_URL": "https://quiz.example"}, True),
+        (
+            {"FANFARE_PUBLIC_URL": "https://quiz.example", "FANFARE_PUBLIC_WS_URL": "ws://quiz.example/ws"},
+            True,
+        ),
+        (
+            {"FANFARE_PUBLIC_URL": "https://quiz.example", "FANFARE_PUBLIC_WS_URL": "wss://quiz.example/ws"},
+            False,
+        ),
+        ({"FANFARE_PUBLIC_URL": "http://quiz.example"}, False),
+        ({}, False),
+    ],
+)
+def test_doctor_warns_of_pages_by_tls_and_websockets_without(
+    fanfare: Fanfare, settings: dict[str, str], warned: bool
+) -> None:
+    told = fanfare("doctor", "--url", "http://127.0.0.1:1", env=settings).stdout
+    assert ("a page that comes by TLS" in " ".join(told.split())) == warned

@@ -286,3 +286,30 @@ async def test_our_own_pages_have_nothing_inline_and_all_that_they_ask_for(path:
         assert re.search(r"\{\w+\}", body) is None
         for address in re.findall(r'(?:src|href)="(/assets/[^"]+)"', body):
             assert (await e.get(address)).status == 200, address
+
+
+@pytest.mark.parametrize(
+    ("typed", "page"),
+    [
+        ("/482913", "/?code=482913"),
+        ("/٤٨٢٩١٣", "/?code=482913"),
+        ("/play", "/"),
+        ("/play?code=482913&lang=de", "/?code=482913&lang=de"),
+        ("/join", "/"),
+        ("/host/", "/host"),
+        ("/host/?quiz=a%20b", "/host?quiz=a%20b"),
+        ("/screen/?code=482913", "/screen?code=482913"),
+        ("/author/", "/author"),
+    ],
+)
+async def test_what_people_type_leads_to_the_page(web: Path, typed: str, page: str) -> None:
+    async with node(web) as e:
+        answer = await e.get(typed)
+        assert (answer.status, answer.headers["Location"]) == (302, page)
+
+
+@pytest.mark.parametrize("typed", ["/48291", "/4829134", "/48291a", "/hosts", "/482913/", "//evil.example"])
+async def test_what_is_no_address_leads_nowhere(web: Path, typed: str) -> None:
+    async with node(web) as e:
+        missing = await e.get(typed)
+        assert (missing.status, missing.error) == (404, "not_found")

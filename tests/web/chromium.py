@@ -89,6 +89,7 @@ class Visit:
         reduced_motion: bool = False,
         lang: str = "en-GB",
         websockets: bool = True,
+        certificates: bool = True,
     ) -> Page:
         """An empty page in a browser profile of its own. For another one beside it in the same profile, say
         `page.context.new_page()`; to cut it off from the network, `page.context.set_offline(True)`: open
@@ -96,6 +97,7 @@ class Visit:
 
         Args:
             websockets: False for a network in which HTTP works and no WebSocket can be opened.
+            certificates: False to believe whoever has one, whatever it says.
         """
         context = self._browser(websockets).new_context(
             viewport=SIZES[size],
@@ -105,6 +107,7 @@ class Visit:
             color_scheme=scheme,
             reduced_motion="reduce" if reduced_motion else "no-preference",
             locale=lang,
+            ignore_https_errors=not certificates,
         )
         context.set_default_timeout(ACTION_MS)
         context.add_init_script(TELL_VIOLATIONS)

@@ -122,7 +122,7 @@ async def test_an_answer_given_offline_is_sent_once(chromium: Chromium, shared_n
         expect(page.locator(".state")).to_contain_text("Kept on this device")
         assert visit.run(session.api.session, session.code)["state"]["answered"] == 0
         kept = page.evaluate(
-            "localStorage.getItem(`wait.${new URLSearchParams(location.search).get('code')}`)"
+            "localStorage.getItem(`wait.${new URLSearchParams(location.search).get('code')}.1`)"
         )
         assert "Lisbon" not in kept
         assert '"choice":1' in kept
@@ -263,6 +263,7 @@ async def test_one_who_is_removed_and_one_who_plays_elsewhere(chromium: Chromium
         page = join(visit, shared_node.url, session.code, "Ada")
         second = page.context.new_page()
         second.goto(page.url)
+        second.get_by_role("button", name="Go back in as Ada").click()
         expect(second.get_by_role("heading")).to_have_text("You are in, Ada!")
         expect(page.get_by_role("heading")).to_contain_text("another window")
         page.get_by_role("button", name="Go on here").click()

@@ -1,5 +1,5 @@
 import { ask } from "./api.js";
-import { $, kept, say, ui } from "./dom.js";
+import { $, kept, moveTo, say, tab, ui } from "./dom.js";
 import { t } from "./texts.js";
 
 const KEY = "author.key";
@@ -10,16 +10,22 @@ const linked = () => location.hash.startsWith("#key=");
 /** A link that a node has printed brings its key along: this browser keeps it, and the address no longer shows it. */
 addEventListener("hashchange", () => linked() && location.reload());
 if (linked()) {
+	tab.set(KEY, null);
 	kept.set(KEY, location.hash.slice(5));
-	sessionStorage.removeItem(KEY);
-	history.replaceState(null, "", location.pathname + location.search);
+	moveTo(location.pathname + location.search);
 }
+
+/** Without a store the key goes along to the other pages that ask for it. */
+document.addEventListener("click", ({ target }) => {
+	const link = target.closest("a[href]");
+	if (link && history.state?.[KEY] && /^\/(host|author)$/.test(link.pathname)) link.hash ||= `key=${history.state[KEY]}`;
+});
 
 /** `ask` with the author key: if that is missing, the page's `<dialog id="key">` asks for it, and the tab keeps it. */
 export async function askAsAuthor(method, path, options) {
 	for (;;) {
 		try {
-			return await ask(method, path, { ...options, token: sessionStorage.getItem(KEY) ?? kept.get(KEY) });
+			return await ask(method, path, { ...options, token: tab.get(KEY) ?? kept.get(KEY) });
 		} catch (error) {
 			if (!["token_missing", "token_invalid"].includes(error.code)) throw error;
 			if (!(await (asking ??= given(error)))) throw Object.assign(error, { code: "token_missing" });
@@ -36,7 +42,7 @@ function given({ code }) {
 	return new Promise((done) => {
 		dialog.onclose = () => {
 			const key = dialog.returnValue && $("input", dialog).value.trim();
-			if (key) sessionStorage.setItem(KEY, key);
+			if (key) tab.set(KEY, key);
 			asking = null;
 			done(key);
 		};

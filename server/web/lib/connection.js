@@ -12,6 +12,9 @@ const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
 const PASSING = /^leaderboard$|^progress$/;
 const EVENTS = ["joined", "question", "leaderboard", "progress", "reveal", "result", "state", "finished", "roster", "waiting_list", "alive"];
 
+/** Whether this page may connect there: one that came by TLS may not go without. */
+const allowed = (url) => location.protocol !== "https:" || /^(https|wss):/.test(url);
+
 const soon = () => 1_000 + 1_000 * Math.random();
 
 /** A client's connection to one session: a WebSocket or, where those are blocked, server-sent events and requests.
@@ -80,14 +83,14 @@ export class Connection {
 
 	async #attempt() {
 		this.#drop();
-		if (!navigator.onLine) return this.#tell("waiting", null); // "online" wakes it
-		this.#tell("connecting");
+		this.#tell("connecting"); // whatever `navigator.onLine` says: the node may be on this device
 		const round = this.#round;
 		const reachable = !this.#lookAgain || (await this.#look());
 		if (round !== this.#round) return;
 		this.#patience(ANSWER_MS, () => this.#later());
-		if (reachable && this.#blocked >= (this.met ? 2 : 1)) this.#overHttp(round);
-		else if (reachable || this.#known.length) this.#overWebSocket(this.#known[this.#at % this.#known.length], reachable);
+		const url = this.#known[this.#at % this.#known.length];
+		if (reachable && (this.#blocked >= (this.met ? 2 : 1) || !allowed(url))) this.#overHttp(round);
+		else if (url && allowed(url)) this.#overWebSocket(url, reachable);
 		else this.#later();
 	}
 
@@ -156,7 +159,7 @@ export class Connection {
 			if (!made.token) return passing(made) ? this.#later() : this.#end(made);
 		}
 		// The realtime port answers events at less cost, but may be as blocked as its WebSockets.
-		const base = this.#tries % 2 ? location.origin : this.place.play_url;
+		const base = this.#tries % 2 || !allowed(this.place.play_url) ? location.origin : this.place.play_url;
 		const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
 		const events = (this.#events = new EventSource(`${base}${this.#path}/events${query}`));
 		for (const name of EVENTS) events.addEventListener(name, ({ data }) => this.#hear(JSON.parse(data)));
@@ -245,9 +248,10 @@ export class Connection {
 
 	/** The answers that wait, over HTTP: where there are no WebSockets, or while one is coming back. */
 	async #post() {
-		if (this.#posting || !this.token || !navigator.onLine) return;
+		if (this.#posting || !this.token) return;
+		const nearest = allowed(this.place?.play_url) ? this.place.play_url : "";
 		this.#posting = true;
-		for (let base = this.place?.play_url ?? ""; this.pending.size && !this.#overSocket; ) {
+		for (let base = nearest; this.pending.size && !this.#overSocket; ) {
 			const [answer] = this.pending.values();
 			try {
 				this.#settle(answer.id, await ask("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
@@ -255,7 +259,7 @@ export class Connection {
 				if (!passing(error)) this.#settle(answer.id, error);
 				else if (this.status === "ended") break;
 				else await new Promise((go) => setTimeout(go, soon()));
-				base = base ? "" : (this.place?.play_url ?? "");
+				base = base ? "" : nearest;
 			}
 		}
 		this.#posting = false;
@@ -299,13 +303,11 @@ export class Connection {
 
 	/** The network or the screen is back, or the network is gone. */
 	#onWake = ({ type }) => {
-		if (type === "offline") {
-			this.#drop();
-			this.#tell("waiting", null);
-		} else if (this.status === "waiting") {
+		if (this.status === "waiting") {
+			if (type === "offline") return;
 			clearTimeout(this.#timer);
 			this.#attempt();
-		} else if (this.status === "open" && document.visibilityState === "visible") {
+		} else if (this.status === "open" && (type === "offline" || document.visibilityState === "visible")) {
 			this.clock.forget();
 			if (this.#socket) this.#prove(1);
 			else if (performance.now() - this.#heardAt > STREAM_MS) this.#attempt();

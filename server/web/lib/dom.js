@@ -68,21 +68,28 @@ addEventListener("keydown", (event) => {
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** A store that does without when the browser forbids it. */
-export const kept = {
+/** Where the browser forbids its stores, a page keeps what it must with its place in the tab's history: over a reload. */
+const store = (area) => ({
 	get(key) {
 		try {
-			return JSON.parse(localStorage.getItem(key));
+			return JSON.parse(window[area].getItem(key));
 		} catch {
-			return null;
+			return history.state?.[key] ?? null;
 		}
 	},
 	set(key, value) {
 		try {
-			if (value === null) localStorage.removeItem(key);
-			else localStorage.setItem(key, JSON.stringify(value));
+			if (value === null) window[area].removeItem(key);
+			else window[area].setItem(key, JSON.stringify(value));
 		} catch {
-			// Private windows: the page then forgets with its tab.
+			history.replaceState({ ...history.state, [key]: value }, "");
 		}
 	},
-};
+});
+
+/** What this device keeps, and what this tab does. */
+export const kept = store("localStorage");
+export const tab = store("sessionStorage");
+
+/** Another address for the page as it is. */
+export const moveTo = (address) => history.replaceState(history.state, "", address);

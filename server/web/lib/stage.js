@@ -4,7 +4,7 @@ import { choicesOf, shown } from "../elements/choices.js";
 import { Connection } from "./connection.js";
 import { isNew, put, speak, ui } from "./dom.js";
 import { Model } from "./model.js";
-import { showStatus } from "./status.js";
+import { showStatus, stayAwake } from "./status.js";
 import { t } from "./texts.js";
 
 /** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
@@ -20,6 +20,7 @@ export function attend(code, who, heard, ended) {
 		},
 		status(status, detail) {
 			showStatus(status, detail, connection);
+			if (status === "ended") stayAwake(false);
 			if (status === "ended" && model.phase !== "finished") ended(detail);
 		},
 	});
@@ -29,6 +30,7 @@ export function attend(code, who, heard, ended) {
 	function show() {
 		const { scene: phase, number, of, question, reveal, players, answered, podium, locked, approval } = model;
 		const paused = model.phase === "paused";
+		stayAwake(phase !== "finished");
 		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
 		Object.assign(document.body.dataset, { phase, paused, locked, approval, pace: connection.place.settings.pace, last: number === of });
 		const { host, hostname, pathname } = new URL(connection.place.join_url ?? location.origin);

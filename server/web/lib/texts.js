@@ -1,4 +1,4 @@
-import { all, ui } from "./dom.js";
+import { all, moveTo, query, ui } from "./dom.js";
 
 /** The texts of the page's language: `assets/texts/<lang>.json`, one flat object.
  * A text with plural forms is an object of them, chosen by `count`. */
@@ -50,7 +50,11 @@ export const copy = (id) => translate(ui[id].content.cloneNode(true));
 if (ui.speak) {
 	ui.speak.ariaLabel = t("languages");
 	ui.speak.onchange = () => {
-		document.cookie = `lang=${ui.speak.value}; path=/; max-age=31536000; SameSite=Lax`;
+		const chosen = `lang=${ui.speak.value}`;
+		document.cookie = `${chosen}; path=/; max-age=31536000; SameSite=Lax`;
+		if (document.cookie.includes(chosen)) return location.reload();
+		query.set("lang", ui.speak.value); // cookies are forbidden
+		moveTo(`?${query}`);
 		location.reload();
 	};
 }
