@@ -16,7 +16,8 @@ TOP = 10
 AROUND = 2
 """Players ahead, and players behind, in a result."""
 
-PODIUM = 3
+PODIUM = (1, 2, 3)
+"""The places on it."""
 
 
 def error(code: str, message: str, *, id: str | None = None, path: str | None = None) -> Frame:  # noqa: A002 - the protocol's word
@@ -208,8 +209,13 @@ def recounted(frame: Frame, session: Session, now: int) -> Frame:
     return Frame({**frame.message, "remaining_ms": session.remaining_ms(now), "now": now})
 
 
-def _podium(session: Session) -> list[dict[str, object]]:
-    return standings(session, session.leaderboard.top(PODIUM))
+def _podium(session: Session) -> list[Line]:
+    return on_podium(standings(session, session.leaderboard.top(TOP)))
+
+
+def on_podium(first: Iterable[Line]) -> list[Line]:
+    """Those of the first `TOP` lines that have one of the first three places, shared ones too."""
+    return [line for line in first if line["rank"] in PODIUM]
 
 
 def finished(session: Session, offset: int, player: int | None) -> Frame:

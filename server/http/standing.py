@@ -74,7 +74,7 @@ class Standings:
             "question": None,
             "reveal": None,
             "leaderboard": {"top": top.lines, "players": top.players, "answered": 0},
-            "podium": top.lines[: messages.PODIUM],
+            "podium": messages.on_podium(top.lines),
             "you": None,
         }
 

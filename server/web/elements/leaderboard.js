@@ -35,13 +35,24 @@ function newRow({ id, name }) {
 }
 customElements.define("ff-leaderboard", Leaderboard);
 
-/** The first three, on their steps. */
+/** So many names on a step, and so many lines that a node tells of. */
+const NAMES_MAX = 5;
+const LINES_MAX = 10;
+
+/** The first three places, each on its step. Who shares a place shares the step. */
 class Podium extends HTMLElement {
 	show(lines, me) {
-		this.replaceChildren(
-			h("ol", {}, lines.map((line, place) => h(`li.step${line.id === me ? ".me" : ""}`, { "data-place": place + 1 },
-				h("bdi.name", {}, line.name), h("span.score", {}, t("points", { count: line.score })), h("span.block", {}, number(line.rank))))),
-		);
+		const steps = new Map(lines.map(({ rank }) => [rank, []]));
+		for (const line of lines) steps.get(line.rank)[line.id === me ? "unshift" : "push"](line);
+		const last = lines.length < LINES_MAX ? null : lines.at(-1).rank;
+		this.replaceChildren(h("ol", {}, [...steps].map(([rank, those]) => {
+			const more = those.length - NAMES_MAX;
+			return h("li.step", { "data-place": rank },
+				those.slice(0, NAMES_MAX).map(({ id, name }) => h(`bdi.name${id === me ? ".me" : ""}`, {}, name)),
+				more > 0 ? h("span.more", {}, rank === last ? t("podium.others") : t("podium.more", { count: more })) : [],
+				h("span.score", {}, t("points", { count: those[0].score })),
+				h("span.block", {}, number(rank)));
+		})));
 	}
 }
 customElements.define("ff-podium", Podium);

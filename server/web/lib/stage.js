@@ -31,7 +31,7 @@ export function attend(code, who, heard, ended) {
 		const { scene: phase, number, of, question, reveal, players, answered, podium, locked, approval } = model;
 		const paused = model.phase === "paused";
 		stayAwake(phase !== "finished");
-		let told = podium?.length ? t("stage.won", { ...podium[0], count: podium[0].score }) : "";
+		let told = podium?.length ? t("stage.won", { name: podium.filter(({ rank }) => rank === 1).map(({ name }) => name).join(", "), count: podium[0].score }) : "";
 		Object.assign(document.body.dataset, { phase, paused, locked, approval, pace: connection.place.settings.pace, last: number === of });
 		const { host, hostname, pathname } = new URL(connection.place.join_url ?? location.origin);
 		document.body.classList.toggle("alone", /^(localhost$|127\.|\[::1)/.test(hostname));
