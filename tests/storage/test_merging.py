@@ -37,7 +37,8 @@ QUIZ = Quiz.parse(
         ],
     }
 )
-SETTINGS = Settings(pace="host", early_close=False)
+SETTINGS = Settings(pace="host", early_close=False, board="live")
+"""What is merged shows at once, so that memory and store can be compared at any time."""
 _codes = count(700_000)
 
 
