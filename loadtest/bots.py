@@ -15,9 +15,12 @@ from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.books import Ledger
 from loadtest.client import SETTLE_S, Gone, PlayerClient
 from loadtest.habits import CrowdPlan, Habits, Intent
-from loadtest.knowledge import Knowledge
+from loadtest.knowledge import Knowledge, opens_in_s, withheld
 from loadtest.reconnect import Policy, delay_s
 from loadtest.wire import BadFrame, Dial, Message, dial
+
+_NOT_NOW = frozenset({"paused", "not_open_yet"})
+"""Refused answers that are sent again once the session goes on."""
 
 JOINING_MAX = 48
 """Bots that join at the same time."""
@@ -138,15 +141,15 @@ class Bot:
     # -- answering --------------------------------------------------------------------------------
 
     def _consider(self, question: Message) -> None:
-        """Begin to think about a question, once."""
-        if question["number"] in self._begun or self._tasks is None:
+        """Begin to think about a question, once, as soon as its choices are there."""
+        if question["number"] in self._begun or self._tasks is None or withheld(question):
             return
         self._begun.add(question["number"])
         self._stop_thinking()
         intent = self._habits.intend(question)
         if intent is not None:
             self._thinking = trio.CancelScope()
-            self._tasks.start_soon(self._answer, intent, self._thinking)
+            self._tasks.start_soon(self._answer, intent, opens_in_s(question), self._thinking)
 
     def _stop_thinking(self) -> None:
         if self._thinking is not None:
@@ -158,9 +161,9 @@ class Bot:
         self.ledger.refuse(number, code)
         self._begun.discard(number)
 
-    async def _answer(self, intent: Intent, thinking: trio.CancelScope) -> None:
+    async def _answer(self, intent: Intent, ready_s: float, thinking: trio.CancelScope) -> None:
         with thinking:
-            await trio.sleep(intent.think_s)
+            await trio.sleep(ready_s + intent.think_s)
         if thinking.cancelled_caught:
             self._begun.discard(intent.number)
             return
@@ -186,7 +189,7 @@ class Bot:
             if reply.error is None:
                 self.ledger.acked(reply.message, reply.latency_s)
                 return
-            if reply.error != "paused":
+            if reply.error not in _NOT_NOW:
                 self._refuse(intent.number, reply.error)
                 return
             await self._while_paused()
@@ -217,7 +220,7 @@ class Bot:
             except ApiUnreachable:
                 self._play_url = ""
             except ApiRefused as exc:
-                if exc.code == "paused":
+                if exc.code in _NOT_NOW:
                     await self._while_paused()
                     continue
                 if not exc.not_now:

@@ -12,6 +12,16 @@ _WORDS = ("honey", "Paris", "Mercury", "blue", "seven", "Danube", "perro", "I do
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+def withheld(question: Message) -> bool:
+    """Whether its choices are still to come, in a `question` of their own."""
+    return question["choices"] is None and question["type"] in ("single", "multiple")
+
+
+def opens_in_s(question: Message) -> float:
+    """How long a question takes no answers yet."""
+    return (question.get("opens_in_ms") or 0) / 1000
+
+
 class Knowledge:
     """The right answers of a quiz, for bots that know them. Without a quiz there are none.
 

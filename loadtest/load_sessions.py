@@ -97,6 +97,7 @@ class LoadSessions:
             "pace": "auto",
             "reveal_ms": int(self._scenario.reveal_s * 1000),
             "board": self._scenario.board,
+            "get_ready_ms": 0,
             "early_close": False,
             "player_limit": min(players + players // 10 + LIMIT_SPARE, PLAYER_LIMIT_MAX),
         }

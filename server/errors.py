@@ -38,6 +38,7 @@ STATUS: Mapping[str, int] = {
     "kicked": 403,
     "wrong_question": 409,
     "question_closed": 409,
+    "not_open_yet": 409,
     "late": 409,
     "paused": 409,
     "bad_choice": 400,

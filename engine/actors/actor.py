@@ -323,6 +323,9 @@ class SessionActor:
         """Whether hosts and spectators, and players, have yet to hear how many have answered by now."""
         self._progress_due_at = self._crowd_due_at = 0
         self._progress_took_ms = self._crowd_took_ms = 0
+        self._choices_to_tell: int | None = session.number if session.settings.reading_ms else None
+        """The question whose choices are still to be told to everybody. After a move of the session they may
+        be told again."""
         if stream is None or stream.left_under + 1 != claimed.epoch:
             self._catch_up(claimed)
         else:
@@ -587,6 +590,8 @@ class SessionActor:
             due = seen_to
         if self._hosts and self._roll_call.moment == self._hosts[0][1]:
             due = min(due, self._roll_call.until)
+        if self._withheld_choices:
+            due = min(due, max(session.opens_at, self._still_until))
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
         due = min(due, self._progress_at)
@@ -657,6 +662,8 @@ class SessionActor:
             await self._tell()
         if now < self._still_until:
             return True
+        if self._withheld_choices and session.opens_at <= now:
+            await self._tell_question()
         due = self._goes_on_at
         if due is not None and due <= now:
             session.next(now)
@@ -665,6 +672,12 @@ class SessionActor:
             session.finish(now)
             await self._tell()
         return True
+
+    @property
+    def _withheld_choices(self) -> bool:
+        """Whether everybody waits for the choices of the open question."""
+        session = self.session
+        return self._choices_to_tell == session.number and session.phase is Phase.QUESTION
 
     def _closing(self, deadline: int) -> int:
         """When the deadline is seen to: that of a question once what lay in the kernel has been read."""
@@ -1161,6 +1174,7 @@ class SessionActor:
 
     async def _tell_question(self) -> None:
         offset, now = self._stream.next_offset(), self._clock.now_ms()
+        self._choices_to_tell = self.session.number if self.session.withholds_choices(now) else None
         await self._broadcast(
             messages.question(self.session, offset, now, for_host=False),
             messages.question(self.session, offset, now, for_host=True),

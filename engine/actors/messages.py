@@ -112,7 +112,10 @@ def _question(session: Session, now: int, *, for_host: bool) -> dict[str, object
     assert session.question is not None
     body: dict[str, object] = {"number": session.number, "of": session.of}
     body |= session.question.public()
+    if session.withholds_choices(now) and not for_host:
+        body["choices"] = None
     body["remaining_ms"] = session.remaining_ms(now)
+    body["opens_in_ms"] = session.opens_in_ms(now)
     if for_host:
         body["correct"] = session.question.correct
     return body
@@ -197,6 +200,7 @@ def state_changed(session: Session, offset: int, now: int, extended_ms: int | No
         "approval": session.approval,
         "number": session.number,
         "remaining_ms": session.remaining_ms(now),
+        "opens_in_ms": session.opens_in_ms(now),
         "now": now,
     }
     if extended_ms is not None:
@@ -206,7 +210,8 @@ def state_changed(session: Session, offset: int, now: int, extended_ms: int | No
 
 def recounted(frame: Frame, session: Session, now: int) -> Frame:
     """A `state` that was broadcast earlier, with the countdown as it stands now."""
-    return Frame({**frame.message, "remaining_ms": session.remaining_ms(now), "now": now})
+    countdown = {"remaining_ms": session.remaining_ms(now), "opens_in_ms": session.opens_in_ms(now)}
+    return Frame({**frame.message, **countdown, "now": now})
 
 
 def _podium(session: Session) -> list[Line]:

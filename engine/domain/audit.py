@@ -151,7 +151,8 @@ class _Course:
         if (fact.question, fact.player) in self._answered:
             self._found.append(Difference("twice", *here))
         self._answered.add((fact.question, fact.player))
-        if self._phase is not Phase.QUESTION or fact.question != self._number:
+        open_now = self._phase is Phase.QUESTION and fact.at >= self._clock.opens_at
+        if not open_now or fact.question != self._number:
             self._found.append(
                 Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {self._number}")
             )
@@ -215,7 +216,7 @@ class _Course:
             if fact.question != self._number + 1:
                 self._disorder(fact)
             self._number = fact.question
-            self._clock.restart(fact.at)
+            self._clock.restart(fact.at, fact.ready_ms)
         elif isinstance(fact, f.QuestionClosed):
             if fact.question != self._number:
                 self._disorder(fact)
@@ -237,7 +238,7 @@ class _Course:
         self._phase = target
 
     def _extended(self, fact: f.ClockExtended) -> None:
-        self._clock.extend(fact.by_ms)
+        self._clock.extend(fact.by_ms, fact.at)
 
     def _locked(self, fact: f.LockChanged) -> None:
         if self._phase is Phase.FINISHED:

@@ -16,14 +16,19 @@ class PlayClock:
 
     `began_at` is when the countdown would have begun had it never stood still. While the clock is stopped,
     `stopped_at` says since when. A moment before the beginning counts as the beginning.
+
+    `opens_at` is when a countdown begins that everybody gets ready for, and 0 for others. It moves with the
+    countdown until it has come, and never after: what has begun stays so, whatever is given back.
     """
 
     began_at: int
     stopped_at: int | None = None
+    opens_at: int = 0
 
-    def restart(self, at: int) -> None:
-        """Begin a new countdown."""
-        self.began_at = at
+    def restart(self, at: int, ready_ms: int = 0) -> None:
+        """Begin a new countdown, after so long."""
+        self.began_at = at + ready_ms
+        self.opens_at = self.began_at if ready_ms else 0
 
     def stop(self, at: int) -> None:
         self.stopped_at = at
@@ -32,13 +37,23 @@ class PlayClock:
         """Run again after `stop`."""
         assert self.stopped_at is not None, "only a stopped clock goes on"
         # Another node may have it go on, and be behind the one that stopped it.
-        self.began_at += at - self.stopped_at
+        self._put_off(at - self.stopped_at, self.stopped_at)
         self.stopped_at = None
 
-    def extend(self, by_ms: int) -> None:
+    def extend(self, by_ms: int, at: int) -> None:
         """Take `by_ms` out of the time that has run; it may then begin in the future. Negative when a clock
-        goes on that is behind the last one."""
+        goes on that is behind the last one. `at` is now, by the clock that goes on."""
+        self._put_off(by_ms, at - by_ms)
+
+    def _put_off(self, by_ms: int, since: int) -> None:
+        """Args: since: when it had come to a stand, by the clock until then."""
         self.began_at += by_ms
+        if since < self.opens_at:
+            self.opens_at += by_ms
+
+    def opens_in_ms(self, now: int) -> int:
+        """How long everybody still gets ready; 0 once the countdown has begun."""
+        return max(0, self.opens_at - (now if self.stopped_at is None else self.stopped_at))
 
     def elapsed_ms(self, now: int) -> int:
         if self.stopped_at is not None:

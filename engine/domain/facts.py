@@ -72,11 +72,13 @@ class AnswerMerged:
 
 @dataclass(frozen=True, slots=True)
 class QuestionOpened:
-    """`question` counts from 1."""
+    """`question` counts from 1. Everybody sees it from `at` on; `ready_ms` later the play clock starts, and
+    answers are taken."""
 
     seq: int
     at: int
     question: int
+    ready_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ _PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this num
 _KICKED: Final = Refusal("kicked", "The host removed this player.")
 _WRONG_QUESTION: Final = Refusal("wrong_question", "This question is not the current one and has not been.")
 _QUESTION_CLOSED: Final = Refusal("question_closed", "The time for this question is over.")
+_NOT_OPEN_YET: Final = Refusal("not_open_yet", "The question is shown, and takes no answers yet.")
 _LATE: Final = Refusal("late", "The answer came after the time limit.")
 _PAUSED: Final = Refusal("paused", "The session is paused.")
 _FINISHED: Final = Refusal("session_finished", "The session is over.")
@@ -284,6 +285,21 @@ class Session:
             return None
         return max(0, self._answers[-1].question.limit_ms - self._clock.elapsed_ms(now))
 
+    def opens_in_ms(self, now: int) -> int | None:
+        """How long until the open question takes answers, and its play time runs; 0 once it does. It stands
+        still while paused. None when no question is open."""
+        return self._clock.opens_in_ms(now) if self.question_open else None
+
+    def withholds_choices(self, now: int) -> bool:
+        """Whether the choices of the open question are not for everybody to see yet."""
+        return bool(self.settings.reading_ms and self.opens_in_ms(now))
+
+    @property
+    def opens_at(self) -> int:
+        """When the open question began to take answers, or will if nothing stops the clock; 0 when it did so
+        at once."""
+        return self._clock.opens_at
+
     # Players
 
     def join(self, name: object, at: int, *, admitted: bool = False) -> PlayerJoined | Applied | Refusal:
@@ -342,6 +358,8 @@ class Session:
             return Repeated(question, stood_ms, choice == standing, seq)
         if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
             return self._not_open(answers)
+        if at < self._clock.opens_at:
+            return _NOT_OPEN_YET
         elapsed_ms = self._clock.answered_ms(at, asked.limit_ms)
         if elapsed_ms is None:
             return _LATE
@@ -414,7 +432,7 @@ class Session:
         """Open the first question."""
         refusal = refuse("start", self.phase)
         if refusal is None:
-            self._record(QuestionOpened(self.seq + 1, at, 1))
+            self._open(1, at)
         return refusal
 
     def next(self, at: int) -> Refusal | None:
@@ -567,9 +585,12 @@ class Session:
 
     def _advance(self, at: int) -> None:
         if self.number < self.of:
-            self._record(QuestionOpened(self.seq + 1, at, self.number + 1))
+            self._open(self.number + 1, at)
         else:
             self._record(Finished(self.seq + 1, at))
+
+    def _open(self, question: int, at: int) -> None:
+        self._record(QuestionOpened(self.seq + 1, at, question, self.settings.ready_ms))
 
     def _close(self, at: int) -> None:
         self._record(QuestionClosed(self.seq + 1, at, self.number))
@@ -697,7 +718,7 @@ class Session:
             answers.put(ahead, len(self._players), counted=not self._players[ahead.player].kicked)
         self._answers.append(answers)
         self.opened_at = fact.at
-        self._clock.restart(fact.at)
+        self._clock.restart(fact.at, fact.ready_ms)
 
     def _apply_question_closed(self, fact: QuestionClosed) -> None:
         self.phase = move(fact, self.phase, None)
@@ -725,7 +746,7 @@ class Session:
         self._clock.go_on(fact.at)
 
     def _apply_clock_extended(self, fact: ClockExtended) -> None:
-        self._clock.extend(fact.by_ms)
+        self._clock.extend(fact.by_ms, fact.at)
 
     def _apply_lock_changed(self, fact: LockChanged) -> None:
         self.locked = fact.locked is True

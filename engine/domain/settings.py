@@ -21,6 +21,9 @@ PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
 LOBBY_MAX_MS: Final = 86_400_000
+GET_READY_MS: Final = 3_000
+GET_READY_MAX_MS: Final = 10_000
+READING_MAX_MS: Final = 60_000
 HOST_AWAY_MIN_S: Final = 5
 HOST_AWAY_MAX_S: Final = 3_600
 
@@ -30,6 +33,8 @@ FIELDS: Final = (
     "reveal_ms",
     "lobby_ms",
     "board",
+    "get_ready_ms",
+    "reading_ms",
     "early_close",
     "scoring",
     "streak",
@@ -54,6 +59,9 @@ class Settings:
             the host.
         board: when the standing moves: `at_close` of each question, so that nobody learns from it what is
             right while others still answer; or `live`, with every answer.
+        get_ready_ms: how long everybody sees a question before its clock starts and answers are taken.
+        reading_ms: how much longer that takes so that the question is read; where it is not 0, its choices
+            are withheld until then.
         early_close: a question closes as soon as every player who is in has answered it.
         scoring: the rule (`speed`, `flat`); None: the quiz's own.
         streak: whether right answers in a row earn a bonus; None: as the quiz has it.
@@ -76,6 +84,8 @@ class Settings:
     reveal_ms: int = 5_000
     lobby_ms: int | None = None
     board: Board = "at_close"
+    get_ready_ms: int = GET_READY_MS
+    reading_ms: int = 0
     early_close: bool = True
     scoring: str | None = None
     streak: bool | None = None
@@ -124,6 +134,11 @@ class Settings:
             "player_limit": fields.whole("player_limit", 1, PLAYER_LIMIT_MAX, default=10_000),
             "reveal_ms": fields.whole("reveal_ms", REVEAL_MIN_MS, REVEAL_MAX_MS, default=5_000),
             "board": fields.one_of("board", BOARDS, default="at_close"),
+            # A session that was stored without was opened by a release that did not wait.
+            "get_ready_ms": fields.whole(
+                "get_ready_ms", 0, GET_READY_MAX_MS, default=GET_READY_MS if fields.problems.strict else 0
+            ),
+            "reading_ms": fields.whole("reading_ms", 0, READING_MAX_MS, default=0),
             "early_close": fields.flag("early_close", default=True),
             "names": fields.one_of("names", NAMES, default="chosen"),
             "results_public": fields.flag("results_public", default=False),
@@ -147,6 +162,11 @@ class Settings:
             if pace == "auto":
                 fields.rule("host_away_s", "only a session with the pace `host` waits for one")
         return read
+
+    @property
+    def ready_ms(self) -> int:
+        """From the moment at which a question is shown to the one at which its clock starts."""
+        return self.get_ready_ms + self.reading_ms
 
     def applied_to(self, quiz: Quiz) -> Quiz:
         """The quiz as it is played: scored as these settings say where they do, text matched by their

@@ -81,8 +81,8 @@ def _change(
     by_ms: int | None = None
     locked: bool | None = None
     match fact:
-        case f.QuestionOpened(question=question):
-            kind = "opened"
+        case f.QuestionOpened(question=question, ready_ms=ready_ms):
+            kind, by_ms = "opened", ready_ms or None
         case f.QuestionClosed(question=question):
             kind = "closed"
         case f.QuestionSkipped(question=question):
@@ -140,7 +140,7 @@ _ANSWERS: dict[str, type[f.AnswerAccepted] | type[f.AnswerMerged]] = {
 }
 
 _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
-    "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"]),
+    "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"], row["number"] or 0),
     "closed": lambda row: f.QuestionClosed(row["seq"], row["at"], row["question"]),
     "skipped": lambda row: f.QuestionSkipped(row["seq"], row["at"], row["question"]),
     "paused": lambda row: f.Paused(row["seq"], row["at"]),

@@ -179,6 +179,7 @@ class Waves:
             settings: Mapping[str, object] = {
                 "pace": "auto",
                 "reveal_ms": int(self._load.reveal_s * 1000),
+                "get_ready_ms": 0,
                 "early_close": False,
             }
             # One that was opened without our hearing of it stays in its lobby, and concerns nobody.

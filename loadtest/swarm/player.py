@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from loadtest.histogram import Histogram
+from loadtest.knowledge import opens_in_s, withheld
 from loadtest.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from loadtest.swarm.books import Books
 from loadtest.swarm.link import Link, Target
@@ -48,7 +49,7 @@ FINISHED = 0
 _BROADCASTS = frozenset({"question", "reveal", "state"})
 _PASSING = frozenset({"leaderboard", "progress"})
 _SHARED = _BROADCASTS | _PASSING
-_NOT_NOW = frozenset({"busy", "rate_limited"})
+_NOT_NOW = frozenset({"busy", "rate_limited", "not_open_yet"})
 
 
 class Stage(Enum):
@@ -588,9 +589,9 @@ class Player:
     # -- answering -------------------------------------------------------------------------------
 
     def _consider(self, question: Message) -> None:
-        """Begin to think about a question, once."""
+        """Begin to think about a question, once, as soon as its choices are there."""
         number = question["number"]
-        if number <= self._begun:
+        if number <= self._begun or withheld(question):
             return
         self._begun = number
         around = self._with
@@ -610,7 +611,7 @@ class Player:
             think_s = in_time_s * rng.random()
         else:
             think_s = min(habits.think_s * self._slowness * rng.lognormvariate(0.0, 0.45), in_time_s)
-        intended = now + think_s
+        intended = now + opens_in_s(question) + think_s
         around.loop.at(intended, self._answer, number, intended)
 
     def _read_again(self, link: Link) -> None:

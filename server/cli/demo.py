@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from server.cli.screen import Screen
 
 REVEAL_MS = 1_500
+GET_READY_MS = 1_000
 THINK_S = 0.8
 
 
@@ -58,7 +59,9 @@ def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
                 Api(node.url, author_key=node.author_key) as api,
             ):
                 known = (await api.quiz(quiz))["quiz"]
-                opened = await api.create_session(quiz, {"pace": "auto", "reveal_ms": REVEAL_MS})
+                opened = await api.create_session(
+                    quiz, {"pace": "auto", "reveal_ms": REVEAL_MS, "get_ready_ms": GET_READY_MS}
+                )
                 crowd = _crowd(api, opened, known, players, seed)
                 await _play(api, crowd, opened, console)
                 return await _compare(api, crowd, opened, directory, console)

@@ -41,6 +41,8 @@ class Scene:
         self._top: Sequence[Message] = ()
         self._ranks_before: Mapping[int, int] = {}
         self._closes_at: float | None = None
+        self._opens_at = 0.0
+        """When the question takes answers."""
 
     def hear(self, message: Message, now: float) -> None:
         """Take in a message. `now` in seconds of any clock that `remaining_s` is asked by, too."""
@@ -62,7 +64,7 @@ class Scene:
                 self.phase, self.locked = message["phase"], message["locked"]
                 self.number = message["number"]
                 self.approval = message.get("approval", False)
-                self._count_down(message["remaining_ms"], now)
+                self._count_down(message, now)
             case "waiting_list":
                 self.waiting = message
             case "finished":
@@ -83,10 +85,14 @@ class Scene:
             self.podium = self._lines(state["podium"])
 
     def remaining_s(self, now: float) -> float | None:
-        """Until the question closes; None while none is open."""
+        """Of the time to answer, until the question closes; None while none is open."""
         if self._closes_at is None or self.phase != "question":
             return None
-        return max(self._closes_at - now, 0.0)
+        return max(self._closes_at - max(now, self._opens_at), 0.0)
+
+    def ready_s(self, now: float) -> float:
+        """Until the question takes answers; 0 once it does, and without one."""
+        return max(self._opens_at - now, 0.0) if self.phase == "question" else 0.0
 
     @property
     def top(self) -> list[Line]:
@@ -94,10 +100,12 @@ class Scene:
 
     def _ask(self, question: Message, now: float) -> None:
         self.question, self.number, self.of = question, question["number"], question["of"]
-        self._count_down(question["remaining_ms"], now)
+        self._count_down(question, now)
 
-    def _count_down(self, remaining_ms: int | None, now: float) -> None:
-        self._closes_at = None if remaining_ms is None else now + remaining_ms / 1000
+    def _count_down(self, message: Message, now: float) -> None:
+        remaining_ms: int | None = message["remaining_ms"]
+        self._opens_at = now + (message.get("opens_in_ms") or 0) / 1000
+        self._closes_at = None if remaining_ms is None else self._opens_at + remaining_ms / 1000
 
     def _lines(self, entries: Sequence[Message]) -> list[Line]:
         return [Line(entry["rank"], entry["name"], entry["score"], self._moved(entry)) for entry in entries]

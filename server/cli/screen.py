@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -105,8 +106,10 @@ def _question(scene: Scene, now: float) -> list[RenderableType]:
         Text(f"\n{scene.number} of {scene.of}", style="dim"),
         Text(printable(question["text"]), style="bold white"),
     ]
+    remaining_s, ready_s = scene.remaining_s(now), scene.ready_s(now)
+    if ready_s:
+        return [*parts, Text(f"\nGet ready: {math.ceil(ready_s)}\n", style="bold cyan")]
     parts += [Text(f"  {line}") for line in _choices(question, scene.reveal)]
-    remaining_s = scene.remaining_s(now)
     if remaining_s is not None:
         total_s = max(question["limit_ms"] / 1000, 0.001)
         parts.append(ProgressBar(total=total_s, completed=min(remaining_s, total_s), width=40))

@@ -55,6 +55,19 @@ def session() -> None:
 )
 @click.option("--player-limit", type=click.IntRange(1, 200_000), help="Players at a time.  [default: 10000]")
 @click.option(
+    "--get-ready",
+    "get_ready_s",
+    type=click.FloatRange(0, 10),
+    help="Seconds between the moment at which a question is shown and the one at which its clock starts.  "
+    "[default: 3]",
+)
+@click.option(
+    "--reading",
+    "reading_s",
+    type=click.FloatRange(0, 60),
+    help="Seconds more to read the question in, before its choices are shown.  [default: 0]",
+)
+@click.option(
     "--early-close/--no-early-close",
     default=True,
     show_default=True,
@@ -110,6 +123,8 @@ def start(
     lobby_s: float | None,
     reveal_s: float | None,
     player_limit: int | None,
+    get_ready_s: float | None,
+    reading_s: float | None,
     early_close: bool,
     board: str | None,
     scoring: str | None,
@@ -128,6 +143,8 @@ def start(
     """
     given = {
         "player_limit": player_limit,
+        "get_ready_ms": None if get_ready_s is None else round(1000 * get_ready_s),
+        "reading_ms": None if reading_s is None else round(1000 * reading_s),
         "board": board,
         "scoring": scoring,
         "streak": streak,

@@ -4,7 +4,7 @@ import { choicesOf, shown } from "./elements/choices.js";
 import { ask } from "./lib/api.js";
 import { Connection } from "./lib/connection.js";
 import { $, all, h, isNew, kept, moveTo, onKey, put, query, say, speak, tab, ui } from "./lib/dom.js";
-import { Model } from "./lib/model.js";
+import { Model, withheld } from "./lib/model.js";
 import { showStatus, stayAwake } from "./lib/status.js";
 import { explain, figure, lang, locale, number, t } from "./lib/texts.js";
 import { codeOf, numbersOf } from "./lib/typed.js";
@@ -22,6 +22,7 @@ const SEATS_MAX = 9;
 let code = codeOf(query.get("code") ?? "");
 let connection = null;
 let model = null;
+let opening;
 let picked = [];
 
 /** What one has in a session: its `seat`, or what one has `ask`ed at its door. A tab has one of its own; the device has all,
@@ -171,6 +172,9 @@ function draw() {
 	const { scene, number: asked, of } = model;
 	if (!scene) return;
 	speak(model.language);
+	clearTimeout(opening);
+	if (model.ready > 0 && model.phase === "question") opening = setTimeout(draw, model.ready + 5);
+	document.body.classList.toggle("getting", model.getting);
 	document.title = `${model.title || "Quiz"} · Fanfare`;
 	for (const each of all(".of")) say(each, t("question.of", { number: asked, of }));
 	for (const each of all(".asked")) say(each, model.question?.text ?? "");
@@ -186,14 +190,14 @@ function lobby() {
 
 function question() {
 	const { question: asked, given, you, number: nth, answered, players } = model;
-	const locked = Boolean(given) || model.phase === "paused";
+	const locked = Boolean(given) || model.phase === "paused" || model.getting;
 	if (isNew("question", nth)) {
 		picked = [];
 		put("worth", t("worth", { count: asked.points }));
 		put("spoken", `${t("question.of", { number: nth, of: model.of })}. ${asked.text}`);
 	}
 	if (isNew("clock", `${nth} ${model.endsAt} ${model.left}`)) ui.time.show(model);
-	if (isNew("answer", `${nth} ${locked} ${given?.choice}`)) offer(asked, given, locked);
+	if (isNew("answer", `${nth} ${locked} ${given?.choice} ${withheld(asked)}`)) offer(asked, given, locked);
 	const [kind, text] = told(asked, given);
 	ui.state.className = `state ${kind}`;
 	put("state", text);
@@ -225,7 +229,7 @@ function near({ around }, you) {
 
 /** The controls to answer with. */
 function offer(asked, given, locked) {
-	const typed = !choicesOf(asked);
+	const typed = !choicesOf(asked) && !withheld(asked);
 	const numeric = asked.type === "numeric";
 	const choices = ui.choices;
 	ui.type.hidden = !typed;
@@ -256,7 +260,7 @@ function offer(asked, given, locked) {
 }
 
 function send(choice) {
-	if (model.given || model.phase !== "question") return;
+	if (model.given || model.phase !== "question" || model.getting) return;
 	model.given = { choice };
 	connection.answer(model.number, choice);
 	navigator.vibrate?.(20);
@@ -266,6 +270,7 @@ function send(choice) {
 /** Where one's answer is on its way. */
 function told(asked, given) {
 	if (model.phase === "paused") return ["", t("paused")];
+	if (model.getting) return ["", t("ready")];
 	if (!given) return ["", model.extended === model.number ? t("extended") : ""];
 	if (given.refused) return ["refused", explain(given.refused)];
 	if (given.twice) return ["saved", t("answer.twice", { choice: shown(asked, given.choice) })];

@@ -404,6 +404,7 @@ async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
             "locked": False,
             "approval": False,
             "number": 1,
+            "opens_in_ms": 0,
             "remaining_ms": 15_000,
             "now": START_MS + 105_000,
         }

@@ -13,8 +13,9 @@ from trio.testing import MockClock
 from engine.actors import fanout, messages
 from engine.actors.commands import Detach, Join
 from engine.actors.frame import Frame, Message
-from engine.domain.session import Session, Settings
+from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, settle, world
+from tests.settings import at_once
 
 SECOND = 1000
 ANSWERS = st.lists(st.tuples(st.sampled_from([0, 0, 1, None]), st.integers(0, 19 * SECOND)), max_size=30)
@@ -22,7 +23,7 @@ ANSWERS = st.lists(st.tuples(st.sampled_from([0, 0, 1, None]), st.integers(0, 19
 
 def played(rounds: list[list[tuple[int | None, int]]], kicked: list[int]) -> Session:
     """Everyone who is in the longest round has joined; some answered, and the last question is closed."""
-    session = Session(QUIZ, Settings(early_close=False), 0)
+    session = Session(QUIZ, at_once(early_close=False), 0)
     for player in range(1, max(map(len, rounds), default=0) + 1):
         session.join(f"P{player}", 0)
     at = 0

@@ -22,10 +22,11 @@ from engine.actors.registry import (
     SessionUnavailable,
 )
 from engine.actors.supervisor import RestartPolicy
-from engine.domain.session import Phase, Session, Settings
+from engine.domain.session import Phase, Session
 from engine.ports import ClaimedSession, SessionNotFound, SessionRecord
 from tests.actors.world import GRACE_S, Client, settle, world
 from tests.keys import session_id
+from tests.settings import at_once
 
 
 async def crash(actor: SessionActor) -> None:
@@ -162,7 +163,7 @@ async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: 
         assert ben.last("ack")["elapsed_ms"] == 5_000
         facts = w.store.facts(actor.session_id)
         stored = await w.catalog.get(actor.record.quiz_id)
-        assert Session.recover(stored.quiz, Settings(early_close=False), actor.record.created_at, facts) == (
+        assert Session.recover(stored.quiz, at_once(early_close=False), actor.record.created_at, facts) == (
             revived.session
         )
 

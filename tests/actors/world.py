@@ -21,9 +21,9 @@ from engine.actors.supervisor import RestartPolicy
 from engine.boundary import Boundary
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
-from engine.domain.session import Settings
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
+from tests.settings import at_once
 
 START_MS = 1_700_000_000_000
 
@@ -128,7 +128,7 @@ class World:
 
     async def session(self, quiz: Quiz = QUIZ, **settings: Any) -> SessionActor:
         stored = await self.catalog.add(quiz)
-        record = await self.registry.create(stored.id, Settings(**settings))
+        record = await self.registry.create(stored.id, at_once(**settings))
         return await self.registry.get(record.id)
 
     async def join(self, actor: SessionActor, name: str) -> Client:

@@ -21,7 +21,7 @@ from engine.actors.frame import Frame
 from engine.actors.registry import Registry
 from engine.actors.subscriber import Subscriber
 from engine.domain.facts import Fact
-from engine.domain.session import Session, Settings
+from engine.domain.session import Session
 from engine.ports import CommitListener
 from server.auth import Tokens
 from server.limits import Attempts
@@ -31,6 +31,7 @@ from tests.bench.figures import Costs, Figure
 from tests.bench.leaderboard import LIMIT_MS, advance, quiz
 from tests.fakes import MemoryCatalog, MemorySessionStore
 from tests.keys import session_id
+from tests.settings import at_once
 
 PLAYERS = 1_000
 ROUNDS = 15
@@ -143,7 +144,7 @@ class Bench:
         )
         self.players: list[Conversation] = []
         self.unheard: list[Conversation] = []
-        self.twin = Session(quiz(self.questions), Settings(early_close=False), 0)
+        self.twin = Session(quiz(self.questions), at_once(early_close=False), 0)
         self._host = Silent()
         self._session_id = ""
 
@@ -152,7 +153,7 @@ class Bench:
 
     async def fill(self, players: int) -> None:
         stored = await self._store.catalog.add(quiz(self.questions))
-        record = await self._registry.create(stored.id, Settings(early_close=False))
+        record = await self._registry.create(stored.id, at_once(early_close=False))
         self._session_id = record.id
         self.players = self._joined(
             self._gate(self._registry), Connection(self.counter), record.code, players

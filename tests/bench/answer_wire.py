@@ -93,7 +93,8 @@ async def node_with_players(data_dir: Path, count: int, *options: str) -> AsyncI
 
 async def new_session(node: Node, api: Api, questions: int) -> Address:
     await api.add_quiz(quiz(questions), "bench")
-    made = await api.create_session("bench", {"early_close": False, "board": "live"})
+    settings = {"get_ready_ms": 0, "early_close": False, "board": "live"}
+    made = await api.create_session("bench", settings)
     return Address(node.ports[1], made["code"], made["host_token"])
 
 

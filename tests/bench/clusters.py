@@ -16,6 +16,7 @@ from loadtest.api import Api
 from server.cli.load_nodes import Nodes, spawned
 from tests.bench.figures import process_cpu_s
 from tests.bench.memory_node import Address
+from tests.settings import AT_ONCE
 
 LOOK_EVERY_S = 0.1
 KNOWN_WITHIN_S = 30.0
@@ -68,7 +69,7 @@ class Cluster:
         """And the node that runs it, which is another one each time, in turns."""
         api = self.nodes[0].api
         await api.add_quiz(quiz, "bench")
-        made = await api.create_session("bench", {"early_close": False})
+        made = await api.create_session("bench", {**AT_ONCE, "early_close": False})
         owner = self.at(made["ws_url"])
         return Address(owner.port, made["code"], made["host_token"]), owner
 

@@ -23,7 +23,6 @@ import trio
 
 from engine.actors.clock import SessionClock
 from engine.domain.quiz import Quiz
-from engine.domain.session import Settings
 from server.auth import Tokens
 from server.config import Config
 from server.limits import Attempts
@@ -35,6 +34,7 @@ from tests.bench import wire
 from tests.bench.figures import Figure, process_cpu_s
 from tests.bench.memory_node import memory_registry
 from tests.bench.receivers import allow_files
+from tests.settings import at_once
 
 COUNTS = {"reactor": 10_000, "trio-websocket": 2_000}
 """Connections, of each kind: fewer where one costs much."""
@@ -65,7 +65,7 @@ async def _serve(name: str, count: int, control: Connection) -> None:
     async with trio.open_nursery() as nursery:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(Quiz.parse(QUIZ))
-        record = await registry.create(stored.id, Settings(player_limit=count))
+        record = await registry.create(stored.id, at_once(player_limit=count))
         gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
         config = Config(
             connections_per_address_max=1_000_000,

@@ -21,7 +21,6 @@ from rich.console import Console
 
 import server.app  # noqa: F401 - all that a node has loaded is there to be looked at
 from engine.actors.clock import SessionClock
-from engine.domain.session import Settings
 from server.auth import Tokens
 from server.collector import Collector
 from server.config import Config
@@ -34,6 +33,7 @@ from tests.bench.figures import Costs, Figure, machine
 from tests.bench.leaderboard import quiz
 from tests.bench.memory_node import Address, memory_registry
 from tests.bench.players import Players
+from tests.settings import at_once
 
 SIZES = (5_000, 14_000)
 ROUNDS = 3
@@ -81,7 +81,7 @@ async def _serve(rules: str, size: int, control: Connection) -> None:
     async with trio.open_nursery() as nursery:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(quiz(2))
-        record = await registry.create(stored.id, Settings(player_limit=size, early_close=False))
+        record = await registry.create(stored.id, at_once(player_limit=size, early_close=False))
         gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
         transport = ReactorTransport(gate, Config(ping_interval_s=3600, ping_timeout_s=600))
         listener = socket.create_server(("127.0.0.1", 0))

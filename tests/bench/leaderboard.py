@@ -7,8 +7,9 @@ from random import Random
 
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.quiz import Quiz
-from engine.domain.session import Session, Settings
+from engine.domain.session import Session
 from tests.bench.figures import Costs, Figure
+from tests.settings import at_once
 
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 15
@@ -50,7 +51,7 @@ def quiz(questions: int) -> Quiz:
 
 
 def played(size: int, questions: int, rng: Random) -> Session:
-    session = Session(quiz(questions), Settings(player_limit=size, early_close=False), 0)
+    session = Session(quiz(questions), at_once(player_limit=size, early_close=False), 0)
     for player in range(1, size + 1):
         session.join(f"Player {player}", 0)
     for number in range(1, ANSWERED_BY_ALL + 1):

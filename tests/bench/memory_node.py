@@ -20,7 +20,6 @@ from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
-from engine.domain.session import Settings
 from server.auth import Tokens
 from server.config import Config
 from server.limits import Attempts
@@ -32,6 +31,7 @@ from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.bench import wire
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
+from tests.settings import at_once
 
 REACTOR = "reactor"
 TRIO_WEBSOCKET = "trio-websocket"
@@ -112,7 +112,7 @@ async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: 
     async with trio.open_nursery() as nursery:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms)
         stored = await catalog.add(quiz)
-        record = await registry.create(stored.id, Settings(early_close=False))
+        record = await registry.create(stored.id, at_once(early_close=False))
         gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
         serving = TRANSPORTS[transport](
             gate,

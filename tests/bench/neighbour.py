@@ -23,6 +23,7 @@ import trio
 
 from engine.websocket import PING, PONG, TEXT, FramingError, Parser, encode_frame
 from tests.bench import wire
+from tests.settings import AT_ONCE
 
 WEBSOCKET, HTTP, API, NEWCOMER = "WebSocket", "HTTP, realtime port", "HTTP, API port", "newcomer"
 KINDS = (WEBSOCKET, HTTP, API, NEWCOMER)
@@ -55,7 +56,7 @@ def quiz(question_s: float = 1.0) -> dict[str, Any]:
     return {"title": "Neighbour", "questions": [asked] * QUESTIONS}
 
 
-SETTINGS = {"pace": "auto", "reveal_ms": 200, "early_close": False}
+SETTINGS = {**AT_ONCE, "pace": "auto", "reveal_ms": 200, "early_close": False}
 
 
 @dataclass

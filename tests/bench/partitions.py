@@ -43,6 +43,7 @@ from server.cli.chaos import audited
 from server.cli.chaos_stage import Stage, staged
 from server.cli.sql import answers_of, merged_in
 from tests.bench.figures import machine
+from tests.settings import AT_ONCE
 
 NODES = 3
 VICTIM = 0
@@ -245,7 +246,7 @@ class Play:
     async def _open(self) -> tuple[list[SessionOf], list[SessionOf]]:
         """Sessions of ten, a third of them on the node that is to be cut off."""
         sides: tuple[list[SessionOf], list[SessionOf]] = ([], [])
-        settings = {"pace": "auto", "reveal_ms": int(REVEAL_S * 1000), "early_close": False}
+        settings = {**AT_ONCE, "pace": "auto", "reveal_ms": int(REVEAL_S * 1000), "early_close": False}
         for number in range(self._players // 10):
             told = await self._apis[number % NODES].create_session(self._quiz.id, settings)
             side = 0 if told["ws_url"] == self._stage.ws_urls[VICTIM] else 1

@@ -294,6 +294,7 @@ def test_a_missing_file_is_named(fanfare: Fanfare) -> None:
 def test_a_session_of_pace_auto_starts_by_itself(fanfare: Fanfare, server: FakeServer) -> None:
     server.says("POST /api/sessions", OPENED, 201)
     words = ["--lobby", "2.5", "--reveal", "1", "--player-limit", "7", "--no-early-close"]
+    words += ["--get-ready", "1.5", "--reading", "4"]
     result = fanfare("session", "start", "two", *words, "--url", server.url)
     assert result.exit_code == 0
     assert "Session 123456" in result.stdout
@@ -304,6 +305,8 @@ def test_a_session_of_pace_auto_starts_by_itself(fanfare: Fanfare, server: FakeS
         "pace": "auto",
         "early_close": False,
         "lobby_ms": 2500,
+        "get_ready_ms": 1500,
+        "reading_ms": 4000,
         "reveal_ms": 1000,
         "player_limit": 7,
     }

@@ -6,7 +6,8 @@ from typing import Any
 
 from engine.domain.facts import PlayerJoined
 from engine.domain.quiz import Question, Quiz
-from engine.domain.session import Phase, Session, Settings
+from engine.domain.session import Phase, Session
+from tests.settings import at_once
 
 CREATED_AT = 1_000_000
 """When every session here was created; it starts right then."""
@@ -39,7 +40,7 @@ def singles(n: int, **fields: Any) -> list[dict[str, Any]]:
 
 
 def session_of(players: int = 0, quiz: Quiz | None = None, **settings: Any) -> Session:
-    session = Session(quiz or quiz_of(*singles(3)), Settings(**settings), CREATED_AT)
+    session = Session(quiz or quiz_of(*singles(3)), at_once(**settings), CREATED_AT)
     for n in range(1, players + 1):
         joined = session.join(f"player {n}", CREATED_AT)
         assert isinstance(joined, PlayerJoined)

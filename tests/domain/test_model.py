@@ -50,6 +50,7 @@ class SessionMachine(RuleBasedStateMachine):
         lobby_ms=st.sampled_from([None, 0, 4_000]),
         players=st.integers(0, 4),
         board=st.sampled_from(["at_close", "live"]),
+        ready_ms=st.sampled_from([0, 0, 700]),
     )
     def create(
         self,
@@ -60,6 +61,7 @@ class SessionMachine(RuleBasedStateMachine):
         lobby_ms: Any,
         players: int,
         board: Any,
+        ready_ms: int,
     ) -> None:
         self.quiz = quiz_of(*QUESTIONS, scoring={"rule": scoring_rule, "streak": streak})
         if pace == "host":
@@ -71,6 +73,7 @@ class SessionMachine(RuleBasedStateMachine):
             lobby_ms=lobby_ms,
             early_close=early_close,
             board=board,
+            get_ready_ms=ready_ms,
         )
         self.session = Session(self.quiz, self.settings, CREATED_AT)
         self.twin = Session(self.quiz, self.settings, CREATED_AT)
@@ -80,6 +83,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.phase = "lobby"
         self.paused_in = ""
         self.played_ms = 0
+        self.ready_left_ms = 0
         self.number = 0
         self.locked = False
         self.names: list[str] = []
@@ -138,10 +142,11 @@ class SessionMachine(RuleBasedStateMachine):
 
     def model_open(self) -> None:
         self.phase, self.number, self.played_ms = "question", self.number + 1, 0
+        self.ready_left_ms = self.settings.get_ready_ms
 
     def model_close(self) -> None:
         self.closed[self.number] = self.tally(self.number)
-        self.phase, self.played_ms = "reveal", 0
+        self.phase, self.played_ms, self.ready_left_ms = "reveal", 0, 0
 
     def model_advance(self) -> None:
         if self.number < len(QUESTIONS):
@@ -162,15 +167,22 @@ class SessionMachine(RuleBasedStateMachine):
             return {"lobby": self.settings.lobby_ms, "reveal": 1_000}.get(self.phase)
         return None
 
+    def model_due_ms(self) -> int | None:
+        """Until the countdown ends, the time to get ready before it included."""
+        limit_ms = self.model_countdown_ms()
+        return None if limit_ms is None else self.ready_left_ms + limit_ms - self.played_ms
+
     def model_pass(self, ms: int) -> None:
-        while (limit_ms := self.model_countdown_ms()) is not None and limit_ms - self.played_ms <= ms:
-            ms -= limit_ms - self.played_ms
+        while (due_ms := self.model_due_ms()) is not None and due_ms <= ms:
+            ms -= due_ms
             if self.phase == "question":
                 self.model_close()
             else:
                 self.model_advance()
         if self.phase in ("lobby", "question", "reveal"):
-            self.played_ms += ms
+            ready_ms = min(ms, self.ready_left_ms)
+            self.ready_left_ms -= ready_ms
+            self.played_ms += ms - ready_ms
 
     def settle(self, outcome: object, expected: str | None) -> None:
         """The code of a refusal, or none; and all that changed is in the facts: they make its equal."""
@@ -262,7 +274,9 @@ class SessionMachine(RuleBasedStateMachine):
             return "session_finished", False
         if question in self.closed:
             return "question_closed", False
-        return ("paused" if self.phase == "paused" else None), False
+        if self.phase == "paused":
+            return "paused", False
+        return ("not_open_yet" if self.ready_left_ms else None), False
 
     def host(self, command: str, *phases: str) -> bool:
         if self.phase == "finished":
@@ -362,9 +376,10 @@ class SessionMachine(RuleBasedStateMachine):
         session = self.session
         assert (session.phase, session.number, session.locked) == (self.phase, self.number, self.locked)
         assert session.question_open == bool(self.open_number())
-        limit_ms = self.model_countdown_ms()
-        assert session.deadline == (None if limit_ms is None else self.now + limit_ms - self.played_ms)
+        due_ms = self.model_due_ms()
+        assert session.deadline == (None if due_ms is None else self.now + due_ms)
         open_number = self.open_number()
+        assert session.opens_in_ms(self.now) == (self.ready_left_ms if open_number else None)
         remaining_ms = LIMITS_MS[open_number - 1] - self.played_ms if open_number else None
         assert session.remaining_ms(self.now) == remaining_ms
 
@@ -460,7 +475,8 @@ def test_long_walks(seed: int) -> None:
     pace, lobby_ms = random.choice([("host", None), ("auto", 4_000), ("auto", None)])
     rule_name = random.choice(["speed", "flat"])
     board = "live" if seed % 4 == 3 else "at_close"
-    machine.create(pace, seed % 3 > 0, rule_name, seed % 2 > 0, lobby_ms, random.randint(0, 4), board)
+    ready_ms, players = 700 if seed % 5 == 0 else 0, random.randint(0, 4)
+    machine.create(pace, seed % 3 > 0, rule_name, seed % 2 > 0, lobby_ms, players, board, ready_ms)
     for _ in range(100):
         walk(machine, random)
         machine.looks_like_the_model()

@@ -19,6 +19,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.rescoring import Mark, Rescore, changed, marks, rescore, standing
 from engine.domain.session import Session, Settings
 from tests.domain.making import CREATED_AT, quiz_of
+from tests.settings import at_once
 
 QUESTIONS: list[dict[str, Any]] = [
     {"type": "single", "text": "1", "choices": ["a", "b", "c"], "correct": "b"},
@@ -61,7 +62,7 @@ moves = st.lists(
 
 def play(quiz: Quiz, plan: Sequence[tuple[str, int, int]], waits: Sequence[int]) -> Session:
     """What everybody does and when; whether an answer is right changes nothing about it."""
-    session = Session(quiz, Settings(pace="host", early_close=False), CREATED_AT)
+    session = Session(quiz, at_once(pace="host", early_close=False), CREATED_AT)
     at = CREATED_AT
     for n in range(3):
         session.join(f"player {n}", at)
@@ -328,6 +329,22 @@ def test_a_session_of_an_earlier_release_is_audited_and_corrected_by_its_own_fol
     assert audit(evidence_of(quiz, facts, other)) == []
     same = corrected_by(quiz, facts, [(1, {"accept": ["Lisbon", "Porto"]})])
     assert same[0].changed == {}
+
+
+def test_an_answer_before_the_question_took_any_is_found() -> None:
+    quiz = quiz_of(*QUESTIONS)
+    session = Session(quiz, Settings(early_close=False), CREATED_AT)
+    session.join("Ada", CREATED_AT)
+    session.start(CREATED_AT)
+    session.answer(1, 1, 1, CREATED_AT + 4_000)
+    session.close(CREATED_AT + 5_000)
+    facts = taken(session)
+    assert [fact.elapsed_ms for fact in facts if isinstance(fact, f.AnswerAccepted)] == [1_000]
+    assert audit(evidence_of(quiz, facts)) == []
+    early = [
+        replace(fact, at=CREATED_AT + 2_999) if isinstance(fact, f.AnswerAccepted) else fact for fact in facts
+    ]
+    assert kinds(audit(evidence_of(quiz, early))) == {"not_open"}
 
 
 def test_a_skipped_question_that_was_not_asked_or_was_skipped_already_is_found() -> None:

@@ -28,8 +28,8 @@ def test_a_setting_of_a_later_release_is_passed_over() -> None:
 
 
 def test_a_setting_that_an_earlier_release_did_not_know_has_its_default() -> None:
-    assert Settings.stored({"pace": "auto"}) == Settings(pace="auto", foldings=1)
-    assert Settings.stored({}) == Settings(foldings=1)
+    assert Settings.stored({"pace": "auto"}) == Settings(pace="auto", foldings=1, get_ready_ms=0)
+    assert Settings.stored({}) == Settings(foldings=1, get_ready_ms=0)
 
 
 def test_text_is_matched_as_it_was_when_the_session_was_opened() -> None:

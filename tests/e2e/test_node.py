@@ -20,6 +20,7 @@ from loadtest.client import HostClient, PlayerClient
 from loadtest.habits import CrowdPlan
 from loadtest.knowledge import Knowledge
 from tests.e2e.node import PATIENCE_S, Node, fanfare, free_ports, running_node
+from tests.settings import AT_ONCE
 
 PLAYERS = 60
 
@@ -53,7 +54,7 @@ async def play(node: Node, api: Api, *, kill_in: int | None = None) -> str:
         kill_in: the question in the middle of which the node is killed and started again.
     """
     await api.add_quiz(QUIZ, "all-five")
-    made = await api.create_session("all-five", {"pace": "auto", "reveal_ms": 500})
+    made = await api.create_session("all-five", {**AT_ONCE, "pace": "auto", "reveal_ms": 500})
     plan = CrowdPlan(PLAYERS, seed=7, think_s=0.3, silent_share=0.0, drop_share=0.05)
     crowd = Crowd(plan, ws_url=node.ws_url, code=made["code"], api=api, knowledge=Knowledge(QUIZ))
     host = HostClient(
@@ -135,7 +136,9 @@ async def test_a_node_that_is_killed_in_mid_question_loses_nothing(data_dir: Pat
 async def test_the_clock_of_a_question_is_extended_by_the_outage(data_dir: Path) -> None:
     async with running_node(data_dir) as (node, api):
         await api.add_quiz(QUIZ, "all-five")
-        made = await api.create_session("all-five", {"pace": "auto", "lobby_ms": 300, "early_close": False})
+        made = await api.create_session(
+            "all-five", {**AT_ONCE, "pace": "auto", "lobby_ms": 300, "early_close": False}
+        )
         ada = await api.join(made["code"], "Ada")
         while (await api.session(made["code"]))["state"]["phase"] == "lobby":  # noqa: ASYNC110 - in another process
             await trio.sleep(0.02)
@@ -160,7 +163,7 @@ async def test_a_node_that_stood_still_takes_the_answers_of_its_players_afterwar
     prompt = {**QUIZ, "questions": [{**QUIZ["questions"][0], "time_limit_s": 5}]}
     async with running_node(data_dir) as (node, api):
         await api.add_quiz(prompt, "prompt")
-        made = await api.create_session("prompt", {"early_close": False})
+        made = await api.create_session("prompt", {**AT_ONCE, "early_close": False})
         heard: list[dict[str, object]] = []
         async with trio_websocket.open_websocket_url(node.ws_url) as socket:
             await socket.send_message(json.dumps({"t": "join", "code": made["code"], "name": "Ada"}))
@@ -196,7 +199,7 @@ async def test_a_node_that_stood_still_takes_the_answers_of_its_players_afterwar
 async def test_one_answer_by_two_ways_at_once(data_dir: Path) -> None:
     async with running_node(data_dir) as (node, api):
         await api.add_quiz(QUIZ, "all-five")
-        made = await api.create_session("all-five", {"pace": "auto", "early_close": False})
+        made = await api.create_session("all-five", {**AT_ONCE, "pace": "auto", "early_close": False})
         ada = PlayerClient(node.ws_url, made["code"], "Ada", rng=random.Random(1))
         host = HostClient(node.ws_url, made["code"], token=made["host_token"], rng=random.Random(1))
         async with trio.open_nursery() as nursery:

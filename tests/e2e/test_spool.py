@@ -25,6 +25,7 @@ from loadtest.habits import CrowdPlan
 from loadtest.knowledge import Knowledge
 from tests.e2e.node import PATIENCE_S, Node, fanfare
 from tests.e2e.test_node import QUIZ
+from tests.settings import AT_ONCE
 from tests.storage.gate import Gate
 
 PLAYERS = 40
@@ -96,7 +97,7 @@ async def begun(api: Api) -> tuple[dict[str, Any], dict[str, Any]]:
     """A session with Ada, question 1 open for as long as the test takes."""
     question = {"type": "true_false", "text": "True", "correct": True, "time_limit_s": 600}
     await api.add_quiz({"title": "Long", "questions": [question] * 2}, "long")
-    made = dict(await api.create_session("long", {"pace": "host", "early_close": False}))
+    made = dict(await api.create_session("long", {**AT_ONCE, "pace": "host", "early_close": False}))
     ada = dict(await api.join(made["code"], "Ada"))
     await api.host(made["code"], made["host_token"], "s", "start")
     return made, ada
@@ -107,7 +108,7 @@ async def test_a_session_is_played_on_while_the_database_is_away(site: Site, kil
     rng = random.Random(31 + killed)
     async with site.node("one") as (node, api, gate):
         await api.add_quiz(QUIZ, "all-five")
-        made = await api.create_session("all-five", {"pace": "auto", "reveal_ms": 500})
+        made = await api.create_session("all-five", {**AT_ONCE, "pace": "auto", "reveal_ms": 500})
         plan = CrowdPlan(PLAYERS, seed=7, think_s=0.6, silent_share=0.0, drop_share=0.05)
         crowd = Crowd(plan, ws_url=node.ws_url, code=made["code"], api=api, knowledge=Knowledge(QUIZ))
         host = HostClient(node.ws_url, made["code"], token=made["host_token"], rng=rng, patience_s=PATIENCE_S)

@@ -33,6 +33,7 @@ from server.loop_watch import LoopWatch
 from server.realtime.transport import Tally, TransportStatistics
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
+from tests.settings import AT_ONCE
 
 START_MS = 1_700_000_000_000
 LOOPBACK = ("127.0.0.1", 50_000)
@@ -210,7 +211,7 @@ class Edge:
 
     async def session(self, quiz: Mapping[str, Any] = QUIZ, **settings: Any) -> Played:
         made = (await self.post("/api/quizzes", quiz)).json
-        opened = await self.post("/api/sessions", {"quiz_id": made["id"], **settings})
+        opened = await self.post("/api/sessions", {"quiz_id": made["id"], **AT_ONCE, **settings})
         assert opened.status == 201, opened.body
         return Played(self, opened.json)
 

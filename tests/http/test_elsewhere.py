@@ -22,6 +22,7 @@ from tests.http.edge import QUIZ, Edge, Played, Reply, edge
 from tests.http.events import stream
 from tests.keys import session_id
 from tests.realtime import test_exchange as reactor
+from tests.settings import AT_ONCE
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 from tests.shards.nodes import Known
@@ -98,7 +99,7 @@ async def everything(e: Edge, clock: MockClock) -> list[tuple[str, Reply]]:
         return reply
 
     made = (await e.post("/api/quizzes", QUIZ)).json
-    opened = await ask("create", e.post("/api/sessions", {"quiz_id": made["id"]}))
+    opened = await ask("create", e.post("/api/sessions", {"quiz_id": made["id"], **AT_ONCE}))
     session = Played(e, opened.json)
     await ask("page of a lobby", e.get(session.url))
     ada = (await ask("join", e.post(f"{session.url}/players", {"name": "Ada"}))).json

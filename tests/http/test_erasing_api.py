@@ -8,13 +8,15 @@ from trio.testing import MockClock
 from engine.domain.session import Session
 from tests.actors.world import settle
 from tests.http.edge import OUTSIDE, QUIZ, Edge, Played, edge
+from tests.settings import AT_ONCE
 
 AUTHOR = "the-author-key"
 
 
 async def opened(e: Edge) -> Played:
     quiz = await e.post("/api/quizzes", QUIZ, token=AUTHOR)
-    return Played(e, (await e.post("/api/sessions", {"quiz_id": quiz.json["id"]}, token=AUTHOR)).json)
+    body = {"quiz_id": quiz.json["id"], **AT_ONCE}
+    return Played(e, (await e.post("/api/sessions", body, token=AUTHOR)).json)
 
 
 # -- quizzes -----------------------------------------------------------------------------------------

@@ -416,7 +416,9 @@ async def board(e: Edge, url: str, token: str) -> Any:
 async def test_the_host_and_authors_see_who_is_in_and_who_is_connected(mock_clock: MockClock) -> None:
     async with edge(author_key="the-author-key") as e:
         quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
-        opened = await e.post("/api/sessions", {"quiz_id": quiz.json["id"]}, token="the-author-key")
+        opened = await e.post(
+            "/api/sessions", {"quiz_id": quiz.json["id"], "get_ready_ms": 0}, token="the-author-key"
+        )
         session = Played(e, opened.json)
         players = [await session.join(name) for name in ("Ada", "Ben", "Cem")]
         url = f"{session.url}/players"

@@ -17,6 +17,7 @@ from engine.ports import PlayerResult, SessionRecord
 from server.http.results import CsvRows
 from tests.fakes import MemoryCatalog, MemorySessionStore
 from tests.http.edge import OUTSIDE, QUIZ, Edge, Played, edge
+from tests.settings import AT_ONCE
 from tests.storage.making import AT, answered, joined, record_of
 
 
@@ -34,7 +35,7 @@ FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "
 
 async def opened(e: Edge, **settings: object) -> Played:
     quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
-    body = {"quiz_id": quiz.json["id"], **settings}
+    body = {"quiz_id": quiz.json["id"], **AT_ONCE, **settings}
     return Played(e, (await e.post("/api/sessions", body, token="the-author-key")).json)
 
 

@@ -129,9 +129,8 @@ async def test_a_quiz_over_a_real_socket() -> None:
     async with node() as n, n.http() as client:
         made = await client.post("/api/quizzes", json=QUIZ, headers=AUTHOR)
         assert made.status_code == 201
-        opened = (
-            await client.post("/api/sessions", json={"quiz_id": made.json()["id"]}, headers=AUTHOR)
-        ).json()
+        body = {"quiz_id": made.json()["id"], "get_ready_ms": 0}
+        opened = (await client.post("/api/sessions", json=body, headers=AUTHOR)).json()
         url = f"/api/sessions/{opened['code']}"
         joined = (await client.post(f"{url}/players", json={"name": "Ada"})).json()
         host = {"Authorization": f"Bearer {opened['host_token']}"}

@@ -37,6 +37,8 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "player_limit": 3,
             "reveal_ms": 1000,
             "lobby_ms": 60_000,
+            "get_ready_ms": 3000,
+            "reading_ms": 0,
             "board": "at_close",
             "early_close": False,
             "scoring": None,

@@ -24,7 +24,6 @@ from wsproto.utilities import LocalProtocolError
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
-from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from server.auth import Tokens
 from server.config import Config
@@ -34,6 +33,7 @@ from server.realtime.transport import Transport, TransportStatistics
 from tests.actors.world import QUIZ
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
+from tests.settings import at_once
 
 PATIENCE_S = 8.0
 """Longer than anything here takes; a test that waits longer has failed."""
@@ -413,7 +413,7 @@ async def rig(
             ),
         )
         stored = await store.catalog.add(QUIZ)
-        record = await registry.create(stored.id, Settings())
+        record = await registry.create(stored.id, at_once())
         gate = Gate(
             sessions=registry,
             tokens=tokens,

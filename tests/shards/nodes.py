@@ -19,7 +19,6 @@ from engine.actors.commands import Answer, Command, Host, Join, Rejoin, Watch
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
-from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from engine.shards.moving import Moving
 from engine.shards.ports import Member
@@ -29,6 +28,7 @@ from engine.shards.router import Router
 from tests.actors.world import QUIZ, START_MS, Client, PlainTokens, settle
 from tests.fakes import MemoryCatalog, MemoryJournal, MemoryLinks, MemorySessionStore
 from tests.keys import session_id
+from tests.settings import at_once
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 
@@ -229,7 +229,7 @@ class Cluster:
         while belongs_to.known.ring.owner_of(session_id) != belongs_to.member.name:
             session_id = self.new_id()
         record = SessionRecord(
-            session_id, self.new_code(), stored.id, stored.version, Settings(**settings), self.clock.now_ms()
+            session_id, self.new_code(), stored.id, stored.version, at_once(**settings), self.clock.now_ms()
         )
         await self.store.create(record)
         return record

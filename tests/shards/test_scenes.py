@@ -15,6 +15,7 @@ from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from tests.actors.world import Client
+from tests.settings import at_once
 from tests.shards.simulation import schedule
 from tests.shards.simulation.world import CONFIG, LEASE_S, Node, World, logged, until
 
@@ -27,7 +28,7 @@ QUIZ = Quiz.parse(
         ],
     }
 )
-SHARED = Settings(pace="auto", lobby_ms=1000, reveal_ms=1000, player_limit=CONFIG.relay_above + 1)
+SHARED = at_once(pace="auto", lobby_ms=1000, reveal_ms=1000, player_limit=CONFIG.relay_above + 1)
 
 
 def scene(act: Callable[[World], Awaitable[None]], *names: str) -> None:

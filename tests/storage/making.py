@@ -126,7 +126,7 @@ _facts = st.one_of(
     _answers,
     _answers,
     _merged,
-    st.builds(f.QuestionOpened, question=_questions, **_here),
+    st.builds(f.QuestionOpened, question=_questions, ready_ms=st.integers(0, 70_000), **_here),
     st.builds(f.QuestionClosed, question=_questions, **_here),
     st.builds(f.QuestionSkipped, question=_questions, **_here),
     st.builds(f.Paused, **_here),

@@ -12,7 +12,7 @@ import pytest
 from engine.domain.audit import audit
 from engine.domain.keys import Key, key_of, with_key
 from engine.domain.rescoring import Rescore, rescore
-from engine.domain.session import Session, Settings
+from engine.domain.session import Session
 from engine.ports import SessionNotFound, SessionRecord
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.commit import COMMIT, Batch
@@ -22,6 +22,7 @@ from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
+from tests.settings import at_once
 from tests.storage.making import AT, EVERY_KIND, record_of, results_of
 
 CHOICES: Sequence[Sequence[object]] = (
@@ -56,7 +57,7 @@ class Books:
     async def played(self, *, finished: bool = True, at: int = AT, **settings: Any) -> SessionRecord:
         """A session of every type of question with twelve players, one of whom is removed."""
         stored = await self.catalog.add(EVERY_KIND, "every-kind")
-        record = replace(record_of(stored.id, created_at=at), id=new_id(at), settings=Settings(**settings))
+        record = replace(record_of(stored.id, created_at=at), id=new_id(at), settings=at_once(**settings))
         rng = Random(at)
         session = Session(EVERY_KIND, record.settings, at)
         for n in range(12):

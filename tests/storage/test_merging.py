@@ -16,7 +16,7 @@ from engine.actors.commands import Answer, Host, Join
 from engine.actors.merging import Merging
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
-from engine.domain.session import Phase, Session, Settings
+from engine.domain.session import Phase, Session
 from engine.ports import SessionRecord
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.postgres import Database
@@ -24,6 +24,7 @@ from engine.storage.sessions import PostgresSessionStore
 from engine.storage.spooled_store import PostgresSpooledFacts
 from engine.storage.write_behind import WriteBehind
 from tests.actors.world import Client, PlainTokens
+from tests.settings import at_once
 from tests.storage.making import results_of
 from tests.storage.test_spooling import Away, Node, away  # noqa: F401  # a fixture
 
@@ -37,7 +38,7 @@ QUIZ = Quiz.parse(
         ],
     }
 )
-SETTINGS = Settings(pace="host", early_close=False, board="live")
+SETTINGS = at_once(pace="host", early_close=False, board="live")
 """What is merged shows at once, so that memory and store can be compared at any time."""
 _codes = count(700_000)
 

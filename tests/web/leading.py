@@ -11,6 +11,7 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from loadtest.api import Api
+from tests.settings import AT_ONCE
 from tests.web.chromium import Visit
 
 LOST = (
@@ -78,7 +79,7 @@ async def opened(
     """A session of a quiz with questions of these types."""
     async with Api(url, author_key=author_key) as api:
         stored, _ = await api.add_quiz(quiz_of(*types, limit_s=limit_s))
-        made = await api.create_session(stored["id"], settings)
+        made = await api.create_session(stored["id"], {**AT_ONCE, **settings})
         yield Session(api, made["code"], made["session_id"], made["host_token"])
 
 

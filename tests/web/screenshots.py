@@ -147,7 +147,7 @@ async def shoot(
     known = (await api.quiz(QUIZ))["quiz"]
     slow = known | {"questions": [part | {"time_limit_s": LIMIT_S} for part in known["questions"]]}
     await api.add_quiz(slow, "screenshots")
-    made = await api.create_session("screenshots", {"pace": "host", "early_close": False})
+    made = await api.create_session("screenshots", {"pace": "host", "get_ready_ms": 0, "early_close": False})
     scene = Scene(node.url, made["code"], made["host_token"], node.author_key)
     plan = CrowdPlan(BOTS, think_s=THINK_S, silent_share=0.0)
     crowd = Crowd(plan, ws_url=node.ws_url, code=scene.code, api=api, knowledge=Knowledge(slow))

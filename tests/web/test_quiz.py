@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
 from loadtest.api import Api, ApiRefused
@@ -21,11 +23,13 @@ from tests.web.leading import LOST, QUESTIONS, hears, join, press, quiz_of
 TYPES = ("single", "multiple", "true_false", "text", "numeric")
 
 
-def host(visit: Visit, node: Node, quiz_id: str) -> Page:
-    """A page in whose lobby players may join."""
+def host(visit: Visit, node: Node, quiz_id: str, *, get_ready: str = '{"get_ready_ms":0}') -> Page:
+    """A page in whose lobby players may join. `get_ready`: of the choices what to wait for before a question
+    takes answers."""
     page = visit.page(size="desktop")
     page.goto(node.as_author(f"/host?quiz={quiz_id}"))
     expect(page.locator("[name=quiz_id]:checked")).to_have_value(quiz_id)
+    page.evaluate("(chosen) => (document.getElementById('ready').value = chosen)", get_ready)
     page.locator("#open").click()
     expect(page.locator("#start")).to_be_visible()
     return page
@@ -219,6 +223,37 @@ async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -
         expect(leader.locator("#right")).to_be_hidden()
         ada.close()
         expect(leader.locator("#connected")).to_have_text("0 of 1 connected")
+
+    async with Api(shared_node.url, author_key=shared_node.author_key) as api:
+        quiz_id = await stored(api)
+        await chromium.run(partial(play, quiz_id), within_s=120)
+
+
+@pytest.mark.parametrize("wait", ["{}", '{"reading_ms":5000}'])
+async def test_everybody_gets_ready_before_a_question_takes_answers(
+    chromium: Chromium, shared_node: Node, wait: str
+) -> None:
+    """With the usual settings, and with choices that come only then."""
+
+    def play(quiz_id: str, visit: Visit) -> None:
+        leader = host(visit, shared_node, quiz_id, get_ready=wait)
+        code = code_of(leader)
+        screen = big_screen(visit, shared_node.url, code)
+        ada = join(visit, shared_node.url, code, "Ada")
+        press(leader, "#start")
+        for page in (ada, screen, leader):
+            expect(page.locator(".asked:visible").first).to_contain_text("Portugal")
+            expect(page.locator("ff-countdown.ready .seconds")).to_have_text(re.compile("[1-8]"))
+            expect(page.locator("#choices")).not_to_be_visible()
+        if wait != "{}":
+            assert ada.get_by_text("Lisbon").count() == 0
+        screenshot(ada, f"get-ready-{len(wait)}")
+        no_violations(ada)
+        for page in (ada, screen, leader):
+            expect(page.locator("#choices")).to_be_visible(timeout=9_000)
+            expect(page.locator("ff-countdown.ready")).to_have_count(0)
+        ada.get_by_role("button", name="Lisbon").click()
+        expect(ada.locator(".verdict h1")).to_have_text("Right!")
 
     async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         quiz_id = await stored(api)

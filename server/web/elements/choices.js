@@ -26,7 +26,7 @@ class Choices extends HTMLElement {
 		const words = question.type === "true_false" || question.own ? lang : null;
 		const many = pick && question.type === "multiple";
 		this.className = reveal ? "bars" : "grid";
-		this.replaceChildren(...choicesOf(question).map((text, place) => {
+		this.replaceChildren(...(choicesOf(question) ?? []).map((text, place) => {
 			const properties = { "data-place": place, type: pick && "button", disabled: locked, onclick: pick && (() => pick(place)), "aria-pressed": many && "false" };
 			const choice = h(pick ? "button.choice" : "div.choice", properties, mark(place), h("span.text", { lang: words }, text));
 			if (!reveal) return choice;

@@ -3,7 +3,8 @@ import { t } from "../lib/texts.js";
 
 const WARNINGS_S = [10, 5];
 
-/** The time that is left, as a bar and in seconds. `show(model)` starts, stops or hides it. */
+/** The time to get ready, and then the time that is left, as a bar and in seconds. `show(model)` starts, stops or
+ * hides it. */
 class Countdown extends HTMLElement {
 	#bar = h("div.fill");
 	#seconds = h("span.seconds", { "aria-hidden": "true" });
@@ -24,11 +25,23 @@ class Countdown extends HTMLElement {
 		this.classList.toggle("off", left === null);
 		if (left === null) return;
 		this.#bar.style.transform = `scaleX(${Math.min(left / model.question.limit_ms, 1)})`;
+		this.classList.toggle("ready", model.ready > 0);
+		if (model.ready > 0) return this.#getReady();
 		if (model.left === null && left > 0) {
 			const easing = calm() ? `steps(${Math.ceil(left / 1000)})` : "linear";
 			this.#running = this.#bar.animate({ transform: "scaleX(0)" }, { duration: left, easing, fill: "forwards" });
 		}
 		this.#tick();
+	}
+
+	#getReady() {
+		const { ready, left } = this.#model;
+		const seconds = Math.ceil(ready / 1000);
+		this.classList.remove("soon");
+		say(this.#seconds, String(seconds));
+		if (left !== null) return;
+		const next = () => (this.#model.ready > 0 ? this.#getReady() : this.show(this.#model));
+		this.#timer = setTimeout(next, ready - (seconds - 1) * 1000 + 5);
 	}
 
 	#tick() {

@@ -1,3 +1,6 @@
+/** Whether the choices of a question are still to come. */
+export const withheld = ({ type, choices }) => !choices && /single|multiple/.test(type);
+
 /** What a client knows of its session, from the messages of docs/protocol.md. */
 export class Model {
 	phase = null;
@@ -22,6 +25,10 @@ export class Model {
 	/** When the countdown ends by the server's clock; `left` while it stands still; both null without one. */
 	endsAt = null;
 	left = null;
+	/** When the question takes answers by the server's clock, null without one; and how long until then while that
+	 * stands still. */
+	opensAt = null;
+	readyLeft = 0;
 
 	#clock;
 
@@ -37,7 +44,17 @@ export class Model {
 
 	/** Ms until the countdown ends; null without one. */
 	get remaining() {
-		return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - this.#clock.now(), 0));
+		return this.left ?? (this.endsAt === null ? null : Math.max(this.endsAt - Math.max(this.#clock.now(), this.opensAt), 0));
+	}
+
+	/** Ms until the question takes answers; 0 once it does, and without one. */
+	get ready() {
+		return this.left === null ? Math.max((this.opensAt ?? 0) - this.#clock.now(), 0) : this.readyLeft;
+	}
+
+	/** Whether everybody gets ready: its choices are not to be seen yet, or not even here. */
+	get getting() {
+		return this.ready > 0 || Boolean(this.question && withheld(this.question));
 	}
 
 	/** Answers that are still to be acknowledged, by their question: after a reload they count as given. */
@@ -109,10 +126,11 @@ export class Model {
 		Object.assign(this, { question, number, of });
 	}
 
-	#count({ phase = this.phase, remaining_ms: ms, now }) {
-		const runs = ms !== null && ms !== undefined;
-		this.endsAt = runs && phase === "question" ? (now ?? this.#clock.now()) + ms : null;
-		this.left = runs && phase === "paused" ? ms : null;
+	#count({ phase = this.phase, remaining_ms: ms, opens_in_ms: ready = 0, now }) {
+		const has = ms !== null && ms !== undefined;
+		this.opensAt = has && phase === "question" ? (now ?? this.#clock.now()) + ready : null;
+		this.endsAt = this.opensAt === null ? null : this.opensAt + ms;
+		[this.left, this.readyLeft] = has && phase === "paused" ? [ms, ready] : [null, 0];
 	}
 
 	#score(result) {

@@ -3,7 +3,7 @@ import "../elements/leaderboard.js";
 import { choicesOf, shown } from "../elements/choices.js";
 import { Connection } from "./connection.js";
 import { isNew, put, speak, ui } from "./dom.js";
-import { Model } from "./model.js";
+import { Model, withheld } from "./model.js";
 import { showStatus, stayAwake } from "./status.js";
 import { t } from "./texts.js";
 
@@ -25,6 +25,7 @@ export function attend(code, who, heard, ended) {
 		},
 	});
 	const model = new Model(connection.clock);
+	let opening;
 	return model;
 
 	function show() {
@@ -52,8 +53,11 @@ export function attend(code, who, heard, ended) {
 			Object.assign(ui.share, { max: players || 1, value: answered });
 			ui.board.show(model.top);
 			if (isNew("clock", `${model.endsAt} ${model.left}`)) ui.time.show(model);
-			if (isNew("choices", `${number} ${reveal}`)) {
-				const typed = !choicesOf(question);
+			document.body.classList.toggle("getting", model.getting);
+			clearTimeout(opening);
+			if (model.ready > 0 && !paused) opening = setTimeout(show, model.ready + 5);
+			if (isNew("choices", `${number} ${reveal} ${withheld(question)}`)) {
+				const typed = !choicesOf(question) && !withheld(question);
 				const asked = typed ? { own: true, choices: [t("stage.right"), t("stage.wrong")] } : question;
 				ui.choices.show(asked, { reveal: typed && reveal ? { ...reveal, correct: 0 } : reveal });
 				ui.choices.classList.toggle("typed", typed);

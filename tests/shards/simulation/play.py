@@ -11,8 +11,9 @@ import trio
 
 from engine.domain.facts import AnswerAccepted, AnswerMerged, Finished, PlayerJoined
 from engine.domain.quiz import Quiz
-from engine.domain.session import Session, Settings
+from engine.domain.session import Session
 from engine.ports import SessionRecord
+from tests.settings import at_once
 from tests.shards.simulation import schedule
 from tests.shards.simulation.clients import Client, Kind
 from tests.shards.simulation.plan import FAULTS_UNTIL_S, Faults, plan
@@ -113,7 +114,7 @@ class _Run:
     async def _open(self, quiz_id: str, *, shared: bool) -> None:
         draw = self._draw
         by_clock = draw.random() < 0.8
-        settings = Settings(
+        settings = at_once(
             pace="auto" if by_clock else "host",
             player_limit=CONFIG.relay_above + 1 if shared else CONFIG.relay_above,
             reveal_ms=500,
