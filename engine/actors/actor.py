@@ -17,6 +17,7 @@ from typing import NamedTuple
 import trio
 
 from engine.actors import casts, messages
+from engine.actors.attendance import Attendance
 from engine.actors.audience import Audience, Place, Sent
 from engine.actors.clock import Gap, SessionClock
 from engine.actors.commands import (
@@ -283,6 +284,11 @@ class SessionActor:
         self._roster: Roster | None = None
         """As long as a host is connected."""
         self._roster_due_at = 0
+        self._attendance: Attendance | None = None
+        """Where it matters who is here."""
+        if session.settings.early_close:
+            players = (player for player, who in session.players.items() if not who.kicked)
+            self._attendance = Attendance(players, clock.now_ms())
         self._door = Door(
             record.id,
             options.joins_per_s,
@@ -509,6 +515,8 @@ class SessionActor:
             self.session.extend_clock(gap.by_ms, now)
             self._still_until += gap.by_ms
             self._roll_call.until += gap.by_ms
+            if self._attendance is not None:
+                self._attendance.put_off(gap.by_ms)
             if self._hostless_since is not None:
                 self._hostless_since += gap.by_ms
             self._given_back.append(gap)
@@ -590,6 +598,8 @@ class SessionActor:
             due = seen_to
         if self._hosts and self._roll_call.moment == self._hosts[0][1]:
             due = min(due, self._roll_call.until)
+        if (gone_at := self._gone_at) is not None:
+            due = min(due, max(gone_at, self._still_until))
         if self._withheld_choices:
             due = min(due, max(session.opens_at, self._still_until))
         if self._board_dirty and self._board_due_at < due:
@@ -662,6 +672,11 @@ class SessionActor:
             await self._tell()
         if now < self._still_until:
             return True
+        slicer = Slicer()
+        while (gone_at := self._gone_at) is not None and gone_at <= now and self._attendance is not None:
+            session.away(self._attendance.gone(now, BATCH_MAX), now)
+            await self._tell()
+            await slicer.breathe()
         if self._withheld_choices and session.opens_at <= now:
             await self._tell_question()
         due = self._goes_on_at
@@ -672,6 +687,13 @@ class SessionActor:
             session.finish(now)
             await self._tell()
         return True
+
+    @property
+    def _gone_at(self) -> int | None:
+        """When a question may have to be closed, because somebody for whom it is held open is gone."""
+        if self._attendance is None or self.session.phase is not Phase.QUESTION:
+            return None
+        return self._attendance.due_at
 
     @property
     def _withheld_choices(self) -> bool:
@@ -826,6 +848,7 @@ class SessionActor:
         match outcome:
             case AnswerAccepted():
                 self._counters.answers_accepted += 1
+                self._speaks(command.player)
                 status, seq = "accepted", outcome.seq
             case Repeated():
                 self._counters.answers_repeated += 1
@@ -864,6 +887,7 @@ class SessionActor:
             return
         door.forget(command.ticket)
         door.seat(command.address, now)
+        self._speaks(outcome.player)
         self._counters.players_joined += 1
         place = Place("player", outcome.player, command.may_move)
 
@@ -879,6 +903,12 @@ class SessionActor:
             return casts.admitted(place.role, place.player, [joined])
 
         self._on_commit(outcome.seq, command.reply, welcome)
+
+    def _speaks(self, player: int) -> None:
+        """Whoever has no connection, and plays by requests, is here as well."""
+        if self._attendance is not None and player not in self._audience.connected:
+            self._attendance.spoke(player)
+            self.session.back(player)
 
     def _introduce(self, player: int) -> None:
         """Have the host hear of a new player."""
@@ -960,6 +990,8 @@ class SessionActor:
                 session.merge_player(fact)
                 if len(session.players) > known:
                     self._introduce(len(session.players))
+                    if self._attendance is not None:
+                        self._attendance.left(len(session.players), self._clock.now_ms())
             else:
                 session.merge_answer(fact)
         session.settle_merged(self._clock.now_ms())
@@ -1097,8 +1129,16 @@ class SessionActor:
             self._roster = Roster() if here else None
             self._door.news = self.session.approval
             self._hostless_since = None if here else self._clock.now_ms()
-        elif self._roster is not None and isinstance(key, int):
-            self._roster.note(key)
+        elif isinstance(key, int):
+            if self._roster is not None:
+                self._roster.note(key)
+            if self._attendance is None:
+                return
+            if key in self._audience.connected:
+                self._attendance.came(key)
+                self.session.back(key)
+            else:
+                self._attendance.left(key, self._clock.now_ms())
 
     def _push_each(self, reply: Subscriber, frames: Iterable[Frame]) -> None:
         for frame in frames:
@@ -1146,6 +1186,8 @@ class SessionActor:
                     if self._roster is not None:
                         self._roster.note(fact.player)
                 case QuestionOpened():
+                    if self._attendance is not None:
+                        self._attendance.opened()
                     self._given_back.clear()
                     if session.withholds:
                         self._withhold()
@@ -1154,12 +1196,24 @@ class SessionActor:
                     await self._tell_question()
                 case QuestionClosed() | QuestionSkipped():
                     await self._tell_reveal()
+                    await self._miss_the_silent()
                 case Paused() | Resumed() | ClockExtended() | LockChanged():
                     offset, now = self._stream.next_offset(), self._clock.now_ms()
                     by_ms = fact.by_ms if isinstance(fact, ClockExtended) and self._given_back else None
                     await self._broadcast(messages.state_changed(session, offset, now, by_ms))
                 case Finished():
                     self._end_seq = fact.seq
+
+    async def _miss_the_silent(self) -> None:
+        """The next question is not held open for those who play by requests and have sent none."""
+        if self._attendance is None:
+            return
+        slicer, silent = Slicer(), self._attendance.silent()
+        while silent:
+            self.session.away(
+                [silent.pop() for _ in range(min(BATCH_MAX, len(silent)))], self._clock.now_ms()
+            )
+            await slicer.breathe()
 
     async def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
         """Send a frame that took the newest offset."""

@@ -113,6 +113,10 @@ class Session:
         self._paused_in: Phase | None = None
         self._clock = PlayClock(created_at)
         self._untaken: list[Fact] = []
+        # No facts, but what is so at the moment: who is not here, and of these those for whom the open
+        # question is not held open.
+        self._away: set[int] = set()
+        self._unawaited: set[int] = set()
         # By player, question and time of receipt: so that a merge may be repeated.
         self._merged: set[tuple[int, int, int]] = set()
         self._skipped: set[int] = set()
@@ -148,7 +152,7 @@ class Session:
     __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
 
     def _state(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name not in ("_untaken", "_name_rules")}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_OF_THE_FACTS}
 
     # Reading
 
@@ -556,6 +560,20 @@ class Session:
         who.name, who.erased = erased_name(who.id), True
         self._erased[who.name] = who.id
 
+    def away(self, players: Iterable[int], at: int) -> None:
+        """These are not here: as long as that is so, no question is held open for them."""
+        away = {player for player in players if player in self._running}
+        self._away |= away
+        if self.question_open:
+            answers = self._answers[-1]
+            self._unawaited |= {player for player in away if answers.choice_of(player) is None}
+            self._close_if_all_answered(at)
+
+    def back(self, player: int) -> None:
+        """The player is here again."""
+        self._away.discard(player)
+        self._unawaited.discard(player)
+
     def extend_clock(self, by_ms: int, at: int) -> None:
         """Give back the time during which nobody could answer. Does nothing when no countdown runs."""
         if by_ms > 0:
@@ -596,11 +614,10 @@ class Session:
         self._record(QuestionClosed(self.seq + 1, at, self.number))
 
     def _close_if_all_answered(self, at: int) -> None:
-        if (
-            self.phase is Phase.QUESTION
-            and self.settings.early_close
-            and self._answers[-1].answered == len(self._running) > 0
-        ):
+        if self.phase is not Phase.QUESTION or not self.settings.early_close:
+            return
+        answered = self._answers[-1].answered
+        if answered and answered + len(self._unawaited) == len(self._running):
             self._close(at)
 
     # Facts: the only code that changes what the session is
@@ -629,6 +646,7 @@ class Session:
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:
         self._players[fact.player].kicked = True
+        self.back(fact.player)
         for board in self._boards:
             board.remove(fact.player)
         if self.question_open:
@@ -637,6 +655,7 @@ class Session:
     def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
         who = self._players[fact.player]
         self._answers[fact.question - 1].add(fact, len(self._players))
+        self._unawaited.discard(fact.player)
         who.score += fact.points
         who.elapsed_ms += fact.elapsed_ms
         if fact.correct:
@@ -658,6 +677,8 @@ class Session:
             who.elapsed_ms += fact.elapsed_ms
         if fact.question <= len(self._answers):
             self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
+            if fact.question == self.number:
+                self._unawaited.discard(fact.player)
         else:
             self._ahead.setdefault(fact.question, {})[fact.player] = fact
             if self.phase is not Phase.FINISHED:
@@ -714,6 +735,7 @@ class Session:
         self.phase = move(fact, self.phase, None)
         self._hold_back()
         answers = Answers(self.quiz.questions[fact.question - 1], len(self._players))
+        self._unawaited = self._away - self._ahead.get(fact.question, {}).keys()
         for ahead in self._ahead.pop(fact.question, {}).values():
             answers.put(ahead, len(self._players), counted=not self._players[ahead.player].kicked)
         self._answers.append(answers)
@@ -756,6 +778,10 @@ class Session:
     def _apply_finished(self, fact: Finished) -> None:
         self.phase = move(fact, self.phase, None)
         self._shown = None
+
+
+_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_name_rules", "_away", "_unawaited"})
+"""What two sessions may differ in and still be equal."""
 
 
 def _likeness(name: str) -> str:

@@ -62,7 +62,7 @@ class Settings:
         get_ready_ms: how long everybody sees a question before its clock starts and answers are taken.
         reading_ms: how much longer that takes so that the question is read; where it is not 0, its choices
             are withheld until then.
-        early_close: a question closes as soon as every player who is in has answered it.
+        early_close: a question closes as soon as every player who is in, and here, has answered it.
         scoring: the rule (`speed`, `flat`); None: the quiz's own.
         streak: whether right answers in a row earn a bonus; None: as the quiz has it.
         host_away_s: `host` only: once no host has been connected for so many seconds, the next question opens

@@ -71,7 +71,7 @@ def session() -> None:
     "--early-close/--no-early-close",
     default=True,
     show_default=True,
-    help="Whether a question closes as soon as everyone who is in has answered.",
+    help="Whether a question closes as soon as everyone who is connected has answered.",
 )
 @click.option(
     "--board",
