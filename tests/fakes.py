@@ -27,6 +27,7 @@ from engine.domain.facts import (
     Finished,
     PlayerJoined,
     PlayerKicked,
+    PlayerReadmitted,
     QuestionOpened,
     QuestionSkipped,
     erased_name,
@@ -395,6 +396,8 @@ def _active_names(facts: Iterable[Fact]) -> dict[int, str]:
             names[fact.player] = fact.name
         elif isinstance(fact, PlayerKicked):
             kicked.add(fact.player)
+        elif isinstance(fact, PlayerReadmitted):
+            kicked.discard(fact.player)
     return {player: name for player, name in names.items() if player not in kicked}
 
 

@@ -59,6 +59,7 @@ from engine.domain.facts import (
     Paused,
     PlayerJoined,
     PlayerKicked,
+    PlayerReadmitted,
     QuestionClosed,
     QuestionOpened,
     QuestionSkipped,
@@ -810,6 +811,7 @@ class SessionActor:
                     audience.connected,
                     audience.connected_players,
                     self._door.waiting(self._clock.now_ms())[0],
+                    removed=bool(command.removed),
                 )
                 command.reply.push(page)
             case Relay():
@@ -979,6 +981,8 @@ class SessionActor:
                 )
             case "kick":
                 return session.kick(command.player or 0, now)
+            case "readmit":
+                return session.readmit(command.player or 0, now)
             case _:
                 return Refusal("bad_field", f"Unknown host command {command.do!r}.")
 
@@ -1185,6 +1189,11 @@ class SessionActor:
                     self._audience.show_out(fact.player, Ending.KICKED)
                     if self._roster is not None:
                         self._roster.note(fact.player)
+                case PlayerReadmitted():
+                    self._board_dirty = True
+                    self._introduce(fact.player)
+                    if self._attendance is not None:
+                        self._attendance.left(fact.player, self._clock.now_ms())
                 case QuestionOpened():
                     if self._attendance is not None:
                         self._attendance.opened()

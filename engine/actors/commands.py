@@ -74,11 +74,12 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class ListPlayers:
     """See who is in, in the order of their numbers: answered with one frame, `players`, with `limit` of those
-    whose numbers are above `after` at most."""
+    whose numbers are above `after` at most; or with `removed` those whom the host has removed."""
 
     reply: Subscriber
     after: int
     limit: int
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A command of the host. `player` belongs to kick, and may belong to admit and refuse; `on` to lock and
-    approval. With `seen_number` and `seen_phase` it is about that question in that phase, and about nothing
-    that the session has gone on to since."""
+    """A command of the host. `player` belongs to kick and readmit, and may belong to admit and refuse; `on`
+    to lock and approval. With `seen_number` and `seen_phase` it is about that question in that phase, and
+    about nothing that the session has gone on to since."""
 
     reply: Subscriber
     id: str | None

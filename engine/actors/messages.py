@@ -335,19 +335,25 @@ def players(
     connected: Container[object],
     count: int,
     waiting: list[Line],
+    *,
+    removed: bool = False,
 ) -> Frame:
-    """Those who are in with numbers above `after`, as many as `limit` at most. Args: connected: whose
-    connection is there; count: how many they are; waiting: whom the host has yet to let in."""
+    """Those who are in, or were `removed`, with numbers above `after`, as many as `limit` at most. Args:
+    connected: whose connection is there; count: how many they are; waiting: whom the host has yet to let
+    in."""
     board = session.leaderboard
     lines: list[Line] = []
     following = None
     for player in range(after + 1, len(session.players) + 1):
-        if player not in board:
+        who = session.players[player]
+        if who.kicked is not removed or (removed and who.erased):
             continue
         if len(lines) == limit:
             following = lines[-1]["id"]
             break
-        who = session.players[player]
+        if removed:
+            lines.append({"id": player, "name": who.name})
+            continue
         lines.append(
             {
                 "id": player,

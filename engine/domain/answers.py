@@ -113,6 +113,14 @@ class Answers:
             for cell in self.question.cells_of(answer.choice, answer.correct):
                 self.counts[cell] -= 1
 
+    def count_again(self, player: int) -> None:
+        """Count a player's answer that was withdrawn, if there is one."""
+        answer = self.of(player)
+        if answer is not None:
+            self.answered += 1
+            for cell in self.question.cells_of(answer.choice, answer.correct):
+                self.counts[cell] += 1
+
     def players(self) -> list[int]:
         """Who answered."""
         return [player for player, choice in enumerate(self._choices) if choice is not None]

@@ -141,6 +141,13 @@ class _Course:
             self._disorder(fact, fact.player)
         self._kicked.add(fact.player)
 
+    def _readmitted(self, fact: f.PlayerReadmitted) -> None:
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
+        elif fact.player not in self._kicked or self._phase is Phase.FINISHED:
+            self._disorder(fact, fact.player)
+        self._kicked.discard(fact.player)
+
     def _answer(self, fact: f.AnswerAccepted) -> None:
         here = (fact.seq, fact.question, fact.player)
         question = self._answered_question(fact)
@@ -257,6 +264,7 @@ _USUAL: Final[Mapping[type[f.Fact], Phase]] = {
 LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.PlayerJoined: _Course._joined,
     f.PlayerKicked: _Course._was_kicked,
+    f.PlayerReadmitted: _Course._readmitted,
     f.AnswerAccepted: _Course._answer,
     f.AnswerMerged: _Course._merged,
     f.ClockExtended: _Course._extended,

@@ -40,6 +40,15 @@ class PlayerKicked:
 
 
 @dataclass(frozen=True, slots=True)
+class PlayerReadmitted:
+    """Who was removed is in again, with all that was answered before."""
+
+    seq: int
+    at: int
+    player: int
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerAccepted:
     """`elapsed_ms` is play time since the question opened (pauses and outages do not count); `points` is
     what the answer earned, streak bonus included."""
@@ -139,6 +148,7 @@ class Finished:
 Fact = (
     PlayerJoined
     | PlayerKicked
+    | PlayerReadmitted
     | AnswerAccepted
     | AnswerMerged
     | QuestionOpened

@@ -62,6 +62,7 @@ COMMANDS: Final[Mapping[str, frozenset[Phase]]] = {
     "lock": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "approval": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "kick": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
+    "readmit": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
 }
 
 BACK: Final = None

@@ -13,6 +13,7 @@ from engine.domain.facts import (
     Fact,
     PlayerJoined,
     PlayerKicked,
+    PlayerReadmitted,
     QuestionSkipped,
 )
 from engine.domain.keys import Correction, Key, corrected, key_of, with_key
@@ -150,7 +151,7 @@ def standing(facts: Sequence[Fact], marked: Marks) -> list[Entry]:
     in it counts for nothing."""
     totals: dict[int, tuple[int, int]] = {}
     for fact in facts:
-        if isinstance(fact, PlayerJoined):
+        if isinstance(fact, PlayerJoined | PlayerReadmitted):
             totals.setdefault(fact.player, (0, 0))
         elif isinstance(fact, PlayerKicked):
             totals.pop(fact.player, None)

@@ -25,6 +25,7 @@ from engine.domain.facts import (
     Paused,
     PlayerJoined,
     PlayerKicked,
+    PlayerReadmitted,
     QuestionClosed,
     QuestionOpened,
     QuestionSkipped,
@@ -537,6 +538,21 @@ class Session:
             self._close_if_all_answered(at)
         return None
 
+    def readmit(self, player: int, at: int) -> Refusal | None:
+        """Let a player who was removed in again, under the same name and with all points. Nothing happens to
+        one who is in."""
+        refusal = refuse("readmit", self.phase)
+        if refusal is not None:
+            return refusal
+        who = self._players.get(player)
+        if who is None or who.erased:
+            return _PLAYER_NOT_FOUND
+        if who.kicked:
+            if self.active >= self.settings.player_limit:
+                return _FULL
+            self._record(PlayerReadmitted(self.seq + 1, at, player))
+        return None
+
     def erase(self, player: int) -> Refusal | None:
         """Take a player's name away, and let nobody be this player any more. What the player has answered
         stays, and counts. Nothing happens when that was done already.
@@ -651,6 +667,16 @@ class Session:
             board.remove(fact.player)
         if self.question_open:
             self._answers[-1].withdraw(fact.player)
+
+    def _apply_player_readmitted(self, fact: PlayerReadmitted) -> None:
+        who = self._players[fact.player]
+        who.kicked = False
+        if self.question_open:
+            self._answers[-1].count_again(fact.player)
+        for board in self._boards:
+            board.add(fact.player)
+        self._running.update(fact.player, who.score, who.elapsed_ms)
+        self._show(who)
 
     def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
         who = self._players[fact.player]
@@ -792,6 +818,7 @@ def _likeness(name: str) -> str:
 _APPLY: Final[Mapping[type[Fact], Callable[[Session, Any], None]]] = {
     PlayerJoined: Session._apply_player_joined,
     PlayerKicked: Session._apply_player_kicked,
+    PlayerReadmitted: Session._apply_player_readmitted,
     AnswerAccepted: Session._apply_answer_accepted,
     AnswerMerged: Session._apply_answer_merged,
     QuestionOpened: Session._apply_question_opened,

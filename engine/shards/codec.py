@@ -127,7 +127,10 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
         Relay,
         {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_seats)},
     ),
-    "listplayers": (ListPlayers, {"after": _whole, "limit": _whole}),
+    "listplayers": (
+        ListPlayers,
+        {"after": _whole, "limit": _whole, "removed": lambda value: value is None or _truth(value)},
+    ),
     "passed": (Passed, {"node": _text, "number": _whole}),
     "left": (Left, {"node": _text, "key": _seat}),
     "answer": (

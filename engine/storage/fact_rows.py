@@ -67,6 +67,7 @@ def _storable(name: str) -> str:
 
 def _change(
     fact: f.PlayerKicked
+    | f.PlayerReadmitted
     | f.QuestionOpened
     | f.QuestionClosed
     | f.QuestionSkipped
@@ -97,6 +98,8 @@ def _change(
             kind = "lock"
         case f.PlayerKicked(player=player):
             kind = "kicked"
+        case f.PlayerReadmitted(player=player):
+            kind = "readmitted"
         case f.Finished():
             kind = "finished"
     return fact.seq, kind, question, player, by_ms, locked, fact.at
@@ -148,6 +151,7 @@ _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "extended": lambda row: f.ClockExtended(row["seq"], row["at"], row["number"]),
     "lock": lambda row: f.LockChanged(row["seq"], row["at"], row["flag"]),
     "kicked": lambda row: f.PlayerKicked(row["seq"], row["at"], row["player"]),
+    "readmitted": lambda row: f.PlayerReadmitted(row["seq"], row["at"], row["player"]),
     "finished": lambda row: f.Finished(row["seq"], row["at"]),
 }
 

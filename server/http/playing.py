@@ -61,8 +61,11 @@ class Playing:
         return json_answer(body, 201)
 
     async def players(self, key: str) -> Answer:
-        """Who is in, page by page, and who is connected: for the host and for authors."""
-        query = read_query("after", "limit")
+        """Who is in, page by page, and who is connected, or who was removed: for the host and for authors."""
+        query = read_query("after", "limit", "removed")
+        removed = query.get("removed", "false")
+        if removed not in ("true", "false"):
+            raise ApiError("bad_field", "removed is true or false.", "removed")
         after = read_count(query, "after", 0, AFTER_MAX, least=0)
         limit = read_count(query, "limit", PLAYERS_MAX, PLAYERS_MAX)
         if self._access.is_author():
@@ -72,7 +75,11 @@ class Playing:
             if grant.role != "host":
                 raise ApiError("not_host", "Who is in is for the host to see.")
             found = await self._sessions.granted_or_over(key, grant)
-        page = await self._sessions.look(found, lambda reply: commands.ListPlayers(reply, after, limit))
+        page = await self._sessions.look(
+            found, lambda reply: commands.ListPlayers(reply, after, limit, removed == "true")
+        )
+        if isinstance(page, SessionRecord) and removed == "true":
+            raise ApiError("session_finished", "The session is over: nobody is let in again.")
         if isinstance(page, SessionRecord):
             return json_answer(await self._standings.players(page, after, limit))
         shown = ("players", "next", "total", "connected", "waiting")

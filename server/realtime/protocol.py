@@ -25,7 +25,7 @@ NAMES_SHOWN_MAX = 64
 
 HOST_COMMANDS = (
     *("start", "next", "close", "skip", "pause", "resume", "finish"),
-    *("lock", "approval", "admit", "refuse", "kick"),
+    *("lock", "approval", "admit", "refuse", "kick", "readmit"),
 )
 EXPECTING = ("start", "next", "close", "skip")
 """Those that may say what the host saw; they are refused when that is not so any more."""
@@ -81,8 +81,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`player` is given with kick, and may be with admit and refuse; `on` with lock and approval. The host
-    saw the question `seen_number` in the phase `seen_phase`, if it says so."""
+    """`player` is given with kick and readmit, and may be with admit and refuse; `on` with lock and approval.
+    The host saw the question `seen_number` in the phase `seen_phase`, if it says so."""
 
     id: str
     do: str
@@ -187,9 +187,9 @@ def _join(data: _Members) -> Join:
 
 def _host(data: _Members) -> Host:
     do = data.get("do")
-    if do == "kick":
+    if do in ("kick", "readmit"):
         _check(data, ("id", "do", "player"))
-        return Host(_id(data), "kick", player=_integer(data, "player", 1))
+        return Host(_id(data), str(do), player=_integer(data, "player", 1))
     if do in ("admit", "refuse"):
         _check(data, ("id", "do"), ("player",))
         player = _integer(data, "player", 1) if "player" in data else None

@@ -6,7 +6,8 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors.commands import Host
+from engine.actors.commands import Host, ListPlayers
+from engine.actors.endings import Ending
 from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, node, settle, world
 
@@ -147,6 +148,44 @@ async def test_points_of_many_are_taken_back_little_by_little(
         assert again is not actor
         assert pieces == [2, 2, 1]
         assert again.session.leaderboard == actor.session.leaderboard
+
+
+async def test_who_was_removed_by_mistake_is_let_in_again(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        host, ada, ben = await w.host(actor), *[await w.join(actor, name) for name in ("Ada", "Ben")]
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1)
+        await settle()
+        await w.do(actor, "close")
+        await w.do(actor, "next")
+        w.answer(actor, ben, 2, question=2)
+        await settle()
+        mock_clock.jump(1)
+        await settle()
+        await w.do(actor, "kick", player=1)
+        assert (ada.ending, actor.session.phase) == (Ending.KICKED, "reveal")
+        assert (await w.rejoin(actor, 1)).errors == ["kicked"]
+        removed = Client()
+        actor.send(ListPlayers(removed, 0, 10, removed=True))
+        await settle()
+        assert removed.last("players")["players"] == [{"id": 1, "name": "Ada"}]
+        assert (await w.do(actor, "readmit", player=1)).last("done")["do"] == "readmit"
+        assert (await w.do(actor, "readmit", player=1)).errors == []
+        assert (await w.do(actor, "readmit", player=9)).errors == ["player_not_found"]
+        back = await w.rejoin(actor, 1)
+        assert back.last("joined")["state"]["you"].items() >= {"name": "Ada", "score": 1000}.items()
+        mock_clock.jump(1)
+        await settle()
+        assert host.last("roster")["joined"] == [{"id": 1, "name": "Ada"}]
+        assert host.last("leaderboard")["top"][0]["score"] == 1000
+        await w.do(actor, "next")
+        w.answer(actor, back, 1, question=3)
+        await settle()
+        assert back.last("ack")["status"] == "accepted"
+        assert actor.session == Session.recover(
+            QUIZ, actor.record.settings, actor.record.created_at, w.store.facts(actor.session_id)
+        )
 
 
 async def test_a_script_may_say_nothing_of_what_it_saw(mock_clock: MockClock) -> None:

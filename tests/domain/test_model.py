@@ -351,6 +351,20 @@ class SessionMachine(RuleBasedStateMachine):
             self.kicked.add(player)
             self.model_close_if_all_answered()
 
+    @precondition(lambda self: bool(self.kicked))
+    @rule(player=st.integers(1, 7))
+    def readmit(self, player: int) -> None:
+        expected = None
+        if self.phase == "finished":
+            expected = "session_finished"
+        elif player > len(self.names):
+            expected = "player_not_found"
+        elif player in self.kicked and len(self.active()) >= 4:
+            expected = "session_full"
+        self.settle(self.session.readmit(player, self.now), expected)
+        if expected is None:
+            self.kicked.discard(player)
+
     @rule(ms=st.sampled_from([1, 300, 499, 500, 700, 1_000, 1_300]))
     def wait(self, ms: int) -> None:
         self.now += ms
@@ -454,13 +468,15 @@ def walk(machine: SessionMachine, random: Random) -> None:
     elif step == "wait":
         machine.wait(random.choice([1, 300, 499, 500, 700, 1_000]))
     else:
-        odd = random.choice(["kick", "lock", "move", "move", "crash", "skip"])
+        odd = random.choice(["kick", "lock", "move", "move", "crash", "skip", "readmit"])
         if odd == "kick":
             machine.kick(random.randint(1, 7))
         elif odd == "lock":
             machine.lock(random.choice([True, False, False]))
         elif odd == "skip":
             machine.skip()
+        elif odd == "readmit":
+            machine.readmit(random.randint(1, 5))
         elif odd == "move":
             machine.move(random.choice(["start", "next", "close", "pause", "resume"]))
         else:

@@ -53,7 +53,7 @@ moves = st.lists(
     st.one_of(
         st.tuples(st.just("answer"), st.integers(1, 4), st.integers(0, 2)),
         st.tuples(st.just("answer"), st.integers(1, 4), st.integers(0, 2)),
-        st.tuples(st.sampled_from(["kick", "join"]), st.integers(1, 5), st.just(0)),
+        st.tuples(st.sampled_from(["kick", "join", "readmit"]), st.integers(1, 5), st.just(0)),
         st.tuples(st.sampled_from(["next", "pause", "resume", "skip"]), st.just(0), st.just(0)),
     ),
     max_size=60,
@@ -75,6 +75,8 @@ def play(quiz: Quiz, plan: Sequence[tuple[str, int, int]], waits: Sequence[int])
             session.answer(player, session.number, options[choice % len(options)], at)
         elif what == "kick":
             session.kick(player, at)
+        elif what == "readmit":
+            session.readmit(player, at)
         elif what == "join":
             session.join(f"late {player}", at)
         elif what == "next":
@@ -107,7 +109,10 @@ def corrected_by(quiz: Quiz, facts: Sequence[f.Fact], wanted: Sequence[tuple[int
 
 def lines(facts: Sequence[f.Fact], marked: Any) -> list[Line]:
     """The results, as the database computes them: in another way than `standing`."""
-    kicked = {fact.player for fact in facts if isinstance(fact, f.PlayerKicked)}
+    last = {
+        fact.player: type(fact) for fact in facts if isinstance(fact, f.PlayerKicked | f.PlayerReadmitted)
+    }
+    kicked = {player for player, kind in last.items() if kind is f.PlayerKicked}
     skipped = {fact.question for fact in facts if isinstance(fact, f.QuestionSkipped)}
     answers = [a for a in facts if isinstance(a, f.AnswerAccepted) and a.question not in skipped]
     found = {}

@@ -297,6 +297,8 @@ HOSTS: list[tuple[Any, int, str, str | None]] = [
     ({"do": 7}, 400, "bad_field", "do"),
     ({"do": "kick"}, 400, "missing_field", "player"),
     ({"do": "kick", "player": "1"}, 400, "bad_field", "player"),
+    ({"do": "readmit"}, 400, "missing_field", "player"),
+    ({"do": "readmit", "player": 9}, 404, "player_not_found", None),
     ({"do": "kick", "player": 9}, 404, "player_not_found", None),
     ({"do": "lock"}, 400, "missing_field", "on"),
     ({"do": "lock", "on": 1}, 400, "bad_field", "on"),

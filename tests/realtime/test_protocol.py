@@ -55,7 +55,7 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
         *[
             ({"t": "host", "id": "h", "do": do}, Host("h", do))
             for do in HOST_COMMANDS
-            if do not in ("kick", "lock", "approval")
+            if do not in ("kick", "readmit", "lock", "approval")
         ],
         *[
             (
@@ -65,6 +65,7 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
             for do in EXPECTING
         ],
         ({"t": "host", "id": "h", "do": "kick", "player": 7}, Host("h", "kick", player=7)),
+        ({"t": "host", "id": "h", "do": "readmit", "player": 7}, Host("h", "readmit", player=7)),
         ({"t": "host", "id": "h", "do": "lock", "on": False}, Host("h", "lock", on=False)),
         ({"t": "host", "id": "h", "do": "approval", "on": True}, Host("h", "approval", on=True)),
         ({"t": "host", "id": "h", "do": "admit", "player": 3}, Host("h", "admit", player=3)),

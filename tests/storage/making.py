@@ -123,6 +123,7 @@ _merged = st.builds(
 _facts = st.one_of(
     st.builds(f.PlayerJoined, player=_players, name=_names, **_here),
     st.builds(f.PlayerKicked, player=_players, **_here),
+    st.builds(f.PlayerReadmitted, player=_players, **_here),
     _answers,
     _answers,
     _merged,

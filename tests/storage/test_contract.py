@@ -616,6 +616,17 @@ async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> N
     assert [result.player for result in await results_of(storage.store, other.id)] == [1]
 
 
+async def test_who_was_let_in_again_is_in_the_results(storage: Storage) -> None:
+    record = await storage.session()
+    there = f.PlayerKicked(5, AT, 1), f.PlayerReadmitted(6, AT, 1), f.PlayerKicked(7, AT, 2)
+    await storage.write(record, joined(1), joined(2), answered(3, 1, points=9), answered(4, 2), *there)
+    assert [(each.player, each.score) for each in await results_of(storage.store, record.id)] == [(1, 9)]
+    assert [await storage.store.is_in(record.id, player) for player in (1, 2)] == [True, False]
+    await storage.write(record, f.PlayerKicked(8, AT, 1))
+    assert await results_of(storage.store, record.id) == []
+    assert not await storage.store.is_in(record.id, 1)
+
+
 async def test_a_skipped_question_counts_in_no_results(storage: Storage) -> None:
     record, other = await storage.session(), await storage.session()
     facts = [joined(1), joined(2), answered(3, 1, points=9), answered(4, 1, 2, points=100)]

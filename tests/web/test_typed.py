@@ -126,7 +126,7 @@ async def test_a_number_that_may_be_two_is_asked_about_and_never_guessed(
 
     async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         stored, _ = await api.add_quiz(QUIZ)
-        made = await api.create_session(stored["id"], {"early_close": False})
+        made = await api.create_session(stored["id"], {"get_ready_ms": 0, "early_close": False})
         session = Session(api, made["code"], made["session_id"], made["host_token"])
         await chromium.run(partial(play, session), within_s=120)
 
@@ -156,7 +156,7 @@ async def test_a_code_is_typed_in_any_digits_or_pasted_as_a_link(
 
     async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         stored, _ = await api.add_quiz(QUIZ)
-        made = await api.create_session(stored["id"], {})
+        made = await api.create_session(stored["id"], {"get_ready_ms": 0})
         await chromium.run(partial(come, made["code"]))
 
 
