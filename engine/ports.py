@@ -238,6 +238,9 @@ class SessionStore(Protocol):
         """The first `count` of the results, which may be none, and how many there are in all. Raises
         SessionNotFound."""
 
+    async def host_generation(self, session_id: str) -> int:
+        """How often the session was taken over; 0 for one that is not stored."""
+
     async def skipped(self, session_id: str) -> Sequence[int]:
         """The questions that count for nobody, in their order; none of a session that is not stored."""
 

@@ -158,6 +158,11 @@ class Api:
         )
         return cast(Message, response.json())
 
+    async def take_over(self, key: str) -> Message:
+        """A fresh host token, `host_token`: older ones are void from then on."""
+        path = f"/api/sessions/{_part(key)}/host-token"
+        return cast(Message, (await self._send("POST", path, author=True)).json())
+
     async def start(self, code: str, token: str) -> Message:
         """The `done` of the host's start of a session that is in its lobby, and of no other."""
         return await self.host(code, token, "start", "start", expect={"number": 0, "phase": "lobby"})

@@ -59,11 +59,18 @@ class SecretError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a valid token says. `player` is None for a host and a spectator."""
+    """What a valid token says. `player` is None for a host and a spectator; `generation` is how often the
+    session had been taken over when a host's token was issued."""
 
     session_id: str
     role: Role
     player: int | None
+    generation: int = 0
+
+
+def generation_of(grant: Grant) -> int | None:
+    """As commands have it: None for whoever is no host."""
+    return grant.generation if grant.role == "host" else None
 
 
 class Tokens:
@@ -88,9 +95,9 @@ class Tokens:
             signer_kwargs={"clock": clock, "digest_method": hashlib.sha256, "key_derivation": "hmac"},
         )
 
-    def issue(self, session_id: str, role: Role, player: int | None) -> str:
+    def issue(self, session_id: str, role: Role, player: int | None, generation: int = 0) -> str:
         """A token that lets its bearer be this player, the host, or a spectator. Safe in a URL."""
-        return self._serializer.dumps([session_id, role, player])
+        return self._serializer.dumps([session_id, role, generation or None if role == "host" else player])
 
     def read(self, token: str) -> Grant:
         """What the token grants. Raises TokenError, whatever the text is."""
@@ -120,6 +127,8 @@ class Tokens:
                 return Grant(session_id, "player", player), issued.timestamp()
             case [str(session_id), "host", None]:
                 return Grant(session_id, "host", None), issued.timestamp()
+            case [str(session_id), "host", int(generation)]:
+                return Grant(session_id, "host", None, generation), issued.timestamp()
             case [str(session_id), "spectator", None]:
                 return Grant(session_id, "spectator", None), issued.timestamp()
         raise _invalid()

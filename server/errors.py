@@ -36,6 +36,7 @@ STATUS: Mapping[str, int] = {
     "token_invalid": 401,
     "token_expired": 401,
     "kicked": 403,
+    "token_replaced": 403,
     "wrong_question": 409,
     "question_closed": 409,
     "not_open_yet": 409,

@@ -25,6 +25,7 @@ from engine.domain.facts import (
     AnswerMerged,
     Fact,
     Finished,
+    HostReplaced,
     PlayerJoined,
     PlayerKicked,
     PlayerReadmitted,
@@ -281,6 +282,11 @@ class MemorySessionStore:
         await self._checkpoint()
         results = self._results(session_id)
         return results[:count], len(results)
+
+    async def host_generation(self, session_id: str) -> int:
+        await self._checkpoint()
+        row = self._rows.get(session_id)
+        return 0 if row is None else sum(isinstance(fact, HostReplaced) for fact in row.facts.values())
 
     async def skipped(self, session_id: str) -> Sequence[int]:
         await self._checkpoint()

@@ -49,6 +49,8 @@ def test_a_token_says_whose_it_is() -> None:
     tokens = Tokens(SECRET, 3600, SetClock())
     assert tokens.read(tokens.issue("s-1", "player", 7)) == Grant("s-1", "player", 7)
     assert tokens.read(tokens.issue("s-1", "host", None)) == Grant("s-1", "host", None)
+    assert tokens.read(tokens.issue("s-1", "host", None, 2)) == Grant("s-1", "host", None, 2)
+    assert tokens.read(tokens.issue("s-1", "player", 7, 2)) == Grant("s-1", "player", 7)
 
 
 def test_a_token_is_short_and_safe_in_a_url() -> None:

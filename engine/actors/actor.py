@@ -35,6 +35,7 @@ from engine.actors.commands import (
     Rejoin,
     Relay,
     Role,
+    TakeOver,
     Watch,
 )
 from engine.actors.door import AGAIN_MS, BUSY, NOT_ADMITTED, Door
@@ -55,6 +56,7 @@ from engine.domain.facts import (
     ClockExtended,
     Fact,
     Finished,
+    HostReplaced,
     LockChanged,
     Paused,
     PlayerJoined,
@@ -78,6 +80,8 @@ FOREIGN_TOKEN = Refusal("token_invalid", "This token belongs to another session.
 NO_SUCH_PLAYER = Refusal("player_not_found", "This session has no such player.")
 
 KICKED = Refusal("kicked", "The host removed you from this session.")
+
+REPLACED = Refusal("token_replaced", "Somebody else leads this session now, with a newer token.")
 
 OVER = Refusal("session_finished", "The session is over.")
 
@@ -802,6 +806,10 @@ class SessionActor:
                 self._watch(command)
             case Look():
                 self._look(command)
+            case ListPlayers() if self._replaced(command.generation):
+                self._refuse(command.reply, REPLACED)
+            case TakeOver():
+                self._take_over(command)
             case ListPlayers():
                 audience = self._audience
                 page = messages.players(
@@ -923,6 +931,8 @@ class SessionActor:
             refusal = FOREIGN_TOKEN
         elif command.role == "player":
             refusal = self._not_in(command.player or 0)
+        elif command.role == "host" and self._replaced(command.generation):
+            refusal = REPLACED
         if refusal:
             self._refuse(command.reply, refusal)
             return
@@ -943,7 +953,7 @@ class SessionActor:
         now = self._clock.now_ms()
         if self._hostless_since is not None:
             self._hostless_since = now  # who leads by requests alone is there as well
-        refusal = self._lead(command, now)
+        refusal = REPLACED if self._replaced(command.generation) else self._lead(command, now)
         if refusal is not None:
             self._refuse(command.reply, refusal, command.id)
             return
@@ -985,6 +995,20 @@ class SessionActor:
                 return session.readmit(command.player or 0, now)
             case _:
                 return Refusal("bad_field", f"Unknown host command {command.do!r}.")
+
+    def _replaced(self, generation: int | None) -> bool:
+        """Whether a host's token of this generation is void. None: it was no token of a host, or a node of an
+        earlier release has passed the command on, which knows but one."""
+        return generation is not None and generation != self.session.host_generation
+
+    def _take_over(self, command: TakeOver) -> None:
+        session = self.session
+        refusal = BUSY if not self._journal.has_room() else session.replace_host(self._clock.now_ms())
+        if refusal is not None:
+            self._refuse(command.reply, refusal)
+            return
+        token = self._tokens.issue(self.session_id, "host", None, session.host_generation)
+        self._on_commit(session.seq, command.reply, lambda: messages.host_token(token))
 
     def _merge(self, command: Merge) -> None:
         session = self.session
@@ -1031,7 +1055,7 @@ class SessionActor:
         return messages.joined(
             player=place.player,
             name=None if place.player is None else self.session.name_of(place.player),
-            token=self._tokens.issue(self.session_id, place.role, place.player),
+            token=self._tokens.issue(self.session_id, place.role, place.player, self.session.host_generation),
             session_id=self.session_id,
             code=self.code,
             role=place.role,
@@ -1210,6 +1234,8 @@ class SessionActor:
                     offset, now = self._stream.next_offset(), self._clock.now_ms()
                     by_ms = fact.by_ms if isinstance(fact, ClockExtended) and self._given_back else None
                     await self._broadcast(messages.state_changed(session, offset, now, by_ms))
+                case HostReplaced():
+                    self._audience.show_out("host", Ending.REPLACED)
                 case Finished():
                     self._end_seq = fact.seq
 

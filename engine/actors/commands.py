@@ -21,8 +21,9 @@ class Join:
     over the wire, None when it was left out. `address` is the network that it came from, as limits count it.
     `ticket` is what whoever waits for the host is known by, when it asks again.
 
-    Here and below: `may_move` tells that the client may be sent to another node. `relay` is the run of a node
-    that seats the client itself, and then one frame answers the command: `admitted`."""
+    Here and below: `generation` is that of a host's token, None where it is none. `may_move` tells that the
+    client may be sent to another node. `relay` is the run of a node that seats the client itself, and then
+    one frame answers the command: `admitted`."""
 
     reply: Subscriber
     name: object
@@ -47,6 +48,7 @@ class Rejoin:
     offset: int | None = None
     may_move: bool = False
     relay: str | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class ListPlayers:
     after: int
     limit: int
     removed: bool = False
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,14 @@ class Host:
     on: bool | None = None
     seen_number: int | None = None
     seen_phase: str | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Of an author: whoever has led the session until now does so no longer. Answered with `host_token`."""
+
+    reply: Subscriber
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +191,7 @@ Command = (
     | Left
     | Answer
     | Host
+    | TakeOver
     | Detach
     | Merge
     | Erase

@@ -43,6 +43,11 @@ def done(id: str | None, do: str, phase: Phase) -> Frame:  # noqa: A002 - the pr
     return Frame({"t": "done", "id": id, "do": do, "phase": phase})
 
 
+def host_token(token: str) -> Frame:
+    """Of whoever has taken a session over. Never sent to a client as it is."""
+    return Frame({"t": "host_token", "token": token})
+
+
 Line = dict[str, object]
 """Of a standing."""
 

@@ -247,7 +247,7 @@ class _Course:
     def _extended(self, fact: f.ClockExtended) -> None:
         self._clock.extend(fact.by_ms, fact.at)
 
-    def _locked(self, fact: f.LockChanged) -> None:
+    def _locked(self, fact: f.LockChanged | f.HostReplaced) -> None:
         if self._phase is Phase.FINISHED:
             self._disorder(fact)
 
@@ -269,6 +269,7 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.AnswerMerged: _Course._merged,
     f.ClockExtended: _Course._extended,
     f.LockChanged: _Course._locked,
+    f.HostReplaced: _Course._locked,
     f.QuestionOpened: _Course._moved,
     f.QuestionClosed: _Course._moved,
     f.QuestionSkipped: _Course._moved,

@@ -140,6 +140,14 @@ class LockChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HostReplaced:
+    """An author has taken the session over: host tokens from before this are void."""
+
+    seq: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     seq: int
     at: int
@@ -158,6 +166,7 @@ Fact = (
     | Resumed
     | ClockExtended
     | LockChanged
+    | HostReplaced
     | Finished
 )
 

@@ -21,6 +21,7 @@ from engine.domain.facts import (
     ClockExtended,
     Fact,
     Finished,
+    HostReplaced,
     LockChanged,
     Paused,
     PlayerJoined,
@@ -98,6 +99,8 @@ class Session:
         self.locked = False
         self.approval = settings.approval
         """Whether the host lets players in one by one."""
+        self.host_generation = 0
+        """How often the session was taken over: that of the host tokens that are good."""
         self.seq = 0
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
@@ -525,6 +528,13 @@ class Session:
             self._record(LockChanged(self.seq + 1, at, None if on else False))
         return refusal
 
+    def replace_host(self, at: int) -> Refusal | None:
+        """Whoever has led the session until now does so no longer."""
+        if self.phase is Phase.FINISHED:
+            return _FINISHED
+        self._record(HostReplaced(self.seq + 1, at))
+        return None
+
     def kick(self, player: int, at: int) -> Refusal | None:
         """Remove a player for good. Nothing happens when that was done already."""
         refusal = refuse("kick", self.phase)
@@ -801,6 +811,9 @@ class Session:
         if not self.locked:
             self.approval = fact.locked is None
 
+    def _apply_host_replaced(self, fact: HostReplaced) -> None:  # noqa: ARG002 - that it was is all
+        self.host_generation += 1
+
     def _apply_finished(self, fact: Finished) -> None:
         self.phase = move(fact, self.phase, None)
         self._shown = None
@@ -828,5 +841,6 @@ _APPLY: Final[Mapping[type[Fact], Callable[[Session, Any], None]]] = {
     Resumed: Session._apply_resumed,
     ClockExtended: Session._apply_clock_extended,
     LockChanged: Session._apply_lock_changed,
+    HostReplaced: Session._apply_host_replaced,
     Finished: Session._apply_finished,
 }

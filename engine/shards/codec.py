@@ -33,6 +33,7 @@ from engine.actors.commands import (
     Passed,
     Rejoin,
     Relay,
+    TakeOver,
     Watch,
 )
 from engine.actors.endings import BY_CODE, Ending
@@ -119,6 +120,7 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
             "epoch": _maybe(_whole),
             "offset": _maybe(_whole),
             "relay": _maybe(_text),
+            "generation": _maybe(_whole),
         },
     ),
     "watch": (Watch, {"epoch": _maybe(_whole), "offset": _maybe(_whole), "relay": _maybe(_text)}),
@@ -129,7 +131,12 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
     ),
     "listplayers": (
         ListPlayers,
-        {"after": _whole, "limit": _whole, "removed": lambda value: value is None or _truth(value)},
+        {
+            "after": _whole,
+            "limit": _whole,
+            "generation": _maybe(_whole),
+            "removed": lambda value: value is None or _truth(value),
+        },
     ),
     "passed": (Passed, {"node": _text, "number": _whole}),
     "left": (Left, {"node": _text, "key": _seat}),
@@ -153,8 +160,10 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
             "on": _maybe(_truth),
             "seen_number": _maybe(_whole),
             "seen_phase": _maybe(_text),
+            "generation": _maybe(_whole),
         },
     ),
+    "takeover": (TakeOver, {}),
     "detach": (Detach, {}),
     "erase": (Erase, {"player": _maybe(_whole)}),
 }

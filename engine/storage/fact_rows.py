@@ -75,6 +75,7 @@ def _change(
     | f.Resumed
     | f.ClockExtended
     | f.LockChanged
+    | f.HostReplaced
     | f.Finished,
 ) -> ChangeRow:
     question: int | None = None
@@ -96,6 +97,8 @@ def _change(
             kind = "extended"
         case f.LockChanged(locked=locked):
             kind = "lock"
+        case f.HostReplaced():
+            kind = "host_replaced"
         case f.PlayerKicked(player=player):
             kind = "kicked"
         case f.PlayerReadmitted(player=player):
@@ -152,6 +155,7 @@ _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "lock": lambda row: f.LockChanged(row["seq"], row["at"], row["flag"]),
     "kicked": lambda row: f.PlayerKicked(row["seq"], row["at"], row["player"]),
     "readmitted": lambda row: f.PlayerReadmitted(row["seq"], row["at"], row["player"]),
+    "host_replaced": lambda row: f.HostReplaced(row["seq"], row["at"]),
     "finished": lambda row: f.Finished(row["seq"], row["at"]),
 }
 

@@ -207,6 +207,12 @@ class PostgresSessionStore:
     async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
         return await self._some(session_id, f"{RESULTS} LIMIT $2", count)
 
+    async def host_generation(self, session_id: str) -> int:
+        if not is_id(session_id):
+            return 0
+        row = await self._database.fetchrow(_HOST_GENERATION, session_id)
+        return 0 if row is None else int(row["times"])
+
     async def skipped(self, session_id: str) -> Sequence[int]:
         if not is_id(session_id):
             return []
@@ -458,6 +464,10 @@ SELECT placed.rank, placed.player, placed.name, placed.score, placed.correct, pl
        placed.elapsed_ms
 FROM placed JOIN placed me ON me.player = $2 AND placed.place BETWEEN me.place - $3 AND me.place + $3
 ORDER BY placed.place
+"""
+
+_HOST_GENERATION = """
+SELECT count(*) AS times FROM session_changes WHERE session_id = $1 AND kind = 'host_replaced'
 """
 
 _SKIPPED = """

@@ -184,22 +184,29 @@ def start(
 
 
 @session.command()
-@session_argument()
+@click.argument("code")
 @click.option(
     "--token",
     envvar="FANFARE_HOST_TOKEN",
     show_envvar=True,
-    required=True,
-    help="The host's token, as `session start` prints it.",
+    help="The host's token, as `session start` prints it.  [default: a fresh one, by the author key]",
 )
+@yes_option
 @server_option
-def host(code: str, token: str, url: str) -> None:
-    """Lead the session CODE from this terminal."""
+def host(code: str, token: str | None, yes: bool, url: str) -> None:
+    """Lead the session CODE from this terminal.
+
+    Without a token this takes the session over: whoever leads it now does so no longer.
+    """
 
     async def main() -> int:
         async with api_at(url) as api:
             page = await api.session(code)
-        return await _lead(url, page["code"], token, page["ws_url"])
+            led_by = token
+            if led_by is None:
+                sure(f"Take session {page['code']} over from whoever leads it now?", yes=yes)
+                led_by = (await api.take_over(page["session_id"]))["host_token"]
+        return await _lead(url, page["code"], led_by, page["ws_url"])
 
     run(main)
 

@@ -147,6 +147,7 @@ def _routes(
         ("GET", "/api/sessions/<key>/players", playing.players),
         ("POST", "/api/sessions/<key>/answers", playing.answer),
         ("POST", "/api/sessions/<key>/host", playing.lead),
+        ("POST", "/api/sessions/<key>/host-token", lifecycle.take_over),
         ("GET", "/api/sessions/<key>/leaderboard", playing.leaderboard),
         ("GET", "/api/sessions/<key>/events", events.open),
         ("GET", "/api/sessions/<key>/results", results.show),

@@ -85,6 +85,7 @@ class Erasing:
             return await self._sessions.live_or_over(key)
         if grant.role != "host":
             raise ApiError("not_host", "This is for the host and for authors.")
+        await self._sessions.refuse_replaced(grant)
         return await self._sessions.granted_or_over(key, grant)
 
 

@@ -16,6 +16,7 @@ from engine.actors.endings import Ending, Reconnect
 from engine.actors.frame import Frame
 from engine.actors.outbox import Outbox
 from engine.actors.subscriber import ConnectionEnded
+from server.auth import generation_of
 from server.errors import busy, refused, too_many_streams
 from server.event_stream import (
     EVENT_STREAM,
@@ -196,7 +197,9 @@ class Events:
         )
         command: Command = Watch(stream, epoch, offset)
         if grant is not None:
-            command = Rejoin(stream, grant.role, grant.player, None, epoch, offset)
+            command = Rejoin(
+                stream, grant.role, grant.player, None, epoch, offset, generation=generation_of(grant)
+            )
         # The response may fail before its body is entered, so the seat is tied to the request.
         self._tie_to_request(stream)
         session.send(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import cast
 
-from engine.actors.commands import Look
+from engine.actors.commands import Look, TakeOver
 from engine.actors.frame import Message
 from engine.domain.phases import Phase
 from engine.domain.settings import FIELDS, Settings
@@ -17,7 +17,7 @@ from server.http.answers import Answer, json_answer
 from server.http.quizzes import may_be_quiz_id
 from server.http.reading import read_count, read_object, read_query
 from server.http.services import LiveSession, Services
-from server.http.sessions import Sessions
+from server.http.sessions import Sessions, ask
 from server.http.standing import Standings, without_standing
 
 RECENT_MAX = 200
@@ -48,6 +48,20 @@ class Lifecycle:
             "play_url": play_url(self._services, session),
         }
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
+
+    async def take_over(self, key: str) -> Answer:
+        """A fresh host token. The older ones are void from then on, and whoever leads with one is told."""
+        self._access.require_author()
+        read_query()
+        session = await self._sessions.live(key)
+        taken = await ask(session, TakeOver)
+        body = {
+            "session_id": session.session_id,
+            "code": session.code,
+            "host_token": taken.message["token"],
+            "ws_url": ws_url(self._services, session),
+        }
+        return json_answer(body, 201)
 
     async def list(self) -> Answer:
         self._access.require_author()

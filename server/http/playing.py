@@ -66,19 +66,22 @@ class Playing:
         removed = query.get("removed", "false")
         if removed not in ("true", "false"):
             raise ApiError("bad_field", "removed is true or false.", "removed")
+        gone = removed == "true"
         after = read_count(query, "after", 0, AFTER_MAX, least=0)
         limit = read_count(query, "limit", PLAYERS_MAX, PLAYERS_MAX)
+        generation = None
         if self._access.is_author():
             found = await self._sessions.live_or_over(key)
         else:
             grant = self._access.grant()
+            generation = grant.generation
             if grant.role != "host":
                 raise ApiError("not_host", "Who is in is for the host to see.")
             found = await self._sessions.granted_or_over(key, grant)
         page = await self._sessions.look(
-            found, lambda reply: commands.ListPlayers(reply, after, limit, removed == "true")
+            found, lambda reply: commands.ListPlayers(reply, after, limit, gone, generation)
         )
-        if isinstance(page, SessionRecord) and removed == "true":
+        if isinstance(page, SessionRecord) and gone:
             raise ApiError("session_finished", "The session is over: nobody is let in again.")
         if isinstance(page, SessionRecord):
             return json_answer(await self._standings.players(page, after, limit))
@@ -120,6 +123,7 @@ class Playing:
                 message.on,
                 message.seen_number,
                 message.seen_phase,
+                grant.generation,
             ),
         )
         return json_answer(done.message)

@@ -112,6 +112,7 @@ class Results:
                 raise ApiError("not_host", "Until the session is over its results are for the host.")
             if grant.session_id != found.session_id:
                 self._access.refuse_foreign_token()
+            await self._sessions.refuse_replaced(grant)
         record = await self._services.store.find(found.session_id)
         if record.finished_at is not None or record.settings.board == "live":
             return record, None

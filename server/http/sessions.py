@@ -134,7 +134,14 @@ class Sessions:
             self._access.refuse_foreign_token()
         if grant.player is not None and not await self._store.is_in(record.id, grant.player):
             raise ApiError("kicked", "You were removed from this session.")
+        await self.refuse_replaced(grant)
         return True
+
+    async def refuse_replaced(self, grant: Grant) -> None:
+        """Raises ApiError for a host's token from before another host has taken the session over, as far as
+        that is stored."""
+        if grant.role == "host" and grant.generation != await self._store.host_generation(grant.session_id):
+            raise ApiError("token_replaced", "Somebody else leads this session now, with a newer token.")
 
     async def refuse_outsiders(self, record: SessionRecord, token: str | None = None) -> None:
         """Raises ApiError for whoever may not see how a session came out that is over."""

@@ -19,7 +19,7 @@ from engine.actors.frame import Frame
 from engine.actors.subscriber import Subscriber
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
-from server.auth import Grant, TokenError, new_ticket
+from server.auth import Grant, TokenError, generation_of, new_ticket
 from server.limits import Attempts, Try, network_of
 from server.realtime import protocol
 from server.realtime.protocol import ProtocolError
@@ -97,6 +97,7 @@ class Conversation:
         "_address",
         "_connection",
         "_gate",
+        "_generation",
         "_messages",
         "_player",
         "_role",
@@ -115,6 +116,8 @@ class Conversation:
         """Where this conversation holds a seat; kept until the seat is given back."""
         self._role: str | None = None
         self._player = 0
+        self._generation: int | None = None
+        """Of the token that a host has brought."""
         self._try: Try | None = None
         """Of the code that is being tried."""
 
@@ -199,6 +202,7 @@ class Conversation:
                 message.on,
                 message.seen_number,
                 message.seen_phase,
+                self._generation,
             ),
         )
 
@@ -251,9 +255,19 @@ class Conversation:
     ) -> None:
         """Join as who a token was given to. `code`, when given, must be that of the token's session.
         `may_move`: the client may be told to go to another node."""
+        self._generation = generation_of(grant)
         self._ask(
             grant.session_id,
-            commands.Rejoin(self, grant.role, grant.player, code, epoch, offset, may_move),
+            commands.Rejoin(
+                self,
+                grant.role,
+                grant.player,
+                code,
+                epoch,
+                offset,
+                may_move,
+                generation=self._generation,
+            ),
         )
 
     def watch(self, key: str, epoch: int | None, offset: int | None, *, may_move: bool = False) -> None:

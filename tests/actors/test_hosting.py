@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors.commands import Host, ListPlayers
+from engine.actors.commands import Host, ListPlayers, Rejoin, TakeOver
 from engine.actors.endings import Ending
 from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, node, settle, world
@@ -186,6 +186,46 @@ async def test_who_was_removed_by_mistake_is_let_in_again(mock_clock: MockClock)
         assert actor.session == Session.recover(
             QUIZ, actor.record.settings, actor.record.created_at, w.store.facts(actor.session_id)
         )
+
+
+async def test_an_author_takes_a_session_over_and_the_older_host_is_told(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        older, relay = Client(), await node(actor)
+        actor.send(Rejoin(older, "host", generation=0))
+        await settle()
+        taken = Client()
+        w.journal.auto = "off"
+        actor.send(TakeOver(taken))
+        await settle()
+        assert older.ending is Ending.REPLACED
+        assert taken.frames == [], "not before it is stored"
+        w.journal.auto = "soon"
+        w.journal.commit()
+        await settle()
+        assert taken.kinds == ["host_token"]
+        assert (await w.do(actor, "start", generation=0)).errors == ["token_replaced"]
+        for command in (
+            Rejoin(older := Client(), "host", generation=0),
+            ListPlayers(older, 0, 9, generation=0),
+        ):
+            actor.send(command)
+        await settle()
+        assert older.errors == ["token_replaced"] * 2
+        newer = Client()
+        actor.send(Rejoin(newer, "host", generation=1))
+        await settle()
+        assert newer.last("joined")["role"] == "host"
+        assert (await w.do(actor, "start", generation=1)).errors == []
+        assert relay.ending is None
+        # It is a fact, and so holds at whichever node runs the session next.
+        again = await w.new_registry("other").get(actor.session_id)
+        assert again.session.host_generation == 1
+        await w.do(again, "finish")
+        actor_over = Client()
+        again.send(TakeOver(actor_over))
+        await settle()
+        assert actor_over.errors == ["session_finished"]
 
 
 async def test_a_script_may_say_nothing_of_what_it_saw(mock_clock: MockClock) -> None:

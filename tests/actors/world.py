@@ -85,7 +85,7 @@ class Client:
 
 
 class PlainTokens:
-    def issue(self, session_id: str, role: str, player: int | None) -> str:
+    def issue(self, session_id: str, role: str, player: int | None, generation: int = 0) -> str:
         return f"{session_id}/{role}/{player}"
 
 

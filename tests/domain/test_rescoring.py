@@ -304,6 +304,7 @@ def test_facts_in_the_wrong_order_are_found() -> None:
         f.QuestionOpened(0, 0, 1),
         f.Resumed(0, 0),
         f.LockChanged(0, 0, True),
+        f.HostReplaced(0, 0),
         f.PlayerJoined(0, 0, 9, "x"),
     ):
         course = [replace(each, seq=seq) for seq, each in enumerate([*facts, extra], 1)]

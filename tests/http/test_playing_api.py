@@ -67,6 +67,29 @@ async def test_a_command_sent_twice_is_one_step() -> None:
         assert (await e.get(session.url)).json["state"]["number"] == 2
 
 
+async def test_an_author_takes_a_session_over() -> None:
+    async with edge(author_key="the-author-key") as e:
+        quiz = await e.post("/api/quizzes", QUIZ, token="the-author-key")
+        opened = await e.post("/api/sessions", {"quiz_id": quiz.json["id"]}, token="the-author-key")
+        session = Played(e, opened.json)
+        url = f"{session.url}/host-token"
+        assert (await e.post(url, token=session.host_token)).status == 401
+        assert (await e.post(url, token="the-author-key")).status == 201
+        taken = await e.post(f"/api/sessions/{session.id}/host-token", token="the-author-key")
+        assert (taken.status, taken.json["code"]) == (201, session.code)
+        refused = await session.do("start")
+        assert (refused.status, refused.error) == (403, "token_replaced")
+        older = await e.get(f"{session.url}/players", token=session.host_token)
+        assert older.error == "token_replaced"
+        for path in ("results", "results.csv"):
+            stale = await e.get(f"{session.url}/{path}", token=session.host_token)
+            assert stale.error == "token_replaced"
+        session.host_token = taken.json["host_token"]
+        assert (await session.do("start")).status == 200
+        await session.do("finish")
+        assert (await e.post(url, token="the-author-key")).error == "session_finished"
+
+
 async def test_the_answer_is_confirmed_only_once_it_is_stored() -> None:
     async with edge() as e:
         session = await e.session()

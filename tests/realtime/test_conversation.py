@@ -237,14 +237,17 @@ def test_a_host_s_command_goes_to_the_session(
     scene = Scene()
     scene.seat("host", None)
     scene.say(t="host", id="h-1", do=do, **more)
-    assert scene.sessions.delivered[-1] == (SESSION, commands.Host(scene.talk, "h-1", do, player, on))
+    assert scene.sessions.delivered[-1] == (
+        SESSION,
+        commands.Host(scene.talk, "h-1", do, player, on, generation=0),
+    )
 
 
 def test_a_host_s_command_says_what_the_host_saw() -> None:
     scene = Scene()
     scene.seat("host", None)
     scene.say(t="host", id="h-1", do="next", expect={"number": 2, "phase": "reveal"})
-    expected = commands.Host(scene.talk, "h-1", "next", seen_number=2, seen_phase="reveal")
+    expected = commands.Host(scene.talk, "h-1", "next", seen_number=2, seen_phase="reveal", generation=0)
     assert scene.sessions.delivered[-1] == (SESSION, expected)
 
 

@@ -134,6 +134,7 @@ _facts = st.one_of(
     st.builds(f.Resumed, **_here),
     st.builds(f.ClockExtended, by_ms=st.integers(1, 10**12), **_here),
     st.builds(f.LockChanged, locked=st.sampled_from((True, False, None)), **_here),
+    st.builds(f.HostReplaced, **_here),
     st.builds(f.Finished, **_here),
 )
 

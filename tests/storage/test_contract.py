@@ -616,6 +616,13 @@ async def test_kicked_players_are_left_out_of_the_results(storage: Storage) -> N
     assert [result.player for result in await results_of(storage.store, other.id)] == [1]
 
 
+async def test_a_session_knows_how_often_it_was_taken_over(storage: Storage) -> None:
+    record, other = await storage.session(), await storage.session()
+    await storage.write(record, f.HostReplaced(1, AT), f.HostReplaced(2, AT))
+    generations = [await storage.store.host_generation(key) for key in (record.id, other.id, "nobody's")]
+    assert generations == [2, 0, 0]
+
+
 async def test_who_was_let_in_again_is_in_the_results(storage: Storage) -> None:
     record = await storage.session()
     there = f.PlayerKicked(5, AT, 1), f.PlayerReadmitted(6, AT, 1), f.PlayerKicked(7, AT, 2)

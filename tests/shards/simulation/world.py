@@ -288,7 +288,7 @@ class WatchedTenure:
 class Tokens:
     """Plain text instead of signatures."""
 
-    def issue(self, session_id: str, role: str, player: int | None) -> str:
+    def issue(self, session_id: str, role: str, player: int | None, generation: int = 0) -> str:
         return f"{session_id}|{role}|{player or ''}"
 
     def read(self, token: str) -> Grant:
