@@ -120,7 +120,8 @@ class Player:
             message = (message.get("state") or {}).get("question") or {}
         elif kind in ("question", "reveal", "leaderboard", "progress"):
             self.heard_at.append(now)
-        if kind in ("question", "joined") and message.get("remaining_ms") is not None:
+        # A `state` too: it tells that the countdown got the time back for which nobody ran the session.
+        if kind in ("question", "joined", "state") and message.get("remaining_ms") is not None:
             self._open = (message["number"], now + message["remaining_ms"] / 1000)
         elif kind == "reveal":
             self._open = (0, 0.0)
