@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 import trio
 
-from engine.websocket import PING, PONG, TEXT, FramingError, Parser, encode_frame
+from engine.websocket import CLOSE, PING, PONG, TEXT, FramingError, Parser, encode_frame, read_close
 from tests.bench import wire
 from tests.settings import AT_ONCE
 
@@ -143,6 +143,8 @@ class Socket:
         self._stream = stream
         self._parser = Parser(masked=False, message_bytes_max=1 << 20)
         self._ready: list[dict[str, Any]] = []
+        self.closed: int | None = None
+        """The code of the close frame that has come."""
         self._sending = trio.Lock()
 
     @classmethod
@@ -184,6 +186,8 @@ class Socket:
         while (event := self._parser.next_event()) is not None:
             if event.opcode == PING:
                 await self._send(encode_frame(PONG, event.payload, mask=_MASK))
+            elif event.opcode == CLOSE:
+                self.closed = read_close(event.payload).code
             elif event.opcode == TEXT:
                 self._ready.append(orjson.loads(event.payload))
 

@@ -38,6 +38,7 @@ import trio
 from engine.websocket import FramingError
 from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.proxy import Proxy, proxy_to
+from loadtest.reconnect import Policy, after_close
 from server.cli.chaos_stage import Stage, staged
 from server.cli.sql import answers_of
 from server.cli.terminal import leaves
@@ -156,7 +157,8 @@ class Player:
                 nursery.start_soon(self._send, socket)
                 await self._listen(socket)
         finally:
-            self._node = (self._node + 1) % NODES
+            if socket is None or after_close(socket.closed) is not Policy.RESUME:
+                self._node = (self._node + 1) % NODES
             if socket is not None:
                 await socket.aclose()
 
