@@ -7,6 +7,7 @@ import { copy, explain, number, t } from "./lib/texts.js";
 
 const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
+const SESSIONS_MAX = 200;
 /** So soon after another press, or after a change of what is there to be pressed, a press is not meant. */
 const DEAF_MS = 400;
 /** Within this time a key that would close the question is pressed once more. */
@@ -17,12 +18,31 @@ const linkOf = ({ code, token }) => `/host?code=${code}#${token}`;
 const inSight = (selector) => all(selector).find((each) => each.checkVisibility());
 /** Says beside the buttons why something did not go. */
 const refused = (error) => put("wrong", explain(error));
+let deaf = 0;
+
+function deafen() {
+	clearTimeout(deaf);
+	document.body.dataset.deaf = "";
+	deaf = setTimeout(() => delete document.body.dataset.deaf, DEAF_MS);
+}
+
+/** `lead(button.dataset)` for what is pressed: by hand, with its key, or from afar. */
+function listen(lead) {
+	document.onclick = ({ target }) => {
+		const button = target.closest("[data-do]");
+		if (!button) return;
+		const heard = !("deaf" in document.body.dataset);
+		deafen();
+		if (heard && button.ariaDisabled !== "true") lead(button.dataset);
+	};
+}
 
 async function setUp(wanted) {
 	document.body.dataset.phase = "setup";
 	ui.new.onsubmit = open;
 	hosted.forEach(offer);
-	const { quizzes } = await askAsAuthor("GET", "/api/quizzes");
+	const [{ quizzes }, { sessions }] = await Promise.all(["/api/quizzes", `/api/sessions?limit=${SESSIONS_MAX}`].map((path) => askAsAuthor("GET", path)));
+	showOthers(sessions.filter(({ code, finished_at: over }) => over === null && !hosted.some((each) => each.code === code)));
 	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
 		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
 		h("span", { dir: "auto" }, title), h("span.hint", {}, t("host.questions", { count: questions })))));
@@ -33,6 +53,28 @@ async function setUp(wanted) {
 async function offer(session) {
 	const { state } = await ask("GET", `/api/sessions/${session.code}`).catch(() => ({}));
 	if (state && state.phase !== "finished") ui.running.append(h("a.button", { href: linkOf(session) }, h("span", { dir: "auto", lang: state.language }, state.title), h("b", {}, session.code)));
+}
+
+/** Sessions that run and that this browser does not lead. */
+function showOthers(sessions) {
+	deafen(); // what is below has moved
+	put("others-count", t("host.others", { count: sessions.length }));
+	ui.others.append(...sessions.map(({ id, code, title, players }) => h("li.row", {},
+		h("div", {}, h("span", { dir: "auto" }, title), h("span.hint", {}, h("b", {}, code), ` · ${t("players", { count: players })}`)),
+		h("button", { type: "button", "data-do": "take", "data-session": id, ariaLabel: `${t("host.take")}: ${title}, ${code}` }, t("host.take")))));
+	let taken = false;
+	listen(async ({ session }) => {
+		if (taken) return;
+		taken = true;
+		put("wrong", "");
+		try {
+			const { code, host_token: token } = await askAsAuthor("POST", `/api/sessions/${session}/host-token`);
+			location.href = linkOf({ code, token });
+		} catch (error) {
+			refused(error);
+		}
+		taken = false;
+	});
 }
 
 async function open(event) {
@@ -56,18 +98,12 @@ function host(session) {
 	const path = `/api/sessions/${code}`;
 	const roster = $("ff-roster");
 	const sent = new Set();
-	let deaf = 0;
+	let removed = new Map();
 	let sureUntil = 0;
-
-	function deafen() {
-		clearTimeout(deaf);
-		document.body.dataset.deaf = "";
-		deaf = setTimeout(() => delete document.body.dataset.deaf, DEAF_MS);
-	}
 
 	const model = attend(code, session, (message, isNew) => {
 		if (message.t === "joined") read();
-		if (message.t === "roster") roster.hear(message);
+		if (message.t === "roster") hearRoster(message);
 		if (message.t === "waiting_list") showWaiting(message);
 		if (!isNew) return;
 		deafen();
@@ -79,16 +115,10 @@ function host(session) {
 		scrollTo(0, 0);
 		if (!inSight(":focus")) inSight("#start, #resume, #next")?.focus({ preventScroll: true });
 	}, (why) => {
+		if (/^token_/.test(why.code)) kept.set("hosted", others); // this one leads nothing any more
 		Object.assign(document.body.dataset, { phase: "ended", why: why.code });
 		put("why", explain(why));
 	});
-
-	/** A press on a button: by hand, with its key, or from afar. */
-	function press(button) {
-		const heard = !("deaf" in document.body.dataset);
-		deafen();
-		if (heard && button.ariaDisabled !== "true") lead(button.dataset);
-	}
 
 	/** The key that goes on has to be pressed twice to close a question: nobody gets it back. */
 	function goOn() {
@@ -100,7 +130,25 @@ function host(session) {
 		put("wrong", t("host.close_sure"));
 	}
 
-	const read = () => roster.load(path, token).catch(() => setTimeout(read, 5_000));
+	const read = () => Promise.all([roster.load(path, token), showRemoved()]).catch(() => setTimeout(read, 5_000));
+
+	function hearRoster(message) {
+		roster.hear(message);
+		const { joined, kicked } = message;
+		if (kicked.length || joined.some(({ id }) => removed.has(id))) showRemoved().catch(read);
+	}
+
+	/** Who was removed and can be let in again. Rows that stay are not touched, for one may have the focus. */
+	async function showRemoved() {
+		const { players } = await ask("GET", `${path}/players?removed=true&limit=1000`, { token });
+		const before = removed;
+		removed = new Map(players.map(({ id, name }) => [id, before.get(id) ?? h("li.row", {}, h("bdi.name", {}, name),
+			h("button", { type: "button", "data-do": "readmit", "data-player": id, ariaLabel: `${t("host.readmit")}: ${name}` }, t("host.readmit")))]));
+		if (ui.removed.open && ui.outside.children.length > players.length) deafen(); // rows have moved up
+		ui.removed.hidden = !players.length;
+		put("removed-count", t("host.removed", { count: players.length }));
+		arrange(ui.outside, [...removed.values()]);
+	}
 
 	/** Does what a button names; not again before it is done. */
 	async function lead({ do: what, player }) {
@@ -109,7 +157,7 @@ function host(session) {
 		const who = player && { player: Number(player) };
 		const { number, phase } = model; // as the host sees them, and not as they are by then
 		const seen = { expect: { number, phase } };
-		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, admit: who, refuse: who };
+		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, readmit: who, admit: who, refuse: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {
@@ -159,10 +207,7 @@ function host(session) {
 		ui.link.select();
 		if (document.execCommand("copy")) put("copied", t("host.copied"));
 	};
-	document.onclick = ({ target }) => {
-		const button = target.closest("[data-do]");
-		if (button) press(button);
-	};
+	listen(lead);
 	const pause = () => inSight("#pause, #resume")?.click();
 	// A presenter's remote has two keys, which are one pair of these.
 	const keys = { n: goOn, pagedown: goOn, arrowright: goOn, p: pause, pageup: pause, arrowleft: pause };
