@@ -668,7 +668,8 @@ async def test_the_silent_count_for_their_address(
 ) -> None:
     for module in (listener, trio_websocket):
         monkeypatch.setattr(module, "REFUSED_AT_ONCE_MAX", 1)
-    async with rig(make, connections_per_address_max=2) as node, node.raw() as silent, node.raw():
+    settings: dict[str, Any] = {"connections_per_address_max": 2, "connections_per_address_per_s": 1_000_000}
+    async with rig(make, **settings) as node, node.raw() as silent, node.raw():  # none comes too fast
         await node.until(lambda: node.statistics.connections == 2)
         async with node.raw() as third:
             await node.until(lambda: node.statistics.connections == 3)
