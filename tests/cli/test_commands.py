@@ -341,6 +341,34 @@ def test_options_that_the_pace_does_not_have_are_refused(fanfare: Fanfare, words
     assert fanfare("session", "start", "two", *words).exit_code == 2
 
 
+def test_an_author_without_the_hosts_token_takes_the_session_over(
+    fanfare: Fanfare, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leads: list[tuple[object, ...]] = []
+
+    async def lead(*how: object) -> str:
+        leads.append(how)
+        return "left"
+
+    monkeypatch.setattr("server.cli.hosting.lead", lead)
+    monkeypatch.setenv("FANFARE_AUTHOR_KEY", "of-an-author")
+    taking = f"/api/sessions/{OPENED['session_id']}/host-token"
+    server.says("GET /api/sessions/123456", OPENED)
+    server.says(f"POST {taking}", OPENED | {"host_token": "a.fresh-one"}, 201)
+    asked = fanfare("session", "host", "123456", "--url", server.url)
+    assert asked.exit_code != 0, "there is nobody to say yes"
+    assert [path for _, path, _, _ in server.heard] == ["/api/sessions/123456"]
+    result = fanfare("session", "host", "123456", "--yes", "--url", server.url)
+    assert result.exit_code == 0
+    assert server.heard[-1][:3] == ("POST", taking, "of-an-author")
+    assert leads == [(OPENED["ws_url"], "123456", "a.fresh-one")]
+    assert "FANFARE_HOST_TOKEN=a.fresh-one" in result.stdout
+    server.heard.clear()
+    assert fanfare("session", "host", "123456", "--token", "mine", "--url", server.url).exit_code == 0
+    assert [path for _, path, _, _ in server.heard] == ["/api/sessions/123456"], "which has a token"
+    assert leads[-1][-1] == "mine"
+
+
 def test_the_lobby_lasts_twenty_seconds_unless_told(fanfare: Fanfare, server: FakeServer) -> None:
     server.says("POST /api/sessions", OPENED, 201)
     fanfare("session", "start", "two", "--url", server.url)
