@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ class Grant:
 def generation_of(grant: Grant) -> int | None:
     """As commands have it: None for whoever is no host."""
     return grant.generation if grant.role == "host" else None
+
+
+def former_of(read: Callable[[str], Grant], token: str | None) -> tuple[str, int] | tuple[None, None]:
+    """Who a new player was before, by that token: the session's id and the player. One that is not good, or
+    no player's, tells nothing: nobody is kept out for it."""
+    try:
+        grant = read(token or "")
+    except TokenError:
+        return None, None
+    return (None, None) if grant.player is None else (grant.session_id, grant.player)
 
 
 class Tokens:

@@ -881,7 +881,8 @@ class SessionActor:
             return
         door, now = self._door, self._clock.now_ms()
         admitted = door.decision(command.ticket, command.name)
-        refusal = NOT_ADMITTED if admitted is False else door.refuse(command.address, now)
+        refusal = self._refuse_former(command)
+        refusal = refusal or (NOT_ADMITTED if admitted is False else door.refuse(command.address, now))
         outcome = refusal or self.session.join(command.name, command.at, admitted=admitted is True)
         if isinstance(outcome, Applied):
             ticket = command.ticket or ""
@@ -913,6 +914,13 @@ class SessionActor:
             return casts.admitted(place.role, place.player, [joined])
 
         self._on_commit(outcome.seq, command.reply, welcome)
+
+    def _refuse_former(self, command: Join) -> Refusal | None:
+        """Whoever was removed from here and still shows the token does not come in as somebody else."""
+        if command.former_session != self.session_id:
+            return None
+        former = self.session.players.get(command.former_player or 0)
+        return KICKED if former is not None and former.kicked else None
 
     def _speaks(self, player: int) -> None:
         """Whoever has no connection, and plays by requests, is here as well."""

@@ -19,7 +19,8 @@ Role = Literal["player", "host", "spectator"]
 class Join:
     """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is what came
     over the wire, None when it was left out. `address` is the network that it came from, as limits count it.
-    `ticket` is what whoever waits for the host is known by, when it asks again.
+    `ticket` is what whoever waits for the host is known by, when it asks again. Whoever asks has shown the
+    token of `former_player` in the session with the id `former_session`, if that is not None.
 
     Here and below: `generation` is that of a host's token, None where it is none. `may_move` tells that the
     client may be sent to another node. `relay` is the run of a node that seats the client itself, and then
@@ -33,6 +34,8 @@ class Join:
     relay: str | None = None
     address: str | None = None
     ticket: str | None = None
+    former_session: str | None = None
+    former_player: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

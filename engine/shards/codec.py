@@ -109,6 +109,8 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
             "relay": _maybe(_text),
             "address": _maybe(_text),
             "ticket": _maybe(_text),
+            "former_session": _maybe(_text),
+            "former_player": _maybe(_whole),
         },
     ),
     "rejoin": (

@@ -7,7 +7,7 @@ import orjson
 from engine.actors import commands
 from engine.domain.phases import Phase
 from engine.ports import SessionRecord
-from server.auth import new_ticket
+from server.auth import former_of, new_ticket
 from server.bodies import answer_of
 from server.errors import ApiError
 from server.http.access import Access
@@ -34,18 +34,29 @@ class Playing:
 
     async def join(self, key: str) -> Answer:
         """A new player, once that is committed; or 202 for one whom the host has yet to let in."""
-        data = await read_object(("name", "ticket"), (), self._bytes_max)
+        data = await read_object(("name", "ticket", "former"), (), self._bytes_max)
         name = protocol.read_name(data)
         try:
             ticket = protocol.read_ticket(data) or new_ticket()
+            former = protocol.read_token(data, "former")
         except protocol.ProtocolError as error:
             raise ApiError(error.code, error.message, error.path) from None
         session = await self._sessions.live(key)
         now = self._services.clock.now_ms()
         network = self._access.network()
+        former_session, former_player = former_of(self._services.tokens.read, former)
         joined = await ask(
             session,
-            lambda reply: commands.Join(reply, name, now, attach=False, address=network, ticket=ticket),
+            lambda reply: commands.Join(
+                reply,
+                name,
+                now,
+                attach=False,
+                address=network,
+                ticket=ticket,
+                former_session=former_session,
+                former_player=former_player,
+            ),
         )
         if joined.kind == "waiting":
             return json_answer({name: joined.message[name] for name in ("code", "ticket", "again_ms")}, 202)

@@ -19,7 +19,7 @@ from engine.actors.frame import Frame
 from engine.actors.subscriber import Subscriber
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
-from server.auth import Grant, TokenError, generation_of, new_ticket
+from server.auth import Grant, TokenError, former_of, generation_of, new_ticket
 from server.limits import Attempts, Try, network_of
 from server.realtime import protocol
 from server.realtime.protocol import ProtocolError
@@ -221,6 +221,7 @@ class Conversation:
         if message.watch:
             self.watch(message.code, message.epoch, message.offset, may_move=True)
             return
+        former_session, former_player = former_of(self._gate.tokens.read, message.former)
         join = commands.Join(
             self,
             message.name,
@@ -229,6 +230,8 @@ class Conversation:
             may_move=True,
             address=network_of(self._address),
             ticket=message.ticket or new_ticket(),
+            former_session=former_session,
+            former_player=former_player,
         )
         self._try_code(message.code, join)
 

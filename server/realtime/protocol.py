@@ -59,7 +59,8 @@ class ProtocolError(Exception):
 @dataclass(frozen=True, slots=True)
 class Join:
     """From who comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`, and
-    with the `ticket` that it was given when it waits for the host."""
+    with the `ticket` that it was given when it waits for the host, and the token of who it was before
+    (`former`)."""
 
     code: str
     name: object = None
@@ -68,6 +69,7 @@ class Join:
     epoch: int | None = None
     offset: int | None = None
     ticket: str | None = None
+    former: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,14 @@ def read_name(data: Mapping[str, object]) -> object:
     return "" if name is None and "name" in data else name
 
 
+def read_token(data: Mapping[str, object], name: str = "token") -> str | None:
+    """The text of a token, good or not; None without one. Raises ProtocolError."""
+    token = data.get(name)
+    if name in data and (type(token) is not str or not 0 < len(token) <= TOKEN_CHARS_MAX):
+        _refuse(data, "bad_field", f"{name} is text of 1 to {TOKEN_CHARS_MAX} characters.", name)
+    return None if token is None else str(token)
+
+
 def read_ticket(data: Mapping[str, object]) -> str | None:
     """What whoever waits for the host was given. Raises ProtocolError."""
     ticket = data.get("ticket")
@@ -170,19 +180,21 @@ def _answer(data: _Members) -> Answer:
 def _join(data: _Members) -> Join:
     if "token" in data:
         _check(data, ("code", "token"), ("epoch", "offset"))
-        token = data["token"]
-        if type(token) is not str or not 0 < len(token) <= TOKEN_CHARS_MAX:
-            _refuse(data, "bad_field", f"token is text of 1 to {TOKEN_CHARS_MAX} characters.", "token")
         return Join(
-            _code(data), token=token, epoch=_position(data, "epoch"), offset=_position(data, "offset")
+            _code(data),
+            token=read_token(data),
+            epoch=_position(data, "epoch"),
+            offset=_position(data, "offset"),
         )
     if "role" in data:
         _check(data, ("code", "role"), ("epoch", "offset"))
         if data["role"] != "spectator":
             _refuse(data, "bad_field", "role is spectator; players give a name, hosts a token.", "role")
         return Join(_code(data), watch=True, epoch=_position(data, "epoch"), offset=_position(data, "offset"))
-    _check(data, ("code",), ("name", "ticket"))
-    return Join(_code(data), name=read_name(data), ticket=read_ticket(data))
+    _check(data, ("code",), ("name", "ticket", "former"))
+    return Join(
+        _code(data), name=read_name(data), ticket=read_ticket(data), former=read_token(data, "former")
+    )
 
 
 def _host(data: _Members) -> Host:

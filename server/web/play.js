@@ -11,7 +11,7 @@ import { codeOf, numbersOf } from "./lib/typed.js";
 
 /** Codes after which another name may do, and those after which a seat is of no use any more. */
 const REFUSALS = /^name_|_field$/;
-const FORGETS = /^kicked$|_not_found$|^token_/;
+const FORGETS = /_not_found$|^token_/;
 
 /** Within this time another tab of this browser has answered. */
 const TABS_MS = 100;
@@ -38,6 +38,12 @@ const own = {
 		tab.set(key, value);
 	},
 };
+/** Who was removed from a session is not somebody else in it on the same device. */
+function formerly(at) {
+	const seats = own.all("seat", at);
+	const { token } = seats.find((each) => each.out) ?? seats[0] ?? {};
+	return token && { former: token };
+}
 const markOf = (had) => had?.player ?? had?.ticket;
 /** Where the answers are kept that are still to be acknowledged. */
 const waits = () => `wait.${code}.${own.get("seat")?.player}`;
@@ -97,9 +103,8 @@ function showJoin(error) {
 		if (!session) await look();
 		const name = nameField.value.trim();
 		if (!session) codeField.focus();
-		else if (named.hidden) begin(typed, {});
-		else if (!name) refuse(nameField, t("join.who"));
-		else begin(typed, { name });
+		else if (!named.hidden && !name) refuse(nameField, t("join.who"));
+		else begin(typed, { ...(!named.hidden && { name }), ...formerly(typed) });
 	};
 	show("setup");
 	ui.join.oninput = ({ target }) => {
@@ -134,6 +139,7 @@ function begin(joined, who) {
 function ended(why) {
 	if (why.code !== "replaced") kept.set(waits(), null);
 	if (FORGETS.test(why.code)) own.set("seat", null);
+	if (why.code === "kicked" && own.get("seat")) own.set("seat", { ...own.get("seat"), out: true }); // good again once the host says so
 	own.set("ask", null);
 	if (model.phase === "finished") return; // which is shown
 	if (REFUSALS.test(why.code)) return showJoin(why);

@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors.commands import Host, ListPlayers, Rejoin, TakeOver
+from engine.actors.commands import Host, Join, ListPlayers, Rejoin, TakeOver
 from engine.actors.endings import Ending
 from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, node, settle, world
@@ -186,6 +186,31 @@ async def test_who_was_removed_by_mistake_is_let_in_again(mock_clock: MockClock)
         assert actor.session == Session.recover(
             QUIZ, actor.record.settings, actor.record.created_at, w.store.facts(actor.session_id)
         )
+
+
+async def test_who_was_removed_does_not_come_in_under_another_name() -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+
+        async def join(name: str, session: str | None, player: int | None) -> Client:
+            client = Client()
+            now = w.clock.now_ms()
+            actor.send(Join(client, name, now, former_session=session, former_player=player))
+            await settle()
+            return client
+
+        assert (await join("Ben", actor.session_id, 1)).last("joined")["player"] == 2, "nobody was removed"
+        await w.do(actor, "kick", player=1)
+        assert (await join("Cy", actor.session_id, 1)).errors == ["kicked"]
+        others = (("another", 1), (actor.session_id, 2), (actor.session_id, 99), (None, None))
+        for number, (session, player) in enumerate(others):
+            assert (await join(f"Player {number}", session, player)).got("joined")
+        await w.do(actor, "approval", on=True)
+        assert (await join("Cy", actor.session_id, 1)).errors == ["kicked"]
+        await w.do(actor, "approval", on=False)
+        await w.do(actor, "readmit", player=1)
+        assert (await join("Cy", actor.session_id, 1)).got("joined")
 
 
 async def test_an_author_takes_a_session_over_and_the_older_host_is_told(mock_clock: MockClock) -> None:

@@ -244,6 +244,16 @@ async def test_refusals_of_a_stream_from_afar_are_ordinary_errors() -> None:
         assert sum(relay.subscribers for relay in pair.near.router.relays()) == 0
 
 
+async def test_who_was_removed_does_not_come_in_under_another_name_from_afar() -> None:
+    async with elsewhere() as (e, _):
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("kick", player=1)
+        refused = await e.post(f"{session.url}/players", {"name": "Ben", "former": ada["token"]})
+        assert (refused.status, refused.error) == (403, "kicked")
+        assert (await e.post(f"{session.url}/players", {"name": "Ben"})).status == 201
+
+
 async def test_a_stream_whose_session_moves_here_ends_and_gives_its_seat_back() -> None:
     async with elsewhere() as (e, pair):
         session = await e.session()

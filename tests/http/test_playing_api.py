@@ -247,6 +247,22 @@ async def test_seats_that_were_taken_away_are_not_given_back_to_their_address() 
         assert (await e.post(url, {"name": "Ada"}, peer=OUTSIDE)).status == 201
 
 
+async def test_who_was_removed_does_not_come_in_under_another_name() -> None:
+    async with edge() as e:
+        session, other = await e.session(), await e.session()
+        url = f"{session.url}/players"
+        ada = await session.join("Ada")
+        await session.do("kick", player=1)
+        refused = await e.post(url, {"name": "Ben", "former": ada["token"]})
+        assert (refused.status, refused.error) == (403, "kicked")
+        bad = await e.post(url, {"name": "Ben", "former": 7})
+        assert (bad.status, bad.error, bad.json["error"]["path"]) == (400, "bad_field", "former")
+        assert (await e.post(f"{other.url}/players", {"name": "Ben", "former": ada["token"]})).status == 201
+        assert (await e.post(url, {"name": "Cy", "former": "forged"})).status == 201
+        await session.do("readmit", player=1)
+        assert (await e.post(url, {"name": "Ben", "former": ada["token"]})).status == 201
+
+
 async def test_where_the_host_lets_players_in_they_ask_until_it_has() -> None:
     async with edge() as e:
         session = await e.session(approval=True)

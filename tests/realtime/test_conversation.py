@@ -420,6 +420,22 @@ def test_whoever_waits_for_the_host_asks_again_on_the_same_connection() -> None:
     assert scene.connection.errors == []
 
 
+def test_a_new_player_says_who_it_was_before() -> None:
+    scene = Scene()
+    for role, player, former in (
+        ("player", 7, (SESSION, 7)),
+        ("host", None, (None, None)),
+        ("spectator", None, (None, None)),
+    ):
+        scene.say(t="join", code=CODE, name="Ada", former=scene.tokens.issue(SESSION, role, player))
+        join = scene.sessions.last
+        assert (join.former_session, join.former_player) == former
+        scene.converse()
+    scene.say(t="join", code=CODE, name="Ada", former="forged")
+    assert scene.sessions.last.former_session is None, "nobody is kept out for it"
+    assert scene.connection.errors == []
+
+
 def test_who_has_a_good_token_comes_back_even_from_a_blocked_address() -> None:
     scene = Scene(attempts_per_min=1)
     for _ in range(2):

@@ -18,7 +18,8 @@ JAVASCRIPT_BYTES_MAX = 83_000
 to delete quizzes, sessions and names; 6,000 to read numbers and codes as people write them; 8,000 for buttons
 that do not hear a nervous thumb, keys by their place, text of every direction, tabs that are players of their
 own, and browsers without storage; 2,000 for the time to get
-ready before a question takes answers; 3,000 to take a session over, and to let in again who was removed."""
+ready before a question takes answers; 3,000 to take a session over, to let in again who was removed,
+and to know who that was."""
 
 
 def used_keys() -> set[str]:

@@ -273,7 +273,16 @@ async def test_one_who_is_removed_and_one_who_plays_elsewhere(chromium: Chromium
         expect(page.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
         no_violations(page)
         page.reload()
-        expect(page.get_by_label("Your name")).to_be_visible()
+        expect(page.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
+        page.goto(shared_node.url)
+        page.locator("#code").fill(session.code)
+        expect(page.locator("#told")).not_to_be_empty()
+        page.locator("#name").fill("Somebody else")
+        page.locator("#join button").click()
+        expect(page.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
+        visit.run(partial(session.lead, "readmit", player=1))
+        page.reload()
+        expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
 
     async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))

@@ -51,7 +51,7 @@ export class Connection {
 	#heardAt = 0;
 	#posting = false;
 
-	/** `who`: `{token}`, or `{name}` of a new player (`{}` where players are given names), or `{role: "spectator"}`;
+	/** `who`: `{token}`, or `{name, former}` of a new player (no `name` where players are given one), or `{role: "spectator"}`;
 	 * `pending`: answers of an earlier load. */
 	constructor(code, who, on, pending = []) {
 		this.#code = code;
