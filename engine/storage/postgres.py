@@ -296,12 +296,19 @@ class DedicatedConnection:
         self._connect_timeout_s = connect_timeout_s
         self._statement_timeout_s = statement_timeout_s
         self._connection: Any = None
+        self._looked = False
+        """Whether the look at this connection has come to its end."""
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         """All rows of one statement, which is its own transaction. Raises StorageUnavailable."""
 
         if self._connection is None or self._connection.is_closed():
+            self._looked = False
             await self._within(self._connect_timeout_s, self._connect)
+        if not self._looked:
+            # Where the server has lost commits this takes longer than to connect.
+            await self._within(self._statement_timeout_s, self._run, self._look)
+            self._looked = True
         return await self._within(
             self._statement_timeout_s, self._run, lambda connection: connection.fetch(sql, *args)
         )
@@ -319,7 +326,6 @@ class DedicatedConnection:
         self._connection = await _connecting(
             asyncpg.connect(self._dsn, timeout=self._connect_timeout_s, server_settings=_DEDICATED_SETTINGS)
         )
-        await self._run(self._look)
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         try:

@@ -13,6 +13,7 @@ same: it is put aside for them to merge, as what comes from a spool too late.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections import OrderedDict, deque
@@ -90,6 +91,7 @@ class Retained:
         self._parts: deque[tuple[str, Sequence[f.Fact]]] = deque()
         self._facts = 0
         self._statistics = RetainedStatistics()
+        self._looking = asyncio.Lock()
 
     def statistics(self) -> RetainedStatistics:
         return self._statistics
@@ -155,7 +157,12 @@ class Retained:
 
     async def look(self, connection: Connection) -> None:
         """Look whether all that is kept is there, over a connection that nothing was said on yet, and write
-        again what is not. May be cancelled at any point, and looked again."""
+        again what is not. May be cancelled at any point, and looked again. One at a time: all connections
+        come back together, and would write the same again, each waiting for the rows of the others."""
+        async with self._looking:
+            await self._look(connection)
+
+    async def _look(self, connection: Connection) -> None:
         deeds = list(self._deeds.values())
         if not await self._missing(connection, deeds[-_NEWEST:]):
             return

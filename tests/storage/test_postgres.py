@@ -395,3 +395,23 @@ async def test_the_bridge_needs_its_block() -> None:
 
     with pytest.raises(RuntimeError):
         await call(nothing)
+
+
+async def test_a_look_may_take_longer_than_to_connect_and_one_that_was_cut_short_is_made_again(
+    database_dsn: str, asyncio_loop: None
+) -> None:
+    looks: list[str] = []
+
+    async def look(connection: Connection) -> None:
+        looks.append("begun")
+        await connection.execute("SELECT pg_sleep(0.6)")
+        looks.append("ended")
+
+    async with Database.open(database_dsn, look, connect_timeout_s=0.5) as database:
+        dedicated = database.connection()
+        with trio.move_on_after(0.2):
+            await dedicated.fetch("SELECT 1")
+        assert "ended" not in looks
+        assert [row[0] for row in await dedicated.fetch("SELECT 1")] == [1]
+        assert looks[-2:] == ["begun", "ended"]
+        await dedicated.aclose()

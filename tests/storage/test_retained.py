@@ -198,6 +198,20 @@ async def test_a_database_that_has_all_is_not_written_to(
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
+async def test_of_connections_that_come_back_together_one_writes_again_what_is_missing(node: Node) -> None:
+    record, epoch, listener = await node.session()
+    await node.write(record, epoch, listener, *PLAY)
+    await loses(node, record, 2)
+    connections = [node.database.connection() for _ in range(5)]
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(connection.fetch, "SELECT 1")
+    assert node.counted == (1, 5, 0, 0)
+    for connection in connections:
+        await connection.aclose()
+    assert await stored(node.database, record) == PLAY
+
+
 @pytest.mark.parametrize("seen", ["before it had the epoch", "with the same epoch", "with a later epoch"])
 async def test_who_has_claimed_the_session_meanwhile_keeps_it_and_gets_what_was_acknowledged(
     node: Node, seen: str
