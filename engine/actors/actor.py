@@ -1041,7 +1041,7 @@ class SessionActor:
             return
         if player is None:
             self._may_go = True
-        elif session.erase(player) is not None:
+        elif session.erase(player, self._clock.now_ms()) is not None:
             self._refuse(command.reply, NO_SUCH_PLAYER)
             return
         else:

@@ -563,9 +563,9 @@ class Session:
             self._record(PlayerReadmitted(self.seq + 1, at, player))
         return None
 
-    def erase(self, player: int) -> Refusal | None:
+    def erase(self, player: int, at: int) -> Refusal | None:
         """Take a player's name away, and let nobody be this player any more. What the player has answered
-        stays, and counts. Nothing happens when that was done already.
+        stays, and counts. No question is held open for this player. Nothing happens when that was done already.
 
         This is no fact, but a change to one: without the name the stored facts give the same session.
         """
@@ -580,6 +580,7 @@ class Session:
             if self._skeletons.get(skeleton) == player:
                 del self._skeletons[skeleton]
             self._call_erased(who)
+            self.away((player,), at)
         return None
 
     def _call_erased(self, who: Player) -> None:
@@ -588,15 +589,23 @@ class Session:
 
     def away(self, players: Iterable[int], at: int) -> None:
         """These are not here: as long as that is so, no question is held open for them."""
+        self._miss(players)
+        if self.question_open:
+            self._close_if_all_answered(at)
+
+    def _miss(self, players: Iterable[int]) -> None:
         away = {player for player in players if player in self._running}
         self._away |= away
         if self.question_open:
             answers = self._answers[-1]
             self._unawaited |= {player for player in away if answers.choice_of(player) is None}
-            self._close_if_all_answered(at)
 
     def back(self, player: int) -> None:
-        """The player is here again."""
+        """The player is here again. Nobody is an erased one any more."""
+        if not self._players[player].erased:
+            self._await(player)
+
+    def _await(self, player: int) -> None:
         self._away.discard(player)
         self._unawaited.discard(player)
 
@@ -669,10 +678,12 @@ class Session:
             self._skeletons[self._name_rules.skeleton(fact.name)] = fact.player
         for board in self._boards:
             board.add(fact.player)
+        if fact.erased:
+            self._miss((fact.player,))
 
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:
         self._players[fact.player].kicked = True
-        self.back(fact.player)
+        self._await(fact.player)
         for board in self._boards:
             board.remove(fact.player)
         if self.question_open:
@@ -687,6 +698,8 @@ class Session:
             board.add(fact.player)
         self._running.update(fact.player, who.score, who.elapsed_ms)
         self._show(who)
+        if who.erased:
+            self._miss((fact.player,))
 
     def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
         who = self._players[fact.player]

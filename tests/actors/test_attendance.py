@@ -6,7 +6,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
 from engine.actors.attendance import COMING_BACK_MS, GONE_MS
-from engine.actors.commands import Detach, Join, Left
+from engine.actors.commands import Detach, Erase, Join, Left
 from engine.domain.session import Phase
 from tests.actors.test_relaying import joined_at
 from tests.actors.world import Client, World, node, settle, world
@@ -156,3 +156,23 @@ async def test_a_session_that_has_come_to_a_node_waits_for_everybody_at_first(mo
         assert again.session.phase is Phase.QUESTION
         await passes(mock_clock, 1)
         assert again.session.phase is Phase.REVEAL
+
+
+async def test_nobody_waits_for_who_was_erased(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        await w.join(actor, "Ben")
+        await by_requests(w, actor, "Cem")
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1)
+        for player in (2, 3):
+            assert actor.session.phase is Phase.QUESTION
+            actor.send(Erase(Client(), player))
+            await settle()
+        assert actor.session.phase is Phase.REVEAL, "at once, as when the host removes them"
+        assert "reveal" in ada.kinds
+        await w.do(actor, "next")
+        w.answer(actor, ada, 1, question=2)
+        await settle()
+        assert actor.session.phase is Phase.REVEAL

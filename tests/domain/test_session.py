@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -265,6 +266,49 @@ def test_kicking_the_last_one_who_has_not_answered_closes_the_question() -> None
     session.answer(1, 1, RIGHT, T)
     session.kick(2, T + 300)
     assert session.phase is Phase.REVEAL
+
+
+def test_erasing_the_last_one_who_has_not_answered_closes_the_question() -> None:
+    session = started(2)
+    session.answer(1, 1, RIGHT, T)
+    session.erase(2, T)
+    assert session.phase is Phase.REVEAL
+
+
+def test_no_question_is_held_open_for_an_erased_player() -> None:
+    session = started(3)
+    session.answer(2, 1, RIGHT, T)
+    session.erase(2, T)
+    session.erase(3, T)
+    session.back(3)  # a connection that was still there
+    assert session.phase is Phase.QUESTION, "player 1 has not answered"
+    session.answer(1, 1, RIGHT, T)
+    assert session.phase is Phase.REVEAL
+    session.next(T)
+    session.answer(1, 2, RIGHT, T)
+    assert session.phase is Phase.REVEAL
+
+
+def test_a_recovered_session_holds_no_question_open_for_an_erased_player() -> None:
+    session = started(3)
+    session.answer(3, 1, RIGHT, T)
+    session.kick(2, T)
+    session.readmit(2, T)
+    facts = [
+        replace(fact, name=f"#{fact.player}", erased=True)
+        if isinstance(fact, PlayerJoined) and fact.player in (2, 3)
+        else fact
+        for fact in session.take_facts()
+    ]
+    again = Session.recover(session.quiz, session.settings, session.created_at, facts)
+    again.answer(1, 1, RIGHT, T)
+    assert again.phase is Phase.REVEAL
+
+
+def test_erasing_everybody_closes_nothing() -> None:
+    session = started(1)
+    session.erase(1, T)
+    assert session.phase is Phase.QUESTION
 
 
 def test_kicking_everybody_closes_nothing() -> None:
@@ -671,7 +715,7 @@ def test_a_name_that_looks_like_one_that_is_there_is_taken() -> None:
         assert refused.code == "name_taken", name
     assert isinstance(session.join("Lan", T), PlayerJoined)
     assert session.called("lan") == 2, "what is merged is told apart by the name alone"
-    session.erase(1)
+    session.erase(1, T)
     assert isinstance(session.join("1an", T), PlayerJoined)
 
 
