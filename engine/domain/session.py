@@ -565,7 +565,7 @@ class Session:
 
     def erase(self, player: int, at: int) -> Refusal | None:
         """Take a player's name away, and let nobody be this player any more. What the player has answered
-        stays, and counts. No question is held open for this player. Nothing happens when that was done already.
+        stays, and counts. No question is held open for this player. Nothing happens when it was done already.
 
         This is no fact, but a change to one: without the name the stored facts give the same session.
         """
