@@ -113,6 +113,9 @@ class Session:
         self._names: dict[str, int] = {}
         self._skeletons: dict[str, int] = {}
         self._erased: dict[str, int] = {}
+        # Of the erased names of removed players, whose door stays shut: not the names, but hashes of them,
+        # which mean nothing outside of this process. No facts either.
+        self._shut: set[int] = set()
         self._answers: list[Answers] = []
         self._paused_in: Phase | None = None
         self._clock = PlayClock(created_at)
@@ -332,6 +335,8 @@ class Session:
         if filtered and self._name_rules.refuses(likeness, skeleton, self.quiz.language):
             return _NAME_REFUSED
         if likeness in self._names or skeleton in self._skeletons:
+            return _NAME_TAKEN
+        if hash(likeness) in self._shut or hash(skeleton) in self._shut:
             return _NAME_TAKEN
         if self.approval and not admitted:
             return Applied(cleaned)
@@ -565,7 +570,8 @@ class Session:
 
     def erase(self, player: int, at: int) -> Refusal | None:
         """Take a player's name away, and let nobody be this player any more. What the player has answered
-        stays, and counts. No question is held open for this player. Nothing happens when it was done already.
+        stays, and counts. No question is held open for this player. The name is free again, unless the player
+        was removed. Nothing happens when it was done already.
 
         This is no fact, but a change to one: without the name the stored facts give the same session.
         """
@@ -579,6 +585,8 @@ class Session:
             skeleton = self._name_rules.skeleton(who.name)
             if self._skeletons.get(skeleton) == player:
                 del self._skeletons[skeleton]
+            if who.kicked:
+                self._shut |= {hash(likeness), hash(skeleton)}
             self._call_erased(who)
             self.away((player,), at)
         return None
@@ -832,7 +840,7 @@ class Session:
         self._shown = None
 
 
-_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_name_rules", "_away", "_unawaited"})
+_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_name_rules", "_away", "_unawaited", "_shut"})
 """What two sessions may differ in and still be equal."""
 
 

@@ -59,6 +59,7 @@ class Erasing:
         grant = None if self._access.is_author() else self._access.grant()
         if grant is not None and grant.player == player:
             found = await self._sessions.granted_or_over(key, grant)
+            await self._refuse_removed(found, player)
         else:
             found = await self._led(key, grant)
         record = found if isinstance(found, SessionRecord) else found.record
@@ -76,6 +77,22 @@ class Erasing:
         found = await self._sessions.live_or_over(record.id)
         await self._sessions.look(found, lambda reply: commands.Erase(reply, player))
         return json_answer({"session_id": record.id, "player_id": player, "name": erased_name(player)})
+
+    async def _refuse_removed(self, found: LiveSession | SessionRecord, player: int) -> None:
+        """Whoever was removed does not free the name of the own accord as long as somebody could come in
+        under it. Raises ApiError."""
+        shown = await self._sessions.look(found, lambda reply: commands.Look(reply, top=0))
+        if (
+            isinstance(found, SessionRecord)
+            or isinstance(shown, SessionRecord)
+            or shown.message["phase"] == "finished"
+        ):
+            return
+        try:
+            await ask(found, lambda reply: commands.Look(reply, player=player, top=0))
+        except ApiError as error:
+            if error.code not in ("player_not_found", "session_finished"):
+                raise
 
     async def _led(self, key: str, grant: Grant | None) -> LiveSession | SessionRecord:
         """The session that a host's token is for or, for an author, the one with this id. Raises ApiError."""

@@ -719,6 +719,21 @@ def test_a_name_that_looks_like_one_that_is_there_is_taken() -> None:
     assert isinstance(session.join("1an", T), PlayerJoined)
 
 
+def test_the_name_of_a_removed_player_stays_taken_when_it_is_erased() -> None:
+    session = named()
+    session.join("Ian", T)
+    session.join("Ben", T)
+    session.kick(1, T)
+    for player in (1, 2):
+        session.erase(player, T)
+    for name in ("Ian", "IAN ", "lan", "1an"):
+        assert code(session.join(name, T)) == "name_taken", name
+    assert session.called("Ian") is None
+    held = (session._names, session._skeletons, session._players, session._shut)
+    assert "ian" not in str(held).lower()
+    assert isinstance(session.join("Ben", T), PlayerJoined)
+
+
 @pytest.mark.parametrize("name", ["Damn", "Host", "H0ST"])
 def test_the_host_may_let_players_have_any_name(name: str) -> None:
     refused = named().join(name, T)

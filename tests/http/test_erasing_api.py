@@ -157,3 +157,40 @@ async def test_a_player_who_is_not_in_the_store_yet_is_erased_later() -> None:
         assert (waits.status, waits.error) == (503, "busy")
         row.facts[kept.seq] = kept
         assert (await e.call("DELETE", url, token=session.host_token)).status == 200
+
+
+@pytest.mark.parametrize("who", ["host", "author"])
+async def test_erasing_a_removed_player_lets_nobody_in_under_the_name(who: str) -> None:
+    async with edge(author_key=AUTHOR) as e:
+        session = await opened(e)
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("kick", player=1)
+        own = await e.call("DELETE", f"{session.url}/players/1", token=ada["token"])
+        assert (own.status, own.error) == (403, "kicked"), "the door would be open again"
+        url = f"/api/sessions/{session.id if who == 'author' else session.code}/players/1"
+        token = session.host_token if who == "host" else AUTHOR
+        for _ in range(2):
+            assert (await e.call("DELETE", url, token=token)).json["name"] == "#1"
+        for name in ("Ada", "ADA"):
+            again = await e.post(f"{session.url}/players", {"name": name})
+            assert (again.status, again.error) == (409, "name_taken")
+        assert (await e.call("DELETE", f"{session.url}/players/2", token=ben["token"])).status == 200
+        assert (await session.join("Ben"))["player_id"] == 3
+        stored = await e.store.claim(session.id, "reader")
+        assert "Ada" not in str(stored.facts)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_a_removed_player_has_the_name_taken_away_after_the_end(
+    mock_clock: MockClock, in_memory: bool
+) -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("kick", player=1)
+        await session.do("finish")
+        if not in_memory:
+            mock_clock.autojump_threshold = 0
+            await session.leave_memory()
+        gone = await e.call("DELETE", f"{session.url}/players/1", token=ada["token"])
+        assert gone.json["name"] == "#1"
