@@ -743,3 +743,16 @@ async def test_whoever_waits_at_another_node_is_let_in_there(mock_clock: MockClo
         await b.do(record, "start")
         assert ada.got("question")
         assert (await ask("Ben", "ticket-b")).errors == ["address_full"], "the owner counts for all nodes"
+
+
+async def test_who_was_removed_is_refused_at_another_node_under_another_name() -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        ada = Client()
+        await b.sent(record.code, Join(ada, "Ada", cluster.clock.now_ms()))
+        assert ada.last("joined")["player"] == 1
+        await b.do(record, "kick", player=1)
+        again = Client()
+        join = Join(again, "Ben", cluster.clock.now_ms(), former_session=record.id, former_player=1)
+        await b.sent(record.code, join)
+        assert again.errors == ["kicked"]

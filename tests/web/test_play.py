@@ -449,7 +449,7 @@ async def test_a_place_is_that_of_the_last_result_and_told_with_whom_it_is_share
         no_violations(page)
 
     async with opened(
-        shared_node.url, *["single"] * 4, author_key=shared_node.author_key, scoring="flat"
+        shared_node.url, *["single"] * 4, author_key=shared_node.author_key, scoring="flat", early_close=False
     ) as session:
         await chromium.run(partial(play, session))
 
