@@ -593,25 +593,23 @@ class SessionActor:
         session = self.session
         if self._giving_away:
             return math.inf
-        due: float = math.inf if session.phase is Phase.FINISHED else max(self._expires_at, self._still_until)
-        deadline = session.deadline
-        if (
-            deadline is not None
-            and (seen_to := max(self._roll_call.waits_until(self._closing(deadline)), self._still_until))
-            < due
-        ):
-            due = seen_to
+        due: float = math.inf if session.phase is Phase.FINISHED else self._expires_at
+        if (gone_at := self._gone_at) is not None:
+            due = min(due, gone_at)
+        if self._withheld_choices:
+            due = min(due, session.opens_at)
+        if (goes_on_at := self._goes_on_at) is not None:
+            due = min(due, goes_on_at)
+        if (deadline := session.deadline) is not None:
+            seen_to = self._roll_call.waits_until(self._closing(deadline))
+            # Once it is past, all else that time brings waits for it.
+            due = seen_to if deadline <= self._clock.now_ms() else min(due, seen_to)
+        due = max(due, self._still_until)
         if self._hosts and self._roll_call.moment == self._hosts[0][1]:
             due = min(due, self._roll_call.until)
-        if (gone_at := self._gone_at) is not None:
-            due = min(due, max(gone_at, self._still_until))
-        if self._withheld_choices:
-            due = min(due, max(session.opens_at, self._still_until))
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
         due = min(due, self._progress_at)
-        if (goes_on_at := self._goes_on_at) is not None:
-            due = min(due, max(goes_on_at, self._still_until))
         if self._host_to_be_told and self._roster_due_at < due:
             due = self._roster_due_at
         if deadline is None and self._at_rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
@@ -10,6 +11,7 @@ from engine.actors import casts
 from engine.actors.actor import ROLL_CALL_MS, SessionActor
 from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Watch
 from engine.actors.endings import Ending
+from engine.actors.mailbox import Mailbox
 from engine.domain.clock import RECEIPT_GRACE_MS
 from tests.actors.world import GRACE_S, Client, World, node, settle, world
 
@@ -443,6 +445,43 @@ async def test_a_deadline_does_not_wait_for_ever_for_a_node_that_says_nothing(mo
         mock_clock.jump(ROLL_CALL_MS / 1000)
         await settle()
         assert len(ada.got("reveal")) == 1
+
+
+@pytest.mark.parametrize("what", ["somebody is gone", "the session expires"])
+async def test_what_comes_due_while_a_deadline_waits_for_a_node_waits_with_it(
+    what: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = 0
+    wait = Mailbox.wait
+
+    async def counted(mailbox: Mailbox[object]) -> None:
+        nonlocal waits
+        waits += 1
+        await wait(mailbox)
+
+    monkeypatch.setattr(Mailbox, "wait", counted)
+    async with world() as w:
+        actor = await w.session(early_close=True)
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        await node(actor, prompt=False)
+        await w.do(actor, "start")
+        mock_clock.jump(19)
+        if what == "somebody is gone":
+            actor.send(Detach(ada))
+            await settle()
+        else:
+            actor._expires_at = w.clock.now_ms() + 2_000
+        mock_clock.jump(1 + GRACE_S)
+        await settle()
+        waits = 0
+        mock_clock.jump(2.5)
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()
+        assert waits <= 2, "it does not look again and again"
+        assert not ben.got("reveal")
+        mock_clock.jump(ROLL_CALL_MS / 1000 - 2.5)
+        await settle()
+        assert len(ben.got("reveal" if what == "somebody is gone" else "finished")) == 1
 
 
 async def test_a_deadline_does_not_wait_for_a_node_that_has_gone(mock_clock: MockClock) -> None:
