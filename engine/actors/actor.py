@@ -993,7 +993,7 @@ class SessionActor:
                 return session.ask_first(command.on is not False, now)
             case "admit" | "refuse":
                 return refuse("approval", session.phase) or self._door.decide(
-                    command.player, admitted=command.do == "admit"
+                    command.player, now, admitted=command.do == "admit"
                 )
             case "kick":
                 return session.kick(command.player or 0, now)

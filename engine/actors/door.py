@@ -24,9 +24,14 @@ ADDRESSES_MAX = 20_000
 """Remembered; past it the one that took a seat longest ago is forgotten."""
 
 WAITING_MAX = 1_000
-WAITING_PER_ADDRESS_MAX = 500
+WAITING_PER_ADDRESS_MAX = 100
+"""A class or two behind one address."""
 WAITING_LISTED_MAX = 100
-"""Of those who wait, as many as the host is shown at a time: the longest waiting first."""
+"""Of those who wait, as many as the host is shown at a time: the longest waiting of each address first, then
+the second of each, so that none of them hides the others."""
+
+REFUSED_MAX = 4_000
+"""Remembered until they have heard of it; past it the one refused first is forgotten, and may wait again."""
 
 AGAIN_MS = 2_000
 """Whoever waits asks again after that."""
@@ -49,8 +54,8 @@ class _Applicant:
     address: str | None
     at: int
     """When it asked last."""
-    admitted: bool | None = None
-    """What the host has decided."""
+    admitted: bool = False
+    """Whether the host has let this one in; whoever is turned away waits no longer."""
 
 
 @dataclass(slots=True)
@@ -87,6 +92,8 @@ class Door:
         self._complained = False
         self._applicants: OrderedDict[str, _Applicant] = OrderedDict()
         """By their ticket; who asked last is the last."""
+        self._refused: OrderedDict[str, tuple[object, int]] = OrderedDict()
+        """By their ticket, what they asked for and when the host said no, in the order of that."""
         self._numbers = 0
         self._at: Counter[str | None] = Counter()
         """How many wait at which address."""
@@ -132,8 +139,11 @@ class Door:
 
     def decision(self, ticket: str | None, asked: object) -> bool | None:
         """What the host has decided about who has this ticket, and asked for this name with it."""
+        refused = self._refused.get(ticket or "")
+        if refused is not None and refused[0] == asked:
+            return False
         applicant = self._applicants.get(ticket or "")
-        return None if applicant is None or applicant.asked != asked else applicant.admitted
+        return True if applicant is not None and applicant.admitted and applicant.asked == asked else None
 
     def wait(self, ticket: str, asked: object, name: str, address: str | None, now: int) -> Refusal | None:
         """Somebody waits for the host, or waits on. Args: asked: the name as it came. name: as it will be."""
@@ -154,34 +164,56 @@ class Door:
         return None
 
     def forget(self, ticket: str | None) -> None:
-        """Who has this ticket, if anybody, waits no longer."""
+        """Who has this ticket, if anybody, waits no longer, and has heard what the host decided."""
+        self._refused.pop(ticket or "", None)
         applicant = self._applicants.pop(ticket or "", None)
         if applicant is not None:
             self._at[applicant.address] -= 1
             if not self._at[applicant.address]:
                 del self._at[applicant.address]
-            self.news = self.news or applicant.admitted is None
+            self.news = self.news or not applicant.admitted
 
-    def decide(self, number: int | None, *, admitted: bool) -> Refusal | None:
-        """Let in, or turn away, who waits under this number, or all. They hear of it when they ask again."""
-        chosen = [each for each in self._applicants.values() if number is None or each.id == number]
+    def decide(self, number: int | None, now: int, *, admitted: bool) -> Refusal | None:
+        """Let in, or turn away, who waits under this number, or all. They hear of it when they ask again; the
+        places of those who are turned away are free at once."""
+        chosen = [
+            (ticket, each)
+            for ticket, each in self._applicants.items()
+            if each.id == number or (number is None and not each.admitted)
+        ]
         if number is not None and not chosen:
             return NOBODY_WAITS
-        for applicant in chosen:
-            if number is not None or applicant.admitted is None:
-                applicant.admitted = admitted
+        for ticket, applicant in chosen:
+            if admitted:
+                applicant.admitted = True
+                continue
+            self.forget(ticket)
+            self._refused[ticket] = applicant.asked, now
+            if len(self._refused) > REFUSED_MAX:
+                self._refused.popitem(last=False)
         self.news = True
         return None
 
     def waiting(self, now: int) -> tuple[list[dict[str, object]], int]:
         """Those on whom the host has to decide, the first ones of them, and how many they are."""
         self._sweep(now)
-        undecided = [each for each in self._applicants.values() if each.admitted is None]
+        undecided = [each for each in self._applicants.values() if not each.admitted]
         undecided.sort(key=lambda each: each.id)
+        turns: Counter[str | None] = Counter()
+        turn_of: dict[int, int] = {}
+        for each in undecided:
+            turn_of[each.id] = turns[each.address]
+            turns[each.address] += 1
+        undecided.sort(key=lambda each: turn_of[each.id])
         listed = [{"id": each.id, "name": each.name} for each in islice(undecided, WAITING_LISTED_MAX)]
         return listed, len(undecided)
 
     def _sweep(self, now: int) -> None:
+        while self._refused:
+            ticket, (_, since) = next(iter(self._refused.items()))
+            if now - since < GONE_MS:
+                break
+            del self._refused[ticket]
         while self._applicants:
             ticket, applicant = next(iter(self._applicants.items()))
             if now - applicant.at < GONE_MS:

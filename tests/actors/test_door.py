@@ -7,7 +7,14 @@ from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.commands import Join, Rejoin
-from engine.actors.door import AGAIN_MS, GONE_MS, WAITING_MAX, WAITING_PER_ADDRESS_MAX, Door
+from engine.actors.door import (
+    AGAIN_MS,
+    GONE_MS,
+    REFUSED_MAX,
+    WAITING_MAX,
+    WAITING_PER_ADDRESS_MAX,
+    Door,
+)
 from engine.domain.errors import Refusal
 from engine.domain.facts import LockChanged
 from engine.domain.session import Applied, Session, Settings
@@ -71,12 +78,65 @@ def test_all_joins_of_a_session_have_a_rate_too() -> None:
 def test_a_bounded_number_waits_and_one_address_leaves_room_for_others() -> None:
     crowded = door()
     bots = [crowded.wait(f"bot-{n}", n, str(n), "bots", 0) for n in range(WAITING_MAX)]
-    assert bots.count(None) == WAITING_PER_ADDRESS_MAX
+    assert bots.count(None) == WAITING_PER_ADDRESS_MAX <= WAITING_MAX // 10
     others = [crowded.wait(f"other-{n}", n, str(n), f"{n}", 0) for n in range(WAITING_MAX)]
     assert others.count(None) == WAITING_MAX - WAITING_PER_ADDRESS_MAX
     listed, count = crowded.waiting(0)
     assert (len(listed), count) == (100, WAITING_MAX)
     assert crowded.wait("bot-0", 0, "0", "bots", 1_000) is None, "who waits already may ask again"
+
+
+def filled(addresses: int) -> Door:
+    crowded = door()
+    for n in range(WAITING_MAX):
+        assert crowded.wait(f"bot-{n}", n, str(n), f"bots-{n % addresses}", 0) is None
+    return crowded
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_to_refuse_frees_the_places_at_once(number: int | None) -> None:
+    crowded = filled(10)
+    assert code(crowded.wait("ada", "Ada", "Ada", "school", 0)) == "busy"
+    crowded.decide(number, 0, admitted=False)
+    assert crowded.waiting(0)[1] == (0 if number is None else WAITING_MAX - 1)
+    assert crowded.wait("ada", "Ada", "Ada", "school", 0) is None
+    assert crowded.decision("bot-0", 0) is False
+    assert crowded.decision("bot-0", "another name") is None
+    assert code(crowded.decide(1, 0, admitted=True)) == "player_not_found"
+    crowded.forget("bot-0")
+    assert crowded.decision("bot-0", 0) is None, "has heard of it"
+
+
+def test_the_refused_are_remembered_for_as_long_as_they_may_ask_and_no_more_than_so_many() -> None:
+    crowded = door()
+    for n in range(REFUSED_MAX + 1):
+        assert crowded.wait(f"bot-{n}", n, str(n), "bots", 0) is None
+        crowded.decide(None, 0, admitted=False)
+    remembered = [crowded.decision(f"bot-{n}", n) for n in range(REFUSED_MAX + 1)]
+    assert remembered == [None] + [False] * REFUSED_MAX
+    crowded.waiting(GONE_MS)
+    assert crowded.decision(f"bot-{REFUSED_MAX}", REFUSED_MAX) is None
+
+
+def test_who_is_let_in_is_not_turned_away_with_all_others() -> None:
+    calm = door()
+    for n in range(3):
+        calm.wait(f"ticket-{n}", n, str(n), "school", 0)
+    calm.decide(2, 0, admitted=True)
+    calm.decide(None, 0, admitted=False)
+    assert [calm.decision(f"ticket-{n}", n) for n in range(3)] == [False, True, False]
+
+
+def test_addresses_take_turns_in_the_list_so_that_none_hides_the_others() -> None:
+    crowded = door()
+    for n in range(WAITING_PER_ADDRESS_MAX):
+        crowded.wait(f"bot-{n}", n, f"bot {n}", "bots", 0)
+    for n in range(3):
+        crowded.wait(f"pupil-{n}", n, f"pupil {n}", "school", 0)
+    listed, count = crowded.waiting(0)
+    assert count == WAITING_PER_ADDRESS_MAX + 3
+    names = [each["name"] for each in listed]
+    assert names[:7] == ["bot 0", "pupil 0", "bot 1", "pupil 1", "bot 2", "pupil 2", "bot 3"]
 
 
 def test_whoever_asks_no_longer_has_gone() -> None:
