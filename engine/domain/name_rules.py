@@ -67,6 +67,9 @@ _EVERYWHERE: Final = frozenset(
 )
 """Known for what they are beyond their language; folded."""
 
+_OF_AN_ERASED: Final = re.compile(r"[#♯]\s*\d+")
+"""What stands in place of an erased name, and what can be taken for it; folded."""
+
 _LEET: Final = str.maketrans("@4310$5!7|", "aaeiossitl")
 _ABOVE: Final = 200
 """Combining classes from here on are accents."""
@@ -80,6 +83,11 @@ _COMMON: Final = "en"
 _LENGTH_MIN: Final = 3
 _FOREIGN_LENGTH_MIN: Final = 4
 """Shorter ones are, among all languages, half of the short words that there are."""
+
+
+def stands_for_erased(likeness: str) -> bool:
+    """Whether a folded name could be taken for that of a player whose name was erased."""
+    return _OF_AN_ERASED.fullmatch(likeness) is not None
 
 
 class NameRules:

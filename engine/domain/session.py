@@ -35,7 +35,7 @@ from engine.domain.facts import (
 )
 from engine.domain.given_names import given_name
 from engine.domain.leaderboard import Leaderboard
-from engine.domain.name_rules import PLAIN, NameRules
+from engine.domain.name_rules import PLAIN, NameRules, stands_for_erased
 from engine.domain.phases import Phase, move, refuse
 from engine.domain.players import Player
 from engine.domain.questions import Question
@@ -333,6 +333,8 @@ class Session:
         likeness, skeleton = _likeness(cleaned), self._name_rules.skeleton(cleaned)
         filtered = self.settings.name_filter and self.settings.names == "chosen"
         if filtered and self._name_rules.refuses(likeness, skeleton, self.quiz.language):
+            return _NAME_REFUSED
+        if stands_for_erased(likeness):
             return _NAME_REFUSED
         if likeness in self._names or skeleton in self._skeletons:
             return _NAME_TAKEN

@@ -743,8 +743,35 @@ def test_the_host_may_let_players_have_any_name(name: str) -> None:
     assert isinstance(named(Settings(names="given")).join(name, T), PlayerJoined)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "#7",
+        "# 7",
+        "#0",
+        "\N{FULLWIDTH NUMBER SIGN}\N{FULLWIDTH DIGIT ONE}2",
+        "\N{SMALL NUMBER SIGN}7",
+        "\N{MUSIC SHARP SIGN}7",
+        "#\N{ARABIC-INDIC DIGIT SEVEN}",
+        "#\N{DEVANAGARI DIGIT SEVEN}",
+        "#\N{SUPERSCRIPT TWO}",
+        "#\u200b7",
+    ],
+)
+def test_nobody_chooses_what_stands_in_place_of_an_erased_name(name: str) -> None:
+    for name_filter in (True, False):
+        assert code(named(Settings(name_filter=name_filter)).join(name, T)) == "name_refused"
+
+
+@pytest.mark.parametrize("name", ["#", "7", "#7 Ada", "Ada #7", "#one", "##"])
+def test_a_name_may_have_a_number_sign_in_it(name: str) -> None:
+    assert isinstance(named().join(name, T), PlayerJoined)
+
+
 def test_stored_names_are_not_judged_again() -> None:
-    facts = [PlayerJoined(n, T, n, name) for n, name in enumerate(("Host", "Ian", "lan", "damn"), start=1)]
+    facts = [
+        PlayerJoined(n, T, n, name) for n, name in enumerate(("Host", "Ian", "lan", "damn", "#9"), start=1)
+    ]
     session = named()
     session.replay(facts)
-    assert [session.name_of(n) for n in (1, 2, 3, 4)] == ["Host", "Ian", "lan", "damn"]
+    assert [session.name_of(n) for n in (1, 2, 3, 4, 5)] == ["Host", "Ian", "lan", "damn", "#9"]
