@@ -66,8 +66,12 @@ async def serve_http1(
     await _Http1Server(application, settings, context, ConnectionState({}), cast(Any, transport)).run()
 
 
-class OtherVersion(Exception):
-    """A request of another version of HTTP."""
+class Unanswerable(Exception):
+    """A request that is answered with this status alone, and the connection is closed."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Http1Protocol(H11Protocol):
@@ -85,16 +89,19 @@ class Http1Protocol(H11Protocol):
     async def handle(self, event: Event) -> None:
         try:
             await super().handle(event)
-        except OtherVersion:
-            await self._send_error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        except Unanswerable as error:
+            await self._send_error_response(error.status)
             await self.send(Closed())
         if isinstance(event, Closed):
             self.reading.cancel()
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Where hypercorn would go over to HTTP/2."""
+        """Where hypercorn would go over to HTTP/2. A body with two lengths is one to a proxy and another one
+        here: what one takes for the end of it, the other takes for the next request (RFC 9112, 6.1)."""
         if event.http_version not in (b"1.0", b"1.1"):
-            raise OtherVersion
+            raise Unanswerable(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+            raise Unanswerable(HTTPStatus.BAD_REQUEST)
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Where hypercorn would go over to a WebSocket. On this port there are none, and a wish for another

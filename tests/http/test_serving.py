@@ -565,6 +565,25 @@ async def test_a_body_longer_than_its_route_takes_is_not_waited_for() -> None:
         assert b"bad_json" in await read_to_end(quiz)
 
 
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"transfer-encoding: Chunked\r\ncontent-length: 0\r\n",
+    ],
+)
+async def test_a_body_with_two_lengths_is_refused_and_nothing_after_it_is_read(lengths: bytes) -> None:
+    async with node() as n:
+        session = await n.edge.session()
+        smuggled = HEAD % session.url.encode() + b"\r\n"
+        for head in (POST_TO % f"{session.url}/players".encode(), HEAD % session.url.encode()):
+            asking = await n.raw(head + lengths + b"\r\n0\r\n\r\n" + smuggled)
+            answer = await read_to_end(asking)
+            assert answer.startswith(b"HTTP/1.1 400")
+            assert b"connection: close" in answer.lower()
+            assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_what_is_kept_of_a_body_is_bounded_by_its_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nobody reads it: a request that waits for something else."""
     waiting, go_on = trio.Event(), trio.Event()
