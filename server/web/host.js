@@ -192,10 +192,20 @@ function host(session) {
 
 	/** The name of this player, or without one the session. */
 	async function erase(player) {
-		await ask("DELETE", player ? `${path}/players/${player}` : path, { token });
-		if (player) return model.phase === "finished" && location.reload();
+		const { name } = await ask("DELETE", player ? `${path}/players/${player}` : path, { token });
+		if (player) return model.phase === "finished" && rename(player, name);
 		kept.set("hosted", others);
 		location.href = "/host";
+	}
+
+	/** In the results, which stay where they are. */
+	function rename(player, name) {
+		const row = $(`[data-player="${player}"]`, ui.results).closest("tr");
+		$("bdi", row).textContent = name;
+		$("details", row).open = false;
+		$("summary", row).focus({ preventScroll: true });
+		for (const line of model.podium) if (line.id === Number(player)) line.name = name;
+		ui.podium.show(model.podium);
 	}
 
 	const others = hosted.filter((each) => each.code !== code);
