@@ -71,7 +71,7 @@ def refused(name: str, language: str = "en") -> bool:
             "Ada Lovelace",
             "Zoë 🎺",
         ),
-        *("王芳", "محمد", "Ольга", "Σωκράτης", "さくら", "김민준", "दीपिका", "#7", "B2B", "007"),
+        *("王芳", "محمد", "Ольга", "Σωκράτης", "さくら", "김민준", "दीपिका", "B2B", "007"),
     ],
 )
 @pytest.mark.parametrize("language", ["en", "de-AT", "fr", "es", "it", "nl", "pt-BR", "tr", "xx"])
