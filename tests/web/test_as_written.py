@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from loadtest.api import Api
 from tests.e2e.node import Node
+from tests.settings import AT_ONCE
 from tests.web.accessibility import fits, is_seen_whole, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
 from tests.web.leading import Session, join
@@ -66,7 +67,7 @@ async def opened(node: Node, language: str) -> AsyncIterator[Session]:
         quiz = QUIZZES[language]
         questions = [question | {"time_limit_s": 120} for question in quiz["questions"]]
         stored, _ = await api.add_quiz(quiz | {"questions": questions}, f"written-{language}")
-        made = await api.create_session(stored["id"], {"early_close": False})
+        made = await api.create_session(stored["id"], {**AT_ONCE, "early_close": False})
         yield Session(api, made["code"], made["session_id"], made["host_token"])
 
 
