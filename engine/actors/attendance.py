@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-GONE_MS = 3_000
-"""Whoever has lost the connection is back by then, or is not waited for."""
+GONE_MS = 5_000
+"""Whoever has lost the connection is back by then, or is not waited for. Clients whose connection broke try
+again within 3 s, as the protocol has it; the rest is for the handshake."""
 
-COMING_BACK_MS = 10_000
+COMING_BACK_MS = 15_000
 """As `GONE_MS`, for all players of a session that has just come to this node."""
 
 
