@@ -17,7 +17,7 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m tests.web.install_chromium
 	@$(BIN)/python -m tests.e2e.install_faketime
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -77,8 +77,10 @@ def generation_of(grant: Grant) -> int | None:
 def former_of(read: Callable[[str], Grant], token: str | None) -> tuple[str, int] | tuple[None, None]:
     """Who a new player was before, by that token: the session's id and the player. One that is not good, or
     no player's, tells nothing: nobody is kept out for it."""
+    if token is None:
+        return None, None
     try:
-        grant = read(token or "")
+        grant = read(token)
     except TokenError:
         return None, None
     return (None, None) if grant.player is None else (grant.session_id, grant.player)
