@@ -27,6 +27,8 @@ What was stored as a whole number beyond it cannot be used either: clients could
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters except tab and line feed, and halves of surrogate pairs: not every store takes them."""
 
+_HALVES: Final = re.compile("[\ud800-\udfff]")
+
 
 class Problems:
     """Mistakes in the order of the document, at most `most` of them.
@@ -247,5 +249,8 @@ def read_text(value: object, path: str, problems: Problems, longest: int, shorte
     ):
         return ""
     if _UNPRINTABLE.search(tidy) and problems.rule("bad_field", "must not contain control characters", path):
+        return ""
+    if _HALVES.search(tidy):
+        problems.add("bad_field", "must not contain halves of characters", path)
         return ""
     return tidy

@@ -145,6 +145,7 @@ def test_a_correction_of_a_stored_quiz_holds_whatever_the_rules_have_become(
         quiz_data(time_limit_s=3, scoring={"rule": "of a later release"}),
         quiz_data({"type": "true_false", "text": "?", "correct": True, "time_limit_s": 1e300}),
         quiz_data({"type": "true_false", "text": "?", "correct": True, "points": 2**64}),
+        quiz_data(title="half a \ud83c"),
     ],
 )
 def test_a_quiz_that_cannot_be_used_is_an_error(document: object) -> None:
