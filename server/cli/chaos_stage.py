@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -169,19 +169,24 @@ class Stage:
         raise StageFailed(f"{name} has not drained within {DRAINED_WITHIN_S:.0f} s: {left}")
 
     async def settled(self, within_s: float) -> None:
-        if self._redis is None:
-            return
+        if self._redis is not None:
+            await self._each_is_back(within_s, self._missing)
+
+    async def _each_is_back(self, within_s: float, missing_of: Callable[[Api], Awaitable[str]]) -> None:
+        """Wait until no node lacks anything. `missing_of` tells what one does; empty if nothing."""
         async with trio.open_nursery() as nursery:
             for node in self._nodes:
-                nursery.start_soon(self._settle, node, within_s)
+                nursery.start_soon(self._is_back, node, within_s, missing_of)
 
-    async def _settle(self, node: StagedNode, within_s: float) -> None:
+    async def _is_back(
+        self, node: StagedNode, within_s: float, missing_of: Callable[[Api], Awaitable[str]]
+    ) -> None:
         missing = "it does not answer"
         async with Api(node.url, author_key=AUTHOR_KEY, timeout_s=LOOK_TIMEOUT_S) as api:
             with trio.move_on_after(within_s):
                 while missing:
                     try:
-                        missing = await self._missing(api)
+                        missing = await missing_of(api)
                     except (ApiUnreachable, ApiRefused) as exc:
                         missing = str(exc)
                     if missing:
@@ -227,21 +232,12 @@ class Stage:
     async def restore_postgres(self) -> None:
         await self._postgres.restore()
         # A look into the database is the first thing that a node says on a new connection.
-        async with trio.open_nursery() as nursery:
-            for node in self._nodes:
-                nursery.start_soon(self._been_to_postgres, node)
+        await self._each_is_back(NOTICED_WITHIN_S, self._not_been_to_postgres)
 
-    async def _been_to_postgres(self, node: StagedNode) -> None:
-        async with Api(node.url, author_key=AUTHOR_KEY, timeout_s=LOOK_TIMEOUT_S) as api:
-            with trio.move_on_after(NOTICED_WITHIN_S):
-                while True:
-                    with suppress(ApiUnreachable, ApiRefused):
-                        await api.sessions(limit=1)
-                        return
-                    await trio.sleep(LOOK_EVERY_S)
-        raise StageFailed(
-            f"{node.data_dir.name} has not been to PostgreSQL within {NOTICED_WITHIN_S:.0f} s of its return"
-        )
+    async def _not_been_to_postgres(self, api: Api) -> str:
+        """Empty once it has."""
+        await api.sessions(limit=1)
+        return ""
 
     def pause_postgres(self, on: bool) -> None:
         self._postgres.pause(on)

@@ -12,6 +12,14 @@ from tests.actors.test_relaying import joined_at
 from tests.actors.world import Client, World, node, settle, world
 
 
+async def question_to_two(w: World) -> tuple[SessionActor, Client, Client]:
+    """A session with a question open to Ada and Ben, who are connected."""
+    actor = await w.session()
+    ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
+    await w.do(actor, "start")
+    return actor, ada, ben
+
+
 async def by_requests(w: World, actor: SessionActor, name: str) -> Client:
     """A new player who holds no connection."""
     client = Client()
@@ -32,9 +40,7 @@ async def passes(mock_clock: MockClock, ms: int) -> None:
 
 async def test_who_has_lost_the_connection_holds_nobody_up_for_long(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
-        await w.do(actor, "start")
+        actor, ada, ben = await question_to_two(w)
         await leave(actor, ben)
         w.answer(actor, ada, 1)
         await settle()
@@ -59,9 +65,7 @@ async def test_who_has_lost_the_connection_holds_nobody_up_for_long(mock_clock: 
 
 async def test_who_is_back_in_time_is_waited_for(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
-        await w.do(actor, "start")
+        actor, ada, ben = await question_to_two(w)
         w.answer(actor, ada, 1)
         await leave(actor, ben)
         await passes(mock_clock, GONE_MS - 1)
@@ -72,9 +76,7 @@ async def test_who_is_back_in_time_is_waited_for(mock_clock: MockClock) -> None:
 
 async def test_the_answer_of_who_has_gone_counts_and_closes_nothing_alone(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
-        await w.do(actor, "start")
+        actor, ada, ben = await question_to_two(w)
         w.answer(actor, ben, 2)
         await leave(actor, ben)
         await passes(mock_clock, 2 * GONE_MS)
@@ -143,10 +145,7 @@ async def test_players_at_other_nodes_are_here_as_well(mock_clock: MockClock) ->
 
 async def test_a_session_that_has_come_to_a_node_waits_for_everybody_at_first(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, ada, _ = await question_to_two(w)
         w.answer(actor, ada, 1)
         await settle()
         registry = w.new_registry("other")

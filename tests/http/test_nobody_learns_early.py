@@ -63,34 +63,18 @@ OF_EVERYBODY = (
 )
 """Every way out of a node, as far as a session shows there."""
 
-TELLING = frozenset(
-    {
-        "frames of a player who has answered",
-        "frames of a player who has not",
-        "frames of a spectator",
-        "frames of the host",
-        "events of a spectator",
-        "events of a player",
-        "events of the host",
-        "joined as a new player",
-        "joined again",
-        "joined as the host",
-        "joined to watch",
-        "resumed after the last question",
-        "resumed as a spectator",
-        "resumed as the host",
-        "the session",
-        "leaderboard, first",
-        "leaderboard, all",
-        "leaderboard around each",
-        "players, for the host",
-        "players, for an author",
-        "results, for the host",
-        "results.json, for an author",
-        "results.csv, for the host",
-        "who was removed",
-    }
-)
+TELLING = frozenset(OF_EVERYBODY) - {
+    "acks over the WebSocket",
+    "acks over HTTP",
+    "acks of answers sent again",
+    "acks of other answers sent after",
+    "who joined over HTTP",
+    "sessions, for an author",
+    "done of the host's commands",
+    "readyz",
+    "metrics",
+    "logs",
+}
 """Those by which a session with the board `live` gives the answer away: so the probe looks where it must."""
 
 
