@@ -205,9 +205,9 @@ class Waves:
     async def _lead(self, session: SessionOf) -> None:
         """Start it; in a cluster, until it has been seen to play. A start that a node acknowledged from its
         spool, cut off from everybody, is not known to the next owner: the host sees the lobby again."""
-        await trio.sleep(self._rng.uniform(0.0, 1.0))
-        # Also when its players have all given up by now: one that never starts comes to no end.
+        # Also when its players have all given up by then: one that never starts comes to no end.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + START_WITHIN_S):
+            await trio.sleep(self._rng.uniform(0.0, 1.0))
             await self._start(session)
         if len(self._ws_urls) > 1:
             while True:
