@@ -116,6 +116,10 @@ DOUBT_LOOK_MAX_S = 1.0
 CLOCKS_AGREE_MS = 20
 """Clocks of two nodes that differ by less are not told apart: a link takes some of it."""
 
+JOINS_FOLLOW_MS = 30_000
+"""After another owner: how long a player that the session does not know is told to come again. The join may lie
+in the spool of that owner, and then it is merged."""
+
 RESULTS_AT_ONCE_MAX = 500
 """Players whose results are said again to a node that takes part anew: a few milliseconds."""
 
@@ -326,6 +330,7 @@ class SessionActor:
         """Set once the session was given away."""
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
         self._active_at = clock.now_ms()
+        self._joins_follow_until = clock.now_ms() + JOINS_FOLLOW_MS if claimed.epoch > 1 else 0
         self._board = Frame(messages.leaderboard(session, 0, pace.tick_ms))
         self._board_dirty = False
         self._board_due_at = 0
@@ -864,6 +869,7 @@ class SessionActor:
             case Refusal():
                 # Sent again to the new owner, it may have overtaken the first one, which is still waited for.
                 perhaps = outcome.code == "late" and self._clock.now_ms() < self._still_until
+                perhaps = perhaps or self._may_follow(command.player)
                 self._refuse(command.reply, BUSY if perhaps else outcome, command.id)
                 return
         elapsed_ms = outcome.elapsed_ms
@@ -1119,8 +1125,12 @@ class SessionActor:
         """Why nobody may come as this player; None if somebody may."""
         who = self.session.players.get(player)
         if who is None or who.erased:
-            return NO_SUCH_PLAYER
+            return BUSY if self._may_follow(player) else NO_SUCH_PLAYER
         return KICKED if who.kicked else None
+
+    def _may_follow(self, player: int) -> bool:
+        """Whether the join of a player whom nobody here knows may still be merged."""
+        return player not in self.session.players and self._clock.now_ms() < self._joins_follow_until
 
     def _relay(self, command: Relay) -> None:
         """Let a node take part. One that has clients already gets what they missed. If that is no longer all

@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from engine.actors import actor as actors
 from engine.actors import roster
-from engine.actors.actor import SessionActor
-from engine.actors.commands import Detach, Join, Left, ListPlayers, Merge, Rejoin, Relay
+from engine.actors.actor import JOINS_FOLLOW_MS, SessionActor
+from engine.actors.commands import Detach, Join, Left, ListPlayers, Look, Merge, Rejoin, Relay
 from engine.actors.roster import Roster
 from engine.domain.facts import PlayerJoined
 from tests.actors.world import Client, World, node, settle, world
@@ -269,6 +269,28 @@ async def test_who_is_merged_is_told_of(mock_clock: MockClock) -> None:
         await tick(w, mock_clock)
         told_of = NOTHING | {"joined": [{"id": 2, "name": "Ben"}], "off": [2]}
         assert told(host) == [told_of | {"players": 2, "connected": 1}]
+
+
+async def test_a_player_whose_join_is_still_in_an_earlier_owners_spool_is_told_to_come_again(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        first = await w.session()
+        await w.join(first, "Ada")
+        assert (await w.rejoin(first, 2)).errors == ["player_not_found"], "nobody had the session before"
+        actor = await w.new_registry("next").get(first.session_id)
+        await w.do(actor, "start")
+        early, asked = await w.rejoin(actor, 2), Client()
+        actor.send(Look(asked, "player", 2, top=1))
+        w.answer(actor, asked, 2)
+        await settle()
+        assert early.errors + asked.errors == ["busy", "busy", "busy"]
+        now = w.clock.now_ms()
+        actor.send(Merge(Client(), [PlayerJoined(1, now, 2, "Ben")]))
+        await settle()
+        assert (await w.rejoin(actor, 2)).last("joined")["player"] == 2
+        mock_clock.jump(JOINS_FOLLOW_MS / 1000)
+        assert (await w.rejoin(actor, 3)).errors == ["player_not_found"]
 
 
 def test_news_of_one_player_is_told_once() -> None:
