@@ -29,7 +29,7 @@ types: $(READY)
 check: lint types test
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m bench
 
 # A minute of play by 5,000 players, on nodes of its own, and the proof that nothing was lost.
 load: $(READY)

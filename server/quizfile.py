@@ -29,7 +29,7 @@ from yaml.events import (
 )
 
 from engine.domain.quiz import Quiz
-from server.typed import doubt_of, numbers_of
+from server.text_input import doubt_of, numbers_of
 
 FILE_BYTES_MAX = 1_048_576
 """As long as the body that the HTTP API takes by default."""

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 
 from engine.aio import open_asyncio
 from engine.shards.embedded_redis import EmbeddedRedis
-from engine.storage import schema
 from engine.storage.embedded import EmbeddedPostgres
+from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
 
 # A machine that is busy with other things must not fail a property: no example has a time limit.
@@ -63,7 +63,7 @@ async def fresh_database(postgres_dsn: str, *, tables: bool = True) -> AsyncIter
     async with Database.open(dsn) as database:
         await database.execute(f"CREATE SCHEMA {name}")
         if tables:
-            await schema.apply(database)
+            await migrate.apply(database)
         yield database, dsn
 
 

@@ -17,9 +17,9 @@ import orjson
 import trio
 
 from engine import ports
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command
-from engine.actors.endings import Ending
-from engine.actors.subscriber import Subscriber
+from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
@@ -36,9 +36,9 @@ from engine.domain.facts import (
 )
 from engine.domain.quiz import Quiz
 from engine.domain.session_keys import is_code, is_id
-from engine.shards.ends import FarEnd, NearEnd
+from engine.shards.link.ends import FarEnd, NearEnd
+from engine.shards.link.keepalive import LOOKS, Silence
 from engine.shards.ports import LinkLost, LinkService, Member
-from engine.shards.silence import LOOKS, Silence
 
 
 def _slug(title: str) -> str:

@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "engine.ports",
         "engine.actors",
         "engine.storage",
-        "engine.tenure",
+        "engine.lease",
     ),
     "engine.shards": (
         "engine.aio",
@@ -40,9 +40,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "engine.ports",
         "engine.actors",
         "engine.shards",
-        "engine.tenure",
+        "engine.lease",
     ),
-    "engine.tenure": (),
+    "engine.lease": (),
     "engine.websocket": (),
     "server": ("engine", "server"),
     # The command line drives bots, a host and a screen, and those are clients: they live where clients live.
@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # The one exception: frames are bytes without a socket, and the server that is measured reads the same.
     "loadtest": ("loadtest", "engine.websocket"),
 }
-OURS = ("engine", "server", "loadtest", "tests")
+OURS = ("engine", "server", "loadtest", "bench", "tests")
 
 # Pure rules need no more of the world than this: no clock, no randomness, no files, no loop.
 PURE = set(
@@ -180,7 +180,7 @@ def test_every_layer_was_read() -> None:
         ("engine/actors/actor.py", "from engine.storage.catalog import PostgresCatalog"),
         ("engine/actors/actor.py", "import engine.storage"),
         ("engine/actors/actor.py", "from ..storage import catalog"),
-        ("engine/actors/actor.py", "from server.config import Config"),
+        ("engine/actors/actor.py", "from server.config.config import Config"),
         ("engine/actors/actor.py", "import socket"),
         ("engine/actors/actor.py", "import asyncio"),
         ("engine/actors/actor.py", "from engine.aio import call"),
@@ -194,13 +194,13 @@ def test_every_layer_was_read() -> None:
         ("engine/shards/ring.py", "import random"),
         ("engine/shards/ring.py", "async def f(): ..."),
         ("engine/shards/bus.py", "import redis.asyncio"),
-        ("server/app.py", "from asyncpg import Connection"),
-        ("server/app.py", "from loadtest.client import PlayerClient"),
-        ("server/app.py", "from tests.fakes import MemoryJournal"),
-        ("server/app.py", "__import__('redis')"),
+        ("server/node.py", "from asyncpg import Connection"),
+        ("server/node.py", "from loadtest.client.player import PlayerClient"),
+        ("server/node.py", "from tests.fakes import MemoryJournal"),
+        ("server/node.py", "__import__('redis')"),
         ("engine/domain/quiz.py", "importlib.import_module('trio')"),
-        ("loadtest/bots.py", "from engine.actors.endings import Ending"),
-        ("loadtest/bots.py", "from server import quizfile"),
+        ("loadtest/bots/bot.py", "from engine.actors.close_reasons import Ending"),
+        ("loadtest/bots/bot.py", "from server import quizfile"),
         ("engine/__init__.py", "from engine.domain import quiz"),
     ],
 )
@@ -223,10 +223,10 @@ def test_a_wrong_direction_is_found(path: str, source: str) -> None:
         ("engine/storage/postgres.py", "import asyncpg\nfrom engine.aio import call"),
         ("engine/aio.py", "import trio_asyncio"),
         ("engine/shards/redis.py", "from redis.asyncio import Redis"),
-        ("server/app.py", "from engine.storage import postgres\nfrom engine.shards import ring"),
-        ("server/cli/demo.py", "from loadtest.bots import Crowd"),
-        ("loadtest/bots.py", "import trio\nfrom loadtest.client import PlayerClient"),
-        ("loadtest/swarm/link.py", "from engine import websocket"),
+        ("server/node.py", "from engine.storage import postgres\nfrom engine.shards import ring"),
+        ("server/cli/play/demo.py", "from loadtest.bots.bot import Crowd"),
+        ("loadtest/bots/bot.py", "import trio\nfrom loadtest.client.player import PlayerClient"),
+        ("loadtest/swarm/connection.py", "from engine import websocket"),
     ],
 )
 def test_a_right_direction_is_not(path: str, source: str) -> None:

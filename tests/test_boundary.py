@@ -14,21 +14,21 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Watch
-from engine.actors.endings import Ending
 from engine.actors.merging import LOOK_EVERY_S as MERGE_EVERY_S
 from engine.actors.merging import Merging
 from engine.actors.registry import SWEEP_EVERY_S
 from engine.boundary import TRACEBACK_EVERY_S, Boundary
 from engine.ports import SessionRecord, SpooledFacts
-from engine.shards import moving
-from server.clustering import let_go_in_doubt
+from engine.shards import rebalancer
+from server.cluster import let_go_in_doubt
 from tests.actors.world import Client, World, settle, world
 from tests.shards.nodes import cluster_of
 from tests.test_architecture import modules
 
 WITHIN = "engine.boundary: the task's own code names it"
-LINK = "engine.shards.link: it costs the link"
+LINK = "engine.shards.link.network: it costs the link"
 CONNECTION = "it costs the connection"
 JOURNAL = "none: a mistake here would make acknowledgements untrue, and ends the node"
 PARTS = "none of its own: all that it calls has one"
@@ -37,43 +37,43 @@ TASKS = {
     ("engine/actors/lookups.py", "Lookups.outcome", "self._run"): WITHIN,
     ("engine/actors/lookups.py", "Waiting.add", "self._settle"): WITHIN,
     ("engine/actors/registry.py", "Registry._open", "self._run"): WITHIN,
-    ("engine/shards/channel.py", "Channel.carry", "until_over"): LINK,
-    ("engine/shards/ends.py", "FarEnd._request", "self._answer"): WITHIN,
-    ("engine/shards/link.py", "LinkNetwork._carry", "expire"): LINK,
-    ("engine/shards/link.py", "LinkNetwork._link_to", "self._keep"): WITHIN,
-    ("engine/shards/link.py", "LinkNetwork._link_to", "self._watch"): WITHIN,
-    ("engine/shards/link.py", "LinkServer._serve", "watch"): LINK,
-    ("engine/shards/link.py", "LinkServer.serve", "trio.serve_listeners of self.attend"): WITHIN,
-    ("engine/shards/moving.py", "Moving._hand_some_on", "self._hand_on_and_forget"): WITHIN,
-    ("engine/shards/moving.py", "Moving.drained", "self._send_away"): WITHIN,
-    ("engine/shards/moving.py", "Moving.take_over", "self._take"): WITHIN,
-    ("engine/shards/moving.py", "Moving.take_over", "self._wake_own"): WITHIN,
+    ("engine/shards/link/transport.py", "Channel.carry", "until_over"): LINK,
+    ("engine/shards/link/ends.py", "FarEnd._request", "self._answer"): WITHIN,
+    ("engine/shards/link/network.py", "LinkNetwork._carry", "expire"): LINK,
+    ("engine/shards/link/network.py", "LinkNetwork._link_to", "self._keep"): WITHIN,
+    ("engine/shards/link/network.py", "LinkNetwork._link_to", "self._watch"): WITHIN,
+    ("engine/shards/link/network.py", "LinkServer._serve", "watch"): LINK,
+    ("engine/shards/link/network.py", "LinkServer.serve", "trio.serve_listeners of self.attend"): WITHIN,
+    ("engine/shards/rebalancer.py", "Moving._hand_some_on", "self._hand_on_and_forget"): WITHIN,
+    ("engine/shards/rebalancer.py", "Moving.drained", "self._send_away"): WITHIN,
+    ("engine/shards/rebalancer.py", "Moving.take_over", "self._take"): WITHIN,
+    ("engine/shards/rebalancer.py", "Moving.take_over", "self._wake_own"): WITHIN,
     ("engine/shards/redis.py", "RedisBus.run", "self._receive"): WITHIN,
     ("engine/shards/redis.py", "RedisBus.run", "self._send"): WITHIN,
     ("engine/shards/router.py", "Router._relayed", "self._run_relay"): WITHIN,
-    ("engine/storage/write_behind.py", "WriteBehind.run", "self._sign.watch"): JOURNAL,
-    ("engine/storage/write_behind.py", "WriteBehind.run", "self._spooling.drain"): JOURNAL,
-    ("engine/storage/write_behind.py", "WriteBehind.run", "self._write"): JOURNAL,
-    ("server/app.py", "_assemble", "_keep_sessions"): PARTS,
-    ("server/app.py", "_assemble", "_kept of collector.run"): WITHIN,
-    ("server/app.py", "_assemble", "_kept of loop_watch.run"): WITHIN,
-    ("server/app.py", "_assemble", "cluster.appear"): "Presence: engine.boundary around each heartbeat",
-    ("server/app.py", "_assemble", "cluster.links.run"): PARTS,
-    ("server/app.py", "_assemble", "cluster.route"): PARTS,
-    ("server/app.py", "_assemble", "cluster.serve_links"): PARTS,
-    ("server/app.py", "_assemble", "journal.run"): JOURNAL,
-    ("server/app.py", "_assemble", "merging.run"): "Merging: engine.boundary around each look",
-    ("server/app.py", "_assemble", "partitions.run"): "its own: each round is logged, and tried again later",
-    ("server/app.py", "_assemble", "redis.bus.run"): PARTS,
-    ("server/app.py", "_assemble", "serving.serve"): CONNECTION,
-    ("server/app.py", "_assemble", "transport.serve"): CONNECTION,
-    ("server/app.py", "_assemble", "waiting.run"): WITHIN,
-    ("server/app.py", "_keep_sessions", "registry.keep_time"): WITHIN,
-    ("server/app.py", "_keep_sessions", "registry.sweep"): WITHIN,
-    ("server/beside.py", "beside", "run"): PARTS,
-    ("server/clustering.py", "Clustering.route", "let_go_in_doubt"): WITHIN,
+    ("engine/storage/journal/writer.py", "WriteBehind.run", "self._sign.watch"): JOURNAL,
+    ("engine/storage/journal/writer.py", "WriteBehind.run", "self._spooling.drain"): JOURNAL,
+    ("engine/storage/journal/writer.py", "WriteBehind.run", "self._write"): JOURNAL,
+    ("server/node.py", "_assemble", "_keep_sessions"): PARTS,
+    ("server/node.py", "_assemble", "_kept of collector.run"): WITHIN,
+    ("server/node.py", "_assemble", "_kept of loop_watch.run"): WITHIN,
+    ("server/node.py", "_assemble", "cluster.appear"): "Presence: engine.boundary around each heartbeat",
+    ("server/node.py", "_assemble", "cluster.links.run"): PARTS,
+    ("server/node.py", "_assemble", "cluster.route"): PARTS,
+    ("server/node.py", "_assemble", "cluster.serve_links"): PARTS,
+    ("server/node.py", "_assemble", "journal.run"): JOURNAL,
+    ("server/node.py", "_assemble", "merging.run"): "Merging: engine.boundary around each look",
+    ("server/node.py", "_assemble", "partitions.run"): "its own: each round is logged, and tried again later",
+    ("server/node.py", "_assemble", "redis.bus.run"): PARTS,
+    ("server/node.py", "_assemble", "serving.serve"): CONNECTION,
+    ("server/node.py", "_assemble", "transport.serve"): CONNECTION,
+    ("server/node.py", "_assemble", "waiting.run"): WITHIN,
+    ("server/node.py", "_keep_sessions", "registry.keep_time"): WITHIN,
+    ("server/node.py", "_keep_sessions", "registry.sweep"): WITHIN,
+    ("server/runtime/background.py", "beside", "run"): PARTS,
+    ("server/cluster.py", "Clustering.route", "let_go_in_doubt"): WITHIN,
     (
-        "server/clustering.py",
+        "server/cluster.py",
         "Clustering.route",
         "self._moving.run",
     ): "Moving: engine.boundary around each look",
@@ -342,7 +342,7 @@ async def test_a_mistake_in_a_take_over_ends_no_node_and_is_made_good(
             await settle()
             assert joined(await b.watch(playing))
         for _ in range(20):
-            mock_clock.jump(moving.LOOK_EVERY_S)
+            mock_clock.jump(rebalancer.LOOK_EVERY_S)
             await settle()
         if name == "claim":
             assert b.registry.statistics().crashes > 0
@@ -363,13 +363,13 @@ async def test_a_mistake_in_a_hand_over_costs_that_session_a_moment(
             calls = mistaken(patched, cluster.store, name)
             await a.nursery.start(a.moving.run)
             await settle()
-            mock_clock.jump(moving.SETTLE_S)
+            mock_clock.jump(rebalancer.SETTLE_S)
             await settle()
             assert calls
             assert ada.ending is Ending.RESTARTING
         assert ben.ending is None
         for _ in range(5):
-            mock_clock.jump(moving.LOOK_EVERY_S)
+            mock_clock.jump(rebalancer.LOOK_EVERY_S)
             await settle()
         assert joined(await a.rejoin(record, "player", 1))
         assert joined(await b.rejoin(record, "player", 1))

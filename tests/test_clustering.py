@@ -13,11 +13,11 @@ import trio.testing
 from trio.testing import MockClock
 
 from engine.actors.clock import SessionClock
-from engine.shards.likeness import difference, marks_of
+from engine.shards.fingerprint import difference, marks_of
 from engine.shards.membership import Membership
 from engine.shards.ports import Beat, BusMessage, Load, Member
-from server.clustering import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, Neighbours, NotLetIn
-from server.config import Config
+from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, Neighbours, NotLetIn
+from server.config.config import Config
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 

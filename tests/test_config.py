@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from server.config import Config, ConfigError, Setting, resolve, setting
-from server.config import settings as all_settings
+from server.config.config import Config, ConfigError, Setting, resolve, setting
+from server.config.config import settings as all_settings
 
 
 @pytest.fixture(autouse=True)
@@ -153,12 +153,12 @@ def test_types_of_the_file_are_taken_as_they_are(tmp_path: Path, text: str) -> N
 def test_the_transport_is_chosen_by_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     tls = {"FANFARE_TLS_CERT": "cert.pem", "FANFARE_TLS_KEY": "key.pem"}
     reactor = {"FANFARE_TRANSPORT": "reactor"}
-    monkeypatch.setattr("server.config._ON_LINUX", True)
+    monkeypatch.setattr("server.config.config._ON_LINUX", True)
     assert Config.load(None, {}, {}).carrier == "reactor"
     assert Config.load(None, tls, {}).carrier == "trio-websocket"
     assert Config.load(None, {}, {"transport": "trio-websocket"}).carrier == "trio-websocket"
     assert "transport (with tls_cert): the reactor has no TLS" in str(refused(tls | reactor))
-    monkeypatch.setattr("server.config._ON_LINUX", False)
+    monkeypatch.setattr("server.config.config._ON_LINUX", False)
     assert Config.load(None, {}, {}).carrier == "trio-websocket"
     assert "the reactor needs Linux" in str(refused(reactor))
 

@@ -11,7 +11,7 @@ import pytest
 
 from engine.domain.quiz import Quiz
 from server.cli.main import main as cli
-from server.config import Setting, settings
+from server.config.config import Setting, settings
 from server.quizfile import QuizFileError, parse
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from engine.boundary import Boundary
-from server.clustering import DOUBT_LOOKS, let_go_in_doubt
+from server.cluster import DOUBT_LOOKS, let_go_in_doubt
 
 LEASE_S = 3.0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors.token_bucket import TokenBucket
-from server.limits import ArrivalRate, Attempts, ConnectionCount
+from server.security.limits import ArrivalRate, Attempts, ConnectionCount
 
 
 def test_a_bucket_lets_the_burst_through_and_then_the_rate() -> None:

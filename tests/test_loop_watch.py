@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from server.loop_watch import MINUTE_S, NO_HOLD, LoopWatch, Recent
+from server.runtime.loop_watch import MINUTE_S, NO_HOLD, LoopWatch, Recent
 
 
 class Machine:

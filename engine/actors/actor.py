@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import trio
 
-from engine.actors import casts, messages
-from engine.actors.attendance import Attendance
-from engine.actors.audience import Audience, Place, Sent
+from engine.actors import messages, relay_messages
+from engine.actors.adaptive_tick import Pace
+from engine.actors.admission import AGAIN_MS, BUSY, NOT_ADMITTED, Door
 from engine.actors.clock import Gap, SessionClock
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import (
     Answer,
     Command,
@@ -38,15 +39,14 @@ from engine.actors.commands import (
     TakeOver,
     Watch,
 )
-from engine.actors.door import AGAIN_MS, BUSY, NOT_ADMITTED, Door
-from engine.actors.endings import Ending
-from engine.actors.fanout import Slicer
-from engine.actors.frame import Frame, Message
+from engine.actors.delivery.audience import Audience, Place, Sent
+from engine.actors.delivery.fanout import Slicer
+from engine.actors.delivery.frame import Frame, Message
+from engine.actors.delivery.roster import Roster
+from engine.actors.delivery.stream import BroadcastStream, StreamState
+from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.mailbox import Mailbox
-from engine.actors.pace import Pace
-from engine.actors.roster import Roster
-from engine.actors.stream import BroadcastStream, StreamState
-from engine.actors.subscriber import Subscriber
+from engine.actors.presence import Attendance
 from engine.actors.tokens import Tokens
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import Refusal
@@ -117,8 +117,8 @@ CLOCKS_AGREE_MS = 20
 """Clocks of two nodes that differ by less are not told apart: a link takes some of it."""
 
 JOINS_FOLLOW_MS = 30_000
-"""After another owner: how long a player that the session does not know is told to come again. The join may lie
-in the spool of that owner, and then it is merged."""
+"""After another owner: how long a player that the session does not know is told to come again. The join may
+lie in the spool of that owner, and then it is merged."""
 
 RESULTS_AT_ONCE_MAX = 500
 """Players whose results are said again to a node that takes part anew: a few milliseconds."""
@@ -915,7 +915,7 @@ class SessionActor:
                 self._audience.seat(command.reply, place)
                 return joined
             self._audience.seat_away(command.relay, place.key)
-            return casts.admitted(place.role, place.player, [joined])
+            return relay_messages.admitted(place.role, place.player, [joined])
 
         self._on_commit(outcome.seq, command.reply, welcome)
 
@@ -1085,7 +1085,7 @@ class SessionActor:
         if command.relay is not None:
             self._audience.seat_away(command.relay, place.key)
             frames = self._bring_up_to_date(place, command.epoch, command.offset)
-            reply.push(casts.admitted(place.role, place.player, frames))
+            reply.push(relay_messages.admitted(place.role, place.player, frames))
             return
         self._audience.seat(reply, place)
         for frame in self._bring_up_to_date(place, command.epoch, command.offset):
@@ -1142,7 +1142,7 @@ class SessionActor:
         results = missed is not None and any(frame.kind in ("reveal", "finished") for frame, _ in missed)
         if missed is None or (results and self.session.active > RESULTS_AT_ONCE_MAX):
             self._audience.take_part(command.node, reply, ())
-            reply.push(casts.relayed(self.session_id, self.code, stream.epoch, stream.offset))
+            reply.push(relay_messages.relayed(self.session_id, self.code, stream.epoch, stream.offset))
             return
         seats = command.seats or ()
         self._audience.take_part(command.node, reply, seats)
@@ -1153,18 +1153,18 @@ class SessionActor:
             player = self.session.players.get(key) if isinstance(key, int) else None
             if key != "host" and (player is None or player.kicked):
                 self._audience.show_out(key, Ending.KICKED)
-        reply.push(casts.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
+        reply.push(relay_messages.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:
             if frame.kind == "finished":
                 self._push_each(
-                    reply, casts.standing(self.session, self._replayed(frame, Place("spectator")))
+                    reply, relay_messages.standing(self.session, self._replayed(frame, Place("spectator")))
                 )
                 continue
             for_host = None if host_frame is None else self._replayed(host_frame, Place("host"))
-            reply.push(casts.cast(self._replayed(frame, Place("spectator")), for_host))
+            reply.push(relay_messages.cast(self._replayed(frame, Place("spectator")), for_host))
             if revealed and frame is revealed[-1]:
-                self._push_each(reply, casts.standing(self.session))
+                self._push_each(reply, relay_messages.standing(self.session))
 
     def _heed(self, key: int | str) -> None:
         """A place was taken or left. A host who comes hears of what changes from then on."""
@@ -1290,7 +1290,7 @@ class SessionActor:
         await self._broadcast(messages.reveal(self.session, self._stream.next_offset()))
         await self._audience.send_each(messages.results(self.session, self._audience))
         if self._audience.relayed:
-            await self._audience.cast_each(casts.standing(self.session))
+            await self._audience.cast_each(relay_messages.standing(self.session))
         await self._send_board()
 
     async def _tell_end(self) -> None:
@@ -1304,7 +1304,7 @@ class SessionActor:
             messages.finished_for_all(self.session, offset, self._audience), others=frame
         )
         if self._audience.relayed:
-            await self._audience.cast_each(casts.standing(self.session, frame))
+            await self._audience.cast_each(relay_messages.standing(self.session, frame))
 
     async def _send_board(self) -> None:
         began_at = self._clock.now_ms()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.actors.subscriber import Subscriber
+from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 
 Role = Literal["player", "host", "spectator"]

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import trio
 
 from engine.actors.commands import Command, Detach
-from engine.actors.fanout import CHUNK, Slicer
+from engine.actors.delivery.fanout import CHUNK, Slicer
 from engine.boundary import Boundary, Mistake
 from engine.ports import StorageUnavailable
 

@@ -10,9 +10,9 @@ import trio
 
 from engine.actors.actor import SessionActor
 from engine.actors.commands import Merge
-from engine.actors.fanout import Slicer
+from engine.actors.delivery.fanout import Slicer
+from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.registry import NodeFull, Registry, SessionUnavailable
-from engine.actors.subscriber import ConnectionEnded, Waiter
 from engine.boundary import Boundary, Mistake
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 from engine.ports import (

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from itertools import chain, islice, repeat, tee
 
-from engine.actors.frame import Frame, Message
+from engine.actors.delivery.frame import Frame, Message
 from engine.domain.leaderboard import Entry
 from engine.domain.session import Phase, Session
 

@@ -11,12 +11,12 @@ import trio
 
 from engine.actors import messages
 from engine.actors.actor import ActorOptions, Counters, Fenced, Parcel, SessionActor
+from engine.actors.adaptive_tick import Pace
 from engine.actors.clock import BEAT_S, SessionClock
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Command, Detach, Host
-from engine.actors.endings import Ending
+from engine.actors.delivery.stream import StreamState
 from engine.actors.lookups import Lookups, Waiting
-from engine.actors.pace import Pace
-from engine.actors.stream import StreamState
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
 from engine.boundary import Boundary, Mistake

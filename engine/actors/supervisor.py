@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import trio
 
 from engine.actors.actor import Fenced, SessionActor
-from engine.actors.endings import Ending
+from engine.actors.close_reasons import Ending
 from engine.ports import OwnedElsewhere, SessionNotFound, StorageUnavailable, Unreadable
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from engine.domain import facts as f
+from engine.domain.answer_keys import Correction, key_of, with_key
 from engine.domain.clock import PlayClock
 from engine.domain.errors import DomainError, Refusal
-from engine.domain.keys import Correction, key_of, with_key
 from engine.domain.phases import Phase, move
 from engine.domain.questions import Question
 from engine.domain.quiz import Quiz

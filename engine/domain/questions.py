@@ -10,9 +10,9 @@ from typing import ClassVar, Final
 
 from engine.domain.errors import Refusal
 from engine.domain.facts import Choice
-from engine.domain.fields import Fields, Problems, member, number, shown, tidied
 from engine.domain.spellings import FOLDINGS, MATCHES, Match, forms
 from engine.domain.text import clean_answer, fold
+from engine.domain.validation import Fields, Problems, member, number, shown, tidied
 
 TEXT_MAX: Final = 300
 CHOICES_MIN: Final = 2

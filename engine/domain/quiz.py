@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.domain.errors import DomainError
-from engine.domain.fields import Fields, Problems, shown
 from engine.domain.questions import (
     MultipleChoice,
     Numeric,
@@ -20,6 +19,7 @@ from engine.domain.questions import (
     read_question,
 )
 from engine.domain.scoring import Scoring
+from engine.domain.validation import Fields, Problems, shown
 
 __all__ = ["MultipleChoice", "Numeric", "Question", "Quiz", "SingleChoice", "TrueFalse", "TypedText"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.domain.answer_keys import Correction, Key, corrected, key_of, with_key
 from engine.domain.errors import DomainError
 from engine.domain.facts import (
     AnswerAccepted,
@@ -16,7 +17,6 @@ from engine.domain.facts import (
     PlayerReadmitted,
     QuestionSkipped,
 )
-from engine.domain.keys import Correction, Key, corrected, key_of, with_key
 from engine.domain.leaderboard import Entry, Leaderboard
 from engine.domain.players import Player
 from engine.domain.quiz import Quiz

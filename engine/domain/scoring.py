@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.domain.errors import DomainError
-from engine.domain.fields import Fields, Problems
+from engine.domain.validation import Fields, Problems
 
 FULL_POINTS_BELOW_MS: Final = 500
 STREAK_STEP: Final = 100

@@ -33,7 +33,7 @@ from engine.domain.facts import (
     Resumed,
     erased_name,
 )
-from engine.domain.given_names import given_name
+from engine.domain.generated_names import given_name
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.name_rules import PLAIN, NameRules, stands_for_erased
 from engine.domain.phases import Phase, move, refuse

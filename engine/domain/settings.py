@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from engine.domain.fields import Fields, Problems
 from engine.domain.quiz import Quiz, TypedText
 from engine.domain.scoring import RULES, Scoring
 from engine.domain.spellings import FOLDINGS
+from engine.domain.validation import Fields, Problems
 
 Pace = Literal["host", "auto"]
 Names = Literal["chosen", "given"]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, Protocol
 
 from engine.actors.commands import Command
-from engine.actors.subscriber import Subscriber
+from engine.actors.delivery.subscriber import Subscriber
 
 Role = Literal["api", "realtime", "both"]
 
@@ -39,7 +39,7 @@ class Member:
         link_url: its address for the other nodes.
         draining: it is leaving: its sessions move away, and it gets no new ones.
         started_at: milliseconds since the epoch.
-        marks: of what must be the same on all nodes (`engine.shards.likeness`).
+        marks: of what must be the same on all nodes (`engine.shards.fingerprint`).
     """
 
     name: str

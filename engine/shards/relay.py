@@ -17,17 +17,17 @@ from typing import Any
 
 import trio
 
-from engine.actors import casts, messages
-from engine.actors.audience import Audience, Place, Sent
+from engine.actors import messages, relay_messages
 from engine.actors.clock import Clock
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Command, Detach, Join, Left, Passed, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
-from engine.actors.endings import Ending
-from engine.actors.frame import PASSING, Frame
-from engine.actors.stream import StreamState
-from engine.actors.subscriber import Subscriber
+from engine.actors.delivery.audience import Audience, Place, Sent
+from engine.actors.delivery.frame import PASSING, Frame
+from engine.actors.delivery.stream import StreamState
+from engine.actors.delivery.subscriber import Subscriber
+from engine.shards.clock_offset import departing
 from engine.shards.ports import Links, Member
-from engine.shards.transit import departing
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class Relay:
         """Clients whose admission is under way, until they leave, and the place that each comes back to."""
         self._awaited: Counter[int | str | None] = Counter()
         """How many of them come back to a place."""
-        self._rows: list[casts.Row] = []
+        self._rows: list[relay_messages.Row] = []
         self._take_part()
 
     @property
@@ -455,7 +455,7 @@ def _restate(frame: Frame, now: int) -> None:
 
 
 def _results(
-    rows: list[casts.Row], number: int, skipped: bool, wanted: Audience
+    rows: list[relay_messages.Row], number: int, skipped: bool, wanted: Audience
 ) -> Iterator[tuple[int, Frame | None]]:
     lines = (
         {"rank": rank, "id": player, "name": name, "score": score} for rank, player, name, score, *_ in rows
@@ -470,7 +470,9 @@ def _results(
         yield player, frame
 
 
-def _endings(rows: list[casts.Row], finished: Any, wanted: Audience) -> Iterator[tuple[int, Frame | None]]:
+def _endings(
+    rows: list[relay_messages.Row], finished: Any, wanted: Audience
+) -> Iterator[tuple[int, Frame | None]]:
     for rank, player, _, score, *_ in rows:
         frame = None
         if player in wanted:

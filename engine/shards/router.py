@@ -18,12 +18,13 @@ import trio
 
 from engine.actors import messages
 from engine.actors.actor import Parcel, SessionActor
-from engine.actors.audience import Sent
 from engine.actors.clock import Clock
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command, Detach, Join, Left, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
+from engine.actors.delivery.audience import Sent
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.lookups import Lookups, Waiting
 from engine.actors.registry import (
     NOT_TO_BE_HAD,
@@ -34,16 +35,15 @@ from engine.actors.registry import (
     SessionUnavailable,
     refuse,
 )
-from engine.actors.subscriber import Subscriber
 from engine.boundary import Boundary
 from engine.domain.session_keys import is_session_key
 from engine.domain.settings import Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, SessionStore, Unreadable
-from engine.shards import whereabouts
+from engine.shards import session_location
+from engine.shards.clock_offset import arrived, departing
 from engine.shards.ports import Bus, BusMessage, Links, Member
 from engine.shards.relay import HOLD_S, Relay
 from engine.shards.ring import Ring
-from engine.shards.transit import arrived, departing
 
 KNOWN_FOR_S = 600.0
 """How long it is remembered where a session runs. What is wrong about it is found out there."""
@@ -542,11 +542,11 @@ class Router:
 
     def tell(self, record: SessionRecord, run: str, *, taken_from: str | None = None) -> None:
         """Let all nodes know where a session is, and whose it is no longer."""
-        self._bus.publish(whereabouts.told(record, run, taken_from))
+        self._bus.publish(session_location.told(record, run, taken_from))
 
     def hear(self, message: BusMessage) -> None:
         """From the bus."""
-        told = whereabouts.heard(message)
+        told = session_location.heard(message)
         if told is None:
             return
         record, run = told
@@ -556,7 +556,7 @@ class Router:
             return
         self.remember(Elsewhere(record, member))
         relay = self._relays.get(record.id)
-        if relay is not None and relay.owner.run == whereabouts.taken_from(message):
+        if relay is not None and relay.owner.run == session_location.taken_from(message):
             relay.follow(member)
 
     # -- relays and moves ------------------------------------------------------------------------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
+from engine.domain.answer_keys import Correction
 from engine.domain.audit import Evidence, Line
 from engine.domain.facts import Fact
-from engine.domain.keys import Correction
 from engine.domain.rescoring import Mark, Rescore
 from engine.domain.session_keys import is_id
 from engine.ports import QuizCatalog, SessionNotFound, SessionRecord
-from engine.storage.fact_rows import READ_FACTS, fact_of
+from engine.storage.journal.rows import READ_FACTS, fact_of
 from engine.storage.postgres import Connection, Database, Row
 from engine.storage.sessions import RESULTS, SELECT, record_of
 

@@ -8,7 +8,7 @@ from engine.domain.facts import Fact, PlayerJoined, erased_name
 from engine.domain.text import fold
 from engine.ports import PlayerNotFound, SessionNotFound, SessionRunning
 from engine.storage.postgres import Connection
-from engine.storage.spooled_facts import decode_facts, encode_facts
+from engine.storage.spool.codec import decode_facts, encode_facts
 
 BESIDE = ("corrections", "corrected_answers", "merged_answers", "spooled_facts")
 """What is stored of few sessions only, and has no partitions. Each has a column session_id."""

@@ -21,9 +21,9 @@ import trio
 
 from engine.ports import StorageUnavailable
 from engine.storage.erasing import BESIDE, empty_deleted_quizzes, forget_deleted_sessions
+from engine.storage.migrations.step_partitions import TABLES
 from engine.storage.postgres import Connection, Database, LockNotAvailable
 from engine.storage.session_ids import TIME_MAX_MS, first_id, made_at
-from engine.storage.step_partitions import TABLES
 
 _log = logging.getLogger(__name__)
 

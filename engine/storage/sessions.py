@@ -26,9 +26,9 @@ from engine.ports import (
     Unreadable,
 )
 from engine.storage.erasing import delete_session, erase_player
-from engine.storage.fact_rows import READ_FACTS, fact_of
+from engine.storage.journal.retained import Retained, put_aside
+from engine.storage.journal.rows import READ_FACTS, fact_of
 from engine.storage.postgres import Connection, Database, Row, UniqueViolation
-from engine.storage.retained import Retained, put_aside
 
 _log = logging.getLogger(__name__)
 

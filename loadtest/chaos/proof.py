@@ -8,11 +8,11 @@ from pathlib import Path
 
 import trio
 
-from loadtest.api import Api, ApiRefused
-from loadtest.books import StoredResult
 from loadtest.chaos.waves import SessionOf, books_file, read_sessions
-from loadtest.fleet import read_books
-from loadtest.proof import EXAMPLES_MAX, Proof, StoredAnswer, StoredSession, Verdict
+from loadtest.client.api import Api, ApiRefused
+from loadtest.runs.fleet import read_books
+from loadtest.runs.ledger import StoredResult
+from loadtest.runs.proof import EXAMPLES_MAX, Proof, StoredAnswer, StoredSession, Verdict
 
 FINAL_WITHIN_S = 90.0
 """For sessions that all players have left, and that play on by the clock."""

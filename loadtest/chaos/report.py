@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtest.chaos.plan import TRAITS, Kind
 from loadtest.chaos.run import Aim, Outcome, Survived
-from loadtest.chaos.tape import Tape
+from loadtest.chaos.timeline import Tape
 
 FORMAT = 1
 PERCENTS = (50.0, 90.0, 99.0, 99.9, 100.0)

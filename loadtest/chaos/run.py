@@ -9,14 +9,14 @@ from pathlib import Path
 
 import trio
 
-from loadtest.api import Api, ApiRefused, ApiUnreachable
 from loadtest.chaos.inject import Stage, StageFailed, inject
 from loadtest.chaos.plan import Fault
 from loadtest.chaos.proof import AskAnswers, AskMerged, prove_all
-from loadtest.chaos.tape import Tape
+from loadtest.chaos.timeline import Tape
 from loadtest.chaos.waves import Load, Waves
-from loadtest.fleet import GeneratorDied
-from loadtest.proof import Verdict
+from loadtest.client.api import Api, ApiRefused, ApiUnreachable
+from loadtest.runs.fleet import GeneratorDied
+from loadtest.runs.proof import Verdict
 
 RECOVER_WITHIN_S = 40.0
 """After the clean-up of a fault somebody has been told of an accepted answer, or something hangs."""

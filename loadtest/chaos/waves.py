@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import orjson
 import trio
 
-from loadtest.api import Api, ApiRefused, ApiUnreachable
-from loadtest.chaos.tape import PULSE_S, Tape
-from loadtest.fleet import Generator, Pulse, generators
-from loadtest.load_quiz import LoadQuiz, load_quiz
-from loadtest.load_sessions import session_sizes
+from loadtest.chaos.timeline import PULSE_S, Tape
+from loadtest.client.api import Api, ApiRefused, ApiUnreachable
+from loadtest.runs.fleet import Generator, Pulse, generators
+from loadtest.runs.load_quiz import LoadQuiz, load_quiz
+from loadtest.runs.load_sessions import session_sizes
 from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.player import Habits
 

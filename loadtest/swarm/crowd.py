@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.histogram import Histogram
+from loadtest.runs.histogram import Histogram
+from loadtest.swarm.fault_log import Fault
 from loadtest.swarm.loop import Loop
-from loadtest.swarm.ordeals import Fault
 from loadtest.swarm.player import Habits, Measures, Player, SessionView, Surroundings
 
 SPREADS = ".spreads"

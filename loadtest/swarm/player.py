@@ -15,13 +15,13 @@ from typing import Any
 
 import orjson
 
-from loadtest.histogram import Histogram
-from loadtest.knowledge import opens_in_s, withheld
-from loadtest.reconnect import Policy, after_close, after_error, delay_s, elsewhere
-from loadtest.swarm.books import Books
-from loadtest.swarm.link import Link, Target
+from loadtest.bots.knowledge import opens_in_s, withheld
+from loadtest.client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
+from loadtest.runs.histogram import Histogram
+from loadtest.swarm.compact_ledger import Books
+from loadtest.swarm.connection import Link, Target
+from loadtest.swarm.fault_log import Ordeal
 from loadtest.swarm.loop import Loop
-from loadtest.swarm.ordeals import Ordeal
 
 Message = dict[str, Any]
 

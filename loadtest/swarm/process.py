@@ -27,7 +27,7 @@ from typing import Any
 
 import orjson
 
-from loadtest.swarm.books import lines
+from loadtest.swarm.compact_ledger import lines
 from loadtest.swarm.crowd import SPREADS, Crowd, CrowdPlan
 from loadtest.swarm.loop import READ_BYTES, Loop
 

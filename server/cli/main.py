@@ -9,22 +9,22 @@ from importlib.metadata import version
 import click
 
 _COMMANDS: Mapping[str, str] = {
-    "serve": "server.cli.serve",
-    "demo": "server.cli.demo",
-    "cluster": "server.cli.cluster",
-    "quiz": "server.cli.quiz",
-    "session": "server.cli.session",
-    "bots": "server.cli.bots",
-    "watch": "server.cli.watch",
-    "load": "server.cli.load",
-    "chaos": "server.cli.chaos",
-    "audit": "server.cli.audit",
-    "rescore": "server.cli.rescore",
-    "db": "server.cli.db",
-    "doctor": "server.cli.doctor",
-    "spool": "server.cli.spool",
+    "serve": "server.cli.operate.serve",
+    "demo": "server.cli.play.demo",
+    "cluster": "server.cli.cluster.command",
+    "quiz": "server.cli.play.quiz",
+    "session": "server.cli.play.session",
+    "bots": "server.cli.play.bots",
+    "watch": "server.cli.play.watch",
+    "load": "server.cli.load.command",
+    "chaos": "server.cli.chaos.command",
+    "audit": "server.cli.operate.audit",
+    "rescore": "server.cli.operate.rescore",
+    "db": "server.cli.operate.db",
+    "doctor": "server.cli.operate.doctor",
+    "spool": "server.cli.operate.spool",
 }
-"""In the order of the help page. Each module has a command of the same name."""
+"""In the order of the help page. Each module defines the command under that name."""
 
 
 class LazyGroup(click.Group):

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from server.setting_kinds import url as url_kind
+from server.config.kinds import url as url_kind
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from loadtest.api import Api
+    from loadtest.client.api import Api
 
 DEFAULT_URL = "http://127.0.0.1:5001"
 INTERRUPTED = 130
@@ -90,8 +90,8 @@ def sole(exc: BaseException) -> BaseException:
 
 def explained(exc: BaseException) -> click.ClickException | None:
     """One line for a person, if it is something that a person can do something about."""
-    from loadtest.api import ApiRefused, ApiUnreachable
-    from server.config import ConfigError
+    from loadtest.client.api import ApiRefused, ApiUnreachable
+    from server.config.config import ConfigError
     from server.quizfile import QuizFileError
 
     match exc:
@@ -118,7 +118,7 @@ def session_argument(name: str = "code", **how: Any) -> Callable[[F], F]:
     """The argument that names a session, as people type it or paste it from a link."""
 
     def read(_ctx: click.Context, _param: click.Parameter, typed: str | None) -> str | None:
-        from server.typed import session_key_of
+        from server.text_input import session_key_of
 
         return typed and session_key_of(typed)
 
@@ -159,7 +159,7 @@ def sure(question: str, *, yes: bool) -> None:
 
 def api_at(url: str) -> Api:
     """The server's API, with the author's key if there is one to be found."""
-    from loadtest.api import Api
+    from loadtest.client.api import Api
 
     return Api(url, author_key=author_key_for(url))
 
@@ -167,8 +167,8 @@ def api_at(url: str) -> Api:
 def author_key_for(url: str) -> str | None:
     """The author key: that of the environment; or, for a node on this machine, that of fanfare.toml or the
     one that it has made in its data directory. No other machine is shown those."""
-    from server.auth import author_key_in
-    from server.config import Config, ConfigError
+    from server.config.config import Config, ConfigError
+    from server.security.tokens import author_key_in
 
     if key := os.environ.get("FANFARE_AUTHOR_KEY"):
         return key

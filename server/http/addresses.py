@@ -9,7 +9,7 @@ from quart import request
 
 from engine.shards.router import RemoteSession
 from server.http.services import LiveSession, Services
-from server.peers import EVERYWHERE, host_name, is_loopback
+from server.security.client_address import EVERYWHERE, host_name, is_loopback
 
 ELSEWHERE = "192.0.2.1"
 """An address of nobody (RFC 5737), so that any route to it is the one to everybody."""

@@ -17,14 +17,12 @@ from engine.actors.registry import NodeFull
 from engine.boundary import Boundary, Mistake
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable, Unreadable
-from server.callers import PREFLIGHT_HEADERS
-from server.config import Config
-from server.errors import ApiError, busy, unreadable
-from server.http.access import Access
-from server.http.answers import EXIT_STACK, Answer, body_answer, error_answer
+from server.config.config import Config
+from server.http.authorization import Access
 from server.http.cluster import ClusterView
 from server.http.erasing import Erasing
 from server.http.events import Events, OpenStreams
+from server.http.final_results import Standings
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
 from server.http.operations import Operations
@@ -32,11 +30,13 @@ from server.http.pages import NEARBY, Pages
 from server.http.playing import Playing
 from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
+from server.http.responses import EXIT_STACK, Answer, body_answer, error_answer
 from server.http.results import Results
 from server.http.services import Services
 from server.http.sessions import Sessions
 from server.http.sockets import HttpTally
-from server.http.standing import Standings
+from server.security.authentication import PREFLIGHT_HEADERS
+from server.wire.errors import ApiError, busy, unreadable
 
 BODY_TIMEOUT_S = 30
 

@@ -7,11 +7,11 @@ import socket
 
 from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
 from engine.shards.ring import SHARDS
-from server.errors import ApiError
-from server.http.access import Access
-from server.http.answers import Answer, json_answer
-from server.http.reading import read_query
+from server.http.authorization import Access
+from server.http.requests import read_query
+from server.http.responses import Answer, json_answer
 from server.http.services import NodeState, Services
+from server.wire.errors import ApiError
 
 
 class ClusterView:

@@ -8,14 +8,14 @@ from engine.actors import commands
 from engine.domain.facts import erased_name
 from engine.domain.session_keys import is_id
 from engine.ports import PlayerNotFound, SessionRecord, SessionRunning
-from server.auth import Grant
-from server.errors import ApiError, busy
-from server.http.access import Access
-from server.http.answers import Answer, json_answer
-from server.http.reading import read_query
+from server.http.authorization import Access
+from server.http.final_results import Standings
+from server.http.requests import read_query
+from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask, bounded_wait
-from server.http.standing import Standings
+from server.security.tokens import Grant
+from server.wire.errors import ApiError, busy
 
 PLAYER_MAX = 999_999_999
 DELETING_MAX_S = 120.0

@@ -11,14 +11,21 @@ from quart import request
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
+from engine.actors.close_reasons import Ending, Reconnect
 from engine.actors.commands import Command, Detach, Rejoin, Watch
-from engine.actors.endings import Ending, Reconnect
-from engine.actors.frame import Frame
-from engine.actors.outbox import Outbox
-from engine.actors.subscriber import ConnectionEnded
-from server.auth import generation_of
-from server.errors import busy, refused, too_many_streams
-from server.event_stream import (
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.outbox import Outbox
+from engine.actors.delivery.subscriber import ConnectionEnded
+from server.http.authorization import Access
+from server.http.requests import read_query
+from server.http.responses import Answer, body_answer, when_over
+from server.http.services import Services
+from server.http.sessions import Sessions, bounded_wait
+from server.http.throttle import Turnstile
+from server.security.limits import ConnectionCount
+from server.security.tokens import generation_of
+from server.wire.errors import busy, refused, too_many_streams
+from server.wire.sse import (
     EVENT_STREAM,
     KEEP_ALIVE,
     KEEP_ALIVE_S,
@@ -27,13 +34,6 @@ from server.event_stream import (
     position,
     retry,
 )
-from server.http.access import Access
-from server.http.answers import Answer, body_answer, when_over
-from server.http.reading import read_query
-from server.http.services import Services
-from server.http.sessions import Sessions, bounded_wait
-from server.http.turnstile import Turnstile
-from server.limits import ConnectionCount
 
 EXIT_STACK = "fanfare.exit_stack"
 """Where a request's scope holds what is to be done when the request is over, however it ends."""

@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from server.config import Config
+from server.config.config import Config
 from server.http.sockets import BoundedStream
 
 APP_QUEUE_MAX = 2

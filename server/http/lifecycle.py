@@ -6,19 +6,19 @@ from dataclasses import asdict
 from typing import cast
 
 from engine.actors.commands import Look, TakeOver
-from engine.actors.frame import Message
+from engine.actors.delivery.frame import Message
 from engine.domain.phases import Phase
 from engine.domain.settings import FIELDS, Settings
 from engine.ports import QuizNotFound, SessionRecord
-from server.errors import ApiError
-from server.http.access import Access
 from server.http.addresses import join_url, play_url, ws_url
-from server.http.answers import Answer, json_answer
+from server.http.authorization import Access
+from server.http.final_results import Standings, without_standing
 from server.http.quizzes import may_be_quiz_id
-from server.http.reading import read_count, read_object, read_query
+from server.http.requests import read_count, read_object, read_query
+from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask
-from server.http.standing import Standings, without_standing
+from server.wire.errors import ApiError
 
 RECENT_MAX = 200
 

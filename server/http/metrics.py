@@ -26,9 +26,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from engine.storage.latency import LatencyStatistics
-from engine.storage.retained import RetainedStatistics
-from engine.storage.spooling import SpoolingStatistics
+from engine.storage.journal.latency import LatencyStatistics
+from engine.storage.journal.retained import RetainedStatistics
+from engine.storage.spool.journal import SpoolingStatistics
 from server.http.services import ClusterTraffic, Services
 from server.http.sockets import HttpTally
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 
 from server.http.addresses import ws_url
-from server.http.answers import Answer, body_answer, json_answer
 from server.http.metrics import CONTENT_TYPE, Metrics
+from server.http.responses import Answer, body_answer, json_answer
 from server.http.services import Services
 
 

@@ -13,10 +13,10 @@ from quart import request
 from werkzeug.exceptions import NotFound
 
 from server.http.addresses import play_url, ws_url
-from server.http.answers import Answer, body_answer
 from server.http.assets import DIGEST_CHARS, Assets, File
+from server.http.responses import Answer, body_answer
 from server.http.services import Services
-from server.peers import origin_of
+from server.security.client_address import origin_of
 
 PAGES = ("play", "host", "screen", "author")
 """Every other template is a part of these: it stands where its name is in braces."""

@@ -7,17 +7,17 @@ import orjson
 from engine.actors import commands
 from engine.domain.phases import Phase
 from engine.ports import SessionRecord
-from server.auth import former_of, new_ticket
-from server.bodies import answer_of
-from server.errors import ApiError
-from server.http.access import Access
 from server.http.addresses import play_url, ws_url
-from server.http.answers import Answer, json_answer
-from server.http.reading import read_body, read_count, read_object, read_query
+from server.http.authorization import Access
+from server.http.final_results import Standings
+from server.http.requests import read_body, read_count, read_object, read_query
+from server.http.responses import Answer, json_answer
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
-from server.http.standing import Standings
-from server.realtime import protocol
+from server.security.tokens import former_of, new_ticket
+from server.wire import protocol
+from server.wire.bodies import answer_of
+from server.wire.errors import ApiError
 
 TOP_MAX = 1_000
 PLAYERS_MAX = 1_000

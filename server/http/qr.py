@@ -7,11 +7,11 @@ from io import BytesIO
 import segno
 
 from engine.domain.session_keys import is_code
-from server.errors import ApiError
 from server.http.addresses import join_url
-from server.http.answers import Answer, body_answer
-from server.http.reading import read_query
+from server.http.requests import read_query
+from server.http.responses import Answer, body_answer
 from server.http.services import Services
+from server.wire.errors import ApiError
 
 QUIET_ZONE = 4
 """Modules of white on every side, as many as the standard wants."""

@@ -10,12 +10,12 @@ import trio
 from engine.domain.quiz import Quiz
 from engine.ports import QuizNotFound, StoredQuiz
 from server import quizfile
-from server.bodies import json_of
-from server.errors import ApiError
-from server.http.access import Access
-from server.http.answers import Answer, json_answer
-from server.http.reading import YAML_TYPES, read_body, read_count, read_query
+from server.http.authorization import Access
+from server.http.requests import YAML_TYPES, read_body, read_count, read_query
+from server.http.responses import Answer, json_answer
 from server.http.services import Services
+from server.wire.bodies import json_of
+from server.wire.errors import ApiError
 
 VERSION_MAX = 999_999_999
 VERSIONS_MAX = 200

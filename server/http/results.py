@@ -14,16 +14,16 @@ import trio
 
 from engine.actors import messages
 from engine.actors.commands import Look
-from engine.actors.frame import Message
+from engine.actors.delivery.frame import Message
 from engine.domain.session import Phase
 from engine.ports import RESULTS_PER_SLICE, PlayerResult, SessionRecord
-from server.errors import ApiError
-from server.http.access import Access
-from server.http.answers import Answer, parts_answer, when_over
-from server.http.reading import read_query
+from server.http.authorization import Access
+from server.http.final_results import Standings
+from server.http.requests import read_query
+from server.http.responses import Answer, parts_answer, when_over
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
-from server.http.standing import Standings
+from server.wire.errors import ApiError
 
 COLUMNS = ("rank", "player", "name", "score", "correct", "answered", "elapsed_ms")
 BOM = "\ufeff"

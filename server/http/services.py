@@ -13,13 +13,13 @@ from engine.boundary import Boundary
 from engine.domain.settings import Settings
 from engine.ports import QuizCatalog, SessionRecord, SessionStore
 from engine.shards.ports import Load, Member
-from engine.storage.write_behind import WriteBehindStatistics
-from server.auth import Tokens
-from server.collector import Collector
-from server.config import Config
-from server.limits import Attempts
-from server.loop_watch import LoopWatch
+from engine.storage.journal.writer import WriteBehindStatistics
+from server.config.config import Config
 from server.realtime.transport import TransportStatistics
+from server.runtime.gc_policy import Collector
+from server.runtime.loop_watch import LoopWatch
+from server.security.limits import Attempts
+from server.security.tokens import Tokens
 
 
 class JournalState(Protocol):

@@ -24,15 +24,15 @@ from typing import Any, cast
 
 import trio
 
-from engine.actors.endings import Ending
-from server.config import Config
-from server.errors import ApiError
+from engine.actors.close_reasons import Ending
+from server.config.config import Config
 from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
-from server.http.turnstile import FairTurnstile
-from server.limits import ArrivalRate, ConnectionCount
-from server.peers import client_address
+from server.http.throttle import FairTurnstile
+from server.security.client_address import client_address
+from server.security.limits import ArrivalRate, ConnectionCount
+from server.wire.errors import ApiError
 
 HEAD_TIMEOUT_S = 10.0
 GRACE_S = 2.0

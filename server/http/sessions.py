@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import trio
 
 from engine.actors.commands import Command
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import ConnectionEnded, Subscriber, Waiter
 from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
-from engine.actors.subscriber import ConnectionEnded, Subscriber, Waiter
 from engine.boundary import Mistake
 from engine.ports import (
     OwnedElsewhere,
@@ -20,10 +20,10 @@ from engine.ports import (
     StorageUnavailable,
     Unreadable,
 )
-from server.auth import Grant
-from server.errors import ApiError, busy, refused, unreadable
-from server.http.access import Access
+from server.http.authorization import Access
 from server.http.services import Directory, LiveSession
+from server.security.tokens import Grant
+from server.wire.errors import ApiError, busy, refused, unreadable
 
 REPLY_TIMEOUT_S = 15.0
 NO_SESSION = ApiError("session_not_found", "No session has this code.")

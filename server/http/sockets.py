@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import trio
 
 from engine.actors.token_bucket import TokenBucket
-from server.errors import ApiError, busy
-from server.event_stream import UNCONFIRMED_MAX_S
-from server.limits import ArrivalRate, ConnectionCount, network_of
+from server.security.limits import ArrivalRate, ConnectionCount, network_of
+from server.wire.errors import ApiError, busy
+from server.wire.sse import UNCONFIRMED_MAX_S
 
 SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel may hold for one client. Without a bound it grows to megabytes for each that does not

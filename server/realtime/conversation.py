@@ -14,15 +14,15 @@ from typing import Protocol
 
 from engine.actors import commands, messages
 from engine.actors.clock import Clock
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from engine.actors.subscriber import Subscriber
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
-from server.auth import Grant, TokenError, former_of, generation_of, new_ticket
-from server.limits import Attempts, Try, network_of
-from server.realtime import protocol
-from server.realtime.protocol import ProtocolError
+from server.security.limits import Attempts, Try, network_of
+from server.security.tokens import Grant, TokenError, former_of, generation_of, new_ticket
+from server.wire import protocol
+from server.wire.protocol import ProtocolError
 
 
 class Sessions(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from server.config import Config
-from server.peers import client_address, origin_allowed
-from server.realtime.protocol import SUBPROTOCOL
+from server.config.config import Config
+from server.security.client_address import client_address, origin_allowed
+from server.wire.protocol import SUBPROTOCOL
 
 PATH = "/ws"
 

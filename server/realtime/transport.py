@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from engine.actors.endings import Ending
+from engine.actors.close_reasons import Ending
 
 PARTING_S = 2.0
 """Time for a client to answer a close frame, or to take the last bytes of a refusal, before it is cut off."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.config import Config
+from server.config.config import Config
 from server.realtime.conversation import Gate
 from server.realtime.transport import Transport
 

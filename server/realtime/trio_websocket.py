@@ -20,17 +20,17 @@ from functools import partial
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from engine.actors.outbox import Outbox
-from server.config import Config
-from server.limits import ArrivalRate, ConnectionCount
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.outbox import Outbox
+from server.config.config import Config
 from server.realtime import handshake, transport
 from server.realtime.client_stream import Accepted, ClientStream
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.handshake import Admission, Rejection, Upgrade
-from server.realtime.protocol import encode
 from server.realtime.transport import Tally, TransportStatistics
+from server.security.limits import ArrivalRate, ConnectionCount
+from server.wire.protocol import encode
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import FINISHED_LINGER_S, ActorOptions
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Detach, Erase, Host, Join, Look, Rejoin, Relay
-from engine.actors.endings import Ending
 from engine.domain.session import Phase
 from tests.actors.world import GRACE_S, START_MS, Client, settle, world
 

@@ -7,7 +7,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.commands import ListPlayers, Look
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
 from tests.actors.world import Client, World, node, settle, world
 
 PLAYERS = 80

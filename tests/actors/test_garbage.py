@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import FINISHED_LINGER_S, SessionActor
-from engine.actors.audience import Audience
+from engine.actors.delivery.audience import Audience
 from engine.actors.mailbox import Mailbox
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.players import Player

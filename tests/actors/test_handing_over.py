@@ -7,10 +7,10 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import HANDED_OVER_MS, ActorOptions, Parcel, SessionActor
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Detach, Host, Join, Rejoin
-from engine.actors.endings import Ending
+from engine.actors.delivery.stream import StreamState
 from engine.actors.registry import GIVE_AWAY_S, Registry, SessionFinished
-from engine.actors.stream import StreamState
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
 from engine.domain.session import Phase

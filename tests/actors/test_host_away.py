@@ -9,8 +9,8 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Detach, Join, Left, Rejoin
-from engine.actors.endings import Ending
 from engine.domain.session import Phase
 from tests.actors.world import Client, World, node, settle, world
 

@@ -6,8 +6,8 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Host, Join, ListPlayers, Rejoin, TakeOver
-from engine.actors.endings import Ending
 from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, node, settle, world
 

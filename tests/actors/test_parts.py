@@ -6,15 +6,15 @@ import orjson
 import pytest
 import trio
 
-from engine.actors import fanout
-from engine.actors.endings import BY_CODE, Ending
-from engine.actors.fanout import Slicer, fan_out, fan_out_each
-from engine.actors.frame import Frame
+from engine.actors.close_reasons import BY_CODE, Ending
+from engine.actors.delivery import fanout
+from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.outbox import Outbox
+from engine.actors.delivery.stream import BroadcastStream
+from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.mailbox import Mailbox
-from engine.actors.outbox import Outbox
-from engine.actors.stream import BroadcastStream
-from engine.actors.subscriber import ConnectionEnded, Waiter
-from loadtest import reconnect
+from loadtest.client import reconnect
 from tests.actors.world import Client
 
 

@@ -7,10 +7,10 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors import casts
+from engine.actors import relay_messages
 from engine.actors.actor import ROLL_CALL_MS, SessionActor
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Watch
-from engine.actors.endings import Ending
 from engine.actors.mailbox import Mailbox
 from engine.domain.clock import RECEIPT_GRACE_MS
 from tests.actors.world import GRACE_S, Client, World, node, settle, world
@@ -170,7 +170,7 @@ async def test_refusals_reach_the_node_as_they_are(mock_clock: MockClock) -> Non
 async def test_after_a_reveal_a_node_gets_the_standing_in_chunks(
     mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(casts, "ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr(relay_messages, "ROWS_PER_CHUNK", 2)
     async with world() as w:
         actor = await w.session()
         relay = await node(actor)
@@ -216,8 +216,8 @@ async def test_without_nodes_no_standing_is_made(
     def made(*_: object) -> None:
         raise AssertionError("nobody needs it")
 
-    monkeypatch.setattr(casts, "standing", made)
-    monkeypatch.setattr(casts, "cast", made)
+    monkeypatch.setattr(relay_messages, "standing", made)
+    monkeypatch.setattr(relay_messages, "cast", made)
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")

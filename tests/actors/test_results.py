@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from engine.actors import fanout, messages
+from engine.actors import messages
 from engine.actors.commands import Detach, Join
-from engine.actors.frame import Frame, Message
+from engine.actors.delivery import fanout
+from engine.actors.delivery.frame import Frame, Message
 from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, settle, world
 from tests.settings import at_once

@@ -9,10 +9,10 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors import roster
 from engine.actors.actor import JOINS_FOLLOW_MS, SessionActor
 from engine.actors.commands import Detach, Join, Left, ListPlayers, Look, Merge, Rejoin, Relay
-from engine.actors.roster import Roster
+from engine.actors.delivery import roster
+from engine.actors.delivery.roster import Roster
 from engine.domain.facts import PlayerJoined
 from tests.actors.world import Client, World, node, settle, world
 

@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Host, Join, Rejoin, Watch
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
 from engine.actors.registry import (
     CLAIMS_AT_ONCE,
     LET_GO_S,

@@ -13,9 +13,9 @@ import trio.testing
 
 from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Host, Join, Passed, Rejoin, Relay, Watch
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.boundary import Boundary

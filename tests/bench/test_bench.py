@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from tests.bench import answer, fan_out, forwarded, handover, http_answers, leaderboard, links, peers
-from tests.bench.__main__ import table
-from tests.bench.figures import Costs, Figure
-from tests.bench.memory_node import answer_everything, beside
+from bench import answer, fan_out, forwarded, handover, http_answers, leaderboard, links, peers
+from bench.__main__ import table
+from bench.figures import Costs, Figure
+from bench.memory_node import answer_everything, beside
 
 
 def test_the_benchmarks_run_and_are_shown() -> None:

@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from loadtest.proof import StoredAnswer
-from tests.bench.attacks import missing_in
-from tests.bench.recovery import AT_OWNER, AT_RELAYS, GAP_S, Play, Player, Seen
+from bench.attacks import missing_in
+from bench.recovery import AT_OWNER, AT_RELAYS, GAP_S, Play, Player, Seen
+from loadtest.runs.proof import StoredAnswer
 
 
 def player(heard_at: list[float], acked_at: list[float]) -> Player:

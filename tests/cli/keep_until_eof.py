@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from server.cli.keeper import keep
+from server.cli.cluster.supervisor import keep
 
 
 class Noted:

@@ -23,7 +23,7 @@ def test_the_plan_of_a_seed_is_printed_and_nothing_is_done(fanfare: Fanfare) -> 
 def test_who_cannot_set_a_clock_is_told_what_to_install(
     fanfare: Fanfare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.cli.chaos_node.CLOCK_PLACES", ("/nowhere",))
+    monkeypatch.setattr("server.cli.chaos.node.CLOCK_PLACES", ("/nowhere",))
     result = fanfare("chaos", "--only", "clock-step")
     assert result.exit_code == 1
     assert "install the package `libfaketime`" in result.output

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from server.cli.chaos_network import Neighbours, neighbours
+from server.cli.chaos.network import Neighbours, neighbours
 
 HERE, OTHER = 0, 1
 """This process stands for the first node."""

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trio
 
-from server.cli.cluster_plan import Place, environment, plan_for
-from server.cli.cluster_processes import ClusterNode
-from server.config import Config
+from server.cli.cluster.plan import Place, environment, plan_for
+from server.cli.cluster.processes import ClusterNode
+from server.config.config import Config
 from tests.cli.conftest import Fanfare
 from tests.cli.fake_server import FakeServer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.auth import author_key_in, load_author_key
 from server.cli.terminal import author_key_for
+from server.security.tokens import author_key_in, load_author_key
 from tests.cli.conftest import Fanfare
 from tests.cli.fake_server import FakeServer
 
@@ -318,7 +318,7 @@ def test_a_session_of_pace_host_may_go_on_without_one(
     async def led(*_: object) -> str:
         return "left"
 
-    monkeypatch.setattr("server.cli.hosting.lead", led)
+    monkeypatch.setattr("server.cli.play.host_console.lead", led)
     server.says("POST /api/sessions", OPENED, 201)
     words = ["--pace", "host", "--host-away", "60", "--reveal", "8", "--names", "given"]
     words += ["--scoring", "flat", "--no-streak"]
@@ -350,7 +350,7 @@ def test_an_author_without_the_hosts_token_takes_the_session_over(
         leads.append(how)
         return "left"
 
-    monkeypatch.setattr("server.cli.hosting.lead", lead)
+    monkeypatch.setattr("server.cli.play.host_console.lead", lead)
     monkeypatch.setenv("FANFARE_AUTHOR_KEY", "of-an-author")
     taking = f"/api/sessions/{OPENED['session_id']}/host-token"
     server.says("GET /api/sessions/123456", OPENED)
@@ -454,7 +454,7 @@ def test_serve_refuses_a_wrong_setting_in_one_line(fanfare: Fanfare) -> None:
 
 
 def test_serve_help_has_every_setting_and_no_secret(fanfare: Fanfare) -> None:
-    from server.config import settings
+    from server.config.config import settings
 
     result = fanfare("serve", "--help", env={"FANFARE_SECRET": "hunter2hunter2hunter2"})
     for setting in settings():

@@ -13,10 +13,10 @@ from click import UsageError
 
 from engine.aio import open_asyncio
 from engine.domain.quiz import Quiz
-from engine.storage import schema
 from engine.storage.embedded import EmbeddedPostgres, NotRunning, dsn
+from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
-from server.cli.rescore import read_key
+from server.cli.operate.rescore import read_key
 from tests.cli.conftest import Fanfare
 from tests.conftest import fresh_database
 from tests.storage.making import AT, results_of
@@ -244,7 +244,7 @@ def test_status_and_maintenance(fanfare: Fanfare, address: str, played: str) -> 
     result = fanfare("db", "status", "--database-url", address)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == f"Schema version {len(schema.STEPS)}; this release has {len(schema.STEPS)}."
+    assert lines[0] == f"Schema version {len(migrate.STEPS)}; this release has {len(migrate.STEPS)}."
     assert [line.split()[0] for line in lines[2:4]] == ["past", "default"]
     assert "Retention: off." in lines
     result = fanfare("db", "maintain", env=weekly)
@@ -255,7 +255,7 @@ def test_status_and_maintenance(fanfare: Fanfare, address: str, played: str) -> 
 def old_address(postgres_dsn: str) -> str:
     async def main() -> str:
         async with open_asyncio(), fresh_database(postgres_dsn, tables=False) as (database, address):
-            await schema.apply(database, schema.STEPS[:1])
+            await migrate.apply(database, migrate.STEPS[:1])
             return address
 
     return trio.run(main)
@@ -267,7 +267,7 @@ def test_an_old_schema_is_brought_up_to_date(fanfare: Fanfare, old_address: str)
         assert result.exit_code == 1
         assert "fanfare db migrate" in result.stderr
     assert fanfare("db", "status", "--database-url", old_address).exit_code == 1
-    newest = len(schema.STEPS)
+    newest = len(migrate.STEPS)
     result = fanfare("db", "migrate", "--database-url", old_address)
     assert result.stdout == f"The schema went from version 1 to {newest}.\n"
     assert "already" in fanfare("db", "migrate", "--database-url", old_address).stdout
@@ -297,7 +297,7 @@ def test_the_embedded_database_is_used_whether_it_runs_or_not(fanfare: Fanfare, 
     server = EmbeddedPostgres(data_dir)
 
     async def play(database: Database) -> str:
-        await schema.apply(database)
+        await migrate.apply(database)
         return (await Books(database).played()).code
 
     code = on(server.start(), play)

@@ -5,10 +5,10 @@ import resource
 import click
 import pytest
 
-from loadtest import scenario as scenarios
-from loadtest.faults import Moments
-from server.cli.load import _nodes_for
-from server.cli.load_nodes import room_for
+from loadtest.runs import scenario as scenarios
+from loadtest.runs.faults import Moments
+from server.cli.load.command import _nodes_for
+from server.cli.load.nodes import room_for
 from tests.cli.conftest import Fanfare
 
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import trio
 
-from loadtest.api import Api, ApiUnreachable
-from server.cli.load_nodes import Nodes, _ports_of, running
+from loadtest.client.api import Api, ApiUnreachable
+from server.cli.load.nodes import Nodes, _ports_of, running
 from server.cli.terminal import leaves
 
 NODE = """

@@ -16,10 +16,11 @@ import httpx
 import pytest
 import trio
 
-from loadtest.api import Api
-from loadtest.books import Ledger
-from server.cli import crowding, node_process
-from server.cli.sql import totals_query
+from loadtest.client.api import Api
+from loadtest.runs.ledger import Ledger
+from server.cli.cluster import node_process
+from server.cli.operate.sql import totals_query
+from server.cli.play import bot_runner
 from server.cli.terminal import explained, sole
 from tests.loadtest.scripted import question
 
@@ -39,7 +40,7 @@ def api_of(answered: int, finals: list[bool]) -> Api:
 
 async def test_an_audit_waits_until_the_results_are_final(autojump_clock: object) -> None:
     ledger = Ledger("Ada", player=1, final=(0, 1))
-    found = await crowding.audit(api_of(0, [False, False, True]), "123456", [ledger])
+    found = await bot_runner.audit(api_of(0, [False, False, True]), "123456", [ledger])
     assert found.mismatches == []
     assert (found.stored_answers, found.stored_score) == (0, 0)
     assert trio.current_time() == pytest.approx(0.4)
@@ -47,13 +48,13 @@ async def test_an_audit_waits_until_the_results_are_final(autojump_clock: object
 
 async def test_an_audit_finds_what_does_not_agree(autojump_clock: object) -> None:
     ledger = Ledger("Ada", player=1, final=(0, 1))
-    found = await crowding.audit(api_of(1, [True]), "123456", [ledger])
+    found = await bot_runner.audit(api_of(1, [True]), "123456", [ledger])
     assert [mismatch.what for mismatch in found.mismatches] == ["answers"]
 
 
 async def test_results_that_never_become_final_are_an_error(autojump_clock: object) -> None:
     with pytest.raises(click.ClickException, match="have not become final"):
-        await crowding.audit(api_of(0, []), "123456", [])
+        await bot_runner.audit(api_of(0, []), "123456", [])
 
 
 async def test_bots_learn_from_a_file_or_from_the_server(tmp_path: Path) -> None:
@@ -73,15 +74,15 @@ async def test_bots_learn_from_a_file_or_from_the_server(tmp_path: Path) -> None
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"quiz": quiz}))
     api = Api("http://x", transport=transport)
     for source in (str(path), "one"):
-        assert (await crowding.knowledge_of(api, source)).right(question(1)) == 1
-    assert (await crowding.knowledge_of(api, None)).right(question(1)) is None
+        assert (await bot_runner.knowledge_of(api, source)).right(question(1)) == 1
+    assert (await bot_runner.knowledge_of(api, None)).right(question(1)) is None
 
 
 def test_more_bots_than_open_files_are_refused() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.raises(click.ClickException, match="open files"):
-        crowding.make_room_for(hard)
-    crowding.make_room_for(1)
+        bot_runner.make_room_for(hard)
+    bot_runner.make_room_for(1)
 
 
 def test_the_query_takes_nothing_but_an_id() -> None:
@@ -114,8 +115,8 @@ async def spoken(program: str) -> node_process.Output:
 
 
 async def test_the_address_of_a_node_is_what_serve_prints() -> None:
-    from server.app import Running
-    from server.cli import serve
+    from server.cli.operate import serve
+    from server.node import Running
 
     lines: list[str] = []
     running = Running(
@@ -141,7 +142,7 @@ async def test_the_address_of_a_node_is_what_serve_prints() -> None:
     ],
 )
 def test_a_node_that_listens_everywhere_is_told_by_a_loopback_name(bound: tuple[Any, ...], url: str) -> None:
-    from server.app import _url
+    from server.node import _url
 
     assert _url("http", cast(Any, SimpleNamespace(getsockname=lambda: bound)), None) == url
 

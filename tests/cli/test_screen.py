@@ -10,10 +10,10 @@ import pytest
 import trio
 from rich.console import Console
 
-from loadtest.client import Gone, HostClient
-from server.cli.hosting import Lectern
-from server.cli.scene import Scene
-from server.cli.screen import Screen, picture, right_answer, spaced
+from loadtest.client.player import Gone, HostClient
+from server.cli.play.host_console import Lectern
+from server.cli.play.session_view import Scene
+from server.cli.play.terminal_view import Screen, picture, right_answer, spaced
 from tests.loadtest.scripted import (
     Message,
     Peer,

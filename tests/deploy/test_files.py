@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from server.cli.main import main
-from server.config import Config
+from server.config.config import Config
 from tests.deploy.haproxy import haproxy_program
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 
-from server.haproxy import Role, Upstream, clients_for, configuration, files_for
+from server.cli.cluster.haproxy import Role, Upstream, clients_for, configuration, files_for
 from tests.deploy.haproxy import haproxy_program
 
 PATIENCE_S = 20.0

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain import facts as f
+from engine.domain.answer_keys import Correction, Key, key_of, with_key
 from engine.domain.audit import KINDS, LOOK, Difference, Evidence, Line, audit
 from engine.domain.errors import DomainError
-from engine.domain.keys import Correction, Key, key_of, with_key
 from engine.domain.leaderboard import Entry
 from engine.domain.quiz import Quiz
 from engine.domain.rescoring import Mark, Rescore, changed, marks, rescore, standing

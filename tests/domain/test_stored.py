@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain import questions, quiz
+from engine.domain.answer_keys import Correction, corrected
 from engine.domain.errors import DomainError
-from engine.domain.keys import Correction, corrected
 from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
 from tests.domain.making import ONE_OF_EACH, quiz_data, quiz_of

@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from server.cli.chaos_node import CLOCK_PACKAGE, clock_library
+from server.cli.chaos.node import CLOCK_PACKAGE, clock_library
 from tests import apt
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from engine.domain.facts import Fact
 from engine.ports import CommitListener
-from engine.storage.write_behind import WriteBehind
+from engine.storage.journal.writer import WriteBehind
 from server.cli.main import main
 
 honest = WriteBehind.append

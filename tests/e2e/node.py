@@ -18,8 +18,8 @@ import trio
 from engine.aio import open_asyncio
 from engine.storage import embedded
 from engine.storage.postgres import Database, Row
-from loadtest.api import Api
-from server.auth import author_key_in
+from loadtest.client.api import Api
+from server.security.tokens import author_key_in
 
 PATIENCE_S = 60.0
 """Longer than a start or an end takes on a busy machine."""

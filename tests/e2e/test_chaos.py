@@ -21,8 +21,8 @@ from engine.storage.postgres import Database
 from loadtest.chaos.plan import EVERY_KIND, Fault, Kind
 from loadtest.chaos.run import Aim
 from loadtest.chaos.waves import Load
-from server.cli.chaos import break_and_prove
-from server.cli.chaos_node import clock_library
+from server.cli.chaos.command import break_and_prove
+from server.cli.chaos.node import clock_library
 from tests.e2e.node import fanfare
 
 SMALL = ("--players", "60", "--questions", "4")

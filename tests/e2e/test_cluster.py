@@ -17,7 +17,7 @@ import psutil
 import pytest
 import trio
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.deploy.haproxy import haproxy_program
 from tests.e2e.node import FANFARE, PATIENCE_S, clean_environment, fanfare
 

@@ -15,7 +15,7 @@ import trio
 from trio_websocket import open_websocket_url
 
 from engine.actors.clock import SessionClock
-from server.auth import Tokens
+from server.security.tokens import Tokens
 from tests.e2e.node import PATIENCE_S, Node, running_node
 from tests.e2e.test_node import QUIZ
 from tests.keys import NOT_QUITE, session_id

@@ -13,12 +13,12 @@ import pytest
 import trio
 import trio_websocket
 
-from loadtest.api import Api, ApiRefused
-from loadtest.books import compare, read_results, tally
-from loadtest.bots import Crowd
-from loadtest.client import HostClient, PlayerClient
-from loadtest.habits import CrowdPlan
-from loadtest.knowledge import Knowledge
+from loadtest.bots.bot import Crowd
+from loadtest.bots.habits import CrowdPlan
+from loadtest.bots.knowledge import Knowledge
+from loadtest.client.api import Api, ApiRefused
+from loadtest.client.player import HostClient, PlayerClient
+from loadtest.runs.ledger import compare, read_results, tally
 from tests.e2e.node import PATIENCE_S, Node, fanfare, free_ports, running_node
 from tests.settings import AT_ONCE
 

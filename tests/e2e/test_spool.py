@@ -17,12 +17,12 @@ import pytest
 import trio
 
 from engine.storage.postgres import Database
-from loadtest.api import Api, ApiRefused
-from loadtest.books import compare, read_results, tally
-from loadtest.bots import Crowd
-from loadtest.client import HostClient
-from loadtest.habits import CrowdPlan
-from loadtest.knowledge import Knowledge
+from loadtest.bots.bot import Crowd
+from loadtest.bots.habits import CrowdPlan
+from loadtest.bots.knowledge import Knowledge
+from loadtest.client.api import Api, ApiRefused
+from loadtest.client.player import HostClient
+from loadtest.runs.ledger import compare, read_results, tally
 from tests.e2e.node import PATIENCE_S, Node, fanfare
 from tests.e2e.test_node import QUIZ
 from tests.settings import AT_ONCE

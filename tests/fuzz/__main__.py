@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 import click
 import trio
 
+from bench.attacks import missing_in
+from bench.checkout import AUTHOR_KEY, ROOT, CheckoutNode, postgres
+from bench.figures import machine, percentile
+from bench.neighbour import SETTINGS, Place, neighbour, quiz
 from engine.shards.embedded_redis import EmbeddedRedis
-from server.cli.sql import answers_of, psql_command
-from tests.bench.attacks import missing_in
-from tests.bench.checkout import AUTHOR_KEY, ROOT, CheckoutNode, postgres
-from tests.bench.figures import machine, percentile
-from tests.bench.neighbour import SETTINGS, Place, neighbour, quiz
+from server.cli.operate.sql import answers_of, psql_command
 from tests.fuzz.doors import DOORS, Nodes, Seen
 from tests.fuzz.grammar import Grammar
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from engine.shards.proof import CallingProof, Refused, link_key
+from engine.shards.link.auth import CallingProof, Refused, link_key
 from engine.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FramingError, Parser, encode_frame
-from server.cli.sql import psql_command
+from server.cli.operate.sql import psql_command
 from tests.fuzz.grammar import Grammar
 
 REPLY_S = 1.0

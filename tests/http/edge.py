@@ -19,18 +19,18 @@ from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
-from engine.storage.latency import Latency
-from engine.storage.retained import RetainedStatistics
-from engine.storage.spooling import SpoolingStatistics
-from engine.storage.write_behind import WriteBehindStatistics
-from server.auth import Tokens
-from server.collector import Collector
-from server.config import Config
+from engine.storage.journal.latency import Latency
+from engine.storage.journal.retained import RetainedStatistics
+from engine.storage.journal.writer import WriteBehindStatistics
+from engine.storage.spool.journal import SpoolingStatistics
+from server.config.config import Config
 from server.http.app import Api, create_app
 from server.http.services import Services
-from server.limits import Attempts
-from server.loop_watch import LoopWatch
 from server.realtime.transport import Tally, TransportStatistics
+from server.runtime.gc_policy import Collector
+from server.runtime.loop_watch import LoopWatch
+from server.security.limits import Attempts
+from server.security.tokens import Tokens
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
 from tests.settings import AT_ONCE

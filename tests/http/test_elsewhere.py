@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command
-from engine.actors.endings import Ending
 from engine.actors.registry import Registry
 from engine.shards.ports import Member
 from engine.shards.router import Router

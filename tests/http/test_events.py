@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command, Detach
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from server.event_stream import EventDialect
+from engine.actors.delivery.frame import Frame
 from server.http.events import EventStream
-from server.http.turnstile import Turnstile
+from server.http.throttle import Turnstile
+from server.wire.sse import EventDialect
 from tests.actors.world import settle
 from tests.http.edge import edge
 from tests.http.events import Stream, stream

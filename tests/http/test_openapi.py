@@ -8,7 +8,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from engine.domain.session_keys import is_session_key
-from server.errors import STATUS
+from server.wire.errors import STATUS
 from tests.http.edge import QUIZ, document, edge, validator
 from tests.keys import NOT_QUITE
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.storage.spooling import SpoolingStatistics
-from server.errors import STATUS
-from server.loop_watch import Hold
+from engine.storage.spool.journal import SpoolingStatistics
+from server.runtime.loop_watch import Hold
+from server.wire.errors import STATUS
 from tests.http.edge import OUTSIDE, Edge, edge
 
 

@@ -26,7 +26,7 @@ from server.http import serving, sockets
 from server.http.http1 import Http1Protocol
 from server.http.playing import Playing
 from server.http.serving import serve
-from server.limits import ArrivalRate, ConnectionCount
+from server.security.limits import ArrivalRate, ConnectionCount
 from tests.http.edge import AUTHOR_KEY, QUIZ, Edge, Played, edge
 from tests.http.events import EventReader
 
@@ -628,7 +628,7 @@ async def test_a_long_answer_goes_out_in_slices() -> None:
     async with node() as n, n.http() as client:
 
         async def long() -> Any:
-            from server.http.answers import body_answer
+            from server.http.responses import body_answer
 
             return body_answer(b"x" * 1_000_000, "text/plain")
 

@@ -12,8 +12,8 @@ from engine.actors.commands import Command, Look
 from engine.actors.registry import SessionFinished
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
-from server.errors import ApiError
 from server.http.sessions import Sessions
+from server.wire.errors import ApiError
 
 ID = "01a2102a-43cd-79c2-b626-7cccb0c7005c"
 RECORD = SessionRecord(ID, "566697", "quiz", 1, Settings(), 0, finished_at=1)

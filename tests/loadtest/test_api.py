@@ -7,7 +7,7 @@ import gc
 import httpx
 import pytest
 
-from loadtest.api import Api, ApiUnreachable
+from loadtest.client.api import Api, ApiUnreachable
 
 
 class Broken(httpx.AsyncBaseTransport):

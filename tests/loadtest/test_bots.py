@@ -6,11 +6,11 @@ import httpx
 import pytest
 import trio
 
-from loadtest.api import Api
-from loadtest.books import compare, tally
-from loadtest.bots import Crowd
-from loadtest.habits import CrowdPlan
-from loadtest.knowledge import Knowledge
+from loadtest.bots.bot import Crowd
+from loadtest.bots.habits import CrowdPlan
+from loadtest.bots.knowledge import Knowledge
+from loadtest.client.api import Api
+from loadtest.runs.ledger import compare, tally
 from tests.loadtest.scripted import ScriptedServer, question
 from tests.loadtest.toy_session import ToySession, server_of
 

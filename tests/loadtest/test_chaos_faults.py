@@ -12,8 +12,8 @@ import trio
 from loadtest.chaos.inject import inject
 from loadtest.chaos.plan import Fault, Kind
 from loadtest.chaos.proxy import Proxy
-from loadtest.chaos.tape import Tape
-from loadtest.histogram import Histogram
+from loadtest.chaos.timeline import Tape
+from loadtest.runs.histogram import Histogram
 
 
 class Link:

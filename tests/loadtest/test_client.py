@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from loadtest.client import (
+from loadtest.client.connection import BadFrame
+from loadtest.client.player import (
     ALIVE_WITHIN_S,
     QUIET_S,
     Gap,
@@ -18,7 +19,6 @@ from loadtest.client import (
     PlayerClient,
     SpectatorClient,
 )
-from loadtest.wire import BadFrame
 from tests.loadtest.scripted import (
     Message,
     Peer,

@@ -10,14 +10,14 @@ from typing import Any, cast
 import pytest
 import trio
 
-from loadtest.faults import Fault, Faults, Moments, costs
-from loadtest.fleet import Generator, generators
-from loadtest.histogram import Histogram
-from loadtest.spread import Spreads
+from loadtest.runs.faults import Fault, Faults, Moments, costs
+from loadtest.runs.fleet import Generator, generators
+from loadtest.runs.histogram import Histogram
+from loadtest.runs.spread import Spreads
+from loadtest.runs.timeline import Timeline
 from loadtest.swarm.crowd import CrowdPlan, Seats
-from loadtest.swarm.ordeals import Fault as Seen
-from loadtest.swarm.ordeals import Ordeal
-from loadtest.timeline import Timeline
+from loadtest.swarm.fault_log import Fault as Seen
+from loadtest.swarm.fault_log import Ordeal
 from tests.loadtest.test_page import pulse
 from tests.loadtest.test_swarm import HABITS
 

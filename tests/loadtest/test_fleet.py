@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.fleet import generators_for, shared_out, sources_of
-from loadtest.load_sessions import session_sizes
-from loadtest.sampling import NodeMetrics, bound_of, combined, parse_metrics
+from loadtest.runs.fleet import generators_for, shared_out, sources_of
+from loadtest.runs.load_sessions import session_sizes
+from loadtest.runs.sampling import NodeMetrics, bound_of, combined, parse_metrics
 from loadtest.swarm.crowd import Seats
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.habits import IN_TIME_SHARE, CrowdPlan, Habits
-from loadtest.knowledge import Knowledge, guess, mistyped, wrong
+from loadtest.bots.habits import IN_TIME_SHARE, CrowdPlan, Habits
+from loadtest.bots.knowledge import Knowledge, guess, mistyped, wrong
 from tests.loadtest.scripted import Message, question
 
 QUIZ = {

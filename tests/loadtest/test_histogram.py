@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.histogram import Histogram, bucket_of
+from loadtest.runs.histogram import Histogram, bucket_of
 
 durations = st.lists(st.floats(0.0, 3600.0), min_size=1, max_size=200)
 

@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from loadtest.api import Api, ApiRefused, ApiUnreachable
-from loadtest.load_quiz import load_quiz
-from loadtest.load_sessions import LoadSessions, NotFinal
-from loadtest.scenario import parse
+from loadtest.client.api import Api, ApiRefused, ApiUnreachable
+from loadtest.runs.load_quiz import load_quiz
+from loadtest.runs.load_sessions import LoadSessions, NotFinal
+from loadtest.runs.scenario import parse
 
 SCENARIO = parse('description = "x"\nplayers = 25\nduration_s = 23\nsession_players = [10, 10]', "x.toml")
 RESULT = {

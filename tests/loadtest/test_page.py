@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from loadtest.page import page
-from loadtest.plot import Axes, Line, plot, powers, round_steps
-from loadtest.proof import Verdict
-from loadtest.report import report
-from loadtest.run import Outcome, Places
-from loadtest.scenario import load
-from loadtest.spread import Spreads
-from loadtest.swarm.books import Books
+from loadtest.runs.page import page
+from loadtest.runs.plot import Axes, Line, plot, powers, round_steps
+from loadtest.runs.proof import Verdict
+from loadtest.runs.report import report
+from loadtest.runs.run import Outcome, Places
+from loadtest.runs.scenario import load
+from loadtest.runs.spread import Spreads
+from loadtest.runs.timeline import COUNTED, DURATIONS, Timeline
+from loadtest.swarm.compact_ledger import Books
 from loadtest.swarm.player import Measures
-from loadtest.timeline import COUNTED, DURATIONS, Timeline
-from server.cli.load_screen import summarize
+from server.cli.load.screen import summarize
 
 
 def pulse(at: float, **more: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.books import StoredResult
 from loadtest.chaos.proof import sums_that_differ
-from loadtest.proof import Proof, StoredAnswer, StoredSession, Verdict, prove, top_of
-from loadtest.swarm.books import Books, coded, lines, read
+from loadtest.runs.ledger import StoredResult
+from loadtest.runs.proof import Proof, StoredAnswer, StoredSession, Verdict, prove, top_of
+from loadtest.swarm.compact_ledger import Books, coded, lines, read
 
 Case = tuple[list[Books], dict[int, StoredSession]]
 

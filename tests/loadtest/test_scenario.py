@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import scenario as scenarios
-from loadtest.load_quiz import load_quiz
-from loadtest.scenario import ScenarioError, load, parse
+from loadtest.runs import scenario as scenarios
+from loadtest.runs.load_quiz import load_quiz
+from loadtest.runs.scenario import ScenarioError, load, parse
 
 LEAST = 'description = "x"\nplayers = 10\nduration_s = 60\n'
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from loadtest.spread import Spreads
+from loadtest.runs.spread import Spreads
 
 
 def test_the_last_of_all_generators_counts_and_the_slowest_session() -> None:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import websocket
-from loadtest.histogram import Histogram
+from loadtest.runs.histogram import Histogram
+from loadtest.swarm.connection import Link, Target, whole_texts
 from loadtest.swarm.crowd import Crowd, CrowdPlan, Seats
-from loadtest.swarm.link import Link, Target, whole_texts
 from loadtest.swarm.player import Habits
 from tests.loadtest import scripted
 from tests.loadtest.peers import Listener, Message, Peer, VirtualLoop

@@ -9,7 +9,7 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed
 
-from loadtest.books import StoredResult
+from loadtest.runs.ledger import StoredResult
 from tests.loadtest.scripted import (
     Message,
     Peer,

@@ -25,11 +25,11 @@ from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.ports import SessionRecord
-from server.auth import Tokens
-from server.config import Config
-from server.limits import Attempts
+from server.config.config import Config
 from server.realtime.conversation import Gate
 from server.realtime.transport import Transport, TransportStatistics
+from server.security.limits import Attempts
+from server.security.tokens import Tokens
 from tests.actors.world import QUIZ
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors import commands, messages
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from server.auth import Tokens
-from server.limits import Attempts
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
 from server.realtime.conversation import Conversation, Gate
+from server.security.limits import Attempts
+from server.security.tokens import Tokens
 from tests.keys import session_id
 
 CODE = "123456"

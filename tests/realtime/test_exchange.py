@@ -19,15 +19,15 @@ import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame, Message
-from server.event_stream import EventDialect
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame, Message
 from server.http.services import Directory
 from server.realtime import transport
 from server.realtime.conversation import Gate
 from server.realtime.reactor import event_stream, exchange
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.transport import ReactorTransport
+from server.wire.sse import EventDialect
 from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
 from tests.http.test_cluster_api import FakeCluster, member

@@ -7,7 +7,7 @@ from http import HTTPStatus
 import orjson
 import pytest
 
-from server.config import Config
+from server.config.config import Config
 from server.realtime.handshake import (
     NOT_FOUND,
     ORIGIN_REFUSED,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.realtime.protocol import (
+from server.wire.protocol import (
     EXPECTING,
     HOST_COMMANDS,
     Answer,

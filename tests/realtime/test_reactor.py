@@ -24,19 +24,17 @@ from hypothesis import strategies as st
 
 from engine.actors import commands
 from engine.actors.clock import SessionClock
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from engine.actors.subscriber import Subscriber
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import Subscriber
 from engine.websocket import Parser
-from server.auth import Tokens
-from server.config import Config
-from server.limits import Attempts
+from server.config.config import Config
 from server.realtime import transport
 from server.realtime.conversation import Conversation, Gate
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
+from server.realtime.reactor.lingering_close import Parting
 from server.realtime.reactor.loop import READABLE, Loop
-from server.realtime.reactor.parting import Parting
 from server.realtime.reactor.request import (
     Head,
     Malformed,
@@ -45,9 +43,11 @@ from server.realtime.reactor.request import (
     RequestReader,
     read_handshake,
 )
+from server.realtime.reactor.timer_wheel import NEVER, Wheel
 from server.realtime.reactor.transport import ReactorTransport
-from server.realtime.reactor.wheel import NEVER, Wheel
 from server.realtime.transport import TlsUnsupported
+from server.security.limits import Attempts
+from server.security.tokens import Tokens
 from tests.realtime.rig import RawClient, frame, request
 
 WATCH = frame(b'{"t":"join","code":"123456","role":"spectator"}')

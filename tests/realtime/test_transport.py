@@ -19,7 +19,7 @@ import pytest
 import trio
 import trio.testing
 
-from engine.actors.endings import Ending
+from engine.actors.close_reasons import Ending
 from server.realtime import transport, trio_websocket
 from server.realtime.conversation import Conversation
 from server.realtime.reactor import listener

@@ -14,12 +14,12 @@ import trio.testing
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from engine.actors import commands
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command, Detach
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from engine.shards.link import LinkNetwork, LinkServer
+from engine.actors.delivery.frame import Frame
+from engine.shards.link.auth import CallingProof, link_key
+from engine.shards.link.network import LinkNetwork, LinkServer
 from engine.shards.ports import Links, Member
-from engine.shards.proof import CallingProof, link_key
 from tests.fakes import MemoryLinks
 
 SECRET = b"a secret of the cluster"

@@ -20,8 +20,8 @@ from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.ports import SessionRecord
-from engine.shards.moving import Moving
 from engine.shards.ports import Member
+from engine.shards.rebalancer import Moving
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
 from engine.shards.router import Router

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors import commands
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from engine.shards import codec
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
+from engine.shards.link import codec
 
 
 class Nobody:

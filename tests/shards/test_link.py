@@ -11,10 +11,10 @@ import trio
 import trio.testing
 
 from engine.actors import commands
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command, Detach, Relay
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from engine.shards import codec
+from engine.actors.delivery.frame import Frame
+from engine.shards.link import codec
 from engine.shards.ports import LinkLost
 from tests.fakes import MemoryLinks
 from tests.shards.linking import (

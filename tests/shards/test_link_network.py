@@ -18,15 +18,15 @@ import trustme
 from trio_websocket import ConnectionClosed
 
 from engine.actors import commands
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Relay
-from engine.actors.endings import Ending
-from engine.actors.fanout import CHUNK
-from engine.actors.frame import Frame
-from engine.shards import channel, codec, ends, link
-from engine.shards.link import LinkNetwork, LinkServer
+from engine.actors.delivery.fanout import CHUNK
+from engine.actors.delivery.frame import Frame
+from engine.shards.link import codec, ends, network, transport
+from engine.shards.link.auth import CallingProof, link_key
+from engine.shards.link.keepalive import LOOKS, SILENCE_S
+from engine.shards.link.network import LinkNetwork, LinkServer
 from engine.shards.ports import LinkLost
-from engine.shards.proof import CallingProof, link_key
-from engine.shards.silence import LOOKS, SILENCE_S
 from tests.shards.linking import (
     FAR,
     NEAR,
@@ -190,7 +190,7 @@ async def test_a_command_that_is_never_answered_is_given_up(
     links.send(member(), "s", answer(forgotten))
     links.send(member(), "s", Relay(listening, NEAR))
     await sessions.got(2)
-    await trio.sleep(ends.REPLY_S + link.EXPIRE_EVERY_S + 1)
+    await trio.sleep(ends.REPLY_S + network.EXPIRE_EVERY_S + 1)
     assert (forgotten.endings, listening.endings) == ([Ending.RESTARTING], [])
     assert links.statistics().replies == 1
 
@@ -233,7 +233,7 @@ async def test_requests_and_replies_are_bounded(
 async def test_without_room_a_command_is_refused(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "WAITING_BYTES_MAX", 1000)
+    monkeypatch.setattr(transport, "WAITING_BYTES_MAX", 1000)
     sessions = Sessions()
     links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
     clients = [Client() for _ in range(20)]
@@ -253,7 +253,7 @@ async def test_without_room_a_command_is_refused(
 async def test_who_does_not_take_its_broadcasts_loses_the_link_and_may_resume(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "WAITING_MAX", 100)
+    monkeypatch.setattr(transport, "WAITING_MAX", 100)
     sessions = Sessions()
     links, _ = await linked(nursery, LinkServer(FAR, SECRET, sessions))
     listening, waiting = Client(), Client()
@@ -472,7 +472,7 @@ async def test_a_stranger_is_told_why_and_it_is_logged_once(
             await websocket.get_message()
         assert closed.value.reason is not None
         assert (closed.value.reason.code, closed.value.reason.reason) == (
-            link.REFUSED,
+            network.REFUSED,
             "the secret is another",
         )
     assert server.statistics().refused_total == 3
@@ -490,10 +490,10 @@ async def test_a_server_without_the_secret_gets_no_command(
         client = Client()
         links.send(member(), "s", answer(client))
         assert await client.ended() is Ending.RESTARTING
-        await trio.sleep(link.REST_MAX_S)
+        await trio.sleep(network.REST_MAX_S)
     assert sessions.commands == []
     assert len(dialled.times) == 2
-    refused = [each.message for each in caplog.records if each.name == "engine.shards.link"]
+    refused = [each.message for each in caplog.records if each.name == "engine.shards.link.network"]
     assert refused == [
         "a link from an unknown address is refused: the secret is another",
         "no link to ws://far.invalid:5003: closed with 1008 the secret is another",
@@ -521,7 +521,7 @@ async def test_who_says_nothing_is_cut_off(
     websocket = await connected(nursery, await attended(nursery, server))
     await websocket.get_message()
     assert server.statistics().meeting == 2
-    await trio.sleep(link.MEETING_S + 0.1)
+    await trio.sleep(network.MEETING_S + 0.1)
     assert server.statistics().meeting == 0
     assert await mute.receive_some(1) == b""
     with pytest.raises(ConnectionClosed):
@@ -532,12 +532,12 @@ async def test_only_so_many_may_be_there_without_proof(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     server = LinkServer(FAR, SECRET, Sessions())
-    for _ in range(link.MEETING_MAX):
+    for _ in range(network.MEETING_MAX):
         await attended(nursery, server)
     await trio.testing.wait_all_tasks_blocked()
     one_more = await attended(nursery, server)
     assert await one_more.receive_some(1) == b""
-    assert server.statistics().meeting == link.MEETING_MAX
+    assert server.statistics().meeting == network.MEETING_MAX
 
 
 # -- what a peer may say ----------------------------------------------------------------------------
@@ -589,7 +589,7 @@ async def test_nonsense_ends_the_link_it_came_over_and_no_other(
     with pytest.raises(ConnectionClosed) as closed:
         await peer.hear()
     assert closed.value.reason is not None
-    assert (closed.value.reason.code, closed.value.reason.reason) == (channel.MALFORMED, "malformed")
+    assert (closed.value.reason.code, closed.value.reason.reason) == (transport.MALFORMED, "malformed")
     await sessions.got(2)
     assert sessions.detached() == [relay.reply]
     await fine.say(["q", 1, {}])
@@ -643,7 +643,7 @@ class Nowhere:
 async def test_garbage_on_the_port_costs_nobody_else_anything(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "MEETING_S", 1.0)  # half a greeting is waited for until then
+    monkeypatch.setattr(network, "MEETING_S", 1.0)  # half a greeting is waited for until then
     sessions = Sessions()
     sessions.do = acked
     server = LinkServer(FAR, SECRET, sessions)

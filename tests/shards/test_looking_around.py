@@ -11,7 +11,7 @@ import trio
 
 from engine.domain.session import Phase
 from engine.ports import StorageUnavailable
-from engine.shards.moving import LOOK_EVERY_S, Moving
+from engine.shards.rebalancer import LOOK_EVERY_S, Moving
 from engine.shards.ring import Ring
 from tests.fakes import MemoryCatalog, MemorySessionStore
 from tests.shards.making import member_of

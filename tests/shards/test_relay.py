@@ -11,12 +11,12 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors import casts
+from engine.actors import relay_messages
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Detach, Host, Join, Rejoin, Watch
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, HOLD_S, INBOX_MAX, Relay
@@ -183,7 +183,7 @@ async def test_a_refused_join_takes_no_seat_at_the_relay(mock_clock: MockClock) 
 async def test_who_joins_a_large_standing_gets_the_results_of_its_chunks(
     mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(casts, "ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr(relay_messages, "ROWS_PER_CHUNK", 2)
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         clients = [await b.join(record, f"Player {n}") for n in range(1, 6)]
@@ -295,7 +295,7 @@ async def test_a_relay_that_is_flooded_ends_as_a_slow_consumer(
         record = await cluster.session(a)
         watching = await b.watch(record)
         relay = relay_at(b, record)
-        frame = casts.show_out(9, Ending.KICKED)
+        frame = relay_messages.show_out(9, Ending.KICKED)
         for _ in range(6):
             relay.receive(frame, None)
         assert (watching.ending, relay.over) == (Ending.SLOW_CONSUMER, True)
@@ -307,11 +307,11 @@ async def test_who_waits_in_the_inbox_is_told_when_the_relay_ends(mock_clock: Mo
         relay = b.router.relay_for(await found(b, record))
         client = Client()
         relay.deliver(Watch(client))
-        relay.receive(casts.admitted("spectator", None, []), (client, False))
+        relay.receive(relay_messages.admitted("spectator", None, []), (client, False))
         relay.end(Ending.SHUTDOWN)
         assert client.ending is Ending.SHUTDOWN
         other = Client()
-        relay.receive(casts.admitted("spectator", None, []), (other, False))
+        relay.receive(relay_messages.admitted("spectator", None, []), (other, False))
         assert other.ending is Ending.RESTARTING
 
 
@@ -485,8 +485,8 @@ async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: Mock
         relay = relay_at(b, record)
         # The reveal has come, and of the standing the first chunk alone.
         reveal = {"t": "reveal", "offset": 2, "number": 1, "correct": 0, "counts": [0, 0, 0]}
-        (first, _) = casts.standing(a.here(record).session)
-        relay.receive(casts.cast(Frame(reveal)), None)
+        (first, _) = relay_messages.standing(a.here(record).session)
+        relay.receive(relay_messages.cast(Frame(reveal)), None)
         relay.receive(first, None)
         await settle()
         await broken(cluster, a, b)

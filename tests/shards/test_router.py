@@ -12,15 +12,15 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin, Watch
 from engine.actors.commands import Relay as TakePart
-from engine.actors.endings import Ending
 from engine.actors.registry import SessionFinished
 from engine.boundary import Mistake
 from engine.domain.session import Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards import router as routing
-from engine.shards import whereabouts
+from engine.shards import session_location
 from engine.shards.ports import Member
 from engine.shards.relay import HOLD_S
 from engine.shards.router import (
@@ -519,7 +519,7 @@ async def test_what_is_remembered_is_bounded(mock_clock: MockClock, monkeypatch:
 async def test_an_announcement_tells_where_a_session_is(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        told = whereabouts.told(record, a.run)
+        told = session_location.told(record, a.run)
         for message in (
             {"kind": "session"},
             {**told, "kind": "other"},
@@ -537,9 +537,9 @@ async def test_an_announcement_of_a_run_that_is_not_known_makes_a_node_look(mock
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         assert await at(b, record) == a.run
-        b.router.hear(whereabouts.told(record, "c/1"))
+        b.router.hear(session_location.told(record, "c/1"))
         assert b.router._known == {}
-        b.router.hear(whereabouts.told(record, b.run))
+        b.router.hear(session_location.told(record, b.run))
         assert b.router._known == {}, "whether it is here is known here"
 
 

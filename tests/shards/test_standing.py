@@ -10,13 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors import casts
-from engine.actors.audience import EACH_S, STALL_S, Audience, Sent
+from engine.actors import relay_messages
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Relay
-from engine.actors.endings import Ending
-from engine.shards.channel import BATCH_BYTES_MAX, ROOM_BYTES, Channel
-from engine.shards.codec import command_entry
-from engine.shards.ends import FarEnd
+from engine.actors.delivery.audience import EACH_S, STALL_S, Audience, Sent
+from engine.shards.link.codec import command_entry
+from engine.shards.link.ends import FarEnd
+from engine.shards.link.transport import BATCH_BYTES_MAX, ROOM_BYTES, Channel
 from tests.shards.linking import Client, Sessions
 
 PLAYERS = 200_000
@@ -95,7 +95,7 @@ async def _tell(*nodes: _Node, then_s: float = 1.0) -> tuple[float, Audience]:
             await node.connect(audience, nursery, f"node-{number}")
         began = trio.current_time()
         session: Any = _Session()
-        await audience.cast_each(casts.standing(session))
+        await audience.cast_each(relay_messages.standing(session))
         took_s = trio.current_time() - began
         await trio.sleep(then_s)
         nursery.cancel_scope.cancel()

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Answer
-from engine.actors.endings import Ending
 from engine.ports import SessionRecord
-from engine.shards import whereabouts
+from engine.shards import session_location
 from engine.shards.relay import HOLD_S, TRY_AGAIN_S
 from tests.actors.world import Client, settle
 from tests.shards.nodes import Cluster, Node, cluster_of
@@ -145,7 +145,7 @@ async def test_an_announcement_that_names_another_former_owner_changes_nothing(m
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
         for former in ("somebody/7", None):
-            b.router.hear(whereabouts.told(record, c.run, former))
+            b.router.hear(session_location.told(record, c.run, former))
             await settle()
         assert ada.ending is None
         assert relay_at(b, record).owner.run == a.run

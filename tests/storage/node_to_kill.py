@@ -12,12 +12,12 @@ from pathlib import Path
 import trio
 
 from engine.aio import open_asyncio
-from engine.storage import schema
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres
+from engine.storage.journal.writer import WriteBehind
+from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.write_behind import WriteBehind
 from tests.storage.making import joined, quiz_of, record_of
 
 
@@ -36,7 +36,7 @@ class Printing:
 async def main(data_dir: str, owner: str) -> None:
     dsn = await trio.to_thread.run_sync(EmbeddedPostgres(Path(data_dir)).start)
     async with open_asyncio(), Database.open(dsn) as database, trio.open_nursery() as nursery:
-        await schema.apply(database)
+        await migrate.apply(database)
         catalog = PostgresCatalog(database, now_ms)
         store = PostgresSessionStore(database, catalog)
         journal = WriteBehind(database, owner=owner, now_ms=now_ms, alive_interval_s=0.05)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from engine.storage.spool import Spool
+from engine.storage.spool.segments import Spool
 
 spool = Spool(Path(sys.argv[1]), segment_bytes=20_000)
 number = 0

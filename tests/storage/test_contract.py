@@ -15,8 +15,8 @@ from engine import ports
 from engine.aio import open_asyncio
 from engine.domain import facts as f
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.write_behind import WriteBehind
 from tests.conftest import fresh_database
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import KEYS, NOT_QUITE

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from engine.domain.answer_keys import Key, key_of, with_key
 from engine.domain.audit import audit
-from engine.domain.keys import Key, key_of, with_key
 from engine.domain.rescoring import Rescore, rescore
 from engine.domain.session import Session
 from engine.ports import SessionNotFound, SessionRecord
 from engine.storage.catalog import PostgresCatalog
-from engine.storage.commit import COMMIT, Batch
 from engine.storage.corrections import CorrectedMeanwhile, Corrections, NotFinished
-from engine.storage.fact_rows import FactRows
+from engine.storage.journal.rows import FactRows
+from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id

@@ -17,9 +17,10 @@ import pytest
 import trio
 
 from engine.aio import open_asyncio
-from engine.storage import embedded, schema
+from engine.storage import embedded
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import DataDirectoryInUse, EmbeddedPostgres, EmbeddedPostgresError, NotRunning
+from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
 from tests.storage.making import joined
@@ -197,7 +198,7 @@ async def test_all_that_was_acknowledged_survives_a_node_that_is_killed(server: 
     dsn = server.start()
     assert await _running_pid(dsn) == pid, "the server outlived its node and was taken up again"
     async with open_asyncio(), Database.open(dsn) as database:
-        await schema.apply(database)
+        await migrate.apply(database)
         store = PostgresSessionStore(database, PostgresCatalog(database, now_ms))
         assert [record.id for record in await store.unfinished()] == [session_id]
         claimed = await store.claim(session_id, "node/2")

@@ -11,14 +11,14 @@ import pytest
 import trio
 
 from engine.domain import facts as f
+from engine.lease import ClusterTenure
 from engine.ports import OwnedElsewhere
 from engine.storage import sessions
+from engine.storage.heartbeat import Leased
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database, DedicatedConnection
-from engine.storage.signs_of_life import Leased
-from engine.storage.spooled_store import PostgresSpooledFacts
-from engine.storage.spooling import PUT_ASIDE
-from engine.storage.write_behind import WriteBehind
-from engine.tenure import ClusterTenure
+from engine.storage.spool.journal import PUT_ASIDE
+from engine.storage.spool.put_aside import PostgresSpooledFacts
 from tests.storage.making import AT, Listener, joined
 from tests.storage.test_spooling import Away, Held, away, until  # noqa: F401  # a fixture
 from tests.storage.test_write_behind import _WAITING, World, world  # noqa: F401  # a fixture

@@ -19,10 +19,10 @@ from engine.domain.quiz import Quiz
 from engine.domain.session import Phase, Session
 from engine.ports import SessionRecord
 from engine.storage.catalog import PostgresCatalog
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.spooled_store import PostgresSpooledFacts
-from engine.storage.write_behind import WriteBehind
+from engine.storage.spool.put_aside import PostgresSpooledFacts
 from tests.actors.world import Client, PlainTokens
 from tests.settings import at_once
 from tests.storage.making import results_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.aio import open_asyncio
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.sessions import PostgresSessionStore
-from server.cli.sql import owners_of
+from server.cli.operate.sql import owners_of
 from tests.conftest import fresh_database
 from tests.storage.making import AT, EVERY_KIND, record_of
 

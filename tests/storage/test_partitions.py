@@ -16,19 +16,20 @@ import trio
 from engine.domain import facts as f
 from engine.ports import CodeTaken, SessionRecord
 from engine.storage import partitions as p
-from engine.storage import schema, write_behind
 from engine.storage.catalog import PostgresCatalog
-from engine.storage.commit import COMMIT, Batch
-from engine.storage.fact_rows import FactRows
+from engine.storage.journal import writer
+from engine.storage.journal.rows import FactRows
+from engine.storage.journal.statement import COMMIT, Batch
+from engine.storage.journal.writer import WriteBehind
+from engine.storage.migrations import migrate
+from engine.storage.migrations.step_partitions import TABLES
 from engine.storage.postgres import Database, Row
 from engine.storage.session_ids import TIME_MAX_MS, first_id, made_at, new_id
 from engine.storage.sessions import RESULTS, PostgresSessionStore
-from engine.storage.step_partitions import TABLES
-from engine.storage.write_behind import WriteBehind
 from tests.storage.making import AT, ONE_OF_EACH, Listener, answered, joined, quiz_of, record_of
 
 DAY_MS = 86_400_000
-BEFORE = schema.STEPS[:1]
+BEFORE = migrate.STEPS[:1]
 
 # What the release before says, which knows nothing of partitions and of merged answers.
 OLD_COMMIT = re.sub(r", merged AS \(.*?ON CONFLICT DO NOTHING\n\)", "", COMMIT, flags=re.DOTALL)
@@ -152,10 +153,10 @@ async def old_sessions(database: Database, count: int) -> list[SessionRecord]:
 
 async def test_what_was_stored_before_is_the_same_afterwards(empty_database: Empty) -> None:
     database, _ = empty_database
-    await schema.apply(database, BEFORE)
+    await migrate.apply(database, BEFORE)
     records = await old_sessions(database, 40)
     before = await everything(database)
-    await schema.apply(database)
+    await migrate.apply(database)
     assert await everything(database) == before
     await Stored(database).partitions().maintain()
     assert await everything(database) == before
@@ -168,11 +169,11 @@ async def test_what_was_stored_before_is_the_same_afterwards(empty_database: Emp
 
 async def test_the_old_tables_are_kept_and_not_rewritten(empty_database: Empty) -> None:
     database, _ = empty_database
-    await schema.apply(database, BEFORE)
+    await migrate.apply(database, BEFORE)
     records = await old_sessions(database, 8)
     files = "SELECT pg_relation_filenode('{}') AS file"
     before = {table: (await database.fetch(files.format(table)))[0]["file"] for table in TABLES}
-    await schema.apply(database)
+    await migrate.apply(database)
     after = {table: (await database.fetch(files.format(f"{table}_past")))[0]["file"] for table in TABLES}
     assert after == before
     stored = Stored(database)
@@ -185,9 +186,9 @@ async def test_the_old_tables_are_kept_and_not_rewritten(empty_database: Empty) 
 
 async def test_a_session_of_before_is_played_on(empty_database: Empty) -> None:
     database, _ = empty_database
-    await schema.apply(database, BEFORE)
+    await migrate.apply(database, BEFORE)
     records = await old_sessions(database, 5)
-    await schema.apply(database)
+    await migrate.apply(database)
     stored = Stored(database)
     for record in records[::2]:
         with pytest.raises(CodeTaken):
@@ -206,10 +207,10 @@ async def test_nothing_is_lost_when_the_step_is_applied_under_load(
     """Writers commit and sessions begin and end while the step is applied and slices are made."""
     arguments = Batch.arguments
     monkeypatch.setattr(Batch, "arguments", lambda batch, _: arguments(batch)[:OLD_ARGUMENTS])
-    monkeypatch.setattr(write_behind, "COMMIT", OLD_COMMIT)
-    monkeypatch.setattr(write_behind, "FORGET_NODES", "SELECT $1::float8")
+    monkeypatch.setattr(writer, "COMMIT", OLD_COMMIT)
+    monkeypatch.setattr(writer, "FORGET_NODES", "SELECT $1::float8")
     database, _ = empty_database
-    await schema.apply(database, BEFORE)
+    await migrate.apply(database, BEFORE)
     await old_quiz(database)
     listeners: dict[str, Listener] = {}
     written: dict[str, int] = {}
@@ -250,7 +251,7 @@ async def test_nothing_is_lost_when_the_step_is_applied_under_load(
             for new in (False, False, True, True):
                 players.start_soon(play, journal, new)
             await busy.wait()
-            await schema.apply(database)
+            await migrate.apply(database)
             await Stored(database).partitions().maintain()
             applied.set()
         await journal.drain()
@@ -269,7 +270,7 @@ async def test_nothing_is_lost_when_the_step_is_applied_under_load(
 
 async def test_the_step_waits_for_a_lock_without_holding_up_who_comes_after(empty_database: Empty) -> None:
     database, dsn = empty_database
-    await schema.apply(database, BEFORE)
+    await migrate.apply(database, BEFORE)
     async with Database.open(dsn) as other:
         reading, read_on = trio.Event(), trio.Event()
 
@@ -285,7 +286,7 @@ async def test_the_step_waits_for_a_lock_without_holding_up_who_comes_after(empt
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_for_long)
             await reading.wait()
-            nursery.start_soon(schema.apply, database)
+            nursery.start_soon(migrate.apply, database)
             # Queues up behind the step, which lets go after a second.
             with trio.fail_after(10):
                 for _ in range(3):

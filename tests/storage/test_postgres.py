@@ -23,9 +23,9 @@ from engine.aio import call, open_asyncio
 from engine.ports import StorageUnavailable
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Connection, Database, NotDurable, UniqueViolation
-from server.app import StartError, serve
-from server.cli import doctor
-from server.config import Config
+from server.cli.operate import doctor
+from server.config.config import Config
+from server.node import StartError, serve
 from tests.storage.gate import Gate
 
 

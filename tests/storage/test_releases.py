@@ -10,13 +10,13 @@ import trio
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Watch
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
 from engine.domain.settings import Settings
 from engine.ports import SessionRecord, Unreadable
 from engine.storage.catalog import PostgresCatalog
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.write_behind import WriteBehind
 from tests.actors.world import Client
 from tests.storage.making import quiz_of, record_of
 from tests.storage.test_merging import Players, players

@@ -14,14 +14,14 @@ import trio
 
 from engine.domain import facts as f
 from engine.ports import SessionRecord, StorageUnavailable, Unreadable
-from engine.storage import schema
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
+from engine.storage.journal.retained import Retained
+from engine.storage.journal.writer import WriteBehind
+from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
-from engine.storage.retained import Retained
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.spooled_store import PostgresSpooledFacts
-from engine.storage.write_behind import WriteBehind
-from server.cli.chaos_postgres import StagedPostgres
+from engine.storage.spool.put_aside import PostgresSpooledFacts
+from server.cli.chaos.postgres import StagedPostgres
 from tests.storage.making import AT, Listener, answered, joined, quiz_of, record_of
 
 
@@ -72,7 +72,7 @@ class Node:
 async def node_over(dsn: str, now_ms: Callable[[], int] = lambda: AT, **more: Any) -> AsyncIterator[Node]:
     retained = Retained(node="node", now_ms=now_ms, **more)
     async with Database.open(dsn, retained.look, connections_max=2) as database:
-        await schema.apply(database)
+        await migrate.apply(database)
         catalog = CachedCatalog(PostgresCatalog(database, lambda: AT))
         store = PostgresSessionStore(database, catalog, retained)
         journal = WriteBehind(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from engine.storage import schema
+from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
 
 Empty = tuple[Database, str]
@@ -22,38 +22,38 @@ async def test_several_nodes_may_start_at_once(empty_database: Empty) -> None:
     versions = []
 
     async def start() -> None:
-        versions.append(await schema.apply(database))
+        versions.append(await migrate.apply(database))
 
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(start)
-    assert versions == [len(schema.STEPS)] * 5
+    assert versions == [len(migrate.STEPS)] * 5
     [row] = await database.fetch("SELECT count(*) AS n FROM schema_version")
-    assert row["n"] == len(schema.STEPS)
+    assert row["n"] == len(migrate.STEPS)
 
 
 async def test_only_missing_steps_are_applied(empty_database: Empty) -> None:
     database, _ = empty_database
-    assert await schema.apply(database, ["CREATE TABLE a ()"]) == 1
-    assert await schema.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b (); CREATE TABLE c ()"]) == 2
-    assert await schema.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b (); CREATE TABLE c ()"]) == 2
+    assert await migrate.apply(database, ["CREATE TABLE a ()"]) == 1
+    assert await migrate.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b (); CREATE TABLE c ()"]) == 2
+    assert await migrate.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b (); CREATE TABLE c ()"]) == 2
     await database.fetch("SELECT FROM a, b, c")
 
 
 async def test_a_step_that_fails_leaves_nothing(empty_database: Empty) -> None:
     database, _ = empty_database
-    await schema.apply(database, ["CREATE TABLE a ()"])
+    await migrate.apply(database, ["CREATE TABLE a ()"])
     with pytest.raises(Exception, match="syntax"):
-        await schema.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b ()", "CREATE TABEL c ()"])
+        await migrate.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b ()", "CREATE TABEL c ()"])
     assert await _version(database) == 1
-    assert await schema.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b ()"]) == 2
+    assert await migrate.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b ()"]) == 2
 
 
 async def test_a_newer_schema_is_left_alone(empty_database: Empty) -> None:
     database, _ = empty_database
-    await schema.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b ()"])
-    with pytest.raises(schema.SchemaTooNew, match=r"schema version 2.*up to 1"):
-        await schema.apply(database, ["CREATE TABLE a ()"])
+    await migrate.apply(database, ["CREATE TABLE a ()", "CREATE TABLE b ()"])
+    with pytest.raises(migrate.SchemaTooNew, match=r"schema version 2.*up to 1"):
+        await migrate.apply(database, ["CREATE TABLE a ()"])
 
 
 async def test_every_table_and_column_has_a_comment(database: Database) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.storage.spool import HEAD, MAGIC, Spool, SpoolDamaged, SpoolInUse, cut, segments
+from engine.storage.spool.segments import HEAD, MAGIC, Spool, SpoolDamaged, SpoolInUse, cut, segments
 
 _ROOT = Path(__file__).parents[2]
 PAYLOADS = [b"first", b"", b"third " * 20, b"\0" * 40, b"fifth"]

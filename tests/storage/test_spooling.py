@@ -17,15 +17,15 @@ import trio.testing
 from hypothesis import given
 
 from engine.domain import facts as f
+from engine.lease import OnlyNode
 from engine.ports import JOINS_SHARE, SessionRecord
-from engine.storage import write_behind
+from engine.storage.heartbeat import Alone
+from engine.storage.journal import writer
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
-from engine.storage.signs_of_life import Alone
-from engine.storage.spool import Spool, SpoolDamaged
-from engine.storage.spooled_facts import SessionFacts, decode, encode
-from engine.storage.spooling import Spooling
-from engine.storage.write_behind import WriteBehind
-from engine.tenure import OnlyNode
+from engine.storage.spool.codec import SessionFacts, decode, encode
+from engine.storage.spool.journal import Spooling
+from engine.storage.spool.segments import Spool, SpoolDamaged
 from tests.storage.gate import Gate
 from tests.storage.making import AT, ONE_OF_EACH, Listener, fact_lists, joined
 from tests.storage.test_spool import Disk
@@ -170,7 +170,7 @@ async def test_without_postgres_facts_are_acknowledged_from_the_spool_and_get_th
         assert node.journal.statistics().healthy
         assert not node.active
     assert await stored(away, record.id) == [*ONE_OF_EACH, f.Paused(14, AT)]
-    said = [r.message for r in caplog.records if r.name == "engine.storage.spooling"]
+    said = [r.message for r in caplog.records if r.name == "engine.storage.spool.journal"]
     assert [line.split(",")[0] for line in said] == [
         "facts go to the spool",
         "facts go straight to Postgres again",
@@ -326,7 +326,7 @@ async def test_joins_have_less_of_the_queue_too(away: Away) -> None:
 async def test_that_the_database_does_not_answer_is_known_without_asking_it(
     away: Away, state: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_behind, "SILENT_MAX_S", 0.5)
+    monkeypatch.setattr(writer, "SILENT_MAX_S", 0.5)
     async with away.node(alive_interval_s=0.01) as node:
         assert node.journal.database_problem() is None
         away.gate.set(state)

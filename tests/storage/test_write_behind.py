@@ -18,12 +18,12 @@ from engine.domain import facts as f
 from engine.domain.session import Session
 from engine.ports import SessionRecord, StorageUnavailable
 from engine.storage.catalog import PostgresCatalog
-from engine.storage.commit import COMMIT, Batch
 from engine.storage.embedded import EmbeddedPostgres
-from engine.storage.fact_rows import FactRows, choice_from_json, choice_to_json
+from engine.storage.journal.rows import FactRows, choice_from_json, choice_to_json
+from engine.storage.journal.statement import COMMIT, Batch
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.write_behind import WriteBehind
 from tests.conftest import fresh_database
 from tests.storage.making import (
     AT,

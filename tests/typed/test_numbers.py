@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.domain.session_keys import is_session_key
 from server.quizfile import QuizFileError, parse
-from server.typed import numbers_of, session_key_of
+from server.text_input import numbers_of, session_key_of
 from tests.typed.table import rows
 
 ROWS = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.settings import AT_ONCE
 from tests.web.chromium import Visit
 

@@ -17,10 +17,10 @@ from typing import get_args
 import trio
 from playwright.sync_api import Page, expect
 
-from loadtest.api import Api
-from loadtest.bots import Crowd
-from loadtest.habits import CrowdPlan
-from loadtest.knowledge import Knowledge
+from loadtest.bots.bot import Crowd
+from loadtest.bots.habits import CrowdPlan
+from loadtest.bots.knowledge import Knowledge
+from loadtest.client.api import Api
 from tests.e2e.node import PATIENCE_S, Node, running_node
 from tests.web.chromium import Chromium, Scheme, Size, Visit, screenshot
 from tests.web.install_chromium import executable, missing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.e2e.node import Node
 from tests.settings import AT_ONCE
 from tests.web.accessibility import fits, is_seen_whole, no_violations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import fits, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot

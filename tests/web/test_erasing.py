@@ -7,7 +7,7 @@ from functools import partial
 import httpx
 from playwright.sync_api import expect
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.e2e.node import Node
 from tests.web.accessibility import fits, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
-from loadtest.wire import Message
+from loadtest.client.connection import Message
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import no_violations
 from tests.web.chromium import Chromium, Visit, screenshot

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from loadtest.api import Api, ApiRefused
+from loadtest.client.api import Api, ApiRefused
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import fits, is_seen_whole, no_violations
 from tests.web.chromium import Chromium, Visit, screenshot

@@ -8,7 +8,7 @@ import pytest
 import trio
 from playwright.sync_api import Page
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.e2e.node import Node
 from tests.web.chromium import Chromium
 from tests.web.screenshots import MOMENTS, Scene, View, shoot

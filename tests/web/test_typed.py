@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from loadtest.api import Api
+from loadtest.client.api import Api
 from tests.e2e.node import Node
 from tests.typed.test_numbers import CODES, ROWS, said
 from tests.web.accessibility import fits, no_violations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from engine.actors.frame import Dialect
-from engine.actors.outbox import Outbox
+from engine.actors.delivery.frame import Dialect
+from engine.actors.delivery.outbox import Outbox
 
 
 class Backlog:

@@ -7,10 +7,10 @@ import socket
 import trio
 
 from engine import websocket
-from engine.actors.endings import Ending
+from engine.actors.close_reasons import Ending
 from engine.websocket import Event, FramingError, Parser
 from server.realtime import transport
-from server.realtime.reactor.outlet import End, Outlet
+from server.realtime.reactor.client_connection import End, Outlet
 from server.realtime.reactor.port import Port
 
 PARSED_AT_ONCE_BYTES = 256

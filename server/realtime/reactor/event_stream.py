@@ -8,15 +8,15 @@ from collections.abc import Mapping
 
 import trio
 
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from server.auth import Grant
-from server.errors import ApiError, busy, refused
-from server.event_stream import EVENT_STREAM, KEEP_ALIVE, KEEP_ALIVE_S, last_words, retry
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
 from server.realtime import transport
-from server.realtime.reactor.outlet import LOST, End, Outlet
+from server.realtime.reactor.client_connection import LOST, End, Outlet
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.responses import error_response, head_of_stream
+from server.security.tokens import Grant
+from server.wire.errors import ApiError, busy, refused
+from server.wire.sse import EVENT_STREAM, KEEP_ALIVE, KEEP_ALIVE_S, last_words, retry
 
 CONTENT_TYPE = f"{EVENT_STREAM}; charset=utf-8"
 

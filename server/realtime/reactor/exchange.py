@@ -15,23 +15,23 @@ import orjson
 import trio
 
 from engine.actors import commands
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
-from server.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
-from server.callers import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
-from server.errors import ApiError, busy, refused, too_many_streams
-from server.event_stream import position
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
 from server.realtime import handshake
 from server.realtime.handshake import Rejection
+from server.realtime.reactor.client_connection import BUSY_KERNEL
 from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
+from server.realtime.reactor.lingering_close import Parting
 from server.realtime.reactor.loop import READABLE, WRITABLE
-from server.realtime.reactor.outlet import BUSY_KERNEL
-from server.realtime.reactor.parting import Parting
 from server.realtime.reactor.port import Port, receive
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
+from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
-from server.realtime.reactor.wheel import NEVER
+from server.security.authentication import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
+from server.wire.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
+from server.wire.errors import ApiError, busy, refused, too_many_streams
+from server.wire.sse import position
 
 REPLY_TIMEOUT_S = 15.0
 """How long a request waits for its session. What was asked for may still happen; asking again is safe."""

@@ -10,12 +10,12 @@ from contextlib import suppress
 
 import trio
 
-from server.limits import COMPLAINT_INTERVAL_S
 from server.realtime import handshake
-from server.realtime.reactor.arrival import Arrival
 from server.realtime.reactor.loop import READABLE
+from server.realtime.reactor.opening import Arrival
 from server.realtime.reactor.port import Port
-from server.realtime.reactor.wheel import NEVER
+from server.realtime.reactor.timer_wheel import NEVER
+from server.security.limits import COMPLAINT_INTERVAL_S
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import trio
 
 from engine.boundary import Boundary
-from server.realtime.reactor.wheel import Wheel
+from server.realtime.reactor.timer_wheel import Wheel
 
 ROUND_S = 0.001
 """How long a round may hold the loop before it gives way: as a slice of a fan-out, and for the same reason.

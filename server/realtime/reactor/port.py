@@ -9,15 +9,15 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from engine import websocket
-from engine.actors.frame import Dialect, Frame, Message
-from server.callers import Guard
-from server.config import Config
-from server.event_stream import EventDialect
-from server.limits import ArrivalRate, ConnectionCount, MessageRate
+from engine.actors.delivery.frame import Dialect, Frame, Message
+from server.config.config import Config
 from server.realtime.conversation import Gate
-from server.realtime.protocol import encode
 from server.realtime.reactor.loop import Loop
 from server.realtime.transport import Tally
+from server.security.authentication import Guard
+from server.security.limits import ArrivalRate, ConnectionCount, MessageRate
+from server.wire.protocol import encode
+from server.wire.sse import EventDialect
 
 READ_BYTES = 4096
 """What one call takes: a full read of the smallest frames must not take long."""

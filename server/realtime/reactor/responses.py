@@ -8,7 +8,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from server.errors import ApiError
+from server.wire.errors import ApiError
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 
 import trio
 
-from server.callers import Guard
-from server.config import Config
-from server.limits import ArrivalRate, ConnectionCount, MessageRate
+from server.config.config import Config
 from server.realtime import transport
 from server.realtime.conversation import Gate
 from server.realtime.reactor import listener
@@ -19,6 +17,8 @@ from server.realtime.reactor.listener import Listener
 from server.realtime.reactor.loop import Loop
 from server.realtime.reactor.port import Port
 from server.realtime.transport import Tally, TlsUnsupported, TransportStatistics
+from server.security.authentication import Guard
+from server.security.limits import ArrivalRate, ConnectionCount, MessageRate
 
 
 class ReactorTransport:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import trio
 
 from engine.actors import commands
-from engine.actors.endings import Ending, Reconnect
+from engine.actors.close_reasons import Ending, Reconnect
 from tests.shards.simulation.world import Connection, Node, World
 
 Kind = Literal["player", "stream", "spectator", "watcher", "host"]

@@ -17,7 +17,7 @@ from unittest import mock
 import trio
 from trio._core import _run as trio_run
 
-from engine.actors import fanout
+from engine.actors.delivery import fanout
 from engine.shards.ring import Ring
 from engine.storage import session_ids
 

@@ -17,13 +17,13 @@ import trio
 
 from engine.domain.facts import Fact
 from engine.ports import ClaimedSession, SpooledFacts, StorageUnavailable
-from engine.storage import signs_of_life
-from engine.storage.commit import COMMIT
-from engine.storage.fact_rows import fact_of
-from engine.storage.signs_of_life import FORGET_NODES, STILL_OWN
-from engine.storage.spool import Record, SpoolStatistics
-from engine.storage.spooled_facts import decode_facts
-from engine.storage.spooling import PUT_ASIDE
+from engine.storage import heartbeat
+from engine.storage.heartbeat import FORGET_NODES, STILL_OWN
+from engine.storage.journal.rows import fact_of
+from engine.storage.journal.statement import COMMIT
+from engine.storage.spool.codec import decode_facts
+from engine.storage.spool.journal import PUT_ASIDE
+from engine.storage.spool.segments import Record, SpoolStatistics
 from tests.fakes import MemoryCatalog, MemorySessionStore
 
 if TYPE_CHECKING:
@@ -169,9 +169,9 @@ class Postgres:
         """One statement, all of it at one moment."""
         if sql == COMMIT:
             return self._commit(process, args)
-        if sql == signs_of_life._RENEW:
+        if sql == heartbeat._RENEW:
             return self._renew(*args)
-        if sql == signs_of_life._GIVE_BACK:
+        if sql == heartbeat._GIVE_BACK:
             return self._give_back(*args)
         if sql == STILL_OWN:
             return self.sessions.still_own(*args)
@@ -318,8 +318,8 @@ class Disk:
 
 
 class MemorySpool:
-    """`engine.storage.spool.Spool` of one run, over the disk of its node. What an earlier run had forgotten
-    but not cleared is there again, as it is in the files."""
+    """`engine.storage.spool.segments.Spool` of one run, over the disk of its node. What an earlier run had
+    forgotten but not cleared is there again, as it is in the files."""
 
     def __init__(self, disk: Disk, process: Process) -> None:
         self._disk = disk

@@ -1,7 +1,7 @@
 """Nodes of one cluster in one process, what is between them, and what can happen to them.
 
-A node here is the real one from the write-behind to the router: `Node` puts it together as `server.app` does,
-without sockets.
+A node here is the real one from the write-behind to the router: `Node` puts it together as `server.node`
+does, without sockets.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ import trio
 
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock, gap_s
+from engine.actors.close_reasons import Ending
 from engine.actors.commands import Command, Detach, Rejoin, Watch
-from engine.actors.endings import Ending
-from engine.actors.frame import Frame
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.merging import Merging
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
-from engine.actors.subscriber import ConnectionEnded, Waiter
 from engine.domain.session import Phase, Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards.ports import Load, Member
 from engine.shards.router import Router
+from engine.storage.heartbeat import Leased
+from engine.storage.journal.writer import WriteBehind
 from engine.storage.session_ids import new_id
-from engine.storage.signs_of_life import Leased
-from engine.storage.spooling import Spooling
-from engine.storage.write_behind import WriteBehind
-from server.auth import Grant, TokenError
-from server.beside import beside
-from server.clustering import Clustering, NotLetIn
-from server.config import Config
-from server.limits import Attempts
+from engine.storage.spool.journal import Spooling
+from server.cluster import Clustering, NotLetIn
+from server.config.config import Config
 from server.realtime.conversation import Conversation, Gate
+from server.runtime.background import beside
+from server.security.limits import Attempts
+from server.security.tokens import Grant, TokenError
 from tests.fakes import MemoryLinks, MemoryNodeLinks
 from tests.shards.fakes import MemoryRedis
 from tests.shards.simulation.storage import Disk, Ends, MemorySpool, Postgres
@@ -516,7 +516,7 @@ class Node(Process):
             self.ended.set()
 
     async def _assemble(self, stack: AsyncExitStack) -> None:
-        """As `server.app`, in the same order."""
+        """As `server.node`, in the same order."""
         world, run = self.world, self.run
         clock = _Clock(self, world.draw.randint(-SKEW_MS, SKEW_MS))
         redis = SimpleNamespace(bus=world.redis.bus(run), heartbeats=world.redis.heartbeats(run))

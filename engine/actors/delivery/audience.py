@@ -1,0 +1,284 @@
+"""The subscribers of one session: who sits where, and how all of them are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from engine.actors import relay_messages
+from engine.actors.close_reasons import Ending
+from engine.actors.commands import Role
+from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import Paced, Subscriber
+
+STALL_S = 1.0
+EACH_S = 5.0
+"""How long a session waits for one node, at one time and in all, while it tells the nodes what is different
+for each player. A node that needs longer is left out: its clients come back. Meanwhile all others wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a subscriber is here: the host, one of the players, or a spectator. `may_move`: it can be sent to
+    another node."""
+
+    role: Role
+    player: int | None = None
+    may_move: bool = False
+
+    @property
+    def key(self) -> int | str | None:
+        """What only one subscriber at a time can hold; None for spectators."""
+        return "host" if self.role == "host" else self.player
+
+
+@dataclass(frozen=True, slots=True)
+class _Either:
+    """What is in one of two."""
+
+    one: Container[object]
+    other: Container[object]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.one or key in self.other
+
+
+@dataclass(slots=True)
+class Sent:
+    """How much the sessions of a node have sent to their subscribers: frames that went to all of one session,
+    and frames as the subscribers count them."""
+
+    broadcasts: int = 0
+    frames: int = 0
+
+
+@dataclass(slots=True)
+class Audience:
+    """Subscribers by their place. Sending gives way to other tasks now and then (see `fanout`); who comes or
+    goes meanwhile is not part of it.
+
+    Some places may be at other nodes. Those nodes are reached with one frame each, by way of their relay, and
+    of who sits there only the number of the player is known here.
+    """
+
+    sent: Sent
+    _places: dict[Subscriber, Place] = field(default_factory=dict)
+    _watching: dict[Subscriber, None] = field(default_factory=dict)
+    """Those of them who are no players, in the order in which they came."""
+    _holders: dict[int | str, Subscriber] = field(default_factory=dict)
+    _relays: dict[str, Subscriber] = field(default_factory=dict)
+    _away: dict[int | str, str] = field(default_factory=dict)
+    """Who sits at which other node."""
+    heed: Callable[[int | str], None] | None = None
+    """Told of each place that was taken or left, here or at another node."""
+
+    def __len__(self) -> int:
+        return len(self._places) + len(self._relays)
+
+    def __contains__(self, player: object) -> bool:
+        """Whether this player is connected, here."""
+        return player in self._holders
+
+    @property
+    def connected(self) -> Container[int | str]:
+        """The places that are taken, wherever."""
+        return _Either(self._holders, self._away)
+
+    @property
+    def connected_players(self) -> int:
+        return len(self._holders) + len(self._away) - ("host" in self.connected)
+
+    @property
+    def relayed(self) -> bool:
+        """Whether other nodes take part."""
+        return bool(self._relays)
+
+    def seated(self) -> list[tuple[Subscriber, Place]]:
+        """Who sits here."""
+        return list(self._places.items())
+
+    def held(self) -> list[int | str]:
+        """The places that are taken here: players by their number, and "host"."""
+        return list(self._holders)
+
+    def seat(self, subscriber: Subscriber, place: Place) -> None:
+        """Let a subscriber in. Whoever held the same place before is told that it was replaced."""
+        if place.key is not None:
+            self._replace(place.key, subscriber)
+            self._holders[place.key] = subscriber
+            self._away.pop(place.key, None)
+        self._places[subscriber] = place
+        if place.player is None:
+            self._watching[subscriber] = None
+        self._changed(place.key)
+
+    def seat_away(self, node: str, key: int | str | None) -> None:
+        """Note that a place is taken at another node, which takes part already."""
+        if key is not None:
+            self._replace(key, None, node)
+            self._away[key] = node
+            self._changed(key)
+
+    def leave_away(self, node: str, key: int | str) -> None:
+        """Note that nobody sits at this place of that node any more."""
+        if self._away.get(key) == node:
+            del self._away[key]
+            self._changed(key)
+
+    def _changed(self, key: int | str | None) -> None:
+        if self.heed is not None and key is not None:
+            self.heed(key)
+
+    def _replace(self, key: int | str, newer: Subscriber | None, node: str | None = None) -> None:
+        older = self._holders.get(key)
+        if older is not None and older is not newer:
+            self.leave(older)
+            older.close(Ending.REPLACED)
+        self._tell_away(key, Ending.REPLACED, but=node)
+
+    def _tell_away(self, key: int | str, ending: Ending, *, but: str | None = None) -> None:
+        at = self._away.get(key)
+        if at is not None and at != but and (relay := self._relays.get(at)) is not None:
+            relay.push(relay_messages.show_out(key, ending))
+
+    def leave(self, subscriber: Subscriber) -> int | str | None:
+        """Let a subscriber go, or a node. Nothing happens to one who is not here. Returns which place is free
+        now."""
+        place = self._places.pop(subscriber, None)
+        self._watching.pop(subscriber, None)
+        if place is not None and place.key is not None and self._holders.get(place.key) is subscriber:
+            del self._holders[place.key]
+            self._changed(place.key)
+            return place.key
+        if place is None and self._relays:
+            for node in [node for node, relay in self._relays.items() if relay is subscriber]:
+                del self._relays[node]
+                self._forget_away(node)
+        return None
+
+    def _forget_away(self, node: str, but: Container[int | str] = ()) -> None:
+        for key in [key for key, at in self._away.items() if at == node and key not in but]:
+            self.leave_away(node, key)
+
+    def take_part(self, node: str, relay: Subscriber, keys: Iterable[int | str]) -> None:
+        """Let a node take part, for those with these places and for whoever will be seated there. One of them
+        who has taken a seat elsewhere meanwhile has left that node, or is told to."""
+        self._relays[node] = relay
+        keys = set(keys)
+        self._forget_away(node, keys)
+        for key in keys:
+            if key in self._holders or self._away.get(key, node) != node:
+                relay.push(relay_messages.show_out(key, Ending.REPLACED))
+            elif key not in self._away:
+                self._away[key] = node
+                self._changed(key)
+
+    def show_out(self, key: int | str, ending: Ending) -> None:
+        """Close the connection of a player, or of the host, if there is one."""
+        subscriber = self._holders.get(key)
+        if subscriber is not None:
+            self.leave(subscriber)
+            subscriber.close(ending)
+        self._tell_away(key, ending)
+        if self._away.pop(key, None) is not None:
+            self._changed(key)
+
+    def dismiss(self, ending: Ending) -> None:
+        """Close every connection."""
+        leaving = [*self._places, *self._relays.values()]
+        self.clear()
+        for subscriber in leaving:
+            subscriber.close(ending)
+
+    def clear(self) -> list[Subscriber]:
+        """Forget everyone, and whoever heeds; the relays of other nodes are given back."""
+        self.heed = None
+        relays = list(self._relays.values())
+        for places in (self._places, self._watching, self._holders, self._relays, self._away):
+            places.clear()
+        return relays
+
+    async def send(self, frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> None:
+        """Push a frame to everyone, or to all but the players; where the host gets one of its own, that one
+        to the host."""
+        subscribers = list(self._places if players else self._watching)
+        host = self._holders.get("host")
+        if host_frame is not None and host is not None:
+            subscribers.remove(host)
+            host.push(host_frame)
+        self.sent.broadcasts += 1
+        self.sent.frames += len(self._places if players else self._watching)
+        if self._relays:
+            self._cast(relay_messages.cast(frame, host_frame, players=players))
+        await fan_out(subscribers, frame, Slicer())
+
+    def tell_host(self, frame: Frame) -> None:
+        """Push a frame to the host, wherever it sits, if it is connected."""
+        host = self._holders.get("host")
+        if host is not None:
+            self.sent.frames += 1
+            host.push(frame)
+        elif (relay := self._relays.get(self._away.get("host", ""))) is not None:
+            relay.push(relay_messages.for_host(frame))
+
+    def _cast(self, frame: Frame) -> None:
+        for relay in list(self._relays.values()):
+            relay.push(frame)
+
+    def call_roll(self, number: int) -> set[str]:
+        """Ask the nodes that take part to say when all answers are on their way. Returns who was asked."""
+        self._cast(relay_messages.roll_call(number))
+        return set(self._relays)
+
+    def takes_part(self, node: str) -> bool:
+        return node in self._relays
+
+    async def cast_each(self, frames: Iterable[Frame]) -> None:
+        """Push frames that are made one by one to the nodes that take part, no faster than they take them. A
+        node that does not keep up takes part no longer."""
+        slicer = Slicer()
+        waited_s: dict[Subscriber, float] = {}
+        for frame in frames:
+            await self._wait_for_room(waited_s)
+            self._cast(frame)
+            await slicer.breathe()
+
+    async def _wait_for_room(self, waited_s: dict[Subscriber, float]) -> None:
+        """Args: waited_s: for each node so far."""
+        behind = [relay for relay in self._relays.values() if isinstance(relay, Paced) and not relay.has_room]
+        began = trio.current_time() if behind else 0.0
+        for relay in behind:
+            if relay.has_room:  # since the one before it was waited for
+                continue
+            before_s = waited_s.get(relay, 0.0)
+            with trio.move_on_at(began + min(STALL_S, EACH_S - before_s)):
+                await relay.wait_for_room()
+            waited_s[relay] = before_s + trio.current_time() - began
+            if not relay.has_room:
+                self.leave(relay)
+                relay.close(Ending.SLOW_CONSUMER)
+
+    async def send_each(
+        self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None
+    ) -> None:
+        """Push to each player the frame that is theirs, made as they are reached. `others` goes to all who
+        are no players, before that."""
+        if others is not None:
+            rest = list(self._watching)
+            self.sent.frames += len(rest)
+            await fan_out(rest, others, Slicer())
+        await fan_out_each(self._paired(frames), Slicer())
+
+    def _paired(
+        self, frames: Iterable[tuple[int, Frame | None]]
+    ) -> Iterator[tuple[Subscriber, Frame] | None]:
+        for player, frame in frames:
+            subscriber = self._holders.get(player)
+            if frame is None or subscriber is None:
+                yield None
+            else:
+                self.sent.frames += 1
+                yield subscriber, frame

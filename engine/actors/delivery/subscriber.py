@@ -1,0 +1,70 @@
+"""A client as the actor sees it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import trio
+
+from engine.actors.close_reasons import Ending
+from engine.actors.delivery.frame import Frame
+
+
+class Subscriber(Protocol):
+    """One connected client. The actor calls these in the middle of its work, for thousands in a row."""
+
+    def push(self, frame: Frame) -> None:
+        """Take a frame. Never blocks and never raises for the client's sake. After the end: nothing."""
+
+    def close(self, ending: Ending) -> None:
+        """End the connection, after what was pushed. Never blocks; the first ending counts."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A subscriber that may be asked how much of what was pushed still waits here. To be asked by a task that
+    has more to push than should wait at one time."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be pushed just now. True after the end."""
+
+    async def wait_for_room(self) -> None:
+        """Until that is so."""
+
+
+class ConnectionEnded(Exception):
+    """The actor closed the subscriber before it answered."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.sentence)
+        self.ending = ending
+
+
+class Waiter:
+    """A subscriber for one reply: takes the first frame and ignores the rest. For request and response."""
+
+    __slots__ = ("_ending", "_frame", "_settled")
+
+    def __init__(self) -> None:
+        self._frame: Frame | None = None
+        self._ending: Ending | None = None
+        self._settled = trio.Event()
+
+    def push(self, frame: Frame) -> None:
+        if not self._settled.is_set():
+            self._frame = frame
+            self._settled.set()
+
+    def close(self, ending: Ending) -> None:
+        if not self._settled.is_set():
+            self._ending = ending
+            self._settled.set()
+
+    async def wait(self) -> Frame:
+        """The first frame. Raises ConnectionEnded if the actor closed instead of answering."""
+        await self._settled.wait()
+        if self._frame is None:
+            assert self._ending is not None
+            raise ConnectionEnded(self._ending)
+        return self._frame

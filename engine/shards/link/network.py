@@ -1,0 +1,510 @@
+"""Links between nodes: one WebSocket for each pair of nodes and direction, over which one asks the other.
+
+`LinkNetwork` dials, `LinkServer` is dialled. The network costs the link it happened on, and nothing else; so
+does a mistake of our own, with a traceback in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
+
+from engine.actors.close_reasons import Ending
+from engine.actors.commands import Command
+from engine.actors.delivery.subscriber import Subscriber
+from engine.boundary import Boundary
+from engine.shards.link.auth import NONCE_BYTES, CalledProof, CallingProof, Refused, link_key
+from engine.shards.link.codec import MESSAGE_BYTES_MAX
+from engine.shards.link.ends import FarEnd, NearEnd
+from engine.shards.link.keepalive import SILENCE_S
+from engine.shards.link.transport import PARTING_S, Channel
+from engine.shards.ports import LinkLost, LinkService, Member
+
+log = logging.getLogger(__name__)
+
+MEETING_S = 5.0
+"""From the first byte until both sides have proved themselves."""
+
+MEETING_MAX = 64
+"""Connections that have not proved themselves yet. A further one is cut off without a word."""
+
+REST_S = 0.2
+REST_MAX_S = 2.0
+"""After a failed dial nothing goes to that node for so long: doubling from the first to the second."""
+
+REST_SILENT_S = 1.0
+"""The same after a link to a node that was silent. Meanwhile it may wake, or be found to be gone."""
+
+EXPIRE_EVERY_S = 5.0
+
+RECEIVE_BYTES = 65_536
+PATH = "/link"
+REFUSED = 1008
+"""The close code for who does not prove what it should."""
+
+NAMED_MAX = 1_000
+"""Addresses of which it is remembered that they were refused. Then it is said anew."""
+
+OpenStream = Callable[[str], Awaitable[trio.abc.Stream]]
+
+
+async def open_stream(url: str) -> trio.abc.Stream:
+    """A stream to a link's address, which is ws:// or wss://. Raises OSError, and ValueError for another."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is not the address of a link")
+    if parts.scheme == "ws":
+        return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
+    return await trio.open_ssl_over_tcp_stream(
+        parts.hostname, parts.port or 443, ssl_context=ssl.create_default_context(), https_compatible=True
+    )
+
+
+class _Complaints:
+    """Says once of each address that it was refused."""
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+
+    def add(self, sentence: str, address: str, reason: object) -> None:
+        if address in self._named:
+            return
+        if len(self._named) >= NAMED_MAX:
+            self._named.clear()
+        self._named.add(address)
+        log.warning(sentence, address, reason)
+
+    def forget(self, address: str) -> None:
+        self._named.discard(address)
+
+
+# -- the side that asks -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """A snapshot of all links that this node has dialled. `waiting` counts entries that are still to be sent;
+    `sent` and `received` entries, `messages` what they were sent in; `refused` commands for which there was
+    no room or no link."""
+
+    open: int
+    waiting: int
+    waiting_bytes: int
+    replies: int
+    asks: int
+    sent_total: int
+    messages_total: int
+    received_total: int
+    refused_total: int
+    failed_dials_total: int
+    lost_total: int
+
+
+@dataclass(slots=True)
+class _Rest:
+    """After a failed dial. `until` is on trio's clock."""
+
+    until: float
+    length_s: float
+
+
+class _Link:
+    def __init__(self, silence_s: float, boundary: Boundary) -> None:
+        self.channel = Channel(silence_s)
+        self.end = NearEnd(self.channel, boundary)
+        self.open = False
+        self.silent = trio.CancelScope()
+        """Cancelled when the other side is."""
+        self.watched = trio.CancelScope()
+
+
+class LinkNetwork:
+    """Port `Links`. Nothing is dialled before it is needed, and nothing at all unless `run` runs.
+
+    Args:
+        own_run: of this node.
+        secret: of the cluster, the same on all nodes.
+        silence_s: a node that gives no sign of life for so long is given up.
+        gone: whether the heartbeat of a run is. It is given up sooner, unless it gives other signs.
+        boundary: of the node.
+        open: dials an address.
+    """
+
+    def __init__(
+        self,
+        own_run: str,
+        secret: bytes,
+        *,
+        silence_s: float = SILENCE_S,
+        gone: Callable[[str], bool] = lambda _: False,
+        open: OpenStream = open_stream,  # noqa: A002 - as in io
+        boundary: Boundary | None = None,
+    ) -> None:
+        self._boundary = boundary or Boundary()
+        self._own_run = own_run
+        self._silence_s = silence_s
+        self._gone = gone
+        self._key = link_key(secret)
+        self._open = open
+        self._nursery: trio.Nursery | None = None
+        self._links: dict[str, _Link] = {}
+        self._rests: dict[str, _Rest] = {}
+        self._complaints = _Complaints()
+        self._sent = self._messages = self._received = self._refused = self._failed_dials = self._lost = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the links until cancelled; then every reply is closed."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def send(self, member: Member, session_id: str, command: Command) -> None:
+        """Links."""
+        link = self._link_to(member)
+        if link is None:
+            self._refused += 1
+            command.reply.close(Ending.RESTARTING)
+        else:
+            link.end.send(session_id, command)
+
+    def drop(self, reply: Subscriber) -> None:
+        """Links."""
+        for link in self._links.values():
+            link.end.drop(reply)
+
+    async def ask(self, member: Member, request: Mapping[str, object]) -> Mapping[str, object]:
+        """Links. Raises ValueError for a request that JSON cannot hold, or that is too large."""
+        link = self._link_to(member)
+        if link is None:
+            raise LinkLost(f"{member.name} cannot be reached just now")
+        try:
+            return await link.end.ask(request)
+        except LinkLost as lost:
+            raise LinkLost(f"{member.name}: {lost}") from None
+
+    def statistics(self) -> LinkStatistics:
+        links = self._links.values()
+        return LinkStatistics(
+            open=sum(link.open for link in links),
+            waiting=sum(link.channel.waiting for link in links),
+            waiting_bytes=sum(link.channel.waiting_bytes for link in links),
+            replies=sum(link.end.replies for link in links),
+            asks=sum(link.end.asks for link in links),
+            sent_total=self._sent + sum(link.channel.sent_total for link in links),
+            messages_total=self._messages + sum(link.channel.messages_total for link in links),
+            received_total=self._received + sum(link.channel.received_total for link in links),
+            refused_total=self._refused + sum(link.end.refused_total for link in links),
+            failed_dials_total=self._failed_dials,
+            lost_total=self._lost,
+        )
+
+    def _link_to(self, member: Member) -> _Link | None:
+        """The link to this run of a node, which may still be on its way; None while it rests."""
+        link = self._links.get(member.run)
+        if link is None and self._nursery is not None and not self._resting(member.run):
+            link = self._links[member.run] = _Link(self._silence_s, self._boundary)
+            self._nursery.start_soon(self._keep, link, member)
+            self._nursery.start_soon(self._watch, link, member)
+        return link
+
+    def _resting(self, run: str) -> bool:
+        rest = self._rests.get(run)
+        return rest is not None and trio.current_time() < rest.until
+
+    async def _keep(self, link: _Link, member: Member) -> None:
+        """From the dial to the end."""
+        ending = Ending.RESTARTING
+        stream: trio.abc.Stream | None = None
+        meet_by = trio.current_time() + MEETING_S
+        try:
+            with link.silent:
+                with trio.move_on_at(meet_by):
+                    stream = await self._open(member.link_url)
+                if stream is None:
+                    self._complaints.add("no link to %s: %s", member.link_url, "it does not answer")
+                else:
+                    ending = await self._talk(link, member, stream, meet_by)
+        except (OSError, ValueError) as error:
+            self._complaints.add("no link to %s: %s", member.link_url, error)
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "dialling a link")
+        finally:
+            link.watched.cancel()
+            with trio.CancelScope(shield=True):
+                if stream is not None:
+                    await trio.aclose_forcefully(stream)
+                await link.end.lost(ending)
+            self._forget(link, member.run)
+
+    async def _watch(self, link: _Link, member: Member) -> None:
+        """Also while it is dialled: what is sent waits for that."""
+        with link.watched:
+            with self._boundary.within("watching a link"):
+                await link.channel.watch(lambda: self._gone(member.run))
+                log.warning("no sign of life of %s: the link to it ends", member.name)
+            link.silent.cancel()
+
+    async def _talk(self, link: _Link, member: Member, stream: trio.abc.Stream, meet_by: float) -> Ending:
+        """Until the link is over. Returns how it ends for those who listen."""
+        ending, why = Ending.RESTARTING, "it does not answer"
+        try:
+            async with trio.open_nursery() as library:
+                try:
+                    with trio.move_on_at(meet_by) as meeting:
+                        websocket = await wrap_client_stream(
+                            library,
+                            stream,  # type: ignore[arg-type]  # the library takes any stream, but does not say so
+                            urlsplit(member.link_url).netloc,
+                            PATH,
+                            max_message_size=MESSAGE_BYTES_MAX,
+                            receive_buffer_size=RECEIVE_BYTES,
+                        )
+                        await self._prove(websocket, member)
+                    if not meeting.cancelled_caught:
+                        self._opened(link, member)
+                        await self._carry(link, websocket, library)
+                        closed = websocket.closed
+                        if closed is not None and closed.code == Ending.SLOW_CONSUMER.code:
+                            ending = Ending.SLOW_CONSUMER
+                except (ConnectionClosed, Refused) as error:
+                    why = _why(error)
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._boundary.caught(error, "carrying a link")
+                library.cancel_scope.cancel()
+        except* Exception as group:  # noqa: BLE001 - the boundary: the network costs one link
+            why = "; ".join(str(error) or type(error).__name__ for error in group.exceptions)
+            log.debug("a link broke: %s", why)
+        if not link.open:
+            self._complaints.add("no link to %s: %s", member.link_url, why)
+        return ending
+
+    def _opened(self, link: _Link, member: Member) -> None:
+        link.open = True
+        self._rests.pop(member.run, None)
+        self._complaints.forget(member.link_url)
+        log.debug("a link to %s", member.link_url)
+
+    async def _prove(self, websocket: WebSocketConnection, member: Member) -> None:
+        proof = CallingProof(self._key, self._own_run, member.run, secrets.token_bytes(NONCE_BYTES))
+        await websocket.send_message(proof.respond(await websocket.get_message()))
+        proof.confirm(await websocket.get_message())
+
+    async def _carry(self, link: _Link, websocket: WebSocketConnection, library: trio.Nursery) -> None:
+        async def expire() -> None:
+            while True:
+                await trio.sleep(EXPIRE_EVERY_S)
+                await link.end.expire()
+
+        library.start_soon(expire)
+        await link.channel.carry(websocket, link.end.hear)
+
+    def _forget(self, link: _Link, run: str) -> None:
+        """The next one to send dials anew, after a rest if this dial has failed."""
+        del self._links[run]
+        self._sent += link.channel.sent_total
+        self._messages += link.channel.messages_total
+        self._received += link.channel.received_total
+        self._refused += link.end.refused_total
+        now = trio.current_time()
+        last = self._rests.get(run)
+        length_s = min(2 * last.length_s, REST_MAX_S) if last else REST_S
+        if link.silent.cancel_called:
+            length_s = max(length_s, REST_SILENT_S)
+        if link.open:
+            self._lost += 1
+            if not link.silent.cancel_called:
+                return
+        else:
+            self._failed_dials += 1
+        # Runs do not come back: what is remembered of one that nobody dials any more goes.
+        self._rests = {each: rest for each, rest in self._rests.items() if now < rest.until + MEETING_S}
+        self._rests[run] = _Rest(now + length_s, length_s)
+
+
+def _why(error: ConnectionClosed | Refused) -> str:
+    if isinstance(error, Refused):
+        return str(error)
+    reason = error.reason
+    return f"closed with {reason.code} {reason.reason or ''}".rstrip() if reason else "closed"
+
+
+# -- the side that is asked -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkServerStatistics:
+    """A snapshot of all links that other nodes have dialled. `listening` counts sessions that are heard over
+    them, once for each node; `refused` those who did not prove what they should."""
+
+    open: int
+    meeting: int
+    waiting: int
+    waiting_bytes: int
+    listening: int
+    sent_total: int
+    messages_total: int
+    received_total: int
+    refused_total: int
+
+
+class _Served:
+    def __init__(
+        self, service: LinkService, nursery: trio.Nursery, silence_s: float, boundary: Boundary
+    ) -> None:
+        self.channel = Channel(silence_s)
+        self.end = FarEnd(self.channel, service, nursery, boundary)
+
+
+class LinkServer:
+    """Takes links of other nodes, and hands what comes over them to the service of this one.
+
+    Args:
+        own_run: of this node. Who wants another is refused.
+        secret: of the cluster, the same on all nodes.
+        silence_s, gone, boundary: as of `LinkNetwork`.
+    """
+
+    def __init__(
+        self,
+        own_run: str,
+        secret: bytes,
+        service: LinkService,
+        *,
+        silence_s: float = SILENCE_S,
+        gone: Callable[[str], bool] = lambda _: False,
+        boundary: Boundary | None = None,
+    ) -> None:
+        self._boundary = boundary or Boundary()
+        self._own_run = own_run
+        self._silence_s = silence_s
+        self._gone = gone
+        self._key = link_key(secret)
+        self._service = service
+        self._complaints = _Complaints()
+        self._served: set[_Served] = set()
+        self._meeting = 0
+        self._sent = self._messages = self._received = self._refused = 0
+
+    async def serve(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Until cancelled; then all links are cut. Args: sockets: bound; they are listened to here."""
+        listeners = []
+        for each in sockets:
+            taken = trio.socket.from_stdlib_socket(each)
+            taken.listen(MEETING_MAX)
+            listeners.append(trio.SocketListener(taken))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(trio.serve_listeners, self.attend, listeners))
+            task_status.started()
+
+    async def attend(self, stream: trio.abc.Stream) -> None:
+        """One connection, from the first byte to the last. Raises nothing for what the other side does."""
+        if self._meeting >= MEETING_MAX:
+            await trio.aclose_forcefully(stream)
+            return
+        try:
+            async with trio.open_nursery() as library:
+                try:
+                    met = await self._meet(library, stream)
+                    if met is not None:
+                        await self._serve(library, *met)
+                except ConnectionClosed:
+                    log.debug("a link was closed before it began")
+                except Exception as error:  # noqa: BLE001 - the boundary logs it
+                    self._boundary.caught(error, "serving a link")
+                library.cancel_scope.cancel()
+        except* Exception as group:  # noqa: BLE001 - the boundary: the network costs one link
+            log.debug("a link broke: %r", group.exceptions)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+
+    def statistics(self) -> LinkServerStatistics:
+        return LinkServerStatistics(
+            open=len(self._served),
+            meeting=self._meeting,
+            waiting=sum(each.channel.waiting for each in self._served),
+            waiting_bytes=sum(each.channel.waiting_bytes for each in self._served),
+            listening=sum(each.end.listening for each in self._served),
+            sent_total=self._sent + sum(each.channel.sent_total for each in self._served),
+            messages_total=self._messages + sum(each.channel.messages_total for each in self._served),
+            received_total=self._received + sum(each.channel.received_total for each in self._served),
+            refused_total=self._refused,
+        )
+
+    async def _meet(
+        self, library: trio.Nursery, stream: trio.abc.Stream
+    ) -> tuple[WebSocketConnection, str] | None:
+        """A connection that has proved itself, and the run it comes from, or None."""
+        self._meeting += 1
+        try:
+            with trio.move_on_after(MEETING_S):
+                request = await wrap_server_stream(
+                    library, stream, max_message_size=MESSAGE_BYTES_MAX, receive_buffer_size=RECEIVE_BYTES
+                )
+                websocket = await request.accept()
+                proof = CalledProof(self._key, self._own_run, secrets.token_bytes(NONCE_BYTES))
+                await websocket.send_message(proof.hello())
+                try:
+                    run, ours = proof.admit(await websocket.get_message())
+                except Refused as refused:
+                    self._refused += 1
+                    self._complaints.add("a link from %s is refused: %s", _address(stream), refused)
+                    with trio.move_on_after(PARTING_S):
+                        await websocket.aclose(REFUSED, str(refused))
+                    return None
+                await websocket.send_message(ours)
+                log.debug("a link from the run %s", run)
+                return websocket, run
+        finally:
+            self._meeting -= 1
+        return None
+
+    async def _serve(self, library: trio.Nursery, websocket: WebSocketConnection, run: str) -> None:
+        served = _Served(self._service, library, self._silence_s, self._boundary)
+        self._served.add(served)
+        silent = trio.CancelScope()
+
+        async def watch() -> None:
+            await served.channel.watch(lambda: self._gone(run))
+            log.warning("no sign of life of the run %s: the link from it ends", run)
+            silent.cancel()
+
+        library.start_soon(watch)
+        try:
+            with silent:
+                await served.channel.carry(websocket, served.end.hear)
+        finally:
+            with trio.CancelScope(shield=True):
+                await served.end.lost()
+            self._served.discard(served)
+            self._sent += served.channel.sent_total
+            self._messages += served.channel.messages_total
+            self._received += served.channel.received_total
+
+
+def _address(stream: trio.abc.Stream) -> str:
+    """Of the other side, for the log."""
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return str(stream.socket.getpeername()[0])
+        except OSError:
+            pass
+    return "an unknown address"

@@ -1,0 +1,225 @@
+"""`fanfare doctor`: what is configured, and what of it works."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from server.cli.terminal import output, run
+from server.security.client_address import EVERYWHERE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from server.config.config import Config, Resolved
+
+FILES_BESIDE = 200
+"""Open files of a node besides its WebSocket connections."""
+
+State = Literal["ok", "warning", "failed"]
+MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: State
+    detail: str
+
+
+@click.command()
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with settings.  [default: fanfare.toml, if it is there]",
+)
+@click.option(
+    "--url",
+    envvar="FANFARE_URL",
+    show_envvar=True,
+    help="Address of the server's HTTP API.  [default: as configured]",
+)
+def doctor(file: Path | None, url: str | None) -> None:
+    """Show every setting with its source, and try what a node needs.
+
+    Reads the configuration as `fanfare serve` would here and now. The exit code is 0 only if everything that
+    is needed works.
+    """
+
+    async def main() -> int:
+        from server.config.config import resolve
+
+        console = output()
+        resolved = resolve(file, os.environ, {})
+        _print_settings(console, resolved)
+        config = resolved.config
+        findings = [data_directory(config), *await database(config), file_limit(config)]
+        findings += certificates(config)
+        if config.plain_behind_tls:
+            findings.append(Finding("public_ws_url", "warning", config.plain_behind_tls))
+        findings += await reachable(config, url)
+        _print_findings(console, findings)
+        return 1 if any(each.state == "failed" for each in findings) else 0
+
+    run(main)
+
+
+def _print_settings(console: Console, resolved: Resolved) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from server.config.config import settings
+
+    table = Table("Setting", "Value", "From", box=None)
+    for setting in settings():
+        source = resolved.sources[setting.key]
+        origin = {
+            "default": "default",
+            "environment": setting.variable,
+            "file": str(resolved.file),
+            "flag": setting.option,
+        }[source]
+        style = "dim" if source == "default" else ""
+        cells = (setting.key, resolved.config.shown(setting.key), origin)
+        table.add_row(*(Text(cell, style=style) for cell in cells))
+    console.print(table)
+
+
+def _print_findings(console: Console, findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False)
+    for each in findings:
+        table.add_row(MARKS[each.state], each.what, Text(each.detail))
+    console.print()
+    console.print(table)
+
+
+def data_directory(config: Config) -> Finding:
+    """Whether the data directory can be used, and whether a database runs in it."""
+    from engine.storage.embedded import EmbeddedPostgresError, NotRunning, dsn
+
+    path = config.data_dir.absolute()
+    nearest = next(each for each in (path, *path.parents) if each.exists())
+    if not nearest.is_dir():
+        return Finding("data directory", "failed", f"{nearest} is no directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("data directory", "failed", f"{nearest} cannot be written to")
+    if nearest != path:
+        return Finding("data directory", "ok", f"{path} will be created")
+    if config.database_url is not None:
+        return Finding("data directory", "ok", f"{path}; the database is elsewhere")
+    try:
+        dsn(path)
+    except NotRunning:
+        return Finding("data directory", "ok", f"{path}; no database runs in it")
+    except EmbeddedPostgresError as exc:
+        return Finding("data directory", "failed", str(exc))
+    return Finding("data directory", "ok", f"{path}; its database runs")
+
+
+async def database(config: Config) -> list[Finding]:
+    """Whether the database can be reached, and keeps what it has committed. Nothing is said of an embedded
+    one that does not run."""
+    from engine.aio import open_asyncio
+    from engine.ports import StorageUnavailable
+    from engine.storage import embedded
+    from engine.storage.postgres import Database
+
+    address = config.database_url
+    if address is None:
+        try:
+            address = embedded.dsn(config.data_dir)
+        except embedded.EmbeddedPostgresError:
+            return []
+    async with open_asyncio(), Database.open(address, connections_max=1) as opened:
+        try:
+            row = await opened.fetchrow("SELECT current_setting('server_version') AS version")
+        except StorageUnavailable as error:
+            return [Finding("database", "failed", f"PostgreSQL: {error}")]
+    assert row is not None
+    return [Finding("database", "ok", f"PostgreSQL {row['version']} keeps what it has committed")]
+
+
+def file_limit(config: Config) -> Finding:
+    """Whether as many connections can be open as are allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = config.connections_max + FILES_BESIDE
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return Finding("open files", "ok", f"{needed:,} needed, {_limit(hard)} allowed")
+    return Finding(
+        "open files",
+        "warning",
+        f"{config.connections_max:,} connections need {needed:,}, and {_limit(hard)} are allowed: "
+        "raise the limit or lower connections_max",
+    )
+
+
+def _limit(count: int) -> str:
+    return "any number" if count == resource.RLIM_INFINITY else f"{count:,}"
+
+
+def certificates(config: Config) -> list[Finding]:
+    """Whether the TLS files, if any, can be read."""
+    found = []
+    for key, path in (("tls_cert", config.tls_cert), ("tls_key", config.tls_key)):
+        if path is not None:
+            readable = path.is_file() and os.access(path, os.R_OK)
+            detail = str(path) if readable else f"{path} cannot be read"
+            found.append(Finding(key, "ok" if readable else "failed", detail))
+    return found
+
+
+async def reachable(config: Config, url: str | None) -> list[Finding]:
+    """What answers: the HTTP API, the database behind it, the WebSocket."""
+    from loadtest.client.api import Api, ApiRefused, ApiUnreachable
+
+    http_url = url or config.public_url or _local(config)
+    if http_url is None:
+        return [
+            Finding(
+                "HTTP API", "failed", "http_port is 0, so that its address is not known: name it with --url"
+            )
+        ]
+    try:
+        async with Api(http_url, timeout_s=10.0) as api:
+            ws_url = (await api.alive())["ws_url"]
+            ready = await api.readiness()
+    except (ApiRefused, ApiUnreachable) as exc:
+        return [Finding("HTTP API", "failed", f"{exc}. Is `fanfare serve` running?")]
+    return [
+        Finding("HTTP API", "ok", http_url),
+        Finding("ready", "ok", "the database answers")
+        if ready["ready"]
+        else Finding("ready", "failed", "; ".join(ready["reasons"])),
+        await _realtime(ws_url),
+    ]
+
+
+async def _realtime(ws_url: str) -> Finding:
+    from loadtest.client.connection import NotOpened, open_wire
+
+    try:
+        async with open_wire(ws_url, timeout_s=10.0):
+            return Finding("WebSocket", "ok", ws_url)
+    except NotOpened as exc:
+        return Finding("WebSocket", "failed", str(exc))
+
+
+def _local(config: Config) -> str | None:
+    """Where a node with this configuration is found from its own machine; None for any free port."""
+    port = config.http_port
+    if port == 0:
+        return None
+    host = EVERYWHERE.get(config.host, config.host)
+    scheme = "https" if config.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,144 @@
+"""Leading a session from a terminal: keys in, the live state out."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+
+from loadtest.client.player import Gone, HostClient
+from server.cli.play.session_view import Scene
+from server.cli.play.terminal_view import Screen
+from server.cli.terminal import output, printable
+
+KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {door}   s: skip   f: finish   q: leave"
+DOOR_KEYS = "a: let all in   r: turn all away"
+
+NAMES_SHOWN = 8
+
+_ENTER = {"lobby": "start", "question": "close", "reveal": "next", "paused": "resume"}
+
+_ABOUT_WHAT_IS_SEEN = frozenset({"start", "close", "next", "skip"})
+
+_TWICE = {"f": ("finish", "the session"), "s": ("skip", "the question, which then counts for nobody")}
+"""Keys that cannot be taken back, with what they do."""
+
+
+class Lectern:
+    """Who stands there and leads: turns keys into the host's commands."""
+
+    def __init__(self, client: HostClient, scene: Scene) -> None:
+        self._client = client
+        self._scene = scene
+        self._said = ""
+        self._sure = ""
+        """The key of `_TWICE` that was pressed just now."""
+
+    @property
+    def footer(self) -> str:
+        """What the keys do just now, and what became of the last one."""
+        scene = self._scene
+        keys = KEYS.format(
+            enter=_ENTER.get(scene.phase, "-"),
+            pause="resume" if scene.phase == "paused" else "pause",
+            lock="unlock" if scene.locked else "lock",
+            door="let everyone in" if scene.approval else "ask me first",
+        )
+        count = scene.waiting["count"]
+        if count:
+            names = ", ".join(printable(each["name"]) for each in scene.waiting["players"][:NAMES_SHOWN])
+            more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
+            keys = f"At the door: {names}{more}\n{DOOR_KEYS}\n{keys}"
+        client = self._client
+        lost = (
+            "The connection is lost; coming back...\n"
+            if client.arrived.is_set() and not client.connected
+            else ""
+        )
+        return f"\n{lost}{self._said}\n{keys}"
+
+    async def press(self, key: str) -> None:
+        """One key. Raises Gone."""
+        sure, self._sure = self._sure, ""
+        self._said = ""
+        match key := key.lower():
+            case "\n" | "\r" | " " if self._scene.phase in _ENTER:
+                await self._command(_ENTER[self._scene.phase])
+            case "p":
+                await self._command("resume" if self._scene.phase == "paused" else "pause")
+            case "l":
+                await self._command("lock", on=not self._scene.locked)
+            case "d":
+                await self._command("approval", on=not self._scene.approval)
+            case "a" if self._scene.waiting["count"]:
+                await self._command("admit")
+            case "r" if self._scene.waiting["count"]:
+                await self._command("refuse")
+            case "f" | "s" if sure == key:
+                await self._command(_TWICE[key][0])
+            case "f" | "s":
+                do, what = _TWICE[key]
+                self._said, self._sure = f"Press {key} again to {do} {what}.", key
+            case "q":
+                await self._client.leave()
+
+    async def _command(self, do: str, **members: object) -> None:
+        if do in _ABOUT_WHAT_IS_SEEN:
+            members["expect"] = {"number": self._scene.number, "phase": self._scene.phase}
+        reply = await self._client.command(do, **members)
+        if reply.error is not None:
+            self._said = f"{do}: {printable(reply.message['message'])}"
+
+
+async def lead(ws_url: str, code: str, token: str) -> str:
+    """Lead until the session is over or the host leaves. Returns why it ended, as `HostClient.run` does."""
+    scene = Scene(code)
+    client: HostClient
+
+    def footer() -> str:
+        return lectern.footer
+
+    screen = Screen(scene, output(), footer)
+    client = HostClient(ws_url, code, rng=random.Random(), token=token, listener=screen.hear)
+    lectern = Lectern(client, scene)
+    with screen.shown(), _single_keys():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(screen.redraw)
+            nursery.start_soon(_obey, lectern)
+            ended = await client.run()
+            nursery.cancel_scope.cancel()
+    return ended
+
+
+async def _obey(lectern: Lectern) -> None:
+    """Hand over what is typed, key by key. At the end of the input the host leaves.
+
+    Read in a thread that is left behind when nobody waits any longer: a read cannot be called off.
+    """
+    while key := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 1, abandon_on_cancel=True):
+        try:
+            await lectern.press(key.decode(errors="ignore"))
+        except Gone:
+            return
+    await lectern.press("q")
+
+
+@contextmanager
+def _single_keys() -> Generator[None]:
+    """On a terminal: keys without Enter, and not shown."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin.fileno())
+    try:
+        tty.setcbreak(sys.stdin.fileno())
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)

@@ -1,0 +1,478 @@
+"""A node among others: what it is to them, and they to it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import orjson
+import trio
+
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Command
+from engine.actors.registry import Registry
+from engine.boundary import Boundary
+from engine.lease import ClusterTenure
+from engine.ports import Journal, SessionStore
+from engine.shards.fingerprint import difference
+from engine.shards.heartbeat import Presence
+from engine.shards.link.network import LinkNetwork, LinkServer
+from engine.shards.membership import Changes, Membership
+from engine.shards.ports import BusMessage, BusUnavailable, Load, Member
+from engine.shards.rebalancer import Moving
+from engine.shards.redis import RedisBus, RedisServices
+from engine.shards.ring import Ring
+from engine.shards.router import Router
+from engine.storage.session_ids import new_id
+from server.config.config import Config
+from server.http.services import ClusterTraffic, NodeState
+
+log = logging.getLogger(__name__)
+
+MARGIN_SHARE = 0.2
+"""Of the time for which a sign of life is good: so much earlier whoever gave it stops to rely on it, and
+whoever looks for it looks again. It covers how differently clocks run, and how long an acknowledgement takes
+to leave."""
+
+DOUBT_LOOKS = 6
+"""In the time of a lease, whether this node may still believe that its sessions are its own. If none of so
+many in a row says so, others have had the time to take them. Looks are counted, and not seconds: a node that
+was stopped for a while first gets to ask."""
+
+SILENCE_MAX_S = 15.0
+
+HOLD_LEASES = 3
+"""For so long clients stay connected to a node that has lost the owner of their session. The next one has it
+after a lease and a little more."""
+
+KNOCKS = 12
+KNOCKS_PER_LEASE = 4
+"""So a node that is not let in waits for three leases: who is dead has no heartbeat any more by then."""
+
+GUARDED_LOOKS = 12
+"""So often a node looks, once Redis answers, whether it has to yield to another that was there before."""
+
+REFUSED = "refused"
+"""The kind of message on the bus by which a node says that it was not let in."""
+
+
+class Neighbours:
+    """Port `Neighbourhood` of the router: the members, as far as this node knows them now."""
+
+    def __init__(self, membership: Membership, clock_s: Callable[[], float], margin_s: float) -> None:
+        self._membership = membership
+        self._clock_s = clock_s
+        self._margin_s = margin_s
+
+    @property
+    def live(self) -> Mapping[str, Member]:
+        return self._membership.live
+
+    @property
+    def ring(self) -> Ring:
+        return self._membership.ring
+
+    def member_named(self, name: str) -> Member | None:
+        return self._membership.member_named(name)
+
+    def gone(self, run: str) -> bool:
+        # The look that says so must be younger than the time after which one who has come back is believed.
+        return self._membership.gone(run, self._clock_s() + self._margin_s)
+
+
+class NotLetIn(Exception):
+    """This node cannot be one of the cluster. The sentence says why, and what to do; `why` is short."""
+
+    why = ""
+
+
+class NameTaken(NotLetIn):
+    """Another node of the cluster has this name, and is alive."""
+
+    def __init__(self, name: str) -> None:
+        self.why = "the name is taken"
+        super().__init__(
+            f"the cluster has a node named {name} already: give this one another name with --node, or stop "
+            "that one first"
+        )
+
+
+class Unlike(NotLetIn):
+    """What must be the same on all nodes is not. Args: what: that. name: of a node that was there before."""
+
+    def __init__(self, what: str, cluster: str, name: str) -> None:
+        self.why = f"{what} is another"
+        super().__init__(
+            f"{what} of this node is not that of node {name}, which is in the cluster {cluster!r} already: "
+            "give all nodes the same, or let this one be of another cluster with --cluster"
+        )
+
+
+async def let_go_in_doubt(
+    holds: Callable[[], bool], lease_s: float, let_go: Callable[[], None], boundary: Boundary
+) -> None:
+    """Forever: have everything let go that others may run by now. Those who are connected here hear nothing
+    but `busy` from this node; where else their sessions run, they are welcome."""
+    doubts = 0
+    while True:
+        await trio.sleep(lease_s / DOUBT_LOOKS)
+        doubts = 0 if holds() else doubts + 1
+        if doubts == DOUBT_LOOKS:
+            with boundary.within("letting everything go"):
+                let_go()
+
+
+class ClusterNode:
+    """Ports `Cluster` of the API and `LinkService` of the links: this node, for those who ask it."""
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        presence: Presence,
+        router: Router,
+        moving: Moving,
+        links: LinkNetwork,
+        bus: RedisBus,
+    ) -> None:
+        self.refused = 0
+        """Nodes that were not let in, as far as this one has heard."""
+        self._bus = bus
+        self._membership = membership
+        self._presence = presence
+        self._router = router
+        self._moving = moving
+        self._links = links
+
+    @property
+    def member(self) -> Member:
+        return self._presence.member
+
+    # -- LinkService -----------------------------------------------------------------------------
+
+    def deliver(self, session_id: str, command: Command) -> None:
+        self._router.deliver_from_link(session_id, command)
+
+    async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        if request.get("do") == "drain":
+            self.leave()
+            return {"draining": True}
+        return await self._moving.answer(request)
+
+    # -- Cluster ---------------------------------------------------------------------------------
+
+    def nodes(self) -> Sequence[NodeState]:
+        membership = self._membership
+        return [
+            NodeState(member, membership.loads.get(run, Load()), len(membership.ring.shards_of(member.name)))
+            for run, member in membership.live.items()
+        ]
+
+    def draining(self) -> bool:
+        return self.member.draining
+
+    def redis_up(self) -> bool:
+        return self._membership.reached
+
+    def generation(self) -> int:
+        return self._membership.ring.generation
+
+    def traffic(self) -> ClusterTraffic:
+        moved, routed = self._moving.moved, self._router.routed
+        relays = list(self._router.relays())
+        links = self._links.statistics()
+        return ClusterTraffic(
+            taken_over=moved.taken_over,
+            handed_on=moved.handed_on,
+            not_handed_on=moved.failed,
+            sent_on=routed.moved,
+            forwarded=routed.forwarded,
+            relays=len(relays),
+            relay_clients=sum(relay.subscribers for relay in relays),
+            links=links.open,
+            link_waiting=links.waiting,
+            links_lost=links.lost_total,
+            bus_dropped=self._bus.statistics().dropped,
+            strangers=len(self._membership.strangers),
+            refused=self.refused,
+        )
+
+    async def drain(self, name: str) -> bool:
+        member = self._membership.member_named(name)
+        if member is None:
+            return False
+        if member.run == self.member.run:
+            self.leave()
+            return True
+        return (await self._links.ask(member, {"do": "drain"})).get("draining") is True
+
+    # -- leaving ---------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Take no new sessions, and give those that are here to the others."""
+        if not self.member.draining:
+            log.warning("this node is draining: its sessions go to the others")
+            self._presence.announce(replace(self.member, draining=True))
+            self._moving.wake()
+
+    async def left(self) -> None:
+        """Leave, and wait until nobody needs this node any more."""
+        self.leave()
+        await self._moving.drained()
+
+    def heard(self, changes: Changes) -> None:
+        """Of the members."""
+        for member in changes.joined:
+            log.info("node %s has joined (run %s)", member.name, member.run)
+        for member in changes.left:
+            log.warning("node %s has left (run %s)", member.name, member.run)
+        self._router.look_anew()
+        self._moving.wake()
+
+
+class Clustering:
+    """All that a node has because it is one of many. Each part is run by the composition root, in the order
+    in which it needs the others.
+
+    Args:
+        member: this node as it announces itself first.
+        link_socket: bound.
+        clock_s: seconds of a clock that runs on while the process is stopped.
+        boundary: of the node.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        member: Member,
+        redis: RedisServices,
+        link_socket: socket.socket,
+        clock: SessionClock,
+        clock_s: Callable[[], float],
+        boundary: Boundary | None = None,
+    ) -> None:
+        self._boundary = boundary or Boundary()
+        margin_s = config.lease_s * MARGIN_SHARE
+        secret = (config.secret or "").encode()
+        self.redis = redis
+        self.tenure = ClusterTenure(ttl_s=config.lease_s, margin_s=margin_s)
+        self._config = config
+        self._member = member
+        self._clock = clock
+        self._clock_s = clock_s
+        self._membership = Membership(config.lease_s, lambda other: difference(member.marks, other.marks))
+        self.neighbours = Neighbours(self._membership, clock_s, margin_s)
+        self.links = LinkNetwork(
+            member.run,
+            secret,
+            silence_s=_silence_s(config),
+            gone=self.neighbours.gone,
+            boundary=self._boundary,
+        )
+        self._link_socket = link_socket
+        self._secret = secret
+        self.router: Router
+        self.node: ClusterNode
+        self._moving: Moving
+        self._presence: Presence
+
+    def pages(self) -> Iterable[str]:
+        """Where the nodes have their web pages, or had them: a page outlives its node."""
+        return self._membership.pages
+
+    def in_doubt(self) -> bool:
+        """Whether others may have taken sessions of this node by now."""
+        return not self.tenure.certain(self._clock_s())
+
+    def address(self) -> str:
+        """What Postgres knows of this run, for when Redis does not."""
+        return orjson.dumps(self._member.to_dict()).decode()
+
+    async def route(
+        self,
+        registry: Registry,
+        store: SessionStore,
+        journal: Journal,
+        may_hand_over: Callable[[], bool],
+        *,
+        task_status: trio.TaskStatus[Router],
+    ) -> None:
+        """Find sessions in the whole cluster, and keep those of this node where they should be."""
+        async with trio.open_nursery() as nursery:
+            self.router = Router(
+                nursery,
+                registry=registry,
+                store=store,
+                neighbours=self.neighbours,
+                links=self.links,
+                clock=self._clock,
+                bus=self.redis.bus,
+                me=self._member.run,
+                new_id=lambda: new_id(self._clock.now_ms()),
+                relay_above=self._config.relay_above,
+                hold_s=HOLD_LEASES * self._config.lease_s,
+                boundary=self._boundary,
+            )
+            self._moving = Moving(
+                registry=registry,
+                router=self.router,
+                store=store,
+                journal=journal,
+                neighbours=self.neighbours,
+                links=self.links,
+                me=self._member.run,
+                clock=self._clock,
+                may_hand_over=may_hand_over,
+                boundary=self._boundary,
+            )
+            self.redis.bus.listen(self.router.hear)
+            self.redis.bus.listen(self._hear)
+            self._presence = Presence(
+                self._membership,
+                self.redis.heartbeats,
+                self.redis.bus,
+                self._member,
+                ttl_s=self._config.lease_s,
+                load=lambda: self._load(),
+                on_changes=lambda changes: self.node.heard(changes),
+                on_confirmed=lambda asked_s: self.tenure.heartbeat_confirmed(asked_s, self._clock_s()),
+                current_time=self._clock_s,
+                boundary=self._boundary,
+            )
+            self.node = ClusterNode(
+                membership=self._membership,
+                presence=self._presence,
+                router=self.router,
+                moving=self._moving,
+                links=self.links,
+                bus=self.redis.bus,
+            )
+            await nursery.start(self._moving.run)
+            nursery.start_soon(
+                let_go_in_doubt,
+                lambda: self.tenure.holds(self._clock_s()),
+                self._config.lease_s,
+                lambda: _let_go(registry),
+                self._boundary,
+            )
+            task_status.started(self.router)
+            await trio.sleep_forever()
+
+    async def serve_links(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Let other nodes reach the sessions here."""
+        server = LinkServer(
+            self._member.run,
+            self._secret,
+            self.node,
+            silence_s=_silence_s(self._config),
+            gone=self.neighbours.gone,
+            boundary=self._boundary,
+        )
+        await server.serve([self._link_socket], task_status=task_status)
+
+    async def appear(self, load: Callable[[], Load], *, task_status: trio.TaskStatus[None]) -> None:
+        """Show signs of life to the others, from now until the end."""
+        self._load = load
+        await self._presence.run(task_status=task_status)
+
+    async def knock(self) -> None:
+        """Before this node shows itself: wait while an earlier run of it, or of a cluster that was set up
+        otherwise, may still be taken for alive. Raises NotLetIn if another node keeps this one out; the
+        others hear of it. While Redis is away nothing is known; see `guard`."""
+        refusal: NotLetIn | None = None
+        for _ in range(KNOCKS):
+            try:
+                beat = await self.redis.heartbeats.look()
+            except BusUnavailable as error:
+                log.warning("whether this node may join is not known yet: %s", error)
+                return
+            refusals = (self._against(member) for member, _ in beat.members)
+            refusal = next(filter(None, refusals), None)
+            if refusal is None:
+                return
+            await trio.sleep(self._config.lease_s / KNOCKS_PER_LEASE)
+        assert refusal is not None
+        self._complain(refusal)
+        raise refusal
+
+    async def guard(self) -> None:
+        """Forever. Raises NotLetIn when a node that was there before keeps this one out after all: two that
+        start at the same time, or while Redis is away, do not see each other in `knock`. A node that has been
+        there for a while stays, and says who is not let in."""
+        named: set[str] = set()
+        seen: Counter[str] = Counter()
+        looks = 0
+        while True:
+            await trio.sleep(self._config.lease_s / KNOCKS_PER_LEASE)
+            strangers = self._membership.strangers
+            for run in strangers.keys() - named:
+                refusal = self._against(strangers[run])
+                log.error("node %s (run %s) is not let in: %s", strangers[run].name, run, refusal)
+            named = set(strangers)
+            if looks < GUARDED_LOOKS and self._membership.reached:
+                looks += 1
+                refusals = self._elders()
+                seen = Counter({run: seen[run] + 1 for run in refusals})
+                for run, refusal in refusals.items():
+                    if seen[run] > KNOCKS_PER_LEASE + 1:  # it lives: a heartbeat alone would be gone by now
+                        self._complain(refusal)
+                        raise refusal
+
+    def _elders(self) -> Mapping[str, NotLetIn]:
+        """Who was there before this node and keeps it out, by run."""
+        membership, own = self._membership, self._member
+        there = {**membership.live, **membership.strangers}
+        older = {
+            run: self._against(member)
+            for run, member in there.items()
+            if run in membership.listed and (member.started_at, run) < (own.started_at, own.run)
+        }
+        return {run: refusal for run, refusal in older.items() if refusal is not None}
+
+    def _complain(self, refusal: NotLetIn) -> None:
+        self.redis.bus.publish(
+            {"kind": REFUSED, "name": self._member.name, "run": self._member.run, "why": refusal.why}
+        )
+
+    def _hear(self, message: BusMessage) -> None:
+        if message.get("kind") == REFUSED and message.get("run") != self._member.run:
+            self.node.refused += 1
+            log.warning("node %s was not let in: %s", message.get("name"), message.get("why"))
+
+    def _against(self, other: Member) -> NotLetIn | None:
+        """What keeps this node and that one from being in one cluster."""
+        if other.run == self._member.run:
+            return None
+        what = difference(self._member.marks, other.marks)
+        if what is not None:
+            return Unlike(what, self._config.cluster, other.name)
+        return NameTaken(other.name) if other.name == self._member.name else None
+
+    async def leave(self) -> None:
+        """Give the sessions here to the others, as far as `drain_s` reaches."""
+        with trio.move_on_after(self._config.drain_s, shield=True) as patience:
+            await self.node.left()
+        if patience.cancelled_caught:
+            log.warning("not all sessions could be moved within %g s", self._config.drain_s)
+        self.tenure.heartbeat_ends()
+
+
+def _silence_s(config: Config) -> float:
+    """How long a link stays without a sign of life: no longer than a lease, so that whoever is taken over has
+    no links any more."""
+    return min(config.lease_s, SILENCE_MAX_S)
+
+
+def _let_go(registry: Registry) -> None:
+    owned = list(registry.owned())
+    if owned:
+        log.error(
+            "neither PostgreSQL nor Redis has heard of this node for too long: %d sessions, which others may "
+            "run by now, are let go",
+            len(owned),
+        )
+    for each in owned:
+        each.fenced()

@@ -1,0 +1,150 @@
+"""Who is asking, and whether they may."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+import trio
+from quart import request
+
+from server.http.services import Services
+from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard
+from server.security.limits import Attempts, network_of
+from server.security.tokens import Grant, TokenError
+from server.wire.errors import ApiError
+
+
+class Access:
+    """Answers for the request at hand, by the rules of `Guard`."""
+
+    def __init__(self, services: Services) -> None:
+        self._author_key = services.author_key
+        self._tokens = services.tokens
+        self._clock = services.clock
+        # Of their own: a class that mistypes its code must not keep its teacher from opening another.
+        self._keys = Attempts(services.config.attempts_per_min)
+        self._guard = Guard(
+            services.config,
+            services.tokens,
+            services.attempts,
+            services.clock,
+            lambda: (member.http_url for member in services.members()),
+        )
+
+    @staticmethod
+    def caller() -> Caller:
+        headers = request.headers
+        client = request.scope.get("client")
+        return Caller(
+            peer=client[0] if client else "",
+            host=headers.get("Host"),
+            origin=headers.get("Origin"),
+            forwarded_for=",".join(headers.getlist("X-Forwarded-For")) or None,
+            authorization=headers.get("Authorization"),
+        )
+
+    def address(self) -> str:
+        """The client's."""
+        return self._guard.address(self.caller())
+
+    @asynccontextmanager
+    async def trying(self, code: str) -> AsyncIterator[None]:
+        """Around the search for a session by its code or id, which might be a guess: waits for its turn.
+        Raises ApiError for an address that has too many waiting; then nothing was searched."""
+        entered = self._guard.enter(self.caller(), code)
+        try:
+            if entered.wait_ms:
+                await trio.sleep(entered.wait_ms / 1000)
+            yield
+        except ApiError as error:
+            if error.code == "session_not_found":
+                entered.wrong(self._clock.now_ms())
+            else:
+                entered.unjudged()
+            raise
+        except BaseException:
+            entered.wrong(self._clock.now_ms())  # nobody waits for the answer
+            raise
+        entered.good()
+
+    def network(self) -> str:
+        """Where the request comes from, as limits count it."""
+        return network_of(self._guard.address(self.caller()))
+
+    def know(self, code: str) -> None:
+        """Who asks has shown to be in the session with this code."""
+        self._guard.know(self.caller(), code)
+
+    # -- tokens ----------------------------------------------------------------------------------
+
+    def bearer(self) -> str | None:
+        """What the Authorization header brings along."""
+        return self.caller().bearer()
+
+    def grant(self, token: str | None = None) -> Grant:
+        """What the given token, or else the bearer's, allows. Raises ApiError."""
+        return self._guard.grant(self.caller(), token)
+
+    def refuse_foreign_token(self) -> NoReturn:
+        """For a token that is good, but for another session."""
+        self._guard.refuse_foreign_token(self.caller())
+
+    # -- authors ---------------------------------------------------------------------------------
+
+    def is_author(self) -> bool:
+        """Whether the request may write quizzes and open sessions: it brings the author key along. Raises
+        ApiError for what is neither that nor a token of a session.
+
+        Nothing else counts, neither where it comes from nor what it says of itself: a forwarder on this
+        machine makes everybody's requests look like those of whoever sits at it.
+        """
+        given = self.bearer()
+        if given is None:
+            return False
+        if hmac.compare_digest(given.encode(), self._author_key.encode()):
+            return self._may_show_keys(given)
+        try:
+            self._tokens.read(given)
+        except TokenError as error:
+            if error.code == "token_invalid" and self._may_show_keys(given, wrong=True):
+                raise ApiError("token_invalid", "This is neither the author key nor a token.") from None
+            raise ApiError(error.code, error.message) from None
+        return False
+
+    def require_author(self) -> None:
+        """Raises ApiError for everyone else."""
+        if self.is_author():
+            return
+        if self.bearer() is None:
+            raise ApiError("token_missing", "This needs Authorization: Bearer <author_key>.")
+        raise ApiError("token_invalid", "This is not the author key.")
+
+    def _may_show_keys(self, key: str, *, wrong: bool = False) -> bool:
+        """Count a try. Raises ApiError for an address that has used up its tries: then the key must not be
+        told from others."""
+        mark = hashlib.sha256(key.encode()).hexdigest()
+        now = self._clock.now_ms()
+        entered = self._keys.enter(self._guard.address(self.caller()), mark, now)
+        if entered is None or entered.wait_ms:
+            if entered is not None:
+                entered.unjudged()
+            raise TOO_MANY_ATTEMPTS
+        if wrong:
+            entered.wrong(now)
+        else:
+            entered.good()
+        return True
+
+    # -- web origins -----------------------------------------------------------------------------
+
+    def refuse_foreign_origin(self) -> None:
+        """Raises ApiError if a page of neither this node nor an allowed origin wants to change something."""
+        self._guard.refuse_foreign_origin(self.caller(), request.method)
+
+    def headers(self) -> Mapping[str, str]:
+        """Those of every answer, with what lets a page of an allowed origin read it."""
+        return self._guard.headers(self.caller())

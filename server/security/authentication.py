@@ -1,0 +1,148 @@
+"""Who is asking over HTTP, and whether they may: what holds on whichever port the request comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from engine.actors.clock import Clock
+from server.config.config import Config
+from server.security.client_address import client_address, origin_allowed
+from server.security.limits import Attempts, Try
+from server.security.tokens import Grant, TokenError
+from server.wire.errors import ApiError
+
+PREFLIGHT_HEADERS: Mapping[str, str] = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+"""What pages of allowed origins may send; for others the header that names the origin is missing."""
+
+STANDING_HEADERS: Mapping[str, str] = {
+    "Vary": "Origin",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of every answer that does not say otherwise."""
+
+
+TOO_MANY_ATTEMPTS = ApiError(
+    "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
+)
+
+
+class TokenReader(Protocol):
+    def read(self, token: str) -> Grant:
+        """Raises TokenError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A request's side of the matter: `peer` is the address that the socket shows, the others are headers;
+    `forwarded_for` is all X-Forwarded-For headers, joined by commas."""
+
+    peer: str
+    host: str | None = None
+    origin: str | None = None
+    forwarded_for: str | None = None
+    authorization: str | None = None
+
+    def bearer(self) -> str | None:
+        """What the Authorization header brings along."""
+        scheme, _, token = (self.authorization or "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+class Guard:
+    """Answers for callers. Failures count against the address they come from.
+
+    Args:
+        pages: the addresses of all nodes, whose web pages may use this one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokens: TokenReader,
+        attempts: Attempts,
+        clock: Clock,
+        pages: Callable[[], Iterable[str]],
+    ) -> None:
+        self._config = config
+        self._tokens = tokens
+        self._attempts = attempts
+        self._clock = clock
+        self._pages = pages
+
+    # -- addresses -------------------------------------------------------------------------------
+
+    def address(self, caller: Caller) -> str:
+        """The client's, as far as the configured proxies tell it."""
+        return client_address(caller.peer, caller.forwarded_for, self._config.proxy_hops)
+
+    def enter(self, caller: Caller, code: str) -> Try:
+        """Begin to look for the session with this code or id. Raises ApiError for an address that has too
+        many such tries waiting."""
+        found = self._attempts.enter(self.address(caller), code, self._clock.now_ms())
+        if found is None:
+            raise TOO_MANY_ATTEMPTS
+        return found
+
+    def know(self, caller: Caller, code: str) -> None:
+        """The caller has shown to be in the session with this code."""
+        self._attempts.know(self.address(caller), code)
+
+    def count_failure(self, caller: Caller) -> None:
+        """Raises ApiError for an address that has used up its tries."""
+        if not self._attempts.charge(self.address(caller), self._clock.now_ms()):
+            raise TOO_MANY_ATTEMPTS
+
+    # -- tokens ----------------------------------------------------------------------------------
+
+    def grant(self, caller: Caller, token: str | None = None) -> Grant:
+        """What the given token, or else the bearer's, allows. Raises ApiError."""
+        token = token or caller.bearer()
+        if token is None:
+            raise ApiError("token_missing", "This needs Authorization: Bearer <token>.")
+        try:
+            return self._tokens.read(token)
+        except TokenError as error:
+            if error.code != "token_expired":  # that one was good once, and nobody guesses
+                self.count_failure(caller)
+            raise ApiError(error.code, error.message) from None
+
+    def refuse_foreign_token(self, caller: Caller) -> NoReturn:
+        """For a token that is good, but for another session."""
+        self.count_failure(caller)
+        raise ApiError("token_invalid", "This token belongs to another session.")
+
+    # -- web origins -----------------------------------------------------------------------------
+
+    def refuse_foreign_origin(self, caller: Caller, method: str) -> None:
+        """Raises ApiError if a page of neither this node nor an allowed origin wants to change something."""
+        if method not in ("GET", "HEAD", "OPTIONS") and not self._origin_allowed(caller):
+            raise ApiError("origin_refused", "Pages of this origin may not use this node.")
+
+    def headers(self, caller: Caller) -> Mapping[str, str]:
+        """Those of every answer, with what lets a page of an allowed origin read it."""
+        if caller.origin is None or not self._origin_allowed(caller):
+            return STANDING_HEADERS
+        return {
+            **STANDING_HEADERS,
+            "Access-Control-Allow-Origin": caller.origin,
+            "Access-Control-Expose-Headers": "Location, Retry-After",
+        }
+
+    def _origin_allowed(self, caller: Caller) -> bool:
+        config = self._config
+        return origin_allowed(
+            caller.origin,
+            caller.host,
+            config.http_port,
+            config.public_url,
+            config.allowed_origins,
+            self._pages(),
+        )

@@ -1,0 +1,66 @@
+"""JSON that comes in over HTTP, on whichever port: objects with known fields, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import orjson
+
+from server.wire import protocol
+from server.wire.errors import ApiError
+
+ANSWER_FIELDS = ("id", "question", "choice")
+
+
+def refuse_other_than_json(content_type: str, other_types: Collection[str] = ()) -> None:
+    """Raises ApiError for a body that is declared neither as JSON nor as one of the other types."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in ("application/json", *other_types) or media_type.endswith("+json"):
+        return
+    named = " or ".join(("application/json", *other_types))
+    raise ApiError("unsupported_media_type", f"Send JSON, with Content-Type: {named}.")
+
+
+def json_of(body: bytes, bytes_max: int | None = None) -> object:
+    """Raises ApiError `too_large` or `bad_json`."""
+    if bytes_max is not None and len(body) > bytes_max:
+        raise too_large(bytes_max)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError("bad_json", f"The body is not JSON: {error}.") from None
+
+
+def too_large(bytes_max: int) -> ApiError:
+    return ApiError("too_large", f"The body is larger than {bytes_max} bytes.")
+
+
+def object_of(
+    body: bytes, known: Collection[str], required: Iterable[str] = (), bytes_max: int | None = None
+) -> dict[str, object]:
+    """An object with known fields. Raises ApiError, which names the field."""
+    data = json_of(body, bytes_max)
+    if not isinstance(data, dict):
+        raise ApiError("bad_message", "The body must be one JSON object.")
+    refuse_unknown(data, known)
+    for name in required:
+        if name not in data:
+            raise ApiError("missing_field", f"The field {name} is missing.", name)
+    return data
+
+
+def answer_of(body: bytes, bytes_max: int) -> protocol.Answer:
+    """A player's answer: the members that the WebSocket message has, without its type. Raises ApiError."""
+    data = object_of(body, ANSWER_FIELDS, ANSWER_FIELDS, bytes_max)
+    try:
+        return protocol.read_answer(data)
+    except protocol.ProtocolError as error:
+        raise ApiError(error.code, error.message, error.path) from None
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known:
+            listed = f"known are: {', '.join(known)}" if known else "there are none here"
+            shown = name if len(name) <= 60 else name[:60] + "..."
+            raise ApiError("unknown_field", f"There is no field {shown!r}; {listed}.", shown)

@@ -1,0 +1,73 @@
+"""Server-Sent Events, whichever port they leave by: how messages become events, and what else a stream says.
+
+The format is that of the HTML standard, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from engine.actors.close_reasons import Ending, Reconnect
+from engine.actors.delivery.frame import PASSING, Message
+
+EVENT_STREAM = "text/event-stream"
+KEEP_ALIVE_S = 5.0
+KEEP_ALIVE = b'event: alive\ndata: {"t":"alive"}\n\n'
+"""An event and no comment: a page cannot see those, and so could not tell a quiet stream from a dead one."""
+
+UNCONFIRMED_MAX_S = 30.0
+"""How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
+
+POSITION = re.compile(r"(\d{1,15}):(\d{1,15})", re.ASCII)
+
+RETRY_MS: Mapping[Reconnect, tuple[int, int]] = {
+    Reconnect.RESUME: (0, 250),
+    Reconnect.LATER: (500, 3_000),
+    Reconnect.MOVE: (0, 250),
+    Reconnect.NO: (3_600_000, 3_600_000),
+}
+"""How long a browser waits before it comes back by itself: chosen at random between the two. It cannot be
+told not to."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventDialect:
+    """How a message becomes an event. Equal for all streams of an epoch, so that they share the bytes.
+
+    The id is where the client stands: a browser sends it back by itself as Last-Event-ID. It is given only
+    with what moves a client on: not with what has no offset of its own, and not with a
+    `joined` that what was missed has yet to follow.
+    """
+
+    epoch: int
+
+    def __call__(self, message: Message) -> bytes:
+        kind = message["t"]
+        lines = f"event: {kind}\n".encode()
+        behind = kind == "joined" and message["state"] is None
+        if "offset" in message and kind not in PASSING and not behind:
+            lines += f"id: {self.epoch}:{message['offset']}\n".encode()
+        # JSON has no raw line breaks, so one data line holds it.
+        return lines + b"data: " + orjson.dumps(message) + b"\n\n"
+
+
+def position(last_event_id: str) -> tuple[int | None, int | None]:
+    """Epoch and offset. What is not ours counts as none: the stream then begins with the whole picture."""
+    match = POSITION.fullmatch(last_event_id.strip())
+    return (int(match[1]), int(match[2])) if match else (None, None)
+
+
+def retry(policy: Reconnect) -> bytes:
+    least, most = RETRY_MS[policy]
+    return b"retry: %d\n\n" % random.randint(least, most)
+
+
+def last_words(ending: Ending) -> bytes:
+    """How long to stay away, and why."""
+    body = {"t": "close", "code": ending.code, "reason": ending.reason, "reconnect": ending.reconnect}
+    return retry(ending.reconnect) + b"event: close\ndata: " + orjson.dumps(body) + b"\n\n"
