@@ -18,14 +18,14 @@ from bench.leaderboard import LIMIT_MS, advance, quiz
 from engine.actors import commands, messages
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.registry import Registry
 from engine.domain.facts import Fact
 from engine.domain.session import Session
 from engine.ports import CommitListener
-from server.realtime.conversation import Conversation, Gate
+from server.realtime.conversation import Conversation, ConversationDeps
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from server.wire.protocol import encode, parse
@@ -76,8 +76,8 @@ class Connection:
         elif frame.kind == "error":
             raise AssertionError(frame.message)
 
-    def close(self, ending: Ending) -> None:
-        raise AssertionError(ending)
+    def close(self, close_reason: CloseReason) -> None:
+        raise AssertionError(close_reason)
 
 
 class Counter:
@@ -114,7 +114,7 @@ class Silent:
     def push(self, frame: Frame) -> None:
         pass
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         pass
 
 
@@ -148,24 +148,26 @@ class Bench:
         self._host = Silent()
         self._session_id = ""
 
-    def _gate(self, sessions: Registry | NoSessions) -> Gate:
-        return Gate(sessions, self._tokens, self.clock, Attempts(1000), 1e6, 1_000_000)
+    def _deps(self, sessions: Registry | NoSessions) -> ConversationDeps:
+        return ConversationDeps(sessions, self._tokens, self.clock, Attempts(1000), 1e6, 1_000_000)
 
     async def fill(self, players: int) -> None:
         stored = await self._store.catalog.add(quiz(self.questions))
         record = await self._registry.create(stored.id, at_once(early_close=False))
         self._session_id = record.id
         self.players = self._joined(
-            self._gate(self._registry), Connection(self.counter), record.code, players
+            self._deps(self._registry), Connection(self.counter), record.code, players
         )
-        self.unheard = self._joined(self._gate(NoSessions()), Silent(), record.code, players)
+        self.unheard = self._joined(self._deps(NoSessions()), Silent(), record.code, players)
         for number in range(players):
             self.twin.join(f"Player {number}", 0)
         self._registry.deliver(record.id, commands.Rejoin(self._host, "host"))
         await trio.testing.wait_all_tasks_blocked()
 
-    def _joined(self, gate: Gate, connection: Subscriber, code: str, count: int) -> list[Conversation]:
-        joined = [Conversation(gate, connection, "") for _ in range(count)]
+    def _joined(
+        self, deps: ConversationDeps, connection: Subscriber, code: str, count: int
+    ) -> list[Conversation]:
+        joined = [Conversation(deps, connection, "") for _ in range(count)]
         for number, each in enumerate(joined):
             each.receive(orjson.dumps({"t": "join", "code": code, "name": f"Player {number}"}))
         return joined

@@ -26,7 +26,7 @@ import trio
 from bench.attackers import ALONE, ATTACKS, Target, attacked
 from bench.checkout import ROOT, CheckoutNode, postgres
 from bench.figures import machine, percentile
-from bench.neighbour import KINDS, SETTINGS, Books, Heard, Place, neighbour, quiz
+from bench.neighbour import KINDS, SETTINGS, CompactLedger, Heard, Place, neighbour, quiz
 from loadtest.client.api import ApiUnreachable
 from server.cli.operate.sql import answers_of, psql_command
 
@@ -163,7 +163,7 @@ async def measure(
     )
 
 
-def missing_in(books: Books, rows: Sequence[Any]) -> int:
+def missing_in(books: CompactLedger, rows: Sequence[Any]) -> int:
     """Acknowledged answers that are not stored with the time that the player was told."""
     stored = {(row.player, row.question): row.elapsed_ms for row in rows}
     return sum(stored.get(key) != elapsed_ms for key, elapsed_ms in books.items())

@@ -28,7 +28,7 @@ from bench.receivers import allow_files
 from engine.actors.clock import SessionClock
 from engine.domain.quiz import Quiz
 from server.config.config import Config
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.transport import Transport
 from server.realtime.trio_websocket import TrioWebSocketTransport
@@ -42,7 +42,7 @@ COUNTS = {"reactor": 10_000, "trio-websocket": 2_000}
 WARM = 200
 """Connections that come and go before anything is counted."""
 
-TRANSPORTS: dict[str, Callable[[Gate, Config], Transport]] = {
+TRANSPORTS: dict[str, Callable[[ConversationDeps, Config], Transport]] = {
     "reactor": ReactorTransport,
     "trio-websocket": TrioWebSocketTransport,
 }
@@ -66,7 +66,7 @@ async def _serve(name: str, count: int, control: Connection) -> None:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(Quiz.parse(QUIZ))
         record = await registry.create(stored.id, at_once(player_limit=count))
-        gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
+        deps = ConversationDeps(registry, tokens, clock, Attempts(1000), 20, 60)
         config = Config(
             connections_per_address_max=1_000_000,
             ping_interval_s=3600,
@@ -74,7 +74,7 @@ async def _serve(name: str, count: int, control: Connection) -> None:
             join_timeout_s=600,
             connections_max=3 * count,
         )
-        transport = TRANSPORTS[name](gate, config)
+        transport = TRANSPORTS[name](deps, config)
         listener = socket.create_server(("127.0.0.1", 0))
         await nursery.start(partial(transport.serve, [listener]))
         control.send((listener.getsockname()[1], record.code))

@@ -24,13 +24,13 @@ from bench.memory_node import REACTOR, TRANSPORTS, TRIO_WEBSOCKET
 from bench.receivers import Receivers, accepted_on, allow_files, receivers
 from engine.actors import commands, messages
 from engine.actors.clock import SessionClock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
 from engine.actors.delivery.subscriber import Subscriber
 from server.config.config import Config
-from server.realtime.conversation import Conversation, Gate
+from server.realtime.conversation import Conversation, ConversationDeps
 from server.realtime.transport import Transport
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
@@ -106,7 +106,7 @@ class Nobody:
     def push(self, frame: Frame) -> None:
         pass
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         pass
 
 
@@ -119,7 +119,7 @@ class Box:
     def push(self, frame: Frame) -> None:
         self.outbox.push(frame)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         pass
 
 
@@ -130,10 +130,10 @@ class Halfway(Random):
         return 0.5
 
 
-def gate_to(seats: Seats) -> Gate:
+def gate_to(seats: Seats) -> ConversationDeps:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
-    return Gate(seats, tokens, clock, Attempts(1000), 1e6, 1_000_000)
+    return ConversationDeps(seats, tokens, clock, Attempts(1000), 1e6, 1_000_000)
 
 
 class Crowd:
@@ -158,9 +158,9 @@ class Crowd:
         self.boxes = [Box() for _ in range(count)]
         self._behind = [Box() for _ in range(count)]
         seated = Seats()
-        gate = gate_to(seated)
+        deps = gate_to(seated)
         for box in self._behind:
-            Conversation(gate, box, "").receive(b'{"t":"join","code":"000000","role":"spectator"}')
+            Conversation(deps, box, "").receive(b'{"t":"join","code":"000000","role":"spectator"}')
         self.conversations = seated.subscribers
         self.session = played(count, 1, Random(1))
         self.empty()

@@ -28,7 +28,7 @@ from bench.memory_node import Address, memory_registry
 from bench.players import Players
 from engine.actors.clock import SessionClock
 from server.config.config import Config
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor.transport import ReactorTransport
 from server.runtime.gc_policy import Collector
 from server.security.limits import Attempts
@@ -52,7 +52,7 @@ class Pauses:
         self.took_ms: list[float] = []
         self._began_s = 0.0
 
-    def heed(self, phase: str, info: Mapping[str, int]) -> None:
+    def on_collection(self, phase: str, info: Mapping[str, int]) -> None:
         now_s = time.thread_time()
         if phase == "start":
             self._began_s = now_s
@@ -61,11 +61,11 @@ class Pauses:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        gc.callbacks.append(self.heed)
+        gc.callbacks.append(self.on_collection)
         try:
             yield
         finally:
-            gc.callbacks.remove(self.heed)
+            gc.callbacks.remove(self.on_collection)
 
 
 def serve(rules: str, size: int, control: Connection) -> None:
@@ -82,8 +82,8 @@ async def _serve(rules: str, size: int, control: Connection) -> None:
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(quiz(2))
         record = await registry.create(stored.id, at_once(player_limit=size, early_close=False))
-        gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
-        transport = ReactorTransport(gate, Config(ping_interval_s=3600, ping_timeout_s=600))
+        deps = ConversationDeps(registry, tokens, clock, Attempts(1000), 20, 60)
+        transport = ReactorTransport(deps, Config(ping_interval_s=3600, ping_timeout_s=600))
         listener = socket.create_server(("127.0.0.1", 0))
         await nursery.start(partial(transport.serve, [listener]))
         with ExitStack() as stack:

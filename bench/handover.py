@@ -32,7 +32,7 @@ from bench.memory_node import Address
 from loadtest.client.reconnect import Policy, after_close, after_error, delay_s
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import StoredSession, prove
-from loadtest.swarm.compact_ledger import Books
+from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.connection import Link, Target
 from loadtest.swarm.loop import Loop
 from server.cli.operate.sql import answers_of
@@ -66,7 +66,7 @@ class Player:
     """One player. Holder of its connection."""
 
     def __init__(self, crowd: Crowd, number: int) -> None:
-        self.books = Books(0, f"Player {number}")
+        self.books = CompactLedger(0, f"Player {number}")
         self.longest_s = 0.0
         """From an answer to its ack, since the move began."""
         self.away_s = 0.0

@@ -19,11 +19,12 @@ from bench.fan_out import FRAME_BYTES, board
 from bench.figures import Costs, Figure, process_cpu_s
 from bench.memory_node import Address, beside
 from engine.actors import messages
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Answer, Command, Relay
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Command, SubscribeNode
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
-from engine.shards.link.network import LinkNetwork, LinkServer
+from engine.shards.link.listener import LinkListener
+from engine.shards.link.pool import LinkPool
 from engine.shards.ports import LinkService, Member
 
 SECRET = b"a secret for the benchmark"
@@ -51,7 +52,7 @@ class Sessions:
     def deliver(self, session_id: str, command: Command) -> None:
         if isinstance(command, Answer):
             command.reply.push(messages.ack(command.id, command.question, "accepted", 1234))
-        elif isinstance(command, Relay):
+        elif isinstance(command, SubscribeNode):
             self._listening.append(command.reply)
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
@@ -73,8 +74,8 @@ class Heard:
     def push(self, frame: Frame) -> None:
         self._counter.count()
 
-    def close(self, ending: Ending) -> None:
-        raise AssertionError(ending)
+    def close(self, close_reason: CloseReason) -> None:
+        raise AssertionError(close_reason)
 
 
 def serve(control: Connection) -> None:
@@ -84,7 +85,7 @@ def serve(control: Connection) -> None:
 async def _serve(control: Connection) -> None:
     async with trio.open_nursery() as nursery:
         bound = socket.create_server(("127.0.0.1", 0))
-        await nursery.start(partial(LinkServer("far", SECRET, Sessions()).serve, [bound]))
+        await nursery.start(partial(LinkListener("far", SECRET, Sessions()).serve, [bound]))
         control.send(Address(bound.getsockname()[1]))
         await trio.lowlevel.wait_readable(control.fileno())
         nursery.cancel_scope.cancel()
@@ -124,7 +125,7 @@ async def measure_answers(costs: Costs, port: int, pid: int, answers: int, singl
     member = there(port)
     counter = Counter()
     async with trio.open_nursery() as nursery:
-        links = LinkNetwork("near", SECRET)
+        links = LinkPool("near", SECRET)
         await nursery.start(links.run)
         await links.ask(member, {})
         for _ in range(rounds):
@@ -151,13 +152,13 @@ async def measure_broadcasts(costs: Costs, port: int, pid: int, nodes: int, fram
     """Costs of the node that sends, for each frame."""
     member = there(port)
     counter = Counter()
-    listening: list[tuple[LinkNetwork, Subscriber]] = []
+    listening: list[tuple[LinkPool, Subscriber]] = []
     async with trio.open_nursery() as nursery:
         for number in range(nodes):
-            links = LinkNetwork(f"near {number}", SECRET)
+            links = LinkPool(f"near {number}", SECRET)
             await nursery.start(links.run)
             reply = Heard(counter)
-            links.send(member, SESSION_ID, Relay(reply, f"near {number}"))
+            links.send(member, SESSION_ID, SubscribeNode(reply, f"near {number}"))
             await links.ask(member, {})
             listening.append((links, reply))
         for _ in range(rounds):

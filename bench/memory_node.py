@@ -22,7 +22,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from server.config.config import Config
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.transport import Transport
 from server.realtime.trio_websocket import TrioWebSocketTransport
@@ -35,7 +35,7 @@ from tests.settings import at_once
 
 REACTOR = "reactor"
 TRIO_WEBSOCKET = "trio-websocket"
-TRANSPORTS: Mapping[str, Callable[[Gate, Config, Random], Transport]] = {
+TRANSPORTS: Mapping[str, Callable[[ConversationDeps, Config, Random], Transport]] = {
     REACTOR: ReactorTransport,
     TRIO_WEBSOCKET: TrioWebSocketTransport,
 }
@@ -113,9 +113,9 @@ async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: 
         registry, catalog = memory_registry(nursery, tokens, clock, tick_ms)
         stored = await catalog.add(quiz)
         record = await registry.create(stored.id, at_once(early_close=False))
-        gate = Gate(registry, tokens, clock, Attempts(1000), 20, 60)
+        deps = ConversationDeps(registry, tokens, clock, Attempts(1000), 20, 60)
         serving = TRANSPORTS[transport](
-            gate,
+            deps,
             Config(ping_interval_s=3600, ping_timeout_s=600, connections_per_address_max=1_000_000),
             Random(1),
         )

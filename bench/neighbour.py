@@ -84,7 +84,7 @@ class Place:
     code: str
 
 
-Books = dict[tuple[int, int], int]
+CompactLedger = dict[tuple[int, int], int]
 """By player and question, the time of the first ack."""
 
 
@@ -94,7 +94,7 @@ class _Session:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.heard = Heard()
-        self.books: Books = {}
+        self.books: CompactLedger = {}
         self.waiting: dict[tuple[str, int], float] = {}
         """Who waits for a reply, and since when."""
         self.number = 0
@@ -371,7 +371,7 @@ class Neighbour:
         """Since it was asked last."""
         return self._ask("heard")
 
-    def books(self) -> Books:
+    def books(self) -> CompactLedger:
         """All that was acknowledged so far."""
         return self._ask("books")
 

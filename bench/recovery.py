@@ -38,7 +38,7 @@ import trio
 from bench import wire
 from bench.checkout import ROOT
 from bench.figures import machine
-from bench.neighbour import SETTINGS, Books, Socket, quiz
+from bench.neighbour import SETTINGS, CompactLedger, Socket, quiz
 from engine.websocket import FramingError
 from loadtest.chaos.proxy import Proxy, proxy_to
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
@@ -390,7 +390,7 @@ async def one_run(
         await apis[others[0]].host(made["code"], made["host_token"], "f", "finish")
         await trio.sleep(0.5)
         nursery.cancel_scope.cancel()
-    books: Books = {(p.player, n): ms for p in players for n, ms in p.books.items()}
+    books: CompactLedger = {(p.player, n): ms for p in players for n, ms in p.books.items()}
     rows = (await _final(stage, apis[others[0]], made))[made["session_id"]]
     stored = {(row.player, row.question): row.elapsed_ms for row in rows}
     seen.acked += len(books)

@@ -115,7 +115,7 @@ async def by_way_of_it(costs: Costs, loop: str) -> None:
         spool = Spool(Path(path) / "spool")
         async with open_asyncio(), Database.open(f"postgresql://x@/x?host={path}") as database:
             spooling = Spooling(
-                spool, database, node="bench", tenure=Sure(), now_ms=lambda: 0, after_s=0.05, retry_max_s=0.5
+                spool, database, node="bench", lease=Sure(), now_ms=lambda: 0, after_s=0.05, retry_max_s=0.5
             )
             journal = WriteBehind(
                 database, owner="bench", now_ms=lambda: 0, spooling=spooling, shutdown_s=0.0

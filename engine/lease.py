@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class OnlyNode:
-    """Port `Tenure` for a node without leases: certain while it is the only one.
+class LoneLease:
+    """Port `Lease` for a node without leases: certain while it is the only one.
 
     It is the only one when, for `settle_s`, no other node has given a sign of life in the database, and then
     every session it holds was found to be its own still. It stays certain while the database is away, for
@@ -66,8 +66,8 @@ class OnlyNode:
         self._proven = False
 
 
-class ClusterTenure:
-    """Port `Tenure` for a node among others: certain while its lease in the database holds, or its heartbeat.
+class ClusterLease:
+    """Port `Lease` for a node among others: certain while its lease in the database holds, or its heartbeat.
 
     Whoever takes a session over needs both to be gone: the lease in the transaction that takes the session,
     the heartbeat by a look that is not older than `ttl_s - margin_s` then. Each counts for `ttl_s - margin_s`

@@ -324,12 +324,12 @@ class Owned(Protocol):
         """As `CommitListener.fenced`."""
 
 
-class Tenure(Protocol):
+class Lease(Protocol):
     """Whether this node is still the owner of what it owned, as far as it can know by itself."""
 
     def certain(self, now_s: float) -> bool:
         """True only while it is impossible that somebody else has claimed a session of this node. `now_s`
-        is of the clock that the tenure was told everything else by."""
+        is of the clock that the lease was told everything else by."""
 
 
 JOINS_SHARE = 0.8

@@ -15,14 +15,15 @@ from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
-from engine.lease import ClusterTenure
+from engine.lease import ClusterLease
 from engine.ports import Journal, SessionStore
 from engine.shards.fingerprint import difference
-from engine.shards.heartbeat import Presence
-from engine.shards.link.network import LinkNetwork, LinkServer
+from engine.shards.heartbeat import Heartbeat
+from engine.shards.link.listener import LinkListener
+from engine.shards.link.pool import LinkPool
 from engine.shards.membership import Changes, Membership
 from engine.shards.ports import BusMessage, BusUnavailable, Load, Member
-from engine.shards.rebalancer import Moving
+from engine.shards.rebalancer import Rebalancer
 from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
 from engine.shards.router import Router
@@ -132,10 +133,10 @@ class ClusterNode:
         self,
         *,
         membership: Membership,
-        presence: Presence,
+        presence: Heartbeat,
         router: Router,
-        moving: Moving,
-        links: LinkNetwork,
+        moving: Rebalancer,
+        links: LinkPool,
         bus: RedisBus,
     ) -> None:
         self.refused = 0
@@ -258,14 +259,14 @@ class Clustering:
         margin_s = config.lease_s * MARGIN_SHARE
         secret = (config.secret or "").encode()
         self.redis = redis
-        self.tenure = ClusterTenure(ttl_s=config.lease_s, margin_s=margin_s)
+        self.lease = ClusterLease(ttl_s=config.lease_s, margin_s=margin_s)
         self._config = config
         self._member = member
         self._clock = clock
         self._clock_s = clock_s
         self._membership = Membership(config.lease_s, lambda other: difference(member.marks, other.marks))
         self.neighbours = Neighbours(self._membership, clock_s, margin_s)
-        self.links = LinkNetwork(
+        self.links = LinkPool(
             member.run,
             secret,
             silence_s=_silence_s(config),
@@ -276,8 +277,8 @@ class Clustering:
         self._secret = secret
         self.router: Router
         self.node: ClusterNode
-        self._moving: Moving
-        self._presence: Presence
+        self._moving: Rebalancer
+        self._presence: Heartbeat
 
     def pages(self) -> Iterable[str]:
         """Where the nodes have their web pages, or had them: a page outlives its node."""
@@ -285,7 +286,7 @@ class Clustering:
 
     def in_doubt(self) -> bool:
         """Whether others may have taken sessions of this node by now."""
-        return not self.tenure.certain(self._clock_s())
+        return not self.lease.certain(self._clock_s())
 
     def address(self) -> str:
         """What Postgres knows of this run, for when Redis does not."""
@@ -316,7 +317,7 @@ class Clustering:
                 hold_s=HOLD_LEASES * self._config.lease_s,
                 boundary=self._boundary,
             )
-            self._moving = Moving(
+            self._moving = Rebalancer(
                 registry=registry,
                 router=self.router,
                 store=store,
@@ -330,7 +331,7 @@ class Clustering:
             )
             self.redis.bus.listen(self.router.hear)
             self.redis.bus.listen(self._hear)
-            self._presence = Presence(
+            self._presence = Heartbeat(
                 self._membership,
                 self.redis.heartbeats,
                 self.redis.bus,
@@ -338,7 +339,7 @@ class Clustering:
                 ttl_s=self._config.lease_s,
                 load=lambda: self._load(),
                 on_changes=lambda changes: self.node.heard(changes),
-                on_confirmed=lambda asked_s: self.tenure.heartbeat_confirmed(asked_s, self._clock_s()),
+                on_confirmed=lambda asked_s: self.lease.heartbeat_confirmed(asked_s, self._clock_s()),
                 current_time=self._clock_s,
                 boundary=self._boundary,
             )
@@ -353,7 +354,7 @@ class Clustering:
             await nursery.start(self._moving.run)
             nursery.start_soon(
                 let_go_in_doubt,
-                lambda: self.tenure.holds(self._clock_s()),
+                lambda: self.lease.holds(self._clock_s()),
                 self._config.lease_s,
                 lambda: _let_go(registry),
                 self._boundary,
@@ -363,7 +364,7 @@ class Clustering:
 
     async def serve_links(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Let other nodes reach the sessions here."""
-        server = LinkServer(
+        server = LinkListener(
             self._member.run,
             self._secret,
             self.node,
@@ -457,7 +458,7 @@ class Clustering:
             await self.node.left()
         if patience.cancelled_caught:
             log.warning("not all sessions could be moved within %g s", self._config.drain_s)
-        self.tenure.heartbeat_ends()
+        self.lease.heartbeat_ends()
 
 
 def _silence_s(config: Config) -> float:

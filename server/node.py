@@ -26,13 +26,13 @@ import trio
 
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import GAP_S, SessionClock, gap_s
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.merging import Merging
 from engine.actors.registry import Registry
 from engine.aio import open_asyncio
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
-from engine.lease import OnlyNode
+from engine.lease import LoneLease
 from engine.ports import QuizCatalog, StorageUnavailable
 from engine.shards.fingerprint import marks_of
 from engine.shards.link import auth
@@ -59,12 +59,12 @@ from server.http import serving
 from server.http.app import create_app
 from server.http.cluster import own_load
 from server.http.services import Services
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.transports import make_transport
-from server.runtime.background import beside
+from server.runtime.background import background_task
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
-from server.runtime.timers import Waiting
+from server.runtime.timers import Timers
 from server.security.client_address import EVERYWHERE
 from server.security.limits import Attempts
 from server.security.name_filter import load_name_rules
@@ -149,7 +149,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         redis = await stack.enter_async_context(
             open_redis(config.redis_url, config.cluster, ttl_s=config.lease_s, boundary=boundary)
         )
-        await stack.enter_async_context(beside(redis.bus.run))
+        await stack.enter_async_context(background_task(redis.bus.run))
         member = Member(
             name=config.node or run,
             run=run,
@@ -170,13 +170,13 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         )
         cluster = Clustering(config, member, redis, link_socket, clock, _clock_s, boundary)
 
-    only_node = OnlyNode()
+    only_node = LoneLease()
     spool = stack.enter_context(_spool(config))
     spooling = Spooling(
         spool,
         database,
         node=run,
-        tenure=only_node if cluster is None else cluster.tenure,
+        lease=only_node if cluster is None else cluster.lease,
         retained=retained,
         now_ms=clock.now_ms,
         clock_s=_clock_s,
@@ -189,18 +189,18 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         now_ms=clock.now_ms,
         spooling=spooling,
         retained=retained,
-        sign=Alone(only_node) if cluster is None else Leased(cluster.tenure, cluster.address),
+        sign=Alone(only_node) if cluster is None else Leased(cluster.lease, cluster.address),
         clock_s=_clock_s,
         facts_max=config.journal_facts_max,
     )
-    await stack.enter_async_context(beside(journal.run))
+    await stack.enter_async_context(background_task(journal.run))
     partitions = Partitions(
         database,
         clock.now_ms,
         slice_days=config.partition_days,
         retention_days=config.retention_days,
     )
-    await stack.enter_async_context(beside(partitions.run))
+    await stack.enter_async_context(background_task(partitions.run))
     # What an earlier run acknowledged is in the database before any session is claimed.
     await spooling.drained()
     stored: QuizCatalog = PostgresCatalog(database, clock.now_ms)
@@ -210,7 +210,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         await _add_samples(catalog)
 
     registry: Registry = await stack.enter_async_context(
-        beside(
+        background_task(
             partial(
                 _keep_sessions,
                 lambda nursery: Registry(
@@ -243,27 +243,27 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
             )
         )
     )
-    stack.callback(registry.close, Ending.SHUTDOWN)
+    stack.callback(registry.close, CloseReason.SHUTDOWN)
     journal.watch(registry.owned)
     directory: Registry | Router = registry
     recovered = 0
     if cluster is None:
         recovered = await registry.recover()
     else:
-        await stack.enter_async_context(beside(cluster.links.run))
+        await stack.enter_async_context(background_task(cluster.links.run))
         directory = await stack.enter_async_context(
-            beside(partial(cluster.route, registry, store, journal, lambda: not spooling.active))
+            background_task(partial(cluster.route, registry, store, journal, lambda: not spooling.active))
         )
-        stack.callback(directory.close, Ending.SHUTDOWN)
+        stack.callback(directory.close, CloseReason.SHUTDOWN)
         cluster.redis.bus.listen(partial(_forget_quiz, catalog))
     merging = Merging(registry, PostgresSpooledFacts(database), run, boundary)
-    await stack.enter_async_context(beside(merging.run))
+    await stack.enter_async_context(background_task(merging.run))
 
-    waiting = Waiting(boundary)
-    await stack.enter_async_context(beside(waiting.run))
+    waiting = Timers(boundary)
+    await stack.enter_async_context(background_task(waiting.run))
     attempts = Attempts(config.attempts_per_min)
     transport = make_transport(
-        Gate(
+        ConversationDeps(
             directory,
             tokens,
             clock,
@@ -272,11 +272,11 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
             config.messages_burst,
             tuple if cluster is None else cluster.pages,
             boundary,
-            waiting.after,
+            waiting.call_later,
         ),
         config,
     )
-    loop_watch = LoopWatch(registry.pace.heed)
+    loop_watch = LoopWatch(registry.pace.follow)
     collector = Collector(
         loop_watch.busy, lambda: any(actor.session.question_open for actor in registry.active())
     )
@@ -304,19 +304,21 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     )
     app = create_app(services)
     if realtime_socket is not None:
-        await stack.enter_async_context(beside(partial(transport.serve, [realtime_socket], ssl_context=tls)))
+        await stack.enter_async_context(
+            background_task(partial(transport.serve, [realtime_socket], ssl_context=tls))
+        )
     shutdown = trio.Event()
     await stack.enter_async_context(
-        beside(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
+        background_task(partial(serving.serve, app, http_socket, config, shutdown), end=shutdown.set)
     )
-    await stack.enter_async_context(beside(_kept(loop_watch.run, "watching the loop", boundary)))
-    await stack.enter_async_context(beside(_kept(collector.run, "collecting garbage", boundary)))
+    await stack.enter_async_context(background_task(_kept(loop_watch.run, "watching the loop", boundary)))
+    await stack.enter_async_context(background_task(_kept(collector.run, "collecting garbage", boundary)))
     if cluster is not None:
         # Last of all: from here on others send clients and sessions to this node.
-        await stack.enter_async_context(beside(cluster.serve_links))
+        await stack.enter_async_context(background_task(cluster.serve_links))
         with _let_in():
             await cluster.knock()
-        await stack.enter_async_context(beside(partial(cluster.appear, partial(own_load, services))))
+        await stack.enter_async_context(background_task(partial(cluster.appear, partial(own_load, services))))
         stack.push_async_callback(cluster.leave)
     running = Running(
         http_url=http_url,

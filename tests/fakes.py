@@ -17,7 +17,7 @@ import orjson
 import trio
 
 from engine import ports
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command
 from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import (
@@ -36,8 +36,9 @@ from engine.domain.facts import (
 )
 from engine.domain.quiz import Quiz
 from engine.domain.session_keys import is_code, is_id
-from engine.shards.link.ends import FarEnd, NearEnd
+from engine.shards.link.client import LinkClient
 from engine.shards.link.keepalive import LOOKS, Silence
+from engine.shards.link.server import LinkServer
 from engine.shards.ports import LinkLost, LinkService, Member
 
 
@@ -600,7 +601,7 @@ class MemoryNodeLinks:
     def send(self, member: Member, session_id: str, command: Command) -> None:
         link = self._network.link(self._run, member.run)
         if link is None:
-            command.reply.close(Ending.RESTARTING)
+            command.reply.close(CloseReason.RESTARTING)
         else:
             link.near.send(session_id, command)
 
@@ -639,7 +640,7 @@ class _MemoryWay:
         return True
 
     def overflow(self) -> None:
-        self._link.cut(Ending.SLOW_CONSUMER)
+        self._link.cut(CloseReason.SLOW_CONSUMER)
 
     @property
     def has_room(self) -> bool:
@@ -670,14 +671,14 @@ class _MemoryLink:
         self._ends = near, far
         self._there = _MemoryWay(network, self, near, far)
         self._back = _MemoryWay(network, self, far, near)
-        self._ending = Ending.RESTARTING
+        self._close_reason = CloseReason.RESTARTING
         self._scope = trio.CancelScope()
-        self.near = NearEnd(self._there)
+        self.near = LinkClient(self._there)
 
-    def cut(self, ending: Ending = Ending.RESTARTING) -> None:
+    def cut(self, close_reason: CloseReason = CloseReason.RESTARTING) -> None:
         if not self.over:
             self.over = True
-            self._ending = ending
+            self._close_reason = close_reason
             self._scope.cancel()
             self._back.announce_room()
 
@@ -697,7 +698,7 @@ class _MemoryLink:
             try:
                 if service is not None:
                     async with trio.open_nursery() as nursery:
-                        far = FarEnd(self._back, service, nursery)
+                        far = LinkServer(self._back, service, nursery)
                         try:
                             nursery.start_soon(self._watch)
                             nursery.start_soon(self._back.carry, self.near.hear)
@@ -709,4 +710,4 @@ class _MemoryLink:
                 self.over = True
                 self._back.announce_room()
                 with trio.CancelScope(shield=True):
-                    await self.near.lost(self._ending)
+                    await self.near.lost(self._close_reason)

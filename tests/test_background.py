@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from server.runtime.background import beside
+from server.runtime.background import background_task
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ async def test_a_task_goes_on_until_its_block_has_ended(clock: MockClock) -> Non
             told.append("the task ends")
 
     with trio.move_on_after(1):
-        async with beside(task) as value:
+        async with background_task(task) as value:
             told.append(value)
             try:
                 await trio.sleep_forever()
@@ -43,7 +43,7 @@ async def test_a_start_can_be_cancelled(clock: MockClock) -> None:
         await trio.sleep_forever()
 
     with trio.move_on_after(1) as patience:
-        async with beside(task):
+        async with background_task(task):
             pytest.fail("it has not started")
     assert patience.cancelled_caught
     assert trio.current_time() == pytest.approx(1)

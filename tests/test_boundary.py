@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Watch
 from engine.actors.merging import LOOK_EVERY_S as MERGE_EVERY_S
 from engine.actors.merging import Merging
@@ -28,7 +28,7 @@ from tests.shards.nodes import cluster_of
 from tests.test_architecture import modules
 
 WITHIN = "engine.boundary: the task's own code names it"
-LINK = "engine.shards.link.network: it costs the link"
+LINK = "engine.shards.link.listener: it costs the link"
 CONNECTION = "it costs the connection"
 JOURNAL = "none: a mistake here would make acknowledgements untrue, and ends the node"
 PARTS = "none of its own: all that it calls has one"
@@ -38,12 +38,12 @@ TASKS = {
     ("engine/actors/lookups.py", "Waiting.add", "self._settle"): WITHIN,
     ("engine/actors/registry.py", "Registry._open", "self._run"): WITHIN,
     ("engine/shards/link/transport.py", "Channel.carry", "until_over"): LINK,
-    ("engine/shards/link/ends.py", "FarEnd._request", "self._answer"): WITHIN,
-    ("engine/shards/link/network.py", "LinkNetwork._carry", "expire"): LINK,
-    ("engine/shards/link/network.py", "LinkNetwork._link_to", "self._keep"): WITHIN,
-    ("engine/shards/link/network.py", "LinkNetwork._link_to", "self._watch"): WITHIN,
-    ("engine/shards/link/network.py", "LinkServer._serve", "watch"): LINK,
-    ("engine/shards/link/network.py", "LinkServer.serve", "trio.serve_listeners of self.attend"): WITHIN,
+    ("engine/shards/link/server.py", "LinkServer._request", "self._answer"): WITHIN,
+    ("engine/shards/link/pool.py", "LinkPool._carry", "expire"): LINK,
+    ("engine/shards/link/pool.py", "LinkPool._link_to", "self._keep"): WITHIN,
+    ("engine/shards/link/pool.py", "LinkPool._link_to", "self._watch"): WITHIN,
+    ("engine/shards/link/listener.py", "LinkListener._serve", "watch"): LINK,
+    ("engine/shards/link/listener.py", "LinkListener.serve", "trio.serve_listeners of self.attend"): WITHIN,
     ("engine/shards/rebalancer.py", "Moving._hand_some_on", "self._hand_on_and_forget"): WITHIN,
     ("engine/shards/rebalancer.py", "Moving.drained", "self._send_away"): WITHIN,
     ("engine/shards/rebalancer.py", "Moving.take_over", "self._take"): WITHIN,
@@ -366,8 +366,8 @@ async def test_a_mistake_in_a_hand_over_costs_that_session_a_moment(
             mock_clock.jump(rebalancer.SETTLE_S)
             await settle()
             assert calls
-            assert ada.ending is Ending.RESTARTING
-        assert ben.ending is None
+            assert ada.close_reason is CloseReason.RESTARTING
+        assert ben.close_reason is None
         for _ in range(5):
             mock_clock.jump(rebalancer.LOOK_EVERY_S)
             await settle()

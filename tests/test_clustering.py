@@ -280,14 +280,14 @@ async def test_who_leaves_waits_for_its_sessions_but_not_for_ever(
     node = clustering(drain_s=8.0)
     node.node = cast(Any, Leaving(takes_s))
     for moment_s in (0.0, 1.0, 2.0, 3.0, 4.0):
-        node.tenure.heartbeat_confirmed(moment_s, moment_s)
-    assert node.tenure.holds(4.0)
+        node.lease.heartbeat_confirmed(moment_s, moment_s)
+    assert node.lease.holds(4.0)
     with caplog.at_level(logging.WARNING), trio.CancelScope() as scope:
         scope.cancel()  # as when the process was told to end
         await node.leave()
     assert trio.current_time() == pytest.approx(waited_s)
     assert bool(caplog.records) == warned
-    assert not node.tenure.holds(4.0), "it relies on its heartbeat no more, which is taken back next"
+    assert not node.lease.holds(4.0), "it relies on its heartbeat no more, which is taken back next"
 
 
 async def test_a_node_that_is_told_to_leave_announces_it_once() -> None:

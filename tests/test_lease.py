@@ -15,14 +15,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.lease import ClusterTenure, OnlyNode
+from engine.lease import ClusterLease, LoneLease
 
 
 class Life:
     """A node that beats and looks twice a second, from second 0 on."""
 
     def __init__(self) -> None:
-        self.only = OnlyNode(settle_s=2.0, frozen_max_s=2.0)
+        self.only = LoneLease(settle_s=2.0, frozen_max_s=2.0)
         self.now_s = 0.0
         self.signs: dict[str, int] = {}
         self.database = True
@@ -134,20 +134,20 @@ TTL_S, MARGIN_S = 3.0, 0.6
 
 
 class Member:
-    """The tenure of a node that a test tells everything."""
+    """The lease of a node that a test tells everything."""
 
     def __init__(self) -> None:
-        self.tenure = ClusterTenure(ttl_s=TTL_S, margin_s=MARGIN_S)
+        self.lease = ClusterLease(ttl_s=TTL_S, margin_s=MARGIN_S)
         self.now_s = 100.0
 
     def renew(self, since: int = 1) -> None:
-        self.tenure.lease_renewed(self.now_s, self.now_s, since)
+        self.lease.lease_renewed(self.now_s, self.now_s, since)
 
     def beat(self) -> None:
-        self.tenure.heartbeat_confirmed(self.now_s, self.now_s)
+        self.lease.heartbeat_confirmed(self.now_s, self.now_s)
 
     def prove(self) -> None:
-        self.tenure.proved(self.now_s, self.now_s)
+        self.lease.proved(self.now_s, self.now_s)
 
     def live(self, seconds: float, *, lease: bool = False, heartbeat: bool = False, since: int = 1) -> None:
         for _ in range(int(seconds * 2)):
@@ -156,31 +156,31 @@ class Member:
                 self.renew(since)
             if heartbeat:
                 self.beat()
-            if self.tenure.to_prove(self.now_s):
+            if self.lease.to_prove(self.now_s):
                 self.prove()
 
     @property
     def certain(self) -> bool:
-        return self.tenure.certain(self.now_s)
+        return self.lease.certain(self.now_s)
 
 
 def test_a_lease_is_worth_nothing_before_every_session_was_found_its_own() -> None:
     node = Member()
-    assert not node.tenure.to_prove(node.now_s)
+    assert not node.lease.to_prove(node.now_s)
     node.renew()
-    assert node.tenure.to_prove(node.now_s)
+    assert node.lease.to_prove(node.now_s)
     assert not node.certain
     node.prove()
     assert node.certain
-    assert not node.tenure.to_prove(node.now_s)
+    assert not node.lease.to_prove(node.now_s)
 
 
 def test_a_lease_holds_from_when_it_was_asked_for_until_a_margin_before_its_end() -> None:
     node = Member()
-    node.tenure.lease_renewed(100, 101, 1)
-    node.tenure.proved(101, 101)
-    assert node.tenure.certain(102.3)
-    assert not node.tenure.certain(102.4)
+    node.lease.lease_renewed(100, 101, 1)
+    node.lease.proved(101, 101)
+    assert node.lease.certain(102.3)
+    assert not node.lease.certain(102.4)
 
 
 def test_a_heartbeat_alone_keeps_it_for_as_long_as_it_comes() -> None:
@@ -217,7 +217,7 @@ def test_a_proof_from_before_they_came_back_proves_nothing() -> None:
     node.now_s += 2.5
     asked_s = node.now_s - 0.1
     node.renew()
-    node.tenure.proved(asked_s, node.now_s)
+    node.lease.proved(asked_s, node.now_s)
     assert not node.certain
 
 
@@ -226,7 +226,7 @@ def test_a_proof_that_comes_when_both_have_lapsed_again_proves_nothing() -> None
     node.renew()
     asked_s = node.now_s
     node.now_s += 2.4
-    node.tenure.proved(asked_s, node.now_s)
+    node.lease.proved(asked_s, node.now_s)
     node.renew()
     assert not node.certain
 
@@ -254,16 +254,16 @@ def test_a_heartbeat_that_was_gone_does_not_count_as_long_as_somebody_may_have_m
 def test_what_is_given_back_counts_no_more() -> None:
     node = Member()
     node.live(5, lease=True, heartbeat=True)
-    node.tenure.lease_ends()
+    node.lease.lease_ends()
     assert node.certain
-    node.tenure.heartbeat_ends()
+    node.lease.heartbeat_ends()
     assert not node.certain
 
 
 @pytest.mark.parametrize("margin_s", [0, -1, 3, 4])
 def test_a_margin_must_lie_within_the_lease(margin_s: float) -> None:
     with pytest.raises(ValueError, match="margin"):
-        ClusterTenure(ttl_s=TTL_S, margin_s=margin_s)
+        ClusterLease(ttl_s=TTL_S, margin_s=margin_s)
 
 
 # The cluster, modelled: a database, a Redis, and runs of nodes whose messages take as long as they take.
@@ -292,11 +292,11 @@ class Session:
 
 @dataclass
 class Run:
-    """A run of a node: a tenure, a clock of its own rate, and what it believes to hold."""
+    """A run of a node: a lease, a clock of its own rate, and what it believes to hold."""
 
     number: int
     rate: float
-    tenure: ClusterTenure = field(default_factory=lambda: ClusterTenure(ttl_s=TTL_S, margin_s=MARGIN_S))
+    lease: ClusterLease = field(default_factory=lambda: ClusterLease(ttl_s=TTL_S, margin_s=MARGIN_S))
     held: int | None = None
     seen: dict[int, float] = field(default_factory=dict)
     """When it last looked and did not find the heartbeat of another, by its own clock."""
@@ -339,7 +339,7 @@ class Cluster:
 
     def check(self) -> None:
         for run in self.runs:
-            certain = run.tenure.certain(self.clock(run))
+            certain = run.lease.certain(self.clock(run))
             if certain and run.held is not None:
                 assert (self.session.owner, self.session.epoch) == (run.number, run.held)
                 self.times_certain += 1
@@ -412,10 +412,10 @@ class Cluster:
             return (since,)
 
         def back(since: tuple[int]) -> None:
-            run.tenure.lease_renewed(asked_s, self.clock(run), *since)
+            run.lease.lease_renewed(asked_s, self.clock(run), *since)
 
         def again() -> None:
-            if run.tenure.to_prove(self.clock(run)):
+            if run.lease.to_prove(self.clock(run)):
                 self.prove(run)
             else:
                 self.after(0.5, partial(self.renew, run))
@@ -434,7 +434,7 @@ class Cluster:
         def back(own: tuple[bool]) -> None:
             if not own[0] and run.held == epoch:
                 run.held = None
-            run.tenure.proved(asked_s, self.clock(run))
+            run.lease.proved(asked_s, self.clock(run))
             run.proofs += 1
 
         self.send(run, False, there, back, lambda: self.after(0.5, partial(self.renew, run)))
@@ -450,7 +450,7 @@ class Cluster:
             return ()
 
         def back(_: tuple[()]) -> None:
-            run.tenure.heartbeat_confirmed(asked_s, self.clock(run))
+            run.lease.heartbeat_confirmed(asked_s, self.clock(run))
 
         self.send(run, True, there, back, lambda: self.after(0.5, partial(self.beat, run)))
 

@@ -17,25 +17,25 @@ from typing import NamedTuple
 import trio
 
 from engine.actors import messages, relay_messages
-from engine.actors.adaptive_tick import Pace
-from engine.actors.admission import AGAIN_MS, BUSY, NOT_ADMITTED, Door
+from engine.actors.adaptive_tick import AdaptiveTick
+from engine.actors.admission import AGAIN_MS, BUSY, NOT_ADMITTED, AdmissionControl
 from engine.actors.clock import Gap, SessionClock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import (
     Answer,
     Command,
     Detach,
     Erase,
+    Flushed,
     Host,
     Join,
     Left,
     ListPlayers,
     Look,
     Merge,
-    Passed,
     Rejoin,
-    Relay,
     Role,
+    SubscribeNode,
     TakeOver,
     Watch,
 )
@@ -46,7 +46,7 @@ from engine.actors.delivery.roster import Roster
 from engine.actors.delivery.stream import BroadcastStream, StreamState
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.mailbox import Mailbox
-from engine.actors.presence import Attendance
+from engine.actors.presence import Presence
 from engine.actors.tokens import Tokens
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import Refusal
@@ -92,7 +92,7 @@ RUNNING = Refusal("session_running", "The session is not over: finish it first."
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
 
-ROLL_CALL_MS = 3_000
+FLUSH_MS = 3_000
 """How long a deadline, or a host who ends the answering, waits at most for the answers that other nodes had
 received before it."""
 
@@ -107,7 +107,7 @@ HOSTS_WAITING_MAX = 100
 """Host commands that wait for a deadline that was due before them. One more gets `busy`."""
 
 HANDED_OVER_MS = 250
-"""As `ROLL_CALL_MS`, for those that came while a session was handed over."""
+"""As `FLUSH_MS`, for those that came while a session was handed over."""
 
 DOUBT_LOOK_S = 0.05
 DOUBT_LOOK_MAX_S = 1.0
@@ -147,7 +147,7 @@ class ActorOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class HandoffSnapshot:
     """What an actor leaves behind that gives its session away, with all of it committed: its stream, who sits
     where, the relays of other nodes, and the commands that came too late for it."""
 
@@ -170,7 +170,7 @@ class _Held(NamedTuple):
 
 
 @dataclass(slots=True)
-class _RollCall:
+class _FlushBarrier:
     """The last time that the nodes that take part were asked to pass on what they had received, and up to
     which moment."""
 
@@ -221,7 +221,7 @@ class SessionActor:
         journal: Journal,
         tokens: Tokens,
         options: ActorOptions,
-        pace: Pace,
+        pace: AdaptiveTick,
         counters: Counters,
         stream: StreamState | None = None,
         in_doubt: Callable[[], bool] = lambda: False,
@@ -265,7 +265,7 @@ class SessionActor:
         journal: Journal,
         tokens: Tokens,
         options: ActorOptions,
-        pace: Pace,
+        pace: AdaptiveTick,
         counters: Counters,
         stream: StreamState | None = None,
         in_doubt: Callable[[], bool] = lambda: False,
@@ -289,16 +289,16 @@ class SessionActor:
         """Those of the open question."""
         self._mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
         self._stream = BroadcastStream(options.history_max, claimed.epoch)
-        self._audience = Audience(counters.sent, heed=self._heed)
+        self._audience = Audience(counters.sent, on_change=self._on_change)
         self._roster: Roster | None = None
         """As long as a host is connected."""
         self._roster_due_at = 0
-        self._attendance: Attendance | None = None
+        self._presence: Presence | None = None
         """Where it matters who is here."""
         if session.settings.early_close:
             players = (player for player, who in session.players.items() if not who.kicked)
-            self._attendance = Attendance(players, clock.now_ms())
-        self._door = Door(
+            self._presence = Presence(players, clock.now_ms())
+        self._admission = AdmissionControl(
             record.id,
             options.joins_per_s,
             options.seats_per_address_max,
@@ -318,7 +318,7 @@ class SessionActor:
         self._stopped = False
         self._still_until = 0
         """Before that no time passes: answers that came in time may be on their way here."""
-        self._roll_call = _RollCall()
+        self._flush = _FlushBarrier()
         self._search = _Search()
         self._hosts: deque[tuple[Host, int]] = deque()
         """Host commands that wait until all from before them is seen to, and since when."""
@@ -326,7 +326,7 @@ class SessionActor:
         self._may_go = False
         """Whether nothing of the session is to stay in memory: it is over, and about to be deleted."""
         self._late_commands: list[Command] = []
-        self.parcel: Parcel | None = None
+        self.snapshot: HandoffSnapshot | None = None
         """Set once the session was given away."""
         self._expires_at = record.created_at + int(options.max_age_s * 1000)
         self._active_at = clock.now_ms()
@@ -363,7 +363,7 @@ class SessionActor:
 
     def send(self, command: Command) -> None:
         """Hand over a command. A full mailbox, or an actor that has stopped, answers `busy` at once."""
-        if isinstance(command, Detach | Passed | Left):
+        if isinstance(command, Detach | Flushed | Left):
             if self._giving_away:
                 self._late_commands.append(command)
             else:
@@ -409,7 +409,7 @@ class SessionActor:
         self._fenced.set()
         self._mailbox.wake()
 
-    def end(self, ending: Ending) -> None:
+    def end(self, close_reason: CloseReason) -> None:
         """Close everyone who waits or listens. After this the actor takes nothing more."""
         self._stopped = True
         waiting = [held.reply for held in self._unconfirmed]
@@ -423,11 +423,11 @@ class SessionActor:
         waiting += [command.reply for command in self._late_commands]
         self._late_commands.clear()
         for subscriber in waiting:
-            subscriber.close(ending)
-        self._audience.dismiss(ending)
+            subscriber.close(close_reason)
+        self._audience.dismiss(close_reason)
 
     def give_away(self) -> None:
-        """Take in nothing more, let no time pass, and end with a `parcel` once all is committed. Whoever is
+        """Take in nothing more, let no time pass, and end with a `snapshot` once all is committed. Whoever is
         connected stays so, and hears nothing meanwhile."""
         if not self._giving_away and not self._stopped:
             self._giving_away = True
@@ -497,7 +497,7 @@ class SessionActor:
         self._stopped = True
         seated = self._audience.seated()
         commands, self._late_commands = self._late_commands, []
-        self.parcel = Parcel(
+        self.snapshot = HandoffSnapshot(
             self.record, self.epoch, self._stream.state(self.epoch), seated, self._audience.clear(), commands
         )
         return True
@@ -524,9 +524,9 @@ class SessionActor:
         for gap in gaps:
             self.session.extend_clock(gap.by_ms, now)
             self._still_until += gap.by_ms
-            self._roll_call.until += gap.by_ms
-            if self._attendance is not None:
-                self._attendance.put_off(gap.by_ms)
+            self._flush.until += gap.by_ms
+            if self._presence is not None:
+                self._presence.put_off(gap.by_ms)
             if self._hostless_since is not None:
                 self._hostless_since += gap.by_ms
             self._given_back.append(gap)
@@ -606,12 +606,12 @@ class SessionActor:
         if (goes_on_at := self._goes_on_at) is not None:
             due = min(due, goes_on_at)
         if (deadline := session.deadline) is not None:
-            seen_to = self._roll_call.waits_until(self._closing(deadline))
+            seen_to = self._flush.waits_until(self._closing(deadline))
             # Once it is past, all else that time brings waits for it.
             due = seen_to if deadline <= self._clock.now_ms() else min(due, seen_to)
         due = max(due, self._still_until)
-        if self._hosts and self._roll_call.moment == self._hosts[0][1]:
-            due = min(due, self._roll_call.until)
+        if self._hosts and self._flush.moment == self._hosts[0][1]:
+            due = min(due, self._flush.until)
         if self._board_dirty and self._board_due_at < due:
             due = self._board_due_at
         due = min(due, self._progress_at)
@@ -661,7 +661,7 @@ class SessionActor:
             return False
         if self._clock.now_ms() - self._active_at < self._patience_ms:
             return False
-        self.end(Ending.FINISHED if self.session.phase is Phase.FINISHED else Ending.RESTARTING)
+        self.end(CloseReason.FINISHED if self.session.phase is Phase.FINISHED else CloseReason.RESTARTING)
         return True
 
     async def _pass_time(self) -> bool:
@@ -681,8 +681,8 @@ class SessionActor:
         if now < self._still_until:
             return True
         slicer = Slicer()
-        while (gone_at := self._gone_at) is not None and gone_at <= now and self._attendance is not None:
-            session.away(self._attendance.gone(now, BATCH_MAX), now)
+        while (gone_at := self._gone_at) is not None and gone_at <= now and self._presence is not None:
+            session.away(self._presence.gone(now, BATCH_MAX), now)
             await self._tell()
             await slicer.breathe()
         if self._withheld_choices and session.opens_at <= now:
@@ -699,9 +699,9 @@ class SessionActor:
     @property
     def _gone_at(self) -> int | None:
         """When a question may have to be closed, because somebody for whom it is held open is gone."""
-        if self._attendance is None or self.session.phase is not Phase.QUESTION:
+        if self._presence is None or self.session.phase is not Phase.QUESTION:
             return None
-        return self._attendance.due_at
+        return self._presence.due_at
 
     @property
     def _withheld_choices(self) -> bool:
@@ -736,12 +736,12 @@ class SessionActor:
     def _all_passed(self, moment: int, now: int) -> bool:
         """Whether all answers from before this moment are here, also from the nodes that take part. Those
         are asked, and for a while waited for; links keep their order."""
-        call = self._roll_call
+        call = self._flush
         if call.moment != moment:
-            call.moment, call.until = moment, now + ROLL_CALL_MS
+            call.moment, call.until = moment, now + FLUSH_MS
             call.number += 1
-            call.missing = self._audience.call_roll(call.number)
-        call.missing = {node for node in call.missing if self._audience.takes_part(node)}
+            call.missing = self._audience.start_flush(call.number)
+        call.missing = {node for node in call.missing if self._audience.has_node(node)}
         return not call.missing or now >= call.until
 
     def _write(self) -> None:
@@ -821,15 +821,15 @@ class SessionActor:
                     command.limit,
                     audience.connected,
                     audience.connected_players,
-                    self._door.waiting(self._clock.now_ms())[0],
+                    self._admission.waiting(self._clock.now_ms())[0],
                     removed=bool(command.removed),
                 )
                 command.reply.push(page)
-            case Relay():
+            case SubscribeNode():
                 self._relay(command)
-            case Passed():
-                if command.number == self._roll_call.number:
-                    self._roll_call.missing.discard(command.node)
+            case Flushed():
+                if command.number == self._flush.number:
+                    self._flush.missing.discard(command.node)
                 command.reply.push(messages.done(None, "passed", self.session.phase))
             case Left():
                 self._audience.leave_away(command.node, command.key)
@@ -883,25 +883,25 @@ class SessionActor:
         if not self._journal.has_room(JOINS_SHARE):
             self._refuse(command.reply, BUSY)
             return
-        door, now = self._door, self._clock.now_ms()
-        admitted = door.decision(command.ticket, command.name)
+        admission, now = self._admission, self._clock.now_ms()
+        admitted = admission.decision(command.ticket, command.name)
         refusal = self._refuse_former(command)
-        refusal = refusal or (NOT_ADMITTED if admitted is False else door.refuse(command.address, now))
+        refusal = refusal or (NOT_ADMITTED if admitted is False else admission.refuse(command.address, now))
         outcome = refusal or self.session.join(command.name, command.at, admitted=admitted is True)
         if isinstance(outcome, Applied):
             ticket = command.ticket or ""
-            refusal = door.wait(ticket, command.name, outcome.name, command.address, now)
+            refusal = admission.wait(ticket, command.name, outcome.name, command.address, now)
             if refusal is None:
                 command.reply.push(messages.waiting(self.code, ticket, AGAIN_MS))
                 return
             outcome = refusal
         if isinstance(outcome, Refusal):
             if outcome.code != "busy":
-                door.forget(command.ticket)
+                admission.forget(command.ticket)
             self._refuse(command.reply, outcome)
             return
-        door.forget(command.ticket)
-        door.seat(command.address, now)
+        admission.forget(command.ticket)
+        admission.seat(command.address, now)
         self._speaks(outcome.player)
         self._counters.players_joined += 1
         place = Place("player", outcome.player, command.may_move)
@@ -928,8 +928,8 @@ class SessionActor:
 
     def _speaks(self, player: int) -> None:
         """Whoever has no connection, and plays by requests, is here as well."""
-        if self._attendance is not None and player not in self._audience.connected:
-            self._attendance.spoke(player)
+        if self._presence is not None and player not in self._audience.connected:
+            self._presence.spoke(player)
             self.session.back(player)
 
     def _introduce(self, player: int) -> None:
@@ -998,7 +998,7 @@ class SessionActor:
             case "approval":
                 return session.ask_first(command.on is not False, now)
             case "admit" | "refuse":
-                return refuse("approval", session.phase) or self._door.decide(
+                return refuse("approval", session.phase) or self._admission.decide(
                     command.player, now, admitted=command.do == "admit"
                 )
             case "kick":
@@ -1030,8 +1030,8 @@ class SessionActor:
                 session.merge_player(fact)
                 if len(session.players) > known:
                     self._introduce(len(session.players))
-                    if self._attendance is not None:
-                        self._attendance.left(len(session.players), self._clock.now_ms())
+                    if self._presence is not None:
+                        self._presence.left(len(session.players), self._clock.now_ms())
             else:
                 session.merge_answer(fact)
         session.settle_merged(self._clock.now_ms())
@@ -1049,7 +1049,7 @@ class SessionActor:
             self._refuse(command.reply, NO_SUCH_PLAYER)
             return
         else:
-            self._audience.show_out(player, Ending.KICKED)
+            self._audience.disconnect(player, CloseReason.KICKED)
             late = [command for command, place in self._latecomers if place.player == player]
             self._latecomers = deque(each for each in self._latecomers if each[0] not in late)
             for rejoin in late:
@@ -1132,7 +1132,7 @@ class SessionActor:
         """Whether the join of a player whom nobody here knows may still be merged."""
         return player not in self.session.players and self._clock.now_ms() < self._joins_follow_until
 
-    def _relay(self, command: Relay) -> None:
+    def _relay(self, command: SubscribeNode) -> None:
         """Let a node take part. One that has clients already gets what they missed. If that is no longer all
         there, or is too much to be said at once, they have to come one by one."""
         stream, reply = self._stream, command.reply
@@ -1141,18 +1141,18 @@ class SessionActor:
             missed = stream.pairs_since(command.offset)
         results = missed is not None and any(frame.kind in ("reveal", "finished") for frame, _ in missed)
         if missed is None or (results and self.session.active > RESULTS_AT_ONCE_MAX):
-            self._audience.take_part(command.node, reply, ())
+            self._audience.subscribe_node(command.node, reply, ())
             reply.push(relay_messages.relayed(self.session_id, self.code, stream.epoch, stream.offset))
             return
         seats = command.seats or ()
-        self._audience.take_part(command.node, reply, seats)
+        self._audience.subscribe_node(command.node, reply, seats)
         if "host" in seats and "host" in self._audience.connected:
             # What it was told last, on the way here, is not known.
             self._roster = Roster(self.session.players)
         for key in seats:
             player = self.session.players.get(key) if isinstance(key, int) else None
             if key != "host" and (player is None or player.kicked):
-                self._audience.show_out(key, Ending.KICKED)
+                self._audience.disconnect(key, CloseReason.KICKED)
         reply.push(relay_messages.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
         for frame, host_frame in missed:
@@ -1166,23 +1166,23 @@ class SessionActor:
             if revealed and frame is revealed[-1]:
                 self._push_each(reply, relay_messages.standing(self.session))
 
-    def _heed(self, key: int | str) -> None:
+    def _on_change(self, key: int | str) -> None:
         """A place was taken or left. A host who comes hears of what changes from then on."""
         if key == "host":
             here = "host" in self._audience.connected
             self._roster = Roster() if here else None
-            self._door.news = self.session.approval
+            self._admission.news = self.session.approval
             self._hostless_since = None if here else self._clock.now_ms()
         elif isinstance(key, int):
             if self._roster is not None:
                 self._roster.note(key)
-            if self._attendance is None:
+            if self._presence is None:
                 return
             if key in self._audience.connected:
-                self._attendance.came(key)
+                self._presence.came(key)
                 self.session.back(key)
             else:
-                self._attendance.left(key, self._clock.now_ms())
+                self._presence.left(key, self._clock.now_ms())
 
     def _push_each(self, reply: Subscriber, frames: Iterable[Frame]) -> None:
         for frame in frames:
@@ -1226,17 +1226,17 @@ class SessionActor:
                 case PlayerKicked():
                     self._board_dirty = True
                     self._untold = self._crowd_untold = session.withholds
-                    self._audience.show_out(fact.player, Ending.KICKED)
+                    self._audience.disconnect(fact.player, CloseReason.KICKED)
                     if self._roster is not None:
                         self._roster.note(fact.player)
                 case PlayerReadmitted():
                     self._board_dirty = True
                     self._introduce(fact.player)
-                    if self._attendance is not None:
-                        self._attendance.left(fact.player, self._clock.now_ms())
+                    if self._presence is not None:
+                        self._presence.left(fact.player, self._clock.now_ms())
                 case QuestionOpened():
-                    if self._attendance is not None:
-                        self._attendance.opened()
+                    if self._presence is not None:
+                        self._presence.opened()
                     self._given_back.clear()
                     if session.withholds:
                         self._withhold()
@@ -1251,15 +1251,15 @@ class SessionActor:
                     by_ms = fact.by_ms if isinstance(fact, ClockExtended) and self._given_back else None
                     await self._broadcast(messages.state_changed(session, offset, now, by_ms))
                 case HostReplaced():
-                    self._audience.show_out("host", Ending.REPLACED)
+                    self._audience.disconnect("host", CloseReason.REPLACED)
                 case Finished():
                     self._end_seq = fact.seq
 
     async def _miss_the_silent(self) -> None:
         """The next question is not held open for those who play by requests and have sent none."""
-        if self._attendance is None:
+        if self._presence is None:
             return
-        slicer, silent = Slicer(), self._attendance.silent()
+        slicer, silent = Slicer(), self._presence.silent()
         while silent:
             self.session.away(
                 [silent.pop() for _ in range(min(BATCH_MAX, len(silent)))], self._clock.now_ms()
@@ -1337,7 +1337,7 @@ class SessionActor:
     def _host_to_be_told(self) -> bool:
         """Whether there is news of the players for a host. After the end there is none: who hears of that may
         go."""
-        news = self._roster is not None and (bool(self._roster) or self._door.news)
+        news = self._roster is not None and (bool(self._roster) or self._admission.news)
         return news and self.session.phase is not Phase.FINISHED
 
     def _send_roster(self) -> None:
@@ -1346,7 +1346,7 @@ class SessionActor:
         if self._roster:
             frame = self._roster.tell(self.session, audience.connected, audience.connected_players)
             audience.tell_host(frame)
-        if self._door.news:
-            self._door.news = False
-            audience.tell_host(messages.waiting_list(*self._door.waiting(self._clock.now_ms())))
+        if self._admission.news:
+            self._admission.news = False
+            audience.tell_host(messages.waiting_list(*self._admission.waiting(self._clock.now_ms())))
         self._roster_due_at = self._clock.now_ms() + self._pace.tick_after(self._board_took_ms)

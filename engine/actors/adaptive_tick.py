@@ -32,7 +32,7 @@ CROWD_TICK_LEAST_MS = 1_000
 least of what a session says, and they are by far the most."""
 
 
-class Pace:
+class AdaptiveTick:
     """The tick of a node: the least time between two leaderboards of a session.
 
     How to think about it: what a change of the tick brings shows only when the sessions have waited out the
@@ -58,7 +58,7 @@ class Pace:
         """The tick in force."""
         return round(self._tick_ms)
 
-    def heed(self, busy: float, over_s: float) -> None:
+    def follow(self, busy: float, over_s: float) -> None:
         """Take a reading: the share of the last `over_s` seconds in which the loop had something to do."""
         over_s = min(over_s, STANDSTILL_S)
         self._busy += (busy - self._busy) * min(1.0, over_s / SMOOTHED_S)

@@ -66,7 +66,7 @@ class _Share:
     taken: int = 0
 
 
-class Door:
+class AdmissionControl:
     """What stands between a session and whoever wants to play in it.
 
     Args:

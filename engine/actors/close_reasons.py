@@ -25,7 +25,7 @@ class Reconnect(StrEnum):
     """Go on at the address that the `moved` before it has named, after the time it has named."""
 
 
-class Ending(Enum):
+class CloseReason(Enum):
     """Members carry (close code, reconnect policy, sentence)."""
 
     BAD_FRAME = (1003, Reconnect.NO, "only text frames with one JSON object each are understood")
@@ -58,4 +58,4 @@ class Ending(Enum):
         return self.name.lower()
 
 
-BY_CODE: dict[int, Ending] = {ending.code: ending for ending in Ending}
+BY_CODE: dict[int, CloseReason] = {close_reason.code: close_reason for close_reason in CloseReason}

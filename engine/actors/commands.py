@@ -89,7 +89,7 @@ class ListPlayers:
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class SubscribeNode:
     """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once,
     and the node passes it on. `node` is its run; a later one of the same run takes its place.
 
@@ -104,8 +104,8 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """From a node that takes part: every answer that it had received when it was asked so, by the `roll_call`
+class Flushed:
+    """From a node that takes part: every answer that it had received when it was asked so, by the `flush`
     with this number, has been passed on before this."""
 
     reply: Subscriber
@@ -189,8 +189,8 @@ Command = (
     | Watch
     | Look
     | ListPlayers
-    | Relay
-    | Passed
+    | SubscribeNode
+    | Flushed
     | Left
     | Answer
     | Host

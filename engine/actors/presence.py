@@ -19,7 +19,7 @@ COMING_BACK_MS = 15_000
 """As `GONE_MS`, for all players of a session that has just come to this node."""
 
 
-class Attendance:
+class Presence:
     """Args: players: of a session that has just come to this node, at `now`."""
 
     def __init__(self, players: Iterable[int], now: int) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import trio
 
 from engine.actors import messages
-from engine.actors.actor import ActorOptions, Counters, Fenced, Parcel, SessionActor
-from engine.actors.adaptive_tick import Pace
+from engine.actors.actor import ActorOptions, Counters, Fenced, HandoffSnapshot, SessionActor
+from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.clock import BEAT_S, SessionClock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.delivery.stream import StreamState
 from engine.actors.lookups import Lookups, Waiting
@@ -125,7 +125,7 @@ def refuse(error: Exception | None, command: Command) -> None:
         case SessionFinished():
             frame = messages.error("session_finished", "This session is over.", id=mark)
         case SessionUnavailable() | Unreadable():
-            frame = messages.error("session_unavailable", Ending.UNAVAILABLE.sentence, id=mark)
+            frame = messages.error("session_unavailable", CloseReason.UNAVAILABLE.sentence, id=mark)
         case _:
             frame = messages.busy(mark)
     command.reply.push(frame)
@@ -156,8 +156,8 @@ class _Slot:
         "elsewhere",
         "epoch",
         "gone",
-        "parcel",
         "record",
+        "snapshot",
         "stream",
         "unavailable",
     )
@@ -168,7 +168,7 @@ class _Slot:
         """What the first actor goes on with."""
         self.epoch = 0
         """Of the last actor."""
-        self.parcel: Parcel | None = None
+        self.snapshot: HandoffSnapshot | None = None
         self.elsewhere: OwnedElsewhere | None = None
         self.actor: SessionActor | None = None
         self.claim: _Claim | None = None
@@ -231,7 +231,7 @@ class Registry:
         self._new_id = new_id
         self._new_code = new_code
         self._options = options
-        self.pace = Pace(options.tick_ms, options.tick_max_ms)
+        self.pace = AdaptiveTick(options.tick_ms, options.tick_max_ms)
         """Of all sessions here; whoever knows how busy the loop is tells it."""
         self._sessions_max = sessions_max
         self._policy = policy or RestartPolicy()
@@ -307,7 +307,7 @@ class Registry:
             del self._expected[next(iter(self._expected))]
         self._expected[session_id] = stream
 
-    async def give_away(self, session_id: str) -> Parcel | None:
+    async def give_away(self, session_id: str) -> HandoffSnapshot | None:
         """Have the actor of the session end with all committed, and leave it to the caller what comes of it.
         None if it is not here, is over, or ends in another way meanwhile; and if its facts are not committed
         within `GIVE_AWAY_S`: then it goes on."""
@@ -322,7 +322,7 @@ class Registry:
                     await slot.changed.wait()
         finally:
             actor.take_back()
-        return actor.parcel
+        return actor.snapshot
 
     async def revive(self, session_id: str) -> SessionActor:
         """As `get`, for a finished session too: it is brought back once more, without its code, which may be
@@ -442,11 +442,11 @@ class Registry:
             if record.id not in self._by_id and len(self._by_id) < self._sessions_max:
                 self._open(record)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Close every connection of every session. The sessions themselves stay unfinished in the store."""
         for slot in list(self._by_id.values()):
             if slot.actor is not None:
-                slot.actor.end(ending)
+                slot.actor.end(close_reason)
 
     def _open(self, record: SessionRecord, *, by_code: bool = True) -> _Slot:
         if len(self._by_id) >= self._sessions_max:
@@ -467,7 +467,7 @@ class Registry:
 
         def stopped() -> None:
             if slot.actor is not None:
-                slot.parcel, slot.epoch = slot.actor.parcel, slot.actor.epoch
+                slot.snapshot, slot.epoch = slot.actor.snapshot, slot.actor.epoch
             slot.actor = slot.claim = None
             slot.announce()
 
@@ -499,7 +499,7 @@ class Registry:
         policy = _ONCE if ended else self._policy
         try:
             await supervise(slot.record.id, activate, started, stopped, policy=policy, crashes=self._crashes)
-            if slot.parcel is None and not ended:
+            if slot.snapshot is None and not ended:
                 with self._boundary.within("letting a session go", slot.record.id):
                     await self._let_go(slot)
         except (Quarantined, Unreadable) as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from engine.actors import messages
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.domain.session import Session
 
@@ -45,14 +45,14 @@ def for_host(frame: Frame) -> Frame:
     return Frame({"t": "for_host", "frame": frame.message})
 
 
-def roll_call(number: int) -> Frame:
-    """A deadline has come: the node answers with `Passed` when all it had received is on its way."""
-    return Frame({"t": "roll_call", "number": number})
+def flush(number: int) -> Frame:
+    """A deadline has come: the node answers with `Flushed` when all it had received is on its way."""
+    return Frame({"t": "flush", "number": number})
 
 
-def show_out(key: int | str, ending: Ending) -> Frame:
+def disconnect(key: int | str, close_reason: CloseReason) -> Frame:
     """End the connection of this player, or of the host."""
-    return Frame({"t": "show_out", "key": key, "ending": ending.name})
+    return Frame({"t": "disconnect", "key": key, "close_reason": close_reason.name})
 
 
 def moved_on(node: object) -> Frame:

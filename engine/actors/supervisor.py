@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import trio
 
 from engine.actors.actor import Fenced, SessionActor
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.ports import OwnedElsewhere, SessionNotFound, StorageUnavailable, Unreadable
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ async def supervise(
             await actor.run()
         except (Fenced, OwnedElsewhere, SessionNotFound, Unreadable):
             if actor is not None:
-                actor.end(Ending.RESTARTING)
+                actor.end(CloseReason.RESTARTING)
             raise
         except Exception as error:
             log.exception("session %s crashed", session_id)
@@ -80,7 +80,7 @@ async def supervise(
             _remember(history, policy)
             failing = len(history) > policy.crashes_max
             if actor is not None:
-                actor.end(Ending.UNAVAILABLE if failing else Ending.RESTARTING)
+                actor.end(CloseReason.UNAVAILABLE if failing else CloseReason.RESTARTING)
             if failing:
                 raise Quarantined(session_id) from error
         else:

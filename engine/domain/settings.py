@@ -10,11 +10,11 @@ from engine.domain.scoring import RULES, Scoring
 from engine.domain.spellings import FOLDINGS
 from engine.domain.validation import Fields, Problems
 
-Pace = Literal["host", "auto"]
+AdaptiveTick = Literal["host", "auto"]
 Names = Literal["chosen", "given"]
 Board = Literal["at_close", "live"]
 
-PACES: Final[tuple[Pace, ...]] = ("host", "auto")
+PACES: Final[tuple[AdaptiveTick, ...]] = ("host", "auto")
 NAMES: Final[tuple[Names, ...]] = ("chosen", "given")
 BOARDS: Final[tuple[Board, ...]] = ("at_close", "live")
 PLAYER_LIMIT_MAX: Final = 200_000
@@ -79,7 +79,7 @@ class Settings:
         DomainError: `bad_field`, with the path of the setting.
     """
 
-    pace: Pace = "host"
+    pace: AdaptiveTick = "host"
     player_limit: int = 10_000
     reveal_ms: int = 5_000
     lobby_ms: int | None = None

@@ -20,7 +20,7 @@ _CROWD_S = 0.1
 _WITHDRAWAL_S = 1.0
 
 
-class Presence:
+class Heartbeat:
     """Beats every third of the TTL, or at once when another node or this one has something to announce, and
     keeps `state` up to date.
 

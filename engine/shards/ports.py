@@ -159,12 +159,12 @@ class Links(Protocol):
 
     def send(self, member: Member, session_id: str, command: Command) -> None:
         """Hand a command to the session on that node. Never blocks. Its `reply` hears what a subscriber there
-        would: one frame, or for `commands.Relay` all of them in their order; or an end.
+        would: one frame, or for `commands.SubscribeNode` all of them in their order; or an end.
 
         When the link is lost, has no room for the command, or brings nothing back for half a minute, `reply`
-        is closed with `Ending.RESTARTING`: what was asked for may have happened, and asking again is safe. A
-        Relay whose node did not take its frames is closed with `Ending.SLOW_CONSUMER`, and a reply to what
-        cannot be said on a link at all with `Ending.FAILED`.
+        is closed with `CloseReason.RESTARTING`: what was asked for may have happened, and asking again is
+        safe. A SubscribeNode whose node did not take its frames is closed with `CloseReason.SLOW_CONSUMER`,
+        and a reply to what cannot be said on a link at all with `CloseReason.FAILED`.
 
         A Detach is the same as `drop` of its reply."""
 

@@ -16,11 +16,10 @@ import orjson
 import trio
 
 from engine.actors import messages, relay_messages
-from engine.actors.actor import Parcel
+from engine.actors.actor import HandoffSnapshot
 from engine.actors.clock import Clock
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Command, Left
-from engine.actors.commands import Relay as TakePart
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Command, Left, SubscribeNode
 from engine.actors.delivery.frame import Message
 from engine.actors.delivery.stream import StreamState
 from engine.actors.delivery.subscriber import Subscriber
@@ -83,7 +82,7 @@ class Moved:
     failed: int = 0
 
 
-class Moving:
+class Rebalancer:
     """Keeps the sessions where they should be.
 
     `run` must be running. `wake` is to be called when the members have changed.
@@ -266,24 +265,24 @@ class Moving:
         found = Elsewhere(record, to)
         self._router.hold(found)
         relay: Relay | None = None
-        parcel: Parcel | None = None
+        snapshot: HandoffSnapshot | None = None
         try:
-            parcel = await self._registry.give_away(session_id)
-            if parcel is not None and await self._granted(parcel, to):
-                relay = self._router.relay_after(found, parcel)
+            snapshot = await self._registry.give_away(session_id)
+            if snapshot is not None and await self._granted(snapshot, to):
+                relay = self._router.relay_after(found, snapshot)
         finally:
             kept = self._router.release(record)
-            late = [*(parcel.commands if parcel else ()), *kept]
+            late = [*(snapshot.commands if snapshot else ()), *kept]
             if relay is None:
-                self._give_up(parcel)
+                self._give_up(snapshot)
             for command in late:
                 with self._boundary.within("passing a command on", session_id):
                     self._pass_on(command, session_id, to if relay is not None else None)
-        if relay is None or parcel is None:
-            self.moved.failed += parcel is not None or self._registry.here(session_id) is actor
+        if relay is None or snapshot is None:
+            self.moved.failed += snapshot is not None or self._registry.here(session_id) is actor
             return False
         self.moved.handed_on += 1
-        for other in parcel.relays:
+        for other in snapshot.relays:
             self._send_on(other, to)
         self._router.tell(record, to.run)
         if not relay.shared:
@@ -292,7 +291,7 @@ class Moving:
 
     def _pass_on(self, command: Command, session_id: str, to: Member | None) -> None:
         """What came for a session while it moved to that node, or nowhere."""
-        if isinstance(command, TakePart):
+        if isinstance(command, SubscribeNode):
             self._send_on(command.reply, to)
         elif isinstance(command, Attaching) and command.relay is not None:
             # Another node would seat the client, and hear what it is told by way of this one.
@@ -322,19 +321,19 @@ class Moving:
         with self._boundary.within("sending clients on", relay.session_id):
             await _send_clients_on(relay)
 
-    async def _granted(self, parcel: Parcel, to: Member) -> bool:
+    async def _granted(self, snapshot: HandoffSnapshot, to: Member) -> bool:
         """Have the other node own the session and run it."""
-        record = parcel.record
+        record = snapshot.record
         try:
             with trio.fail_after(PATIENCE_S):
                 # First the stream: once the session is granted, anybody who comes there brings it to life.
-                stream = _newest(parcel.stream).to_dict()
+                stream = _newest(snapshot.stream).to_dict()
                 now = self._clock.now_ms()
                 await self._links.ask(
                     to, {"do": "expect", "session": record.id, "stream": stream, "now": now}
                 )
                 await self._journal.settled(record.id)
-                if not await self._store.grant(record.id, parcel.epoch, self._me, to.run):
+                if not await self._store.grant(record.id, snapshot.epoch, self._me, to.run):
                     return False
                 answer = await self._links.ask(to, {"do": "adopt", "session": record.id})
         except (LinkLost, StorageUnavailable, trio.TooSlowError) as error:
@@ -354,15 +353,15 @@ class Moving:
     def _send_on(self, relay: Subscriber, to: Member | None) -> None:
         """Tell the relay of another node where the session is; without that, to ask again."""
         if to is None:
-            relay.close(Ending.RESTARTING)
+            relay.close(CloseReason.RESTARTING)
         else:
             relay.push(relay_messages.moved_on(to.to_dict()))
 
-    def _give_up(self, parcel: Parcel | None) -> None:
-        if parcel is None:
+    def _give_up(self, snapshot: HandoffSnapshot | None) -> None:
+        if snapshot is None:
             return
-        for subscriber in [*(who for who, _ in parcel.seated), *parcel.relays]:
-            subscriber.close(Ending.RESTARTING)
+        for subscriber in [*(who for who, _ in snapshot.seated), *snapshot.relays]:
+            subscriber.close(CloseReason.RESTARTING)
 
     # -- asked by others -------------------------------------------------------------------------
 

@@ -19,9 +19,8 @@ import trio
 
 from engine.actors import messages, relay_messages
 from engine.actors.clock import Clock
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Answer, Command, Detach, Join, Left, Passed, Rejoin, Watch
-from engine.actors.commands import Relay as TakePart
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Command, Detach, Flushed, Join, Left, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.audience import Audience, Place, Sent
 from engine.actors.delivery.frame import PASSING, Frame
 from engine.actors.delivery.stream import StreamState
@@ -58,10 +57,10 @@ class _Inbox:
         if self.relay is not None:
             self.relay.receive(frame, None)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
         if self.relay is not None:
-            self.relay.lose(ending)
+            self.relay.lose(close_reason)
 
 
 class _Admission:
@@ -83,10 +82,10 @@ class _Admission:
             self._relay.turn_away(self._client, self._key)
             self._client.push(frame)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
         self._relay.turn_away(self._client, self._key)
-        self._client.close(ending)
+        self._client.close(close_reason)
 
 
 class _Answered:
@@ -105,13 +104,13 @@ class _Answered:
         """Subscriber."""
         self._client.push(frame)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
-        if ending is Ending.RESTARTING and isinstance(self._command, Answer):
+        if close_reason is CloseReason.RESTARTING and isinstance(self._command, Answer):
             self._client.push(messages.busy(self._command.id))
             return
         self._relay.deliver(Detach(self._client))
-        self._client.close(ending)
+        self._client.close(close_reason)
 
 
 class _Nobody:
@@ -120,7 +119,7 @@ class _Nobody:
     def push(self, frame: Frame) -> None:
         """Subscriber."""
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
 
 
@@ -178,7 +177,7 @@ class Relay:
             self._audience.seat(subscriber, place)
         self._inbox: deque[tuple[Frame, tuple[Subscriber, bool] | None]] = deque()
         self._wakeup = trio.Event()
-        self._lost: Ending | None = None
+        self._lost: CloseReason | None = None
         self._lost_since: float | None = None
         """Since when this node takes no part in the session."""
         self._tries = 0
@@ -259,11 +258,11 @@ class Relay:
         for number, (subscriber, _) in enumerate(leaving, start=1):
             self._vacate(self._audience.leave(subscriber))
             subscriber.push(messages.moved(url))
-            subscriber.close(Ending.MOVED)
+            subscriber.close(CloseReason.MOVED)
             self._wakeup.set()
             await trio.sleep_until(began + over_s * number / len(leaving))
 
-    def end(self, ending: Ending) -> None:
+    def end(self, close_reason: CloseReason) -> None:
         """Close every client. After this the relay takes nothing more."""
         if not self.over:
             self.over = True
@@ -271,8 +270,8 @@ class Relay:
             waiting = [admission[0] for _, admission in self._inbox if admission is not None]
             self._inbox.clear()
             for subscriber in waiting:
-                subscriber.close(ending)
-            self._audience.dismiss(ending)
+                subscriber.close(close_reason)
+            self._audience.dismiss(close_reason)
             self._wakeup.set()
             self._told.set()
 
@@ -282,10 +281,10 @@ class Relay:
         """Queue what the owner has sent."""
         if self.over:
             if admission is not None:
-                admission[0].close(Ending.RESTARTING)
+                admission[0].close(CloseReason.RESTARTING)
         elif len(self._inbox) >= INBOX_MAX:
             log.warning("session %s: this node does not keep up with its owner", self.session_id)
-            self.end(Ending.SLOW_CONSUMER)
+            self.end(CloseReason.SLOW_CONSUMER)
         else:
             _restate(frame, self._clock.now_ms())
             self._inbox.append((frame, admission))
@@ -297,10 +296,10 @@ class Relay:
         self._vacate(key)
         self._wakeup.set()
 
-    def lose(self, ending: Ending) -> None:
+    def lose(self, close_reason: CloseReason) -> None:
         """The owner has ended it, or cannot be reached."""
         self._taking_part = None
-        self._lost = ending
+        self._lost = close_reason
         self._wakeup.set()
 
     def _take_part(self) -> None:
@@ -308,7 +307,7 @@ class Relay:
         self._lost = None
         inbox = self._taking_part = _Inbox(self)
         seats = None if self._epoch is None else self._audience.held()
-        self._pass_on(TakePart(inbox, self._node, self._epoch, self._offset, seats), inbox)
+        self._pass_on(SubscribeNode(inbox, self._node, self._epoch, self._offset, seats), inbox)
 
     def _let_go(self) -> None:
         inbox, self._taking_part = self._taking_part, None
@@ -325,7 +324,7 @@ class Relay:
                 with trio.move_on_after(math.inf if self._needed else EMPTY_S) as waiting:
                     await self._wakeup.wait()
                 if waiting.cancelled_caught and not self._needed and not self._inbox:
-                    self.end(Ending.RESTARTING)
+                    self.end(CloseReason.RESTARTING)
                     return
                 self._wakeup = trio.Event()
                 while self._inbox and not self.over:
@@ -333,13 +332,13 @@ class Relay:
                 if self._lost is not None and not self.over:
                     await self._try_again(self._lost)
         finally:
-            self.end(Ending.RESTARTING)
+            self.end(CloseReason.RESTARTING)
 
     @property
     def _needed(self) -> bool:
         return len(self._audience) > 0 or len(self._entering) > 0
 
-    async def _try_again(self, ending: Ending) -> None:
+    async def _try_again(self, close_reason: CloseReason) -> None:
         """A link that was lost may come back at once; if not, another node runs the session before long. All
         else ends the relay."""
         self._lost = None
@@ -347,8 +346,8 @@ class Relay:
         if self._lost_since is None:
             self._lost_since = now
         left_s = self._lost_since + self._hold_s - now
-        if ending is not Ending.RESTARTING or left_s <= 0 or self._epoch is None:
-            self.end(ending)
+        if close_reason is not CloseReason.RESTARTING or left_s <= 0 or self._epoch is None:
+            self.end(close_reason)
             return
         self._told = trio.Event()
         least_s, most_s = TRY_AGAIN_S
@@ -363,7 +362,7 @@ class Relay:
         if self.over or self._taking_part is not None:
             return
         if owner is None:
-            self._lost = ending
+            self._lost = close_reason
             self._wakeup.set()
         else:
             self.follow(owner)
@@ -380,22 +379,22 @@ class Relay:
                 await self._tell_each(message)
             case "for_host":
                 self._audience.tell_host(Frame(message["frame"]))
-            case "show_out":
-                self._audience.show_out(message["key"], Ending[message["ending"]])
-            case "roll_call":
+            case "disconnect":
+                self._audience.disconnect(message["key"], CloseReason[message["close_reason"]])
+            case "flush":
                 # What came before is on the link already, in front of this.
-                self._pass_on(Passed(_NOBODY, self._node, message["number"]), _NOBODY)
+                self._pass_on(Flushed(_NOBODY, self._node, message["number"]), _NOBODY)
             case "moved_on":
                 self._move_on(Member.parse(message["node"]))
             case "relayed":
                 self._begin(message)
             case _:  # an error: there is no such session there any more
-                self.end(Ending.RESTARTING)
+                self.end(CloseReason.RESTARTING)
 
     def _move_on(self, owner: Member) -> None:
         if owner.run == self._node:
             # Its clients come to it directly: after its next move there would be two relays of one run.
-            self.end(Ending.TAKEN_OVER)
+            self.end(CloseReason.TAKEN_OVER)
         else:
             self.follow(owner)
 
@@ -406,7 +405,7 @@ class Relay:
         )
         if len(self._audience) and not stays:
             # What they missed is no longer all there, or is told to each by itself.
-            self._audience.dismiss(Ending.TAKEN_OVER)
+            self._audience.dismiss(CloseReason.TAKEN_OVER)
         self._epoch, self._offset = message["epoch"], message["offset"]
         self._rows = []  # of a standing that was cut off
         self._tries = 0

@@ -17,11 +17,10 @@ import orjson
 import trio
 
 from engine.actors import messages
-from engine.actors.actor import Parcel, SessionActor
+from engine.actors.actor import HandoffSnapshot, SessionActor
 from engine.actors.clock import Clock
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Command, Detach, Join, Left, Rejoin, Watch
-from engine.actors.commands import Relay as TakePart
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Command, Detach, Join, Left, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.audience import Sent
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
@@ -143,10 +142,10 @@ class _Forwarded:
             self._forget()
         self._reply.push(frame)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
         self._forget()
-        self._reply.close(ending)
+        self._reply.close(close_reason)
 
 
 class NotYet(NodeFull):
@@ -328,7 +327,7 @@ class Router:
     def _move(self, command: Command, to: Member) -> None:
         self.routed.moved += 1
         command.reply.push(messages.moved(to.ws_url))
-        command.reply.close(Ending.MOVED)
+        command.reply.close(CloseReason.MOVED)
 
     def is_shared(self, record: SessionRecord) -> bool:
         """Whether every node takes players of this session."""
@@ -535,7 +534,7 @@ class Router:
         self._come_true(record)
         former = self._relays.get(record.id)
         if former is not None:
-            former.end(Ending.TAKEN_OVER)
+            former.end(CloseReason.TAKEN_OVER)
         if first and record.owner is not None and record.owner.run != self._me:
             self.tell(record, self._me, taken_from=record.owner.run)
         return actor
@@ -566,12 +565,12 @@ class Router:
         relay = self._relays.get(found.record.id)
         return self._relayed(found) if relay is None or relay.over else relay
 
-    def relay_after(self, found: Elsewhere, parcel: Parcel) -> Relay:
+    def relay_after(self, found: Elsewhere, snapshot: HandoffSnapshot) -> Relay:
         """The stand-in for a session that was here until now, with the clients that are."""
         self.remember(found)
-        return self._relayed(found, parcel)
+        return self._relayed(found, snapshot)
 
-    def _relayed(self, found: Elsewhere, parcel: Parcel | None = None) -> Relay:
+    def _relayed(self, found: Elsewhere, snapshot: HandoffSnapshot | None = None) -> Relay:
         """Run a relay until it ends, and have commands for its session go to it. There is one at a time: of
         two, the owner would tell only the one that took part last."""
         relay = Relay(
@@ -585,11 +584,11 @@ class Router:
             seek=self._seek,
             hold_s=self._hold_s,
             shared=self.is_shared(found.record),
-            stream=None if parcel is None else parcel.stream,
-            seated=() if parcel is None else parcel.seated,
+            stream=None if snapshot is None else snapshot.stream,
+            seated=() if snapshot is None else snapshot.seated,
         )
         if (former := self._relays.get(relay.session_id)) is not None:
-            former.end(Ending.RESTARTING)
+            former.end(CloseReason.RESTARTING)
         self._relays[relay.session_id] = self._relays_by_code[relay.code] = relay
         self._nursery.start_soon(self._run_relay, relay)
         return relay
@@ -613,7 +612,7 @@ class Router:
             try:
                 found = await self.find(relay.session_id)
             except _FINAL:
-                relay.end(Ending.RESTARTING)
+                relay.end(CloseReason.RESTARTING)
                 return None
             except NOT_TO_BE_HAD:
                 return None
@@ -632,17 +631,17 @@ class Router:
     def relays(self) -> Iterator[Relay]:
         return iter(list(self._relays.values()))
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """End every relay."""
         for relay in self.relays():
-            relay.end(ending)
+            relay.end(close_reason)
 
 
 def _refuse(error: Exception | None, command: Command) -> None:
     """As `refuse`. A node that wants to take part in a session hears of what passes as of a lost link: it
     tries again."""
-    if isinstance(command, TakePart) and not isinstance(error, _FINAL):
-        command.reply.close(Ending.RESTARTING)
+    if isinstance(command, SubscribeNode) and not isinstance(error, _FINAL):
+        command.reply.close(CloseReason.RESTARTING)
     else:
         refuse(error, command)
 

@@ -1,4 +1,4 @@
-"""What a run of a node says to Postgres every half second, and what the answer tells of its tenure."""
+"""What a run of a node says to Postgres every half second, and what the answer tells of its lease."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from engine.lease import ClusterTenure, OnlyNode
+from engine.lease import ClusterLease, LoneLease
 from engine.storage.postgres import Row
 
 _BEAT_S = 0.25
@@ -24,7 +24,7 @@ class SignOfLife:
     def answered(self, rows: Sequence[Row], asked_s: float, now_s: float) -> None:
         """The statement was asked at `asked_s`, and this is its answer."""
 
-    def to_prove(self, now_s: float) -> bool:  # noqa: ARG002 - nothing depends on it without a tenure
+    def to_prove(self, now_s: float) -> bool:  # noqa: ARG002 - nothing depends on it without a lease
         """Whether every session that the node holds has to be found its own now."""
         return False
 
@@ -40,10 +40,10 @@ class SignOfLife:
 
 
 class Alone(SignOfLife):
-    """Keeps the tenure of a node without leases, by the signs of life of all others."""
+    """Keeps the lease of a node without leases, by the signs of life of all others."""
 
-    def __init__(self, tenure: OnlyNode) -> None:
-        self._tenure = tenure
+    def __init__(self, lease: LoneLease) -> None:
+        self._tenure = lease
 
     def answered(self, rows: Sequence[Row], asked_s: float, now_s: float) -> None:  # noqa: ARG002 - overrides
         self._tenure.looked(asked_s, {row["node"]: row["alive_at"] for row in rows})
@@ -61,14 +61,14 @@ class Alone(SignOfLife):
 
 
 class Leased(SignOfLife):
-    """Renews the lease of a node in a cluster, for `tenure.ttl_s` each time, and gives it back at the end.
+    """Renews the lease of a node in a cluster, for `lease.ttl_s` each time, and gives it back at the end.
 
     Args:
         address: what the run tells the other nodes of itself just now, as JSON.
     """
 
-    def __init__(self, tenure: ClusterTenure, address: Callable[[], str]) -> None:
-        self._tenure = tenure
+    def __init__(self, lease: ClusterLease, address: Callable[[], str]) -> None:
+        self._tenure = lease
         self._address = address
 
     def statement(self, owner: str, now_ms: int) -> Statement:

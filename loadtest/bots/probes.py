@@ -14,10 +14,10 @@ from loadtest.runs.ledger import Ledger
 from loadtest.runs.load_quiz import LoadQuiz
 from loadtest.runs.load_sessions import Session
 from loadtest.runs.scenario import Scenario
-from loadtest.swarm.compact_ledger import Books, coded
+from loadtest.swarm.compact_ledger import CompactLedger, coded
 
 
-class Canaries:
+class Probes:
     """One player in each of the first sessions.
 
     Args:
@@ -35,7 +35,7 @@ class Canaries:
         ws_urls: Sequence[str] = (),
     ) -> None:
         plan = CrowdPlan(
-            scenario.canaries,
+            scenario.probes,
             seed=seed,
             think_s=scenario.median_answer_s,
             http_share=0.0,
@@ -58,7 +58,7 @@ class Canaries:
                     api=apis[session.node],
                 ),
             )
-            for number, session in enumerate(sessions[: scenario.canaries], 1)
+            for number, session in enumerate(sessions[: scenario.probes], 1)
         ]
 
     def __len__(self) -> int:
@@ -72,13 +72,13 @@ class Canaries:
                     joining.start_soon(bot.join, staying)
             task_status.started()
 
-    def books(self) -> list[Books]:
+    def books(self) -> list[CompactLedger]:
         """What they were told, in the form of the swarm's books."""
         return [_books(session, bot.ledger, bot.ended) for session, bot in self._sat]
 
 
-def _books(session: int, ledger: Ledger, ended: str | None) -> Books:
-    return Books(
+def _books(session: int, ledger: Ledger, ended: str | None) -> CompactLedger:
+    return CompactLedger(
         session=session,
         name=ledger.name,
         player=ledger.player,

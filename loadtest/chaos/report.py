@@ -9,15 +9,15 @@ from typing import Any
 
 from loadtest.chaos.plan import TRAITS, Kind
 from loadtest.chaos.run import Aim, Outcome, Survived
-from loadtest.chaos.timeline import Tape
+from loadtest.chaos.timeline import AckTimeline
 
 FORMAT = 1
 PERCENTS = (50.0, 90.0, 99.0, 99.9, 100.0)
 
 
-def report(aim: Aim, outcome: Outcome, tape: Tape) -> dict[str, Any]:
+def report(aim: Aim, outcome: Outcome, timeline: AckTimeline) -> dict[str, Any]:
     """Times are milliseconds or seconds as their names say."""
-    verdict, totals = outcome.verdict, tape.totals()
+    verdict, totals = outcome.verdict, timeline.totals()
     return {
         "format": FORMAT,
         "seed": aim.seed,
@@ -37,9 +37,9 @@ def report(aim: Aim, outcome: Outcome, tape: Tape) -> dict[str, Any]:
         "reconnects": totals.reconnects,
         "refused": dict(totals.refused),
         "ends": dict(totals.ends),
-        "ack_ms": tape.ack.percentiles_ms(PERCENTS),
-        "ack_in_faults_ms": tape.ack_in_faults.percentiles_ms(PERCENTS),
-        "acks_in_faults": tape.ack_in_faults.count,
+        "ack_ms": timeline.ack.percentiles_ms(PERCENTS),
+        "ack_in_faults_ms": timeline.ack_in_faults.percentiles_ms(PERCENTS),
+        "acks_in_faults": timeline.ack_in_faults.count,
         "proof": None if verdict is None else asdict(verdict),
         "audit": outcome.audit,
         "faults": [

@@ -12,7 +12,7 @@ import trio
 from loadtest.chaos.inject import Stage, StageFailed, inject
 from loadtest.chaos.plan import Fault
 from loadtest.chaos.proof import AskAnswers, AskMerged, prove_all
-from loadtest.chaos.timeline import Tape
+from loadtest.chaos.timeline import AckTimeline
 from loadtest.chaos.waves import Load, Waves
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.runs.fleet import GeneratorDied
@@ -86,7 +86,7 @@ class Aim:
 
 
 class ChaosRun:
-    """One run; afterwards `outcome` and `tape` are what it has found.
+    """One run; afterwards `outcome` and `timeline` are what it has found.
 
     Args:
         apis: of the nodes. Any of them is asked.
@@ -105,7 +105,7 @@ class ChaosRun:
         directory: Path,
         on_fault: Callable[[Survived, int, int], None],
     ) -> None:
-        self.tape = Tape()
+        self.timeline = AckTimeline()
         self.outcome = Outcome()
         self._aim = aim
         self._stage = stage
@@ -114,7 +114,7 @@ class ChaosRun:
         self._ask_merged = ask_merged
         self._directory = directory
         self._zero = time.monotonic()
-        self._waves = Waves(apis, stage.ws_urls, aim.load, aim.seed, self.tape, directory)
+        self._waves = Waves(apis, stage.ws_urls, aim.load, aim.seed, self.timeline, directory)
         self._on_fault = on_fault
 
     async def run(self) -> None:
@@ -126,12 +126,12 @@ class ChaosRun:
             if bound.cancelled_caught:
                 outcome.trouble.append(
                     f"players have come to no end within {self._aim.minutes_max:g} minutes; "
-                    f"{self.tape.playing} are in"
+                    f"{self.timeline.playing} are in"
                 )
             outcome.trouble += self._waves.stuck
-            if self.tape.acks < self._aim.answers:
+            if self.timeline.acks < self._aim.answers:
                 outcome.trouble.append(
-                    f"{self.tape.acks:,} answers were acknowledged, and not {self._aim.answers:,}"
+                    f"{self.timeline.acks:,} answers were acknowledged, and not {self._aim.answers:,}"
                 )
             outcome.verdict = await prove_all(
                 self._apis[0], self._ask_answers, self._ask_merged, self._directory
@@ -147,7 +147,7 @@ class ChaosRun:
         done = False
 
         def wanted() -> bool:
-            return not done or self.tape.acks < self._aim.answers
+            return not done or self.timeline.acks < self._aim.answers
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._waves.run, wanted)
@@ -162,26 +162,26 @@ class ChaosRun:
             await trio.sleep(fault.after_s)
             self.outcome.position = fault.number
             began = time.monotonic()
-            self.tape.begin_fault()
+            self.timeline.begin_fault()
             await inject(fault, self._stage, self._waves.cut_all)
             undone = time.monotonic()
             over = await self._ack_after(undone, RECOVER_WITHIN_S, f"fault {fault.number}")
             await self._stage.settled(RECOVER_WITHIN_S)
-            self.tape.end_fault(over)
+            self.timeline.end_fault(over)
             survived = Survived(
                 fault,
                 began - self._zero,
                 undone - self._zero,
                 over - self._zero,
-                self.tape.acks_between(began, undone),
-                self.tape.longest_silence_s(began, over),
+                self.timeline.acks_between(began, undone),
+                self.timeline.longest_silence_s(began, over),
             )
             self.outcome.survived.append(survived)
-            self._on_fault(survived, len(self._aim.plan), self.tape.acks)
+            self._on_fault(survived, len(self._aim.plan), self.timeline.acks)
 
     async def _ack_after(self, moment: float, within_s: float, what: str) -> float:
         with trio.move_on_after(within_s):
-            return await self.tape.ack_after(moment)
+            return await self.timeline.ack_after(moment)
         raise StageFailed(f"no answer was acknowledged within {within_s:.0f} s after {what}")
 
 

@@ -42,7 +42,7 @@ class WaveState:
     over: bool = False
 
 
-class Tape:
+class AckTimeline:
     """Takes the pulses of all generators. Moments are of the machine's monotonic clock."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 import trio
 
-from loadtest.chaos.timeline import PULSE_S, Tape
+from loadtest.chaos.timeline import PULSE_S, AckTimeline
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.runs.fleet import Generator, Pulse, generators
 from loadtest.runs.load_quiz import LoadQuiz, load_quiz
@@ -103,7 +103,7 @@ class Waves:
         ws_urls: Sequence[str],
         load: Load,
         seed: int,
-        tape: Tape,
+        timeline: AckTimeline,
         directory: Path,
     ) -> None:
         self.sessions: list[SessionOf] = []
@@ -113,7 +113,7 @@ class Waves:
         self._ws_urls = tuple(ws_urls)
         self._load = load
         self._seed = seed
-        self._tape = tape
+        self._timeline = timeline
         self._directory = directory
         self._quiz: LoadQuiz = load_quiz(load.questions, load.question_s)
         self._limit = trio.CapacityLimiter(REQUESTS_MAX)
@@ -153,7 +153,7 @@ class Waves:
             crowd = crowds[0]
             await crowd.begin(self._crowd_plan(wave, opened), PULSE_S)
             self._crowds[wave] = crowd
-            state = self._tape.state_of
+            state = self._timeline.state_of
             try:
                 await self._until(lambda: state(wave).came >= players, JOIN_WITHIN_S)
                 async with trio.open_nursery() as leading:
@@ -250,7 +250,7 @@ class Waves:
         )
 
     def _on_pulse(self, wave: int, pulse: Pulse) -> None:
-        self._tape.take(wave, pulse)
+        self._timeline.take(wave, pulse)
         self._pulsed.set()
         self._pulsed = trio.Event()
 

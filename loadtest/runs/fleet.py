@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import trio
 
-from loadtest.swarm.compact_ledger import Books
+from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.crowd import CrowdPlan, Seats
 
 PLAYERS_MAX = 18_000
@@ -162,7 +162,7 @@ def shared_out(seats: Sequence[Seats], count: int) -> list[list[Seats]]:
     return shares + [[] for _ in range(count - len(shares))]
 
 
-async def read_books(path: Path, take: Callable[[Books], None]) -> None:
+async def read_books(path: Path, take: Callable[[CompactLedger], None]) -> None:
     """Read a file of books, a slice at a time. A checkpoint now and then."""
     from loadtest.swarm.compact_ledger import read
 

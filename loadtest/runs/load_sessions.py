@@ -23,7 +23,7 @@ ATTEMPTS_MAX = 6
 more apart."""
 
 LIMIT_SPARE = 20
-"""Places in a session for canaries, and for players who join twice because an answer was lost."""
+"""Places in a session for probes, and for players who join twice because an answer was lost."""
 
 PLAYER_LIMIT_MAX = 200_000
 FINAL_WITHIN_S = 60.0

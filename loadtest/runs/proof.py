@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from loadtest.runs.ledger import StoredResult
-from loadtest.swarm.compact_ledger import Books, Top, decoded
+from loadtest.swarm.compact_ledger import CompactLedger, Top, decoded
 
 TOP = 10
 """Entries of a leaderboard."""
@@ -95,7 +95,7 @@ class Proof:
         self._may_give_up = may_give_up
         self._sessions = {number: _Session(each) for number, each in stored.items()}
 
-    def take(self, books: Books) -> None:
+    def take(self, books: CompactLedger) -> None:
         verdict = self._verdict
         verdict.players += 1
         session = self._sessions.get(books.session)
@@ -152,7 +152,9 @@ def top_of(results: Sequence[StoredResult]) -> Top:
     ]
 
 
-def _contradictions(books: Books, session: _Session | None, gave_up: bool) -> Iterator[tuple[str, str]]:
+def _contradictions(
+    books: CompactLedger, session: _Session | None, gave_up: bool
+) -> Iterator[tuple[str, str]]:
     for fault in books.faults:
         yield "contradicting messages", fault
     if session is None or not session.merged:
@@ -180,7 +182,7 @@ def _contradictions(books: Books, session: _Session | None, gave_up: bool) -> It
         yield from _rows(books, session.answers.get(books.player, {}), gave_up, session.merged)
 
 
-def _end(books: Books, result: StoredResult, session: _Session) -> Iterator[tuple[str, str]]:
+def _end(books: CompactLedger, result: StoredResult, session: _Session) -> Iterator[tuple[str, str]]:
     if books.final is None:
         yield "left early", f"left as {books.ended}, before the end was heard"
         return
@@ -192,7 +194,7 @@ def _end(books: Books, result: StoredResult, session: _Session) -> Iterator[tupl
         yield "last leaderboard", f"told {books.top}, stored {session.top}"
 
 
-def _sums(books: Books, result: StoredResult, merged: bool) -> Iterator[tuple[str, str]]:
+def _sums(books: CompactLedger, result: StoredResult, merged: bool) -> Iterator[tuple[str, str]]:
     acked, told_ms = len(books.acks), sum(books.acks.values())
     # Where a spool was merged, of two answers to a question the earlier one counts, whatever became of it.
     most = acked + len(books.unsettled) + (len(books.refused) if merged else 0)
@@ -203,7 +205,7 @@ def _sums(books: Books, result: StoredResult, merged: bool) -> Iterator[tuple[st
 
 
 def _rows(
-    books: Books, rows: Mapping[int, StoredAnswer], gave_up: bool, merged: bool
+    books: CompactLedger, rows: Mapping[int, StoredAnswer], gave_up: bool, merged: bool
 ) -> Iterator[tuple[str, str]]:
     for question, elapsed_ms in books.acks.items():
         row = rows.get(question)
@@ -229,7 +231,7 @@ def _rows(
             yield "points of an answer", f"question {question}: told {decoded(code)}, stored {stored}"
 
 
-def prove(books: Iterable[Books], stored: Mapping[int, StoredSession]) -> Verdict:
+def prove(books: Iterable[CompactLedger], stored: Mapping[int, StoredSession]) -> Verdict:
     proof = Proof(stored)
     for each in books:
         proof.take(each)

@@ -39,7 +39,7 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
         "nodes": nodes,
         "generators": generators,
         "sessions": outcome.sessions,
-        "canaries": outcome.canaries,
+        "probes": outcome.probes,
         "play_began_s": round(outcome.play_began_s, 1),
         "cut_at_s": [round(moment, 1) for moment in outcome.cut_at_s],
         "spread": {"questions": outcome.spreads.questions(), "end": outcome.spreads.end()},

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import trio
 
-from loadtest.bots.probes import Canaries
+from loadtest.bots.probes import Probes
 from loadtest.client.api import Api
 from loadtest.runs.faults import Breakable, Faults, Moments, costs
 from loadtest.runs.fleet import Generator, Pulse, generators, read_books, shared_out, sources_of
@@ -26,7 +26,7 @@ from loadtest.runs.sampling import NodeMetrics, Processes, combined
 from loadtest.runs.scenario import EVEN, LIVE, Scenario
 from loadtest.runs.spread import Spreads
 from loadtest.runs.timeline import Timeline
-from loadtest.swarm.compact_ledger import Books
+from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.connection import Target
 from loadtest.swarm.crowd import SPREADS, CrowdPlan, Seats
 from loadtest.swarm.player import Habits
@@ -87,7 +87,7 @@ class Places:
     at_owner: int | None = None
     """Those who were with the node that ran their session last; None if nobody could say which that was."""
 
-    def take(self, books: Books, owners: Mapping[int, str]) -> None:
+    def take(self, books: CompactLedger, owners: Mapping[int, str]) -> None:
         """Args: owners: the same of nodes, by the number of the session; empty if unknown."""
         if books.place is not None:
             self.players[books.place] += 1
@@ -102,7 +102,7 @@ class Outcome:
     timeline: Timeline
     verdict: Verdict
     sessions: int
-    canaries: int
+    probes: int
     commits: Mapping[float, float]
     """Commits of all nodes by the upper bound of their latency in seconds."""
     play_began_s: float
@@ -151,7 +151,7 @@ class LoadRun:
             sessions = LoadSessions(apis, scenario, random.Random(plan.seed), anywhere=plan.anywhere)
             self.phase = "opening sessions"
             await sessions.open(quiz)
-            canaries = Canaries(scenario, sessions.opened, apis, quiz, plan.seed, self._ws_urls)
+            probes = Probes(scenario, sessions.opened, apis, quiz, plan.seed, self._ws_urls)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=30.0, trust_env=False))
             self._metrics = [NodeMetrics(url, http) for url in plan.nodes]
             crowds = await stack.enter_async_context(generators(plan.generators, self._on_pulse))
@@ -161,14 +161,14 @@ class LoadRun:
                 self._faults = Faults(plan.breakable, self._ws_urls, crowds, rng)
             async with trio.open_nursery() as beside:
                 beside.start_soon(self._sample, crowds)
-                await self._play(sessions, canaries, crowds, quiz)
+                await self._play(sessions, probes, crowds, quiz)
                 beside.cancel_scope.cancel()
-            verdict = await self._prove(sessions, canaries, crowds, books)
+            verdict = await self._prove(sessions, probes, crowds, books)
         return Outcome(
             self.timeline,
             verdict,
             len(sessions.opened),
-            len(canaries),
+            len(probes),
             sum((Counter(node.commits) for node in self._metrics), Counter[float]()),
             self._play_began_s,
             self._all_play_s,
@@ -184,14 +184,14 @@ class LoadRun:
     # -- the play --------------------------------------------------------------------------------
 
     async def _play(
-        self, sessions: LoadSessions, canaries: Canaries, crowds: Sequence[Generator], quiz: LoadQuiz
+        self, sessions: LoadSessions, probes: Probes, crowds: Sequence[Generator], quiz: LoadQuiz
     ) -> None:
         scenario = self._scenario
         self.phase = "joining"
         for crowd, plan in zip(crowds, self._crowd_plans(sessions.opened, quiz), strict=True):
             await crowd.begin(plan)
         async with trio.open_nursery() as playing:
-            await playing.start(canaries.play)
+            await playing.start(probes.play)
             joining_s = scenario.players / scenario.join_per_s + AHEAD_S
             await self._until(self._all_came, joining_s + 2 * scenario.patience_s)
             self.phase = "playing"
@@ -303,7 +303,7 @@ class LoadRun:
     # -- the proof -------------------------------------------------------------------------------
 
     async def _prove(
-        self, sessions: LoadSessions, canaries: Canaries, crowds: Sequence[Generator], directory: Path
+        self, sessions: LoadSessions, probes: Probes, crowds: Sequence[Generator], directory: Path
     ) -> Verdict:
         self.phase = "comparing the books"
         async with trio.open_nursery() as writing:
@@ -313,14 +313,14 @@ class LoadRun:
         owners = await self._owners(sessions)
         proof = Proof(stored)
 
-        def take(books: Books) -> None:
+        def take(books: CompactLedger) -> None:
             proof.take(books)
             self._places.take(books, owners)
 
         for number in range(len(crowds)):
             await read_books(directory / f"{number}", take)
             self._spreads.read((directory / f"{number}").with_suffix(SPREADS))
-        for books in canaries.books():
+        for books in probes.books():
             proof.take(books)
         return proof.verdict()
 

@@ -107,7 +107,7 @@ class Scenario:
         cut_all_at_s: moments of play at which every connection is lost at once.
         stall_share: players who stop reading at the first question they see, on a small buffer.
         stall_s: for how long.
-        canaries: players beside the others on an independent WebSocket library.
+        probes: players beside the others on an independent WebSocket library.
         patience_s: how long a player goes on trying to come back.
     """
 
@@ -129,7 +129,7 @@ class Scenario:
     cut_all_at_s: tuple[float, ...]
     stall_share: float
     stall_s: float
-    canaries: int
+    probes: int
     patience_s: float
 
     @property
@@ -189,7 +189,7 @@ _KINDS: Mapping[str, Callable[[object], Any]] = {
     "cut_all_at_s": _moments,
     "stall_share": _share,
     "stall_s": _number(0, 3_600),
-    "canaries": _whole(0, 100),
+    "probes": _whole(0, 100),
     "patience_s": _number(1, 3_600),
 }
 
@@ -209,7 +209,7 @@ _DEFAULTS: Mapping[str, object] = {
     "cut_all_at_s": (),
     "stall_share": 0.0,
     "stall_s": 0.0,
-    "canaries": 4,
+    "probes": 4,
     "patience_s": 60.0,
 }
 

@@ -13,7 +13,7 @@ _VERDICTS: tuple[bool | None, ...] = (None, False, True)
 
 
 @dataclass(slots=True, eq=False)
-class Books:
+class CompactLedger:
     """The books of one player. Questions count from 1.
 
     A `Top` may be shared with other players; it must not be changed.
@@ -104,7 +104,7 @@ def decoded(code: int) -> tuple[bool | None, int]:
     return _VERDICTS[code % 3], code // 3
 
 
-def lines(books: Iterable[Books]) -> Iterator[dict[str, Any]]:
+def lines(books: Iterable[CompactLedger]) -> Iterator[dict[str, Any]]:
     """One object a player, and one before the first player who has it for each distinct leaderboard."""
     written: dict[int, int] = {}
     for each in books:
@@ -134,14 +134,14 @@ def lines(books: Iterable[Books]) -> Iterator[dict[str, Any]]:
         }
 
 
-def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[Books]:
+def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[CompactLedger]:
     """The books that `lines` wrote, one at a time."""
     tops: dict[int, Top] = {}
     for each in objects:
         if "entries" in each:
             tops[each["top"]] = each["entries"]
             continue
-        yield Books(
+        yield CompactLedger(
             session=each["session"],
             name=each["name"],
             player=each["player"],

@@ -114,8 +114,10 @@ class Crowd:
         target = self._around.target(ws_url)
         self.measures.fault = fault
         made = self._faults[fault] = Fault()
-        made.ordeals = [each for player in self.players if (each := player.mark(fault, target)) is not None]
-        return len(made.ordeals)
+        made.fault_logs = [
+            each for player in self.players if (each := player.mark(fault, target)) is not None
+        ]
+        return len(made.fault_logs)
 
     def struck(self, fault: int, at: float) -> None:
         """It has happened, at that moment of the machine's monotonic clock."""

@@ -7,7 +7,7 @@ from typing import Any
 from loadtest.runs.histogram import Histogram
 
 
-class Ordeal:
+class FaultLog:
     """What one player goes through: over with the first ack after it is back, once no answer waits for one.
     Moments are seconds of the loop's clock."""
 
@@ -58,23 +58,23 @@ class Fault:
 
     def __init__(self) -> None:
         self.struck_at: float | None = None
-        self.ordeals: list[Ordeal] = []
+        self.fault_logs: list[FaultLog] = []
 
     def to_dict(self) -> dict[str, Any]:
         """Of those affected: how many, how many are back, after how long, and the longest times of each."""
         back, away, ack = Histogram(), Histogram(), Histogram()
         affected = 0
         first_ack_at: float | None = None
-        for ordeal in self.ordeals:
-            if not ordeal.affected:
+        for fault_log in self.fault_logs:
+            if not fault_log.affected:
                 continue
             affected += 1
-            if ordeal.back_at is not None and ordeal.lost_since is None:
-                away.add(ordeal.away_s)
-                back.add(ordeal.back_at - (self.struck_at or ordeal.back_at))
-            if ordeal.acked_at is not None:
-                ack.add(ordeal.ack_s)
-                first_ack_at = min(first_ack_at or ordeal.acked_at, ordeal.acked_at)
+            if fault_log.back_at is not None and fault_log.lost_since is None:
+                away.add(fault_log.away_s)
+                back.add(fault_log.back_at - (self.struck_at or fault_log.back_at))
+            if fault_log.acked_at is not None:
+                ack.add(fault_log.ack_s)
+                first_ack_at = min(first_ack_at or fault_log.acked_at, fault_log.acked_at)
         return {
             "affected": affected,
             "back": back.to_dict(),

@@ -18,9 +18,9 @@ import orjson
 from loadtest.bots.knowledge import opens_in_s, withheld
 from loadtest.client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from loadtest.runs.histogram import Histogram
-from loadtest.swarm.compact_ledger import Books
+from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.connection import Link, Target
-from loadtest.swarm.fault_log import Ordeal
+from loadtest.swarm.fault_log import FaultLog
 from loadtest.swarm.loop import Loop
 
 Message = dict[str, Any]
@@ -280,7 +280,7 @@ class Player:
         slowness: float,
         slow: bool,
     ) -> None:
-        self.books = Books(session.number, name)
+        self.books = CompactLedger(session.number, name)
         self._with = around
         self._session = session
         self._place = around.rng.randrange(len(session.targets)) if len(session.targets) > 1 else 0
@@ -305,7 +305,7 @@ class Player:
         """The newest question that it has thought about."""
         self._awaits_board: float | None = None
         self._pending: dict[str, Sent] = {}
-        self._ordeal: Ordeal | None = None
+        self._ordeal: FaultLog | None = None
 
     # -- for the crowd ---------------------------------------------------------------------------
 
@@ -320,11 +320,11 @@ class Player:
             self._link.cut()
             self.ended(None, "cut")
 
-    def mark(self, fault: int, target: Target) -> Ordeal | None:
+    def mark(self, fault: int, target: Target) -> FaultLog | None:
         """Before something happens to a node: if it is connected to that one, take note of what follows."""
         if self._stage is not Stage.IN or self._target != target:
             return None
-        self._ordeal = Ordeal(fault)
+        self._ordeal = FaultLog(fault)
         return self._ordeal
 
     # -- coming and going ------------------------------------------------------------------------
@@ -657,10 +657,10 @@ class Player:
 
     def _note(self, intended: float, now: float) -> None:
         """An ack after a fault, be it with those whom it concerns or beside them."""
-        measures, ordeal = self._with.measures, self._ordeal
-        if ordeal is not None:
-            ordeal.acked(now, intended, waits=bool(self._pending))
-        if ordeal is None or ordeal.fault != measures.fault:
+        measures, fault_log = self._with.measures, self._ordeal
+        if fault_log is not None:
+            fault_log.acked(now, intended, waits=bool(self._pending))
+        if fault_log is None or fault_log.fault != measures.fault:
             measures.beside.add(now - intended)
 
     def _on_refusal(self, mark: str, code: str) -> None:

@@ -22,7 +22,7 @@ from server.http.authorization import Access
 from server.http.cluster import ClusterView
 from server.http.erasing import Erasing
 from server.http.events import Events, OpenStreams
-from server.http.final_results import Standings
+from server.http.final_results import FinalResults
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
 from server.http.operations import Operations
@@ -123,12 +123,12 @@ def _routes(
 ) -> list[tuple[str, str, View]]:
     sessions = Sessions(services.directory, services.store, access)
     quizzes = Quizzes(services, access)
-    standings = Standings(services)
-    lifecycle = Lifecycle(services, access, sessions, standings)
-    playing = Playing(services, access, sessions, standings)
+    final_results = FinalResults(services)
+    lifecycle = Lifecycle(services, access, sessions, final_results)
+    playing = Playing(services, access, sessions, final_results)
     events = Events(services, access, sessions, streams)
-    results = Results(services, access, sessions, standings)
-    erasing = Erasing(services, access, sessions, standings)
+    results = Results(services, access, sessions, final_results)
+    erasing = Erasing(services, access, sessions, final_results)
     cluster = ClusterView(services, access)
     operations = Operations(services, Metrics(services, lambda: len(streams), tally))
     return [

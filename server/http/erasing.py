@@ -9,7 +9,7 @@ from engine.domain.facts import erased_name
 from engine.domain.session_keys import is_id
 from engine.ports import PlayerNotFound, SessionRecord, SessionRunning
 from server.http.authorization import Access
-from server.http.final_results import Standings
+from server.http.final_results import FinalResults
 from server.http.requests import read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
@@ -25,11 +25,13 @@ DELETING_MAX_S = 120.0
 class Erasing:
     """For the host of a session and for authors. Whoever is connected, on whichever node, is told first."""
 
-    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
+    def __init__(
+        self, services: Services, access: Access, sessions: Sessions, final_results: FinalResults
+    ) -> None:
         self._store = services.store
         self._access = access
         self._sessions = sessions
-        self._standings = standings
+        self._final_results = final_results
 
     async def session(self, key: str) -> Answer:
         """A session that is over goes, with everything that is stored of it."""
@@ -37,7 +39,7 @@ class Erasing:
         found = await self._led(key, None if self._access.is_author() else self._access.grant())
         record = found if isinstance(found, SessionRecord) else found.record
         await self._sessions.look(found, commands.Erase)
-        self._standings.forget(record.id)
+        self._final_results.forget(record.id)
         try:
             with trio.fail_after(DELETING_MAX_S):
                 await self._store.delete(record.id)
@@ -46,7 +48,7 @@ class Erasing:
             raise busy() from None
         except trio.TooSlowError:
             raise busy() from None
-        self._standings.forget(record.id)
+        self._final_results.forget(record.id)
         return json_answer({"session_id": record.id, "code": record.code})
 
     async def player(self, key: str, number: str) -> Answer:
@@ -73,7 +75,7 @@ class Erasing:
             await ask(found, lambda reply: commands.Look(reply, player=player, top=1))
             raise busy() from None
         # Whoever brings the session into memory from now on finds no name. Who had it before is told.
-        self._standings.forget(record.id)
+        self._final_results.forget(record.id)
         found = await self._sessions.live_or_over(record.id)
         await self._sessions.look(found, lambda reply: commands.Erase(reply, player))
         return json_answer({"session_id": record.id, "player_id": player, "name": erased_name(player)})

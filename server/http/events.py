@@ -11,7 +11,7 @@ from quart import request
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
-from engine.actors.close_reasons import Ending, Reconnect
+from engine.actors.close_reasons import CloseReason, Reconnect
 from engine.actors.commands import Command, Detach, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
@@ -21,7 +21,7 @@ from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, when_over
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
-from server.http.throttle import Turnstile
+from server.http.throttle import Throttle
 from server.security.limits import ConnectionCount
 from server.security.tokens import generation_of
 from server.wire.errors import busy, refused, too_many_streams
@@ -55,15 +55,15 @@ class EventStream:
         deliver: hands a command to the session, wherever it is by then.
     """
 
-    def __init__(self, deliver: Callable[[Command], None], bytes_max: int, turnstile: Turnstile) -> None:
+    def __init__(self, deliver: Callable[[Command], None], bytes_max: int, throttle: Throttle) -> None:
         self._deliver = deliver
         self._left = False
-        self._turnstile = turnstile
+        self._turnstile = throttle
         self._bytes_max = bytes_max
         self._outbox: Outbox | None = None
         """From the first frame on: it says of which epoch the stream is."""
         self._first: Frame | None = None
-        self._ending: Ending | None = None
+        self._close_reason: CloseReason | None = None
         self._said_retry = False
         self._over = False
         self._wakeup = trio.Event()
@@ -74,7 +74,7 @@ class EventStream:
         """Subscriber."""
         if self._left:
             self._deliver(Detach(self))  # a seat that was under way when the client left
-        if self._ending is not None or self._left:
+        if self._close_reason is not None or self._left:
             return
         if self._outbox is None:
             self._first = frame
@@ -82,14 +82,14 @@ class EventStream:
             assert isinstance(epoch, int)
             self._outbox = Outbox(EventDialect(epoch), self._bytes_max)
         if not self._outbox.push(frame):
-            self.close(Ending.SLOW_CONSUMER)
+            self.close(CloseReason.SLOW_CONSUMER)
             self.leave()
         self._wakeup.set()
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
-        if self._ending is None:
-            self._ending = ending
+        if self._close_reason is None:
+            self._close_reason = close_reason
             self._wakeup.set()
 
     # -- towards the client ----------------------------------------------------------------------
@@ -103,8 +103,8 @@ class EventStream:
         """The first frame. Raises ConnectionEnded if the session closes instead."""
         await self._wakeup.wait()
         if self._first is None:
-            assert self._ending is not None
-            raise ConnectionEnded(self._ending)
+            assert self._close_reason is not None
+            raise ConnectionEnded(self._close_reason)
         return self._first
 
     async def next_chunk(self) -> bytes | None:
@@ -118,19 +118,19 @@ class EventStream:
             self._said_retry = True
             await trio.lowlevel.checkpoint()
             return retry(Reconnect.LATER)
-        if not self._outbox and self._ending is None:
+        if not self._outbox and self._close_reason is None:
             self._wakeup = trio.Event()
             with trio.move_on_after(KEEP_ALIVE_S):
                 await self._wakeup.wait()
         await self._turnstile.go_through()
         if self._outbox:
             return self._take()
-        if self._ending is None:
+        if self._close_reason is None:
             return KEEP_ALIVE
         if self._over:
             return None
         self._over = True
-        return last_words(self._ending)
+        return last_words(self._close_reason)
 
     def _take(self) -> bytes:
         parts: list[bytes] = []
@@ -146,28 +146,28 @@ class OpenStreams:
     """The streams of this port, so that they can be counted, by address too, and closed at shutdown."""
 
     def __init__(self, per_address_max: int) -> None:
-        self.turnstile = Turnstile()
+        self.throttle = Throttle()
         here_max = max(1, per_address_max // COST)
         self.count = ConnectionCount(here_max, "event_streams_per_address_max")
         self._streams: set[EventStream] = set()
-        self._ending: Ending | None = None
+        self._close_reason: CloseReason | None = None
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def add(self, stream: EventStream) -> None:
         self._streams.add(stream)
-        if self._ending is not None:
-            stream.close(self._ending)
+        if self._close_reason is not None:
+            stream.close(self._close_reason)
 
     def discard(self, stream: EventStream) -> None:
         self._streams.discard(stream)
 
-    def close_all(self, ending: Ending) -> None:
+    def close_all(self, close_reason: CloseReason) -> None:
         """Close every stream, and from now on every new one."""
-        self._ending = ending
+        self._close_reason = close_reason
         for stream in self._streams:
-            stream.close(ending)
+            stream.close(close_reason)
 
 
 class Events:
@@ -193,7 +193,7 @@ class Events:
         stream = EventStream(
             partial(self._services.directory.deliver, session.session_id),
             self._services.config.outbox_bytes_max,
-            self._streams.turnstile,
+            self._streams.throttle,
         )
         command: Command = Watch(stream, epoch, offset)
         if grant is not None:

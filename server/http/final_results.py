@@ -39,7 +39,7 @@ class _Top(NamedTuple):
     opened: int
 
 
-class Standings:
+class FinalResults:
     """Few questions go to the database at a time. What most ask for is remembered for `FRESH_S`: a crowd may
     come to see the end, and a correction shows soon enough. Everything raises ApiError `busy` after a wait
     that leads to nothing."""

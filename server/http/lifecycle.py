@@ -12,7 +12,7 @@ from engine.domain.settings import FIELDS, Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.http.addresses import join_url, play_url, ws_url
 from server.http.authorization import Access
-from server.http.final_results import Standings, without_standing
+from server.http.final_results import FinalResults, without_standing
 from server.http.quizzes import may_be_quiz_id
 from server.http.requests import read_count, read_object, read_query
 from server.http.responses import Answer, json_answer
@@ -24,11 +24,13 @@ RECENT_MAX = 200
 
 
 class Lifecycle:
-    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
+    def __init__(
+        self, services: Services, access: Access, sessions: Sessions, final_results: FinalResults
+    ) -> None:
         self._services = services
         self._access = access
         self._sessions = sessions
-        self._standings = standings
+        self._final_results = final_results
 
     async def create(self) -> Answer:
         """A new session, its code, and the token that leads it."""
@@ -75,7 +77,7 @@ class Lifecycle:
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
-            state = await self._standings.state(look)
+            state = await self._final_results.state(look)
             if not await self._sessions.may_see_end(look):
                 state = without_standing(state)
             return json_answer(self._public(look, None) | {"epoch": None, "offset": None, "state": state})

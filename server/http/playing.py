@@ -9,7 +9,7 @@ from engine.domain.phases import Phase
 from engine.ports import SessionRecord
 from server.http.addresses import play_url, ws_url
 from server.http.authorization import Access
-from server.http.final_results import Standings
+from server.http.final_results import FinalResults
 from server.http.requests import read_body, read_count, read_object, read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import Services
@@ -25,11 +25,13 @@ AFTER_MAX = 999_999_999
 
 
 class Playing:
-    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
+    def __init__(
+        self, services: Services, access: Access, sessions: Sessions, final_results: FinalResults
+    ) -> None:
         self._services = services
         self._access = access
         self._sessions = sessions
-        self._standings = standings
+        self._final_results = final_results
         self._bytes_max = services.config.frame_bytes_max
 
     async def join(self, key: str) -> Answer:
@@ -95,7 +97,7 @@ class Playing:
         if isinstance(page, SessionRecord) and gone:
             raise ApiError("session_finished", "The session is over: nobody is let in again.")
         if isinstance(page, SessionRecord):
-            return json_answer(await self._standings.players(page, after, limit))
+            return json_answer(await self._final_results.players(page, after, limit))
         shown = ("players", "next", "total", "connected", "waiting")
         return json_answer({name: page.message[name] for name in shown})
 
@@ -157,7 +159,7 @@ class Playing:
         board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=count))
         if isinstance(board, SessionRecord):
             await self._sessions.refuse_outsiders(board)
-            return json_answer(await self._standings.board(board, count, me))
+            return json_answer(await self._final_results.board(board, count, me))
         assert not isinstance(found, SessionRecord), "that would have been the board"
         if board.message.get("phase") == Phase.FINISHED:
             await self._sessions.refuse_outsiders(found.record)

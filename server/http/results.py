@@ -18,7 +18,7 @@ from engine.actors.delivery.frame import Message
 from engine.domain.session import Phase
 from engine.ports import RESULTS_PER_SLICE, PlayerResult, SessionRecord
 from server.http.authorization import Access
-from server.http.final_results import Standings
+from server.http.final_results import FinalResults
 from server.http.requests import read_query
 from server.http.responses import Answer, parts_answer, when_over
 from server.http.services import Services
@@ -47,11 +47,13 @@ class Results:
     """For the host and for authors; once the session is over also for whoever took part, and with
     `results_public` for all."""
 
-    def __init__(self, services: Services, access: Access, sessions: Sessions, standings: Standings) -> None:
+    def __init__(
+        self, services: Services, access: Access, sessions: Sessions, final_results: FinalResults
+    ) -> None:
         self._services = services
         self._access = access
         self._sessions = sessions
-        self._standings = standings
+        self._final_results = final_results
         self._large = trio.CapacityLimiter(LARGE_MAX)
 
     async def show(self, key: str) -> Answer:
@@ -76,7 +78,7 @@ class Results:
         kind: Callable[[SessionRecord, Sequence[int]], JsonRows | CsvRows],
         headers: dict[str, str],
     ) -> Answer:
-        store, in_turn = self._services.store, self._standings.in_turn
+        store, in_turn = self._services.store, self._final_results.in_turn
         rows = kind(record, await in_turn(lambda: store.skipped(record.id)))
         _, total = await in_turn(lambda: store.first_results(record.id, 0))
         large = total > RESULTS_PER_SLICE

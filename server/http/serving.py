@@ -24,12 +24,12 @@ from typing import Any, cast
 
 import trio
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from server.config.config import Config
 from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
-from server.http.throttle import FairTurnstile
+from server.http.throttle import FairThrottle
 from server.security.client_address import client_address
 from server.security.limits import ArrivalRate, ConnectionCount
 from server.wire.errors import ApiError
@@ -75,7 +75,7 @@ async def serve(
         tls=tls is not None,
         tally=app.tally,
     )
-    turnstile = FairTurnstile()
+    throttle = FairThrottle()
 
     async def serve_connection(stream: BoundedStream) -> None:
         def admit(scope: Any) -> str | None:
@@ -83,7 +83,7 @@ async def serve(
             return address if listener.take_place(stream, address) else None
 
         try:
-            application = _application(app, config.send_timeout_s, turnstile, admit)
+            application = _application(app, config.send_timeout_s, throttle, admit)
             await serve_http1(application, settings, tls, stream)
         except BaseExceptionGroup as group:
             cancelled, crashes = group.split(trio.Cancelled)
@@ -113,7 +113,7 @@ async def serve(
                     task_status.started()
                     await shutdown.wait()
                     accepting.cancel_scope.cancel()
-                app.streams.close_all(Ending.SHUTDOWN)
+                app.streams.close_all(CloseReason.SHUTDOWN)
                 listener.end_all()
                 outer.start_soon(cut_off, connections.cancel_scope)
             except BaseException:
@@ -132,7 +132,7 @@ def _log_crash(crash: BaseException) -> None:
 
 
 def _application(
-    app: Api, send_timeout_s: float, turnstile: FairTurnstile, admit: Callable[[Any], str | None]
+    app: Api, send_timeout_s: float, throttle: FairThrottle, admit: Callable[[Any], str | None]
 ) -> Any:
     """The app as hypercorn calls it for one connection: bodies go out in slices, so that a limit on the time
     of each send speaks of progress.
@@ -152,7 +152,7 @@ def _application(
             await answer(scope, receive, send, address)
 
     async def answer(scope: Any, receive: Receive, send: Send, address: str) -> None:
-        await turnstile.go_through(address)
+        await throttle.go_through(address)
         end: list[Message] = []
 
         async def send_part(message: Message) -> None:

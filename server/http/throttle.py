@@ -16,7 +16,7 @@ AT_A_TIME_EACH = 2
 """Requests of one address among them."""
 
 
-class Turnstile:
+class Throttle:
     """Lets a few tasks go on in each turn of the loop, the others after them, in the order they came.
 
     Trio runs all that can run before it looks at the network again. One broadcast wakes every event stream of
@@ -32,12 +32,12 @@ class Turnstile:
             await trio.lowlevel.checkpoint()
 
 
-class FairTurnstile:
+class FairThrottle:
     """A turnstile before which each address has a queue of its own: however many requests one of them sends,
     the others wait for the few at its front, and not for all."""
 
     def __init__(self, width: int = AT_A_TIME, width_each: int = AT_A_TIME_EACH) -> None:
-        self._all = Turnstile(width)
+        self._all = Throttle(width)
         self._width_each = width_each
         self._queues: WeakValueDictionary[str, trio.Semaphore] = WeakValueDictionary()
         """Of those who are in them, who keep them."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from engine.actors import commands, messages
 from engine.actors.clock import Clock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.token_bucket import TokenBucket
@@ -42,10 +42,10 @@ def _never(wait_s: float, do: Callable[[], None]) -> bool:  # noqa: ARG001 - as 
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class ConversationDeps:
     """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
-    in here, as the cluster knows them at the time. `later` calls what it is given in so many seconds, unless
-    it says False because too many wait already."""
+    in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
+    unless it says False because too many wait already."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -55,7 +55,7 @@ class Gate:
     messages_burst: int
     pages: Callable[[], Iterable[str]] = tuple
     boundary: Boundary = field(default_factory=Boundary)
-    later: Callable[[float, Callable[[], None]], bool] = _never
+    call_later: Callable[[float, Callable[[], None]], bool] = _never
 
 
 class _State(Enum):
@@ -96,7 +96,7 @@ class Conversation:
     __slots__ = (
         "_address",
         "_connection",
-        "_gate",
+        "_deps",
         "_generation",
         "_messages",
         "_player",
@@ -106,11 +106,11 @@ class Conversation:
         "_try",
     )
 
-    def __init__(self, gate: Gate, connection: Subscriber, address: str) -> None:
-        self._gate = gate
+    def __init__(self, deps: ConversationDeps, connection: Subscriber, address: str) -> None:
+        self._deps = deps
         self._connection = connection
         self._address = address
-        self._messages = TokenBucket(gate.messages_per_s, gate.messages_burst)
+        self._messages = TokenBucket(deps.messages_per_s, deps.messages_burst)
         self._state = _State.NEW
         self._session: str | None = None
         """Where this conversation holds a seat; kept until the seat is given back."""
@@ -137,7 +137,7 @@ class Conversation:
         """Take the payload of one text frame."""
         if self._state is _State.OVER:
             return
-        now = self._gate.clock.now_ms()
+        now = self._deps.clock.now_ms()
         if not self._messages.take(now):
             self._end_hurry()
             return
@@ -156,22 +156,22 @@ class Conversation:
             self._join(message, now)
         else:
             self._state = _State.OVER
-            self._connection.close(Ending.LEFT)
+            self._connection.close(CloseReason.LEFT)
 
     def receive_aside(self, frames: int) -> None:
         """Take so many frames that say nothing: control frames, and pieces of messages. They cost what
         messages cost, except the pongs that were asked for."""
-        if self._state is not _State.OVER and not self._messages.take(self._gate.clock.now_ms(), frames):
+        if self._state is not _State.OVER and not self._messages.take(self._deps.clock.now_ms(), frames):
             self._end_hurry()
 
     def receive_binary(self) -> None:
         """Take a binary frame, which the protocol does not know."""
         if self._state is not _State.OVER:
-            self._end(Ending.BAD_FRAME, "bad_message", "Only text frames are understood.")
+            self._end(CloseReason.BAD_FRAME, "bad_message", "Only text frames are understood.")
 
     def give_up_joining(self) -> None:
         """The session has not said a word to the join for too long: something that it waits for hangs."""
-        self._end(Ending.RESTARTING, "busy", "The session does not answer. Try again in a moment.")
+        self._end(CloseReason.RESTARTING, "busy", "The session does not answer. Try again in a moment.")
 
     def disconnected(self) -> None:
         """The connection is gone. Gives the seat back, if there is one."""
@@ -183,7 +183,7 @@ class Conversation:
         if self._session is None or self._role != "player":
             self._refuse_speaker("not_player", "Only players answer.", message.id)
             return
-        self._gate.sessions.deliver(
+        self._deps.sessions.deliver(
             self._session,
             commands.Answer(self, self._player, message.id, message.question, message.choice, now),
         )
@@ -192,7 +192,7 @@ class Conversation:
         if self._session is None or self._role != "host":
             self._refuse_speaker("not_host", "Only the host may do this.", message.id)
             return
-        self._gate.sessions.deliver(
+        self._deps.sessions.deliver(
             self._session,
             commands.Host(
                 self,
@@ -221,7 +221,7 @@ class Conversation:
         if message.watch:
             self.watch(message.code, message.epoch, message.offset, may_move=True)
             return
-        former_session, former_player = former_of(self._gate.tokens.read, message.former)
+        former_session, former_player = former_of(self._deps.tokens.read, message.former)
         join = commands.Join(
             self,
             message.name,
@@ -237,7 +237,7 @@ class Conversation:
 
     def _rejoin(self, message: protocol.Join, token: str, now: int) -> None:
         try:
-            grant = self._gate.tokens.read(token)
+            grant = self._deps.tokens.read(token)
         except TokenError as error:
             self._connection.push(messages.error(error.code, error.message, path="token"))
             if error.code != "token_expired":  # that one was good once, and nobody guesses
@@ -279,15 +279,15 @@ class Conversation:
 
     def _try_code(self, key: str, command: commands.Command) -> None:
         """A token proves itself; a code might be a guess, and waits for its turn where there were many."""
-        gate = self._gate
-        entered = self._try = gate.attempts.enter(self._address, key, gate.clock.now_ms())
+        deps = self._deps
+        entered = self._try = deps.attempts.enter(self._address, key, deps.clock.now_ms())
         if entered is None:
             self._end_guessing()
         elif not entered.wait_ms:
             self._ask(key, command)
         else:
             self._state = _State.JOINING
-            if not gate.later(entered.wait_ms / 1000, lambda: self._has_waited(key, command)):
+            if not deps.call_later(entered.wait_ms / 1000, lambda: self._has_waited(key, command)):
                 entered.unjudged()
                 self._end_guessing()
 
@@ -298,14 +298,14 @@ class Conversation:
     def _ask(self, key: str, command: commands.Command) -> None:
         # The state first: the session may answer before `deliver` returns.
         self._state = _State.JOINING
-        self._gate.sessions.deliver(key, command)
+        self._deps.sessions.deliver(key, command)
 
     def _count_failure(self, now: int) -> None:
-        if not self._gate.attempts.charge(self._address, now):
+        if not self._deps.attempts.charge(self._address, now):
             self._end_guessing()
 
     def _end_hurry(self) -> None:
-        self._end(Ending.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
+        self._end(CloseReason.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
 
     def _settle(self, frame: Frame | None) -> None:
         """What the first word about a code that was tried says of it; None: nobody has waited for that."""
@@ -316,7 +316,7 @@ class Conversation:
         if frame is not None and frame.kind != "error":
             entered.good()
         elif code == "session_not_found":
-            entered.wrong(self._gate.clock.now_ms())
+            entered.wrong(self._deps.clock.now_ms())
         elif code in _UNJUDGED:
             entered.unjudged()
         else:
@@ -324,13 +324,15 @@ class Conversation:
 
     def _end_guessing(self) -> None:
         self._end(
-            Ending.TOO_MANY_ATTEMPTS, "too_many_attempts", "Too many wrong codes or tokens; wait a minute."
+            CloseReason.TOO_MANY_ATTEMPTS,
+            "too_many_attempts",
+            "Too many wrong codes or tokens; wait a minute.",
         )
 
-    def _end(self, ending: Ending, code: str, message: str) -> None:
+    def _end(self, close_reason: CloseReason, code: str, message: str) -> None:
         self._state = _State.OVER
         self._connection.push(messages.error(code, message))
-        self._connection.close(ending)
+        self._connection.close(close_reason)
 
     # -- from the session ------------------------------------------------------------------------
 
@@ -345,14 +347,14 @@ class Conversation:
         else:
             self._hear_of_join(frame)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber. The session has let go of this conversation: there is no seat to give back."""
         self._state = _State.OVER
         self._session = None
         if self._try is not None:
             self._try.unjudged()
             self._try = None
-        self._connection.close(ending)
+        self._connection.close(close_reason)
 
     def _hear_of_join(self, frame: Frame) -> None:
         if frame.kind == "joined":
@@ -363,7 +365,7 @@ class Conversation:
         self._settle(frame)
         self._connection.push(frame)
         if frame.kind == "error" and frame.message["code"] == "token_invalid":
-            self._count_failure(self._gate.clock.now_ms())
+            self._count_failure(self._deps.clock.now_ms())
 
     def _take_seat(self, frame: Frame) -> None:
         session, role, player = (frame.message[name] for name in ("session", "role", "player"))
@@ -372,9 +374,9 @@ class Conversation:
         self._session, self._role = session, role
         if isinstance(player, int):
             self._player = player
-        self._gate.attempts.know(self._address, str(frame.message["code"]))
+        self._deps.attempts.know(self._address, str(frame.message["code"]))
 
     def _give_back(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
-            self._gate.sessions.deliver(session, commands.Detach(self))
+            self._deps.sessions.deliver(session, commands.Detach(self))

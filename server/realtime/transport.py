@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 
 PARTING_S = 2.0
 """Time for a client to answer a close frame, or to take the last bytes of a refusal, before it is cut off."""
@@ -31,7 +31,7 @@ MALFORMED = "malformed"
 CONNECTION_LOST = "connection_lost"
 """The end of a connection that broke."""
 
-UNFLUSHED = frozenset({Ending.SLOW_CONSUMER, Ending.PING_TIMEOUT})
+UNFLUSHED = frozenset({CloseReason.SLOW_CONSUMER, CloseReason.PING_TIMEOUT})
 """Endings of clients that do not take what is sent: the close frame does not wait for the backlog."""
 
 

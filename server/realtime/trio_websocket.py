@@ -20,13 +20,13 @@ from functools import partial
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
 from server.config.config import Config
 from server.realtime import handshake, transport
 from server.realtime.client_stream import Accepted, ClientStream
-from server.realtime.conversation import Conversation, Gate
+from server.realtime.conversation import Conversation, ConversationDeps
 from server.realtime.handshake import Admission, Rejection, Upgrade
 from server.realtime.transport import Tally, TransportStatistics
 from server.security.limits import ArrivalRate, ConnectionCount
@@ -57,8 +57,8 @@ class TrioWebSocketTransport:
         rng: spreads the pings, so that the clients of one start do not answer in step.
     """
 
-    def __init__(self, gate: Gate, config: Config, rng: random.Random | None = None) -> None:
-        self._gate = gate
+    def __init__(self, deps: ConversationDeps, config: Config, rng: random.Random | None = None) -> None:
+        self._deps = deps
         self._config = config
         self._rng = rng or random.Random()
         self._tally = Tally()
@@ -107,7 +107,7 @@ class TrioWebSocketTransport:
             for scope in self._shaking:
                 scope.cancel()
             for connection in self._open:
-                connection.close(Ending.SHUTDOWN)
+                connection.close(CloseReason.SHUTDOWN)
 
     # -- one client ------------------------------------------------------------------------------
 
@@ -172,12 +172,12 @@ class TrioWebSocketTransport:
         if opened is None:
             return b""
         websocket, address = opened
-        connection = _Connection(websocket, stream, self._gate, self._config, self._tally, address)
+        connection = _Connection(websocket, stream, self._deps, self._config, self._tally, address)
         self._tally.accepted += 1
         self._open.add(connection)
         try:
             if self._stopping:
-                connection.close(Ending.SHUTDOWN)
+                connection.close(CloseReason.SHUTDOWN)
             return await connection.run(join_by, self._rng.random())
         finally:
             self._open.discard(connection)
@@ -189,7 +189,7 @@ class TrioWebSocketTransport:
         request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._config.connections_max:
-            verdict = handshake.judge(_upgrade(stream, request), self._config, self._gate.pages())
+            verdict = handshake.judge(_upgrade(stream, request), self._config, self._deps.pages())
         if isinstance(verdict, Admission) and not place.take(verdict.address):
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
@@ -244,9 +244,9 @@ class _Connection:
     """One open WebSocket; the conversation's way to the client."""
 
     __slots__ = (
+        "_close_reason",
         "_config",
         "_conversation",
-        "_ending",
         "_flush_by",
         "_lost",
         "_outbox",
@@ -260,7 +260,7 @@ class _Connection:
         self,
         websocket: WebSocketConnection,
         stream: ClientStream,
-        gate: Gate,
+        deps: ConversationDeps,
         config: Config,
         tally: Tally,
         address: str,
@@ -270,8 +270,8 @@ class _Connection:
         self._config = config
         self._tally = tally
         self._outbox = Outbox(encode, config.outbox_bytes_max)
-        self._conversation = Conversation(gate, self, address)
-        self._ending: Ending | None = None
+        self._conversation = Conversation(deps, self, address)
+        self._close_reason: CloseReason | None = None
         self._flush_by = math.inf
         self._lost = False
         self._wakeup = trio.Event()
@@ -281,28 +281,28 @@ class _Connection:
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if self._ending is not None or self._lost:
+        if self._close_reason is not None or self._lost:
             return
         try:
             taken = self._outbox.push(frame)
         except Exception:
             log.exception("a %s could not be encoded", frame.kind)
-            self.close(Ending.FAILED)
+            self.close(CloseReason.FAILED)
             return
         if taken:
             self._wakeup.set()
         else:
-            self.close(Ending.SLOW_CONSUMER)
+            self.close(CloseReason.SLOW_CONSUMER)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
-        if self._ending is not None:
+        if self._close_reason is not None:
             return
-        self._ending = ending
+        self._close_reason = close_reason
         self._flush_by = trio.current_time() + self._config.send_timeout_s
-        if ending is Ending.RATE_LIMITED:
+        if close_reason is CloseReason.RATE_LIMITED:
             self._stream.mute()
-        if ending in transport.UNFLUSHED:
+        if close_reason in transport.UNFLUSHED:
             self._outbox = Outbox(encode, self._config.outbox_bytes_max)
         self._wakeup.set()
 
@@ -332,14 +332,18 @@ class _Connection:
         return b""
 
     def _end_reason(self) -> str:
-        if self._ending is not None:
-            return self._ending.reason
+        if self._close_reason is not None:
+            return self._close_reason.reason
         closed = self._websocket.closed
         if closed is None or closed.code == 1006:
             return transport.CONNECTION_LOST
         if closed.code in MALFORMED:
             return transport.MALFORMED
-        return Ending.TOO_LARGE.reason if closed.code == Ending.TOO_LARGE.code else transport.PEER_CLOSED
+        return (
+            CloseReason.TOO_LARGE.reason
+            if closed.code == CloseReason.TOO_LARGE.code
+            else transport.PEER_CLOSED
+        )
 
     async def _receive(self) -> None:
         try:
@@ -351,19 +355,19 @@ class _Connection:
             self._wakeup.set()
 
     def _hear(self, message: str | bytes) -> None:
-        if self._ending is not None:
+        if self._close_reason is not None:
             return
         self._tally.messages_in += 1
         try:
             if isinstance(message, bytes):
                 self._conversation.receive_binary()
             elif self._too_large(message):
-                self.close(Ending.TOO_LARGE)
+                self.close(CloseReason.TOO_LARGE)
             else:
                 self._conversation.receive(message)
         except Exception:
             log.exception("a conversation failed")
-            self.close(Ending.FAILED)
+            self.close(CloseReason.FAILED)
 
     def _too_large(self, message: str) -> bool:
         """The library bounds characters; what counts is bytes."""
@@ -374,16 +378,16 @@ class _Connection:
             data = self._outbox.pop()
             if data is not None:
                 await self._send_frame(data)
-            elif self._ending is not None:
-                await self._say_goodbye(self._ending)
+            elif self._close_reason is not None:
+                await self._say_goodbye(self._close_reason)
                 return
             else:
                 self._wakeup = trio.Event()
                 await self._wakeup.wait()
 
-    async def _say_goodbye(self, ending: Ending) -> None:
+    async def _say_goodbye(self, close_reason: CloseReason) -> None:
         with trio.move_on_after(transport.PARTING_S) as scope:
-            await self._websocket.aclose(ending.code, ending.reason)
+            await self._websocket.aclose(close_reason.code, close_reason.reason)
         if not scope.cancelled_caught:
             # The client has answered with its own close frame, which was its last.
             self._stream.ended = True
@@ -398,7 +402,7 @@ class _Connection:
                 return
         if scope.cancelled_caught:
             # Perhaps in the middle of the frame, so that no close frame can follow.
-            self.close(Ending.SLOW_CONSUMER)
+            self.close(CloseReason.SLOW_CONSUMER)
             self._lost = True
             return
         self._tally.frames_out += 1
@@ -407,7 +411,7 @@ class _Connection:
     async def _expect_join(self, join_by: float) -> None:
         await trio.sleep_until(join_by)
         if self._conversation.idle:
-            self.close(Ending.JOIN_TIMEOUT)
+            self.close(CloseReason.JOIN_TIMEOUT)
         await trio.sleep_until(join_by + transport.JOIN_REPLY_S)
         if self._conversation.joining:
             self._conversation.give_up_joining()
@@ -418,7 +422,7 @@ class _Connection:
         await trio.sleep(interval_s * spread)
         while await self._ping():
             if self._conversation.idle and trio.current_time() >= join_by:
-                self.close(Ending.JOIN_TIMEOUT)
+                self.close(CloseReason.JOIN_TIMEOUT)
             await trio.sleep(interval_s)
 
     async def _ping(self) -> bool:
@@ -430,7 +434,7 @@ class _Connection:
             except ConnectionClosed:
                 return False
         if scope.cancelled_caught:
-            self.close(Ending.PING_TIMEOUT)
+            self.close(CloseReason.PING_TIMEOUT)
         return not scope.cancelled_caught
 
 

@@ -10,7 +10,7 @@ import trio
 
 
 @asynccontextmanager
-async def beside(
+async def background_task(
     task: Callable[..., Awaitable[object]], *, end: Callable[[], object] | None = None
 ) -> AsyncIterator[Any]:
     """Run a task beside the block, from its start until the block has ended.

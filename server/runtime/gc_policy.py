@@ -99,11 +99,11 @@ class Collector:
         thresholds = gc.get_threshold()
         _collect_and_freeze()
         gc.set_threshold(*THRESHOLDS)
-        gc.callbacks.append(self._heed)
+        gc.callbacks.append(self._on_collection)
         try:
             yield
         finally:
-            gc.callbacks.remove(self._heed)
+            gc.callbacks.remove(self._on_collection)
             gc.set_threshold(*thresholds)
             gc.unfreeze()
 
@@ -139,7 +139,7 @@ class Collector:
             return self._busy() <= put_off
         return self._busy() <= QUIET and not self._question_open()
 
-    def _heed(self, phase: str, info: Mapping[str, int]) -> None:
+    def _on_collection(self, phase: str, info: Mapping[str, int]) -> None:
         """Called by Python before and after each collection, in whatever thread sets it off."""
         if self._collecting_fully or get_ident() != self._thread:
             return

@@ -14,7 +14,7 @@ from engine.boundary import Boundary
 WAITING_MAX = 10_000
 
 
-class Waiting:
+class Timers:
     """Calls that wait for their time. `run` must be running.
 
     Args:
@@ -32,7 +32,7 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def after(self, wait_s: float, do: Callable[[], None]) -> bool:
+    def call_later(self, wait_s: float, do: Callable[[], None]) -> bool:
         """Call this in so many seconds. False when too many wait already; then it is not called."""
         if len(self._calls) >= self._waiting_max:
             return False

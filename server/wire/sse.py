@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from engine.actors.close_reasons import Ending, Reconnect
+from engine.actors.close_reasons import CloseReason, Reconnect
 from engine.actors.delivery.frame import PASSING, Message
 
 EVENT_STREAM = "text/event-stream"
@@ -67,7 +67,12 @@ def retry(policy: Reconnect) -> bytes:
     return b"retry: %d\n\n" % random.randint(least, most)
 
 
-def last_words(ending: Ending) -> bytes:
+def last_words(close_reason: CloseReason) -> bytes:
     """How long to stay away, and why."""
-    body = {"t": "close", "code": ending.code, "reason": ending.reason, "reconnect": ending.reconnect}
-    return retry(ending.reconnect) + b"event: close\ndata: " + orjson.dumps(body) + b"\n\n"
+    body = {
+        "t": "close",
+        "code": close_reason.code,
+        "reason": close_reason.reason,
+        "reconnect": close_reason.reconnect,
+    }
+    return retry(close_reason.reconnect) + b"event: close\ndata: " + orjson.dumps(body) + b"\n\n"

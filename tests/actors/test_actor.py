@@ -6,8 +6,8 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import FINISHED_LINGER_S, ActorOptions
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Answer, Detach, Erase, Host, Join, Look, Rejoin, Relay
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Detach, Erase, Host, Join, Look, Rejoin, SubscribeNode
 from engine.domain.session import Phase
 from tests.actors.world import GRACE_S, START_MS, Client, settle, world
 
@@ -114,7 +114,7 @@ async def test_the_newer_connection_of_a_token_wins(mock_clock: MockClock) -> No
         actor = await w.session()
         first = await w.join(actor, "Ada")
         second = await w.rejoin(actor, 1)
-        assert first.ending is Ending.REPLACED
+        assert first.close_reason is CloseReason.REPLACED
         assert second.last("joined")["name"] == "Ada"
         actor.send(Detach(first))
         await w.do(actor, "start")
@@ -156,7 +156,7 @@ async def test_a_session_that_was_taken_over_confirms_nothing_more(mock_clock: M
         actor.committed(actor.session.seq)
         await settle()
         assert ada.got("ack") == []
-        assert ada.ending is Ending.RESTARTING
+        assert ada.close_reason is CloseReason.RESTARTING
 
 
 async def test_the_leaderboard_comes_at_most_once_a_tick(mock_clock: MockClock) -> None:
@@ -333,8 +333,8 @@ async def test_an_end_that_is_lost_was_heard_by_nobody() -> None:
         w.journal.auto = "off"
         await w.do(actor, "finish")
         late = await w.watch(actor)
-        actor.end(Ending.SHUTDOWN)
-        assert ada.ending is late.ending is Ending.SHUTDOWN
+        actor.end(CloseReason.SHUTDOWN)
+        assert ada.close_reason is late.close_reason is CloseReason.SHUTDOWN
         assert not ada.got("finished")
         assert not late.frames
 
@@ -439,7 +439,7 @@ async def test_kick_and_lock(mock_clock: MockClock) -> None:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
         assert (await w.do(actor, "kick", player=1)).last("done")
-        assert ada.ending is Ending.KICKED
+        assert ada.close_reason is CloseReason.KICKED
         assert (await w.rejoin(actor, 1)).errors == ["kicked"]
         assert (await w.do(actor, "lock", on=True)).last("done")
         assert (await w.join(actor, "Ben")).errors == ["session_locked"]
@@ -554,8 +554,8 @@ async def test_a_finished_session_lingers_and_then_ends_its_connections(mock_clo
         assert again.last("joined")["state"]["podium"][0]["name"] == "Ada"
         mock_clock.jump(FINISHED_LINGER_S)
         await settle()
-        assert again.ending is Ending.FINISHED
-        assert ada.ending is Ending.REPLACED
+        assert again.close_reason is CloseReason.FINISHED
+        assert ada.close_reason is CloseReason.REPLACED
         late = Client()
         w.registry.deliver(actor.code, Join(late, "Ben", w.clock.now_ms()))
         await settle()
@@ -580,7 +580,7 @@ async def test_a_fenced_actor_stops_at_once_and_confirms_nothing(mock_clock: Moc
         w.answer(actor, ada, 1)
         await settle()
         assert ada.got("ack") == []
-        assert ada.ending is Ending.RESTARTING
+        assert ada.close_reason is CloseReason.RESTARTING
         assert list(w.registry.active()) == []
 
 
@@ -624,8 +624,8 @@ async def test_a_session_is_given_away_though_its_last_acks_leave_without_it(moc
         w.journal.commit()
         await settle()
         assert ann.last("ack")["status"] == "accepted"
-        assert parcels == [actor.parcel]
-        assert actor.parcel is not None
+        assert parcels == [actor.snapshot]
+        assert actor.snapshot is not None
 
 
 async def test_who_asks_does_not_keep_a_finished_session_in_memory(mock_clock: MockClock) -> None:
@@ -639,7 +639,7 @@ async def test_who_asks_does_not_keep_a_finished_session_in_memory(mock_clock: M
             mock_clock.jump(1)
             await settle()
         assert w.registry.here(actor.session_id) is None
-        assert ada.ending is Ending.FINISHED or ada.ending is Ending.REPLACED
+        assert ada.close_reason is CloseReason.FINISHED or ada.close_reason is CloseReason.REPLACED
 
 
 @pytest.mark.parametrize("end", [False, True])
@@ -663,7 +663,7 @@ async def test_whoever_waits_for_a_commit_is_told_when_its_answer_cannot_be_made
         monkeypatch.setattr(type(actor._tokens), "issue", broken)
         w.journal.commit()
         await settle()
-        assert [client.ending for client in waiting] == [Ending.RESTARTING] * 2
+        assert [client.close_reason for client in waiting] == [CloseReason.RESTARTING] * 2
         assert w.registry.statistics().crashes == 1
 
 
@@ -680,7 +680,7 @@ async def test_an_erased_player_is_shown_out_and_nobody_comes_back_in_that_place
         actor.send(Erase(asked, 1))
         await settle()
         assert asked.kinds == ["done"]
-        assert ada.ending is Ending.KICKED
+        assert ada.close_reason is CloseReason.KICKED
         mock_clock.jump(1)
         await settle()
         assert (1, "#1") in [(each["id"], each["name"]) for each in host.last("roster")["joined"]]
@@ -707,7 +707,7 @@ async def test_what_is_kept_for_those_who_come_back_names_no_erased_player() -> 
         actor.send(Erase(Client(), 1))
         await settle()
         relay = Client()
-        actor.send(Relay(relay, "elsewhere", **stood, seats=[2]))
+        actor.send(SubscribeNode(relay, "elsewhere", **stood, seats=[2]))
         for come in (await w.rejoin(actor, 2, **stood), await w.rejoin(actor, 2), relay):
             await settle()
             assert come.frames
@@ -726,5 +726,5 @@ async def test_a_session_that_is_over_leaves_memory_when_it_is_to_be_deleted(moc
         actor.send(Erase(late))
         await settle()
         assert late.kinds == ["done"]
-        assert ada.ending is Ending.FINISHED
+        assert ada.close_reason is CloseReason.FINISHED
         assert w.registry.here(actor.session_id) is None

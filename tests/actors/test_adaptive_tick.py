@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions
-from engine.actors.adaptive_tick import BUSY_TARGET, Pace
+from engine.actors.adaptive_tick import BUSY_TARGET, AdaptiveTick
 from engine.actors.delivery.frame import Frame
 from tests.actors.world import Client, settle, world
 
@@ -18,9 +18,9 @@ BEAT_S = 0.25
 READINGS = st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 20)), max_size=100)
 
 
-def heed(pace: Pace, busy: float, seconds: float) -> int:
+def follow(pace: AdaptiveTick, busy: float, seconds: float) -> int:
     for _ in range(round(seconds / BEAT_S)):
-        pace.heed(busy, BEAT_S)
+        pace.follow(busy, BEAT_S)
     return pace.tick_ms
 
 
@@ -28,9 +28,9 @@ def heed(pace: Pace, busy: float, seconds: float) -> int:
 def test_the_tick_stays_between_its_bounds(
     tick_ms: int, tick_max_ms: int, readings: list[tuple[float, float]], took_ms: int
 ) -> None:
-    pace = Pace(tick_ms, tick_max_ms)
+    pace = AdaptiveTick(tick_ms, tick_max_ms)
     for busy, over_s in readings:
-        pace.heed(busy, over_s)
+        pace.follow(busy, over_s)
         assert tick_ms <= pace.tick_ms <= pace.tick_after(took_ms) <= max(tick_ms, tick_max_ms)
 
 
@@ -38,50 +38,50 @@ def test_the_tick_stays_between_its_bounds(
 def test_who_is_busier_never_has_the_shorter_tick(
     readings: list[tuple[float, float]], data: st.DataObject
 ) -> None:
-    one, other = Pace(250, 10_000), Pace(250, 10_000)
+    one, other = AdaptiveTick(250, 10_000), AdaptiveTick(250, 10_000)
     for busy, over_s in readings:
-        one.heed(busy, over_s)
-        other.heed(data.draw(st.floats(busy, 1)), over_s)
+        one.follow(busy, over_s)
+        other.follow(data.draw(st.floats(busy, 1)), over_s)
         assert one.tick_ms <= other.tick_ms
 
 
 @given(st.integers(20, 10_000), READINGS)
 def test_bounds_that_are_equal_switch_it_off(tick_ms: int, readings: list[tuple[float, float]]) -> None:
-    pace = Pace(tick_ms, tick_ms)
+    pace = AdaptiveTick(tick_ms, tick_ms)
     for busy, over_s in readings:
-        pace.heed(busy, over_s)
+        pace.follow(busy, over_s)
     assert pace.tick_ms == pace.tick_after(1_000) == tick_ms
 
 
 def test_a_surge_shows_within_a_second() -> None:
-    pace = Pace(250, 10_000)
-    heed(pace, 0.3, 60)
-    assert heed(pace, 1.0, 1) >= 600
+    pace = AdaptiveTick(250, 10_000)
+    follow(pace, 0.3, 60)
+    assert follow(pace, 1.0, 1) >= 600
 
 
 def test_a_loop_with_room_comes_back_to_the_least() -> None:
-    pace = Pace(250, 10_000)
-    assert heed(pace, 1.0, 30) == 10_000
-    assert heed(pace, 0.1, 30) == 250
+    pace = AdaptiveTick(250, 10_000)
+    assert follow(pace, 1.0, 30) == 10_000
+    assert follow(pace, 0.1, 30) == 250
 
 
 def test_a_tick_in_the_middle_stays_where_the_load_is_as_it_should_be() -> None:
-    pace = Pace(250, 10_000)
-    heed(pace, 1.0, 3)
-    heed(pace, BUSY_TARGET, 5)
+    pace = AdaptiveTick(250, 10_000)
+    follow(pace, 1.0, 3)
+    follow(pace, BUSY_TARGET, 5)
     before = pace.tick_ms
     assert before > 1_000
-    assert heed(pace, BUSY_TARGET, 60) == before
+    assert follow(pace, BUSY_TARGET, 60) == before
 
 
 def test_a_machine_that_stood_still_is_no_surge_of_an_hour() -> None:
-    pace = Pace(250, 10_000)
-    pace.heed(1.0, 3_600)
+    pace = AdaptiveTick(250, 10_000)
+    pace.follow(1.0, 3_600)
     assert pace.tick_ms <= 1_250
 
 
 def played(
-    pace: Pace, sessions: int, board_s: float, other: float, seconds: float
+    pace: AdaptiveTick, sessions: int, board_s: float, other: float, seconds: float
 ) -> list[tuple[int, float]]:
     """Ticks and shares of a loop that sends the leaderboards of so many sessions, of `board_s` each, whenever
     they are due, and has other work for that share of its time. One pair a beat."""
@@ -97,7 +97,7 @@ def played(
             since = beat_at - BEAT_S
             spent_s = sum(max(0.0, min(end, beat_at) - max(begin, since)) for begin, end in worked)
             busy = other + (1 - other) * spent_s / BEAT_S
-            pace.heed(busy, BEAT_S)
+            pace.follow(busy, BEAT_S)
             seen.append((pace.tick_ms, busy))
             worked = [each for each in worked if each[1] > beat_at]
             beat_at += BEAT_S
@@ -114,7 +114,7 @@ def test_under_a_load_that_stays_the_tick_comes_to_rest_where_the_loop_has_room(
     sessions: int, needed_s: float, other: float
 ) -> None:
     board_s = needed_s * (BUSY_TARGET - other) / sessions
-    seen = played(Pace(250, 10_000), sessions, board_s, other, 120)
+    seen = played(AdaptiveTick(250, 10_000), sessions, board_s, other, 120)
     late = seen[-160:]
     assert 0.6 < sum(busy for _, busy in late) / len(late) < 0.8
     ticks = [tick for tick, _ in late]
@@ -126,7 +126,7 @@ def test_under_a_load_that_stays_the_tick_comes_to_rest_where_the_loop_has_room(
 @given(st.integers(1, 300), st.floats(0, 0.5))
 def test_a_load_that_fits_leaves_the_tick_alone(sessions: int, other: float) -> None:
     board_s = 0.25 * (BUSY_TARGET - 0.1 - other) / sessions
-    assert {tick for tick, _ in played(Pace(250, 10_000), sessions, board_s, other, 30)} == {250}
+    assert {tick for tick, _ in played(AdaptiveTick(250, 10_000), sessions, board_s, other, 30)} == {250}
 
 
 # -- in a session ----------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ async def test_the_tick_that_is_announced_is_the_one_that_is_held(mock_clock: Mo
             await settle()
             mock_clock.jump(0.05)
             await settle()
-            w.registry.pace.heed(1.0 if number < 150 else 0.0, 0.05)
+            w.registry.pace.follow(1.0 if number < 150 else 0.0, 0.05)
         announced = [tick_ms for _, tick_ms in screen.boards]
         assert announced[0] < 400
         assert max(announced) == 2_000
@@ -174,7 +174,7 @@ async def test_the_tick_that_is_announced_is_the_one_that_is_held(mock_clock: Mo
 
 async def test_the_ends_of_questions_and_sessions_do_not_wait_for_the_tick(mock_clock: MockClock) -> None:
     async with world(ActorOptions(tick_ms=250, tick_max_ms=10_000)) as w:
-        heed(w.registry.pace, 1.0, 30)
+        follow(w.registry.pace, 1.0, 30)
         actor = await w.session(early_close=False, board="live")
         player = await w.join(actor, "Ada")
         mock_clock.jump(10)

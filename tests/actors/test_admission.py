@@ -12,7 +12,7 @@ from engine.actors.admission import (
     REFUSED_MAX,
     WAITING_MAX,
     WAITING_PER_ADDRESS_MAX,
-    Door,
+    AdmissionControl,
 )
 from engine.actors.commands import Join, Rejoin
 from engine.domain.errors import Refusal
@@ -25,15 +25,15 @@ def code(refusal: Refusal | None) -> str | None:
     return None if refusal is None else refusal.code
 
 
-def door(joins_per_s: float = 1e6, most: int = 1_000_000, per_s: float = 1e6) -> Door:
-    return Door("session-1", joins_per_s, most, per_s)
+def admission(joins_per_s: float = 1e6, most: int = 1_000_000, per_s: float = 1e6) -> AdmissionControl:
+    return AdmissionControl("session-1", joins_per_s, most, per_s)
 
 
 # -- seats -------------------------------------------------------------------------------------------
 
 
 def test_a_school_behind_one_address_is_in_within_a_minute() -> None:
-    school = door(joins_per_s=5_000, most=2_000, per_s=25)
+    school = admission(joins_per_s=5_000, most=2_000, per_s=25)
     seated, now = 0, 0
     while seated < 1_500:
         if school.refuse("192.0.2.7", now) is None:
@@ -47,7 +47,7 @@ def test_a_school_behind_one_address_is_in_within_a_minute() -> None:
 def test_bots_of_one_address_take_no_more_than_its_share_and_cost_others_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    crowded = door(most=2_000, per_s=25)
+    crowded = admission(most=2_000, per_s=25)
     seated = 0
     for now in range(0, 600_000, 10):
         if crowded.refuse("192.0.2.7", now) is None:
@@ -64,7 +64,7 @@ def test_bots_of_one_address_take_no_more_than_its_share_and_cost_others_nothing
 
 
 def test_all_joins_of_a_session_have_a_rate_too() -> None:
-    rushed = door(joins_per_s=2)
+    rushed = admission(joins_per_s=2)
     for address in ("a", "b"):
         assert rushed.refuse(address, 0) is None
         rushed.seat(address, 0)
@@ -76,7 +76,7 @@ def test_all_joins_of_a_session_have_a_rate_too() -> None:
 
 
 def test_a_bounded_number_waits_and_one_address_leaves_room_for_others() -> None:
-    crowded = door()
+    crowded = admission()
     bots = [crowded.wait(f"bot-{n}", n, str(n), "bots", 0) for n in range(WAITING_MAX)]
     assert bots.count(None) == WAITING_PER_ADDRESS_MAX <= WAITING_MAX // 10
     others = [crowded.wait(f"other-{n}", n, str(n), f"{n}", 0) for n in range(WAITING_MAX)]
@@ -86,8 +86,8 @@ def test_a_bounded_number_waits_and_one_address_leaves_room_for_others() -> None
     assert crowded.wait("bot-0", 0, "0", "bots", 1_000) is None, "who waits already may ask again"
 
 
-def filled(addresses: int) -> Door:
-    crowded = door()
+def filled(addresses: int) -> AdmissionControl:
+    crowded = admission()
     for n in range(WAITING_MAX):
         assert crowded.wait(f"bot-{n}", n, str(n), f"bots-{n % addresses}", 0) is None
     return crowded
@@ -108,7 +108,7 @@ def test_to_refuse_frees_the_places_at_once(number: int | None) -> None:
 
 
 def test_the_refused_are_remembered_for_as_long_as_they_may_ask_and_no_more_than_so_many() -> None:
-    crowded = door()
+    crowded = admission()
     for n in range(REFUSED_MAX + 1):
         assert crowded.wait(f"bot-{n}", n, str(n), "bots", 0) is None
         crowded.decide(None, 0, admitted=False)
@@ -119,7 +119,7 @@ def test_the_refused_are_remembered_for_as_long_as_they_may_ask_and_no_more_than
 
 
 def test_who_is_let_in_is_not_turned_away_with_all_others() -> None:
-    calm = door()
+    calm = admission()
     for n in range(3):
         calm.wait(f"ticket-{n}", n, str(n), "school", 0)
     calm.decide(2, 0, admitted=True)
@@ -128,7 +128,7 @@ def test_who_is_let_in_is_not_turned_away_with_all_others() -> None:
 
 
 def test_addresses_take_turns_in_the_list_so_that_none_hides_the_others() -> None:
-    crowded = door()
+    crowded = admission()
     for n in range(WAITING_PER_ADDRESS_MAX):
         crowded.wait(f"bot-{n}", n, f"bot {n}", "bots", 0)
     for n in range(3):
@@ -140,7 +140,7 @@ def test_addresses_take_turns_in_the_list_so_that_none_hides_the_others() -> Non
 
 
 def test_whoever_asks_no_longer_has_gone() -> None:
-    quiet = door()
+    quiet = admission()
     quiet.wait("a", "Ada", "Ada", "x", 0)
     quiet.wait("b", "Ben", "Ben", "x", 0)
     quiet.wait("b", "Ben", "Ben", "x", GONE_MS - 1)

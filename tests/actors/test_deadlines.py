@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors.actor import HOSTS_WAITING_MAX, ROLL_CALL_MS, SessionActor
+from engine.actors.actor import FLUSH_MS, HOSTS_WAITING_MAX, SessionActor
 from engine.actors.commands import (
     Answer,
     Command,
     Detach,
+    Flushed,
     Host,
     Join,
     Left,
     ListPlayers,
     Look,
     Merge,
-    Passed,
     Rejoin,
-    Relay,
+    SubscribeNode,
     Watch,
 )
 from engine.actors.mailbox import Mailbox
@@ -58,10 +58,10 @@ def in_front(kind: str, w: World, actor: SessionActor, sitting: Client) -> Comma
         "look": Look(reply),
         "list": ListPlayers(reply, 0, 10),
         "left": Left(reply, "other", 3),
-        "passed": Passed(reply, "other", 0),
+        "passed": Flushed(reply, "other", 0),
         "detach": Detach(sitting),
         "merge": Merge(reply, ()),
-        "relay": Relay(Node(actor, "other", prompt=True), "other"),
+        "relay": SubscribeNode(Node(actor, "other", prompt=True), "other"),
         "lock": Host(reply, "h", "lock"),
         "next": Host(reply, "h", "next"),
         "close": Host(reply, "h", "close"),
@@ -136,7 +136,7 @@ async def test_the_hosts_close_waits_for_what_other_nodes_have_received_before(m
         before = Client()
         actor.send(Answer(before, 1, "a", 1, 0, w.clock.now_ms()))
         actor.send(Look(looking := Client()))
-        actor.send(Passed(Client(), "other", relay.last("roll_call")["number"]))
+        actor.send(Flushed(Client(), "other", relay.last("flush")["number"]))
         await settle()
         assert before.last("ack")["status"] == "accepted"
         assert looking.kinds == ["look"], "nobody else waits for it"
@@ -148,7 +148,7 @@ async def test_the_host_does_not_wait_for_ever_for_a_node_that_says_nothing(mock
         actor, _ = await question_open(w)
         await node(actor, prompt=False)
         closing, after = await w.do(actor, "close"), await w.do(actor, "next")
-        mock_clock.jump(ROLL_CALL_MS / 1000)
+        mock_clock.jump(FLUSH_MS / 1000)
         await settle()
         assert closing.last("done")["phase"] == "reveal"
         assert after.last("done")["phase"] == "question"
@@ -164,7 +164,7 @@ async def test_the_hosts_commands_that_wait_are_bounded_and_end_with_the_session
         assert (await w.do(actor, "close")).errors == ["busy"]
         actor.fenced()
         await settle()
-        assert all(client.ending is not None for client in waiting)
+        assert all(client.close_reason is not None for client in waiting)
 
 
 async def test_each_command_is_looked_at_once_for_a_deadline(

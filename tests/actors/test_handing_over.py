@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import HANDED_OVER_MS, ActorOptions, Parcel, SessionActor
-from engine.actors.close_reasons import Ending
+from engine.actors.actor import HANDED_OVER_MS, ActorOptions, HandoffSnapshot, SessionActor
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Detach, Host, Join, Rejoin
 from engine.actors.delivery.stream import StreamState
 from engine.actors.registry import GIVE_AWAY_S, Registry, SessionFinished
@@ -39,34 +39,34 @@ class Handing:
 
     def __init__(self, w: World, session_id: str) -> None:
         self.over = False
-        self.parcel: Parcel | None = None
+        self.snapshot: HandoffSnapshot | None = None
         w.nursery.start_soon(self._run, w.registry, session_id)
 
     async def _run(self, registry: Registry, session_id: str) -> None:
-        self.parcel = await registry.give_away(session_id)
+        self.snapshot = await registry.give_away(session_id)
         self.over = True
 
     @property
-    def made(self) -> Parcel:
-        assert self.parcel is not None
-        return self.parcel
+    def made(self) -> HandoffSnapshot:
+        assert self.snapshot is not None
+        return self.snapshot
 
 
-async def given(w: World, actor: SessionActor) -> Parcel:
+async def given(w: World, actor: SessionActor) -> HandoffSnapshot:
     handing = Handing(w, actor.session_id)
     await settle()
     return handing.made
 
 
 async def brought(
-    w: World, parcel: Parcel, stream: StreamState | None, registry: Registry | None = None
+    w: World, snapshot: HandoffSnapshot, stream: StreamState | None, registry: Registry | None = None
 ) -> SessionActor:
     """What the next node makes of a parcel."""
-    assert await w.store.grant(parcel.record.id, parcel.epoch, "node", "next")
+    assert await w.store.grant(snapshot.record.id, snapshot.epoch, "node", "next")
     following = registry or w.new_registry("next")
     if stream is not None:
-        following.expect(parcel.record.id, stream)
-    return await following.bring(parcel.record)
+        following.expect(snapshot.record.id, stream)
+    return await following.bring(snapshot.record)
 
 
 # -- giving away -------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ async def test_a_session_that_cannot_be_committed_is_taken_back_and_plays_on(moc
         await settle()
         mock_clock.jump(GIVE_AWAY_S - 1)
         await settle()
-        assert (handing.over, handing.parcel) == (True, None)
+        assert (handing.over, handing.snapshot) == (True, None)
         assert w.registry.here(actor.session_id) is actor
         assert ada.got("ack") == ben.got("ack") == [], "nothing is committed yet"
         w.journal.commit()
@@ -144,10 +144,10 @@ async def test_who_is_connected_stays_so_and_is_named_in_the_parcel(mock_clock: 
     async with world() as w:
         actor = await w.session()
         ada, host, watching = await w.join(actor, "Ada"), await w.host(actor), await w.watch(actor)
-        parcel = await given(w, actor)
-        seats = {who: (place.role, place.player) for who, place in parcel.seated}
+        snapshot = await given(w, actor)
+        seats = {who: (place.role, place.player) for who, place in snapshot.seated}
         assert seats == {ada: ("player", 1), host: ("host", None), watching: ("spectator", None)}
-        assert [client.ending for client in (ada, host, watching)] == [None] * 3
+        assert [client.close_reason for client in (ada, host, watching)] == [None] * 3
         assert actor.subscribers == 0
 
 
@@ -179,8 +179,8 @@ async def test_what_lies_in_the_mailbox_is_left_undone_and_in_the_parcel(mock_cl
         actor.give_away()
         actor.send(Detach(ada))
         await settle()
-        assert actor.parcel is not None
-        assert [type(command) for command in actor.parcel.commands] == [Answer, Detach]
+        assert actor.snapshot is not None
+        assert [type(command) for command in actor.snapshot.commands] == [Answer, Detach]
         assert ada.got("ack") == []
         assert actor.session.answered == 0
 
@@ -222,8 +222,12 @@ async def test_who_is_fenced_meanwhile_has_nothing_to_give(mock_clock: MockClock
         w.store.take_over(actor.session_id)
         w.journal.commit()
         await settle()
-        assert (handing.over, handing.parcel) == (True, None)
-        assert (ada.got("ack"), ada.ending, late.ending) == ([], Ending.RESTARTING, Ending.RESTARTING)
+        assert (handing.over, handing.snapshot) == (True, None)
+        assert (ada.got("ack"), ada.close_reason, late.close_reason) == (
+            [],
+            CloseReason.RESTARTING,
+            CloseReason.RESTARTING,
+        )
 
 
 async def test_who_crashes_meanwhile_has_nothing_to_give(mock_clock: MockClock) -> None:
@@ -240,7 +244,7 @@ async def test_who_crashes_meanwhile_has_nothing_to_give(mock_clock: MockClock) 
         actor._failure = RuntimeError("as the test wants it")
         w.journal.commit()
         await settle()
-        assert (handing.over, handing.parcel) == (True, None), "the session comes back here"
+        assert (handing.over, handing.snapshot) == (True, None), "the session comes back here"
         mock_clock.jump(1)
         await settle()
         assert (await w.registry.get(actor.session_id)).session.answered == 1
@@ -275,8 +279,8 @@ async def test_the_next_actor_goes_on_with_offsets_and_epoch(mock_clock: MockClo
         actor = await w.session()
         ada = await w.join(actor, "Ada")
         await w.do(actor, "start")
-        parcel = await given(w, actor)
-        again = await brought(w, parcel, parcel.stream)
+        snapshot = await given(w, actor)
+        again = await brought(w, snapshot, snapshot.stream)
         assert (again.epoch, again.stream_epoch, again.offset) == (actor.epoch + 1, actor.epoch, 1)
         back = await w.rejoin(again, 1, epoch=actor.epoch, offset=ada.last("question")["offset"])
         assert back.kinds[:2] == ["joined", "leaderboard"]
@@ -292,9 +296,9 @@ async def test_what_was_missed_before_the_move_is_still_to_be_had(mock_clock: Mo
         await w.do(actor, "start")
         await w.do(actor, "close")
         await w.do(actor, "next")
-        parcel = await given(w, actor)
-        told = StreamState.parse(parcel.stream.to_dict())
-        again = await brought(w, parcel, told)
+        snapshot = await given(w, actor)
+        told = StreamState.parse(snapshot.stream.to_dict())
+        again = await brought(w, snapshot, told)
         back = await w.rejoin(again, 1, epoch=actor.epoch, offset=0)
         assert back.offsets == [1, 2, 3]
         assert back.kinds[:6] == ["joined", "question", "reveal", "question", "result", "leaderboard"]
@@ -310,8 +314,8 @@ async def test_a_host_who_resumes_after_the_move_gets_the_hosts_question(mock_cl
         await w.do(actor, "start")
         await w.do(actor, "close")
         await w.do(actor, "next")
-        parcel = await given(w, actor)
-        again = await brought(w, parcel, parcel.stream)
+        snapshot = await given(w, actor)
+        again = await brought(w, snapshot, snapshot.stream)
         host = Client()
         again.send(Rejoin(host, "host", epoch=actor.epoch, offset=0))
         await settle()
@@ -326,9 +330,9 @@ async def test_a_question_in_progress_keeps_its_clock(mock_clock: MockClock) -> 
         await w.do(actor, "start")
         deadline = actor.session.deadline
         mock_clock.jump(4)
-        parcel = await given(w, actor)
+        snapshot = await given(w, actor)
         mock_clock.jump(3)
-        again = await brought(w, parcel, parcel.stream)
+        again = await brought(w, snapshot, snapshot.stream)
         assert again.session.deadline == deadline
         assert again.session.remaining_ms(w.clock.now_ms()) == 3_000
         again_seen = await w.watch(again)
@@ -345,9 +349,9 @@ async def test_answers_that_were_in_time_count_though_they_come_after_the_deadli
         await w.do(actor, "start")
         began = w.clock.now_ms()
         mock_clock.jump(9.9)
-        parcel = await given(w, actor)
+        snapshot = await given(w, actor)
         mock_clock.jump(0.2)
-        again = await brought(w, parcel, parcel.stream)
+        again = await brought(w, snapshot, snapshot.stream)
         host = Client()
         w.seat(again, host)
         await settle()
@@ -376,14 +380,14 @@ async def test_a_stream_of_another_epoch_is_not_gone_on_with(mock_clock: MockClo
         deadline = actor.session.deadline
         assert deadline is not None
         mock_clock.jump(4)
-        parcel = await given(w, actor)
+        snapshot = await given(w, actor)
         # Somebody has had the session in between, and was gone.
         w.store.take_over(actor.session_id)
         w.store.alive["somebody else"] = w.clock.now_ms()
         mock_clock.jump(3)
         following = w.new_registry("next")
-        following.expect(parcel.record.id, parcel.stream)
-        again = await following.bring(parcel.record)
+        following.expect(snapshot.record.id, snapshot.stream)
+        again = await following.bring(snapshot.record)
         assert again.stream_epoch == again.epoch == actor.epoch + 2
         assert again.session.deadline == deadline + 3_000
         await settle()
@@ -413,9 +417,9 @@ async def test_a_session_past_its_greatest_age_waits_for_late_answers_too(mock_c
     async with world(ActorOptions(max_age_s=60)) as w:
         actor = await w.session()
         await w.do(actor, "start")
-        parcel = await given(w, actor)
+        snapshot = await given(w, actor)
         mock_clock.jump(61)
-        again = await brought(w, parcel, parcel.stream)
+        again = await brought(w, snapshot, snapshot.stream)
         with trio.fail_after(5):
             await settle()
         assert again.session.phase is not Phase.FINISHED

@@ -9,7 +9,7 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Join, Left, Rejoin
 from engine.domain.session import Phase
 from tests.actors.world import Client, World, node, settle, world
@@ -136,7 +136,7 @@ async def test_a_host_at_another_node_is_there_until_it_leaves(mock_clock: MockC
         await node(actor)
         actor.send(Rejoin(Client(), "host", relay="other"))
         await settle()
-        assert host.ending is Ending.REPLACED
+        assert host.close_reason is CloseReason.REPLACED
         await pass_s(mock_clock, 60)
         assert stands(actor) == (Phase.REVEAL, 1)
         actor.send(Left(Client(), "other", "host"))
@@ -151,7 +151,7 @@ async def test_after_a_crash_the_absence_counts_anew(mock_clock: MockClock) -> N
         actor, host = await revealed(w)
         await leave(actor, host)
         await pass_s(mock_clock, 20)
-        w.registry.close(Ending.SHUTDOWN)
+        w.registry.close(CloseReason.SHUTDOWN)
         await settle()
         revived = await w.new_registry().get(actor.session_id)
         await w.rejoin(revived, 1)
@@ -171,10 +171,10 @@ async def test_after_a_move_it_counts_anew_unless_the_host_came_along(
         await pass_s(mock_clock, 20)
         w.nursery.start_soon(w.registry.give_away, actor.session_id)
         await settle()
-        assert actor.parcel is not None
+        assert actor.snapshot is not None
         assert await w.store.grant(actor.session_id, actor.epoch, "node", "next")
         following = w.new_registry("next")
-        following.expect(actor.session_id, actor.parcel.stream)
+        following.expect(actor.session_id, actor.snapshot.stream)
         moved = await following.bring(actor.record)
         seats: list[int | str] = [1, "host"] if there else [1]
         await node(moved, "node", epoch=moved.stream_epoch, offset=moved.offset, seats=seats)

@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Host, Join, ListPlayers, Rejoin, TakeOver
 from engine.domain.session import Session
 from tests.actors.world import QUIZ, Client, node, settle, world
@@ -164,7 +164,7 @@ async def test_who_was_removed_by_mistake_is_let_in_again(mock_clock: MockClock)
         mock_clock.jump(1)
         await settle()
         await w.do(actor, "kick", player=1)
-        assert (ada.ending, actor.session.phase) == (Ending.KICKED, "reveal")
+        assert (ada.close_reason, actor.session.phase) == (CloseReason.KICKED, "reveal")
         assert (await w.rejoin(actor, 1)).errors == ["kicked"]
         removed = Client()
         actor.send(ListPlayers(removed, 0, 10, removed=True))
@@ -223,7 +223,7 @@ async def test_an_author_takes_a_session_over_and_the_older_host_is_told(mock_cl
         w.journal.auto = "off"
         actor.send(TakeOver(taken))
         await settle()
-        assert older.ending is Ending.REPLACED
+        assert older.close_reason is CloseReason.REPLACED
         assert taken.frames == [], "not before it is stored"
         w.journal.auto = "soon"
         w.journal.commit()
@@ -242,7 +242,7 @@ async def test_an_author_takes_a_session_over_and_the_older_host_is_told(mock_cl
         await settle()
         assert newer.last("joined")["role"] == "host"
         assert (await w.do(actor, "start", generation=1)).errors == []
-        assert relay.ending is None
+        assert relay.close_reason is None
         # It is a fact, and so holds at whichever node runs the session next.
         again = await w.new_registry("other").get(actor.session_id)
         assert again.session.host_generation == 1

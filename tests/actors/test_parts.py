@@ -6,7 +6,7 @@ import orjson
 import pytest
 import trio
 
-from engine.actors.close_reasons import BY_CODE, Ending
+from engine.actors.close_reasons import BY_CODE, CloseReason
 from engine.actors.delivery import fanout
 from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
 from engine.actors.delivery.frame import Frame
@@ -152,22 +152,25 @@ async def test_a_waiter_takes_the_first_reply() -> None:
     waiter = Waiter()
     waiter.push(frame("ack", n=1))
     waiter.push(frame("ack", n=2))
-    waiter.close(Ending.SHUTDOWN)
+    waiter.close(CloseReason.SHUTDOWN)
     assert (await waiter.wait()).message["n"] == 1
     closed = Waiter()
-    closed.close(Ending.RESTARTING)
+    closed.close(CloseReason.RESTARTING)
     closed.push(frame("ack"))
     with pytest.raises(ConnectionEnded) as ended:
         await closed.wait()
-    assert ended.value.ending is Ending.RESTARTING
+    assert ended.value.close_reason is CloseReason.RESTARTING
 
 
 def test_clients_know_every_ending_and_what_to_do_after_it() -> None:
     broken_framing = {1002: "no", 1007: "no"}
-    told = {ending.code: ending.reconnect.value for ending in Ending} | broken_framing
+    told = {close_reason.code: close_reason.reconnect.value for close_reason in CloseReason} | broken_framing
     assert {code: policy.value for code, policy in reconnect.BY_CODE.items()} == told
 
 
 def test_every_ending_has_its_own_code() -> None:
-    assert len(BY_CODE) == len(Ending)
-    assert all(ending.code in (1003, 1009, 1011) or 4000 <= ending.code < 5000 for ending in Ending)
+    assert len(BY_CODE) == len(CloseReason)
+    assert all(
+        close_reason.code in (1003, 1009, 1011) or 4000 <= close_reason.code < 5000
+        for close_reason in CloseReason
+    )

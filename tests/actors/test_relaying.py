@@ -8,9 +8,9 @@ from trio.testing import MockClock
 
 from engine.actors import actor as actors
 from engine.actors import relay_messages
-from engine.actors.actor import ROLL_CALL_MS, SessionActor
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Answer, Detach, Join, Look, Passed, Rejoin, Watch
+from engine.actors.actor import FLUSH_MS, SessionActor
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Detach, Flushed, Join, Look, Rejoin, Watch
 from engine.actors.mailbox import Mailbox
 from engine.domain.clock import RECEIPT_GRACE_MS
 from tests.actors.world import GRACE_S, Client, World, node, settle, world
@@ -232,7 +232,7 @@ async def test_a_kick_shows_out_who_sits_at_another_node(mock_clock: MockClock) 
         relay = await node(actor)
         await joined_at(w, actor, "Ada")
         await w.do(actor, "kick", player=1)
-        assert relay.got("show_out") == [{"t": "show_out", "key": 1, "ending": "KICKED"}]
+        assert relay.got("disconnect") == [{"t": "disconnect", "key": 1, "close_reason": "KICKED"}]
 
 
 async def test_the_newer_connection_wins_wherever_it_is(mock_clock: MockClock) -> None:
@@ -240,16 +240,16 @@ async def test_the_newer_connection_wins_wherever_it_is(mock_clock: MockClock) -
         actor = await w.session()
         one, other = await node(actor, "one"), await node(actor, "other")
         await joined_at(w, actor, "Ada", "one")
-        replaced = [{"t": "show_out", "key": 1, "ending": "REPLACED"}]
+        replaced = [{"t": "disconnect", "key": 1, "close_reason": "REPLACED"}]
         actor.send(Rejoin(Client(), "player", 1, relay="other"))
         await settle()
-        assert (one.got("show_out"), other.got("show_out")) == (replaced, [])
+        assert (one.got("disconnect"), other.got("disconnect")) == (replaced, [])
         here = await w.rejoin(actor, 1)
-        assert other.got("show_out") == replaced
+        assert other.got("disconnect") == replaced
         actor.send(Rejoin(Client(), "player", 1, relay="one"))
         await settle()
-        assert here.ending is Ending.REPLACED
-        assert len(one.got("show_out")) == 1
+        assert here.close_reason is CloseReason.REPLACED
+        assert len(one.got("disconnect")) == 1
 
 
 async def test_one_who_comes_again_at_the_same_node_is_the_nodes_affair(mock_clock: MockClock) -> None:
@@ -259,7 +259,7 @@ async def test_one_who_comes_again_at_the_same_node_is_the_nodes_affair(mock_clo
         await joined_at(w, actor, "Ada")
         actor.send(Rejoin(Client(), "player", 1, relay="other"))
         await settle()
-        assert relay.got("show_out") == []
+        assert relay.got("disconnect") == []
 
 
 async def test_a_node_that_leaves_hears_nothing_more_of_its_players(mock_clock: MockClock) -> None:
@@ -367,7 +367,7 @@ async def test_the_players_of_a_node_that_comes_back_are_its_own_again(mock_cloc
         actor.send(Detach(first))
         again = await node(actor, epoch=actor.epoch, offset=0, seats=[1])
         await w.do(actor, "kick", player=1)
-        assert again.got("show_out") == [{"t": "show_out", "key": 1, "ending": "KICKED"}]
+        assert again.got("disconnect") == [{"t": "disconnect", "key": 1, "close_reason": "KICKED"}]
 
 
 async def test_who_has_moved_on_meanwhile_is_not_replaced(mock_clock: MockClock) -> None:
@@ -382,8 +382,8 @@ async def test_who_has_moved_on_meanwhile_is_not_replaced(mock_clock: MockClock)
         actor.send(Rejoin(Client(), "player", 2, relay="other"))
         await settle()
         again = await node(actor, "one", epoch=actor.epoch, offset=0, seats=[1, 2, 3])
-        assert ada.ending is None
-        assert [(told["key"], told["ending"]) for told in again.got("show_out")] == [
+        assert ada.close_reason is None
+        assert [(told["key"], told["close_reason"]) for told in again.got("disconnect")] == [
             (1, "REPLACED"),
             (2, "REPLACED"),
         ]
@@ -398,7 +398,7 @@ async def test_who_was_kicked_meanwhile_is_shown_out(mock_clock: MockClock) -> N
         actor.send(Detach(first))
         await w.do(actor, "kick", player=1)
         again = await node(actor, epoch=actor.epoch, offset=0, seats=[1, 2])
-        assert again.got("show_out") == [{"t": "show_out", "key": 1, "ending": "KICKED"}]
+        assert again.got("disconnect") == [{"t": "disconnect", "key": 1, "close_reason": "KICKED"}]
 
 
 # -- time --------------------------------------------------------------------------------------------
@@ -414,12 +414,12 @@ async def test_with_nodes_a_deadline_waits_for_answers_on_their_way(mock_clock: 
         began = w.clock.now_ms()
         mock_clock.jump(20 + GRACE_S)
         await settle()
-        number = relay.last("roll_call")["number"]
+        number = relay.last("flush")["number"]
         assert actor.session.question_open
         in_time, late, passed = Client(), Client(), Client()
         actor.send(Answer(in_time, 1, "a", 1, 0, began + 19_999))
         actor.send(Answer(late, 2, "a", 1, 0, began + 20_001 + RECEIPT_GRACE_MS))
-        actor.send(Passed(passed, "other", number))
+        actor.send(Flushed(passed, "other", number))
         await settle()
         assert in_time.last("ack")["elapsed_ms"] == 19_999
         assert late.errors == ["late"]
@@ -437,12 +437,12 @@ async def test_a_deadline_does_not_wait_for_ever_for_a_node_that_says_nothing(mo
         await w.do(actor, "start")
         mock_clock.jump(20 + GRACE_S)
         await settle()
-        number = relay.last("roll_call")["number"]
-        actor.send(Passed(Client(), "other", number - 1))
-        actor.send(Passed(Client(), "somebody else", number))
+        number = relay.last("flush")["number"]
+        actor.send(Flushed(Client(), "other", number - 1))
+        actor.send(Flushed(Client(), "somebody else", number))
         await settle()
         assert not ada.got("reveal"), "neither was the answer that it waits for"
-        mock_clock.jump(ROLL_CALL_MS / 1000)
+        mock_clock.jump(FLUSH_MS / 1000)
         await settle()
         assert len(ada.got("reveal")) == 1
 
@@ -479,7 +479,7 @@ async def test_what_comes_due_while_a_deadline_waits_for_a_node_waits_with_it(
             await trio.lowlevel.checkpoint()
         assert waits <= 2, "it does not look again and again"
         assert not ben.got("reveal")
-        mock_clock.jump(ROLL_CALL_MS / 1000 - 2.5)
+        mock_clock.jump(FLUSH_MS / 1000 - 2.5)
         await settle()
         assert len(ben.got("reveal" if what == "somebody is gone" else "finished")) == 1
 
@@ -516,16 +516,16 @@ async def test_the_nodes_that_take_part_are_in_the_parcel(mock_clock: MockClock)
         actor = await w.session()
         relay = await node(actor)
         await joined_at(w, actor, "Ada")
-        parcel = await w.registry.give_away(actor.session_id)
-        assert parcel is not None
-        assert list(parcel.relays) == [relay]
-        assert (list(parcel.seated), relay.ending) == ([], None)
+        snapshot = await w.registry.give_away(actor.session_id)
+        assert snapshot is not None
+        assert list(snapshot.relays) == [relay]
+        assert (list(snapshot.seated), relay.close_reason) == ([], None)
 
 
 async def test_the_end_of_an_actor_ends_the_nodes_part_in_it(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         relay = await node(actor)
-        w.registry.close(Ending.SHUTDOWN)
+        w.registry.close(CloseReason.SHUTDOWN)
         await settle()
-        assert relay.ending is Ending.SHUTDOWN
+        assert relay.close_reason is CloseReason.SHUTDOWN

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from engine.actors import actor as actors
 from engine.actors.actor import JOINS_FOLLOW_MS, SessionActor
-from engine.actors.commands import Detach, Join, Left, ListPlayers, Look, Merge, Rejoin, Relay
+from engine.actors.commands import Detach, Join, Left, ListPlayers, Look, Merge, Rejoin, SubscribeNode
 from engine.actors.delivery import roster
 from engine.actors.delivery.roster import Roster
 from engine.domain.facts import PlayerJoined
@@ -58,7 +58,7 @@ async def test_the_host_hears_who_joins_comes_goes_and_is_removed(mock_clock: Mo
         await settle()
         await w.do(actor, "kick", player=2)
         await tick(w, mock_clock)
-        assert ben.ending is not None
+        assert ben.close_reason is not None
         back = await w.rejoin(actor, 1)
         await tick(w, mock_clock)
         assert told(host)[2:] == [
@@ -142,7 +142,7 @@ async def test_who_is_at_another_node_counts_until_the_node_says_otherwise(mock_
     async with world() as w:
         actor = await w.session()
         relay, host = Client(), await w.host(actor)
-        actor.send(Relay(relay, "other"))
+        actor.send(SubscribeNode(relay, "other"))
         for name in ("Ada", "Ben"):
             actor.send(Join(Client(), name, w.clock.now_ms(), relay="other"))
         await settle()

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import DOUBT_LOOK_MAX_S, SessionActor
 from engine.actors.clock import BEAT_S, GAP_S, Gap, SessionClock
-from engine.actors.commands import Answer, Passed
+from engine.actors.commands import Answer, Flushed
 from engine.domain.facts import ClockExtended
 from engine.domain.session import Phase
 from tests.actors.world import START_MS, Client, World, node, settle, world
@@ -97,13 +97,13 @@ async def test_who_is_waited_for_is_waited_for_as_long_as_the_process_runs(mock_
         actor, _ = await question_open(w)
         relay = await node(actor, prompt=False)
         await awake_s(mock_clock, 20.25)
-        assert relay.got("roll_call")
+        assert relay.got("flush")
         mock_clock.jump(60)
         await settle()
         assert actor.session.question_open, "what it has sent is still to be read"
         in_time = Client()
         actor.send(Answer(in_time, 1, "a", 1, 0, START_MS + 20_000))
-        actor.send(Passed(Client(), "other", relay.last("roll_call")["number"]))
+        actor.send(Flushed(Client(), "other", relay.last("flush")["number"]))
         await settle()
         assert in_time.last("ack")["elapsed_ms"] == 20_000
         assert not actor.session.question_open
@@ -170,7 +170,7 @@ async def test_who_lost_the_session_meanwhile_says_nothing_of_it(
         told = len(ada.frames)
         actor.fenced()
         await awake_s(mock_clock, 0.25)
-        assert ada.ending is not None
+        assert ada.close_reason is not None
         assert len(ada.frames) == told
 
 
@@ -247,5 +247,5 @@ async def test_a_session_that_is_given_away_has_its_time_back_by_then(mock_clock
         w.journal.auto = "soon"
         w.journal.commit()
         await settle()
-        assert actor.parcel is not None
+        assert actor.snapshot is not None
         assert extended(w, actor) == [60_000]

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions, SessionActor
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Host, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.registry import (
@@ -48,8 +48,8 @@ async def test_a_crash_harms_no_other_and_the_session_comes_back_from_its_facts(
         before = victim.session
         await crash(victim)
         await settle()
-        assert ada.ending is Ending.RESTARTING
-        assert ben.ending is None
+        assert ada.close_reason is CloseReason.RESTARTING
+        assert ben.close_reason is None
         mock_clock.jump(1)
         await settle()
         revived = await w.registry.get(victim.code)
@@ -76,7 +76,7 @@ async def test_everyone_who_waited_for_a_crashed_actor_is_told(mock_clock: MockC
         actor.send(Rejoin(Client(), "player", ["no number"]))  # type: ignore[arg-type]
         actor.send(Join(behind, "Ben", w.clock.now_ms()))
         await settle()
-        assert unconfirmed.ending is behind.ending is Ending.RESTARTING
+        assert unconfirmed.close_reason is behind.close_reason is CloseReason.RESTARTING
         assert unconfirmed.frames == behind.frames == []
 
 
@@ -103,9 +103,9 @@ async def test_a_mistake_in_an_ack_is_a_crash_of_its_session_and_not_of_the_jour
         w.journal.commit()
         assert ben.got("ack")
         await settle()
-        assert broken.ending is Ending.RESTARTING
+        assert broken.close_reason is CloseReason.RESTARTING
         assert w.registry.statistics().crashes == 1
-        assert ben.ending is None
+        assert ben.close_reason is None
 
 
 async def test_one_that_keeps_failing_is_quarantined(mock_clock: MockClock) -> None:
@@ -400,8 +400,8 @@ async def test_close_tells_everyone(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
-        w.registry.close(Ending.SHUTDOWN)
-        assert ada.ending is Ending.SHUTDOWN
+        w.registry.close(CloseReason.SHUTDOWN)
+        assert ada.close_reason is CloseReason.SHUTDOWN
 
 
 async def test_the_end_may_come_while_time_passes_before_a_host_command(mock_clock: MockClock) -> None:
@@ -409,7 +409,7 @@ async def test_the_end_may_come_while_time_passes_before_a_host_command(mock_clo
         def push(self, frame: Frame) -> None:
             super().push(frame)
             if frame.kind == "reveal":
-                w.registry.close(Ending.SHUTDOWN)
+                w.registry.close(CloseReason.SHUTDOWN)
 
     async with world() as w:
         actor = await w.session()
@@ -419,5 +419,5 @@ async def test_the_end_may_come_while_time_passes_before_a_host_command(mock_clo
         mock_clock.jump(20 + GRACE_S)
         actor.send(Host(host, "h", "next"))
         await settle()
-        assert closer.ending is host.ending is Ending.SHUTDOWN
+        assert closer.close_reason is host.close_reason is CloseReason.SHUTDOWN
         assert w.registry.statistics().crashes == 0

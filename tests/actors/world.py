@@ -13,8 +13,8 @@ import trio.testing
 
 from engine.actors.actor import ActorOptions, SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Answer, Host, Join, Passed, Rejoin, Relay, Watch
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Flushed, Host, Join, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
@@ -52,16 +52,16 @@ class Client:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.ending: Ending | None = None
+        self.close_reason: CloseReason | None = None
 
     def push(self, frame: Frame) -> None:
-        if self.ending is None:
+        if self.close_reason is None:
             orjson.dumps(frame.message)
             self.frames.append(frame)
 
-    def close(self, ending: Ending) -> None:
-        if self.ending is None:
-            self.ending = ending
+    def close(self, close_reason: CloseReason) -> None:
+        if self.close_reason is None:
+            self.close_reason = close_reason
 
     def got(self, kind: str) -> list[Mapping[str, Any]]:
         return [frame.message for frame in self.frames if frame.kind == kind]
@@ -206,15 +206,15 @@ class Node(Client):
 
     def push(self, frame: Frame) -> None:
         super().push(frame)
-        if self._prompt and frame.kind == "roll_call":
+        if self._prompt and frame.kind == "flush":
             number = frame.message["number"]
             assert isinstance(number, int)
-            self._actor.send(Passed(Client(), self._run, number))
+            self._actor.send(Flushed(Client(), self._run, number))
 
 
 async def node(actor: SessionActor, run: str = "other", *, prompt: bool = True, **where: object) -> Client:
     """A node takes part."""
     client = Node(actor, run, prompt)
-    actor.send(Relay(client, run, **where))  # type: ignore[arg-type]  # passed on as they are
+    actor.send(SubscribeNode(client, run, **where))  # type: ignore[arg-type]  # passed on as they are
     await settle()
     return client

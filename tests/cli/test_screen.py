@@ -12,8 +12,8 @@ from rich.console import Console
 
 from loadtest.client.player import Gone, HostClient
 from server.cli.play.host_console import Lectern
-from server.cli.play.session_view import Scene
-from server.cli.play.terminal_view import Screen, picture, right_answer, spaced
+from server.cli.play.session_view import SessionView
+from server.cli.play.terminal_view import TerminalView, picture, right_answer, spaced
 from tests.loadtest.scripted import (
     Message,
     Peer,
@@ -38,16 +38,16 @@ def entries(*top: tuple[int, int, int]) -> list[Message]:
     return [{"rank": rank, "id": number, "name": f"P{number}", "score": score} for rank, number, score in top]
 
 
-def drawn(scene: Scene, now: float = 0.0) -> str:
+def drawn(view: SessionView, now: float = 0.0) -> str:
     console = Console(file=io.StringIO(), width=100, force_terminal=False)
-    console.print(picture(scene, now, "Enter: next"))
+    console.print(picture(view, now, "Enter: next"))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def told(*messages: Message) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
-    screen = Screen(Scene("123456"), console)
+    screen = TerminalView(SessionView("123456"), console)
     for message in messages:
         screen.hear(message)
     assert isinstance(console.file, io.StringIO)
@@ -55,55 +55,55 @@ def told(*messages: Message) -> list[str]:
 
 
 def test_a_scene_follows_a_question_to_its_reveal() -> None:
-    scene = Scene("123456")
-    scene.hear(joined(), 0.0)
-    assert (scene.phase, scene.title, scene.remaining_s(0.0)) == ("lobby", "Capitals", None)
-    scene.hear(question(1), 10.0)
-    assert scene.remaining_s(15.0) == 15.0
-    assert scene.remaining_s(99.0) == 0.0
-    scene.hear(leaderboard(1, *BOARD, players=3, answered=2), 16.0)
-    assert (scene.players, scene.answered) == (3, 2)
-    scene.hear(progress(1, 1, 3, players=4), 17.0)
-    assert (scene.players, scene.answered) == (4, 3)
-    scene.hear(reveal(2), 30.0)
-    assert (scene.phase, scene.remaining_s(30.0)) == ("reveal", None)
+    view = SessionView("123456")
+    view.hear(joined(), 0.0)
+    assert (view.phase, view.title, view.remaining_s(0.0)) == ("lobby", "Capitals", None)
+    view.hear(question(1), 10.0)
+    assert view.remaining_s(15.0) == 15.0
+    assert view.remaining_s(99.0) == 0.0
+    view.hear(leaderboard(1, *BOARD, players=3, answered=2), 16.0)
+    assert (view.players, view.answered) == (3, 2)
+    view.hear(progress(1, 1, 3, players=4), 17.0)
+    assert (view.players, view.answered) == (4, 3)
+    view.hear(reveal(2), 30.0)
+    assert (view.phase, view.remaining_s(30.0)) == ("reveal", None)
 
 
 def test_a_pause_stops_the_countdown_and_a_resume_goes_on() -> None:
-    scene = Scene("123456")
-    scene.hear(question(1), 0.0)
+    view = SessionView("123456")
+    view.hear(question(1), 0.0)
     state: dict[str, Any] = {"t": "state", "offset": 2, "phase": "paused", "locked": True, "number": 1}
-    scene.hear(state | {"remaining_ms": 15_000}, 5.0)
-    assert scene.remaining_s(5.0) is None
-    assert scene.locked
-    scene.hear(state | {"phase": "question", "remaining_ms": 15_000}, 60.0)
-    assert scene.remaining_s(61.0) == 14.0
+    view.hear(state | {"remaining_ms": 15_000}, 5.0)
+    assert view.remaining_s(5.0) is None
+    assert view.locked
+    view.hear(state | {"phase": "question", "remaining_ms": 15_000}, 60.0)
+    assert view.remaining_s(61.0) == 14.0
 
 
 def test_ranks_are_told_as_they_moved_since_the_question_opened() -> None:
-    scene = Scene("123456")
-    scene.hear(leaderboard(0) | {"top": entries((1, 1, 0), (1, 2, 0))}, 0)
-    scene.hear(question(1), 0)
-    scene.hear(leaderboard(1) | {"top": entries((1, 2, 900), (2, 1, 800))}, 0)
-    assert [line.moved for line in scene.top] == [0, 0]
-    scene.hear(question(3, 2), 0)
-    scene.hear(leaderboard(3) | {"top": entries((1, 3, 1900), (2, 1, 1800), (3, 2, 1700))}, 0)
-    assert [line.moved for line in scene.top] == [None, 0, -2]
+    view = SessionView("123456")
+    view.hear(leaderboard(0) | {"top": entries((1, 1, 0), (1, 2, 0))}, 0)
+    view.hear(question(1), 0)
+    view.hear(leaderboard(1) | {"top": entries((1, 2, 900), (2, 1, 800))}, 0)
+    assert [line.moved for line in view.top] == [0, 0]
+    view.hear(question(3, 2), 0)
+    view.hear(leaderboard(3) | {"top": entries((1, 3, 1900), (2, 1, 1800), (3, 2, 1700))}, 0)
+    assert [line.moved for line in view.top] == [None, 0, -2]
 
 
 def test_the_picture_shows_question_countdown_and_board() -> None:
-    scene = Scene("123456")
-    scene.hear(joined(), 0.0)
-    assert "Join with the code 123 456" in drawn(scene)
-    scene.hear(question(1), 0.0)
-    scene.hear(leaderboard(1, *BOARD, players=3, answered=1), 0.0)
-    shown = drawn(scene, 5.0)
+    view = SessionView("123456")
+    view.hear(joined(), 0.0)
+    assert "Join with the code 123 456" in drawn(view)
+    view.hear(question(1), 0.0)
+    view.hear(leaderboard(1, *BOARD, players=3, answered=1), 0.0)
+    shown = drawn(view, 5.0)
     for words in ("1 of 3", "What is the capital of Portugal?", "15 s left, 1 answer of 3", "Björn", "Enter"):
         assert words in shown
-    scene.hear(reveal(2), 0.0)
-    assert "Right: Lisbon" in drawn(scene)
-    scene.hear(finished(3) | {"podium": entries((1, 1, 900))}, 0.0)
-    assert "Podium" in drawn(scene)
+    view.hear(reveal(2), 0.0)
+    assert "Right: Lisbon" in drawn(view)
+    view.hear(finished(3) | {"podium": entries((1, 1, 900))}, 0.0)
+    assert "Podium" in drawn(view)
 
 
 async def test_plain_lines_tell_the_story_once() -> None:
@@ -138,12 +138,12 @@ async def test_who_comes_late_is_told_the_open_question() -> None:
 
 async def test_nothing_from_the_network_reaches_the_terminal_as_a_command() -> None:
     evil = question(1) | {"text": "\x1b[2Jgone\x07", "choices": ["\x9b31m", "b"]}
-    scene = Scene("123456")
-    scene.hear(evil, 0.0)
-    scene.hear(leaderboard(1, (1, "\x1b]0;title\x07[bold]Ada", 5)), 0.0)
-    for text in (drawn(scene), "\n".join(told(evil))):
+    view = SessionView("123456")
+    view.hear(evil, 0.0)
+    view.hear(leaderboard(1, (1, "\x1b]0;title\x07[bold]Ada", 5)), 0.0)
+    for text in (drawn(view), "\n".join(told(evil))):
         assert not {"\x1b", "\x07", "\x9b"} & set(text)
-    assert "[bold]Ada" in drawn(scene)
+    assert "[bold]Ada" in drawn(view)
 
 
 @pytest.mark.parametrize(
@@ -192,17 +192,17 @@ async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [scene_of])
-        scene = Scene("123456")
+        view = SessionView("123456")
 
         def hear(message: Message) -> None:
-            scene.hear(message, trio.current_time())
+            view.hear(message, trio.current_time())
 
         client = HostClient(
             "ws://x/ws", "123456", rng=random.Random(1), token="host", listener=hear, connect=server.connect
         )
         nursery.start_soon(client.run)
         await client.arrived.wait()
-        lectern = Lectern(client, scene)
+        lectern = Lectern(client, view)
         for key in "\n\n\npplsxs":
             await lectern.press(key)
         assert "Press s again" in lectern.footer, "another key came between"
@@ -244,7 +244,7 @@ async def test_a_refused_command_is_told_below_the_picture(autojump_clock: objec
         client = HostClient("ws://x/ws", "123456", rng=random.Random(1), token="host", connect=server.connect)
         nursery.start_soon(client.run)
         await client.arrived.wait()
-        lectern = Lectern(client, Scene("123456"))
+        lectern = Lectern(client, SessionView("123456"))
         await lectern.press("\n")
         assert "start: This is illegal_move." in lectern.footer
 
@@ -266,24 +266,24 @@ async def test_the_host_lets_players_in_from_the_terminal(autojump_clock: object
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [scene_of])
-        scene = Scene("123456")
+        view = SessionView("123456")
         client = HostClient(
             "ws://x/ws",
             "123456",
             rng=random.Random(1),
             token="host",
-            listener=lambda message: scene.hear(message, trio.current_time()),
+            listener=lambda message: view.hear(message, trio.current_time()),
             connect=server.connect,
         )
         nursery.start_soon(client.run)
         await client.arrived.wait()
-        lectern = Lectern(client, scene)
+        lectern = Lectern(client, view)
         await trio.testing.wait_all_tasks_blocked()
         assert "At the door: Player 1, " in lectern.footer
         assert "Player 8 and 2 more" in lectern.footer
         for key in "ddar":
             await lectern.press(key)
-        scene.waiting = {"players": [], "count": 0}
+        view.waiting = {"players": [], "count": 0}
         await lectern.press("a")
         nursery.cancel_scope.cancel()
     assert [(command["do"], command.get("on")) for command in heard] == [

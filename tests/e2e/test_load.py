@@ -24,7 +24,7 @@ drop_share = 0.1
 cut_all_at_s = [1.5]
 stall_share = 0.1
 stall_s = 1
-canaries = 2
+probes = 2
 """
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from engine.shards.link.auth import CallingProof, Refused, link_key
+from engine.shards.link.auth import ClientProof, Refused, link_key
 from engine.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FramingError, Parser, encode_frame
 from server.cli.operate.sql import psql_command
 from tests.fuzz.grammar import Grammar
@@ -320,9 +320,7 @@ async def proven_link(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
     """The link port, by a node that is of the cluster, and says what no node should."""
     place = grammar.rng.randrange(len(nodes.ports))
     stream = await dial(grammar, nodes.ports[place][2])
-    proof = CallingProof(
-        link_key(nodes.secret.encode()), "fuzz-1", nodes.runs[place], secrets.token_bytes(32)
-    )
+    proof = ClientProof(link_key(nodes.secret.encode()), "fuzz-1", nodes.runs[place], secrets.token_bytes(32))
     parser = Parser(masked=False, message_bytes_max=1 << 22)
     try:
         with suppress(trio.BrokenResourceError, FramingError, Refused), trio.move_on_after(REPLY_S):

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import ActorOptions
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.shards.ports import Member
@@ -259,7 +259,7 @@ async def test_a_stream_whose_session_moves_here_ends_and_gives_its_seat_back() 
         session = await e.session()
         async with stream(e, f"{session.url}/events") as watching:
             await watching.until("joined")
-            pair.far.registry.close(Ending.RESTARTING)
+            pair.far.registry.close(CloseReason.RESTARTING)
             last = (await watching.rest())[-1]
             assert (last.message["reason"], last.message["reconnect"]) == ("restarting", "later")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command, Detach
 from engine.actors.delivery.frame import Frame
 from server.http.events import EventStream
-from server.http.throttle import Turnstile
+from server.http.throttle import Throttle
 from server.wire.sse import EventDialect
 from tests.actors.world import settle
 from tests.http.edge import edge
@@ -213,7 +213,7 @@ async def test_a_session_that_moves_away_says_so() -> None:
         session = await e.session()
         async with stream(e, f"{session.url}/events") as watching:
             await watching.until("joined")
-            e.registry.close(Ending.RESTARTING)
+            e.registry.close(CloseReason.RESTARTING)
             last = (await watching.rest())[-1]
             assert (last.kind, last.message["reason"], last.message["reconnect"]) == (
                 "close",
@@ -227,7 +227,7 @@ async def test_closing_all_streams_ends_new_ones_too() -> None:
         session = await e.session()
         async with stream(e, f"{session.url}/events") as watching:
             await watching.until("joined")
-            e.app.streams.close_all(Ending.SHUTDOWN)
+            e.app.streams.close_all(CloseReason.SHUTDOWN)
             assert (await watching.rest())[-1].message["reason"] == "shutdown"
         refused = await e.get(f"{session.url}/events")
         assert (refused.status, refused.error) == (503, "busy")
@@ -248,7 +248,7 @@ def test_no_name_can_forge_an_event() -> None:
 
 async def test_a_seat_that_comes_after_the_client_has_gone_is_given_back() -> None:
     delivered: list[Command] = []
-    stream = EventStream(delivered.append, 10_000, Turnstile())
+    stream = EventStream(delivered.append, 10_000, Throttle())
     stream.leave()
     stream.push(Frame({"t": "joined", "epoch": 1, "offset": 0, "state": None}))
     assert delivered == [Detach(stream), Detach(stream)]

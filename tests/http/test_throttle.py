@@ -6,11 +6,11 @@ from collections import Counter
 
 import trio
 
-from server.http.throttle import FairTurnstile, Turnstile
+from server.http.throttle import FairThrottle, Throttle
 
 
 async def test_a_few_go_through_in_each_turn_of_the_loop() -> None:
-    turnstile = Turnstile(8)
+    throttle = Throttle(8)
     turn = 0
     passed: list[tuple[int, int]] = []
 
@@ -21,7 +21,7 @@ async def test_a_few_go_through_in_each_turn_of_the_loop() -> None:
             turn += 1
 
     async def go_through(n: int) -> None:
-        await turnstile.go_through()
+        await throttle.go_through()
         passed.append((turn, n))
 
     async with trio.open_nursery() as nursery:
@@ -37,20 +37,20 @@ async def test_a_few_go_through_in_each_turn_of_the_loop() -> None:
 
 
 async def test_who_gives_up_makes_room() -> None:
-    turnstile = Turnstile(1)
+    throttle = Throttle(1)
     with trio.move_on_after(0) as gone:
-        await turnstile.go_through()
+        await throttle.go_through()
     assert gone.cancelled_caught
     with trio.fail_after(1):
-        await turnstile.go_through()
+        await throttle.go_through()
 
 
 async def test_one_address_does_not_keep_the_others_waiting() -> None:
-    turnstile = FairTurnstile(8, 2)
+    throttle = FairThrottle(8, 2)
     passed: list[str] = []
 
     async def go_through(address: str) -> None:
-        await turnstile.go_through(address)
+        await throttle.go_through(address)
         passed.append(address)
 
     async with trio.open_nursery() as many:
@@ -63,4 +63,4 @@ async def test_one_address_does_not_keep_the_others_waiting() -> None:
             await trio.lowlevel.checkpoint()
         assert passed.count("203.0.113.1") < 20
     assert len(passed) == 502
-    assert len(turnstile) == 0
+    assert len(throttle) == 0

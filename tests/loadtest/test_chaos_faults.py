@@ -12,7 +12,7 @@ import trio
 from loadtest.chaos.inject import inject
 from loadtest.chaos.plan import Fault, Kind
 from loadtest.chaos.proxy import Proxy
-from loadtest.chaos.timeline import Tape
+from loadtest.chaos.timeline import AckTimeline
 from loadtest.runs.histogram import Histogram
 
 
@@ -227,7 +227,7 @@ def pulse(at: float, acks: int, *latencies_s: float) -> dict[str, object]:
 
 
 async def test_the_tape_knows_for_how_long_there_was_no_ack() -> None:
-    tape = Tape()
+    timeline = AckTimeline()
     for wave, at, acks in (
         (1, 10.0, 5),
         (1, 10.1, 9),
@@ -237,41 +237,41 @@ async def test_the_tape_knows_for_how_long_there_was_no_ack() -> None:
         (1, 12.1, 12),
         (1, 12.2, 20),
     ):
-        tape.take(wave, pulse(at, acks))
-    assert tape.acks == 21
-    assert tape.acks_between(10.0, 12.0) == 10
-    assert tape.longest_silence_s(10.0, 12.2) == pytest.approx(2.0)
-    assert tape.longest_silence_s(5.0, 10.0) == pytest.approx(5.0)
-    assert tape.totals().refused == {"late": 21}
-    assert tape.state_of(1).came == 4
+        timeline.take(wave, pulse(at, acks))
+    assert timeline.acks == 21
+    assert timeline.acks_between(10.0, 12.0) == 10
+    assert timeline.longest_silence_s(10.0, 12.2) == pytest.approx(2.0)
+    assert timeline.longest_silence_s(5.0, 10.0) == pytest.approx(5.0)
+    assert timeline.totals().refused == {"late": 21}
+    assert timeline.state_of(1).came == 4
 
 
 async def test_an_ack_after_a_moment_is_one_that_cannot_be_older() -> None:
-    tape = Tape()
-    tape.take(1, pulse(9.9, 1))
+    timeline = AckTimeline()
+    timeline.take(1, pulse(9.9, 1))
     heard: list[float] = []
 
     async def wait() -> None:
-        heard.append(await tape.ack_after(10.0))
+        heard.append(await timeline.ack_after(10.0))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
-        tape.take(1, pulse(10.05, 5))  # since 9.9: it may be older
+        timeline.take(1, pulse(10.05, 5))  # since 9.9: it may be older
         await trio.testing.wait_all_tasks_blocked()
         assert not heard
-        tape.take(1, pulse(10.15, 5))
-        tape.take(1, pulse(10.25, 6))
+        timeline.take(1, pulse(10.15, 5))
+        timeline.take(1, pulse(10.25, 6))
     assert heard == [10.25]
 
 
 def test_acks_in_faults_are_counted_apart_until_a_moment_after() -> None:
-    tape = Tape()
-    tape.take(1, pulse(1.0, 1, 0.1))
-    tape.begin_fault()
-    tape.take(1, pulse(1.1, 2, 0.2))
-    tape.end_fault(1.2)
-    tape.take(1, pulse(1.3, 3, 0.3))
-    tape.take(1, pulse(2.3, 4, 0.4))
-    tape.take(1, pulse(2.4, 5, 0.5))
-    assert (tape.ack.count, tape.ack_in_faults.count) == (5, 3)
+    timeline = AckTimeline()
+    timeline.take(1, pulse(1.0, 1, 0.1))
+    timeline.begin_fault()
+    timeline.take(1, pulse(1.1, 2, 0.2))
+    timeline.end_fault(1.2)
+    timeline.take(1, pulse(1.3, 3, 0.3))
+    timeline.take(1, pulse(2.3, 4, 0.4))
+    timeline.take(1, pulse(2.4, 5, 0.5))
+    assert (timeline.ack.count, timeline.ack_in_faults.count) == (5, 3)

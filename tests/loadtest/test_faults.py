@@ -17,7 +17,7 @@ from loadtest.runs.spread import Spreads
 from loadtest.runs.timeline import Timeline
 from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.fault_log import Fault as Seen
-from loadtest.swarm.fault_log import Ordeal
+from loadtest.swarm.fault_log import FaultLog
 from tests.loadtest.test_page import pulse
 from tests.loadtest.test_swarm import HABITS
 
@@ -99,10 +99,10 @@ async def test_a_roll_restarts_one_after_the_other_and_nobody_is_killed_meanwhil
 
 
 def through(fault: Seen, **moments: Any) -> None:
-    ordeal = Ordeal(0)
+    fault_log = FaultLog(0)
     for name, value in moments.items():
-        setattr(ordeal, name, value)
-    fault.ordeals.append(ordeal)
+        setattr(fault_log, name, value)
+    fault.fault_logs.append(fault_log)
 
 
 def test_what_a_fault_cost_is_told_from_the_moment_of_the_fault() -> None:
@@ -143,18 +143,18 @@ def test_those_who_do_not_come_back_are_not_forgotten() -> None:
 
 
 def test_an_ordeal_is_over_with_the_first_ack_when_no_answer_waits_any_more() -> None:
-    ordeal = Ordeal(0)
-    ordeal.acked(1.0, 0.5, waits=False)
-    assert not ordeal.over, "it has not begun"
-    ordeal.lost(2.0)
-    ordeal.lost(3.0)
-    ordeal.joined(6.0)
-    ordeal.acked(6.5, 1.5, waits=True)
-    ordeal.acked(7.0, 2.0, waits=False)
-    assert (ordeal.over, ordeal.away_s, ordeal.ack_s, ordeal.acked_at) == (True, 4.0, 5.0, 6.5)
-    ordeal.lost(8.0)
-    ordeal.acked(20.0, 8.0, waits=False)
-    assert (ordeal.ack_s, ordeal.lost_since) == (5.0, None)
+    fault_log = FaultLog(0)
+    fault_log.acked(1.0, 0.5, waits=False)
+    assert not fault_log.over, "it has not begun"
+    fault_log.lost(2.0)
+    fault_log.lost(3.0)
+    fault_log.joined(6.0)
+    fault_log.acked(6.5, 1.5, waits=True)
+    fault_log.acked(7.0, 2.0, waits=False)
+    assert (fault_log.over, fault_log.away_s, fault_log.ack_s, fault_log.acked_at) == (True, 4.0, 5.0, 6.5)
+    fault_log.lost(8.0)
+    fault_log.acked(20.0, 8.0, waits=False)
+    assert (fault_log.ack_s, fault_log.lost_since) == (5.0, None)
 
 
 async def test_a_generator_tells_whom_it_has_marked_and_what_came_of_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from loadtest.runs.run import Outcome, Places
 from loadtest.runs.scenario import load
 from loadtest.runs.spread import Spreads
 from loadtest.runs.timeline import COUNTED, DURATIONS, Timeline
-from loadtest.swarm.compact_ledger import Books
+from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.player import Measures
 from server.cli.load.screen import summarize
 
@@ -158,7 +158,7 @@ def test_what_happened_to_a_cluster_is_told() -> None:
     assert report("steady", load("steady"), found, nodes=1, generators=1)["cluster"] is None
     places = Places()
     for place in ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:2"):
-        places.take(Books(0, "P", place=place), {0: "127.0.0.1:2"})
+        places.take(CompactLedger(0, "P", place=place), {0: "127.0.0.1:2"})
     spreads = Spreads()
     spreads.take({"session": 0, "answered_at": 9.0, "spreads": [[1, 5.0, 5.25, 3], [0, 10.0, 10.5, 3]]})
     fault = {

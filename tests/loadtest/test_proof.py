@@ -11,9 +11,9 @@ import pytest
 from loadtest.chaos.proof import sums_that_differ
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import Proof, StoredAnswer, StoredSession, Verdict, prove, top_of
-from loadtest.swarm.compact_ledger import Books, coded, lines, read
+from loadtest.swarm.compact_ledger import CompactLedger, coded, lines, read
 
-Case = tuple[list[Books], dict[int, StoredSession]]
+Case = tuple[list[CompactLedger], dict[int, StoredSession]]
 
 
 def agreeing() -> Case:
@@ -28,7 +28,7 @@ def agreeing() -> Case:
         StoredAnswer(2, 1, 5000, False, 0),
     ]
     top = top_of(results)
-    ada = Books(
+    ada = CompactLedger(
         0,
         "Ada",
         player=1,
@@ -39,7 +39,7 @@ def agreeing() -> Case:
         top=top,
         ended="finished",
     )
-    ben = Books(
+    ben = CompactLedger(
         0,
         "Ben",
         player=2,
@@ -77,98 +77,98 @@ def results(stored: dict[int, StoredSession]) -> list[StoredResult]:
     return found
 
 
-def lost_row(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def lost_row(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     del answers(stored)[1]
 
 
-def second_row(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def second_row(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored).append(answers(stored)[0])
 
 
-def ack_for_nothing(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def ack_for_nothing(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[1].acks[2] = 77
 
 
-def row_never_sent(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def row_never_sent(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored).append(StoredAnswer(2, 2, 100, True, 1000))
 
 
-def row_that_was_refused(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def row_that_was_refused(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored).append(StoredAnswer(2, 2, 100, False, 0))
     books[1].refused[2] = "late"
 
 
-def other_time(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_time(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[0].acks[1] += 1
 
 
-def other_points(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_points(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored)[0] = answers(stored)[0]._replace(points=974)
 
 
-def other_verdict(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_verdict(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored)[2] = answers(stored)[2]._replace(correct=True)
 
 
-def other_score(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_score(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[0].final = (1, 1899)
 
 
-def other_rank(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_rank(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[1].final = (1, 0)
 
 
-def other_board(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_board(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[1].top = deepcopy(books[1].top)
     assert books[1].top is not None
     books[1].top[0]["score"] = 975
 
 
-def no_board(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def no_board(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[1].top = None
 
 
-def more_in_results(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def more_in_results(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     results(stored)[1] = replace(results(stored)[1], answered=2)
 
 
-def other_sum(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def other_sum(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     results(stored)[0] = replace(results(stored)[0], elapsed_ms=2999)
 
 
-def gap(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def gap(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[0].gaps.append((1, 4, 6))
 
 
-def learned_early(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def learned_early(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[0].early.append((0, 900))
 
 
-def fault(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def fault(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[0].faults.append("question 1: two results")
 
 
-def left(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def left(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books[0].final, books[0].ended = None, "unreachable"
 
 
-def never_in(books: list[Books], stored: dict[int, StoredSession]) -> None:
-    books.append(Books(0, "Cem", ended="busy"))
+def never_in(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    books.append(CompactLedger(0, "Cem", ended="busy"))
 
 
-def forgotten(books: list[Books], stored: dict[int, StoredSession]) -> None:
-    books.append(Books(0, "Cem", player=3, final=(3, 0), ended="finished"))
+def forgotten(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    books.append(CompactLedger(0, "Cem", player=3, final=(3, 0), ended="finished"))
 
 
-def nobodys(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def nobodys(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     del books[0]
 
 
-def two_books(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def two_books(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     books.append(books[0])
 
 
-def lost_session(books: list[Books], stored: dict[int, StoredSession]) -> None:
+def lost_session(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     del stored[0]
 
 
@@ -201,7 +201,7 @@ def lost_session(books: list[Books], stored: dict[int, StoredSession]) -> None:
     ],
 )
 def test_tampering_is_found(
-    tamper: Callable[[list[Books], dict[int, StoredSession]], None], kind: str
+    tamper: Callable[[list[CompactLedger], dict[int, StoredSession]], None], kind: str
 ) -> None:
     books, stored = agreeing()
     tamper(books, stored)
@@ -213,7 +213,7 @@ def test_tampering_is_found(
 
 @pytest.mark.parametrize("tamper", [ack_for_nothing, other_time, more_in_results, other_score, nobodys])
 def test_without_rows_the_results_tell(
-    tamper: Callable[[list[Books], dict[int, StoredSession]], None],
+    tamper: Callable[[list[CompactLedger], dict[int, StoredSession]], None],
 ) -> None:
     books, stored = agreeing()
     stored[0].answers = None
@@ -240,7 +240,7 @@ def test_one_who_joined_and_never_heard_of_it_is_nobodys_fault() -> None:
     assert prove(books, stored).holds
 
 
-def verdict_on(books: list[Books], stored: dict[int, StoredSession]) -> Verdict:
+def verdict_on(books: list[CompactLedger], stored: dict[int, StoredSession]) -> Verdict:
     """Where players may miss the end."""
     proof = Proof(stored, may_give_up=True)
     for each in books:
@@ -256,7 +256,7 @@ def test_one_who_missed_the_end_is_held_to_what_it_was_told_until_then(ended: st
     del ada.acks[2]
     ada.unsettled.add(2)
     ada.results[2] = coded(True, 1)  # of an answer that was lost before it was acknowledged, and sent again
-    books.append(Books(0, "Cem", ended=ended))
+    books.append(CompactLedger(0, "Cem", ended=ended))
     verdict = verdict_on(books, stored)
     assert verdict.holds, verdict.broken
     assert verdict.gave_up == 2
@@ -288,7 +288,7 @@ def test_no_books_prove_nothing() -> None:
 
 
 def test_books_find_what_contradicts_itself() -> None:
-    books = Books(0, "Ada", player=1)
+    books = CompactLedger(0, "Ada", player=1)
     assert books.acked(1, "accepted", 100)
     assert not books.acked(1, "accepted", 100)
     assert books.faults == []

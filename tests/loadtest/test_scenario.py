@@ -31,7 +31,7 @@ def test_what_is_not_said_has_a_default() -> None:
         ("join_per_s = 0", "x.toml: join_per_s is 0, and must be a number from 1 to 1,000,000"),
         ("skill = 2", "skill is 2, and must be a number from 0 to 1"),
         ("skill = true", "skill is True, and must be a number"),
-        ("canaries = 1.5", "canaries is 1.5, and must be a whole number from 0 to 100"),
+        ("probes = 1.5", "probes is 1.5, and must be a whole number from 0 to 100"),
         ("session_players = [50, 20]", "must be two whole numbers from 1 to 150,000, the smaller first"),
         ("session_players = 20", "must be two whole numbers"),
         ('cut_all_at_s = ["a"]', "must be a list of up to 100 numbers of seconds"),

@@ -26,7 +26,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
 from engine.ports import SessionRecord
 from server.config.config import Config
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.transport import Transport, TransportStatistics
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
@@ -42,7 +42,7 @@ SECRET = b"a secret for these tests"
 OTHER_PAGES = ["http://other.example:5001"]
 """Of other nodes."""
 
-MakeTransport = Callable[[Gate, Config], Transport]
+MakeTransport = Callable[[ConversationDeps, Config], Transport]
 
 
 class ClosedBy(Exception):
@@ -414,7 +414,7 @@ async def rig(
         )
         stored = await store.catalog.add(QUIZ)
         record = await registry.create(stored.id, at_once())
-        gate = Gate(
+        deps = ConversationDeps(
             sessions=registry,
             tokens=tokens,
             clock=clock,
@@ -425,7 +425,7 @@ async def rig(
         )
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        running = Rig(port, make_transport(gate, config), registry, journal, tokens, record)
+        running = Rig(port, make_transport(deps, config), registry, journal, tokens, record)
         await nursery.start(running.serve, listener, ssl_context)
         with trio.fail_after(patience_s):
             yield running

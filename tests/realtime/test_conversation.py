@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors import commands, messages
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
-from server.realtime.conversation import Conversation, Gate
+from server.realtime.conversation import Conversation, ConversationDeps
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.keys import session_id
@@ -57,14 +57,14 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
-        self.ending: Ending | None = None
+        self.close_reason: CloseReason | None = None
 
     def push(self, frame: Frame) -> None:
-        if self.ending is None:
+        if self.close_reason is None:
             self.sent.append(dict(frame.message))
 
-    def close(self, ending: Ending) -> None:
-        self.ending = self.ending or ending
+    def close(self, close_reason: CloseReason) -> None:
+        self.close_reason = self.close_reason or close_reason
 
     @property
     def kinds(self) -> list[str]:
@@ -82,7 +82,7 @@ class Scene:
         self.clock = SetClock()
         self.sessions = FakeSessions()
         self.tokens = Tokens(b"a secret for these tests", 3600, self.clock)
-        self.gate = Gate(
+        self.deps = ConversationDeps(
             sessions=self.sessions,
             tokens=self.tokens,
             clock=self.clock,
@@ -91,19 +91,19 @@ class Scene:
             ),
             messages_per_s=limits.get("messages_per_s", 20),
             messages_burst=limits.get("messages_burst", 60),
-            later=self.wait,
+            call_soon=self.wait,
         )
-        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.call_soon: list[tuple[float, Callable[[], None]]] = []
         self.connection = FakeConnection()
         self.talk = self.converse()
 
     def wait(self, wait_s: float, do: Callable[[], None]) -> bool:
-        self.later.append((wait_s, do))
+        self.call_soon.append((wait_s, do))
         return True
 
     def converse(self, address: str = "192.0.2.7") -> Conversation:
         self.connection = FakeConnection()
-        self.talk = Conversation(self.gate, self.connection, address)
+        self.talk = Conversation(self.deps, self.connection, address)
         return self.talk
 
     def say(self, **message: Any) -> None:
@@ -323,7 +323,7 @@ def test_too_many_messages_get_one_error_and_the_end() -> None:
         scene.say(t="ping", at=n)
     assert scene.connection.kinds == ["joined"] + ["pong"] * 59 + ["error"]
     assert scene.connection.errors == ["rate_limited"]
-    assert scene.connection.ending is Ending.RATE_LIMITED
+    assert scene.connection.close_reason is CloseReason.RATE_LIMITED
 
 
 def test_messages_within_the_rate_go_on_for_ever() -> None:
@@ -346,7 +346,7 @@ def test_a_binary_frame_ends_the_connection() -> None:
     scene.talk.receive_binary()
     scene.talk.receive_binary()
     assert scene.connection.errors == ["bad_message"]
-    assert scene.connection.ending is Ending.BAD_FRAME
+    assert scene.connection.close_reason is CloseReason.BAD_FRAME
 
 
 def test_guessing_tokens_is_ended_for_the_whole_address() -> None:
@@ -355,7 +355,7 @@ def test_guessing_tokens_is_ended_for_the_whole_address() -> None:
         scene.converse("192.0.2.7")
         scene.rejoin("forged")
         assert scene.connection.errors[0] == "token_invalid"
-        assert (scene.connection.ending is Ending.TOO_MANY_ATTEMPTS) is (n == 30)
+        assert (scene.connection.close_reason is CloseReason.TOO_MANY_ATTEMPTS) is (n == 30)
     assert scene.connection.errors[1:] == ["too_many_attempts"]
 
 
@@ -365,13 +365,13 @@ def test_guessing_codes_at_once_and_in_a_row_is_slowed_down_for_the_whole_addres
     for n, guesser in enumerate(guessers):
         guesser.receive(json.dumps({"t": "join", "code": f"{n:06}", "name": "Eve"}))
     assert len(scene.sessions.delivered) == 30
-    assert len(scene.later) == 4
+    assert len(scene.call_soon) == 4
     assert scene.connection.errors == ["too_many_attempts"]
-    assert scene.connection.ending is Ending.TOO_MANY_ATTEMPTS
+    assert scene.connection.close_reason is CloseReason.TOO_MANY_ATTEMPTS
     for guesser in guessers:
         guesser.disconnected()
 
-    for _, waited in scene.later:
+    for _, waited in scene.call_soon:
         waited()
     assert len(scene.sessions.delivered) == 30, "they have gone meanwhile"
 
@@ -388,7 +388,7 @@ def test_a_code_that_has_to_wait_has_its_turn() -> None:
     scene.join()
     assert not scene.talk.idle
     assert len(scene.sessions.delivered) == 1
-    ((wait_s, waited),) = scene.later
+    ((wait_s, waited),) = scene.call_soon
     assert wait_s == 60
     waited()
     assert len(scene.sessions.delivered) == 2
@@ -400,11 +400,11 @@ def test_wrong_codes_do_not_slow_down_those_who_come_to_a_session_that_is_known_
     for n in range(3):
         scene.converse()
         scene.say(t="join", code=f"{n:06}", name="Eve")
-    scene.later.clear()
+    scene.call_soon.clear()
     for n in range(100):
         scene.converse()
         scene.join(f"Player {n}")
-    assert scene.later == []
+    assert scene.call_soon == []
     assert len(scene.sessions.delivered) == 102
 
 
@@ -441,7 +441,7 @@ def test_who_has_a_good_token_comes_back_even_from_a_blocked_address() -> None:
     for _ in range(2):
         scene.converse()
         scene.rejoin("forged")
-    assert scene.connection.ending is Ending.TOO_MANY_ATTEMPTS
+    assert scene.connection.close_reason is CloseReason.TOO_MANY_ATTEMPTS
     scene.converse()
     scene.rejoin(scene.tokens.issue(SESSION, "player", 7))
     assert isinstance(scene.sessions.last, commands.Rejoin)
@@ -453,7 +453,7 @@ def test_a_good_token_with_a_foreign_code_counts_as_guessing() -> None:
         scene.converse()
         scene.sessions.answers = [messages.error("token_invalid", "This token belongs to another session.")]
         scene.rejoin(scene.tokens.issue(SESSION, "player", 7))
-    assert scene.connection.ending is Ending.TOO_MANY_ATTEMPTS
+    assert scene.connection.close_reason is CloseReason.TOO_MANY_ATTEMPTS
 
 
 def test_an_old_token_is_told_apart_from_a_forged_one() -> None:
@@ -470,7 +470,7 @@ def test_ordinary_refusals_do_not_count_as_guessing() -> None:
     for code in ("name_taken", "name_too_long", "session_full", "session_finished", "busy"):
         scene.sessions.answers = [messages.error(code, "No.")]
         scene.join()
-    assert scene.connection.ending is None
+    assert scene.connection.close_reason is None
 
 
 # -- the end -----------------------------------------------------------------------------------------
@@ -480,7 +480,7 @@ def test_leaving_closes_the_connection_and_gives_the_seat_back() -> None:
     scene = Scene()
     scene.seat()
     scene.say(t="leave")
-    assert scene.connection.ending is Ending.LEFT
+    assert scene.connection.close_reason is CloseReason.LEFT
     scene.talk.disconnected()
     scene.talk.disconnected()
     assert scene.sessions.delivered[-1] == (SESSION, commands.Detach(scene.talk))
@@ -507,8 +507,8 @@ def test_a_seat_that_is_offered_after_the_end_is_given_back() -> None:
 def test_when_the_session_ends_it_there_is_nothing_to_give_back() -> None:
     scene = Scene()
     scene.seat()
-    scene.talk.close(Ending.KICKED)
-    assert scene.connection.ending is Ending.KICKED
+    scene.talk.close(CloseReason.KICKED)
+    assert scene.connection.close_reason is CloseReason.KICKED
     scene.talk.disconnected()
     assert scene.sessions.detached == 0
 
@@ -516,13 +516,13 @@ def test_when_the_session_ends_it_there_is_nothing_to_give_back() -> None:
 def test_after_the_end_nothing_is_heard() -> None:
     scene = Scene()
     scene.seat()
-    scene.talk.close(Ending.REPLACED)
+    scene.talk.close(CloseReason.REPLACED)
     before = len(scene.sessions.delivered)
     scene.answer()
     scene.join()
     scene.say(t="leave")
     assert len(scene.sessions.delivered) == before
-    assert scene.connection.ending is Ending.REPLACED
+    assert scene.connection.close_reason is CloseReason.REPLACED
 
 
 steps = st.lists(
@@ -555,7 +555,7 @@ def test_whatever_happens_a_seat_is_given_back_once_unless_it_was_taken_away(ord
                 scene.talk.push(messages.busy())
             case "kick":
                 asked = seated = False
-                scene.talk.close(Ending.KICKED)
+                scene.talk.close(CloseReason.KICKED)
             case "push":
                 scene.talk.push(messages.busy()) if seated else None
             case "answer":

@@ -19,11 +19,11 @@ import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame, Message
 from server.http.services import Directory
 from server.realtime import transport
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor import event_stream, exchange
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.transport import ReactorTransport
@@ -109,8 +109,8 @@ async def ports(
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
-        gate = Gate(sessions(e), e.tokens, e.clock, e.services.attempts, *limits, pages=e.pages)
-        e.reactor = ReactorTransport(gate, e.config)
+        deps = ConversationDeps(sessions(e), e.tokens, e.clock, e.services.attempts, *limits, pages=e.pages)
+        e.reactor = ReactorTransport(deps, e.config)
         listener = socket.create_server(("127.0.0.1", 0))
         e.port = listener.getsockname()[1]
         e.serving = trio.CancelScope()
@@ -389,7 +389,7 @@ async def test_a_session_that_is_being_restored_is_busy() -> None:
         async with e.raw() as raw:
             await raw.send(answer(session, ada["token"]))
             await e.settle()
-            (await session.actor()).end(Ending.RESTARTING)
+            (await session.actor()).end(CloseReason.RESTARTING)
             status, body = await read_response(raw)
         assert (status, body["error"]["code"]) == (503, "busy")
 
@@ -639,7 +639,7 @@ async def test_a_late_handshake_must_be_followed_by_a_join_in_time() -> None:
         await raw.send(request("GET", "/nowhere"))
         await read_response(raw)
         await raw.open()
-        assert (await raw.expect(8)).close_code == Ending.JOIN_TIMEOUT.code
+        assert (await raw.expect(8)).close_code == CloseReason.JOIN_TIMEOUT.code
 
 
 # -- event streams -------------------------------------------------------------------------------------

@@ -24,16 +24,16 @@ from hypothesis import strategies as st
 
 from engine.actors import commands
 from engine.actors.clock import SessionClock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from engine.websocket import Parser
 from server.config.config import Config
 from server.realtime import transport
-from server.realtime.conversation import Conversation, Gate
+from server.realtime.conversation import Conversation, ConversationDeps
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
-from server.realtime.reactor.lingering_close import Parting
+from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE, Loop
 from server.realtime.reactor.request import (
     Head,
@@ -105,8 +105,8 @@ async def reactor(**settings: Any) -> AsyncIterator[Node]:
     seats = Seats()
     clock = SessionClock()
     tokens = Tokens(b"a secret for these tests", 3600, clock)
-    gate = Gate(seats, tokens, clock, Attempts(1000), 1000, 1000)
-    subject = ReactorTransport(gate, Config(**settings))
+    deps = ConversationDeps(seats, tokens, clock, Attempts(1000), 1000, 1000)
+    subject = ReactorTransport(deps, Config(**settings))
     listener = socket.create_server(("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(subject.serve, [listener]))
@@ -143,16 +143,16 @@ async def test_a_push_to_who_has_vanished_neither_raises_nor_calls_back() -> Non
         assert "serve" in task
         assert node.transport.statistics().closed_total == {"connection_lost": 1}
         subscriber.push(Frame({"t": "question", "number": 4}))
-        subscriber.close(Ending.FINISHED)
+        subscriber.close(CloseReason.FINISHED)
 
 
 async def test_closing_thousands_in_a_row_is_marking_them() -> None:
     async with reactor() as node, node.seated() as (client, subscriber):
-        subscriber.close(Ending.RESTARTING)
-        subscriber.close(Ending.FINISHED)
+        subscriber.close(CloseReason.RESTARTING)
+        subscriber.close(CloseReason.FINISHED)
         subscriber.push(Frame({"t": "question"}))
         assert node.transport.statistics().closed_total == {}
-        assert (await client.expect(8)).close_code == Ending.RESTARTING.code
+        assert (await client.expect(8)).close_code == CloseReason.RESTARTING.code
         assert await client.rest() == b""
         assert node.transport.statistics().closed_total == {"restarting": 1}
         assert node.seats.detached == []
@@ -197,10 +197,10 @@ async def test_the_end_waits_for_what_was_pushed_before_it() -> None:
     ):
         for number in range(3):
             subscriber.push(long(number, size=1_000_000))
-        subscriber.close(Ending.FINISHED)
+        subscriber.close(CloseReason.FINISHED)
         subscriber.push(long(3))
         assert [(await client.receive_frame()).message["number"] for _ in range(3)] == [0, 1, 2]
-        assert (await client.receive_frame()).close_code == Ending.FINISHED.code
+        assert (await client.receive_frame()).close_code == CloseReason.FINISHED.code
 
 
 async def test_the_end_of_a_slow_consumer_waits_for_the_frame_that_has_begun_only() -> None:
@@ -211,7 +211,7 @@ async def test_the_end_of_a_slow_consumer_waits_for_the_frame_that_has_begun_onl
         for number in range(4):
             subscriber.push(long(number, size=1_000_000))
         assert (await client.receive_frame()).message["number"] == 0
-        assert (await client.receive_frame()).close_code == Ending.SLOW_CONSUMER.code
+        assert (await client.receive_frame()).close_code == CloseReason.SLOW_CONSUMER.code
 
 
 async def test_who_is_behind_when_the_node_goes_down_is_cut_off_in_time() -> None:
@@ -313,26 +313,26 @@ async def test_out_of_memory_the_port_pauses(
 
 
 async def test_tls_is_refused_with_advice() -> None:
-    gate: Any = None
+    deps: Any = None
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         pytest.raises(TlsUnsupported, match="trio-websocket"),
     ):
-        await ReactorTransport(gate, Config()).serve(
+        await ReactorTransport(deps, Config()).serve(
             [listener], ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         )
 
 
 async def test_who_has_sent_too_much_is_not_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     drained = 0
-    drain = Parting._drain
+    drain = LingeringClose._drain
 
-    def counted(self: Parting) -> bool:
+    def counted(self: LingeringClose) -> bool:
         nonlocal drained
         drained += 1
         return drain(self)
 
-    monkeypatch.setattr(Parting, "_drain", counted)
+    monkeypatch.setattr(LingeringClose, "_drain", counted)
     async with reactor() as node, node.seated() as (client, _), trio.open_nursery() as nursery:
 
         async def flood() -> None:
@@ -342,7 +342,7 @@ async def test_who_has_sent_too_much_is_not_read_any_more(monkeypatch: pytest.Mo
         nursery.start_soon(flood)
         while (wire := await client.receive_frame()).opcode != 8:
             pass
-        assert wire.close_code == Ending.RATE_LIMITED.code
+        assert wire.close_code == CloseReason.RATE_LIMITED.code
         assert drained == 0
         await node.until(connections=0)
         assert drained <= 1
@@ -398,16 +398,16 @@ async def test_a_socket_that_is_closed_costs_no_stranger_its_attendant() -> None
     one, other = socket.socketpair()
     with one, other:
         gone, stranger = sorted((one, other), key=lambda each: each.fileno())
-        attendants = Cut(), Cut()
-        for each, attendant in zip((gone, stranger), attendants, strict=True):
-            loop.add(each.fileno(), attendant, READABLE)
+        handlers = Cut(), Cut()
+        for each, handler in zip((gone, stranger), handlers, strict=True):
+            loop.add(each.fileno(), handler, READABLE)
         loop.remove(gone.fileno())
         gone.close()
         for act in (loop.remove, lambda fd: loop.hand_over(fd, Cut())):
             with pytest.raises(ValueError, match="closed"):
                 act(gone.fileno())
-        await loop.each(lambda attendant: attendant.cut())
-        assert [each.times_cut for each in attendants] == [0, 1]
+        await loop.each(lambda handler: handler.cut())
+        assert [each.times_cut for each in handlers] == [0, 1]
     loop.close()
 
 

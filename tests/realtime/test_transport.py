@@ -19,7 +19,7 @@ import pytest
 import trio
 import trio.testing
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from server.realtime import transport, trio_websocket
 from server.realtime.conversation import Conversation
 from server.realtime.reactor import listener
@@ -461,7 +461,7 @@ async def test_frames_that_say_nothing_count_as_messages(make: MakeTransport, fl
         nursery.start_soon(try_to_send, raw, flood)
         while (wire := await raw.receive_frame()).opcode in (1, 10):
             last = wire
-        assert wire.close_code == Ending.RATE_LIMITED.code
+        assert wire.close_code == CloseReason.RATE_LIMITED.code
         assert last.message["code"] == "rate_limited"
         await node.until(lambda: node.statistics.connections == 1)
         assert node.statistics.closed_total == {"rate_limited": 1}
@@ -737,7 +737,7 @@ async def test_a_mistake_of_ours_costs_one_connection(
     monkeypatch.setattr(Conversation, "receive", faulty)
     async with rig(make) as node, node.neighbour(), node.player("Ada") as ada:
         await ada.send(t="boom")
-        assert await ada.ended() == (Ending.FAILED.code, "failed")
+        assert await ada.ended() == (CloseReason.FAILED.code, "failed")
         await node.settle()
         assert await node.subscribers() == 1
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -14,11 +14,12 @@ import trio.testing
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from engine.actors import commands
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command, Detach
 from engine.actors.delivery.frame import Frame
-from engine.shards.link.auth import CallingProof, link_key
-from engine.shards.link.network import LinkNetwork, LinkServer
+from engine.shards.link.auth import ClientProof, link_key
+from engine.shards.link.listener import LinkListener
+from engine.shards.link.pool import LinkPool
 from engine.shards.ports import Links, Member
 from tests.fakes import MemoryLinks
 
@@ -65,24 +66,24 @@ class Client(_Changing):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[Mapping[str, object]] = []
-        self.endings: list[Ending] = []
+        self.close_reasons: list[CloseReason] = []
 
     def push(self, frame: Frame) -> None:
         self.messages.append(frame.message)
         self.changed()
 
-    def close(self, ending: Ending) -> None:
-        self.endings.append(ending)
+    def close(self, close_reason: CloseReason) -> None:
+        self.close_reasons.append(close_reason)
         self.changed()
 
     async def heard(self, count: int) -> list[Mapping[str, object]]:
         await self.until(lambda: len(self.messages) >= count)
         return self.messages
 
-    async def ended(self) -> Ending:
-        await self.until(lambda: bool(self.endings))
-        (ending,) = self.endings
-        return ending
+    async def ended(self) -> CloseReason:
+        await self.until(lambda: bool(self.close_reasons))
+        (close_reason,) = self.close_reasons
+        return close_reason
 
 
 def answer(client: Client, number: int = 1) -> commands.Answer:
@@ -157,7 +158,7 @@ async def over_memory(nursery: trio.Nursery) -> AsyncIterator[Pair]:
 async def over_streams(nursery: trio.Nursery) -> AsyncIterator[Pair]:
     """The real ends, and no network."""
     sessions = Sessions()
-    server = LinkServer(FAR, SECRET, sessions)
+    server = LinkListener(FAR, SECRET, sessions)
     here = True
     connections: list[trio.CancelScope] = []
 
@@ -184,7 +185,7 @@ async def over_streams(nursery: trio.Nursery) -> AsyncIterator[Pair]:
         nonlocal here
         here = True
 
-    links = LinkNetwork(NEAR, SECRET, open=dial)
+    links = LinkPool(NEAR, SECRET, open=dial)
     await nursery.start(links.run)
     yield Pair(links, sessions, member(), lose, find)
 
@@ -199,7 +200,7 @@ async def over_sockets(nursery: trio.Nursery) -> AsyncIterator[Pair]:
 
     async def serve(again: socket.socket) -> None:
         with again, scope:
-            await LinkServer(FAR, SECRET, sessions).serve([again])
+            await LinkListener(FAR, SECRET, sessions).serve([again])
 
     def find() -> None:
         nonlocal scope
@@ -210,7 +211,7 @@ async def over_sockets(nursery: trio.Nursery) -> AsyncIterator[Pair]:
         scope.cancel()
 
     find()
-    links = LinkNetwork(NEAR, SECRET)
+    links = LinkPool(NEAR, SECRET)
     await nursery.start(links.run)
     yield Pair(links, sessions, member(link_url=f"ws://127.0.0.1:{address[1]}"), lose, find)
 
@@ -248,7 +249,7 @@ async def connected(nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocket
 async def proven(nursery: trio.Nursery, stream: trio.abc.Stream) -> Peer:
     """A peer that has the secret."""
     websocket = await connected(nursery, stream)
-    proof = CallingProof(link_key(SECRET), NEAR, FAR, bytes(32))
+    proof = ClientProof(link_key(SECRET), NEAR, FAR, bytes(32))
     await websocket.send_message(proof.respond(await websocket.get_message()))
     proof.confirm(await websocket.get_message())
     return Peer(websocket)

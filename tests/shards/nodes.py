@@ -1,6 +1,6 @@
 """Nodes of one cluster in one process, without a network and without Postgres, under trio's mock clock.
 
-What a node knows of the others is set by the test: nobody beats, and nobody is missed. `Moving.run` runs
+What a node knows of the others is set by the test: nobody beats, and nobody is missed. `Rebalancer.run` runs
 only where a test starts it.
 """
 
@@ -21,7 +21,7 @@ from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.ports import SessionRecord
 from engine.shards.ports import Member
-from engine.shards.rebalancer import Moving
+from engine.shards.rebalancer import Rebalancer
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
 from engine.shards.router import Router
@@ -97,7 +97,7 @@ class Node:
             relay_above=RELAY_ABOVE,
             boundary=self.boundary,
         )
-        self.moving = Moving(
+        self.moving = Rebalancer(
             registry=self.registry,
             router=self.router,
             store=cluster.store,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.actors import commands
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.shards.link import codec
 
@@ -19,7 +19,7 @@ from engine.shards.link import codec
 class Nobody:
     def push(self, frame: Frame) -> None: ...
 
-    def close(self, ending: Ending) -> None: ...
+    def close(self, close_reason: CloseReason) -> None: ...
 
 
 HERE, THERE = Nobody(), Nobody()
@@ -49,9 +49,9 @@ TRAVEL: tuple[type[commands.Command], ...] = (
     commands.Rejoin,
     commands.Watch,
     commands.Look,
-    commands.Relay,
+    commands.SubscribeNode,
     commands.ListPlayers,
-    commands.Passed,
+    commands.Flushed,
     commands.Left,
     commands.Answer,
     commands.Host,
@@ -109,9 +109,9 @@ def test_a_command_with_one_member_wrong_is_refused(command: Any, data: st.DataO
 
 
 def test_members_that_are_not_known_are_passed_over() -> None:
-    assert codec.command_from_json({"t": "relay", "node": "n", "shade": "blue"}, THERE) == commands.Relay(
-        THERE, "n"
-    )
+    assert codec.command_from_json(
+        {"t": "subscribenode", "node": "n", "shade": "blue"}, THERE
+    ) == commands.SubscribeNode(THERE, "n")
 
 
 def test_what_is_missing_and_has_no_default_is_refused() -> None:
@@ -137,7 +137,7 @@ def test_what_a_link_cannot_hold_is_refused_before_it_is_sent(choice: object) ->
 
 def test_only_a_relay_keeps_listening() -> None:
     listening = {kind for kind in TRAVEL if codec.keeps_listening(_least(kind))}
-    assert listening == {commands.Relay}
+    assert listening == {commands.SubscribeNode}
 
 
 def _least(kind: type[commands.Command]) -> commands.Command:
@@ -173,13 +173,13 @@ def test_a_frame_that_is_not_json_or_too_large_is_refused() -> None:
             codec.frame_entry(1, Frame({"t": "state", "value": value}))
 
 
-@pytest.mark.parametrize("ending", Ending)
-def test_an_ending_is_the_same_on_the_other_side(ending: Ending) -> None:
-    assert codec.ending_from_json(orjson.loads(codec.end_entry(1, ending))[2]) is ending
+@pytest.mark.parametrize("close_reason", CloseReason)
+def test_an_ending_is_the_same_on_the_other_side(close_reason: CloseReason) -> None:
+    assert codec.ending_from_json(orjson.loads(codec.end_entry(1, close_reason))[2]) is close_reason
 
 
 def test_an_ending_of_a_newer_node_lets_the_client_come_back() -> None:
-    assert codec.ending_from_json(4099) is Ending.FAILED
+    assert codec.ending_from_json(4099) is CloseReason.FAILED
 
 
 @pytest.mark.parametrize(

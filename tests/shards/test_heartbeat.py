@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.lease import ClusterTenure
-from engine.shards.heartbeat import Presence
+from engine.lease import ClusterLease
+from engine.shards.heartbeat import Heartbeat
 from engine.shards.membership import Changes, Membership
 from engine.shards.ports import BusMessage, Load, Member
 from tests.shards.fakes import MemoryRedis
@@ -24,8 +24,8 @@ TTL_S = 3.0
 class Node:
     member: Member
     state: Membership
-    presence: Presence
-    tenure: ClusterTenure
+    presence: Heartbeat
+    lease: ClusterLease
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     told: list[tuple[str, str]] = field(default_factory=list)
     rings: list[list[str]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Cluster:
         self._nursery = nursery
 
     async def start(self, name: str, run: int = 1) -> Node:
-        state, tenure = Membership(TTL_S), ClusterTenure(ttl_s=TTL_S, margin_s=0.5)
+        state, lease = Membership(TTL_S), ClusterLease(ttl_s=TTL_S, margin_s=0.5)
         member = member_of(name, run)
 
         def on_changes(changes: Changes) -> None:
@@ -53,11 +53,11 @@ class Cluster:
                 node.lost_one.set()
 
         def confirmed(asked_s: float) -> None:
-            tenure.heartbeat_confirmed(asked_s, trio.current_time())
+            lease.heartbeat_confirmed(asked_s, trio.current_time())
             # Nothing is held here that would have to be found one's own.
-            tenure.proved(trio.current_time(), trio.current_time())
+            lease.proved(trio.current_time(), trio.current_time())
 
-        presence = Presence(
+        presence = Heartbeat(
             state,
             self.redis.heartbeats(name),
             self.redis.bus(name),
@@ -67,7 +67,7 @@ class Cluster:
             on_changes=on_changes,
             on_confirmed=confirmed,
         )
-        node = Node(member, state, presence, tenure)
+        node = Node(member, state, presence, lease)
 
         async def run_it(task_status: trio.TaskStatus[None]) -> None:
             with node.scope:
@@ -152,7 +152,7 @@ async def test_who_is_killed_is_gone_after_its_ttl(autojump_clock: MockClock) ->
         await trio.sleep_until(killed_s + TTL_S + TTL_S / 3)
         assert a.names() == ["a"]
         assert a.state.gone("b/1", trio.current_time())
-        assert not b.tenure.certain(trio.current_time())
+        assert not b.lease.certain(trio.current_time())
 
 
 async def test_a_change_of_oneself_is_announced_at_once(autojump_clock: MockClock) -> None:
@@ -170,13 +170,13 @@ async def test_while_redis_is_away_all_stay(autojump_clock: MockClock) -> None:
         await trio.sleep(20 * TTL_S)
         assert a.names() == b.names() == ["a", "b"]
         assert not a.state.gone("b/1", trio.current_time())
-        assert not a.tenure.certain(trio.current_time())
+        assert not a.lease.certain(trio.current_time())
         told = list(a.told)
         cluster.redis.away = False
         await trio.sleep(3 * TTL_S)
         assert a.names() == b.names() == ["a", "b"]
         assert a.told == told
-        assert a.tenure.certain(trio.current_time())
+        assert a.lease.certain(trio.current_time())
 
 
 async def test_a_redis_that_starts_empty_loses_nobody(autojump_clock: MockClock) -> None:
@@ -201,7 +201,7 @@ async def test_who_is_cut_off_stops_being_certain_before_others_think_it_gone(
         cluster.redis.cut_off.add("b")
         await a.lost_one.wait()
         assert a.state.gone("b/1", trio.current_time())
-        assert not b.tenure.certain(trio.current_time() - 0.4)
+        assert not b.lease.certain(trio.current_time() - 0.4)
         assert b.names() == ["a", "b"]
         cluster.redis.cut_off.clear()
         await trio.sleep(TTL_S)
@@ -213,11 +213,11 @@ async def test_a_heartbeat_that_takes_too_long_is_given_up(autojump_clock: MockC
         cluster.redis.lag_s = lambda node: 0.49
         await trio.sleep(2 * TTL_S)
         assert a.state.reached
-        assert a.tenure.certain(trio.current_time())
+        assert a.lease.certain(trio.current_time())
         cluster.redis.lag_s = lambda node: 0.51
         await trio.sleep(2 * TTL_S)
         assert not a.state.reached
-        assert not a.tenure.certain(trio.current_time())
+        assert not a.lease.certain(trio.current_time())
 
 
 async def test_an_end_does_not_wait_for_redis(autojump_clock: MockClock) -> None:

@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from engine.actors import commands
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Command, Detach, Relay
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Command, Detach, SubscribeNode
 from engine.actors.delivery.frame import Frame
 from engine.shards.link import codec
 from engine.shards.ports import LinkLost
@@ -42,7 +42,7 @@ async def pair(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncIt
 
 
 def closing(command: Command) -> None:
-    command.reply.close(Ending.FINISHED)
+    command.reply.close(CloseReason.FINISHED)
 
 
 # -- what every kind does ---------------------------------------------------------------------------
@@ -63,7 +63,7 @@ async def test_a_reply_may_be_an_end(pair: Pair) -> None:
     pair.sessions.do = closing
     client = Client()
     pair.links.send(pair.member, "s", answer(client))
-    assert await client.ended() is Ending.FINISHED
+    assert await client.ended() is CloseReason.FINISHED
 
 
 async def test_only_the_first_frame_of_a_command_is_heard(pair: Pair) -> None:
@@ -73,24 +73,24 @@ async def test_only_the_first_frame_of_a_command_is_heard(pair: Pair) -> None:
     first, second = await pair.sessions.got(2)
     for number in range(3):
         first.reply.push(Frame({"t": "ack", "id": number}))
-    first.reply.close(Ending.LEFT)
+    first.reply.close(CloseReason.LEFT)
     second.reply.push(Frame({"t": "ack"}))
     await last.heard(1)
-    assert (client.messages, client.endings) == ([{"t": "ack", "id": 0}], [])
+    assert (client.messages, client.close_reasons) == ([{"t": "ack", "id": 0}], [])
 
 
 async def test_a_relay_hears_everything_in_order_until_its_end(pair: Pair) -> None:
     client = Client()
-    pair.links.send(pair.member, "s", Relay(client, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(client, NEAR))
     (relay,) = await pair.sessions.got(1)
-    assert isinstance(relay, Relay)
+    assert isinstance(relay, SubscribeNode)
     assert relay.node == NEAR
     for number in range(1000):
         relay.reply.push(Frame({"t": "question", "number": number}))
-    relay.reply.close(Ending.FINISHED)
+    relay.reply.close(CloseReason.FINISHED)
     relay.reply.push(Frame({"t": "question"}))
-    relay.reply.close(Ending.LEFT)
-    assert await client.ended() is Ending.FINISHED
+    relay.reply.close(CloseReason.LEFT)
+    assert await client.ended() is CloseReason.FINISHED
     assert [each["number"] for each in client.messages] == list(range(1000))
     assert pair.sessions.detached() == []
 
@@ -104,8 +104,8 @@ async def test_commands_keep_their_order(pair: Pair) -> None:
 
 async def test_whoever_drops_a_relay_hears_nothing_more_and_the_session_learns_it(pair: Pair) -> None:
     client, other = Client(), Client()
-    pair.links.send(pair.member, "s", Relay(client, NEAR))
-    pair.links.send(pair.member, "s", Relay(other, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(client, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(other, NEAR))
     relay, remaining = await pair.sessions.got(2)
     relay.reply.push(Frame({"t": "on its way"}))
     pair.links.drop(client)
@@ -113,15 +113,15 @@ async def test_whoever_drops_a_relay_hears_nothing_more_and_the_session_learns_i
     assert pair.sessions.commands[2] == Detach(relay.reply)
     assert pair.sessions.session_ids == ["s"] * 3
     relay.reply.push(Frame({"t": "too late"}))
-    relay.reply.close(Ending.LEFT)
+    relay.reply.close(CloseReason.LEFT)
     remaining.reply.push(Frame({"t": "state"}))
     await other.heard(1)
-    assert (client.messages, client.endings) == ([], [])
+    assert (client.messages, client.close_reasons) == ([], [])
 
 
 async def test_a_detach_drops_the_reply_it_names(pair: Pair) -> None:
     client = Client()
-    pair.links.send(pair.member, "s", Relay(client, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(client, NEAR))
     pair.links.send(pair.member, "s", Detach(client))
     relay, detach = await pair.sessions.got(2)
     assert detach == Detach(relay.reply)
@@ -137,7 +137,7 @@ async def test_a_dropped_command_is_heard_of_no_more(pair: Pair) -> None:
     for each in await pair.sessions.got(3):
         acked(each)
     await last.heard(1)
-    assert (client.messages, client.endings) == ([], [])
+    assert (client.messages, client.close_reasons) == ([], [])
 
 
 async def test_when_the_link_is_lost_every_reply_is_closed_once(pair: Pair) -> None:
@@ -146,21 +146,21 @@ async def test_when_the_link_is_lost_every_reply_is_closed_once(pair: Pair) -> N
     for each in waiting:
         pair.links.send(pair.member, "s", answer(each))
     for number, each in enumerate(listening):
-        pair.links.send(pair.member, f"s{number}", Relay(each, NEAR))
+        pair.links.send(pair.member, f"s{number}", SubscribeNode(each, NEAR))
     before = list(await pair.sessions.got(150))
     acked(before[0])
     await waiting[0].heard(1)
     pair.lose()
     for each in [*waiting[1:], *listening]:
-        assert await each.ended() is Ending.RESTARTING
-    assert waiting[0].endings == []
+        assert await each.ended() is CloseReason.RESTARTING
+    assert waiting[0].close_reasons == []
     await pair.sessions.got(200)
-    assert set(pair.sessions.detached()) == {each.reply for each in before if isinstance(each, Relay)}
+    assert set(pair.sessions.detached()) == {each.reply for each in before if isinstance(each, SubscribeNode)}
     assert len(pair.sessions.detached()) == 50
     for each in before:
         each.reply.push(Frame({"t": "too late"}))
-        each.reply.close(Ending.LEFT)
-    assert all(len(each.endings) == 1 for each in [*waiting[1:], *listening])
+        each.reply.close(CloseReason.LEFT)
+    assert all(len(each.close_reasons) == 1 for each in [*waiting[1:], *listening])
 
 
 async def test_after_a_loss_the_next_command_goes_over_a_new_link(pair: Pair) -> None:
@@ -169,7 +169,7 @@ async def test_after_a_loss_the_next_command_goes_over_a_new_link(pair: Pair) ->
     pair.links.send(pair.member, "s", answer(client))
     await client.heard(1)
     held = Client()
-    pair.links.send(pair.member, "s", Relay(held, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(held, NEAR))
     await pair.sessions.got(2)
     pair.lose()
     await held.ended()
@@ -178,14 +178,14 @@ async def test_after_a_loss_the_next_command_goes_over_a_new_link(pair: Pair) ->
     await trio.testing.wait_all_tasks_blocked()  # until then the loss may be under way
     pair.links.send(pair.member, "s", answer(client))
     await client.heard(2)
-    assert client.endings == []
+    assert client.close_reasons == []
 
 
 async def test_a_node_that_cannot_be_reached_closes_what_is_sent_to_it(pair: Pair) -> None:
     pair.lose()
     client = Client()
     pair.links.send(pair.member, "s", answer(client))
-    assert await client.ended() is Ending.RESTARTING
+    assert await client.ended() is CloseReason.RESTARTING
     with pytest.raises(LinkLost):
         await pair.links.ask(pair.member, {"what": "is it"})
 
@@ -193,7 +193,7 @@ async def test_a_node_that_cannot_be_reached_closes_what_is_sent_to_it(pair: Pai
 async def test_an_address_with_another_run_behind_it_is_not_the_node(pair: Pair) -> None:
     client = Client()
     pair.links.send(member("run-before", pair.member.link_url), "s", answer(client))
-    assert await client.ended() is Ending.RESTARTING
+    assert await client.ended() is CloseReason.RESTARTING
     assert pair.sessions.commands == []
 
 
@@ -237,14 +237,14 @@ async def test_a_command_that_cannot_be_said_ends_its_own_reply_only(
     pair.links.send(pair.member, "s", commands.Merge(merge, []))
     pair.links.send(pair.member, "s", answer(fine))
     await fine.heard(1)
-    assert (large.endings, merge.endings) == ([Ending.FAILED], [Ending.FAILED])
+    assert (large.close_reasons, merge.close_reasons) == ([CloseReason.FAILED], [CloseReason.FAILED])
     assert "cannot go over a link" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["x" * codec.ENTRY_BYTES_MAX, object()], ids=["too large", "not JSON"])
 async def test_a_frame_that_cannot_be_said_ends_its_own_reply_only(pair: Pair, value: object) -> None:
     listening, waiting, fine = Client(), Client(), Client()
-    pair.links.send(pair.member, "s", Relay(listening, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(listening, NEAR))
     pair.links.send(pair.member, "s", answer(waiting))
     pair.links.send(pair.member, "s", answer(fine))
     relay, unlucky, last = await pair.sessions.got(3)
@@ -252,7 +252,7 @@ async def test_a_frame_that_cannot_be_said_ends_its_own_reply_only(pair: Pair, v
         each.reply.push(Frame({"t": "state", "value": value}))
     acked(last)
     await fine.heard(1)
-    assert (listening.endings, waiting.endings) == ([Ending.FAILED], [Ending.FAILED])
+    assert (listening.close_reasons, waiting.close_reasons) == ([CloseReason.FAILED], [CloseReason.FAILED])
 
 
 async def test_an_entry_as_large_as_may_be_goes_through(pair: Pair) -> None:
@@ -274,7 +274,7 @@ async def test_a_mistake_in_the_service_costs_one_command(
     client, fine = Client(), Client()
     pair.sessions.do = fail
     pair.links.send(pair.member, "s", answer(client))
-    assert await client.ended() is Ending.FAILED
+    assert await client.ended() is CloseReason.FAILED
     pair.sessions.do = acked
     pair.links.send(pair.member, "s", answer(fine))
     await fine.heard(1)
@@ -286,21 +286,21 @@ async def test_a_mistake_in_a_reply_costs_that_reply(pair: Pair, caplog: pytest.
         def push(self, frame: Frame) -> None:
             raise RuntimeError("a mistake in push")
 
-        def close(self, ending: Ending) -> None:
-            super().close(ending)
+        def close(self, close_reason: CloseReason) -> None:
+            super().close(close_reason)
             raise RuntimeError("a mistake in close")
 
     pair.sessions.do = acked
     mistaken, listening, last = Mistaken(), Mistaken(), Client()
     pair.links.send(pair.member, "s", answer(mistaken))
-    pair.links.send(pair.member, "s", Relay(listening, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(listening, NEAR))
     pair.links.send(pair.member, "s", answer(last))
     await last.heard(1)
     held = Client()
-    pair.links.send(pair.member, "s", Relay(held, NEAR))
+    pair.links.send(pair.member, "s", SubscribeNode(held, NEAR))
     await pair.sessions.got(4)
     pair.lose()
-    assert await held.ended() is await listening.ended() is Ending.RESTARTING
+    assert await held.ended() is await listening.ended() is CloseReason.RESTARTING
     assert "a mistake in push" in caplog.text
     assert "a mistake in close" in caplog.text
 
@@ -344,12 +344,12 @@ async def test_in_memory_a_pair_can_be_cut_and_healed(nursery: trio.Nursery) -> 
     links = network.node(NEAR, Sessions())
     network.node(FAR, sessions)
     client, refused, fine = Client(), Client(), Client()
-    links.send(member(), "s", Relay(client, NEAR))
+    links.send(member(), "s", SubscribeNode(client, NEAR))
     await sessions.got(1)
     network.cut(NEAR, FAR)
-    assert await client.ended() is Ending.RESTARTING
+    assert await client.ended() is CloseReason.RESTARTING
     links.send(member(), "s", answer(refused))
-    assert await refused.ended() is Ending.RESTARTING
+    assert await refused.ended() is CloseReason.RESTARTING
     network.heal(NEAR, FAR)
     sessions.do = acked
     links.send(member(), "s", answer(fine))
@@ -362,11 +362,11 @@ async def test_in_memory_there_is_a_bound_as_well(nursery: trio.Nursery) -> None
     links = network.node(NEAR, Sessions())
     network.node(FAR, sessions)
     clients = [Client() for _ in range(3)]
-    links.send(member(), "s", Relay(clients[0], NEAR))
+    links.send(member(), "s", SubscribeNode(clients[0], NEAR))
     for each in clients[1:]:
         links.send(member(), "s", answer(each))
-    assert [each.endings for each in clients] == [[], [], [Ending.RESTARTING]]
+    assert [each.close_reasons for each in clients] == [[], [], [CloseReason.RESTARTING]]
     relay, _ = await sessions.got(2)
     for _ in range(3):
         relay.reply.push(Frame({"t": "question"}))
-    assert await clients[0].ended() is Ending.SLOW_CONSUMER
+    assert await clients[0].ended() is CloseReason.SLOW_CONSUMER

@@ -8,16 +8,16 @@ import orjson
 import pytest
 
 from engine.shards.link import auth
-from engine.shards.link.auth import CalledProof, CallingProof, Refused, link_key
+from engine.shards.link.auth import ClientProof, Refused, ServerProof, link_key
 from tests.shards.linking import FAR, NEAR, SECRET
 
 KEY = link_key(SECRET)
 
 
-def proofs(**other: Any) -> tuple[CallingProof, CalledProof]:
+def proofs(**other: Any) -> tuple[ClientProof, ServerProof]:
     return (
-        CallingProof(other.get("key", KEY), NEAR, other.get("to", FAR), b"n" * 32),
-        CalledProof(KEY, FAR, other.get("nonce", b"f" * 32)),
+        ClientProof(other.get("key", KEY), NEAR, other.get("to", FAR), b"n" * 32),
+        ServerProof(KEY, FAR, other.get("nonce", b"f" * 32)),
     )
 
 
@@ -50,7 +50,7 @@ def test_what_was_overheard_is_of_no_use_for_another_link() -> None:
     later = proofs(nonce=b"g" * 32)[1]
     with pytest.raises(Refused, match="secret"):
         later.admit(overheard)
-    another = CallingProof(KEY, NEAR, FAR, b"m" * 32)
+    another = ClientProof(KEY, NEAR, FAR, b"m" * 32)
     another.respond(called.hello())
     with pytest.raises(Refused, match="secret"):
         another.confirm(ours)

@@ -11,17 +11,17 @@ import trio
 
 from engine.domain.session import Phase
 from engine.ports import StorageUnavailable
-from engine.shards.rebalancer import LOOK_EVERY_S, Moving
+from engine.shards.rebalancer import LOOK_EVERY_S, Rebalancer
 from engine.shards.ring import Ring
 from tests.fakes import MemoryCatalog, MemorySessionStore
 from tests.shards.making import member_of
 
 
-def a_moving(**parts: Any) -> Moving:
+def a_moving(**parts: Any) -> Rebalancer:
     """Of a node that is alone so far, with nothing but what the test gives it."""
     around = SimpleNamespace(live={}, ring=Ring.of({}))
     nothing = dict.fromkeys(("registry", "router", "store", "journal", "links", "clock"))
-    return Moving(**cast(Any, {**nothing, "neighbours": around, "me": "me", **parts}))
+    return Rebalancer(**cast(Any, {**nothing, "neighbours": around, "me": "me", **parts}))
 
 
 async def test_a_store_that_is_away_ends_nothing_and_is_asked_again(

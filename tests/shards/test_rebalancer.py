@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import CLOCKS_AGREE_MS, ActorOptions
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Host, Join, Look, Rejoin
 from engine.domain.facts import AnswerAccepted, ClockExtended
 from engine.ports import SessionRecord, StorageUnavailable
@@ -165,11 +165,11 @@ async def test_a_node_for_the_api_takes_nothing(mock_clock: MockClock) -> None:
 async def test_a_session_that_was_granted_and_never_adopted_is_brought_to_life(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        parcel = await a.registry.give_away(record.id)
-        assert parcel is not None
-        assert await cluster.store.grant(record.id, parcel.epoch, a.run, b.run)
+        snapshot = await a.registry.give_away(record.id)
+        assert snapshot is not None
+        assert await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
         await b.moving.take_over()
-        assert b.here(record).epoch == parcel.epoch + 1
+        assert b.here(record).epoch == snapshot.epoch + 1
         assert b.moving.moved.taken_over == 0, "it was given"
 
 
@@ -217,8 +217,8 @@ async def test_a_session_moves_in_the_middle_of_a_question(mock_clock: MockClock
         mock_clock.jump(0.01)
         await settle()
         assert handing.done
-        assert (ben.ending, ben.last("moved")["url"]) == (Ending.MOVED, b.member.ws_url)
-        assert (ada.ending, host.ending) == (None, None), "who cannot move stays, and is relayed"
+        assert (ben.close_reason, ben.last("moved")["url"]) == (CloseReason.MOVED, b.member.ws_url)
+        assert (ada.close_reason, host.close_reason) == (None, None), "who cannot move stays, and is relayed"
         assert (a.registry.here(record.id), owner_of(cluster, record)) == (None, b.run)
         assert heard == [session_location.told(record, b.run)]
 
@@ -301,7 +301,7 @@ async def test_a_node_that_comes_to_take_part_meanwhile_is_sent_to_the_next_owne
         assert relay is not None
         assert relay.owner.run == b.run, "not by way of the node that has it no more"
         if watching.errors:
-            assert (watching.errors, watching.ending) == (["busy"], None)
+            assert (watching.errors, watching.close_reason) == (["busy"], None)
             watching = await c.watch(record)
         assert watching.kinds[0] == "joined"
         await b.do(record, "pause")
@@ -425,8 +425,8 @@ async def test_a_hand_over_that_fails_loses_nothing_and_clients_come_back(
         await later(mock_clock, PATIENCE_S + 2)
         assert handing.done is False
         assert ada.kinds.count("ack") == 1, "what is acknowledged is so"
-        assert (ada.ending, ben.ending) == (Ending.RESTARTING, Ending.RESTARTING)
-        assert asked.frames or asked.ending, "nobody waits for ever"
+        assert (ada.close_reason, ben.close_reason) == (CloseReason.RESTARTING, CloseReason.RESTARTING)
+        assert asked.frames or asked.close_reason, "nobody waits for ever"
         assert not a.router._held
         assert (a.moving.moved.handed_on, a.moving.moved.failed) == (0, 1)
 
@@ -439,8 +439,8 @@ async def test_a_hand_over_that_fails_loses_nothing_and_clients_come_back(
         assert [node.run for node in (a, b) if node.registry.here(record.id)] == [owner_of(cluster, record)]
         back = await c.rejoin(record, "player", 1)
         assert back.last("joined")["state"]["you"]["score"] == 1000
-        assert afar.ending in (None, Ending.RESTARTING, Ending.TAKEN_OVER)
-        if afar.ending is None:
+        assert afar.close_reason in (None, CloseReason.RESTARTING, CloseReason.TAKEN_OVER)
+        if afar.close_reason is None:
             await c.do(record, "close")
             assert afar.kinds[-1] in ("reveal", "leaderboard")
 
@@ -462,14 +462,14 @@ async def test_a_session_plays_on_while_the_other_node_cannot_be_reached(mock_cl
         cluster.store.orphans = counted  # type: ignore[method-assign]  # counts
         await a.nursery.start(a.moving.run)
         await later(mock_clock, 5)
-        assert ada.ending is None
+        assert ada.close_reason is None
         await a.answers(record, ada, 1)
         assert ada.kinds[-1] == "ack"
         assert len(looked) < 50, "it is tried again now and then, and not without a pause"
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 1)
         assert owner_of(cluster, record) == b.run
-        assert ada.ending is Ending.MOVED
+        assert ada.close_reason is CloseReason.MOVED
         assert a.moving.moved.failed == 0
 
 
@@ -491,7 +491,11 @@ async def test_one_who_is_fenced_before_all_is_committed_has_nothing_to_hand_on(
         a.journal.commit()
         await later(mock_clock, 0.1)
         assert handing.done is False
-        assert (ada.got("ack"), ada.ending, late.ending) == ([], Ending.RESTARTING, Ending.RESTARTING)
+        assert (ada.got("ack"), ada.close_reason, late.close_reason) == (
+            [],
+            CloseReason.RESTARTING,
+            CloseReason.RESTARTING,
+        )
         assert a.moving.moved.failed == 0, "it was another's already"
         again = await a.rejoin(record, "player", 1)
         assert again.last("joined")["state"]["you"]["answered"] is None
@@ -575,12 +579,12 @@ async def test_whoever_comes_first_to_the_next_owner_finds_the_stream_going_on(m
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         await a.do(record, "start")
-        parcel = await a.registry.give_away(record.id)
-        expect = {"do": "expect", "session": record.id, "stream": parcel.stream.to_dict()}
+        snapshot = await a.registry.give_away(record.id)
+        expect = {"do": "expect", "session": record.id, "stream": snapshot.stream.to_dict()}
         assert await b.moving.answer(expect) == {"expected": True}
-        assert await cluster.store.grant(record.id, parcel.epoch, a.run, b.run)
+        assert await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
         ada = await b.join(record, "Ada")  # before b was asked to adopt it
-        assert (ada.last("joined")["epoch"], ada.last("joined")["offset"]) == (parcel.stream.epoch, 1)
+        assert (ada.last("joined")["epoch"], ada.last("joined")["offset"]) == (snapshot.stream.epoch, 1)
         assert await b.moving.answer({"do": "adopt", "session": record.id}) == {"adopted": True}
 
 
@@ -595,10 +599,10 @@ async def test_a_session_that_was_not_granted_is_not_adopted(mock_clock: MockClo
 async def test_adopted_twice_is_adopted_once(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        parcel = await a.registry.give_away(record.id)
-        assert parcel is not None
-        await cluster.store.grant(record.id, parcel.epoch, a.run, b.run)
-        request = {"do": "adopt", "session": record.id, "stream": parcel.stream.to_dict()}
+        snapshot = await a.registry.give_away(record.id)
+        assert snapshot is not None
+        await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
+        request = {"do": "adopt", "session": record.id, "stream": snapshot.stream.to_dict()}
         assert await b.moving.answer(request) == {"adopted": True}
         assert await b.moving.answer(request) == {"adopted": True}
         assert b.here(record).epoch == 2
@@ -727,10 +731,10 @@ async def test_a_node_leaves_when_its_sessions_and_their_clients_have_gone(mock_
         mock_clock.jump(0.1)
         await settle()
         assert not draining.over
-        assert 0 < sum(client.ending is Ending.MOVED for client in clients) < 200
+        assert 0 < sum(client.close_reason is CloseReason.MOVED for client in clients) < 200
         await later(mock_clock, 1)
         assert draining.over
-        assert {client.ending for client in clients} == {Ending.MOVED}
+        assert {client.close_reason for client in clients} == {CloseReason.MOVED}
         assert {client.last("moved")["url"] for client in clients} == {b.member.ws_url}
         assert a.registry.here(over.id), "it is not needed by anybody else"
 
@@ -743,8 +747,8 @@ async def test_who_leaves_sends_on_those_whom_it_only_relays(mock_clock: MockClo
         draining = Draining(a)
         await later(mock_clock, 0.1)
         assert draining.over
-        assert (ada.ending, ada.last("moved")["url"]) == (Ending.MOVED, b.member.ws_url)
-        assert fixed.ending is None
+        assert (ada.close_reason, ada.last("moved")["url"]) == (CloseReason.MOVED, b.member.ws_url)
+        assert fixed.close_reason is None
 
 
 @pytest.mark.parametrize("others", [[], [{"role": "api"}], [{"draining": True}]])

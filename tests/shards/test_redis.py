@@ -196,9 +196,9 @@ async def test_what_was_published_before_the_end_is_sent(redis_url: str, cluster
     ):
         ear = Ear(other)
         await nursery.start(other.bus.run)
-        async with trio.open_nursery() as ending:
-            await ending.start(one.bus.run)
-            ending.cancel_scope.cancel()
+        async with trio.open_nursery() as close_reason:
+            await close_reason.start(one.bus.run)
+            close_reason.cancel_scope.cancel()
             one.bus.publish({"kind": "member", "what": "left"})
         assert await ear.next() == {"kind": "member", "what": "left"}
         nursery.cancel_scope.cancel()

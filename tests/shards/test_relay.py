@@ -14,7 +14,7 @@ from engine.actors import actor as actors
 from engine.actors import relay_messages
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Host, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.ports import SessionRecord
@@ -93,7 +93,10 @@ async def a_whole_quiz(clock: MockClock, elsewhere: bool) -> Mapping[str, Sequen
         await later(clock, 0.3)
         await node.do(record, "finish")
         await later(clock, 40)
-    return {name: [*told(client), client.ending and client.ending.name] for name, client in heard.items()}
+    return {
+        name: [*told(client), client.close_reason and client.close_reason.name]
+        for name, client in heard.items()
+    }
 
 
 async def test_clients_of_a_relay_see_exactly_what_clients_of_the_owner_see(mock_clock: MockClock) -> None:
@@ -176,7 +179,7 @@ async def test_a_refused_join_takes_no_seat_at_the_relay(mock_clock: MockClock) 
         record = await cluster.session(a)
         await a.join(record, "Ada")
         refused = await b.join(record, "Ada")
-        assert (refused.errors, refused.ending) == (["name_taken"], None)
+        assert (refused.errors, refused.close_reason) == (["name_taken"], None)
         assert relay_at(b, record).subscribers == 0
 
 
@@ -246,7 +249,7 @@ async def test_a_relay_whose_client_is_being_let_in_does_not_end(mock_clock: Moc
         await later(mock_clock, EMPTY_S + 1)
         a.journal.commit()
         await settle()
-        assert (ada.kinds, ada.ending) == (["joined"], None)
+        assert (ada.kinds, ada.close_reason) == (["joined"], None)
 
 
 async def test_who_comes_to_a_relay_that_has_ended_is_told_to_come_again(mock_clock: MockClock) -> None:
@@ -254,8 +257,8 @@ async def test_who_comes_to_a_relay_that_has_ended_is_told_to_come_again(mock_cl
         record = await cluster.session(a)
         watching = await b.watch(record)
         relay = relay_at(b, record)
-        relay.end(Ending.RESTARTING)
-        assert watching.ending is Ending.RESTARTING
+        relay.end(CloseReason.RESTARTING)
+        assert watching.close_reason is CloseReason.RESTARTING
         late = Client()
         relay.deliver(Watch(late))
         assert late.errors == ["busy"]
@@ -268,7 +271,7 @@ async def test_who_is_kicked_loses_the_connection_at_the_relay(mock_clock: MockC
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
         await a.do(record, "kick", player=1)
-        assert ada.ending is Ending.KICKED
+        assert ada.close_reason is CloseReason.KICKED
         assert relay_at(b, record).subscribers == 0
 
 
@@ -277,13 +280,13 @@ async def test_the_newer_connection_of_a_token_wins_across_nodes(mock_clock: Moc
         record = await cluster.session(a)
         at_b = await b.join(record, "Ada")
         at_c = await c.rejoin(record, "player", 1)
-        assert (at_b.ending, at_c.ending) == (Ending.REPLACED, None)
+        assert (at_b.close_reason, at_c.close_reason) == (CloseReason.REPLACED, None)
         at_a = await a.rejoin(record, "player", 1)
-        assert (at_c.ending, at_a.ending) == (Ending.REPLACED, None)
+        assert (at_c.close_reason, at_a.close_reason) == (CloseReason.REPLACED, None)
         again = await b.rejoin(record, "player", 1)
-        assert (at_a.ending, again.ending) == (Ending.REPLACED, None)
+        assert (at_a.close_reason, again.close_reason) == (CloseReason.REPLACED, None)
         newest = await b.rejoin(record, "player", 1)
-        assert (again.ending, newest.ending) == (Ending.REPLACED, None)
+        assert (again.close_reason, newest.close_reason) == (CloseReason.REPLACED, None)
 
 
 async def test_a_relay_that_is_flooded_ends_as_a_slow_consumer(
@@ -295,10 +298,10 @@ async def test_a_relay_that_is_flooded_ends_as_a_slow_consumer(
         record = await cluster.session(a)
         watching = await b.watch(record)
         relay = relay_at(b, record)
-        frame = relay_messages.show_out(9, Ending.KICKED)
+        frame = relay_messages.disconnect(9, CloseReason.KICKED)
         for _ in range(6):
             relay.receive(frame, None)
-        assert (watching.ending, relay.over) == (Ending.SLOW_CONSUMER, True)
+        assert (watching.close_reason, relay.over) == (CloseReason.SLOW_CONSUMER, True)
 
 
 async def test_who_waits_in_the_inbox_is_told_when_the_relay_ends(mock_clock: MockClock) -> None:
@@ -308,11 +311,11 @@ async def test_who_waits_in_the_inbox_is_told_when_the_relay_ends(mock_clock: Mo
         client = Client()
         relay.deliver(Watch(client))
         relay.receive(relay_messages.admitted("spectator", None, []), (client, False))
-        relay.end(Ending.SHUTDOWN)
-        assert client.ending is Ending.SHUTDOWN
+        relay.end(CloseReason.SHUTDOWN)
+        assert client.close_reason is CloseReason.SHUTDOWN
         other = Client()
         relay.receive(relay_messages.admitted("spectator", None, []), (other, False))
-        assert other.ending is Ending.RESTARTING
+        assert other.close_reason is CloseReason.RESTARTING
 
 
 async def found(node: Node, record: SessionRecord) -> Any:
@@ -323,9 +326,9 @@ async def test_the_end_of_the_owners_actor_ends_the_clients_as_it_would_there(mo
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         watching = await b.watch(record)
-        a.registry.close(Ending.UNAVAILABLE)
+        a.registry.close(CloseReason.UNAVAILABLE)
         await settle()
-        assert watching.ending is Ending.UNAVAILABLE
+        assert watching.close_reason is CloseReason.UNAVAILABLE
         assert b.relay(record) is None
 
 
@@ -347,7 +350,7 @@ async def test_a_link_that_comes_back_leaves_no_gap_when_nothing_was_missed(mock
         await later(mock_clock, 0.3)
         await b.answers(record, ada, 1)
         await b.do(record, "next")
-        assert (ada.ending, host.ending) == (None, None)
+        assert (ada.close_reason, host.close_reason) == (None, None)
         assert ada.offsets == host.offsets == [1, 2, 3]
         assert ada.kinds.count("ack") == 1
 
@@ -361,7 +364,7 @@ async def test_questions_that_were_missed_are_brought(mock_clock: MockClock) -> 
         await a.do(record, "pause")
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 0.3)
-        assert (ada.ending, ada.offsets, host.offsets) == (None, [1, 2], [1, 2])
+        assert (ada.close_reason, ada.offsets, host.offsets) == (None, [1, 2], [1, 2])
         assert ("correct" in ada.last("question"), "correct" in host.last("question")) == (False, True)
 
 
@@ -382,7 +385,7 @@ async def test_who_missed_too_much_comes_anew(
             await a.do(record, "pause")
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 0.5)
-        assert ada.ending is Ending.TAKEN_OVER, "at once, for everything is there"
+        assert ada.close_reason is CloseReason.TAKEN_OVER, "at once, for everything is there"
         back = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
         await settle()
         if why == "reveal":
@@ -401,7 +404,7 @@ async def test_results_that_were_missed_are_brought(mock_clock: MockClock) -> No
         await a.do(record, "close")
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 0.5)
-        assert (ada.ending, ada.offsets) == (None, [1, 2])
+        assert (ada.close_reason, ada.offsets) == (None, [1, 2])
         assert [result["number"] for result in ada.got("result")] == [1]
 
 
@@ -411,9 +414,9 @@ async def test_a_link_that_stays_away_ends_the_clients_after_a_while(mock_clock:
         ada = await b.join(record, "Ada")
         await broken(cluster, a, b)
         await later(mock_clock, HOLD_S - 0.5)
-        assert ada.ending is None
+        assert ada.close_reason is None
         await later(mock_clock, 0.6)
-        assert ada.ending is Ending.RESTARTING
+        assert ada.close_reason is CloseReason.RESTARTING
         assert b.relay(record) is None
 
 
@@ -427,7 +430,7 @@ async def test_the_time_is_counted_anew_once_it_has_worked(mock_clock: MockClock
             cluster.links.heal(a.run, b.run)
             await later(mock_clock, 2)
         await b.do(record, "start")
-        assert (ada.ending, ada.offsets) == (None, [1])
+        assert (ada.close_reason, ada.offsets) == (None, [1])
 
 
 async def test_an_answer_whose_ack_is_lost_with_the_link_is_said_again(mock_clock: MockClock) -> None:
@@ -439,7 +442,7 @@ async def test_an_answer_whose_ack_is_lost_with_the_link_is_said_again(mock_cloc
         a.journal.auto = "off"
         await b.answers(record, ada, 1)
         await broken(cluster, a, b)
-        assert (ada.ending, ada.errors) == (None, ["busy"])
+        assert (ada.close_reason, ada.errors) == (None, ["busy"])
         await b.answers(record, ada, 1)
         assert ada.errors == ["busy", "busy"], "at once while there is no link"
         cluster.links.heal(a.run, b.run)
@@ -460,7 +463,7 @@ async def test_who_waits_for_something_else_when_the_link_is_lost_comes_anew(moc
         b.router.deliver(record.id, Host(host, "h", "start"))
         await settle()
         await broken(cluster, a, b)
-        assert (host.ending, ben.ending) == (Ending.RESTARTING, None)
+        assert (host.close_reason, ben.close_reason) == (CloseReason.RESTARTING, None)
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 0.3)
         assert relay_at(b, record).subscribers == 1
@@ -473,7 +476,7 @@ async def test_a_client_that_is_being_let_in_when_the_link_is_lost_comes_anew(mo
         a.journal.auto = "off"
         ada = await b.join(record, "Ada")
         await broken(cluster, a, b)
-        assert ada.ending is Ending.RESTARTING
+        assert ada.close_reason is CloseReason.RESTARTING
         assert relay_at(b, record).subscribers == 1
 
 
@@ -493,7 +496,7 @@ async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: Mock
         await a.do(record, "close")
         cluster.links.heal(a.run, b.run)
         await later(mock_clock, 0.5)
-        assert (ada.ending, ada.kinds.count("reveal")) == (None, 1)
+        assert (ada.close_reason, ada.kinds.count("reveal")) == (None, 1)
         await b.do(record, "next")
         await b.answers(record, ada, 1, 0, question=2)
         assert ada.kinds.count("reveal") == 2
@@ -513,7 +516,7 @@ async def test_clients_of_a_third_node_stay_when_the_session_moves(mock_clock: M
         assert relay_at(c, record).owner.run == b.run
         await c.answers(record, ada, 1)
         await c.do(record, "next")
-        assert (ada.ending, ada.offsets, host.offsets) == (None, [1, 2, 3], [1, 2, 3])
+        assert (ada.close_reason, ada.offsets, host.offsets) == (None, [1, 2, 3], [1, 2, 3])
         assert ada.kinds.count("ack") == ada.kinds.count("result") == 1
         assert b.here(record).subscribers == 2, "c, and a until it notices that it has nobody"
 
@@ -525,7 +528,7 @@ async def test_clients_come_to_the_session_when_it_moves_to_their_node(mock_cloc
         await b.do(record, "start")
         assert await a.moving.hand_on(record.id, b.member)
         await settle()
-        assert ada.ending is Ending.TAKEN_OVER
+        assert ada.close_reason is CloseReason.TAKEN_OVER
         assert b.relay(record) is None, "a node does not relay its own session"
         ada = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
         assert ada.last("joined")["state"] is None
@@ -545,19 +548,19 @@ async def test_those_who_can_move_are_sent_on_one_after_another(mock_clock: Mock
             nursery.start_soon(moved_over, a, b, record, 4.0, gone)
             for expected in (1, 2, 3, 4):
                 await settle()
-                assert sum(client.ending is Ending.MOVED for client in clients) == expected
+                assert sum(client.close_reason is CloseReason.MOVED for client in clients) == expected
                 mock_clock.jump(1)
         assert clients[0].kinds[-1] == "moved"
         assert clients[0].last("moved") == {"t": "moved", "url": b.member.ws_url, "after_ms": 0}
-        assert (stays.ending, gone) == (None, [True])
+        assert (stays.close_reason, gone) == (None, [True])
 
 
 async def moved_over(a: Node, b: Node, record: SessionRecord, over_s: float, gone: list[bool]) -> None:
     """Hand a session on, with its clients spread over so many seconds."""
-    parcel = await a.registry.give_away(record.id)
-    assert parcel is not None
-    assert await a.moving._granted(parcel, b.member)
-    relay = a.router.relay_after(Elsewhere(record, b.member), parcel)
+    snapshot = await a.registry.give_away(record.id)
+    assert snapshot is not None
+    assert await a.moving._granted(snapshot, b.member)
+    relay = a.router.relay_after(Elsewhere(record, b.member), snapshot)
     await relay.move_all(b.member.ws_url, over_s)
     gone.append(True)
 
@@ -567,7 +570,7 @@ async def test_a_relay_whose_last_client_was_moved_ends(mock_clock: MockClock) -
         record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
         watching = await b.watch(record, may_move=True)
         await relay_at(b, record).move_all(a.member.ws_url, 0)
-        assert watching.ending is Ending.MOVED
+        assert watching.close_reason is CloseReason.MOVED
         await later(mock_clock, EMPTY_S + 1)
         assert b.relay(record) is None
         assert a.here(record).subscribers == 0, "the owner can rest"
@@ -577,7 +580,7 @@ async def test_a_shared_session_is_relayed_for_those_who_could_move_too(mock_clo
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
         ada = await b.join(record, "Ada", may_move=True)
-        assert (ada.kinds, ada.ending) == (["joined"], None)
+        assert (ada.kinds, ada.close_reason) == (["joined"], None)
         assert relay_at(b, record).shared
         await a.moving.hand_on(record.id, b.member)
         watching = await a.watch(record, may_move=True)
@@ -590,7 +593,7 @@ async def test_a_host_at_a_relay_is_replaced_like_any_other(mock_clock: MockCloc
         host = await b.rejoin(record, "host")
         other = Client()
         await a.sent(record.id, Rejoin(other, "host"))
-        assert (host.ending, other.ending) == (Ending.REPLACED, None)
+        assert (host.close_reason, other.close_reason) == (CloseReason.REPLACED, None)
 
 
 @pytest.mark.parametrize("after", ["move", "lost link"])
@@ -606,9 +609,9 @@ async def test_a_host_at_a_relay_is_known_there_after_it_has_taken_part_anew(
             await broken(cluster, a, c)
             cluster.links.heal(a.run, c.run)
             await later(mock_clock, 0.3)
-        assert host.ending is None
+        assert host.close_reason is None
         other = await b.rejoin(record, "host")
-        assert (host.ending, other.ending) == (Ending.REPLACED, None)
+        assert (host.close_reason, other.close_reason) == (CloseReason.REPLACED, None)
 
 
 # -- who is there ------------------------------------------------------------------------------------
@@ -634,7 +637,7 @@ async def test_the_owner_knows_who_leaves_a_relay(mock_clock: MockClock) -> None
         assert connected(a, record) == {2, "host"}
         assert host.last("roster")["off"] == [1]
         await a.do(record, "kick", player=2)
-        assert (connected(a, record), ben.ending) == ({"host"}, Ending.KICKED)
+        assert (connected(a, record), ben.close_reason) == ({"host"}, CloseReason.KICKED)
 
 
 async def test_a_host_at_a_relay_hears_of_the_players_there(mock_clock: MockClock) -> None:
@@ -664,7 +667,7 @@ async def test_who_comes_back_to_a_relay_while_it_leaves_stays_connected(
         assert connected(a, record) == {1}
         assert new.kinds[0] == "joined"
         other = await a.rejoin(record, "player", 1)
-        assert (new.ending, other.ending) == (Ending.REPLACED, None)
+        assert (new.close_reason, other.close_reason) == (CloseReason.REPLACED, None)
 
 
 async def test_who_leaves_while_it_comes_back_is_not_taken_to_be_there(mock_clock: MockClock) -> None:
@@ -699,7 +702,7 @@ async def test_who_left_a_relay_while_its_session_moved_is_not_taken_to_be_there
         await later(mock_clock, 2)
         assert moved == [True]
         assert connected(b, record) == {2, "host"}
-        assert (host.ending, ben.ending) == (None, None)
+        assert (host.close_reason, ben.close_reason) == (None, None)
         everybody = host.last("roster")
         assert (everybody["off"], everybody["on"]) == ([1], [2])
 
@@ -715,7 +718,7 @@ async def test_those_who_are_sent_on_are_connected_where_they_come_to(mock_clock
         moved: list[bool] = []
         a.nursery.start_soon(handed_on, a, b, record, moved)
         await later(mock_clock, 1)
-        assert (moved, ada.ending, connected(b, record)) == ([True], Ending.MOVED, set())
+        assert (moved, ada.close_reason, connected(b, record)) == ([True], CloseReason.MOVED, set())
         await b.rejoin(record, "player", 1)
         assert connected(b, record) == {1}
 

@@ -12,9 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin, Watch
-from engine.actors.commands import Relay as TakePart
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin, SubscribeNode, Watch
 from engine.actors.registry import SessionFinished
 from engine.boundary import Mistake
 from engine.domain.session import Settings
@@ -130,7 +129,7 @@ async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_wait_
         assert ada.kinds == []
         mock_clock.jump(HOLD_S)
         await settle()
-        assert (ada.errors, ada.ending) == (["busy"], None)
+        assert (ada.errors, ada.close_reason) == (["busy"], None)
         assert cluster.store.epoch(record.id) == 1
 
 
@@ -307,7 +306,7 @@ async def test_who_can_move_is_told_where_to(mock_clock: MockClock) -> None:
             await b.watch(record, may_move=True),
         ):
             assert client.last("moved")["url"] == a.member.ws_url
-            assert client.ending is Ending.MOVED
+            assert client.close_reason is CloseReason.MOVED
         assert b.relay(record) is None
         assert b.router.routed.moved == 3
         assert a.here(record).session.active == 0, "nobody has joined yet"
@@ -317,19 +316,19 @@ async def test_who_cannot_move_is_relayed(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
-        assert (ada.kinds, ada.ending) == (["joined"], None)
+        assert (ada.kinds, ada.close_reason) == (["joined"], None)
         assert b.relay(record) is not None
         moved = await b.join(record, "Ben", may_move=True)
-        assert moved.ending is Ending.MOVED, "though there is a relay"
+        assert moved.close_reason is CloseReason.MOVED, "though there is a relay"
 
 
 async def test_everybody_is_relayed_in_a_session_that_is_shared(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
         ada = await b.join(record, "Ada", may_move=True)
-        assert (ada.kinds, ada.ending) == (["joined"], None)
+        assert (ada.kinds, ada.close_reason) == (["joined"], None)
         just_not = await cluster.session(a, player_limit=RELAY_ABOVE)
-        assert (await b.join(just_not, "Ada", may_move=True)).ending is Ending.MOVED
+        assert (await b.join(just_not, "Ada", may_move=True)).close_reason is CloseReason.MOVED
 
 
 async def test_a_request_goes_to_the_owner_and_its_answer_comes_back(mock_clock: MockClock) -> None:
@@ -415,7 +414,7 @@ async def test_a_link_that_is_lost_has_the_session_looked_up_again(mock_clock: M
         cluster.links.cut(a.run, b.run)
         client = Client()
         await b.sent(record.id, Host(client, "h", "start"))
-        assert client.ending is Ending.RESTARTING
+        assert client.close_reason is CloseReason.RESTARTING
         assert b.router._known == {}
 
 
@@ -466,7 +465,7 @@ async def test_a_node_takes_part_before_its_clients_are_let_in(mock_clock: MockC
         for _ in range(20):
             record = await cluster.record(a)
             watching = await b.watch(record)
-            assert (watching.kinds, watching.ending) == (["joined"], None)
+            assert (watching.kinds, watching.close_reason) == (["joined"], None)
 
 
 async def test_one_who_leaves_while_the_session_is_brought_to_life_takes_no_part(
@@ -475,7 +474,7 @@ async def test_one_who_leaves_while_the_session_is_brought_to_life_takes_no_part
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.record(a)
         node = Client()
-        a.deliver(record.id, TakePart(node, b.run))
+        a.deliver(record.id, SubscribeNode(node, b.run))
         a.deliver(record.id, Detach(node))
         await settle()
         assert a.here(record).subscribers == 0

@@ -106,7 +106,7 @@ def test_a_node_that_does_not_answer_is_given_no_session() -> None:
         world.network.cut(owner.run, other(world, owner).run)
         owner.drain()
         await trio.sleep(3)
-        assert watching.ending is None
+        assert watching.close_reason is None
         assert world.postgres.sessions.epoch(record.id) == 1
         world.network.heal(owner.run, other(world, owner).run)
         await until(lambda: owner_of(world, record) is other(world, owner))
@@ -153,7 +153,7 @@ def test_who_comes_by_way_of_a_third_node_during_a_hand_over_is_seated_or_told_t
             clients.append(Client())
             third.router.deliver(record.id, Watch(clients[-1]))
             await trio.sleep(0.005)
-        await until(lambda: all(c.got("reveal") or c.ending or c.errors == ["busy"] for c in clients))
+        await until(lambda: all(c.got("reveal") or c.close_reason or c.errors == ["busy"] for c in clients))
 
     scene(act, "a", "b", "c")
 
@@ -177,7 +177,7 @@ def test_a_session_that_comes_and_goes_leaves_one_relay_and_not_two() -> None:
         watching = Client()
         third.router.deliver(record.id, Watch(watching))
         await until(lambda: watching.got("joined"))
-        await until(lambda: watching.got("reveal") or watching.ending)
+        await until(lambda: watching.got("reveal") or watching.close_reason)
 
     scene(act, "a", "b")
 
@@ -198,7 +198,7 @@ def test_an_owner_that_wakes_after_its_lease_says_nothing_of_what_may_be_another
         owner.stop(4 * LEASE_S)
         await trio.sleep(owner.stands_still_s)
         session.send(Answer(answered, 1, "a", 1, 0, owner.clock.now_ms()))
-        await until(lambda: player.ending is not None)
+        await until(lambda: player.close_reason is not None)
         assert player.kinds == told
         assert answered.frames == []
         taken = other(world, owner).registry.here(record.id)

@@ -11,12 +11,12 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors import relay_messages
-from engine.actors.close_reasons import Ending
-from engine.actors.commands import Relay
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import SubscribeNode
 from engine.actors.delivery.audience import EACH_S, STALL_S, Audience, Sent
 from engine.shards.link.codec import command_entry
-from engine.shards.link.ends import FarEnd
-from engine.shards.link.transport import BATCH_BYTES_MAX, ROOM_BYTES, Channel
+from engine.shards.link.server import LinkServer
+from engine.shards.link.transport import BATCH_BYTES_MAX, ROOM_BYTES, BatchedTransport
 from tests.shards.linking import Client, Sessions
 
 PLAYERS = 200_000
@@ -55,14 +55,14 @@ class _Node:
 
     def __init__(self, message_s: float) -> None:
         self.message_s = message_s
-        self.channel = Channel()
+        self.channel = BatchedTransport()
         self.rows = self.lasts = self.most_bytes = 0
         self.ended: int | None = None
 
     async def connect(self, audience: Audience, nursery: trio.Nursery, name: str) -> None:
         sessions = Sessions()
-        far = FarEnd(self.channel, sessions, nursery)
-        far.hear(orjson.loads(command_entry(1, "s", Relay(Client(), name, None, 0, None))))
+        far = LinkServer(self.channel, sessions, nursery)
+        far.hear(orjson.loads(command_entry(1, "s", SubscribeNode(Client(), name, None, 0, None))))
         audience.take_part(name, sessions.commands[0].reply, ())
         nursery.start_soon(self.channel.carry, self, lambda entry: None)
 
@@ -148,4 +148,4 @@ async def test_nobody_waits_for_a_link_that_is_over(autojump_clock: MockClock) -
 async def test_the_node_hears_that_it_was_left_out(autojump_clock: MockClock) -> None:
     node = _Node(1.5)
     await _tell(node, then_s=60.0)
-    assert (node.lasts, node.ended) == (0, Ending.SLOW_CONSUMER.code)
+    assert (node.lasts, node.ended) == (0, CloseReason.SLOW_CONSUMER.code)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer
 from engine.ports import SessionRecord
 from engine.shards import session_location
@@ -43,11 +43,11 @@ async def test_clients_of_a_hung_owner_go_on_at_once_with_the_next(at: str, mock
         clients = {node: await node.join(record, node.member.name) for node in (b, c)}
         await b.do(record, "start")
         await hung(cluster, a)
-        assert {client.ending for client in clients.values()} == {None}
+        assert {client.close_reason for client in clients.values()} == {None}
         owner = await taken([b, c])
         node = owner if at == "owner" else next(each for each in (b, c) if each is not owner)
         client = clients[node]
-        assert client.ending is Ending.TAKEN_OVER
+        assert client.close_reason is CloseReason.TAKEN_OVER
         joined = client.last("joined")
         back = await node.rejoin(
             record, "player", joined["player"], epoch=joined["epoch"], offset=client.offsets[-1]
@@ -91,7 +91,7 @@ async def test_an_answer_on_its_way_to_a_hung_owner_is_said_to_the_next(mock_clo
         for other in (b, c):
             cluster.links.cut(a.run, other.run)
         await settle()
-        assert over_http.ending is Ending.RESTARTING or set(over_http.errors) == {"busy"}
+        assert over_http.close_reason is CloseReason.RESTARTING or set(over_http.errors) == {"busy"}
         again = Client()
         await (b if owner is c else c).answers(record, again, 1)
         assert again.last("ack")["status"] == "accepted"
@@ -114,14 +114,14 @@ async def test_clients_stay_connected_until_the_next_owner_is_there(mock_clock: 
         cluster.store.find = find  # type: ignore[method-assign]
         await cluster.kill(a)
         await later(mock_clock, HOLD_S / 2)
-        assert (ada.ending, ben.ending) == (None, None)
+        assert (ada.close_reason, ben.close_reason) == (None, None)
         assert looks <= 2 * 5, "of two relays"
         cluster.store.leases[a.run] = 0
         cluster.miss(a.run)
         owner = await taken([b, c])
-        assert {b: ada, c: ben}[owner].ending is Ending.TAKEN_OVER
+        assert {b: ada, c: ben}[owner].close_reason is CloseReason.TAKEN_OVER
         await later(mock_clock, TRY_AGAIN_S[1] + 0.1)
-        assert (ada.ending, ben.ending) == (Ending.TAKEN_OVER, Ending.TAKEN_OVER)
+        assert (ada.close_reason, ben.close_reason) == (CloseReason.TAKEN_OVER, CloseReason.TAKEN_OVER)
 
 
 async def test_a_session_that_has_ended_meanwhile_lets_its_clients_go(mock_clock: MockClock) -> None:
@@ -135,7 +135,7 @@ async def test_a_session_that_has_ended_meanwhile_lets_its_clients_go(mock_clock
         cluster.store.leases[a.run] = 0
         cluster.miss(a.run)
         await later(mock_clock, 2)
-        assert ada.ending is not None
+        assert ada.close_reason is not None
         assert b.relay(record) is None
 
 
@@ -147,7 +147,7 @@ async def test_an_announcement_that_names_another_former_owner_changes_nothing(m
         for former in ("somebody/7", None):
             b.router.hear(session_location.told(record, c.run, former))
             await settle()
-        assert ada.ending is None
+        assert ada.close_reason is None
         assert relay_at(b, record).owner.run == a.run
         await b.do(record, "start")
         assert ada.offsets == [1]

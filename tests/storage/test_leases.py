@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from engine.domain import facts as f
-from engine.lease import ClusterTenure
+from engine.lease import ClusterLease
 from engine.ports import OwnedElsewhere
 from engine.storage import sessions
 from engine.storage.heartbeat import Leased
@@ -31,7 +31,7 @@ def always(_: str) -> bool:
 
 
 def leased() -> Leased:
-    return Leased(ClusterTenure(ttl_s=TTL_S, margin_s=10.0), lambda: '"here"')
+    return Leased(ClusterLease(ttl_s=TTL_S, margin_s=10.0), lambda: '"here"')
 
 
 async def renewed(where: Database | DedicatedConnection, run: str = "node") -> int:
@@ -167,25 +167,25 @@ class Clock:
 @dataclass
 class Node:
     journal: WriteBehind
-    tenure: ClusterTenure
+    lease: ClusterLease
     clock: Clock
     held: list[Held] = field(default_factory=list)
 
     @property
     def certain(self) -> bool:
-        return self.tenure.certain(self.clock())
+        return self.lease.certain(self.clock())
 
 
 @asynccontextmanager
 async def node(world: World, *held: Held, **more: Any) -> AsyncIterator[Node]:  # noqa: F811
     clock = Clock()
-    tenure = ClusterTenure(ttl_s=TTL_S, margin_s=10.0)
-    sign = Leased(tenure, lambda: '{"name": "node"}')
+    lease = ClusterLease(ttl_s=TTL_S, margin_s=10.0)
+    sign = Leased(lease, lambda: '{"name": "node"}')
     journal = world.journal(sign=sign, clock_s=clock, alive_interval_s=0.01, **more)
     journal.watch(lambda: held)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(journal.run)
-        yield Node(journal, tenure, clock, list(held))
+        yield Node(journal, lease, clock, list(held))
         nursery.cancel_scope.cancel()
 
 
@@ -269,25 +269,25 @@ async def test_a_heartbeat_keeps_it_acknowledging_without_the_database(
 ) -> None:
     record, epoch = await away.world.session()
     clock = Clock()
-    tenure = ClusterTenure(ttl_s=TTL_S, margin_s=10.0)
+    lease = ClusterLease(ttl_s=TTL_S, margin_s=10.0)
     async with away.node(
-        tenure=tenure, sign=Leased(tenure, str), clock_s=clock, alive_interval_s=0.01
+        lease=lease, sign=Leased(lease, str), clock_s=clock, alive_interval_s=0.01
     ) as running:
         for _ in range(4):
-            tenure.heartbeat_confirmed(clock(), clock())
+            lease.heartbeat_confirmed(clock(), clock())
             clock.now_s += 0.4 * TTL_S
-        await until(lambda: tenure.certain(clock()))
-        tenure.heartbeat_confirmed(clock(), clock())
+        await until(lambda: lease.certain(clock()))
+        lease.heartbeat_confirmed(clock(), clock())
         away.gate.set("shut")
         for _ in range(4):
             clock.now_s += 0.4 * TTL_S
-            tenure.heartbeat_confirmed(clock(), clock())
+            lease.heartbeat_confirmed(clock(), clock())
         listener = Listener()
         running.journal.append(record.id, epoch, [joined(1)], listener)
         with trio.fail_after(30):
             await listener.until(1)
         clock.now_s += TTL_S
-        assert not tenure.certain(clock())
+        assert not lease.certain(clock())
         away.gate.set("open")
         await running.drained()
     assert await away.world.facts(record.id) == [joined(1)]

@@ -80,7 +80,7 @@ class Players:
 async def _first(client: Client) -> dict[str, object]:
     with trio.fail_after(10):
         while not client.frames:
-            assert client.ending is None, client.ending
+            assert client.close_reason is None, client.close_reason
             await trio.sleep(0.002)
     return dict(client.frames[0].message)
 

@@ -17,7 +17,7 @@ import trio.testing
 from hypothesis import given
 
 from engine.domain import facts as f
-from engine.lease import OnlyNode
+from engine.lease import LoneLease
 from engine.ports import JOINS_SHARE, SessionRecord
 from engine.storage.heartbeat import Alone
 from engine.storage.journal import writer
@@ -33,7 +33,7 @@ from tests.storage.test_write_behind import World, world_in
 
 
 class Believes:
-    """A tenure that a test decides about."""
+    """A lease that a test decides about."""
 
     def __init__(self, certain: bool = True) -> None:
         self.is_certain = certain
@@ -50,7 +50,7 @@ class Node:
     spooling: Spooling
     spool: Spool
     disk: Disk
-    tenure: Believes
+    lease: Believes
 
     @property
     def active(self) -> bool:
@@ -74,7 +74,7 @@ class Away:
     async def node(self, **more: Any) -> AsyncIterator[Node]:
         """A node that ends as if it was killed: what it has queued by then is gone."""
         disk = Disk()
-        tenure = more.pop("tenure", None) or Believes()
+        lease = more.pop("lease", None) or Believes()
         spool = Spool(
             self.directory / "spool", write=disk.write, segment_bytes=more.pop("segment_bytes", 4_000)
         )
@@ -83,7 +83,7 @@ class Away:
             spool,
             self.behind,
             node="node",
-            tenure=tenure,
+            lease=lease,
             now_ms=lambda: AT,
             clock_s=more.get("clock_s", trio.current_time),
             **{"after_s": 0.1, "retry_max_s": 0.1, **options},
@@ -97,7 +97,7 @@ class Away:
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(journal.run)
-            yield Node(journal, spooling, spool, disk, tenure)
+            yield Node(journal, spooling, spool, disk, lease)
             nursery.cancel_scope.cancel()
         spool.close()
 
@@ -312,7 +312,7 @@ async def test_a_full_spool_turns_away_those_who_join_first(away: Away) -> None:
 
 async def test_joins_have_less_of_the_queue_too(away: Away) -> None:
     record, epoch = await away.world.session()
-    async with away.node(facts_max=10, tenure=Believes(False)) as node:
+    async with away.node(facts_max=10, lease=Believes(False)) as node:
         away.gate.set("shut")
         node.journal.append(record.id, epoch, [joined(seq) for seq in range(1, 9)], Listener())
         assert not node.journal.has_room(JOINS_SHARE)
@@ -391,7 +391,7 @@ async def test_postgres_comes_back_while_the_disk_fails(away: Away) -> None:
 async def test_without_certainty_nothing_is_acknowledged_and_requests_are_turned_away(away: Away) -> None:
     record, epoch = await away.world.session()
     listener = Listener()
-    async with away.node(tenure=Believes(False)) as node:
+    async with away.node(lease=Believes(False)) as node:
         away.gate.set("shut")
         node.journal.append(record.id, epoch, [joined(1)], listener)
         await until(lambda: not node.journal.has_room())
@@ -409,7 +409,7 @@ async def test_without_certainty_a_slow_commit_has_the_time_that_it_takes(away: 
     await rival.fetch("BEGIN")
     await rival.fetch("SELECT FROM sessions WHERE id = $1 FOR UPDATE", record.id)
     listener = Listener()
-    async with away.node(tenure=Believes(False)) as node:
+    async with away.node(lease=Believes(False)) as node:
         node.journal.append(record.id, epoch, [joined(1)], listener)
         await trio.sleep(0.5)
         assert node.journal.has_room()
@@ -427,7 +427,7 @@ async def test_who_becomes_uncertain_while_it_writes_acknowledges_nothing_of_it(
         write = node.disk.write
 
         def stopped_meanwhile(descriptor: int, data: bytes) -> int:
-            node.tenure.is_certain = False
+            node.lease.is_certain = False
             return write(descriptor, data)
 
         node.spool._write = stopped_meanwhile
@@ -457,9 +457,9 @@ async def test_a_node_alone_becomes_certain_and_finds_the_sessions_that_it_lost(
     kept, kept_epoch = await away.world.session()
     await away.world.store.claim(lost.id, "came and went")
     held = [Held(lost.id, lost_epoch), Held(kept.id, kept_epoch)]
-    only_node = OnlyNode(settle_s=0.1, frozen_max_s=5.0)
+    only_node = LoneLease(settle_s=0.1, frozen_max_s=5.0)
     async with away.node(
-        tenure=only_node, sign=Alone(only_node), alive_interval_s=0.02, clock_s=trio.current_time
+        lease=only_node, sign=Alone(only_node), alive_interval_s=0.02, clock_s=trio.current_time
     ) as node:
         node.journal.watch(lambda: held)
         assert not node.journal.acknowledges_without_postgres()
@@ -492,7 +492,7 @@ async def test_who_spooled_and_finds_another_owner_stops_and_puts_the_facts_asid
         node.journal.append(kept.id, kept_epoch, [joined(1)], keeping)
         await listener.until(1)
         await away.world.store.claim(record.id, "other")
-        node.tenure.is_certain = False
+        node.lease.is_certain = False
         node.journal.append(record.id, epoch, [joined(2)], listener)
         away.gate.set("open")
         await listener.until_fenced()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from engine.actors import relay_messages
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Role
 from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
 from engine.actors.delivery.frame import Frame
@@ -72,7 +72,7 @@ class Audience:
     _relays: dict[str, Subscriber] = field(default_factory=dict)
     _away: dict[int | str, str] = field(default_factory=dict)
     """Who sits at which other node."""
-    heed: Callable[[int | str], None] | None = None
+    on_change: Callable[[int | str], None] | None = None
     """Told of each place that was taken or left, here or at another node."""
 
     def __len__(self) -> int:
@@ -129,20 +129,20 @@ class Audience:
             self._changed(key)
 
     def _changed(self, key: int | str | None) -> None:
-        if self.heed is not None and key is not None:
-            self.heed(key)
+        if self.on_change is not None and key is not None:
+            self.on_change(key)
 
     def _replace(self, key: int | str, newer: Subscriber | None, node: str | None = None) -> None:
         older = self._holders.get(key)
         if older is not None and older is not newer:
             self.leave(older)
-            older.close(Ending.REPLACED)
-        self._tell_away(key, Ending.REPLACED, but=node)
+            older.close(CloseReason.REPLACED)
+        self._tell_away(key, CloseReason.REPLACED, but=node)
 
-    def _tell_away(self, key: int | str, ending: Ending, *, but: str | None = None) -> None:
+    def _tell_away(self, key: int | str, close_reason: CloseReason, *, but: str | None = None) -> None:
         at = self._away.get(key)
         if at is not None and at != but and (relay := self._relays.get(at)) is not None:
-            relay.push(relay_messages.show_out(key, ending))
+            relay.push(relay_messages.disconnect(key, close_reason))
 
     def leave(self, subscriber: Subscriber) -> int | str | None:
         """Let a subscriber go, or a node. Nothing happens to one who is not here. Returns which place is free
@@ -163,7 +163,7 @@ class Audience:
         for key in [key for key, at in self._away.items() if at == node and key not in but]:
             self.leave_away(node, key)
 
-    def take_part(self, node: str, relay: Subscriber, keys: Iterable[int | str]) -> None:
+    def subscribe_node(self, node: str, relay: Subscriber, keys: Iterable[int | str]) -> None:
         """Let a node take part, for those with these places and for whoever will be seated there. One of them
         who has taken a seat elsewhere meanwhile has left that node, or is told to."""
         self._relays[node] = relay
@@ -171,31 +171,31 @@ class Audience:
         self._forget_away(node, keys)
         for key in keys:
             if key in self._holders or self._away.get(key, node) != node:
-                relay.push(relay_messages.show_out(key, Ending.REPLACED))
+                relay.push(relay_messages.disconnect(key, CloseReason.REPLACED))
             elif key not in self._away:
                 self._away[key] = node
                 self._changed(key)
 
-    def show_out(self, key: int | str, ending: Ending) -> None:
+    def disconnect(self, key: int | str, close_reason: CloseReason) -> None:
         """Close the connection of a player, or of the host, if there is one."""
         subscriber = self._holders.get(key)
         if subscriber is not None:
             self.leave(subscriber)
-            subscriber.close(ending)
-        self._tell_away(key, ending)
+            subscriber.close(close_reason)
+        self._tell_away(key, close_reason)
         if self._away.pop(key, None) is not None:
             self._changed(key)
 
-    def dismiss(self, ending: Ending) -> None:
+    def dismiss(self, close_reason: CloseReason) -> None:
         """Close every connection."""
         leaving = [*self._places, *self._relays.values()]
         self.clear()
         for subscriber in leaving:
-            subscriber.close(ending)
+            subscriber.close(close_reason)
 
     def clear(self) -> list[Subscriber]:
         """Forget everyone, and whoever heeds; the relays of other nodes are given back."""
-        self.heed = None
+        self.on_change = None
         relays = list(self._relays.values())
         for places in (self._places, self._watching, self._holders, self._relays, self._away):
             places.clear()
@@ -228,12 +228,12 @@ class Audience:
         for relay in list(self._relays.values()):
             relay.push(frame)
 
-    def call_roll(self, number: int) -> set[str]:
+    def start_flush(self, number: int) -> set[str]:
         """Ask the nodes that take part to say when all answers are on their way. Returns who was asked."""
-        self._cast(relay_messages.roll_call(number))
+        self._cast(relay_messages.flush(number))
         return set(self._relays)
 
-    def takes_part(self, node: str) -> bool:
+    def has_node(self, node: str) -> bool:
         return node in self._relays
 
     async def cast_each(self, frames: Iterable[Frame]) -> None:
@@ -259,7 +259,7 @@ class Audience:
             waited_s[relay] = before_s + trio.current_time() - began
             if not relay.has_room:
                 self.leave(relay)
-                relay.close(Ending.SLOW_CONSUMER)
+                relay.close(CloseReason.SLOW_CONSUMER)
 
     async def send_each(
         self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 
 
@@ -16,7 +16,7 @@ class Subscriber(Protocol):
     def push(self, frame: Frame) -> None:
         """Take a frame. Never blocks and never raises for the client's sake. After the end: nothing."""
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """End the connection, after what was pushed. Never blocks; the first ending counts."""
 
 
@@ -36,19 +36,19 @@ class Paced(Protocol):
 class ConnectionEnded(Exception):
     """The actor closed the subscriber before it answered."""
 
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.sentence)
-        self.ending = ending
+    def __init__(self, close_reason: CloseReason) -> None:
+        super().__init__(close_reason.sentence)
+        self.close_reason = close_reason
 
 
 class Waiter:
     """A subscriber for one reply: takes the first frame and ignores the rest. For request and response."""
 
-    __slots__ = ("_ending", "_frame", "_settled")
+    __slots__ = ("_close_reason", "_frame", "_settled")
 
     def __init__(self) -> None:
         self._frame: Frame | None = None
-        self._ending: Ending | None = None
+        self._close_reason: CloseReason | None = None
         self._settled = trio.Event()
 
     def push(self, frame: Frame) -> None:
@@ -56,15 +56,15 @@ class Waiter:
             self._frame = frame
             self._settled.set()
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         if not self._settled.is_set():
-            self._ending = ending
+            self._close_reason = close_reason
             self._settled.set()
 
     async def wait(self) -> Frame:
         """The first frame. Raises ConnectionEnded if the actor closed instead of answering."""
         await self._settled.wait()
         if self._frame is None:
-            assert self._ending is not None
-            raise ConnectionEnded(self._ending)
+            assert self._close_reason is not None
+            raise ConnectionEnded(self._close_reason)
         return self._frame

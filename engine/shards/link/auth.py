@@ -20,6 +20,9 @@ of entries, and members, of which it has not heard."""
 VERSION_OLDEST = 1
 """With which this one still gets along."""
 
+HANDSHAKE_S = 5.0
+"""From the first byte until both sides have proved themselves."""
+
 NONCE_BYTES = 32
 _HELLO_BYTES_MAX = 4096
 
@@ -33,7 +36,7 @@ def link_key(secret: bytes) -> bytes:
     return hmac.digest(secret, b"fanfare link", "sha256")
 
 
-class CallingProof:
+class ClientProof:
     """The side that has dialled.
 
     Args:
@@ -60,7 +63,7 @@ class CallingProof:
         _compare(proof, _proof(self._key, "called", self._theirs, self._nonce, self._run, self._to))
 
 
-class CalledProof:
+class ServerProof:
     """The side that was dialled. Args: run: its own."""
 
     def __init__(self, key: bytes, run: str, nonce: bytes) -> None:

@@ -19,21 +19,21 @@ from typing import Any
 
 import orjson
 
-from engine.actors.close_reasons import BY_CODE, Ending
+from engine.actors.close_reasons import BY_CODE, CloseReason
 from engine.actors.commands import (
     Answer,
     Command,
     Detach,
     Erase,
+    Flushed,
     Host,
     Join,
     Left,
     ListPlayers,
     Look,
     Merge,
-    Passed,
     Rejoin,
-    Relay,
+    SubscribeNode,
     TakeOver,
     Watch,
 )
@@ -52,7 +52,7 @@ FRAME, END, ANSWER, NO_ANSWER = "f", "e", "a", "x"
 
 def keeps_listening(command: Command) -> bool:
     """Whether the reply hears more than one frame."""
-    return isinstance(command, Relay)
+    return isinstance(command, SubscribeNode)
 
 
 def encode(message: Message) -> bytes:
@@ -127,8 +127,8 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
     ),
     "watch": (Watch, {"epoch": _maybe(_whole), "offset": _maybe(_whole), "relay": _maybe(_text)}),
     "look": (Look, {"role": _role, "player": _maybe(_whole), "top": _maybe(_whole)}),
-    "relay": (
-        Relay,
+    "subscribenode": (
+        SubscribeNode,
         {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_seats)},
     ),
     "listplayers": (
@@ -140,7 +140,7 @@ _KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
             "removed": lambda value: value is None or _truth(value),
         },
     ),
-    "passed": (Passed, {"node": _text, "number": _whole}),
+    "flushed": (Flushed, {"node": _text, "number": _whole}),
     "left": (Left, {"node": _text, "key": _seat}),
     "answer": (
         Answer,
@@ -227,8 +227,8 @@ def frame_entry(number: int, frame: Frame) -> bytes:
         raise ValueError(f"a {frame.kind} frame is not JSON: {error}") from None
 
 
-def end_entry(number: int, ending: Ending) -> bytes:
-    return b'["e",%d,%d]' % (number, ending.code)
+def end_entry(number: int, close_reason: CloseReason) -> bytes:
+    return b'["e",%d,%d]' % (number, close_reason.code)
 
 
 def answer_entry(number: int, answer: Mapping[str, object]) -> bytes:
@@ -247,11 +247,11 @@ def frame_from_json(data: object) -> Frame:
     return Frame(data)
 
 
-def ending_from_json(data: object) -> Ending:
+def ending_from_json(data: object) -> CloseReason:
     """An ending that is not known lets the client come back later. Raises ValueError for what is no code."""
     if type(data) is not int:
         raise ValueError(f"an ending is not {data!r:.40}")
-    return BY_CODE.get(data, Ending.FAILED)
+    return BY_CODE.get(data, CloseReason.FAILED)
 
 
 def answer_from_json(data: object) -> Mapping[str, object]:

@@ -11,10 +11,10 @@ import orjson
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.fanout import CHUNK, Slicer
 from engine.shards.link.codec import MESSAGE_BYTES_MAX
-from engine.shards.link.ends import Malformed
+from engine.shards.link.entries import Malformed
 from engine.shards.link.keepalive import LOOKS, SILENCE_S, Silence
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ BATCH_BYTES_MAX = 256 << 10
 SEND_S = 10.0
 """A message that takes longer to send ends the link."""
 
+RECEIVE_BYTES = 65_536
+"""Read from the socket at once."""
+
 PARTING_S = 1.0
 """For the other side's close frame."""
 
@@ -42,7 +45,7 @@ MALFORMED = 1002
 assert BATCH_BYTES_MAX + BATCH_MAX < MESSAGE_BYTES_MAX
 
 
-class Channel:
+class BatchedTransport:
     """Outlet. Takes entries from the beginning, and carries them once there is a connection.
 
     All that was offered within one turn of the loop goes as one message, up to the bounds of a batch.
@@ -84,7 +87,7 @@ class Channel:
 
     def overflow(self) -> None:
         """Outlet."""
-        self.part(Ending.SLOW_CONSUMER.code, Ending.SLOW_CONSUMER.reason)
+        self.part(CloseReason.SLOW_CONSUMER.code, CloseReason.SLOW_CONSUMER.reason)
 
     @property
     def has_room(self) -> bool:

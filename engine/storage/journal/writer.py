@@ -118,9 +118,9 @@ class WriteBehind:
         now_ms: the clock that dates signs of life.
         spooling: where facts go when Postgres does not take them; None keeps them waiting.
         retained: hears of what is stored.
-        sign: what is said as a sign of life: with the lease of a node in a cluster, or to keep the tenure of
+        sign: what is said as a sign of life: with the lease of a node in a cluster, or to keep the lease of
             one that is alone.
-        clock_s: the clock of the tenure.
+        clock_s: the clock of the lease.
         facts_max: beyond this many queued facts `has_room` says no.
         batch_facts_max: facts in one transaction. Handing 500 to the driver holds the loop for 1.3 ms, 1,000
             for 3 to 5 ms; more gain little (`bench/group_commit.py`). When more than twice as many
@@ -172,7 +172,7 @@ class WriteBehind:
         self._in_hand: _Taken | None = None
         self._secured = trio.Event()
         self._stuck = False
-        self._ending = False
+        self._close_reason = False
         self._ended = False
 
         self._committed_total = 0
@@ -295,7 +295,7 @@ class WriteBehind:
                         await trio.sleep(self._alive_interval_s)
                         await self._show_life()
                 finally:
-                    self._ending = True
+                    self._close_reason = True
                     self._arrived.set()
                     writing.deadline = trio.current_time() + self._shutdown_s
         finally:
@@ -311,7 +311,7 @@ class WriteBehind:
     async def _write(self, writing: trio.CancelScope) -> None:
         with writing:
             await self._connect()
-            while self._queue or not self._ending:
+            while self._queue or not self._close_reason:
                 if self._queue:
                     taken = self._in_hand = self._take()
                     # Converting a batch and handing it over are each a while without a pause.

@@ -1,7 +1,7 @@
 """The way of facts through the spool: in while commits fail or take too long, out when Postgres is back.
 
 While facts go to the spool, all do, in the order in which they came: so none can overtake another on its way
-to Postgres. They are acknowledged from there if `Tenure` is certain that nobody else can own their session.
+to Postgres. They are acknowledged from there if `Lease` is certain that nobody else can own their session.
 The drain commits them under the epoch they were made under, with pauses as long as its commits, so that live
 traffic has the better half of Postgres and of the loop; without pauses when there is none, or when the spool
 does not get emptier in spite of it. For the last batch the writer is held back for a moment, and then facts
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import orjson
 import trio
 
-from engine.ports import CommitListener, StorageUnavailable, Tenure
+from engine.ports import CommitListener, Lease, StorageUnavailable
 from engine.storage.journal.retained import PUT_ASIDE, Retained
 from engine.storage.journal.rows import FactRows
 from engine.storage.journal.statement import COMMIT, Batch
@@ -88,7 +88,7 @@ class Spooling:
     Args:
         node: whose spool this is, for those who look into `spooled_facts`.
         now_ms: the clock that dates records.
-        clock_s: the clock of `tenure`.
+        clock_s: the clock of `lease`.
         after_s: a batch that is not committed after so long goes to the spool.
         bytes_max: beyond this there is no room.
         retained: hears of what has reached Postgres.
@@ -101,7 +101,7 @@ class Spooling:
         database: Database,
         *,
         node: str,
-        tenure: Tenure,
+        lease: Lease,
         retained: Retained | None = None,
         now_ms: Callable[[], int],
         clock_s: Callable[[], float] = trio.current_time,
@@ -111,7 +111,7 @@ class Spooling:
         retry_min_s: float = 0.05,
         retry_max_s: float = 2.0,
     ) -> None:
-        self.tenure = tenure
+        self.lease = lease
         self.after_s = after_s
         self.forget: Callable[[set[tuple[str, int]]], None] = lambda _: None
         self._spool = spool
@@ -182,7 +182,7 @@ class Spooling:
 
     def certain(self) -> bool:
         """Whether nobody else can own what this node owned."""
-        return self.tenure.certain(self._clock_s())
+        return self.lease.certain(self._clock_s())
 
     def _has_room(self, share: float = 1.0) -> bool:
         return self._spool.statistics().bytes < share * self._bytes_max

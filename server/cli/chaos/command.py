@@ -211,7 +211,7 @@ async def _found(directory: Path, aim: Aim, options: Sequence[str]) -> dict[str,
 
     console = output()
     chaos_run = await break_and_prove(directory, aim, options, on_fault=partial(tell_fault, console))
-    found = report(aim, chaos_run.outcome, chaos_run.tape)
+    found = report(aim, chaos_run.outcome, chaos_run.timeline)
     summarize(found, console)
     return found
 

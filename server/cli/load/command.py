@@ -169,7 +169,7 @@ def _nodes_for(scenario: Scenario, cluster: bool, moments: Moments) -> int:
 
     from server.cli.load.nodes import PLAYERS_PER_NODE, UNEVEN
 
-    players = scenario.players + scenario.canaries
+    players = scenario.players + scenario.probes
     if not cluster:
         return math.ceil(players / PLAYERS_PER_NODE)
     return max(math.ceil(players * UNEVEN / PLAYERS_PER_NODE), 2) + _away(moments)
@@ -216,7 +216,7 @@ async def _spawned(
     from server.cli.load.nodes import UNEVEN, room_for, spawned
     from server.cli.operate.sql import answers_of, owners_of
 
-    players = scenario.players + scenario.canaries
+    players = scenario.players + scenario.probes
     if cluster:
         options = room_for(int(players * UNEVEN), max(count - _away(moments), 1))
     else:

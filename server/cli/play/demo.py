@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loadtest.client.api import Api
     from loadtest.client.connection import Message
     from loadtest.client.player import SpectatorClient
-    from server.cli.play.terminal_view import Screen
+    from server.cli.play.terminal_view import TerminalView
 
 REVEAL_MS = 1_500
 GET_READY_MS = 1_000
@@ -100,13 +100,13 @@ async def _play(api: Api, crowd: Crowd, opened: Message, console: Console) -> No
 
     from loadtest.client.player import HostClient, SpectatorClient
     from server.cli.play.bot_runner import bring_in
-    from server.cli.play.session_view import Scene
-    from server.cli.play.terminal_view import Screen
+    from server.cli.play.session_view import SessionView
+    from server.cli.play.terminal_view import TerminalView
 
     ws_url, code = opened["ws_url"], opened["code"]
-    scene = Scene(code)
-    scene.see((await api.session(code))["state"], trio.current_time())
-    screen = Screen(scene, console)
+    view = SessionView(code)
+    view.see((await api.session(code))["state"], trio.current_time())
+    screen = TerminalView(view, console)
     spectator = SpectatorClient(ws_url, code, rng=random.Random(), listener=screen.hear)
     host = HostClient(ws_url, code, rng=random.Random(), token=opened["host_token"])
     async with trio.open_nursery() as watching:
@@ -121,7 +121,7 @@ async def _play(api: Api, crowd: Crowd, opened: Message, console: Console) -> No
         watching.cancel_scope.cancel()
 
 
-async def _watch(spectator: SpectatorClient, screen: Screen) -> None:
+async def _watch(spectator: SpectatorClient, screen: TerminalView) -> None:
     import trio
 
     with screen.shown():

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import trio
 
 from loadtest.client.player import Gone, HostClient
-from server.cli.play.session_view import Scene
-from server.cli.play.terminal_view import Screen
+from server.cli.play.session_view import SessionView
+from server.cli.play.terminal_view import TerminalView
 from server.cli.terminal import output, printable
 
 KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {door}   s: skip   f: finish   q: leave"
@@ -31,9 +31,9 @@ _TWICE = {"f": ("finish", "the session"), "s": ("skip", "the question, which the
 class Lectern:
     """Who stands there and leads: turns keys into the host's commands."""
 
-    def __init__(self, client: HostClient, scene: Scene) -> None:
+    def __init__(self, client: HostClient, view: SessionView) -> None:
         self._client = client
-        self._scene = scene
+        self._view = view
         self._said = ""
         self._sure = ""
         """The key of `_TWICE` that was pressed just now."""
@@ -41,16 +41,16 @@ class Lectern:
     @property
     def footer(self) -> str:
         """What the keys do just now, and what became of the last one."""
-        scene = self._scene
+        view = self._view
         keys = KEYS.format(
-            enter=_ENTER.get(scene.phase, "-"),
-            pause="resume" if scene.phase == "paused" else "pause",
-            lock="unlock" if scene.locked else "lock",
-            door="let everyone in" if scene.approval else "ask me first",
+            enter=_ENTER.get(view.phase, "-"),
+            pause="resume" if view.phase == "paused" else "pause",
+            lock="unlock" if view.locked else "lock",
+            door="let everyone in" if view.approval else "ask me first",
         )
-        count = scene.waiting["count"]
+        count = view.waiting["count"]
         if count:
-            names = ", ".join(printable(each["name"]) for each in scene.waiting["players"][:NAMES_SHOWN])
+            names = ", ".join(printable(each["name"]) for each in view.waiting["players"][:NAMES_SHOWN])
             more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
             keys = f"At the door: {names}{more}\n{DOOR_KEYS}\n{keys}"
         client = self._client
@@ -66,17 +66,17 @@ class Lectern:
         sure, self._sure = self._sure, ""
         self._said = ""
         match key := key.lower():
-            case "\n" | "\r" | " " if self._scene.phase in _ENTER:
-                await self._command(_ENTER[self._scene.phase])
+            case "\n" | "\r" | " " if self._view.phase in _ENTER:
+                await self._command(_ENTER[self._view.phase])
             case "p":
-                await self._command("resume" if self._scene.phase == "paused" else "pause")
+                await self._command("resume" if self._view.phase == "paused" else "pause")
             case "l":
-                await self._command("lock", on=not self._scene.locked)
+                await self._command("lock", on=not self._view.locked)
             case "d":
-                await self._command("approval", on=not self._scene.approval)
-            case "a" if self._scene.waiting["count"]:
+                await self._command("approval", on=not self._view.approval)
+            case "a" if self._view.waiting["count"]:
                 await self._command("admit")
-            case "r" if self._scene.waiting["count"]:
+            case "r" if self._view.waiting["count"]:
                 await self._command("refuse")
             case "f" | "s" if sure == key:
                 await self._command(_TWICE[key][0])
@@ -88,7 +88,7 @@ class Lectern:
 
     async def _command(self, do: str, **members: object) -> None:
         if do in _ABOUT_WHAT_IS_SEEN:
-            members["expect"] = {"number": self._scene.number, "phase": self._scene.phase}
+            members["expect"] = {"number": self._view.number, "phase": self._view.phase}
         reply = await self._client.command(do, **members)
         if reply.error is not None:
             self._said = f"{do}: {printable(reply.message['message'])}"
@@ -96,15 +96,15 @@ class Lectern:
 
 async def lead(ws_url: str, code: str, token: str) -> str:
     """Lead until the session is over or the host leaves. Returns why it ended, as `HostClient.run` does."""
-    scene = Scene(code)
+    view = SessionView(code)
     client: HostClient
 
     def footer() -> str:
         return lectern.footer
 
-    screen = Screen(scene, output(), footer)
+    screen = TerminalView(view, output(), footer)
     client = HostClient(ws_url, code, rng=random.Random(), token=token, listener=screen.hear)
-    lectern = Lectern(client, scene)
+    lectern = Lectern(client, view)
     with screen.shown(), _single_keys():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(screen.redraw)

@@ -20,7 +20,7 @@ class Line:
     moved: int | None
 
 
-class Scene:
+class SessionView:
     """Args: code: the session's."""
 
     def __init__(self, code: str) -> None:

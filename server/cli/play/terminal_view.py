@@ -15,22 +15,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.play.session_view import Line, Message, Scene
+from server.cli.play.session_view import Line, Message, SessionView
 from server.cli.terminal import printable
 
 REDRAW_S = 0.125
 MEDALS = ("gold1", "grey84", "dark_orange3")
 
 
-class Screen:
+class TerminalView:
     """Shows a scene.
 
     Args:
         footer: what stands below the picture, asked for each time that it is drawn.
     """
 
-    def __init__(self, scene: Scene, console: Console, footer: Callable[[], str] = str) -> None:
-        self._scene = scene
+    def __init__(self, view: SessionView, console: Console, footer: Callable[[], str] = str) -> None:
+        self._view = view
         self._console = console
         self._footer = footer
         self._live: Live | None = None
@@ -54,70 +54,70 @@ class Screen:
 
     def hear(self, message: Message) -> None:
         """Take in a message, and tell of it where nothing is drawn."""
-        self._scene.hear(message, trio.current_time())
+        self._view.hear(message, trio.current_time())
         if self._live is not None or (message["t"] == "leaderboard" and self._board_was_told()):
             return
-        for line in spoken(message, self._scene):
+        for line in spoken(message, self._view):
             self._console.print(Text(line), soft_wrap=True)
 
     def _board_was_told(self) -> bool:
         """In lines, the leaderboard is told once a question."""
-        if self._scene.phase != "reveal" or self._scene.number == self._board_told:
+        if self._view.phase != "reveal" or self._view.number == self._board_told:
             return True
-        self._board_told = self._scene.number
+        self._board_told = self._view.number
         return False
 
     def _draw(self) -> None:
         if self._live is not None:
-            self._live.update(picture(self._scene, trio.current_time(), self._footer()), refresh=True)
+            self._live.update(picture(self._view, trio.current_time(), self._footer()), refresh=True)
 
 
-def picture(scene: Scene, now: float, footer: str = "") -> RenderableType:
+def picture(view: SessionView, now: float, footer: str = "") -> RenderableType:
     """The session as it stands."""
-    parts: list[RenderableType] = [_heading(scene)]
-    if scene.phase == "finished":
-        parts += [Text(), _podium(scene.podium or []), Text()]
-    elif scene.question is None:
-        parts.append(Text(f"\nJoin with the code {spaced(scene.code)}. {people(scene.players)} in."))
+    parts: list[RenderableType] = [_heading(view)]
+    if view.phase == "finished":
+        parts += [Text(), _podium(view.podium or []), Text()]
+    elif view.question is None:
+        parts.append(Text(f"\nJoin with the code {spaced(view.code)}. {people(view.players)} in."))
     else:
-        parts += _question(scene, now)
-    if any(line.score for line in scene.top):
-        parts.append(_board(scene.top))
+        parts += _question(view, now)
+    if any(line.score for line in view.top):
+        parts.append(_board(view.top))
     if footer:
         parts.append(Text(footer, style="dim"))
     return Panel(Group(*parts), title="Fanfare", border_style="cyan", padding=(1, 2))
 
 
-def _heading(scene: Scene) -> Text:
-    heading = Text(printable(scene.title), style="bold")
-    heading.append(f"   {spaced(scene.code)}", style="cyan")
-    heading.append(f"   {people(scene.players)}", style="dim")
-    if scene.locked and scene.phase != "finished":
+def _heading(view: SessionView) -> Text:
+    heading = Text(printable(view.title), style="bold")
+    heading.append(f"   {spaced(view.code)}", style="cyan")
+    heading.append(f"   {people(view.players)}", style="dim")
+    if view.locked and view.phase != "finished":
         heading.append("   locked", style="yellow")
-    if scene.phase == "paused":
+    if view.phase == "paused":
         heading.append("   PAUSED", style="bold yellow")
     return heading
 
 
-def _question(scene: Scene, now: float) -> list[RenderableType]:
-    question = scene.question
+def _question(view: SessionView, now: float) -> list[RenderableType]:
+    question = view.question
     assert question is not None
     parts: list[RenderableType] = [
-        Text(f"\n{scene.number} of {scene.of}", style="dim"),
+        Text(f"\n{view.number} of {view.of}", style="dim"),
         Text(printable(question["text"]), style="bold white"),
     ]
-    remaining_s, ready_s = scene.remaining_s(now), scene.ready_s(now)
+    remaining_s, ready_s = view.remaining_s(now), view.ready_s(now)
     if ready_s:
         return [*parts, Text(f"\nGet ready: {math.ceil(ready_s)}\n", style="bold cyan")]
-    parts += [Text(f"  {line}") for line in _choices(question, scene.reveal)]
+    parts += [Text(f"  {line}") for line in _choices(question, view.reveal)]
     if remaining_s is not None:
         total_s = max(question["limit_ms"] / 1000, 0.001)
         parts.append(ProgressBar(total=total_s, completed=min(remaining_s, total_s), width=40))
         parts.append(
-            Text(f"{remaining_s:.0f} s left, {answers(scene.answered)} of {scene.players}\n", style="dim")
+            Text(f"{remaining_s:.0f} s left, {answers(view.answered)} of {view.players}\n", style="dim")
         )
-    elif scene.reveal is not None:
-        parts.append(Text(f"{right_answer(question, scene.reveal)}\n", style="green"))
+    elif view.reveal is not None:
+        parts.append(Text(f"{right_answer(question, view.reveal)}\n", style="green"))
     return parts
 
 
@@ -155,29 +155,29 @@ def _podium(lines: Sequence[Line]) -> Table:
     return table
 
 
-def spoken(message: Message, scene: Scene) -> Iterator[str]:
+def spoken(message: Message, view: SessionView) -> Iterator[str]:
     """What a message is worth saying about the scene after it, in plain lines."""
     match message["t"]:
         case "joined" if message["state"] is not None:
-            title = printable(scene.title)
-            yield f"{title}: session {scene.code}, {people(scene.players)}, phase {scene.phase}"
-            if scene.phase == "question" and scene.question is not None:
-                yield _asked(scene)
+            title = printable(view.title)
+            yield f"{title}: session {view.code}, {people(view.players)}, phase {view.phase}"
+            if view.phase == "question" and view.question is not None:
+                yield _asked(view)
         case "question":
-            yield _asked(scene)
-        case "reveal" if scene.question is not None:
-            yield f"  {right_answer(scene.question, message)}"
-            tally = _choices(scene.question, message)
+            yield _asked(view)
+        case "reveal" if view.question is not None:
+            yield f"  {right_answer(view.question, message)}"
+            tally = _choices(view.question, message)
             if tally:
                 yield f"  {'; '.join(tally)}"
-        case "leaderboard" if scene.phase == "reveal":
-            for line in scene.top:
+        case "leaderboard" if view.phase == "reveal":
+            for line in view.top:
                 yield f"{_ranked(line)}  {_arrow(line.moved)}".rstrip()
         case "state":
-            yield f"  now: {scene.phase}{', locked' if scene.locked else ''}"
+            yield f"  now: {view.phase}{', locked' if view.locked else ''}"
         case "finished":
             yield "Podium"
-            for line in scene.podium or ():
+            for line in view.podium or ():
                 yield _ranked(line)
 
 
@@ -185,10 +185,10 @@ def _ranked(line: Line) -> str:
     return f"  {line.rank:>3}. {printable(line.name):<24} {line.score:>9,}"
 
 
-def _asked(scene: Scene) -> str:
-    assert scene.question is not None
-    limit_s = scene.question["limit_ms"] / 1000
-    return f"Question {scene.number} of {scene.of}: {printable(scene.question['text'])} ({limit_s:g} s)"
+def _asked(view: SessionView) -> str:
+    assert view.question is not None
+    limit_s = view.question["limit_ms"] / 1000
+    return f"Question {view.number} of {view.of}: {printable(view.question['text'])} ({limit_s:g} s)"
 
 
 def right_answer(question: Message, reveal: Message) -> str:

@@ -22,8 +22,8 @@ def watch(code: str, url: str) -> None:
         import trio
 
         from loadtest.client.player import SpectatorClient
-        from server.cli.play.session_view import Scene
-        from server.cli.play.terminal_view import Screen
+        from server.cli.play.session_view import SessionView
+        from server.cli.play.terminal_view import TerminalView
 
         async with api_at(url) as api:
             page = await api.session(code)
@@ -32,7 +32,7 @@ def watch(code: str, url: str) -> None:
             raise click.ClickException(
                 f"Session {code} is over; how it came out is for those who were there."
             )
-        scene = Scene(page["code"])
+        view = SessionView(page["code"])
         client: SpectatorClient | None = None
 
         def footer() -> str:
@@ -40,7 +40,7 @@ def watch(code: str, url: str) -> None:
                 return ""
             return "The connection is lost; coming back..."
 
-        screen = Screen(scene, output(), footer)
+        screen = TerminalView(view, output(), footer)
         with screen.shown():
             if over:
                 screen.hear({"t": "joined", "state": page["state"]})

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import trio
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from server.realtime import transport
 from server.realtime.conversation import Conversation
 from server.realtime.reactor.backlog import Backlog
-from server.realtime.reactor.lingering_close import Parting
+from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE, WRITABLE
 from server.realtime.reactor.port import Encoder, Port, receive
 from server.realtime.reactor.timer_wheel import NEVER
@@ -40,7 +40,7 @@ class End(NamedTuple):
 LOST = End(transport.CONNECTION_LOST)
 
 
-class Outlet:
+class ClientConnection:
     """Attendant in its sending half, and Subscriber.
 
     How to think about it: it is open until it is ended, once, by either side; from then on nothing is pushed
@@ -69,7 +69,7 @@ class Outlet:
         self._address = address
         self._backlog: Backlog | None = None
         self._end: End | None = None
-        self._conversation: Conversation | None = Conversation(port.gate, self, address)
+        self._conversation: Conversation | None = Conversation(port.deps, self, address)
         """None once it was told of the end."""
         self.tick = NEVER
 
@@ -101,7 +101,7 @@ class Outlet:
         else:
             self._fall_behind(data, sent, len(data))
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class Outlet:
 
     def stop(self) -> None:
         """Attendant."""
-        self.close(Ending.SHUTDOWN)
+        self.close(CloseReason.SHUTDOWN)
 
     def cut(self) -> None:
         """Attendant."""
@@ -149,8 +149,8 @@ class Outlet:
         try:
             return self._encoder.encode(frame)
         except Exception as error:  # noqa: BLE001 - the boundary logs it
-            self._port.gate.boundary.caught(error, f"encoding a {frame.kind}")
-            self.close(Ending.FAILED)
+            self._port.deps.boundary.caught(error, f"encoding a {frame.kind}")
+            self.close(CloseReason.FAILED)
             return b""
 
     def _queue(self, frame: Frame, backlog: Backlog) -> None:
@@ -158,7 +158,7 @@ class Outlet:
         if not self._encode(frame):
             return
         if not backlog.outbox.push(frame):
-            self.close(Ending.SLOW_CONSUMER)
+            self.close(CloseReason.SLOW_CONSUMER)
 
     def _send_aside(self, data: bytes) -> None:
         """Send what is no frame: of several that wait, only the last is sent."""
@@ -229,7 +229,7 @@ class Outlet:
         if backlog is None or now < backlog.send_by:
             return False
         if self._end is None:
-            self.close(Ending.SLOW_CONSUMER)
+            self.close(CloseReason.SLOW_CONSUMER)
         else:
             self.cut()
         return True
@@ -245,7 +245,7 @@ class Outlet:
         """Mark the end. The first one counts."""
         if self._end is None:
             self._end = end
-            self._port.loop.later(self._leave)
+            self._port.loop.call_soon(self._leave)
 
     def _leave(self) -> None:
         """The errand after the end."""
@@ -265,17 +265,17 @@ class Outlet:
             self._say_last(end, end.words)
         elif end.waits:
             backlog.send_by = trio.current_time() + self._port.config.send_timeout_s
-            self._port.loop.at(self, backlog.send_by)
+            self._port.loop.call_at(self, backlog.send_by)
         else:
             # What the kernel took a part of has to be completed, or the last words could not be read.
             self._backlog = None
             self._say_last(end, backlog.head + end.words)
 
     def _say_last(self, end: End, words: bytes) -> None:
-        Parting(
+        LingeringClose(
             self._port,
             self._socket,
             self._address,
             words,
-            heard_out=end.reason != Ending.RATE_LIMITED.reason,
+            heard_out=end.reason != CloseReason.RATE_LIMITED.reason,
         )

@@ -7,10 +7,10 @@ import socket
 import trio
 
 from engine import websocket
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.websocket import Event, FramingError, Parser
 from server.realtime import transport
-from server.realtime.reactor.client_connection import End, Outlet
+from server.realtime.reactor.client_connection import ClientConnection, End
 from server.realtime.reactor.port import Port
 
 PARSED_AT_ONCE_BYTES = 256
@@ -18,17 +18,17 @@ PARSED_AT_ONCE_BYTES = 256
 
 PING = websocket.encode_frame(websocket.PING, b"")
 
-ENDS = {
-    ending: End(
-        ending.reason,
-        websocket.encode_close(ending.code, ending.reason),
-        waits=ending not in transport.UNFLUSHED,
+CLOSE_FRAMES = {
+    close_reason: End(
+        close_reason.reason,
+        websocket.encode_close(close_reason.code, close_reason.reason),
+        waits=close_reason not in transport.UNFLUSHED,
     )
-    for ending in Ending
+    for close_reason in CloseReason
 }
 
 
-class Connection(Outlet):
+class Connection(ClientConnection):
     """Attendant of an open WebSocket, and Subscriber.
 
     Only what is not one whole text frame makes a Parser.
@@ -53,9 +53,9 @@ class Connection(Outlet):
         port.loop.hand_over(client.fileno(), self)
         self._set_alarm(now)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
-        self._conclude(ENDS[ending])
+        self._conclude(CLOSE_FRAMES[close_reason])
 
     def due(self, now: float) -> None:
         """Attendant."""
@@ -111,7 +111,7 @@ class Connection(Outlet):
                     self._conclude(End(transport.PEER_CLOSED, _answer_to_close(event.payload)))
         except FramingError as error:
             if error.code == websocket.TOO_LARGE:
-                self.close(Ending.TOO_LARGE)
+                self.close(CloseReason.TOO_LARGE)
             else:
                 words = websocket.encode_close(error.code, error.sentence)
                 self._conclude(End(transport.MALFORMED, words))
@@ -131,8 +131,8 @@ class Connection(Outlet):
             else:
                 conversation.receive(payload)
         except Exception as error:  # noqa: BLE001 - the boundary logs it
-            self._port.gate.boundary.caught(error, "a conversation")
-            self.close(Ending.FAILED)
+            self._port.deps.boundary.caught(error, "a conversation")
+            self.close(CloseReason.FAILED)
 
     # -- signs of life ---------------------------------------------------------------------------
 
@@ -141,14 +141,14 @@ class Connection(Outlet):
         config = self._port.config
         assert self._conversation is not None
         if now >= self._join_by and self._conversation.idle:
-            self.close(Ending.JOIN_TIMEOUT)
+            self.close(CloseReason.JOIN_TIMEOUT)
             return False
         if now >= self._join_by + transport.JOIN_REPLY_S and self._conversation.joining:
             self._conversation.give_up_joining()
             return False
         silent_s = now - self._pinged_at
         if not self._heard and silent_s >= config.ping_timeout_s:
-            self.close(Ending.PING_TIMEOUT)
+            self.close(CloseReason.PING_TIMEOUT)
             return False
         if self._heard and silent_s >= config.ping_interval_s:
             self._pinged_at = now
@@ -170,7 +170,7 @@ class Connection(Outlet):
             at = min(at, self._join_by + transport.JOIN_REPLY_S)
         if self._backlog is not None and self._backlog.send_by < at:
             at = self._backlog.send_by
-        self._port.loop.at(self, at)
+        self._port.loop.call_at(self, at)
 
     def _leave(self) -> None:
         """The errand after the end."""

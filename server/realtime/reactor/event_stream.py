@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import trio
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from server.realtime import transport
-from server.realtime.reactor.client_connection import LOST, End, Outlet
+from server.realtime.reactor.client_connection import LOST, ClientConnection, End
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.responses import error_response, head_of_stream
 from server.security.tokens import Grant
@@ -27,7 +27,7 @@ HEARD_BYTES_MAX = 65_536
 """What a client may send on a stream, where it has nothing to say."""
 
 
-class EventStream(Outlet):
+class EventStream(ClientConnection):
     """Attendant and Subscriber. The response begins with the first word of the session: a `joined` opens the
     stream, an `error` is an ordinary refusal.
 
@@ -80,11 +80,11 @@ class EventStream(Outlet):
         else:
             self._begin(frame)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
         if self._open:
-            waits = ending not in transport.UNFLUSHED
-            self._conclude(End(ending.reason, last_words(ending), waits))
+            waits = close_reason not in transport.UNFLUSHED
+            self._conclude(End(close_reason.reason, last_words(close_reason), waits))
         else:
             self._refuse(busy())
 
@@ -126,7 +126,7 @@ class EventStream(Outlet):
         # Nginx would hold events back to fill its buffers.
         head = head_of_stream({**self._headers, "Content-Type": CONTENT_TYPE, "X-Accel-Buffering": "no"})
         self._headers = {}
-        self._send_aside(head + retry(Ending.SHUTDOWN.reconnect) + event)
+        self._send_aside(head + retry(CloseReason.SHUTDOWN.reconnect) + event)
 
     def _refuse(self, error: ApiError) -> None:
         self._conclude(End(error.code, error_response(error, self._headers, close=True)))
@@ -135,7 +135,7 @@ class EventStream(Outlet):
         at = now + KEEP_ALIVE_S if self._open else self._open_by
         if self._backlog is not None and self._backlog.send_by < at:
             at = self._backlog.send_by
-        self._port.loop.at(self, at)
+        self._port.loop.call_at(self, at)
 
     def _leave(self) -> None:
         """The errand after the end."""

@@ -15,13 +15,13 @@ import orjson
 import trio
 
 from engine.actors import commands
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from server.realtime import handshake
 from server.realtime.handshake import Rejection
 from server.realtime.reactor.client_connection import BUSY_KERNEL
 from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
-from server.realtime.reactor.lingering_close import Parting
+from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE, WRITABLE
 from server.realtime.reactor.port import Port, receive
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
@@ -242,11 +242,11 @@ class Exchange:
             self._stream(caller, key, query, request)
 
     def _answer(self, caller: Caller, key: str, request: Request) -> None:
-        gate = self._port.gate
+        deps = self._port.deps
         grant = self._port.guard.grant(caller)
         if grant.player is None:
             raise ApiError("not_player", "Only players answer.")
-        now = gate.clock.now_ms()
+        now = deps.clock.now_ms()
         # By player, because a connection may carry the requests of many.
         if not self._port.rate.take(grant.session_id, grant.player, now):
             raise ApiError("rate_limited", "Too many requests; slow down.")
@@ -254,7 +254,7 @@ class Exchange:
         message = answer_of(request.body, self._port.config.frame_bytes_max)
         reply = self._reply = _Reply(self, caller)
         code = None if key == grant.session_id else key
-        gate.sessions.deliver(
+        deps.sessions.deliver(
             grant.session_id,
             commands.Answer(reply, grant.player, message.id, message.question, message.choice, now, code),
         )
@@ -291,7 +291,7 @@ class Exchange:
         else:
             self._respond(caller, 200, JSON, orjson.dumps(answer.message))
         if self._closing or len(self._reader):
-            self._port.loop.later(self.serve)
+            self._port.loop.call_soon(self.serve)
         elif not self._over:
             self._set_alarm()
 
@@ -319,7 +319,7 @@ class Exchange:
         if bool(self._unsent) != waited:
             self._port.loop.want(self._socket.fileno(), READABLE | WRITABLE if self._unsent else READABLE)
         if self._unsent:
-            self._port.loop.at(self, trio.current_time() + self._port.config.send_timeout_s)
+            self._port.loop.call_at(self, trio.current_time() + self._port.config.send_timeout_s)
 
     # -- time and end ----------------------------------------------------------------------------
 
@@ -332,7 +332,7 @@ class Exchange:
         wait_s = REPLY_TIMEOUT_S
         if self._reply is None:
             wait_s = IDLE_S if self._reader.between else self._port.config.join_timeout_s
-        self._port.loop.at(self, self._since(trio.current_time()) + wait_s)
+        self._port.loop.call_at(self, self._since(trio.current_time()) + wait_s)
 
     def _since(self, now: float) -> float:
         """When what is waited for has begun. However slowly a request comes, that does not begin again."""
@@ -358,7 +358,7 @@ class Exchange:
     def _end_with(self, words: bytes) -> None:
         words = self._unsent + words
         self._let_go()
-        Parting(self._port, self._socket, self._address, words)
+        LingeringClose(self._port, self._socket, self._address, words)
 
 
 class _Reply:
@@ -377,7 +377,7 @@ class _Reply:
         if exchange is not None:
             exchange.answered(self.caller, refused(frame) if frame.kind == "error" else frame)
 
-    def close(self, ending: Ending) -> None:  # noqa: ARG002 - Subscriber: whatever it is, try again
+    def close(self, close_reason: CloseReason) -> None:  # noqa: ARG002 - Subscriber: whatever it is, try again
         """Subscriber."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

@@ -17,7 +17,7 @@ DRAINED_BYTES_MAX = 4 * 1024 * 1024
 DRAIN_BYTES = 65_536
 
 
-class Parting:
+class LingeringClose:
     """Attendant: says the last words, closes our side, and waits until the client has closed its side too,
     but not longer than PARTING_S.
 
@@ -49,7 +49,7 @@ class Parting:
         self._drained = 0
         self.tick = NEVER
         port.loop.hand_over(client.fileno(), self)
-        port.loop.at(self, trio.current_time() + transport.PARTING_S)
+        port.loop.call_at(self, trio.current_time() + transport.PARTING_S)
         self._say()
 
     def ready(self, events: int) -> None:

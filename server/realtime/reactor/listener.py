@@ -12,7 +12,7 @@ import trio
 
 from server.realtime import handshake
 from server.realtime.reactor.loop import READABLE
-from server.realtime.reactor.opening import Arrival
+from server.realtime.reactor.opening import Opening
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.timer_wheel import NEVER
 from server.security.limits import COMPLAINT_INTERVAL_S
@@ -115,7 +115,7 @@ class Listener:
                 return
         try:
             client.setblocking(False)
-            Arrival(port, client, peer, address, crowded=crowded)
+            Opening(port, client, peer, address, crowded=crowded)
         except OSError as error:
             if address is not None:
                 port.count.leave(address)
@@ -134,7 +134,7 @@ class Listener:
             )
         if error.errno in NO_MEMORY or not self._turn_away():
             self._port.loop.want(self._socket.fileno(), 0)
-            self._port.loop.at(self, now + PAUSE_S)
+            self._port.loop.call_at(self, now + PAUSE_S)
 
     def _turn_away(self) -> bool:
         """Refuse who is waiting, with the file in reserve. False when that cannot be done."""

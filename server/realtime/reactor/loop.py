@@ -36,7 +36,7 @@ ENDED = select.EPOLLRDHUP
 """The client has closed its side, whatever of it is unread."""
 
 
-class Attendant(Protocol):
+class SocketHandler(Protocol):
     """Looks after one socket."""
 
     tick: int
@@ -46,7 +46,7 @@ class Attendant(Protocol):
         """The socket can be read (READABLE, or an error to be found by reading) or written (WRITABLE)."""
 
     def due(self, now: float) -> None:
-        """The time given to `Loop.at` has come."""
+        """The time given to `Loop.call_at` has come."""
 
     def stop(self) -> None:
         """The node is going down: tell the client, and end."""
@@ -61,29 +61,29 @@ class Loop:
     def __init__(self, boundary: Boundary | None = None) -> None:
         self._boundary = boundary or Boundary()
         self._epoll = select.epoll()
-        self._attendants: list[Attendant | None] = []
-        self._wheel: Wheel[Attendant] = Wheel(TICK_S)
-        self._errands: deque[Callable[[], None]] = deque()
+        self._handlers: list[SocketHandler | None] = []
+        self._wheel: Wheel[SocketHandler] = Wheel(TICK_S)
+        self._callbacks: deque[Callable[[], None]] = deque()
         self._alarm: trio.CancelScope | None = None
         """Around the wait, while it lasts."""
 
     # -- for attendants --------------------------------------------------------------------------
 
-    def add(self, fd: int, attendant: Attendant, events: int) -> None:
+    def add(self, fd: int, handler: SocketHandler, events: int) -> None:
         """Begin to watch a socket. Raises OSError when the kernel has no memory for it."""
         self._epoll.register(fd, events)
-        if fd >= len(self._attendants):
-            self._attendants += [None] * (fd + 1 - len(self._attendants))
-        self._attendants[fd] = attendant
+        if fd >= len(self._handlers):
+            self._handlers += [None] * (fd + 1 - len(self._handlers))
+        self._handlers[fd] = handler
 
-    def hand_over(self, fd: int, attendant: Attendant) -> None:
+    def hand_over(self, fd: int, handler: SocketHandler) -> None:
         """Let another attendant look after a socket. Raises ValueError for one that is closed."""
         if fd < 0:
             raise ValueError("the socket is closed")  # as an index, -1 means a stranger
-        previous = self._attendants[fd]
+        previous = self._handlers[fd]
         if previous is not None:
             self._wheel.drop(previous)
-        self._attendants[fd] = attendant
+        self._handlers[fd] = handler
 
     def want(self, fd: int, events: int) -> None:
         self._epoll.modify(fd, events)
@@ -92,20 +92,20 @@ class Loop:
         """Stop watching a socket, which is to be closed then. Raises ValueError for one that is closed."""
         if fd < 0:
             raise ValueError("the socket is closed")  # as an index, -1 means a stranger
-        attendant, self._attendants[fd] = self._attendants[fd], None
-        if attendant is not None:
-            self._wheel.drop(attendant)
+        handler, self._handlers[fd] = self._handlers[fd], None
+        if handler is not None:
+            self._wheel.drop(handler)
         self._epoll.unregister(fd)
 
-    def at(self, attendant: Attendant, when: float) -> None:
+    def call_at(self, handler: SocketHandler, when: float) -> None:
         """Call `due` at a time (of trio's clock), instead of any time that was set before."""
-        self._wheel.set(attendant, when)
+        self._wheel.set(handler, when)
         if self._alarm is not None and when < self._alarm.deadline:
             self._alarm.deadline = self._wheel.next_at
 
-    def later(self, errand: Callable[[], None]) -> None:
+    def call_soon(self, callback: Callable[[], None]) -> None:
         """Call this soon, from the loop's own task."""
-        self._errands.append(errand)
+        self._callbacks.append(callback)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -118,39 +118,39 @@ class Loop:
             await self._wait()
             until = time.perf_counter() + ROUND_S
             for fd, events in self._epoll.poll(0, EVENTS_MAX):
-                attendant = self._attendants[fd]
-                if attendant is None:
+                handler = self._handlers[fd]
+                if handler is None:
                     continue  # its socket was closed in this round
                 try:
-                    attendant.ready(events)
+                    handler.ready(events)
                 except Exception as error:  # noqa: BLE001 - the boundary logs it
-                    self._give_up(attendant, error)
+                    self._give_up(handler, error)
                 if time.perf_counter() >= until:
                     until = await self._breathe()
             now = trio.current_time()
-            while (attendant := self._wheel.pop_due(now)) is not None:
+            while (handler := self._wheel.pop_due(now)) is not None:
                 try:
-                    attendant.due(now)
+                    handler.due(now)
                 except Exception as error:  # noqa: BLE001 - the boundary logs it
-                    self._give_up(attendant, error)
+                    self._give_up(handler, error)
                 if time.perf_counter() >= until:
                     until = await self._breathe()
-            await self._run_errands(until)
+            await self._run_callbacks(until)
 
-    async def each(self, act: Callable[[Attendant], None]) -> None:
+    async def each(self, act: Callable[[SocketHandler], None]) -> None:
         """Do something with every attendant, and give way now and then."""
         until = time.perf_counter() + ROUND_S
-        for fd in range(len(self._attendants)):
-            attendant = self._attendants[fd]
-            if attendant is None:
+        for fd in range(len(self._handlers)):
+            handler = self._handlers[fd]
+            if handler is None:
                 continue
             try:
-                act(attendant)
+                act(handler)
             except Exception as error:  # noqa: BLE001 - the boundary logs it
-                self._give_up(attendant, error)
+                self._give_up(handler, error)
             if time.perf_counter() >= until:
                 until = await self._breathe()
-        await self._run_errands(until)
+        await self._run_callbacks(until)
 
     def close(self) -> None:
         trio.lowlevel.notify_closing(self._epoll.fileno())
@@ -160,7 +160,7 @@ class Loop:
 
     async def _wait(self) -> None:
         """Until a socket is ready, somebody's time has come, or there is an errand."""
-        if self._errands:
+        if self._callbacks:
             await trio.lowlevel.checkpoint()
             return
         with trio.CancelScope(deadline=self._wheel.next_at) as self._alarm:
@@ -174,18 +174,18 @@ class Loop:
         await trio.lowlevel.checkpoint()
         return time.perf_counter() + ROUND_S
 
-    async def _run_errands(self, until: float) -> None:
-        while self._errands:
-            errand = self._errands.popleft()
+    async def _run_callbacks(self, until: float) -> None:
+        while self._callbacks:
+            callback = self._callbacks.popleft()
             try:
-                errand()
+                callback()
             except Exception as error:  # noqa: BLE001 - the boundary logs it
                 self._boundary.caught(error, "an errand of the realtime port")
             if time.perf_counter() >= until:
                 until = await self._breathe()
 
-    def _give_up(self, attendant: Attendant, error: Exception) -> None:
+    def _give_up(self, handler: SocketHandler, error: Exception) -> None:
         """A mistake of our own costs one connection."""
         self._boundary.caught(error, "a connection")
         with self._boundary.within("cutting a connection"):
-            attendant.cut()
+            handler.cut()

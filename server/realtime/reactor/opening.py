@@ -10,7 +10,7 @@ import trio
 from server.realtime import handshake
 from server.realtime.handshake import Rejection
 from server.realtime.reactor.exchange import Exchange
-from server.realtime.reactor.lingering_close import Parting
+from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE
 from server.realtime.reactor.port import Port, receive
 from server.realtime.reactor.request import Malformed, RequestReader, TooLarge
@@ -20,7 +20,7 @@ from server.realtime.reactor.upgrade import GONE, asks_for_upgrade, judge, open_
 from server.security.client_address import client_address
 
 
-class Arrival:
+class Opening:
     """Attendant: reads the first request, has a handshake judged, and hands the socket over.
 
     The time allowed runs from the acceptance to the join; however slowly the head comes, it does not start
@@ -49,7 +49,7 @@ class Arrival:
         self._join_by = trio.current_time() + port.config.join_timeout_s
         self.tick = NEVER
         port.loop.add(client.fileno(), self, READABLE)
-        port.loop.at(self, self._join_by)
+        port.loop.call_at(self, self._join_by)
         port.tally.connections += 1
 
     def ready(self, events: int) -> None:  # noqa: ARG002 - Attendant: whatever it is, reading tells
@@ -130,4 +130,4 @@ class Arrival:
     def _refuse(self, rejection: Rejection) -> None:
         self._forget()
         self._port.tally.refused[rejection.code] += 1
-        Parting(self._port, self._socket, self._address, rejection.response)
+        LingeringClose(self._port, self._socket, self._address, rejection.response)

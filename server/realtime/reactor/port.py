@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from engine import websocket
 from engine.actors.delivery.frame import Dialect, Frame, Message
 from server.config.config import Config
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor.loop import Loop
 from server.realtime.transport import Tally
 from server.security.authentication import Guard
@@ -64,7 +64,7 @@ class Port:
     connections by address, from their acceptance until their socket is closed; `streams` of the event streams
     among them; `arrivals` says how fast new ones may come from an address."""
 
-    gate: Gate
+    deps: ConversationDeps
     config: Config
     tally: Tally
     rng: random.Random

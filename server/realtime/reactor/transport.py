@@ -11,7 +11,7 @@ import trio
 
 from server.config.config import Config
 from server.realtime import transport
-from server.realtime.conversation import Gate
+from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor import listener
 from server.realtime.reactor.listener import Listener
 from server.realtime.reactor.loop import Loop
@@ -30,8 +30,8 @@ class ReactorTransport:
         rng: spreads the pings, so that the clients of one start do not answer in step.
     """
 
-    def __init__(self, gate: Gate, config: Config, rng: random.Random | None = None) -> None:
-        self._gate = gate
+    def __init__(self, deps: ConversationDeps, config: Config, rng: random.Random | None = None) -> None:
+        self._deps = deps
         self._config = config
         self._rng = rng or random.Random()
         self._tally = Tally()
@@ -49,15 +49,15 @@ class ReactorTransport:
         """Transport. Raises TlsUnsupported."""
         if ssl_context is not None:
             raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
-        gate, config = self._gate, self._config
-        loop = Loop(gate.boundary)
-        guard = Guard(config, gate.tokens, gate.attempts, gate.clock, gate.pages)
+        deps, config = self._deps, self._config
+        loop = Loop(deps.boundary)
+        guard = Guard(config, deps.tokens, deps.attempts, deps.clock, deps.pages)
         count = ConnectionCount(config.connections_per_address_max)
         streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
         at_once = config.connections_per_address_max + listener.REFUSED_AT_ONCE_MAX
         arrivals = ArrivalRate(config.connections_per_address_per_s, at_once)
         rate = MessageRate(config.messages_per_s, config.messages_burst)
-        port = Port(gate, config, self._tally, self._rng, loop, guard, count, streams, arrivals, rate)
+        port = Port(deps, config, self._tally, self._rng, loop, guard, count, streams, arrivals, rate)
         try:
             listeners = [Listener(port, each) for each in sockets]
             task_status.started()
@@ -74,6 +74,6 @@ class ReactorTransport:
     async def _end(self, loop: Loop) -> None:
         """Tell everyone, give them time, and cut off who has not taken it."""
         with trio.move_on_after(transport.SHUTDOWN_S):
-            await loop.each(lambda attendant: attendant.stop())
+            await loop.each(lambda handler: handler.stop())
             await loop.run(lambda: self._tally.connections == 0)
-        await loop.each(lambda attendant: attendant.cut())
+        await loop.each(lambda handler: handler.cut())

@@ -42,7 +42,7 @@ def judge(port: Port, peer: str, request: Request) -> Admission | Rejection:
         forwarded_for=head.forwarded_for,
         subprotocols=head.subprotocols,
     )
-    return handshake.judge(upgrade, port.config, port.gate.pages())
+    return handshake.judge(upgrade, port.config, port.deps.pages())
 
 
 def open_websocket(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import trio
 
 from engine.actors import commands
-from engine.actors.close_reasons import Ending, Reconnect
+from engine.actors.close_reasons import CloseReason, Reconnect
 from tests.shards.simulation.world import Connection, Node, World
 
 Kind = Literal["player", "stream", "spectator", "watcher", "host"]
@@ -289,7 +289,7 @@ class Client:
             self.world.blame(f"{self.name} cannot join: {code}")
             self.done = code
 
-    def ended(self, connection: Connection, ending: Ending | None) -> None:
+    def ended(self, connection: Connection, close_reason: CloseReason | None) -> None:
         if connection in self._requests:
             question, _ = self._requests.pop(connection)
             if question is None:
@@ -300,19 +300,19 @@ class Client:
         self._connection = None
         self._stray = self._stray or "join" in self._asked_s
         self._asked_s.clear()
-        policy = Reconnect.LATER if ending is None else ending.reconnect
-        self._say(f"ends: {ending.name if ending else 'lost'}")
-        if ending is Ending.FINISHED:
+        policy = Reconnect.LATER if close_reason is None else close_reason.reconnect
+        self._say(f"ends: {close_reason.name if close_reason else 'lost'}")
+        if close_reason is CloseReason.FINISHED:
             self.done = "was let go after the end"
-        elif ending is Ending.REPLACED and self._stray:
+        elif close_reason is CloseReason.REPLACED and self._stray:
             # By its own join from before, which took longer than it waited. A person would come back.
             self._stray = False
             self._come_later()
-        elif ending is Ending.REPLACED:
+        elif close_reason is CloseReason.REPLACED:
             self.done = "was replaced"
         elif policy is Reconnect.NO:
-            self.world.blame(f"{self.name} is let go for good: {ending}")
-            self.done = str(ending)
+            self.world.blame(f"{self.name} is let go for good: {close_reason}")
+            self.done = str(close_reason)
         elif policy is Reconnect.MOVE:
             self.world.after(self.draw.uniform(0.0, 0.05), self.come)
         elif policy is Reconnect.RESUME:

@@ -23,7 +23,7 @@ import trio
 
 from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock, gap_s
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command, Detach, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
@@ -39,8 +39,8 @@ from engine.storage.session_ids import new_id
 from engine.storage.spool.journal import Spooling
 from server.cluster import Clustering, NotLetIn
 from server.config.config import Config
-from server.realtime.conversation import Conversation, Gate
-from server.runtime.background import beside
+from server.realtime.conversation import Conversation, ConversationDeps
+from server.runtime.background import background_task
 from server.security.limits import Attempts
 from server.security.tokens import Grant, TokenError
 from tests.fakes import MemoryLinks, MemoryNodeLinks
@@ -270,14 +270,14 @@ class _Clock(SessionClock):
 
 
 class WatchedTenure:
-    """Port `Tenure`, that of a node. Being certain is checked against what the store knows."""
+    """Port `Lease`, that of a node. Being certain is checked against what the store knows."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
 
     def certain(self, now_s: float) -> bool:
         node = self._node
-        certain = node.clustering.tenure.certain(now_s)
+        certain = node.clustering.lease.certain(now_s)
         if certain and node.up_and_running:
             for each in node.registry.owned():
                 if not node.world.postgres.sessions.owned_by_run(each.session_id, each.epoch, node.run):
@@ -303,7 +303,7 @@ class Person(Protocol):
 
     def hear(self, connection: Connection, message: Mapping[str, Any]) -> None: ...
 
-    def ended(self, connection: Connection, ending: Ending | None) -> None:
+    def ended(self, connection: Connection, close_reason: CloseReason | None) -> None:
         """None: the connection is lost, and nothing says why."""
 
 
@@ -318,7 +318,7 @@ class Connection:
         self._person = person
         self._world = node.world
         self._there: deque[str | None] = deque()
-        self._back: deque[Mapping[str, Any] | Ending | None] = deque()
+        self._back: deque[Mapping[str, Any] | CloseReason | None] = deque()
         self._closed = False
         self.hears: Callable[[str], None] = lambda raw: None
         self.gone: Callable[[], None] = lambda: None
@@ -339,10 +339,10 @@ class Connection:
         if not self._closed and not self.node.dead:
             self._travel_back(frame.message)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, close_reason: CloseReason) -> None:
         if not self._closed and not self.node.dead:
             self._closed = True
-            self._travel_back(ending)
+            self._travel_back(close_reason)
             self._world.after(0.0, self._let_go)
 
     def lose(self) -> None:
@@ -375,7 +375,7 @@ class Connection:
         if not self.node.dead:
             self.gone()
 
-    def _travel_back(self, what: Mapping[str, Any] | Ending | None) -> None:
+    def _travel_back(self, what: Mapping[str, Any] | CloseReason | None) -> None:
         self._back.append(what)
         delay_s = self.node.stands_still_s + self._world.draw.uniform(0.001, 0.02)
         self._world.after(delay_s, self._arrive_back)
@@ -407,7 +407,7 @@ class Stream:
             session = await self._node.router.get(key if grant is None else grant.session_id)
         except (SessionNotFound, SessionFinished, SessionUnavailable, *BUSY_CODES) as error:
             self._connection.push(_refusal(error))
-            self._connection.close(Ending.FAILED)
+            self._connection.close(CloseReason.FAILED)
             return
         self._session_id = session.session_id
         if grant is None:
@@ -426,10 +426,10 @@ class Stream:
         else:
             self._connection.push(frame)
             if frame.kind == "error":
-                self._connection.close(Ending.FAILED)
+                self._connection.close(CloseReason.FAILED)
 
-    def close(self, ending: Ending) -> None:
-        self._connection.close(ending)
+    def close(self, close_reason: CloseReason) -> None:
+        self._connection.close(close_reason)
 
 
 def _refusal(error: Exception) -> Frame:
@@ -457,7 +457,7 @@ class Node(Process):
         self.clustering: Clustering
         self.spooling: Spooling
         self._requests: trio.Nursery
-        self._gate: Gate
+        self._gate: ConversationDeps
         self._scope = trio.CancelScope()
         self._asked_to_end = trio.Event()
         self._serves_links = False
@@ -534,7 +534,7 @@ class Node(Process):
             MemorySpool(world.disks.setdefault(self.name, Disk()), self),  # type: ignore[arg-type]
             store,
             node=run,
-            tenure=WatchedTenure(self),
+            lease=WatchedTenure(self),
             now_ms=clock.now_ms,
             clock_s=self.clock_s,
             after_s=CONFIG.spool_after_s,
@@ -544,10 +544,10 @@ class Node(Process):
             owner=run,
             now_ms=clock.now_ms,
             spooling=spooling,
-            sign=Leased(clustering.tenure, clustering.address),
+            sign=Leased(clustering.lease, clustering.address),
             clock_s=self.clock_s,
         )
-        await stack.enter_async_context(beside(journal.run))
+        await stack.enter_async_context(background_task(journal.run))
         await spooling.drained()
 
         def make(nursery: trio.Nursery) -> Registry:
@@ -566,26 +566,28 @@ class Node(Process):
                 in_doubt=clustering.in_doubt,
             )
 
-        registry = self.registry = await stack.enter_async_context(beside(partial(_in_a_nursery, make)))
-        await stack.enter_async_context(beside(partial(_in_the_background, registry.keep_time)))
-        stack.callback(registry.close, Ending.SHUTDOWN)
+        registry = self.registry = await stack.enter_async_context(
+            background_task(partial(_in_a_nursery, make))
+        )
+        await stack.enter_async_context(background_task(partial(_in_the_background, registry.keep_time)))
+        stack.callback(registry.close, CloseReason.SHUTDOWN)
         journal.watch(registry.owned)
         router = self.router = await stack.enter_async_context(
-            beside(partial(clustering.route, registry, store, journal, lambda: not spooling.active))
+            background_task(partial(clustering.route, registry, store, journal, lambda: not spooling.active))
         )
-        stack.callback(router.close, Ending.SHUTDOWN)
-        await stack.enter_async_context(beside(Merging(registry, store, run).run))
+        stack.callback(router.close, CloseReason.SHUTDOWN)
+        await stack.enter_async_context(background_task(Merging(registry, store, run).run))
         self._requests = await stack.enter_async_context(
-            beside(partial(_in_a_nursery, lambda nursery: nursery))
+            background_task(partial(_in_a_nursery, lambda nursery: nursery))
         )
-        self._gate = Gate(router, Tokens(), clock, Attempts(10**6), 1e6, 10**6)
+        self._gate = ConversationDeps(router, Tokens(), clock, Attempts(10**6), 1e6, 10**6)
         self.clock = clock
         stack.callback(self._close_edge)
         world.network.node(run, self)
         self._serves_links = True
         stack.callback(self._close_links)
         await clustering.knock()
-        await stack.enter_async_context(beside(partial(clustering.appear, Load)))
+        await stack.enter_async_context(background_task(partial(clustering.appear, Load)))
         self.open = True
         world.trace(f"{run} is ready")
         stack.push_async_callback(self._leave)
@@ -618,7 +620,7 @@ class Node(Process):
     def _close_edge(self) -> None:
         self.open = False
         for connection in list(self.connections):
-            connection.close(Ending.SHUTDOWN)
+            connection.close(CloseReason.SHUTDOWN)
 
     def unfinished(self) -> list[str]:
         """Sessions that run here, and are not over."""
@@ -682,7 +684,7 @@ class Node(Process):
             connection.push(_refusal(error))
         except ConnectionEnded as error:
             connection.push(_refusal(error))
-        connection.close(Ending.LEFT)
+        connection.close(CloseReason.LEFT)
 
     async def create(self, quiz_id: str, settings: Settings) -> SessionRecord:
         return await self.router.create(quiz_id, settings)

@@ -1,41 +1,34 @@
-"""Links between nodes: one WebSocket for each pair of nodes and direction, over which one asks the other.
+"""Outgoing links: one WebSocket to each node that this node asks, dialled when it is first needed.
 
-`LinkNetwork` dials, `LinkServer` is dialled. The network costs the link it happened on, and nothing else; so
-does a mistake of our own, with a traceback in the log.
+The network costs the link it happened on, and nothing else; so does a mistake of our own, with a traceback in
+the log.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import urlsplit
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from engine.actors.close_reasons import Ending
+from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command
 from engine.actors.delivery.subscriber import Subscriber
 from engine.boundary import Boundary
-from engine.shards.link.auth import NONCE_BYTES, CalledProof, CallingProof, Refused, link_key
+from engine.shards.link.auth import HANDSHAKE_S, NONCE_BYTES, ClientProof, Refused, link_key
+from engine.shards.link.client import LinkClient
 from engine.shards.link.codec import MESSAGE_BYTES_MAX
-from engine.shards.link.ends import FarEnd, NearEnd
 from engine.shards.link.keepalive import SILENCE_S
-from engine.shards.link.transport import PARTING_S, Channel
-from engine.shards.ports import LinkLost, LinkService, Member
+from engine.shards.link.log_once import LogOnce
+from engine.shards.link.transport import RECEIVE_BYTES, BatchedTransport
+from engine.shards.ports import LinkLost, Member
 
 log = logging.getLogger(__name__)
-
-MEETING_S = 5.0
-"""From the first byte until both sides have proved themselves."""
-
-MEETING_MAX = 64
-"""Connections that have not proved themselves yet. A further one is cut off without a word."""
 
 REST_S = 0.2
 REST_MAX_S = 2.0
@@ -46,13 +39,7 @@ REST_SILENT_S = 1.0
 
 EXPIRE_EVERY_S = 5.0
 
-RECEIVE_BYTES = 65_536
 PATH = "/link"
-REFUSED = 1008
-"""The close code for who does not prove what it should."""
-
-NAMED_MAX = 1_000
-"""Addresses of which it is remembered that they were refused. Then it is said anew."""
 
 OpenStream = Callable[[str], Awaitable[trio.abc.Stream]]
 
@@ -67,27 +54,6 @@ async def open_stream(url: str) -> trio.abc.Stream:
     return await trio.open_ssl_over_tcp_stream(
         parts.hostname, parts.port or 443, ssl_context=ssl.create_default_context(), https_compatible=True
     )
-
-
-class _Complaints:
-    """Says once of each address that it was refused."""
-
-    def __init__(self) -> None:
-        self._named: set[str] = set()
-
-    def add(self, sentence: str, address: str, reason: object) -> None:
-        if address in self._named:
-            return
-        if len(self._named) >= NAMED_MAX:
-            self._named.clear()
-        self._named.add(address)
-        log.warning(sentence, address, reason)
-
-    def forget(self, address: str) -> None:
-        self._named.discard(address)
-
-
-# -- the side that asks -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +85,15 @@ class _Rest:
 
 class _Link:
     def __init__(self, silence_s: float, boundary: Boundary) -> None:
-        self.channel = Channel(silence_s)
-        self.end = NearEnd(self.channel, boundary)
+        self.channel = BatchedTransport(silence_s)
+        self.end = LinkClient(self.channel, boundary)
         self.open = False
         self.silent = trio.CancelScope()
         """Cancelled when the other side is."""
         self.watched = trio.CancelScope()
 
 
-class LinkNetwork:
+class LinkPool:
     """Port `Links`. Nothing is dialled before it is needed, and nothing at all unless `run` runs.
 
     Args:
@@ -158,7 +124,7 @@ class LinkNetwork:
         self._nursery: trio.Nursery | None = None
         self._links: dict[str, _Link] = {}
         self._rests: dict[str, _Rest] = {}
-        self._complaints = _Complaints()
+        self._complaints = LogOnce(log)
         self._sent = self._messages = self._received = self._refused = self._failed_dials = self._lost = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -176,7 +142,7 @@ class LinkNetwork:
         link = self._link_to(member)
         if link is None:
             self._refused += 1
-            command.reply.close(Ending.RESTARTING)
+            command.reply.close(CloseReason.RESTARTING)
         else:
             link.end.send(session_id, command)
 
@@ -226,9 +192,9 @@ class LinkNetwork:
 
     async def _keep(self, link: _Link, member: Member) -> None:
         """From the dial to the end."""
-        ending = Ending.RESTARTING
+        close_reason = CloseReason.RESTARTING
         stream: trio.abc.Stream | None = None
-        meet_by = trio.current_time() + MEETING_S
+        meet_by = trio.current_time() + HANDSHAKE_S
         try:
             with link.silent:
                 with trio.move_on_at(meet_by):
@@ -236,7 +202,7 @@ class LinkNetwork:
                 if stream is None:
                     self._complaints.add("no link to %s: %s", member.link_url, "it does not answer")
                 else:
-                    ending = await self._talk(link, member, stream, meet_by)
+                    close_reason = await self._talk(link, member, stream, meet_by)
         except (OSError, ValueError) as error:
             self._complaints.add("no link to %s: %s", member.link_url, error)
         except Exception as error:  # noqa: BLE001 - the boundary logs it
@@ -246,7 +212,7 @@ class LinkNetwork:
             with trio.CancelScope(shield=True):
                 if stream is not None:
                     await trio.aclose_forcefully(stream)
-                await link.end.lost(ending)
+                await link.end.lost(close_reason)
             self._forget(link, member.run)
 
     async def _watch(self, link: _Link, member: Member) -> None:
@@ -257,9 +223,11 @@ class LinkNetwork:
                 log.warning("no sign of life of %s: the link to it ends", member.name)
             link.silent.cancel()
 
-    async def _talk(self, link: _Link, member: Member, stream: trio.abc.Stream, meet_by: float) -> Ending:
+    async def _talk(
+        self, link: _Link, member: Member, stream: trio.abc.Stream, meet_by: float
+    ) -> CloseReason:
         """Until the link is over. Returns how it ends for those who listen."""
-        ending, why = Ending.RESTARTING, "it does not answer"
+        close_reason, why = CloseReason.RESTARTING, "it does not answer"
         try:
             async with trio.open_nursery() as library:
                 try:
@@ -277,8 +245,8 @@ class LinkNetwork:
                         self._opened(link, member)
                         await self._carry(link, websocket, library)
                         closed = websocket.closed
-                        if closed is not None and closed.code == Ending.SLOW_CONSUMER.code:
-                            ending = Ending.SLOW_CONSUMER
+                        if closed is not None and closed.code == CloseReason.SLOW_CONSUMER.code:
+                            close_reason = CloseReason.SLOW_CONSUMER
                 except (ConnectionClosed, Refused) as error:
                     why = _why(error)
                 except Exception as error:  # noqa: BLE001 - the boundary logs it
@@ -289,7 +257,7 @@ class LinkNetwork:
             log.debug("a link broke: %s", why)
         if not link.open:
             self._complaints.add("no link to %s: %s", member.link_url, why)
-        return ending
+        return close_reason
 
     def _opened(self, link: _Link, member: Member) -> None:
         link.open = True
@@ -298,7 +266,7 @@ class LinkNetwork:
         log.debug("a link to %s", member.link_url)
 
     async def _prove(self, websocket: WebSocketConnection, member: Member) -> None:
-        proof = CallingProof(self._key, self._own_run, member.run, secrets.token_bytes(NONCE_BYTES))
+        proof = ClientProof(self._key, self._own_run, member.run, secrets.token_bytes(NONCE_BYTES))
         await websocket.send_message(proof.respond(await websocket.get_message()))
         proof.confirm(await websocket.get_message())
 
@@ -330,7 +298,7 @@ class LinkNetwork:
         else:
             self._failed_dials += 1
         # Runs do not come back: what is remembered of one that nobody dials any more goes.
-        self._rests = {each: rest for each, rest in self._rests.items() if now < rest.until + MEETING_S}
+        self._rests = {each: rest for each, rest in self._rests.items() if now < rest.until + HANDSHAKE_S}
         self._rests[run] = _Rest(now + length_s, length_s)
 
 
@@ -339,172 +307,3 @@ def _why(error: ConnectionClosed | Refused) -> str:
         return str(error)
     reason = error.reason
     return f"closed with {reason.code} {reason.reason or ''}".rstrip() if reason else "closed"
-
-
-# -- the side that is asked -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LinkServerStatistics:
-    """A snapshot of all links that other nodes have dialled. `listening` counts sessions that are heard over
-    them, once for each node; `refused` those who did not prove what they should."""
-
-    open: int
-    meeting: int
-    waiting: int
-    waiting_bytes: int
-    listening: int
-    sent_total: int
-    messages_total: int
-    received_total: int
-    refused_total: int
-
-
-class _Served:
-    def __init__(
-        self, service: LinkService, nursery: trio.Nursery, silence_s: float, boundary: Boundary
-    ) -> None:
-        self.channel = Channel(silence_s)
-        self.end = FarEnd(self.channel, service, nursery, boundary)
-
-
-class LinkServer:
-    """Takes links of other nodes, and hands what comes over them to the service of this one.
-
-    Args:
-        own_run: of this node. Who wants another is refused.
-        secret: of the cluster, the same on all nodes.
-        silence_s, gone, boundary: as of `LinkNetwork`.
-    """
-
-    def __init__(
-        self,
-        own_run: str,
-        secret: bytes,
-        service: LinkService,
-        *,
-        silence_s: float = SILENCE_S,
-        gone: Callable[[str], bool] = lambda _: False,
-        boundary: Boundary | None = None,
-    ) -> None:
-        self._boundary = boundary or Boundary()
-        self._own_run = own_run
-        self._silence_s = silence_s
-        self._gone = gone
-        self._key = link_key(secret)
-        self._service = service
-        self._complaints = _Complaints()
-        self._served: set[_Served] = set()
-        self._meeting = 0
-        self._sent = self._messages = self._received = self._refused = 0
-
-    async def serve(
-        self,
-        sockets: Sequence[socket.socket],
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Until cancelled; then all links are cut. Args: sockets: bound; they are listened to here."""
-        listeners = []
-        for each in sockets:
-            taken = trio.socket.from_stdlib_socket(each)
-            taken.listen(MEETING_MAX)
-            listeners.append(trio.SocketListener(taken))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(trio.serve_listeners, self.attend, listeners))
-            task_status.started()
-
-    async def attend(self, stream: trio.abc.Stream) -> None:
-        """One connection, from the first byte to the last. Raises nothing for what the other side does."""
-        if self._meeting >= MEETING_MAX:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            async with trio.open_nursery() as library:
-                try:
-                    met = await self._meet(library, stream)
-                    if met is not None:
-                        await self._serve(library, *met)
-                except ConnectionClosed:
-                    log.debug("a link was closed before it began")
-                except Exception as error:  # noqa: BLE001 - the boundary logs it
-                    self._boundary.caught(error, "serving a link")
-                library.cancel_scope.cancel()
-        except* Exception as group:  # noqa: BLE001 - the boundary: the network costs one link
-            log.debug("a link broke: %r", group.exceptions)
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
-
-    def statistics(self) -> LinkServerStatistics:
-        return LinkServerStatistics(
-            open=len(self._served),
-            meeting=self._meeting,
-            waiting=sum(each.channel.waiting for each in self._served),
-            waiting_bytes=sum(each.channel.waiting_bytes for each in self._served),
-            listening=sum(each.end.listening for each in self._served),
-            sent_total=self._sent + sum(each.channel.sent_total for each in self._served),
-            messages_total=self._messages + sum(each.channel.messages_total for each in self._served),
-            received_total=self._received + sum(each.channel.received_total for each in self._served),
-            refused_total=self._refused,
-        )
-
-    async def _meet(
-        self, library: trio.Nursery, stream: trio.abc.Stream
-    ) -> tuple[WebSocketConnection, str] | None:
-        """A connection that has proved itself, and the run it comes from, or None."""
-        self._meeting += 1
-        try:
-            with trio.move_on_after(MEETING_S):
-                request = await wrap_server_stream(
-                    library, stream, max_message_size=MESSAGE_BYTES_MAX, receive_buffer_size=RECEIVE_BYTES
-                )
-                websocket = await request.accept()
-                proof = CalledProof(self._key, self._own_run, secrets.token_bytes(NONCE_BYTES))
-                await websocket.send_message(proof.hello())
-                try:
-                    run, ours = proof.admit(await websocket.get_message())
-                except Refused as refused:
-                    self._refused += 1
-                    self._complaints.add("a link from %s is refused: %s", _address(stream), refused)
-                    with trio.move_on_after(PARTING_S):
-                        await websocket.aclose(REFUSED, str(refused))
-                    return None
-                await websocket.send_message(ours)
-                log.debug("a link from the run %s", run)
-                return websocket, run
-        finally:
-            self._meeting -= 1
-        return None
-
-    async def _serve(self, library: trio.Nursery, websocket: WebSocketConnection, run: str) -> None:
-        served = _Served(self._service, library, self._silence_s, self._boundary)
-        self._served.add(served)
-        silent = trio.CancelScope()
-
-        async def watch() -> None:
-            await served.channel.watch(lambda: self._gone(run))
-            log.warning("no sign of life of the run %s: the link from it ends", run)
-            silent.cancel()
-
-        library.start_soon(watch)
-        try:
-            with silent:
-                await served.channel.carry(websocket, served.end.hear)
-        finally:
-            with trio.CancelScope(shield=True):
-                await served.end.lost()
-            self._served.discard(served)
-            self._sent += served.channel.sent_total
-            self._messages += served.channel.messages_total
-            self._received += served.channel.received_total
-
-
-def _address(stream: trio.abc.Stream) -> str:
-    """Of the other side, for the log."""
-    if isinstance(stream, trio.SocketStream):
-        try:
-            return str(stream.socket.getpeername()[0])
-        except OSError:
-            pass
-    return "an unknown address"
