@@ -37,17 +37,17 @@ TASKS = {
     ("engine/actors/lookups.py", "Lookups.outcome", "self._run"): WITHIN,
     ("engine/actors/lookups.py", "Waiting.add", "self._settle"): WITHIN,
     ("engine/actors/registry.py", "Registry._open", "self._run"): WITHIN,
-    ("engine/shards/link/transport.py", "Channel.carry", "until_over"): LINK,
+    ("engine/shards/link/transport.py", "BatchedTransport.carry", "until_over"): LINK,
     ("engine/shards/link/server.py", "LinkServer._request", "self._answer"): WITHIN,
     ("engine/shards/link/pool.py", "LinkPool._carry", "expire"): LINK,
     ("engine/shards/link/pool.py", "LinkPool._link_to", "self._keep"): WITHIN,
     ("engine/shards/link/pool.py", "LinkPool._link_to", "self._watch"): WITHIN,
     ("engine/shards/link/listener.py", "LinkListener._serve", "watch"): LINK,
     ("engine/shards/link/listener.py", "LinkListener.serve", "trio.serve_listeners of self.attend"): WITHIN,
-    ("engine/shards/rebalancer.py", "Moving._hand_some_on", "self._hand_on_and_forget"): WITHIN,
-    ("engine/shards/rebalancer.py", "Moving.drained", "self._send_away"): WITHIN,
-    ("engine/shards/rebalancer.py", "Moving.take_over", "self._take"): WITHIN,
-    ("engine/shards/rebalancer.py", "Moving.take_over", "self._wake_own"): WITHIN,
+    ("engine/shards/rebalancer.py", "Rebalancer._hand_some_on", "self._hand_on_and_forget"): WITHIN,
+    ("engine/shards/rebalancer.py", "Rebalancer.drained", "self._send_away"): WITHIN,
+    ("engine/shards/rebalancer.py", "Rebalancer.take_over", "self._take"): WITHIN,
+    ("engine/shards/rebalancer.py", "Rebalancer.take_over", "self._wake_own"): WITHIN,
     ("engine/shards/redis.py", "RedisBus.run", "self._receive"): WITHIN,
     ("engine/shards/redis.py", "RedisBus.run", "self._send"): WITHIN,
     ("engine/shards/router.py", "Router._relayed", "self._run_relay"): WITHIN,
@@ -57,7 +57,7 @@ TASKS = {
     ("server/node.py", "_assemble", "_keep_sessions"): PARTS,
     ("server/node.py", "_assemble", "_kept of collector.run"): WITHIN,
     ("server/node.py", "_assemble", "_kept of loop_watch.run"): WITHIN,
-    ("server/node.py", "_assemble", "cluster.appear"): "Presence: engine.boundary around each heartbeat",
+    ("server/node.py", "_assemble", "cluster.appear"): "Heartbeat: engine.boundary around each heartbeat",
     ("server/node.py", "_assemble", "cluster.links.run"): PARTS,
     ("server/node.py", "_assemble", "cluster.route"): PARTS,
     ("server/node.py", "_assemble", "cluster.serve_links"): PARTS,
@@ -70,13 +70,13 @@ TASKS = {
     ("server/node.py", "_assemble", "waiting.run"): WITHIN,
     ("server/node.py", "_keep_sessions", "registry.keep_time"): WITHIN,
     ("server/node.py", "_keep_sessions", "registry.sweep"): WITHIN,
-    ("server/runtime/background.py", "beside", "run"): PARTS,
+    ("server/runtime/background.py", "background_task", "run"): PARTS,
     ("server/cluster.py", "Clustering.route", "let_go_in_doubt"): WITHIN,
     (
         "server/cluster.py",
         "Clustering.route",
         "self._moving.run",
-    ): "Moving: engine.boundary around each look",
+    ): "Rebalancer: engine.boundary around each look",
     ("server/http/serving.py", "_application.finish", "_discard"): CONNECTION,
     ("server/http/serving.py", "serve", "cut_off"): "none: it runs at the end",
     ("server/http/serving.py", "serve", "trio.serve_listeners of serve_connection"): CONNECTION,
@@ -89,7 +89,7 @@ TASKS = {
 """By where it is started: what starts a task, and the boundary around that task's work. A new task belongs
 here too: think of whoever can have it run, and what a mistake in it may cost."""
 
-STARTERS = {"start_soon", "spawn_system_task", "beside"}
+STARTERS = {"start_soon", "spawn_system_task", "background_task"}
 """And `start`, where it is awaited."""
 
 

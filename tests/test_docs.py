@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -52,6 +54,22 @@ def test_the_table_of_bounds_has_the_defaults() -> None:
                 assert f"{int(by_key[key]):,}" in row.split("|")[3], row
                 checked += 1
     assert checked > 10
+
+
+@pytest.mark.parametrize(
+    "name", ["docs/architecture.md", "docs/operations.md", "CONTRIBUTING.md", "SECURITY.md"]
+)
+def test_the_files_that_are_named_exist(name: str) -> None:
+    named = set(re.findall(r"`((?:engine|server|loadtest|bench|tests|deploy)/[\w/.-]*)`", page(name)))
+    missing = {path for path in named if not (ROOT / path).exists()}
+    assert not missing
+
+
+def test_there_is_one_version() -> None:
+    project = tomllib.loads(page("pyproject.toml"))["project"]["version"]
+    newest = re.search(r"^## \[(\S+)\] - \d{4}-\d{2}-\d{2}$", page("CHANGELOG.md"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == project == version("fanfare")
 
 
 def test_the_metrics_that_are_named_exist() -> None:

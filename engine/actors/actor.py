@@ -830,7 +830,7 @@ class SessionActor:
             case Flushed():
                 if command.number == self._flush.number:
                     self._flush.missing.discard(command.node)
-                command.reply.push(messages.done(None, "passed", self.session.phase))
+                command.reply.push(messages.done(None, "flushed", self.session.phase))
             case Left():
                 self._audience.leave_away(command.node, command.key)
                 command.reply.push(messages.done(None, "left", self.session.phase))

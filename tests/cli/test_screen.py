@@ -11,7 +11,7 @@ import trio
 from rich.console import Console
 
 from loadtest.client.player import Gone, HostClient
-from server.cli.play.host_console import Lectern
+from server.cli.play.host_console import HostConsole
 from server.cli.play.session_view import SessionView
 from server.cli.play.terminal_view import TerminalView, picture, right_answer, spaced
 from tests.loadtest.scripted import (
@@ -202,15 +202,15 @@ async def test_keys_become_the_hosts_commands(autojump_clock: object) -> None:
         )
         nursery.start_soon(client.run)
         await client.arrived.wait()
-        lectern = Lectern(client, view)
+        console = HostConsole(client, view)
         for key in "\n\n\npplsxs":
-            await lectern.press(key)
-        assert "Press s again" in lectern.footer, "another key came between"
+            await console.press(key)
+        assert "Press s again" in console.footer, "another key came between"
         for key in "sxf":
-            await lectern.press(key)
-        assert "Press f again" in lectern.footer
+            await console.press(key)
+        assert "Press f again" in console.footer
         with pytest.raises(Gone):
-            await lectern.press("f")
+            await console.press("f")
 
     assert [command["do"] for command in heard] == [
         "start",
@@ -244,9 +244,9 @@ async def test_a_refused_command_is_told_below_the_picture(autojump_clock: objec
         client = HostClient("ws://x/ws", "123456", rng=random.Random(1), token="host", connect=server.connect)
         nursery.start_soon(client.run)
         await client.arrived.wait()
-        lectern = Lectern(client, SessionView("123456"))
-        await lectern.press("\n")
-        assert "start: This is illegal_move." in lectern.footer
+        console = HostConsole(client, SessionView("123456"))
+        await console.press("\n")
+        assert "start: This is illegal_move." in console.footer
 
 
 async def test_the_host_lets_players_in_from_the_terminal(autojump_clock: object) -> None:
@@ -277,14 +277,14 @@ async def test_the_host_lets_players_in_from_the_terminal(autojump_clock: object
         )
         nursery.start_soon(client.run)
         await client.arrived.wait()
-        lectern = Lectern(client, view)
+        console = HostConsole(client, view)
         await trio.testing.wait_all_tasks_blocked()
-        assert "At the door: Player 1, " in lectern.footer
-        assert "Player 8 and 2 more" in lectern.footer
+        assert "Waiting to join: Player 1, " in console.footer
+        assert "Player 8 and 2 more" in console.footer
         for key in "ddar":
-            await lectern.press(key)
+            await console.press(key)
         view.waiting = {"players": [], "count": 0}
-        await lectern.press("a")
+        await console.press("a")
         nursery.cancel_scope.cancel()
     assert [(command["do"], command.get("on")) for command in heard] == [
         ("approval", True),

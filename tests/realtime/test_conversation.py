@@ -91,7 +91,7 @@ class Scene:
             ),
             messages_per_s=limits.get("messages_per_s", 20),
             messages_burst=limits.get("messages_burst", 60),
-            call_soon=self.wait,
+            call_later=self.wait,
         )
         self.call_soon: list[tuple[float, Callable[[], None]]] = []
         self.connection = FakeConnection()

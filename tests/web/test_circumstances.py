@@ -123,7 +123,7 @@ async def test_behind_tls_without_an_address_for_websockets_one_plays_over_http(
         expect(leader.locator("#connected")).to_have_text("1 of 1 connected")
         press(leader, "#start")
         page.get_by_role("button", name="Lisbon").click()
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
         assert any(f"{url}/api/sessions/{session.code}/events" in each for each in asked)
 
     options = ("--no-samples", "--public-ws-url", "ws://quiz.example/ws")
@@ -196,7 +196,7 @@ async def test_two_tabs_of_one_browser_are_two_players(chromium: Chromium, share
             page.get_by_role("button", name=choice).click()
             expect(page.locator(".state")).to_contain_text("Kept on this device")
         first.context.set_offline(False)
-        expect(first.locator(".verdict h1")).to_have_text("Right!")
+        expect(first.locator(".verdict h1")).to_have_text("Correct!")
         expect(second.locator(".verdict h1")).to_have_text("Not this time")
         # Who closes a tab and comes back is who they were.
         link = second.url

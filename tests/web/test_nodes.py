@@ -34,7 +34,7 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
         for each in players[1:]:
             each.get_by_role("button", name="Lisbon").click()
         for each in players:
-            expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
+            expect(each.locator(".verdict h1")).to_have_text("Correct!", timeout=30_000)
             expect(each.locator("#banner")).to_be_empty(timeout=30_000)
         second = visit.run(owner_of, cluster, session)
         assert second != first
@@ -51,7 +51,7 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
         for each in players[1:]:
             each.get_by_role("button", name="True").click()
         for each in players:
-            expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
+            expect(each.locator(".verdict h1")).to_have_text("Correct!", timeout=30_000)
 
     async with (
         running_cluster(short_tmp_path / "nodes", "--nodes", "3") as cluster,

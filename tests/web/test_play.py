@@ -66,8 +66,8 @@ async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, sh
                     page.get_by_role("button", name="Send").click()
                     other.get_by_label("Your number").fill("91")
                     other.get_by_role("button", name="Send").click()
-            right = {"multiple": "Right!", "text": "No answer"}.get(kind, "Not this time")
-            expect(page.locator(".verdict h1")).to_have_text("Right!")
+            right = {"multiple": "Correct!", "text": "No answer"}.get(kind, "Not this time")
+            expect(page.locator(".verdict h1")).to_have_text("Correct!")
             expect(other.locator(".verdict h1")).to_have_text(right)
             expect(other.get_by_text(re.compile("points behind Ada"))).to_be_visible()
             for each in (page, other):
@@ -101,9 +101,9 @@ async def test_a_reload_in_mid_question_comes_back_to_it(chromium: Chromium, sha
         expect(page.locator(".choice.mine:visible")).to_contain_text("Lisbon")
         expect(page.get_by_role("button", name="Porto")).to_be_disabled()
         visit.run(session.lead, "close")
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
         page.reload()
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
 
     async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
@@ -131,7 +131,7 @@ async def test_an_answer_given_offline_is_sent_once(chromium: Chromium, shared_n
         expect(page.locator("#banner")).to_be_empty()
         assert page.evaluate("localStorage.length") == 1  # the seat, and no answer that waits
         visit.run(session.lead, "close")
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
 
     async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
@@ -160,7 +160,7 @@ async def test_a_killed_node_comes_back_in_mid_question(chromium: Chromium, shor
         third.goto(link)
         # All have answered then, which closes the question.
         for each in (page, third):
-            expect(each.locator(".verdict h1")).to_have_text("Right!", timeout=30_000)
+            expect(each.locator(".verdict h1")).to_have_text("Correct!", timeout=30_000)
         expect(other.locator(".verdict h1")).to_have_text("Not this time", timeout=30_000)
         for each in (page, other, third):
             expect(each.locator("#banner")).to_be_empty()
@@ -195,7 +195,7 @@ async def test_a_connection_that_says_nothing_any_more_is_left(chromium: Chromiu
         dead.extend(routes)
         visit.run(session.lead, "start")
         page.get_by_role("button", name="Lisbon").click(timeout=10_000)
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
         assert len(routes) == 2
 
     async with opened(shared_node.url, "single", author_key=shared_node.author_key) as session:
@@ -220,7 +220,7 @@ async def test_where_websockets_are_blocked_one_plays_over_http(
         page.reload()
         expect(page.locator(".state")).to_have_text("Saved")
         bob.get_by_role("button", name="Porto").click()
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
         visit.run(session.lead, "next")
         expect(page.locator(".place")).to_have_text("1")
 
@@ -242,7 +242,7 @@ async def test_who_may_not_come_in_is_told_why(chromium: Chromium, shared_node: 
         page.get_by_label("Code").fill(session.code)
         expect(page.locator("#told")).to_have_text("Of everything")
         page.get_by_role("button", name="Join").click()
-        expect(page.get_by_role("alert")).to_have_text("What shall the others call you?")
+        expect(page.get_by_role("alert")).to_have_text("Enter your name.")
         join(visit, shared_node.url, session.code, "Ada")
         page.get_by_label("Your name").fill("ada")
         page.get_by_role("button", name="Join").click()
@@ -394,7 +394,7 @@ async def test_nothing_jumps_and_nothing_is_cut_off_on_a_narrow_phone(
         assert page.evaluate("shifted") == 0
         assert page.evaluate("document.documentElement.scrollWidth") == 320
         visit.run(session.lead, "close")
-        expect(page.locator(".verdict h1")).to_have_text("Right!")
+        expect(page.locator(".verdict h1")).to_have_text("Correct!")
         assert page.evaluate("document.documentElement.scrollWidth") == 320
         no_violations(page)
 

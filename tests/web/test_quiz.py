@@ -116,7 +116,7 @@ async def test_a_host_three_players_and_a_screen(chromium: Chromium, shared_node
                 no_violations(page)
             fits(leader)
             is_seen_whole(screen)
-            expect(ada.locator(".verdict h1")).to_have_text("Right!")
+            expect(ada.locator(".verdict h1")).to_have_text("Correct!")
             expect(bob.locator(".verdict h1")).to_have_text("Not this time")
             press(leader, "#next")
         for page in (leader, screen):
@@ -193,7 +193,7 @@ async def test_pause_skip_kick_and_lock(chromium: Chromium, shared_node: Node) -
         expect(bob.get_by_role("heading")).to_have_text("The host has removed you from this quiz.")
         expect(leader.locator("ff-roster .name")).to_have_text(["Ada"])
         press(leader, "#lock")
-        expect(leader.get_by_role("button", name="Open the door")).to_be_visible()
+        expect(leader.get_by_role("button", name="Allow joining")).to_be_visible()
         eve = visit.page()
         eve.goto(f"{url}/?code={code}")
         expect(eve.locator("#told")).not_to_be_empty()
@@ -254,7 +254,7 @@ async def test_everybody_gets_ready_before_a_question_takes_answers(
             expect(page.locator("#choices")).to_be_visible(timeout=9_000)
             expect(page.locator("ff-countdown.ready")).to_have_count(0)
         ada.get_by_role("button", name="Lisbon").click()
-        expect(ada.locator(".verdict h1")).to_have_text("Right!")
+        expect(ada.locator(".verdict h1")).to_have_text("Correct!")
 
     async with Api(shared_node.url, author_key=shared_node.author_key) as api:
         quiz_id = await stored(api)
@@ -340,7 +340,7 @@ async def test_players_wait_until_the_host_lets_them_in(chromium: Chromium, shar
 
         ada, ben = apply("Ada"), apply("Ben")
         cy = apply("Cy", websockets=False)
-        expect(leader.locator("#waiting-count")).to_have_text("3 wait at the door")
+        expect(leader.locator("#waiting-count")).to_have_text("3 wait to join")
         no_violations(leader)
         no_violations(ada)
         for page, name in ((leader, "host"), (ada, "player")):

@@ -93,7 +93,7 @@ async def test_a_number_that_may_be_two_is_asked_about_and_never_guessed(
         for page, shown in ((ada, "8.849"), (bob, "8,849")):
             expect(page.locator(".verdict.right")).to_be_visible()
             expect(page.locator("#right")).to_have_text(shown)
-        expect(screen.locator("#right")).to_have_text("Right is: 8,849")
+        expect(screen.locator("#right")).to_have_text("Correct answer: 8,849")
 
         visit.run(session.lead, "next")
         expect(field).to_be_enabled()

