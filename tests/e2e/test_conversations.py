@@ -1,0 +1,21 @@
+"""The conversations that the documentation shows are those that clients have."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conversations import PAGE, read, recorded, shape
+
+
+async def test_the_conversations_of_the_documentation_are_had() -> None:
+    shown = read(PAGE.read_text(encoding="utf-8"))
+    async with recorded() as had:
+        assert set(shown) == set(had)
+        for name, lines in had.items():
+            assert shape(shown[name]) == shape(lines), name
+
+
+@pytest.mark.parametrize("kind", ["result", "ack", "progress", "waiting", "roster", "moved"])
+def test_messages_are_shown_or_said_to_be_missing(kind: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert f'"t":"{kind}"' in page or f"`{kind}`" in page
