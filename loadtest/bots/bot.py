@@ -15,7 +15,8 @@ from loadtest.bots.habits import CrowdPlan, Habits, Intent
 from loadtest.bots.knowledge import Knowledge, opens_in_s, withheld
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.client.connection import BadFrame, Dial, Message, dial
-from loadtest.client.player import SETTLE_S, Gone, PlayerClient
+from loadtest.client.player import Gone, PlayerClient
+from loadtest.client.protocol import SETTLE_S
 from loadtest.client.reconnect import Policy, delay_s
 from loadtest.runs.ledger import Ledger
 

@@ -14,25 +14,17 @@ from dataclasses import dataclass, field
 import trio
 
 from loadtest.client.connection import BadFrame, Dial, Message, NotOpened, Wire, WireClosed, dial, open_wire
+from loadtest.client.protocol import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Gap, Seat
 from loadtest.client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 
 Listener = Callable[[Message], None]
-
-MOVES_MAX = 8
-"""`moved` in a row without a `joined` between: more is a circle."""
 
 QUIET_S = 10.0
 """After so long without a word the server is asked for one."""
 
 ALIVE_WITHIN_S = 5.0
 
-SETTLE_S = 10.0
-"""How long a client stays after `finished` for answers to its last requests."""
-
-_BROADCASTS = frozenset({"question", "reveal", "state", "finished"})
-_PASSING = frozenset({"leaderboard", "progress"})
 _REPLIES = frozenset({"ack", "done", "error"})
-_NOT_NOW = frozenset({"busy", "rate_limited"})
 
 
 class Gone(Exception):
@@ -41,15 +33,6 @@ class Gone(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A broadcast that should have come and did not."""
-
-    epoch: int
-    expected: int
-    got: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +95,10 @@ class WireClient:
         connect: Dial = dial,
     ) -> None:
         self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
-        self.code = code
-        self.token = token
-        self.epoch: int | None = None
-        self.offset = 0
+        self.seat = Seat(code, token)
         self.phase: str | None = None
         self.finished: Message | None = None
         """`podium` and `you` once the session is over."""
-        self.gaps: list[Gap] = []
         self.reconnects = 0
         """How often it came back, moves not counted."""
         self.moves = 0
@@ -142,6 +121,31 @@ class WireClient:
         """Of a player who waits for the host."""
 
     # -- what the caller does ---------------------------------------------------------------------
+
+    @property
+    def code(self) -> str:
+        return self.seat.code
+
+    @property
+    def token(self) -> str | None:
+        """What the client comes back with."""
+        return self.seat.token
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        self.seat.token = token
+
+    @property
+    def epoch(self) -> int | None:
+        return self.seat.epoch
+
+    @property
+    def offset(self) -> int:
+        return self.seat.offset
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return self.seat.gaps
 
     @property
     def connected(self) -> bool:
@@ -180,7 +184,7 @@ class WireClient:
             answer, times = await self._ask(message)
             sent += times
             waited = trio.current_time() - started
-            if answer.get("code") not in _NOT_NOW or waited > self._patience_s:
+            if answer.get("code") not in NOT_NOW or waited > self._patience_s:
                 return Reply(answer, waited, sent)
             await trio.sleep(self._rng.uniform(0.2, 1.0))
 
@@ -273,12 +277,7 @@ class WireClient:
         return None
 
     def _greeting(self) -> Message:
-        message: Message = {"t": "join", "code": self.code}
-        if self.token is not None:
-            message["token"] = self.token
-        if self.epoch is not None:
-            message |= {"epoch": self.epoch, "offset": self.offset}
-        return message
+        return self.seat.join()
 
     # -- hearing ----------------------------------------------------------------------------------
 
@@ -286,7 +285,7 @@ class WireClient:
         kind = message["t"]
         if kind == "moved":
             return _Parted("moved", Policy.MOVE, self._joined, str(message["url"]), int(message["after_ms"]))
-        if kind in _BROADCASTS and not self._in_order(message):
+        if kind in BROADCASTS and not self.seat.in_order(message["offset"]):
             return None
         if kind in _REPLIES and (request := self._requests.pop(message.get("id", ""), None)) is not None:
             request.reply = message
@@ -297,9 +296,8 @@ class WireClient:
             self._welcome(message)
         elif kind == "waiting":
             await self._ask_again(message)
-        elif kind in _PASSING and message["offset"] > self.offset:
-            self._missed(message["offset"] + 1)
-            self.offset = message["offset"]
+        elif kind in PASSING:
+            self.seat.up_to(message["offset"])
         elif kind == "question":
             self.phase = "question"
         elif kind == "reveal":
@@ -316,27 +314,12 @@ class WireClient:
                 await self._transmit(request)
         return None
 
-    def _in_order(self, message: Message) -> bool:
-        """Whether this broadcast is new; a missing one before it is noted."""
-        offset: int = message["offset"]
-        if offset <= self.offset:
-            return False
-        if offset != self.offset + 1:
-            self._missed(offset)
-        self.offset = offset
-        return True
-
-    def _missed(self, got: int) -> None:
-        self.gaps.append(Gap(self.epoch or 0, self.offset + 1, got))
-
     def _welcome(self, message: Message) -> None:
-        """`state` null means that what was missed follows: then the own place is the one that counts."""
+        wrong = self.seat.joined(message)
+        if wrong is not None:
+            raise BadFrame(wrong)
         state = message["state"]
-        if state is None:
-            if message["epoch"] != self.epoch:
-                raise BadFrame(f"resumed in epoch {message['epoch']} where epoch {self.epoch} was asked for")
-        else:
-            self.epoch, self.offset = message["epoch"], message["offset"]
+        if state is not None:
             self.phase = state["phase"]
             if self.phase == "finished":
                 you = state["you"]
@@ -344,8 +327,6 @@ class WireClient:
                     "podium": state["podium"],
                     "you": you and {"rank": you["rank"], "score": you["score"]},
                 }
-        if message["token"] is not None:
-            self.token = message["token"]
         self._joined = True
         if self.arrived.is_set() and not self._on_the_move:
             self.reconnects += 1
@@ -422,30 +403,25 @@ class PlayerClient(WireClient):
         self.name = name
         self.player: int | None = None
         self._wanted = name
-        self._asked = 0
 
     async def answer(self, question: int, choice: object) -> Reply:
         """Answer a question. Raises Gone."""
         return await self.request({"t": "answer", "question": question, "choice": choice})
 
     def _greeting(self) -> Message:
-        message = super()._greeting()
-        if self.token is None:
-            message["name"] = self.name
-            if self._ticket is not None:
-                message["ticket"] = self._ticket
-            else:
-                self._asked += 1
-        return message
+        if self.token is None and self._ticket is not None:
+            return self.seat.join(name=self.name, ticket=self._ticket)
+        return self.seat.join(name=self.name)
 
     def _welcome(self, message: Message) -> None:
         super()._welcome(message)
         self.player, self.name = message["player"], message["name"]
 
     async def _refused(self, error: Message) -> _Parted | None:
-        if error["code"] != "name_taken" or self.token is not None or not 1 < self._asked < 10:
+        another = self.seat.another_name(self._wanted) if error["code"] == "name_taken" else None
+        if another is None:
             return await super()._refused(error)
-        self.name = f"{self._wanted[:28]} {self._asked}"
+        self.name = another
         await self._send(self._greeting())
         return None
 
@@ -465,4 +441,4 @@ class SpectatorClient(WireClient):
     """Who only watches."""
 
     def _greeting(self) -> Message:
-        return super()._greeting() | {"role": "spectator"}
+        return self.seat.join(role="spectator")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtest.client.protocol import Gap
+
 Top = list[dict[str, Any]]
 """The entries of a leaderboard."""
 
@@ -36,7 +38,7 @@ class CompactLedger:
     """Rank and score at the end."""
     top: Top | None = None
     """Of the last leaderboard."""
-    gaps: list[tuple[int, int, int]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
     """Epoch, the offset that was missing, the one that came."""
     faults: list[str] = field(default_factory=list)
     """What the server said and should not have."""
@@ -125,7 +127,7 @@ def lines(books: Iterable[CompactLedger]) -> Iterator[dict[str, Any]]:
             "score": each.score,
             "final": each.final,
             "last_top": top,
-            "gaps": each.gaps,
+            "gaps": [list(gap) for gap in each.gaps],
             "faults": each.faults,
             "unmerged": sorted(each.unmerged),
             "early": each.early,
@@ -152,7 +154,7 @@ def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[CompactLedger]:
             score=each["score"],
             final=None if each["final"] is None else (each["final"][0], each["final"][1]),
             top=None if each["last_top"] is None else tops[each["last_top"]],
-            gaps=[(epoch, expected, got) for epoch, expected, got in each["gaps"]],
+            gaps=[Gap(*gap) for gap in each["gaps"]],
             faults=list(each["faults"]),
             unmerged=set(each["unmerged"]),
             early=[(told, shown) for told, shown in each["early"]],

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from loadtest.bots.knowledge import opens_in_s, withheld
+from loadtest.client.protocol import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Seat
 from loadtest.client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from loadtest.runs.histogram import Histogram
 from loadtest.swarm.compact_ledger import CompactLedger
@@ -28,28 +29,19 @@ Message = dict[str, Any]
 JOIN_WITHIN_S = 30.0
 """From the first SYN to `joined`; then the connection is given up and another is tried."""
 
-SETTLE_S = 10.0
-"""How long a player stays after `finished` for answers to its last requests."""
-
 IN_TIME_SHARE = 0.9
 """However slow a player is, it answers within this share of the time that is left."""
 
 MEMO_MAX = 8
 """Broadcasts of one session that are kept parsed: all its players get the same bytes."""
 
-NAMES_MAX = 10
-"""Names that a player tries when the answers to its joins were lost."""
-
-MOVES_MAX = 8
-"""`moved` in a row without a `joined` between: more is a circle."""
-
 FINISHED = 0
 """Stands for the end of a session among its questions, which count from 1."""
 
-_BROADCASTS = frozenset({"question", "reveal", "state"})
-_PASSING = frozenset({"leaderboard", "progress"})
-_SHARED = _BROADCASTS | _PASSING
-_NOT_NOW = frozenset({"busy", "rate_limited", "not_open_yet"})
+_NOT_NOW = NOT_NOW | {"not_open_yet"}
+
+_SHARED = (BROADCASTS - {"finished"}) | PASSING
+"""The same bytes for all players of a session; `finished` says how each of them came out."""
 
 
 class Stage(Enum):
@@ -244,27 +236,24 @@ class Player:
     """
 
     __slots__ = (
-        "_asked",
         "_attempt",
         "_awaits_board",
         "_away_since",
         "_begun",
-        "_epoch",
         "_failures",
         "_intended",
         "_link",
         "_moves",
-        "_offset",
         "_ordeal",
         "_pending",
         "_place",
+        "_seat",
         "_session",
         "_skill",
         "_slow",
         "_slowness",
         "_stage",
         "_target",
-        "_token",
         "_wanted",
         "_with",
         "books",
@@ -294,13 +283,10 @@ class Player:
         self._link: Link | None = None
         self._stage = Stage.AWAY
         self._attempt = 0
-        self._asked = 0
         self._failures = self._moves = 0
         """In a row: since it was in, and for failures not counting moves."""
         self._intended = self._away_since = 0.0
-        self._token: str | None = None
-        self._epoch: int | None = None
-        self._offset = 0
+        self._seat = Seat(session.code, gaps=self.books.gaps)
         self._begun = 0
         """The newest question that it has thought about."""
         self._awaits_board: float | None = None
@@ -355,16 +341,8 @@ class Player:
         self._ask_in()
 
     def _ask_in(self) -> None:
-        greeting: Message = {"t": "join", "code": self._session.code}
-        if self._token is None:
-            greeting["name"] = self.books.name
-            self._asked += 1
-        else:
-            greeting["token"] = self._token
-        if self._epoch is not None:
-            greeting |= {"epoch": self._epoch, "offset": self._offset}
         assert self._link is not None
-        self._link.send(orjson.dumps(greeting))
+        self._link.send(orjson.dumps(self._seat.join(name=self.books.name)))
 
     def ended(self, code: int | None, reason: str) -> None:
         """Holder."""
@@ -464,46 +442,29 @@ class Player:
             self.books.faults.append(str(exc))
             return
         kind, message = told.kind, told.message
-        if kind in _PASSING:
-            self._up_to(message["offset"])
+        if kind in PASSING:
+            self._seat.up_to(message["offset"])
             if kind == "leaderboard":
                 self._on_board(told)
         elif kind == "ack":
             self._on_ack(message)
-        elif kind in _BROADCASTS:
-            if self._in_order(message["offset"]) and kind == "question":
+        elif kind in BROADCASTS:
+            if not self._seat.in_order(message["offset"]):
+                return
+            if kind == "question":
                 self._session.heard_of(message["number"], self._with.loop.now())
                 self._consider(message)
-        elif kind == "result":
-            self._on_result(message)
-        elif kind == "finished":
-            if self._in_order(message["offset"]):
+            elif kind == "finished":
                 self._session.heard_of(FINISHED, self._with.loop.now())
                 self._on_end(message["you"])
+        elif kind == "result":
+            self._on_result(message)
         elif kind == "joined":
             self._on_joined(message)
         elif kind == "error":
             self._on_error(message)
         elif kind == "moved":
             self._moved(message)
-
-    def _in_order(self, offset: int) -> bool:
-        """Whether this broadcast is new; a missing one before it is noted."""
-        if offset <= self._offset:
-            return False
-        if offset != self._offset + 1:
-            self._missed(offset)
-        self._offset = offset
-        return True
-
-    def _missed(self, got: int) -> None:
-        self.books.gaps.append((self._epoch or 0, self._offset + 1, got))
-
-    def _up_to(self, offset: int) -> None:
-        """Broadcasts up to this one have been sent."""
-        if offset > self._offset:
-            self._missed(offset + 1)
-            self._offset = offset
 
     def _on_board(self, told: Told) -> None:
         books, player = self.books, self.books.player
@@ -530,7 +491,10 @@ class Player:
             measures.reconnects += self._failures > 0
             if message["player"] != self.books.player:
                 self.books.faults.append(f"was player {self.books.player}, now {message['player']}")
-        self._token = message["token"]
+        before = self._seat.epoch
+        wrong = self._seat.joined(message)
+        if wrong is not None:
+            self.books.faults.append(wrong)
         self._stage = Stage.IN
         self._failures = self._moves = 0
         self.books.place = self._target.place
@@ -538,12 +502,9 @@ class Player:
         if self._ordeal is not None:
             self._ordeal.joined(self._with.loop.now())
         if state is not None:
-            if self._epoch is not None and self._epoch != message["epoch"]:
+            if before is not None and before != message["epoch"]:
                 self.books.restored()
-            self._epoch, self._offset = message["epoch"], message["offset"]
             self._look(state)
-        elif message["epoch"] != self._epoch:
-            self.books.faults.append(f"resumed in epoch {message['epoch']}, asked for {self._epoch}")
         if self._link is not None:
             for sent in self._pending.values():
                 self._link.send(sent.payload)
@@ -578,9 +539,8 @@ class Player:
             self._on_refusal(mark, code)
         elif self._stage is not Stage.JOINING or self._link is None:
             return
-        elif code == "name_taken" and self._token is None and 1 < self._asked < NAMES_MAX:
-            # The answer to an earlier join was lost: the name may be taken by this very player.
-            self.books.name = f"{self._wanted} {self._asked}"
+        elif code == "name_taken" and (another := self._seat.another_name(self._wanted)) is not None:
+            self.books.name = another
             self._ask_in()
         else:
             self._link.close()

@@ -13,12 +13,12 @@ from loadtest.client.connection import BadFrame
 from loadtest.client.player import (
     ALIVE_WITHIN_S,
     QUIET_S,
-    Gap,
     Gone,
     HostClient,
     PlayerClient,
     SpectatorClient,
 )
+from loadtest.client.protocol import Gap
 from tests.loadtest.scripted import (
     Message,
     Peer,
