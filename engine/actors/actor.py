@@ -165,7 +165,7 @@ class _Held(NamedTuple):
 
     seq: int
     reply: Subscriber
-    frame: Callable[[], Frame]
+    frame: Callable[[], Frame | None]
     short: bool
 
 
@@ -756,7 +756,8 @@ class SessionActor:
         while waiting and waiting[0].seq <= self._committed:
             # It stays until it is told, so that after a crash whoever waits for it is.
             held = waiting[0]
-            held.reply.push(held.frame())
+            if (frame := held.frame()) is not None:
+                held.reply.push(frame)
             waiting.popleft()
             await slicer.breathe()
         if self._end_seq is not None and self._end_seq <= self._committed:
@@ -780,7 +781,8 @@ class SessionActor:
             if not held.short:
                 return False
             try:
-                held.reply.push(held.frame())
+                if (frame := held.frame()) is not None:
+                    held.reply.push(frame)
             except Exception as error:  # noqa: BLE001 - this session's crash, in its own task and not here
                 self._failure = error
                 return False
@@ -788,10 +790,12 @@ class SessionActor:
         return not waiting or waiting[0].seq > self._committed
 
     def _on_commit(
-        self, seq: int, reply: Subscriber, frame: Callable[[], Frame], *, short: bool = False
+        self, seq: int, reply: Subscriber, frame: Callable[[], Frame | None], *, short: bool = False
     ) -> None:
+        """Have `frame` made and sent once the facts up to `seq` are committed; None: nothing is sent."""
         if seq <= self._committed and not self._unconfirmed:
-            reply.push(frame())
+            if (made := frame()) is not None:
+                reply.push(made)
         else:
             self._unconfirmed.append(_Held(seq, reply, frame, short))
 
@@ -906,10 +910,15 @@ class SessionActor:
         self._counters.players_joined += 1
         place = Place("player", outcome.player, command.may_move)
 
-        def welcome() -> Frame:
+        def welcome() -> Frame | None:
             self._introduce(outcome.player)
             if not command.attach:
                 return self._joined(place, state=None)
+            if self._end_seq is not None:
+                # The session has ended meanwhile, and its end is not committed: it could still be otherwise.
+                again = Rejoin(command.reply, "player", outcome.player, relay=command.relay)
+                self._latecomers.append((again, place))
+                return None
             joined = self._joined(place, state=self.state("player", outcome.player))
             if command.relay is None:
                 self._audience.seat(command.reply, place)
@@ -1102,7 +1111,7 @@ class SessionActor:
         # The end of the session comes last, as for those who were there: who hears it may go.
         end = missed.pop() if missed and missed[-1].kind == "finished" else None
         frames += [self._replayed(frame, place) for frame in missed]
-        if place.player is not None and any(frame.kind == "reveal" for frame in missed):
+        if place.player is not None and offset is not None and self._stream.results_missed_since(offset):
             frames.append(messages.result(self.session, place.player))
         frames.append(self._board)
         if self.session.withholds:
@@ -1114,8 +1123,15 @@ class SessionActor:
     def _look(self, command: Look) -> None:
         session, player = self.session, command.player
         if command.top is None:
-            state = self.state(command.role, player)
-            command.reply.push(messages.look(session, state, self._stream.epoch, self._stream.offset))
+
+            def frame() -> Frame:
+                state = self.state(command.role, player)
+                return messages.look(session, state, self._stream.epoch, self._stream.offset)
+
+            if self._end_seq is None:
+                command.reply.push(frame())
+            else:  # that the session is over is told once that is committed, whoever asks
+                self._on_commit(self._end_seq, command.reply, frame)
         elif (refusal := None if player is None else self._not_in(player)) is not None:
             self._refuse(command.reply, refusal)
         else:
@@ -1139,7 +1155,10 @@ class SessionActor:
         missed = None
         if command.epoch == stream.epoch and command.offset is not None:
             missed = stream.pairs_since(command.offset)
-        results = missed is not None and any(frame.kind in ("reveal", "finished") for frame, _ in missed)
+        results = missed is not None and (
+            stream.results_missed_since(command.offset or 0)
+            or any(frame.kind == "finished" for frame, _ in missed)
+        )
         if missed is None or (results and self.session.active > RESULTS_AT_ONCE_MAX):
             self._audience.subscribe_node(command.node, reply, ())
             reply.push(relay_messages.relayed(self.session_id, self.code, stream.epoch, stream.offset))
@@ -1155,6 +1174,8 @@ class SessionActor:
                 self._audience.disconnect(key, CloseReason.KICKED)
         reply.push(relay_messages.relayed(self.session_id, self.code, stream.epoch, command.offset or 0))
         revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
+        if not revealed and stream.results_missed_since(command.offset or 0):
+            self._push_each(reply, relay_messages.standing(self.session))
         for frame, host_frame in missed:
             if frame.kind == "finished":
                 self._push_each(

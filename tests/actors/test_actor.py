@@ -253,6 +253,55 @@ async def test_resume_brings_what_was_missed_and_nothing_twice(mock_clock: MockC
         assert nothing_missed.kinds == ["joined", "leaderboard", "progress"]
 
 
+@pytest.mark.parametrize("then", ["reveal", "next", "finish"])
+async def test_a_connection_that_was_lost_between_reveal_and_result_gets_the_result(then: str) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.answer(actor, ada, 1)
+        await w.do(actor, "close")
+        assert ada.offsets == [1, 2]
+        actor.send(Detach(ada))
+        if then != "reveal":
+            await w.do(actor, then)
+
+        again = await w.rejoin(actor, 1, epoch=actor.epoch, offset=2)
+        assert again.last("result") == ada.last("result")
+        assert again.kinds.index("result") < again.kinds.index("leaderboard")
+        if then == "finish":
+            assert again.kinds[-1] == "finished"
+        else:
+            later = await w.rejoin(actor, 1, epoch=actor.epoch, offset=3)
+            assert later.got("result") == [], "results come before the next broadcast"
+
+
+async def test_an_end_that_is_not_committed_is_told_to_nobody(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        w.journal.auto = "off"
+        ben, asked = await w.join(actor, "Ben"), Client()
+        host = await w.do(actor, "finish")
+        watching = await w.watch(actor)
+        again = await w.rejoin(actor, 1)
+        actor.send(Look(asked))
+        board = Client()
+        actor.send(Look(board, top=3))
+        await settle()
+        assert [line["name"] for line in board.last("board")["top"]] == ["Ada", "Ben"]
+        w.journal.commit(1)  # Ben is in, and what followed is not stored
+        await settle()
+        assert [each.kinds for each in (host, ben, watching, again, asked)] == [[]] * 5
+        w.journal.commit()
+        await settle()
+        assert host.kinds == ["done"]
+        for each in (ben, watching, again):
+            assert each.last("joined")["state"]["phase"] == "finished"
+        assert asked.last("look")["state"]["phase"] == "finished"
+
+
 async def test_one_who_missed_the_end_hears_of_it_last() -> None:
     """Whoever hears `finished` may go, and must have the final leaderboard by then."""
     async with world() as w:

@@ -500,7 +500,7 @@ async def test_a_standing_that_was_cut_off_does_not_count_twice(mock_clock: Mock
         await b.do(record, "next")
         await b.answers(record, ada, 1, 0, question=2)
         assert ada.kinds.count("reveal") == 2
-        assert [result["number"] for result in ada.got("result")] == [2]
+        assert [result["number"] for result in ada.got("result")] == [1, 2]
 
 
 # -- moving ------------------------------------------------------------------------------------------

@@ -80,6 +80,11 @@ class BroadcastStream:
             return []
         return [(entry[1], entry[2]) for entry in list(self._entries)[-missed:]]
 
+    def results_missed_since(self, offset: int) -> bool:
+        """Whether a client that has heard everything up to `offset` may lack a result. Results follow a
+        reveal without an offset of their own, so a connection can be lost between the two."""
+        return any(frame.kind == "reveal" for number, frame, _ in self._entries if number >= offset)
+
     def state(self, left_under: int) -> StreamState:
         return StreamState(
             self.epoch,
