@@ -110,7 +110,7 @@ def kinds(processes: Sequence[psutil.Process]) -> set[str]:
     return {
         kind
         for each in processes
-        for kind in ("postgres", "redis", "haproxy", "cluster", "keeper", "serve")
+        for kind in ("postgres", "redis", "haproxy", "cluster", "supervisor", "serve")
         if kind in each.name() or kind in " ".join(each.cmdline())
     }
 
@@ -119,7 +119,7 @@ def kinds(processes: Sequence[psutil.Process]) -> set[str]:
 async def test_it_ends_in_good_order_and_leaves_nothing(data_dir: Path, sign: signal.Signals) -> None:
     async with running_cluster(data_dir, "--nodes", "2") as cluster:
         processes = cluster.processes
-        assert kinds(processes) >= {"postgres", "redis", "cluster", "keeper", "serve"}
+        assert kinds(processes) >= {"postgres", "redis", "cluster", "supervisor", "serve"}
         cluster.process.send_signal(sign)
         with trio.fail_after(PATIENCE_S):
             assert await cluster.process.wait() == 0
@@ -131,7 +131,7 @@ async def test_nothing_outlives_it_when_it_is_killed(data_dir: Path) -> None:
     haproxy_program()
     async with running_cluster(data_dir, "--nodes", "2", "--proxy") as cluster:
         processes = cluster.processes
-        assert kinds(processes) >= {"postgres", "redis", "haproxy", "cluster", "keeper", "serve"}
+        assert kinds(processes) >= {"postgres", "redis", "haproxy", "cluster", "supervisor", "serve"}
         cluster.process.kill()
         assert await all_ended(processes)
         assert cluster.processes == []

@@ -39,7 +39,7 @@ async def test_an_author_takes_a_session_over_and_the_older_page_is_told(
         press(page, "#start")
         expect(page.locator("body")).to_have_attribute("data-phase", "question")
         older.reload()
-        expect(older.locator("#why")).to_contain_text("taken this session over")
+        expect(older.locator("#why")).to_contain_text("leads this session now")
         assert older.evaluate("JSON.parse(localStorage.hosted)") == [], "the link leads nothing any more"
         page.goto(shared_node.as_author("/host"))
         expect(page.locator("#running a", has_text=session.code)).to_be_visible()

@@ -65,7 +65,7 @@ def cluster(ctx: click.Context, nodes: int, data_dir: Path, base_port: int, prox
     async def main() -> int:
         import trio
 
-        from server.cli.cluster.processes import ClusterNode, keeper
+        from server.cli.cluster.processes import ClusterNode, supervisor
 
         resolved = resolve(None, os.environ, {})
         directory = _made(data_dir)
@@ -73,7 +73,7 @@ def cluster(ctx: click.Context, nodes: int, data_dir: Path, base_port: int, prox
         plan = plan_for(nodes, base_port, resolved.config, author_key, proxy=proxy)
         haproxy = _haproxy(plan, directory) if plan.proxy_port is not None else ()
         options = () if resolved.file is None else ("--config", str(resolved.file.absolute()))
-        async with keeper(directory, nodes, haproxy) as kept, trio.open_nursery() as nursery:
+        async with supervisor(directory, nodes, haproxy) as kept, trio.open_nursery() as nursery:
             shared = {
                 "database_url": kept.database_url,
                 "redis_url": kept.redis_url,
@@ -128,7 +128,7 @@ def _author_key(config: Config, directory: Path) -> str:
 
 
 def _haproxy(plan: Plan, directory: Path) -> Sequence[str]:
-    """What the keeper needs to know of it. Raises ClickException when it is not installed."""
+    """What the supervisor needs to know of it. Raises ClickException when it is not installed."""
     import resource
 
     from server.cli.cluster.supervisor import LISTENER

@@ -1,4 +1,4 @@
-"""The processes of a cluster on one machine: its nodes, and the keeper of what they stand on.
+"""The processes of a cluster on one machine: its nodes, and the supervisor of what they stand on.
 
 Nothing outlives `fanfare cluster`, not even when it is killed: each process has a pipe for standard input,
 and ends in good order when nobody holds the other end any more.
@@ -39,7 +39,7 @@ class Kept:
 
 
 @asynccontextmanager
-async def keeper(directory: Path, nodes: int, haproxy: Sequence[str] = ()) -> AsyncGenerator[Kept]:
+async def supervisor(directory: Path, nodes: int, haproxy: Sequence[str] = ()) -> AsyncGenerator[Kept]:
     """PostgreSQL and Redis while the block runs, and HAProxy if `haproxy` has its program, its file and where
     it listens.
 
