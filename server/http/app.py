@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import cache
 from importlib.resources.abc import Traversable
 from types import TracebackType
 from typing import Any, cast
 
+import orjson
 from quart import Request, Response, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -25,13 +26,16 @@ from server.http.events import Events, OpenStreams
 from server.http.final_results import FinalResults
 from server.http.lifecycle import Lifecycle
 from server.http.metrics import Metrics
+from server.http.openapi import document
 from server.http.operations import Operations
-from server.http.pages import NEARBY, Pages
+from server.http.pages import Pages
 from server.http.playing import Playing
 from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
 from server.http.responses import EXIT_STACK, Answer, body_answer, error_answer
 from server.http.results import Results
+from server.http.routes import ROUTES
+from server.http.routes.route import Views
 from server.http.services import Services
 from server.http.sessions import Sessions
 from server.http.sockets import HttpTally
@@ -43,10 +47,11 @@ BODY_TIMEOUT_S = 30
 SMALL_BODY_BYTES_MAX = 4096
 """Bound of every body that is no quiz, unless a frame of the WebSocket may be larger."""
 
-QUIZ_BODIES = frozenset({("POST", "/api/quizzes"), ("POST", "/api/quizzes/check")})
-
-
-View = Callable[..., Awaitable[Answer]]
+QUIZ_BODIES = frozenset(
+    (route.method, route.path)
+    for route in ROUTES
+    if route.operation.takes is not None and route.operation.takes.quiz
+)
 
 
 class _Connection(TrioASGIHTTPConnection):
@@ -111,64 +116,43 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     # Addresses are taken as they are: only what people type for a page is answered with a redirect.
     app.url_map.merge_slashes = False
     access = Access(services)
-    for method, rule, view in _routes(services, access, Pages(services, web), app.streams, app.tally):
-        app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
+    views = _views(services, access, Pages(services, web), app.streams, app.tally)
+    for route in ROUTES:
+        app.add_url_rule(
+            route.rule,
+            f"{route.method} {route.rule}",
+            route.view(views),
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
     _frame_requests(app, access)
     _answer_errors(app)
     return app
 
 
-def _routes(
-    services: Services, access: Access, pages: Pages, streams: OpenStreams, tally: HttpTally
-) -> list[tuple[str, str, View]]:
+def _views(services: Services, access: Access, pages: Pages, streams: OpenStreams, tally: HttpTally) -> Views:
     sessions = Sessions(services.directory, services.store, access)
-    quizzes = Quizzes(services, access)
     final_results = FinalResults(services)
-    lifecycle = Lifecycle(services, access, sessions, final_results)
-    playing = Playing(services, access, sessions, final_results)
-    events = Events(services, access, sessions, streams)
-    results = Results(services, access, sessions, final_results)
-    erasing = Erasing(services, access, sessions, final_results)
-    cluster = ClusterView(services, access)
-    operations = Operations(services, Metrics(services, lambda: len(streams), tally))
-    return [
-        ("POST", "/api/quizzes", quizzes.create),
-        ("GET", "/api/quizzes", quizzes.list),
-        ("POST", "/api/quizzes/check", quizzes.check),
-        ("GET", "/api/quizzes/<quiz_id>", quizzes.get),
-        ("DELETE", "/api/quizzes/<quiz_id>", quizzes.delete),
-        ("GET", "/api/quizzes/<quiz_id>/versions", quizzes.versions),
-        ("POST", "/api/sessions", lifecycle.create),
-        ("GET", "/api/sessions", lifecycle.list),
-        ("GET", "/api/sessions/<key>", lifecycle.get),
-        ("DELETE", "/api/sessions/<key>", erasing.session),
-        ("DELETE", "/api/sessions/<key>/players/<number>", erasing.player),
-        ("POST", "/api/sessions/<key>/players", playing.join),
-        ("GET", "/api/sessions/<key>/players", playing.players),
-        ("POST", "/api/sessions/<key>/answers", playing.answer),
-        ("POST", "/api/sessions/<key>/host", playing.lead),
-        ("POST", "/api/sessions/<key>/host-token", lifecycle.take_over),
-        ("GET", "/api/sessions/<key>/leaderboard", playing.leaderboard),
-        ("GET", "/api/sessions/<key>/events", events.open),
-        ("GET", "/api/sessions/<key>/results", results.show),
-        ("GET", "/api/sessions/<key>/results.json", results.json_file),
-        ("GET", "/api/sessions/<key>/results.csv", results.csv_file),
-        ("GET", "/api/cluster", cluster.show),
-        ("POST", "/api/cluster/nodes/<name>/drain", cluster.drain),
-        ("GET", "/", pages.play),
-        ("GET", "/host", pages.host),
-        ("GET", "/screen", pages.screen),
-        ("GET", "/author", pages.author),
-        *(("GET", path, pages.elsewhere) for path in NEARBY),
-        ("GET", "/<code>", pages.by_code),
-        ("GET", "/qr.svg", QrCode(services).show),
-        ("GET", "/assets/<digest>/<name>", pages.asset),
-        ("GET", "/assets/<digest>/<folder>/<name>", pages.asset),
-        ("GET", "/healthz", operations.healthz),
-        ("GET", "/readyz", operations.readyz),
-        ("GET", "/metrics", operations.metrics),
-        ("GET", "/openapi.json", operations.openapi),
-    ]
+    metrics = Metrics(services, lambda: len(streams), tally)
+    return Views(
+        quizzes=Quizzes(services, access),
+        lifecycle=Lifecycle(services, access, sessions, final_results),
+        erasing=Erasing(services, access, sessions, final_results),
+        playing=Playing(services, access, sessions, final_results),
+        events=Events(services, access, sessions, streams),
+        results=Results(services, access, sessions, final_results),
+        cluster=ClusterView(services, access),
+        pages=pages,
+        qr=QrCode(services),
+        operations=Operations(services, metrics, openapi_json(services.play_url)),
+    )
+
+
+@cache
+def openapi_json(play_url: str) -> bytes:
+    """What describes the API of a node whose answers and event streams cost least at `play_url`."""
+    routes = [(route.method, route.path, route.operation) for route in ROUTES]
+    return orjson.dumps(document(routes, play_url))
 
 
 def _frame_requests(app: Api, access: Access) -> None:

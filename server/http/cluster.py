@@ -11,6 +11,8 @@ from server.http.authorization import Access
 from server.http.requests import read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import NodeState, Services
+from server.wire.api import operations
+from server.wire.api.queries import NoQuery
 from server.wire.errors import ApiError
 
 
@@ -23,22 +25,22 @@ class ClusterView:
     async def show(self) -> Answer:
         """A node alone shows itself: `redis_up` is null then."""
         self._access.require_author()
-        read_query()
+        read_query(NoQuery)
         cluster = self._services.cluster
         nodes = cluster.nodes() if cluster is not None else [self._alone()]
         return json_answer(
-            {
-                "cluster": self._services.config.cluster,
-                "redis_up": cluster.redis_up() if cluster is not None else None,
-                "generation": cluster.generation() if cluster is not None else 0,
-                "nodes": [_shown(node) for node in sorted(nodes, key=lambda node: node.member.name)],
-            }
+            operations.Cluster(
+                cluster=self._services.config.cluster,
+                redis_up=cluster.redis_up() if cluster is not None else None,
+                generation=cluster.generation() if cluster is not None else 0,
+                nodes=[_shown(node) for node in sorted(nodes, key=lambda node: node.member.name)],
+            )
         )
 
     async def drain(self, name: str) -> Answer:
         """202: the node knows. It is done when the node has no sessions any more."""
         self._access.require_author()
-        read_query()
+        read_query(NoQuery)
         cluster = self._services.cluster
         if cluster is None:
             raise ApiError("last_node", "This node is alone: nobody could take its sessions.")
@@ -54,7 +56,7 @@ class ClusterView:
             raise ApiError("busy", f"{name} cannot be told just now. Try again in a moment.") from error
         if not known:
             raise _unknown()
-        return json_answer({"name": name, "state": "draining"}, 202)
+        return json_answer(operations.Draining(name, "draining"), 202)
 
     def _alone(self) -> NodeState:
         services = self._services
@@ -93,21 +95,21 @@ def _unknown() -> ApiError:
     return ApiError("node_not_found", "No node of this cluster has this name.")
 
 
-def _shown(node: NodeState) -> dict[str, object]:
+def _shown(node: NodeState) -> operations.Node:
     member, load = node.member, node.load
-    return {
-        "name": member.name,
-        "role": member.role,
-        "state": "draining" if member.draining else "up",
-        "weight": member.weight,
-        "shards": node.shards,
-        "sessions": load.sessions,
-        "players": load.players,
-        "connections": load.connections,
-        "queued": load.queued,
-        "lag_ms": load.lag_ms,
-        "busy": load.busy,
-        "version": member.version,
-        "started_at": member.started_at,
-        "ws_url": member.ws_url,
-    }
+    return operations.Node(
+        name=member.name,
+        role=member.role,
+        state="draining" if member.draining else "up",
+        weight=member.weight,
+        shards=node.shards,
+        sessions=load.sessions,
+        players=load.players,
+        connections=load.connections,
+        queued=load.queued,
+        lag_ms=load.lag_ms,
+        busy=load.busy,
+        version=member.version,
+        started_at=member.started_at,
+        ws_url=member.ws_url,
+    )

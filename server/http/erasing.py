@@ -15,6 +15,9 @@ from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask, bounded_wait
 from server.security.tokens import Grant
+from server.wire.api.playing import ErasedPlayer
+from server.wire.api.queries import NoQuery
+from server.wire.api.sessions import DeletedSession
 from server.wire.errors import ApiError, busy
 
 PLAYER_MAX = 999_999_999
@@ -35,7 +38,7 @@ class Erasing:
 
     async def session(self, key: str) -> Answer:
         """A session that is over goes, with everything that is stored of it."""
-        read_query()
+        read_query(NoQuery)
         found = await self._led(key, None if self._access.is_author() else self._access.grant())
         record = found if isinstance(found, SessionRecord) else found.record
         await self._sessions.look(found, commands.Erase)
@@ -49,12 +52,12 @@ class Erasing:
         except trio.TooSlowError:
             raise busy() from None
         self._final_results.forget(record.id)
-        return json_answer({"session_id": record.id, "code": record.code})
+        return json_answer(DeletedSession(record.id, record.code))
 
     async def player(self, key: str, number: str) -> Answer:
         """A player's name goes, and with it the place: the token is of no use any more. What the player has
         answered stays, under a neutral name. Also for the player alone."""
-        read_query()
+        read_query(NoQuery)
         if not (number.isascii() and number.isdigit() and len(number) <= len(str(PLAYER_MAX))):
             raise _no_player()
         player = int(number)
@@ -78,7 +81,7 @@ class Erasing:
         self._final_results.forget(record.id)
         found = await self._sessions.live_or_over(record.id)
         await self._sessions.look(found, lambda reply: commands.Erase(reply, player))
-        return json_answer({"session_id": record.id, "player_id": player, "name": erased_name(player)})
+        return json_answer(ErasedPlayer(record.id, player, erased_name(player)))
 
     async def _refuse_removed(self, found: LiveSession | SessionRecord, player: int) -> None:
         """Whoever was removed does not free the name of the own accord as long as somebody could come in

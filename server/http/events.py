@@ -24,6 +24,7 @@ from server.http.sessions import Sessions, bounded_wait
 from server.http.throttle import Throttle
 from server.security.limits import ConnectionCount
 from server.security.tokens import generation_of
+from server.wire.api.queries import EventsQuery
 from server.wire.errors import busy, refused, too_many_streams
 from server.wire.sse import (
     EVENT_STREAM,
@@ -180,7 +181,7 @@ class Events:
     async def open(self, key: str) -> Answer:
         """A stream for a spectator or, with a token, for its player or host. A refusal is an ordinary error:
         browsers then do not come back by themselves."""
-        token = read_query("token").get("token") or self._access.bearer()
+        token = read_query(EventsQuery).token or self._access.bearer()
         if request.method == "HEAD":
             return body_answer(b"", EVENT_STREAM)
         grant = None if token is None else self._access.grant(token)

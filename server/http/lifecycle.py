@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import cast
+
+from msgspec import convert
 
 from engine.actors.commands import Look, TakeOver
 from engine.actors.delivery.frame import Message
@@ -14,13 +15,13 @@ from server.http.addresses import join_url, play_url, ws_url
 from server.http.authorization import Access
 from server.http.final_results import FinalResults, without_standing
 from server.http.quizzes import may_be_quiz_id
-from server.http.requests import read_count, read_object, read_query
+from server.http.requests import read_object, read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask
+from server.wire.api import sessions as types
+from server.wire.api.queries import VERSION_MAX, ListQuery, NoQuery
 from server.wire.errors import ApiError
-
-RECENT_MAX = 200
 
 
 class Lifecycle:
@@ -35,45 +36,47 @@ class Lifecycle:
     async def create(self) -> Answer:
         """A new session, its code, and the token that leads it."""
         self._access.require_author()
-        data = await read_object(("quiz_id", "quiz_version", *FIELDS), required=("quiz_id",))
+        data = await read_object(types.NewSession)
         settings = Settings.parse({name: data[name] for name in FIELDS if name in data})
         record = await self._services.directory.create(_quiz_id(data), settings, _quiz_version(data))
         session = await self._sessions.made(record)
         self._access.know(record.code)
-        body = {
-            "session_id": record.id,
-            "code": record.code,
-            "quiz_id": record.quiz_id,
-            "quiz_version": record.quiz_version,
-            "host_token": self._services.tokens.issue(record.id, "host", None),
-            "ws_url": ws_url(self._services, session),
-            "play_url": play_url(self._services, session),
-        }
+        body = types.OpenedSession(
+            session_id=record.id,
+            code=record.code,
+            quiz_id=record.quiz_id,
+            quiz_version=record.quiz_version,
+            host_token=self._services.tokens.issue(record.id, "host", None),
+            ws_url=ws_url(self._services, session),
+            play_url=play_url(self._services, session),
+        )
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
 
     async def take_over(self, key: str) -> Answer:
         """A fresh host token. The older ones are void from then on, and whoever leads with one is told."""
         self._access.require_author()
-        read_query()
+        read_query(NoQuery)
         session = await self._sessions.live(key)
         taken = await ask(session, TakeOver)
-        body = {
-            "session_id": session.session_id,
-            "code": session.code,
-            "host_token": taken.message["token"],
-            "ws_url": ws_url(self._services, session),
-        }
+        body = types.FreshHostToken(
+            session_id=session.session_id,
+            code=session.code,
+            host_token=str(taken.message["token"]),
+            ws_url=ws_url(self._services, session),
+        )
         return json_answer(body, 201)
 
     async def list(self) -> Answer:
         self._access.require_author()
-        limit = read_count(read_query("limit"), "limit", 50, RECENT_MAX)
-        recent = await self._services.store.recent(limit)
-        return json_answer({"sessions": [asdict(summary) for summary in recent]})
+        recent = await self._services.store.recent(read_query(ListQuery).limit)
+        return json_answer(
+            types.SessionList([convert(each, types.SessionSummary, from_attributes=True) for each in recent])
+        )
 
     async def get(self, key: str) -> Answer:
-        """What a spectator sees. Of a session that is over, who won is for those who were there."""
-        read_query()
+        """`types.Session`, as a spectator sees it. Once the session is over, who won is for those who were
+        there."""
+        read_query(NoQuery)
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):
@@ -115,6 +118,6 @@ def _quiz_version(data: dict[str, object]) -> int | None:
     if version is None:
         return None
     # bool is a subclass of int, hence the type itself.
-    if type(version) is not int or not 1 <= version <= 999_999_999:
+    if type(version) is not int or not 1 <= version <= VERSION_MAX:
         raise ApiError("bad_field", "quiz_version is a whole number from 1.", "quiz_version")
     return version

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from server.http.addresses import ws_url
 from server.http.metrics import CONTENT_TYPE, Metrics
 from server.http.responses import Answer, body_answer, json_answer
 from server.http.services import Services
+from server.wire.api import operations as types
 
 
 class Operations:
-    def __init__(self, services: Services, metrics: Metrics) -> None:
+    """Args:
+    document: what describes the API, as JSON.
+    """
+
+    def __init__(self, services: Services, metrics: Metrics, document: bytes) -> None:
         self._services = services
         self._metrics = metrics
-        self._openapi = files("server.http").joinpath("openapi.json").read_bytes()
+        self._document = document
 
     async def healthz(self) -> Answer:
         """That this is answered at all says that the loop turns."""
-        return json_answer(
-            {"status": "alive", "version": self._services.version, "ws_url": ws_url(self._services, None)}
-        )
+        return json_answer(types.Health("alive", self._services.version, ws_url(self._services, None)))
 
     async def readyz(self) -> Answer:
         """A node that acknowledges from its spool is ready: sent elsewhere, its players would find nobody who
@@ -37,12 +38,10 @@ class Operations:
             reasons.append(full)
         if self._services.cluster is not None and self._services.cluster.draining():
             reasons.append("the node is draining: its sessions go to the others")
-        return json_answer(
-            {"ready": not reasons, "reasons": reasons, "degraded": degraded}, 503 if reasons else 200
-        )
+        return json_answer(types.Readiness(not reasons, reasons, degraded), 503 if reasons else 200)
 
     async def metrics(self) -> Answer:
         return body_answer(self._metrics.exposition(), CONTENT_TYPE)
 
     async def openapi(self) -> Answer:
-        return body_answer(self._openapi, "application/json")
+        return body_answer(self._document, "application/json")

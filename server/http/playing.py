@@ -10,18 +10,16 @@ from engine.ports import SessionRecord
 from server.http.addresses import play_url, ws_url
 from server.http.authorization import Access
 from server.http.final_results import FinalResults
-from server.http.requests import read_body, read_count, read_object, read_query
-from server.http.responses import Answer, json_answer
+from server.http.requests import read_body, read_object, read_query
+from server.http.responses import Answer, json_answer, part_of
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
 from server.security.tokens import former_of, new_ticket
 from server.wire import protocol
+from server.wire.api import playing as types
+from server.wire.api.queries import LeaderboardQuery, PlayersQuery
 from server.wire.bodies import answer_of
 from server.wire.errors import ApiError
-
-TOP_MAX = 1_000
-PLAYERS_MAX = 1_000
-AFTER_MAX = 999_999_999
 
 
 class Playing:
@@ -36,7 +34,7 @@ class Playing:
 
     async def join(self, key: str) -> Answer:
         """A new player, once that is committed; or 202 for one whom the host has yet to let in."""
-        data = await read_object(("name", "ticket", "former"), (), self._bytes_max)
+        data = await read_object(types.NewPlayer, self._bytes_max)
         name = protocol.read_name(data)
         try:
             ticket = protocol.read_ticket(data) or new_ticket()
@@ -61,27 +59,23 @@ class Playing:
             ),
         )
         if joined.kind == "waiting":
-            return json_answer({name: joined.message[name] for name in ("code", "ticket", "again_ms")}, 202)
-        body = {
-            "player_id": joined.message["player"],
-            "name": joined.message["name"],
-            "token": joined.message["token"],
-            "session_id": session.session_id,
-            "code": session.code,
-            "ws_url": ws_url(self._services, session),
-            "play_url": play_url(self._services, session),
-        }
+            return json_answer(part_of(joined.message, types.Waiting), 202)
+        player = joined.message["player"]
+        assert isinstance(player, int)
+        body = types.Joined(
+            player_id=player,
+            name=str(joined.message["name"]),
+            token=str(joined.message["token"]),
+            session_id=session.session_id,
+            code=session.code,
+            ws_url=ws_url(self._services, session),
+            play_url=play_url(self._services, session),
+        )
         return json_answer(body, 201)
 
     async def players(self, key: str) -> Answer:
         """Who is in, page by page, and who is connected, or who was removed: for the host and for authors."""
-        query = read_query("after", "limit", "removed")
-        removed = query.get("removed", "false")
-        if removed not in ("true", "false"):
-            raise ApiError("bad_field", "removed is true or false.", "removed")
-        gone = removed == "true"
-        after = read_count(query, "after", 0, AFTER_MAX, least=0)
-        limit = read_count(query, "limit", PLAYERS_MAX, PLAYERS_MAX)
+        query = read_query(PlayersQuery)
         generation = None
         if self._access.is_author():
             found = await self._sessions.live_or_over(key)
@@ -92,14 +86,14 @@ class Playing:
                 raise ApiError("not_host", "Who is in is for the host to see.")
             found = await self._sessions.granted_or_over(key, grant)
         page = await self._sessions.look(
-            found, lambda reply: commands.ListPlayers(reply, after, limit, gone, generation)
+            found,
+            lambda reply: commands.ListPlayers(reply, query.after, query.limit, query.removed, generation),
         )
-        if isinstance(page, SessionRecord) and gone:
+        if isinstance(page, SessionRecord) and query.removed:
             raise ApiError("session_finished", "The session is over: nobody is let in again.")
         if isinstance(page, SessionRecord):
-            return json_answer(await self._final_results.players(page, after, limit))
-        shown = ("players", "next", "total", "connected", "waiting")
-        return json_answer({name: page.message[name] for name in shown})
+            return json_answer(await self._final_results.players(page, query.after, query.limit))
+        return json_answer(part_of(page.message, types.Players))
 
     async def answer(self, key: str) -> Answer:
         """The `ack` that the WebSocket would bring, once the answer is committed."""
@@ -121,7 +115,7 @@ class Playing:
         grant = self._access.grant()
         if grant.role != "host":
             raise ApiError("not_host", "Only the host may do this.")
-        data = await read_object(("id", "do", "player", "on", "expect"), ("do",), self._bytes_max)
+        data = await read_object(types.HostCommand, self._bytes_max)
         message = _parsed({"t": "host", "id": "-", **data})
         assert isinstance(message, protocol.Host)
         mark = message.id if "id" in data else None
@@ -143,12 +137,9 @@ class Playing:
 
     async def leaderboard(self, key: str) -> Answer:
         """The first `top`; with `around=me` also those next to the player whose token it is."""
-        query = read_query("top", "around")
-        count = read_count(query, "top", 10, TOP_MAX)
+        query = read_query(LeaderboardQuery)
         me = None
-        if "around" in query:
-            if query["around"] != "me":
-                raise ApiError("bad_field", "around can only be me.", "around")
+        if query.around is not None:
             grant = self._access.grant()
             if grant.player is None:
                 raise ApiError("not_player", "around=me needs a player's token.")
@@ -156,14 +147,14 @@ class Playing:
             found = await self._sessions.granted_or_over(key, grant)
         else:
             found = await self._sessions.live_or_over(key)
-        board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=count))
+        board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=query.top))
         if isinstance(board, SessionRecord):
             await self._sessions.refuse_outsiders(board)
-            return json_answer(await self._final_results.board(board, count, me))
+            return json_answer(await self._final_results.board(board, query.top, me))
         assert not isinstance(found, SessionRecord), "that would have been the board"
         if board.message.get("phase") == Phase.FINISHED:
             await self._sessions.refuse_outsiders(found.record)
-        return json_answer({name: board.message[name] for name in ("top", "around", "players", "answered")})
+        return json_answer(part_of(board.message, types.Leaderboard))
 
 
 def _parsed(members: dict[str, object]) -> protocol.Message:

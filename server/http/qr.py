@@ -11,6 +11,7 @@ from server.http.addresses import join_url
 from server.http.requests import read_query
 from server.http.responses import Answer, body_answer
 from server.http.services import Services
+from server.wire.api.queries import QrQuery
 from server.wire.errors import ApiError
 
 QUIET_ZONE = 4
@@ -25,9 +26,7 @@ class QrCode:
 
     async def show(self) -> Answer:
         """Of any code: whether a session has it is not asked, so nobody can look for sessions here."""
-        code = read_query("code").get("code")
-        if code is None:
-            raise ApiError("missing_field", "The field code is missing.", "code")
+        code = read_query(QrQuery).code
         if not is_code(code):
             raise ApiError("bad_field", "code must be the six digits of a session's code.", "code")
         address = join_url(self._services, code)

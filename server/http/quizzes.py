@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
 from urllib.parse import quote
 
 import trio
+from msgspec import convert
+from msgspec.structs import asdict
 
 from engine.domain.quiz import Quiz
-from engine.ports import QuizNotFound, StoredQuiz
+from engine.ports import QuizNotFound, QuizSummary, StoredQuiz
 from server import quizfile
 from server.http.authorization import Access
-from server.http.requests import YAML_TYPES, read_body, read_count, read_query
+from server.http.requests import YAML_TYPES, read_body, read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import Services
+from server.wire.api import quizzes as types
+from server.wire.api.queries import QUIZ_ID_CHARS_MAX, CreateQuizQuery, ListQuery, NoQuery, QuizQuery
 from server.wire.bodies import json_of
 from server.wire.errors import ApiError
-
-VERSION_MAX = 999_999_999
-VERSIONS_MAX = 200
-"""In one listing."""
-
-ID_CHARS_MAX = 100
 
 
 class Quizzes:
@@ -33,11 +31,12 @@ class Quizzes:
     async def create(self) -> Answer:
         """201 with the new quiz or version; 200 when `?id=` has an equal newest version already."""
         self._access.require_author()
-        quiz_id = read_query("id").get("id")
+        quiz_id = read_query(CreateQuizQuery).id
         if quiz_id is not None and not may_be_quiz_id(quiz_id):
             raise ApiError(
                 "bad_field",
-                f"id is text of 1 to {ID_CHARS_MAX} printable characters, without slashes or outer blanks.",
+                f"id is text of 1 to {QUIZ_ID_CHARS_MAX} printable characters, without slashes or outer "
+                "blanks.",
                 "id",
             )
         quiz = Quiz.parse(json_of(await read_body()))
@@ -50,7 +49,7 @@ class Quizzes:
     async def check(self) -> Answer:
         """200 for whatever can be complained about: the complaints are what was asked for."""
         self._access.require_author()
-        read_query()
+        read_query(NoQuery)
         body = await read_body(YAML_TYPES)
         # A file of 1 MiB takes up to a second to read. Abandoned, it still takes its turn to the end.
         return json_answer(
@@ -60,37 +59,35 @@ class Quizzes:
     async def list(self) -> Answer:
         """For authors, as opening a session is: hosts choose from it."""
         self._access.require_author()
-        read_query()
-        return json_answer({"quizzes": [asdict(summary) for summary in await self._catalog.list()]})
+        read_query(NoQuery)
+        return json_answer(types.QuizList(_summaries(await self._catalog.list())))
 
     async def get(self, quiz_id: str) -> Answer:
         """Holds the right answers, so it is for authors alone."""
         self._access.require_author()
-        query = read_query("version")
-        version = read_count(query, "version", 0, VERSION_MAX) or None
+        version = read_query(QuizQuery).version
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
         stored = await self._catalog.get(quiz_id, version)
         if stored.deleted:
             raise QuizNotFound(quiz_id)
-        return json_answer(_identity(stored) | {"quiz": stored.quiz.to_dict()})
+        return json_answer(asdict(_identity(stored)) | {"quiz": stored.quiz.to_dict()})
 
     async def versions(self, quiz_id: str) -> Answer:
         self._access.require_author()
-        limit = read_count(read_query("limit"), "limit", 50, VERSIONS_MAX)
+        limit = read_query(ListQuery).limit
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
-        found = await self._catalog.versions(quiz_id, limit)
-        return json_answer({"versions": [asdict(summary) for summary in found]})
+        return json_answer(types.QuizVersions(_summaries(await self._catalog.versions(quiz_id, limit))))
 
     async def delete(self, quiz_id: str) -> Answer:
         """No version of it is played anew. Sessions that play one go on, and keep it."""
         self._access.require_author()
-        read_query()
+        read_query(NoQuery)
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
         await self._catalog.delete(quiz_id)
-        return json_answer({"id": quiz_id})
+        return json_answer(types.DeletedQuiz(quiz_id))
 
     async def _newest_version(self, quiz_id: str) -> int | None:
         try:
@@ -99,8 +96,12 @@ class Quizzes:
             return None
 
 
+def _summaries(found: Iterable[QuizSummary]) -> list[types.QuizSummary]:
+    return [convert(summary, types.QuizSummary, from_attributes=True) for summary in found]
+
+
 def _checked(text: bytes) -> dict[str, object]:
-    """The quiz, or what is wrong with it beside as much as could be read."""
+    """`CheckedQuiz`: the quiz, or what is wrong with it beside as much as could be read."""
     try:
         quiz = quizfile.parse(text, "quiz").quiz
     except quizfile.QuizFileError as error:
@@ -115,7 +116,7 @@ def _checked(text: bytes) -> dict[str, object]:
 def may_be_quiz_id(text: str) -> bool:
     """Whether a quiz can have this id: one that fits into an address and that the store takes."""
     return (
-        0 < len(text) <= ID_CHARS_MAX
+        0 < len(text) <= QUIZ_ID_CHARS_MAX
         and text.isprintable()
         and text == text.strip()
         and "/" not in text
@@ -123,11 +124,7 @@ def may_be_quiz_id(text: str) -> bool:
     )
 
 
-def _identity(stored: StoredQuiz) -> dict[str, object]:
-    return {
-        "id": stored.id,
-        "version": stored.version,
-        "title": stored.quiz.title,
-        "questions": len(stored.quiz.questions),
-        "created_at": stored.created_at,
-    }
+def _identity(stored: StoredQuiz) -> types.QuizIdentity:
+    return types.QuizIdentity(
+        stored.id, stored.version, stored.quiz.title, len(stored.quiz.questions), stored.created_at
+    )

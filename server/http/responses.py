@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import cast
 
+import msgspec
 import orjson
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
+from server.wire.api.common import Body
 from server.wire.errors import ApiError
 
 Answer = Response
@@ -21,7 +23,14 @@ EXIT_STACK = "fanfare.exit_stack"
 
 
 def json_answer(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    return body_answer(orjson.dumps(data), "application/json", status, headers)
+    """`data`: one of the types in `server/wire/api`, or what the session has said."""
+    encode = msgspec.json.encode if isinstance(data, msgspec.Struct) else orjson.dumps
+    return body_answer(encode(data), "application/json", status, headers)
+
+
+def part_of(message: Mapping[str, object], kind: type[Body]) -> dict[str, object]:
+    """What a message of a session has for the fields of `kind`."""
+    return {name: message[name] for name in kind.__struct_fields__}
 
 
 def body_answer(

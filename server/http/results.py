@@ -23,6 +23,7 @@ from server.http.requests import read_query
 from server.http.responses import Answer, parts_answer, when_over
 from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
+from server.wire.api.queries import CsvQuery, ResultsQuery
 from server.wire.errors import ApiError
 
 COLUMNS = ("rank", "player", "name", "score", "correct", "answered", "elapsed_ms")
@@ -57,18 +58,16 @@ class Results:
         self._large = trio.CapacityLimiter(LARGE_MAX)
 
     async def show(self, key: str) -> Answer:
-        return await self._answer(*await self._readable(key), JsonRows, {})
+        return await self._answer(*await self._readable(key, read_query(ResultsQuery).token), JsonRows, {})
 
     async def json_file(self, key: str) -> Answer:
-        record, up_to = await self._readable(key)
+        record, up_to = await self._readable(key, read_query(ResultsQuery).token)
         return await self._answer(record, up_to, JsonRows, _download(record.code, "json"))
 
     async def csv_file(self, key: str) -> Answer:
-        bom = read_query("token", "bom").get("bom", "true")
-        if bom not in ("true", "false"):
-            raise ApiError("bad_field", "bom is true or false.", "bom")
-        record, up_to = await self._readable(key, "bom")
-        kind = partial(CsvRows, bom=bom == "true")
+        query = read_query(CsvQuery)
+        record, up_to = await self._readable(key, query.token)
+        kind = partial(CsvRows, bom=query.bom)
         return await self._answer(record, up_to, kind, _download(record.code, "csv"))
 
     async def _answer(
@@ -92,14 +91,13 @@ class Results:
             answer.timeout = SENDING_MAX_S
         return answer
 
-    async def _readable(self, key: str, *more: str) -> tuple[SessionRecord, int | None]:
-        """The session as stored, and the last question whose answers may be shown if that is not every one.
-        Raises ApiError if the asker may not see its results, or not yet. `more`: what else the query may
-        hold.
+    async def _readable(self, key: str, token: str | None) -> tuple[SessionRecord, int | None]:
+        """The session as stored, and the last question whose answers may be shown if that is not every
+        question. Raises ApiError if the asker may not see its results, or not yet.
 
-        A page that offers a file to download can put its token nowhere but into the query.
+        Args:
+            token: from the query, the only place where a page that offers a file can put it.
         """
-        token = read_query("token", *more).get("token")
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)
         if isinstance(look, SessionRecord):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cache
 
 import orjson
+from msgspec.structs import fields
 
 from server.wire import protocol
+from server.wire.api.common import Body
+from server.wire.api.playing import Answer
 from server.wire.errors import ApiError
-
-ANSWER_FIELDS = ("id", "question", "choice")
 
 
 def refuse_other_than_json(content_type: str, other_types: Collection[str] = ()) -> None:
@@ -35,15 +37,13 @@ def too_large(bytes_max: int) -> ApiError:
     return ApiError("too_large", f"The body is larger than {bytes_max} bytes.")
 
 
-def object_of(
-    body: bytes, known: Collection[str], required: Iterable[str] = (), bytes_max: int | None = None
-) -> dict[str, object]:
-    """An object with known fields. Raises ApiError, which names the field."""
+def object_of(body: bytes, kind: type[Body], bytes_max: int | None = None) -> dict[str, object]:
+    """An object with the fields of `kind`, whatever their values. Raises ApiError, which names the field."""
     data = json_of(body, bytes_max)
     if not isinstance(data, dict):
         raise ApiError("bad_message", "The body must be one JSON object.")
-    refuse_unknown(data, known)
-    for name in required:
+    refuse_unknown(data, kind.__struct_fields__)
+    for name in _required(kind):
         if name not in data:
             raise ApiError("missing_field", f"The field {name} is missing.", name)
     return data
@@ -51,11 +51,16 @@ def object_of(
 
 def answer_of(body: bytes, bytes_max: int) -> protocol.Answer:
     """A player's answer: the members that the WebSocket message has, without its type. Raises ApiError."""
-    data = object_of(body, ANSWER_FIELDS, ANSWER_FIELDS, bytes_max)
+    data = object_of(body, Answer, bytes_max)
     try:
         return protocol.read_answer(data)
     except protocol.ProtocolError as error:
         raise ApiError(error.code, error.message, error.path) from None
+
+
+@cache
+def _required(kind: type[Body]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.required)
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_args
 
 import orjson
 
@@ -23,10 +23,11 @@ TOKEN_CHARS_MAX = 512
 NAMES_SHOWN_MAX = 64
 """Characters of a client's own words that an error repeats."""
 
-HOST_COMMANDS = (
-    *("start", "next", "close", "skip", "pause", "resume", "finish"),
-    *("lock", "approval", "admit", "refuse", "kick", "readmit"),
-)
+HostDo = Literal[
+    "start", "next", "close", "skip", "pause", "resume", "finish",
+    "lock", "approval", "admit", "refuse", "kick", "readmit",
+]  # fmt: skip
+HOST_COMMANDS: tuple[HostDo, ...] = get_args(HostDo)
 EXPECTING = ("start", "next", "close", "skip")
 """Those that may say what the host saw; they are refused when that is not so any more."""
 

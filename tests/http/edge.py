@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import orjson
@@ -24,7 +23,8 @@ from engine.storage.journal.retained import RetainedStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.spool.journal import SpoolingStatistics
 from server.config.config import Config
-from server.http.app import Api, create_app
+from server.http.app import Api, create_app, openapi_json
+from server.http.routes import ROUTES
 from server.http.services import Services
 from server.realtime.transport import Tally, TransportStatistics
 from server.runtime.gc_policy import Collector
@@ -37,6 +37,7 @@ from tests.settings import AT_ONCE
 
 START_MS = 1_700_000_000_000
 LOOPBACK = ("127.0.0.1", 50_000)
+PLAY_URL = "http://127.0.0.1:5002"
 OUTSIDE = ("203.0.113.9", 50_000)
 AUTHOR_KEY = "made-by-the-node"
 AUTHORING = re.compile(r"/api/(quizzes|cluster|sessions(\?.*)?$|sessions/[^/]+/(players\?|results|players$))")
@@ -156,7 +157,7 @@ class Edge:
             loop_watch=LoopWatch(),
             collector=Collector(lambda: 0.0, lambda: False),
             ws_url=config.public_ws_url or "ws://127.0.0.1:5002/ws",
-            play_url="http://127.0.0.1:5002",
+            play_url=PLAY_URL,
             transports=self._transports,
             version="1.2.3",
         )
@@ -264,21 +265,24 @@ async def edge(store: type[MemorySessionStore] = MemorySessionStore, **config: A
 
 @cache
 def document() -> dict[str, Any]:
-    loaded: dict[str, Any] = orjson.loads(files("server.http").joinpath("openapi.json").read_bytes())
+    loaded: dict[str, Any] = orjson.loads(openapi_json(PLAY_URL))
     return loaded
 
 
-def described(path: str) -> dict[str, Any] | None:
-    """The path item for an address, literal segments before templates."""
-    for template, item in sorted(document()["paths"].items(), key=lambda entry: entry[0].count("{")):
+def template_of(path: str) -> str | None:
+    """The described path for an address, literal segments before templates."""
+    for template in sorted(document()["paths"], key=lambda template: template.count("{")):
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
-            found: dict[str, Any] = item
-            return found
+            return str(template)
     return None
 
 
+CODES = {(route.method, route.path): route.codes for route in ROUTES}
+
+
 def check_described(method: str, path: str, reply: Reply) -> None:
-    operation = (described(path) or {}).get(method.lower())
+    template = template_of(path)
+    operation = document()["paths"].get(template, {}).get(method.lower())
     if operation is None:
         if method not in ("OPTIONS", "HEAD"):
             assert reply.status in (403, 404, 405), f"{method} {path} is not described"
@@ -291,6 +295,9 @@ def check_described(method: str, path: str, reply: Reply) -> None:
         response = document()["components"]["responses"][response["$ref"].rpartition("/")[2]]
     content_type = reply.headers["Content-Type"].partition(";")[0]
     assert content_type in response["content"], f"{method} {path}: {content_type} is not described"
+    if reply.status >= 400 and reply.json.keys() == {"error"}:
+        assert template is not None
+        assert reply.error in CODES[method, template], f"{method} {path}: {reply.error} is not described"
     if content_type == "application/json":
         schema = response["content"][content_type]["schema"]
         validator(schema).validate(reply.json)

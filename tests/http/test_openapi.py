@@ -1,15 +1,19 @@
-"""openapi.json is valid, complete, and speaks of nothing else."""
+"""The document that describes the API is valid, complete, and speaks of nothing else."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from engine.domain.session_keys import is_session_key
+from engine.domain.settings import BOARDS, FIELDS, NAMES, PACES, Settings
+from server.realtime.reactor.exchange import METHODS
 from server.wire.errors import STATUS
-from tests.http.edge import QUIZ, document, edge, validator
+from tests.http.edge import PLAY_URL, QUIZ, document, edge, validator
 from tests.keys import NOT_QUITE
 
 
@@ -47,6 +51,73 @@ def test_every_component_is_used() -> None:
         f"{kind}/{name}" for kind in ("schemas", "responses", "parameters") for name in components[kind]
     }
     assert used == defined
+
+
+def media_types() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document()["paths"].items():
+        for method, operation in item.items():
+            name = f"{method} {path}"
+            yield from ((name, each) for each in operation.get("requestBody", {}).get("content", {}).values())
+            for response in operation["responses"].values():
+                yield from ((name, each) for each in response.get("content", {}).values())
+    for name, response in document()["components"]["responses"].items():
+        yield from ((name, each) for each in response["content"].values())
+
+
+def test_every_json_body_has_an_example_that_is_valid() -> None:
+    without = []
+    for name, media_type in media_types():
+        if "example" in media_type:
+            validator(media_type["schema"]).validate(media_type["example"])
+        elif "$ref" in media_type["schema"]:
+            without.append(name)
+    assert without == []
+
+
+def test_links_lead_to_operations_and_name_their_parameters() -> None:
+    operations = {
+        operation["operationId"]: path
+        for path, item in document()["paths"].items()
+        for operation in item.values()
+    }
+    links = [
+        link
+        for item in document()["paths"].values()
+        for operation in item.values()
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert links
+    for link in links:
+        assert link["parameters"].keys() == set(re.findall(r"\{(\w+)\}", operations[link["operationId"]]))
+
+
+def test_every_operation_has_a_tag_that_is_described() -> None:
+    tags = [tag for item in document()["paths"].values() for each in item.values() for tag in each["tags"]]
+    assert set(tags) == {tag["name"] for tag in document()["tags"]}
+
+
+def test_what_the_realtime_port_takes_too_says_so() -> None:
+    there = {
+        (method.upper(), path)
+        for path, item in document()["paths"].items()
+        for method, operation in item.items()
+        if PLAY_URL in [server["url"] for server in operation.get("servers", ())]
+    }
+    assert there == {
+        (method, f"/api/sessions/{{key}}/{what}")
+        for what, methods in METHODS.items()
+        for method in set(methods) - {"HEAD"}
+    }
+
+
+def test_settings_are_those_of_the_domain() -> None:
+    """Bounds and words come from the domain; names and defaults are held against it here."""
+    shown = document()["components"]["schemas"]["Settings"]["properties"]
+    assert set(shown) == set(FIELDS)
+    assert {name: schema["default"] for name, schema in shown.items()} == Settings().to_dict()
+    words = {"pace": PACES, "names": NAMES, "board": BOARDS}
+    assert {name: set(shown[name]["enum"]) for name in words} == {k: set(v) for k, v in words.items()}
 
 
 def test_operations_have_ids_of_their_own() -> None:

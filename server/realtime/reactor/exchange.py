@@ -29,6 +29,7 @@ from server.realtime.reactor.responses import CONTINUE, JSON, error_response, re
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
 from server.security.authentication import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
+from server.wire.api.queries import EventsQuery
 from server.wire.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
 from server.wire.errors import ApiError, busy, refused, too_many_streams
 from server.wire.sse import position
@@ -48,7 +49,7 @@ WAITING_BYTES_MAX = 32_768
 
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|events)")
-_METHODS = {"answers": ("POST",), "events": ("GET", "HEAD")}
+METHODS = {"answers": ("POST",), "events": ("GET", "HEAD")}
 
 
 class Exchange:
@@ -230,8 +231,8 @@ class Exchange:
                 f"On this port are {handshake.PATH} and, under /api/sessions/..., answers and events.",
             )
         key, what = unquote(route[1]), route[2]
-        if request.method not in _METHODS[what]:
-            allowed = ", ".join(each for each in _METHODS[what] if each != "HEAD")
+        if request.method not in METHODS[what]:
+            allowed = ", ".join(each for each in METHODS[what] if each != "HEAD")
             error = ApiError("method_not_allowed", f"This address takes {allowed} only.")
             self._refuse(caller, error, {"Allow": allowed})
         elif what == "answers":
@@ -389,7 +390,7 @@ def _token(query: str) -> str | None:
     if not query:
         return None
     pairs = parse_qsl(query, keep_blank_values=True)
-    refuse_unknown((name for name, _ in pairs), ("token",))
+    refuse_unknown((name for name, _ in pairs), EventsQuery.__struct_fields__)
     if len(pairs) > 1:
         raise ApiError("bad_field", "token is given more than once.", "token")
     return (pairs[0][1] if pairs else "") or None

@@ -1,0 +1,153 @@
+"""Examples for the document that describes the API. A test holds each against the schema of its type."""
+
+from __future__ import annotations
+
+from engine.domain.phases import Phase
+from server.wire.api import operations, playing, quizzes, sessions
+
+_CREATED_AT = 1_764_332_400_000
+_SESSION = "019accd4-1f00-7000-8000-000000000001"
+_CODE = "417205"
+_WS_URL = "ws://127.0.0.1:5002/ws"
+_PLAY_URL = "http://127.0.0.1:5002"
+_TOKEN = "eyJzIjoiMDE5YWNjZDQi.aSmKsA.signature"
+
+QUIZ = quizzes.Quiz(
+    title="Capitals",
+    description="Of Europe.",
+    questions=[
+        quizzes.SingleChoiceQuestion(
+            text="What is the capital of Portugal?",
+            choices=["Porto", "Lisbon", "Madrid", "Faro"],
+            correct="Lisbon",
+        ),
+        quizzes.TypedTextQuestion(
+            text="And of Norway?", time_limit_s=30, points=2000, accept=["Oslo"], match="loose"
+        ),
+    ],
+)
+QUIZ_IDENTITY = quizzes.QuizIdentity("capitals", 1, "Capitals", 2, _CREATED_AT)
+QUIZ_WITH_ANSWERS = quizzes.QuizWithAnswers("capitals", 1, "Capitals", 2, _CREATED_AT, QUIZ)
+_SUMMARY = quizzes.QuizSummary("capitals", 1, "Capitals", "en", 2, _CREATED_AT)
+QUIZ_LIST = quizzes.QuizList([_SUMMARY])
+QUIZ_VERSIONS = quizzes.QuizVersions([_SUMMARY])
+DELETED_QUIZ = quizzes.DeletedQuiz("capitals")
+CHECKED_QUIZ = quizzes.CheckedQuiz(
+    quiz=None,
+    draft={"title": "Capitals", "questions": []},
+    problems=[quizzes.QuizProblem("no_questions", "a quiz needs at least one question", "questions", 2)],
+)
+
+NEW_SESSION = sessions.NewSession(quiz_id="capitals", pace="host", get_ready_ms=0)
+OPENED_SESSION = sessions.OpenedSession(
+    session_id=_SESSION,
+    code=_CODE,
+    quiz_id="capitals",
+    quiz_version=1,
+    host_token=_TOKEN,
+    ws_url=_WS_URL,
+    play_url=_PLAY_URL,
+)
+FRESH_HOST_TOKEN = sessions.FreshHostToken(_SESSION, _CODE, _TOKEN, _WS_URL)
+SESSION_LIST = sessions.SessionList(
+    [sessions.SessionSummary(_SESSION, _CODE, "capitals", "Capitals", 2, _CREATED_AT, None)]
+)
+DELETED_SESSION = sessions.DeletedSession(_SESSION, _CODE)
+_LINES = [sessions.Line(1, 2, "Ben", 967), sessions.Line(2, 1, "Ada", 0)]
+SESSION = sessions.Session(
+    session_id=_SESSION,
+    code=_CODE,
+    quiz_id="capitals",
+    quiz_version=1,
+    settings=sessions.Settings(get_ready_ms=0),
+    created_at=_CREATED_AT,
+    join_url=f"http://127.0.0.1:5001/?code={_CODE}",
+    ws_url=_WS_URL,
+    play_url=_PLAY_URL,
+    epoch=1,
+    offset=4,
+    state=sessions.State(
+        phase=Phase.REVEAL,
+        locked=False,
+        approval=False,
+        title="Capitals",
+        language="en",
+        number=1,
+        of=2,
+        players=2,
+        answered=2,
+        now=_CREATED_AT + 60_000,
+        question=sessions.Question(
+            number=1,
+            of=2,
+            type="single",
+            text="What is the capital of Portugal?",
+            choices=["Porto", "Lisbon", "Madrid", "Faro"],
+            limit_ms=20_000,
+            opens_in_ms=None,
+            remaining_ms=None,
+            points=1_000,
+        ),
+        reveal=sessions.Reveal(number=1, correct=1, counts=[1, 1, 0, 0]),
+        leaderboard=sessions.Standing(_LINES, 2, 2),
+        podium=None,
+        you=None,
+    ),
+)
+
+NEW_PLAYER = playing.NewPlayer(name="Ada")
+JOINED = playing.Joined(1, "Ada", _TOKEN, _SESSION, _CODE, _WS_URL, _PLAY_URL)
+WAITING = playing.Waiting(_CODE, "f1Vd0yQJ6wS3", 2_000)
+PLAYERS = playing.Players(
+    players=[playing.ListedPlayer(1, "Ada", 0, 2, connected=True)],
+    next=None,
+    total=1,
+    connected=1,
+    waiting=[playing.WaitingPlayer(3, "Cleo")],
+)
+ERASED_PLAYER = playing.ErasedPlayer(_SESSION, 1, "#1")
+ANSWER = playing.Answer("a1", 1, 1)
+ACK = playing.Ack("a1", 1, "accepted", 1_480)
+HOST_COMMAND = playing.HostCommand(id="h1", do="next", expect=playing.Expect(1, Phase.REVEAL))
+DONE = playing.Done("h1", "next", Phase.QUESTION)
+LEADERBOARD = playing.Leaderboard(_LINES, None, 2, 2)
+RESULTS = playing.Results(
+    session_id=_SESSION,
+    code=_CODE,
+    final=True,
+    skipped=[],
+    players=[
+        playing.PlayerResult(1, 2, "Ben", 967, 1, 2, 2_730),
+        playing.PlayerResult(2, 1, "Ada", 0, 0, 1, 1_480),
+    ],
+)
+
+HEALTH = operations.Health("alive", "0.1.0", _WS_URL)
+READY = operations.Readiness(ready=True, reasons=[], degraded=[])
+NOT_READY = operations.Readiness(
+    ready=False, reasons=["the node is draining: its sessions go to the others"], degraded=[]
+)
+CLUSTER = operations.Cluster(
+    cluster="fanfare",
+    redis_up=True,
+    generation=3_405_691_582,
+    nodes=[
+        operations.Node(
+            name="node-1",
+            role="both",
+            state="up",
+            weight=100,
+            shards=4_096,
+            sessions=12,
+            players=340,
+            connections=355,
+            queued=0,
+            lag_ms=4.0,
+            busy=0.07,
+            version="0.1.0",
+            started_at=_CREATED_AT,
+            ws_url=_WS_URL,
+        )
+    ],
+)
+DRAINING = operations.Draining("node-1", "draining")

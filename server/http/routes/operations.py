@@ -1,0 +1,100 @@
+"""For those who run a node."""
+
+from __future__ import annotations
+
+from server.http import examples
+from server.http.openapi import Gives, Operation
+from server.http.routes.route import Route
+from server.wire.api import operations, queries
+
+OPERATIONS = (
+    Route(
+        "GET",
+        "/api/cluster",
+        lambda views: views.cluster.show,
+        Operation(
+            "showCluster",
+            "The nodes of the cluster",
+            "operations",
+            who=("author",),
+            query=queries.NoQuery,
+            gives=(
+                Gives(
+                    200,
+                    "By name, as the node that answers knows them.",
+                    operations.Cluster,
+                    examples.CLUSTER,
+                ),
+            ),
+        ),
+    ),
+    Route(
+        "POST",
+        "/api/cluster/nodes/{name}/drain",
+        lambda views: views.cluster.drain,
+        Operation(
+            "drainNode",
+            "Have a node move its sessions to the others",
+            "operations",
+            who=("author",),
+            path={"name": queries.NodeName},
+            query=queries.NoQuery,
+            gives=(
+                Gives(
+                    202,
+                    "The node knows. It is done when it has no sessions any more.",
+                    operations.Draining,
+                    examples.DRAINING,
+                ),
+            ),
+            codes=("node_not_found", "last_node"),
+        ),
+    ),
+    Route(
+        "GET",
+        "/healthz",
+        lambda views: views.operations.healthz,
+        Operation(
+            "health",
+            "Whether the event loop turns",
+            "operations",
+            gives=(Gives(200, "It does.", operations.Health, examples.HEALTH),),
+        ),
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        lambda views: views.operations.readyz,
+        Operation(
+            "readiness",
+            "Whether the node can take work",
+            "operations",
+            gives=(
+                Gives(200, "It can.", operations.Readiness, examples.READY),
+                Gives(503, "It cannot, for these reasons.", operations.Readiness, examples.NOT_READY),
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        lambda views: views.operations.metrics,
+        Operation(
+            "metrics",
+            "Metrics for Prometheus",
+            "operations",
+            gives=(Gives(200, "Prometheus text exposition.", media_types={"text/plain": "string"}),),
+        ),
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        lambda views: views.operations.openapi,
+        Operation(
+            "openapi",
+            "This document",
+            "operations",
+            gives=(Gives(200, "OpenAPI 3.1.", media_types={"application/json": "object"}),),
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The HTTP API as types: bodies, query strings and parts of paths."""

@@ -1,0 +1,229 @@
+"""Playing and leading, and how it came out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from engine.domain.phases import Phase
+from engine.domain.questions import ANSWER_MAX
+from server.wire import protocol
+from server.wire.api.common import Body, Code, PlayUrl, WsUrl
+from server.wire.api.sessions import Line
+
+WAITING_SHOWN_MAX = 100
+
+Choice = Annotated[
+    Any,
+    Meta(
+        description="By question type: the index of the choice from 0 (single), a list of indices "
+        "(multiple), a boolean (true_false), a text (text), a number (numeric).",
+        extra_json_schema={
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                {"type": "boolean"},
+                {"type": "string", "maxLength": ANSWER_MAX},
+                {"type": "number"},
+            ]
+        },
+    ),
+]
+
+
+class NewPlayer(Body):
+    """Who wants to play."""
+
+    name: Annotated[
+        str | UnsetType,
+        Meta(
+            description="At most 32 characters once cleaned. Needed where players choose their names "
+            "(`settings.names`), else ignored."
+        ),
+    ] = UNSET
+    ticket: Annotated[
+        Annotated[str, Meta(min_length=protocol.TICKET_CHARS_MIN, max_length=protocol.TICKET_CHARS_MAX)]
+        | UnsetType,
+        Meta(description="That of the 202 before, from a player who waits for the host and asks again."),
+    ] = UNSET
+    former: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=protocol.TOKEN_CHARS_MAX)] | UnsetType,
+        Meta(
+            description="The token of the player that the same device was before in this session: a player "
+            "who was removed does not come in as somebody else (`kicked`). A token that is not good is "
+            "ignored."
+        ),
+    ] = UNSET
+
+
+class Joined(Body):
+    """The new player and the token to play with."""
+
+    player_id: int
+    name: str
+    token: Annotated[str, Meta(description="For this player alone.")]
+    session_id: str
+    code: Code
+    ws_url: WsUrl
+    play_url: PlayUrl
+
+
+class Waiting(Body):
+    """The host has yet to let the player in."""
+
+    code: Code
+    ticket: Annotated[str, Meta(description="Goes into the next request.")]
+    again_ms: Annotated[int, Meta(ge=0, description="When to ask again.")]
+
+
+class Answer(Body):
+    """A player's answer to a question."""
+
+    id: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=protocol.ID_CHARS_MAX,
+            description="The client's own mark; the ack carries it.",
+        ),
+    ]
+    question: Annotated[int, Meta(ge=1, description="The number of the question.")]
+    choice: Choice
+
+
+class Ack(Body, tag_field="t", tag="ack"):
+    """The answer is stored."""
+
+    id: str
+    question: int
+    status: Annotated[
+        Literal["accepted", "duplicate"],
+        Meta(description="duplicate: an earlier answer with another choice stands."),
+    ]
+    elapsed_ms: int
+
+
+class Expect(Body):
+    """What the host saw."""
+
+    number: Annotated[int, Meta(ge=0)]
+    phase: Phase
+
+
+class HostCommand(Body, kw_only=True):
+    """A command of the host."""
+
+    id: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=protocol.ID_CHARS_MAX)] | UnsetType,
+        Meta(description="The client's own mark."),
+    ] = UNSET
+    do: protocol.HostDo
+    player: Annotated[
+        Annotated[int, Meta(ge=1)] | UnsetType,
+        Meta(
+            description="With kick and readmit. With admit and refuse one of those who wait; without it "
+            "all of them.",
+        ),
+    ] = UNSET
+    on: Annotated[bool | UnsetType, Meta(description="With lock and approval.")] = UNSET
+    expect: Annotated[
+        Expect | UnsetType,
+        Meta(
+            description="With start, next, close and skip: what the host saw. When that is not so any "
+            "more, the command is refused with illegal_move and changes nothing."
+        ),
+    ] = UNSET
+
+
+class Done(Body, tag_field="t", tag="done"):
+    """The command is done and stored."""
+
+    id: str | None
+    do: str
+    phase: Phase
+
+
+class ListedPlayer(Body):
+    """One player in a listing; `id` and `name` alone of those who were removed."""
+
+    id: int
+    name: str
+    score: int | UnsetType = UNSET
+    rank: int | UnsetType = UNSET
+    connected: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="Whether a WebSocket or an event stream of this player is open. A player who plays "
+            "by requests alone is not connected."
+        ),
+    ] = UNSET
+
+
+class WaitingPlayer(Body):
+    """A player whom the host has yet to let in."""
+
+    id: Annotated[int, Meta(ge=1)]
+    name: str
+
+
+class Players(Body):
+    """One page of the players of a session."""
+
+    players: list[ListedPlayer]
+    next: Annotated[int | None, Meta(description="`after` of the next page; null on the last.")]
+    total: Annotated[int, Meta(description="Players who are in.")]
+    connected: Annotated[int, Meta(description="How many of them are connected.")]
+    waiting: Annotated[
+        list[WaitingPlayer],
+        Meta(
+            max_length=WAITING_SHOWN_MAX,
+            description="Those whom the host has yet to let in, the first hundred of them. `id` is theirs "
+            "while they wait, and no player's.",
+        ),
+    ]
+
+
+class ErasedPlayer(Body):
+    """The player whose name is gone."""
+
+    session_id: str
+    player_id: int
+    name: Annotated[str, Meta(description="The neutral name that stands in its place.")]
+
+
+class Leaderboard(Body):
+    """The standing."""
+
+    top: list[Line]
+    around: list[Line] | None
+    players: int
+    answered: int
+
+
+class PlayerResult(Body):
+    """One line of the final standing."""
+
+    rank: int
+    player: int
+    name: str
+    score: int
+    correct: int
+    answered: int
+    elapsed_ms: int
+
+
+class Results(Body):
+    """The standing of all players, from what is stored."""
+
+    session_id: str
+    code: Code
+    final: Annotated[
+        bool,
+        Meta(
+            description="Whether the session is over and all of it is stored: then this does not change "
+            "any more."
+        ),
+    ]
+    skipped: Annotated[list[int], Meta(description="The questions that count for nobody.")]
+    players: list[PlayerResult]

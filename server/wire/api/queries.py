@@ -1,0 +1,122 @@
+"""What addresses hold: the parts of a path, and query strings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from server.wire.api.common import CODE_PATTERN, KEY_PATTERN
+
+VERSION_MAX = 999_999_999
+LISTED_MAX = 200
+"""Quiz versions, or sessions, in one listing."""
+
+TOP_MAX = 1_000
+PLAYERS_MAX = 1_000
+AFTER_MAX = 999_999_999
+QUIZ_ID_CHARS_MAX = 100
+
+SessionKey = Annotated[
+    str,
+    Meta(
+        pattern=KEY_PATTERN,
+        description="The six-digit code of the session, or its id. Anything else names none.",
+    ),
+]
+QuizId = Annotated[str, Meta(description="Of the quiz.")]
+PlayerNumber = Annotated[int, Meta(ge=1, description="The player's number, as `id` of a leaderboard has it.")]
+TypedCode = Annotated[str, Meta(pattern=r"^\d{6}$", description="Six digits.")]
+Digest = Annotated[str, Meta(description="Of the release.")]
+Folder = Annotated[str, Meta(description="Of the file.")]
+FileName = Annotated[str, Meta(description="Of the file.")]
+NodeName = Annotated[str, Meta(description="Of the node.")]
+
+
+class Query(Struct, forbid_unknown_fields=True):
+    """Base of what a query string may hold: whole numbers, true or false, words and text, each field once."""
+
+
+class NoQuery(Query):
+    """For a route that takes no query string."""
+
+
+class CreateQuizQuery(Query):
+    id: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=QUIZ_ID_CHARS_MAX)] | None,
+        Meta(description="Write under this id; by default the node makes an id from the title."),
+    ] = None
+
+
+class QuizQuery(Query):
+    version: Annotated[
+        Annotated[int, Meta(ge=1, le=VERSION_MAX)] | None, Meta(description="By default the newest.")
+    ] = None
+
+
+class ListQuery(Query):
+    limit: Annotated[int, Meta(ge=1, le=LISTED_MAX, description="How many.")] = 50
+
+
+class PlayersQuery(Query):
+    removed: Annotated[
+        bool,
+        Meta(description="Whether to list those who were removed instead, with `id` and `name` alone."),
+    ] = False
+    after: Annotated[
+        int,
+        Meta(
+            ge=0, le=AFTER_MAX, description="Only players with numbers above this: `next` of the page before."
+        ),
+    ] = 0
+    limit: Annotated[int, Meta(ge=1, le=PLAYERS_MAX, description="How many at most.")] = PLAYERS_MAX
+
+
+class LeaderboardQuery(Query):
+    top: Annotated[int, Meta(ge=1, le=TOP_MAX, description="How many of the first.")] = 10
+    around: Annotated[
+        Literal["me"] | None,
+        Meta(description="Also up to two players ahead and two behind; needs a player's token."),
+    ] = None
+
+
+class EventsQuery(Query):
+    token: Annotated[
+        str | None,
+        Meta(
+            description="A token of a player, the host or a spectator, for browsers, whose EventSource "
+            "sends no headers."
+        ),
+    ] = None
+
+
+class ResultsQuery(Query):
+    token: Annotated[
+        str | None,
+        Meta(description="A token of the session, for pages, whose downloads send no headers."),
+    ] = None
+
+
+class CsvQuery(ResultsQuery):
+    bom: Annotated[
+        bool,
+        Meta(
+            description="Whether the file begins with a byte order mark, by which spreadsheets tell that "
+            "it is UTF-8."
+        ),
+    ] = True
+
+
+class QrQuery(Query):
+    code: Annotated[
+        str,
+        Meta(pattern=CODE_PATTERN, description="Of the session. The node does not ask whether it exists."),
+    ]
+
+
+class PageQuery(Query, forbid_unknown_fields=False):
+    """Of a page, which takes no notice of what it does not know."""
+
+    lang: Annotated[
+        str | None, Meta(description="By default the cookie `lang`, else what the browser prefers.")
+    ] = None
