@@ -1,14 +1,20 @@
-"""What Prometheus reads: snapshots, taken when it asks."""
+"""What Prometheus reads: snapshots, taken when it asks.
+
+How to think about it: a metric is a row of a table: its kind, its name, its help text, and how its value is
+read off a snapshot. Counters get `_total` behind their names when they are written out.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
 from pathlib import Path
 from resource import RLIMIT_NOFILE, getrlimit
+from typing import Generic, TypeVar
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 from prometheus_client import (
@@ -26,13 +32,277 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from engine.actors.clock import SessionClock
+from engine.actors.registry import RegistryStatistics
 from engine.storage.journal.latency import LatencyStatistics
-from engine.storage.journal.retained import RetainedStatistics
+from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.spool.journal import SpoolingStatistics
-from server.http.services import ClusterTraffic, Services
+from server.http.services import Cluster, ClusterTraffic, Services
 from server.http.sockets import HttpTally
+from server.realtime.transport import TransportStatistics
+from server.runtime.gc_policy import CollectorStatistics
+from server.runtime.loop_watch import LoopStatistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+S = TypeVar("S")
+Value = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | LatencyStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[S]):
+    """One metric.
+
+    Args:
+        make: of its kind: COUNTER, GAUGE or HISTOGRAM.
+        get: reads its value off a snapshot: a number; with labels, numbers by their values; for a histogram
+            a latency.
+    """
+
+    make: Callable[[str, str, Value, Sequence[str]], Metric]
+    name: str
+    help: str
+    get: Callable[[S], Value]
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """What a node counts of itself. `transports` is the sum of all of them; `streams` counts the event
+    streams of the HTTP port."""
+
+    registry: RegistryStatistics
+    mistakes: int
+    transports: TransportStatistics
+    streams: int
+    http: HttpTally
+    journal: WriteBehindStatistics
+    loop: LoopStatistics
+    clock: SessionClock
+    garbage: CollectorStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """What a node knows of the others, and has to do with them."""
+
+    cluster: Cluster
+    traffic: ClusterTraffic
+
+
+# -- kinds -----------------------------------------------------------------------------------------
+
+
+def _counter(name: str, help_text: str, value: Value, labels: Sequence[str] = ()) -> Metric:
+    return _filled(CounterMetricFamily(name, help_text, labels=labels), value)
+
+
+def _gauge(name: str, help_text: str, value: Value, labels: Sequence[str] = ()) -> Metric:
+    return _filled(GaugeMetricFamily(name, help_text, labels=labels), value)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, value: Value) -> Metric:
+    assert not isinstance(value, LatencyStatistics)
+    if not isinstance(value, Mapping):
+        family.add_metric([], value)
+        return family
+    for labels, count in sorted(value.items()):
+        family.add_metric([labels] if isinstance(labels, str) else labels, count)
+    return family
+
+
+def _histogram(name: str, help_text: str, latency: Value, labels: Sequence[str] = ()) -> Metric:
+    assert isinstance(latency, LatencyStatistics)
+    assert not labels
+    bounds = ["+Inf" if bound_s == inf else str(bound_s) for bound_s in latency.bounds_s]
+    buckets = list(zip(bounds, accumulate(latency.counts), strict=True))
+    return HistogramMetricFamily(name, help_text, buckets, latency.sum_s)
+
+
+COUNTER, GAUGE, HISTOGRAM = _counter, _gauge, _histogram
+
+
+# -- values that are more than an attribute --------------------------------------------------------
+
+
+def _holders(loop: LoopStatistics) -> Mapping[tuple[str, ...], float]:
+    holds = (("minute", loop.hold), ("start", loop.hold_ever))
+    return {(since, hold.task): hold.cpu_s for since, hold in holds if hold.task}
+
+
+def _nodes(cluster: Cluster) -> Mapping[str, float]:
+    states = Counter("draining" if node.member.draining else "up" for node in cluster.nodes())
+    return {"up": 0, "draining": 0} | states
+
+
+def _shards(cluster: Cluster) -> Mapping[str, float]:
+    return {node.member.name: node.shards for node in cluster.nodes()}
+
+
+def _moved(traffic: ClusterTraffic) -> Mapping[str, float]:
+    return {
+        "taken_over": traffic.taken_over,
+        "handed_on": traffic.handed_on,
+        "not_handed_on": traffic.not_handed_on,
+    }
+
+
+# -- the metrics -----------------------------------------------------------------------------------
+
+# fmt: off
+NODE: tuple[Row[NodeSnapshot], ...] = (
+    Row(GAUGE, "fanfare_sessions_active", "Sessions in memory.", lambda s: s.registry.active),
+    Row(GAUGE, "fanfare_sessions_quarantined", "Sessions taken out of service.",
+        lambda s: s.registry.quarantined),
+    Row(GAUGE, "fanfare_players", "Players in the sessions in memory.", lambda s: s.registry.players),
+    Row(GAUGE, "fanfare_subscribers", "Clients that listen to a session.", lambda s: s.registry.subscribers),
+    Row(GAUGE, "fanfare_mailbox_commands", "Commands that wait in mailboxes.", lambda s: s.registry.backlog),
+    Row(GAUGE, "fanfare_commands_waiting", "Commands that wait for their session to come up.",
+        lambda s: s.registry.waiting),
+    Row(COUNTER, "fanfare_session_crashes", "Crashes of session actors.", lambda s: s.registry.crashes),
+    Row(COUNTER, "fanfare_mistakes",
+        "Mistakes outside of session actors, each of which cost a command or a connection.",
+        lambda s: s.mistakes),
+    Row(COUNTER, "fanfare_players_joined", "Players who joined.", lambda s: s.registry.players_joined),
+    Row(COUNTER, "fanfare_answers_accepted", "Answers accepted.", lambda s: s.registry.answers_accepted),
+    Row(COUNTER, "fanfare_answers_repeated", "Answers sent again.", lambda s: s.registry.answers_repeated),
+    Row(COUNTER, "fanfare_refused", "Requests refused, by code.", lambda s: s.registry.refused, ("code",)),
+    Row(COUNTER, "fanfare_broadcasts", "Broadcasts of all sessions.", lambda s: s.registry.broadcasts),
+    Row(COUNTER, "fanfare_frames_pushed", "Frames handed to subscribers.",
+        lambda s: s.registry.frames_pushed),
+    Row(GAUGE, "fanfare_tick_seconds", "Least time between two leaderboards just now.",
+        lambda s: s.registry.tick_ms / 1000),
+    Row(GAUGE, "fanfare_connections", "Open connections to the realtime port.",
+        lambda s: s.transports.connections),
+    Row(GAUGE, "fanfare_event_streams", "Open event streams.",
+        lambda s: s.streams + s.transports.event_streams),
+    Row(COUNTER, "fanfare_realtime_requests", "HTTP requests to the realtime port.",
+        lambda s: s.transports.requests_total),
+    Row(COUNTER, "fanfare_messages_in", "Messages from WebSocket clients.",
+        lambda s: s.transports.messages_in_total),
+    Row(COUNTER, "fanfare_frames_out", "Frames sent to WebSocket clients.",
+        lambda s: s.transports.frames_out_total),
+    Row(COUNTER, "fanfare_bytes_out", "Bytes sent to WebSocket clients.",
+        lambda s: s.transports.bytes_out_total),
+    Row(COUNTER, "fanfare_connections_accepted", "WebSocket connections accepted.",
+        lambda s: s.transports.accepted_total),
+    Row(GAUGE, "fanfare_http_connections", "Open connections to the HTTP API.", lambda s: s.http.connections),
+    Row(COUNTER, "fanfare_http_connections_refused",
+        "Connections to the HTTP API that were closed at once, by reason.",
+        lambda s: s.http.refused, ("reason",)),
+    Row(COUNTER, "fanfare_handshakes_refused", "Failed handshakes, by reason.",
+        lambda s: s.transports.refused_total, ("reason",)),
+    Row(COUNTER, "fanfare_connections_closed", "Ended connections, by reason.",
+        lambda s: s.transports.closed_total, ("reason",)),
+    Row(GAUGE, "fanfare_journal_queued_facts", "Facts that wait for their commit.",
+        lambda s: s.journal.queued),
+    Row(COUNTER, "fanfare_journal_committed_facts", "Facts committed.", lambda s: s.journal.committed_total),
+    Row(COUNTER, "fanfare_journal_batches", "Transactions committed.", lambda s: s.journal.batches_total),
+    Row(COUNTER, "fanfare_journal_retries", "Commits that had to be tried again.",
+        lambda s: s.journal.retries_total),
+    Row(COUNTER, "fanfare_journal_fenced", "Sessions found to be somebody else's.",
+        lambda s: s.journal.fenced_total),
+    Row(GAUGE, "fanfare_journal_healthy", "Whether commits succeed just now.", lambda s: s.journal.healthy),
+    Row(GAUGE, "fanfare_journal_last_commit_seconds", "The last transaction's duration.",
+        lambda s: s.journal.last_commit_s),
+    Row(HISTOGRAM, "fanfare_journal_latency_seconds",
+        "From the append of a batch's oldest fact to the end of its transaction.",
+        lambda s: s.journal.latency),
+    Row(COUNTER, "fanfare_database_losses",
+        "Times that the database came back without commits that it had confirmed.",
+        lambda s: s.journal.retained.losses_total),
+    Row(COUNTER, "fanfare_facts_written_again", "Facts that the database had lost and that are there again.",
+        lambda s: s.journal.retained.written_again_total),
+    Row(COUNTER, "fanfare_facts_put_aside",
+        "Facts that the database had lost and that wait for another owner to merge them.",
+        lambda s: s.journal.retained.put_aside_total),
+    Row(COUNTER, "fanfare_facts_lost", "Facts that the database had lost for good.",
+        lambda s: s.journal.retained.lost_total),
+    Row(GAUGE, "fanfare_loop_lag_seconds", "Lateness of the event loop, last reading.",
+        lambda s: s.loop.lag_s),
+    Row(GAUGE, "fanfare_loop_lag_max_seconds", "Worst of the last minute.", lambda s: s.loop.lag_max_s),
+    Row(GAUGE, "fanfare_loop_busy_ratio",
+        "Share of the last five seconds in which the loop had something to do.", lambda s: s.loop.busy_ratio),
+    Row(COUNTER, "fanfare_loop_busy_seconds", "Time in which it had.", lambda s: s.loop.busy_total_s),
+    Row(GAUGE, "fanfare_loop_hold_seconds", "Longest step of one task in the last minute.",
+        lambda s: s.loop.hold_s),
+    Row(GAUGE, "fanfare_loop_hold_cpu_seconds",
+        "Most of the processor that one step has taken in the last minute.", lambda s: s.loop.hold.cpu_s),
+    Row(GAUGE, "fanfare_loop_holder_seconds", "The same, and whose step it was.",
+        lambda s: _holders(s.loop), ("since", "task")),
+    Row(COUNTER, "fanfare_loop_holds", "Steps that took over 5 ms of the processor.",
+        lambda s: s.loop.holds_total),
+    Row(GAUGE, "fanfare_clock_offset_seconds",
+        "How far the wall clock is ahead of the clock of the sessions.",
+        lambda s: s.clock.offset_ms() / 1000),
+    Row(COUNTER, "fanfare_stood_still_seconds",
+        "Time in which the process was stopped, or its machine; running countdowns got it back.",
+        lambda s: s.clock.stood_still_ms / 1000),
+    Row(GAUGE, "fanfare_loop_gap_seconds",
+        "Longest time of the last minute between two looks at the sockets.", lambda s: s.loop.gap_s),
+    Row(COUNTER, "fanfare_garbage_collections", "Collections of garbage, by what was looked at.",
+        lambda s: s.garbage.collections_total, ("of",)),
+    Row(COUNTER, "fanfare_garbage_freezes", "Times that survivors were put out of sight.",
+        lambda s: s.garbage.freezes_total),
+    Row(GAUGE, "fanfare_garbage_pause_seconds",
+        "Processor time of the longest collection of the last minute, full ones left out.",
+        lambda s: s.garbage.pause_s),
+    Row(GAUGE, "fanfare_garbage_full_pause_seconds", "That of the last full collection.",
+        lambda s: s.garbage.full_pause_s),
+    Row(GAUGE, "fanfare_garbage_full_age_seconds", "Since that, or since the start.",
+        lambda s: s.garbage.since_full_s),
+)
+
+SPOOL: tuple[Row[SpoolingStatistics], ...] = (
+    Row(GAUGE, "fanfare_spool_active", "Whether facts go by way of the spool just now.", lambda s: s.active),
+    Row(GAUGE, "fanfare_spool_failing", "Whether the spool's last write failed.", lambda s: s.failing),
+    Row(GAUGE, "fanfare_spool_certain", "Whether the node may acknowledge from its spool.",
+        lambda s: s.certain),
+    Row(GAUGE, "fanfare_spool_facts", "Facts in the spool.", lambda s: s.facts),
+    Row(GAUGE, "fanfare_spool_bytes", "Bytes of the facts in the spool.", lambda s: s.bytes),
+    Row(GAUGE, "fanfare_spool_oldest_seconds", "Age of the oldest fact in the spool.",
+        lambda s: s.oldest_age_s),
+    Row(COUNTER, "fanfare_spool_in_facts", "Facts that went into the spool.", lambda s: s.spooled_total),
+    Row(COUNTER, "fanfare_spool_drained_facts", "Facts that went from the spool to Postgres.",
+        lambda s: s.drained_total),
+    Row(COUNTER, "fanfare_spool_put_aside_facts", "Drained facts whose session had another owner.",
+        lambda s: s.put_aside_total),
+    Row(COUNTER, "fanfare_spool_failures", "Writes to the spool that failed.", lambda s: s.failures_total),
+)
+"""Where there is a spool."""
+
+CLUSTER: tuple[Row[ClusterSnapshot], ...] = (
+    Row(GAUGE, "fanfare_cluster_nodes", "Nodes that this one knows, by state.",
+        lambda s: _nodes(s.cluster), ("state",)),
+    Row(GAUGE, "fanfare_cluster_shards", "Shards of each node by this one's ring.",
+        lambda s: _shards(s.cluster), ("node",)),
+    Row(GAUGE, "fanfare_cluster_redis_up", "Whether Redis has answered lately.",
+        lambda s: s.cluster.redis_up()),
+    Row(GAUGE, "fanfare_cluster_ring_generation", "The same on nodes that place sessions alike.",
+        lambda s: s.cluster.generation()),
+    Row(COUNTER, "fanfare_cluster_sessions_moved", "Sessions that changed nodes, by how.",
+        lambda s: _moved(s.traffic), ("how",)),
+    Row(COUNTER, "fanfare_cluster_clients_sent_on", "Clients told of another node.",
+        lambda s: s.traffic.sent_on),
+    Row(COUNTER, "fanfare_cluster_commands_forwarded", "Commands passed to another node.",
+        lambda s: s.traffic.forwarded),
+    Row(GAUGE, "fanfare_relays", "Sessions elsewhere that have clients here.", lambda s: s.traffic.relays),
+    Row(GAUGE, "fanfare_relay_clients", "Those clients.", lambda s: s.traffic.relay_clients),
+    Row(GAUGE, "fanfare_links", "Links to other nodes.", lambda s: s.traffic.links),
+    Row(GAUGE, "fanfare_link_entries_waiting", "What waits to be sent to them.",
+        lambda s: s.traffic.link_waiting),
+    Row(COUNTER, "fanfare_links_lost", "Links that were lost.", lambda s: s.traffic.links_lost),
+    Row(COUNTER, "fanfare_bus_messages_dropped", "Announcements not made.", lambda s: s.traffic.bus_dropped),
+    Row(GAUGE, "fanfare_cluster_strangers", "Nodes there that are not let in.",
+        lambda s: s.traffic.strangers),
+    Row(COUNTER, "fanfare_cluster_nodes_refused", "Nodes that were not let in.", lambda s: s.traffic.refused),
+)
+"""Where the node is one of several."""
+# fmt: on
+
+
+def _metrics(rows: Iterable[Row[S]], snapshot: S) -> Iterator[Metric]:
+    return (row.make(row.name, row.help, row.get(snapshot), row.labels) for row in rows)
 
 
 class NodeCollector(Collector):
@@ -53,277 +323,40 @@ class NodeCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("fanfare", "The program.", {"version": self._services.version})
-        yield from self._sessions()
-        yield from self._connections()
-        yield from self._journal()
-        yield from self._loop()
-        yield from self._garbage()
-        yield from self._cluster()
-
-    def _sessions(self) -> Iterator[Metric]:
-        registry = self._services.registry.statistics()
-        yield _gauge("fanfare_sessions_active", "Sessions in memory.", registry.active)
-        yield _gauge("fanfare_sessions_quarantined", "Sessions taken out of service.", registry.quarantined)
-        yield _gauge("fanfare_players", "Players in the sessions in memory.", registry.players)
-        yield _gauge("fanfare_subscribers", "Clients that listen to a session.", registry.subscribers)
-        yield _gauge("fanfare_mailbox_commands", "Commands that wait in mailboxes.", registry.backlog)
-        yield _gauge(
-            "fanfare_commands_waiting", "Commands that wait for their session to come up.", registry.waiting
+        services = self._services
+        yield InfoMetricFamily("fanfare", "The program.", {"version": services.version})
+        journal = services.journal.statistics()
+        snapshot = NodeSnapshot(
+            registry=services.registry.statistics(),
+            mistakes=services.boundary.mistakes_total,
+            transports=_total(services.transports()),
+            streams=self._streams(),
+            http=self._http,
+            journal=journal,
+            loop=services.loop_watch.statistics(),
+            clock=services.clock,
+            garbage=services.collector.statistics(),
         )
-        yield _counter("fanfare_session_crashes", "Crashes of session actors.", registry.crashes)
-        yield _counter(
-            "fanfare_mistakes",
-            "Mistakes outside of session actors, each of which cost a command or a connection.",
-            self._services.boundary.mistakes_total,
-        )
-        yield _counter("fanfare_players_joined", "Players who joined.", registry.players_joined)
-        yield _counter("fanfare_answers_accepted", "Answers accepted.", registry.answers_accepted)
-        yield _counter("fanfare_answers_repeated", "Answers sent again.", registry.answers_repeated)
-        refused = CounterMetricFamily("fanfare_refused", "Requests refused, by code.", labels=["code"])
-        _add(refused, registry.refused)
-        yield refused
-        yield _counter("fanfare_broadcasts", "Broadcasts of all sessions.", registry.broadcasts)
-        yield _counter("fanfare_frames_pushed", "Frames handed to subscribers.", registry.frames_pushed)
-        yield _gauge(
-            "fanfare_tick_seconds", "Least time between two leaderboards just now.", registry.tick_ms / 1000
-        )
-
-    def _connections(self) -> Iterator[Metric]:
-        transports = list(self._services.transports())
-        yield _gauge(
-            "fanfare_connections",
-            "Open connections to the realtime port.",
-            sum(t.connections for t in transports),
-        )
-        yield _gauge(
-            "fanfare_event_streams",
-            "Open event streams.",
-            self._streams() + sum(t.event_streams for t in transports),
-        )
-        yield _counter(
-            "fanfare_realtime_requests",
-            "HTTP requests to the realtime port.",
-            sum(t.requests_total for t in transports),
-        )
-        yield _counter(
-            "fanfare_messages_in",
-            "Messages from WebSocket clients.",
-            sum(t.messages_in_total for t in transports),
-        )
-        yield _counter(
-            "fanfare_frames_out",
-            "Frames sent to WebSocket clients.",
-            sum(t.frames_out_total for t in transports),
-        )
-        yield _counter(
-            "fanfare_bytes_out",
-            "Bytes sent to WebSocket clients.",
-            sum(t.bytes_out_total for t in transports),
-        )
-        yield _counter(
-            "fanfare_connections_accepted",
-            "WebSocket connections accepted.",
-            sum(t.accepted_total for t in transports),
-        )
-        yield _gauge("fanfare_http_connections", "Open connections to the HTTP API.", self._http.connections)
-        turned_away = CounterMetricFamily(
-            "fanfare_http_connections_refused",
-            "Connections to the HTTP API that were closed at once, by reason.",
-            labels=["reason"],
-        )
-        _add(turned_away, self._http.refused)
-        yield turned_away
-        refused = CounterMetricFamily(
-            "fanfare_handshakes_refused", "Failed handshakes, by reason.", labels=["reason"]
-        )
-        closed = CounterMetricFamily(
-            "fanfare_connections_closed", "Ended connections, by reason.", labels=["reason"]
-        )
-        _add(refused, sum((Counter(t.refused_total) for t in transports), Counter()))
-        _add(closed, sum((Counter(t.closed_total) for t in transports), Counter()))
-        yield refused
-        yield closed
-
-    def _journal(self) -> Iterator[Metric]:
-        journal = self._services.journal.statistics()
-        yield _gauge("fanfare_journal_queued_facts", "Facts that wait for their commit.", journal.queued)
-        yield _counter("fanfare_journal_committed_facts", "Facts committed.", journal.committed_total)
-        yield _counter("fanfare_journal_batches", "Transactions committed.", journal.batches_total)
-        yield _counter(
-            "fanfare_journal_retries", "Commits that had to be tried again.", journal.retries_total
-        )
-        yield _counter(
-            "fanfare_journal_fenced", "Sessions found to be somebody else's.", journal.fenced_total
-        )
-        yield _gauge("fanfare_journal_healthy", "Whether commits succeed just now.", journal.healthy)
-        yield _gauge(
-            "fanfare_journal_last_commit_seconds", "The last transaction's duration.", journal.last_commit_s
-        )
-        yield _histogram(
-            "fanfare_journal_latency_seconds",
-            "From the append of a batch's oldest fact to the end of its transaction.",
-            journal.latency,
-        )
-        yield from self._retained(journal.retained)
+        yield from _metrics(NODE, snapshot)
         if journal.spooling is not None:
-            yield from self._spool(journal.spooling)
+            yield from _metrics(SPOOL, journal.spooling)
+        if services.cluster is not None:
+            yield from _metrics(CLUSTER, ClusterSnapshot(services.cluster, services.cluster.traffic()))
 
-    def _retained(self, retained: RetainedStatistics) -> Iterator[Metric]:
-        yield _counter(
-            "fanfare_database_losses",
-            "Times that the database came back without commits that it had confirmed.",
-            retained.losses_total,
-        )
-        yield _counter(
-            "fanfare_facts_written_again",
-            "Facts that the database had lost and that are there again.",
-            retained.written_again_total,
-        )
-        yield _counter(
-            "fanfare_facts_put_aside",
-            "Facts that the database had lost and that wait for another owner to merge them.",
-            retained.put_aside_total,
-        )
-        yield _counter(
-            "fanfare_facts_lost", "Facts that the database had lost for good.", retained.lost_total
-        )
 
-    def _spool(self, spool: SpoolingStatistics) -> Iterator[Metric]:
-        yield _gauge("fanfare_spool_active", "Whether facts go by way of the spool just now.", spool.active)
-        yield _gauge("fanfare_spool_failing", "Whether the spool's last write failed.", spool.failing)
-        yield _gauge(
-            "fanfare_spool_certain", "Whether the node may acknowledge from its spool.", spool.certain
-        )
-        yield _gauge("fanfare_spool_facts", "Facts in the spool.", spool.facts)
-        yield _gauge("fanfare_spool_bytes", "Bytes of the facts in the spool.", spool.bytes)
-        yield _gauge(
-            "fanfare_spool_oldest_seconds", "Age of the oldest fact in the spool.", spool.oldest_age_s
-        )
-        yield _counter("fanfare_spool_in_facts", "Facts that went into the spool.", spool.spooled_total)
-        yield _counter(
-            "fanfare_spool_drained_facts", "Facts that went from the spool to Postgres.", spool.drained_total
-        )
-        yield _counter(
-            "fanfare_spool_put_aside_facts",
-            "Drained facts whose session had another owner.",
-            spool.put_aside_total,
-        )
-        yield _counter("fanfare_spool_failures", "Writes to the spool that failed.", spool.failures_total)
-
-    def _loop(self) -> Iterator[Metric]:
-        loop = self._services.loop_watch.statistics()
-        yield _gauge("fanfare_loop_lag_seconds", "Lateness of the event loop, last reading.", loop.lag_s)
-        yield _gauge("fanfare_loop_lag_max_seconds", "Worst of the last minute.", loop.lag_max_s)
-        yield _gauge(
-            "fanfare_loop_busy_ratio",
-            "Share of the last five seconds in which the loop had something to do.",
-            loop.busy_ratio,
-        )
-        yield _counter("fanfare_loop_busy_seconds", "Time in which it had.", loop.busy_total_s)
-        yield _gauge("fanfare_loop_hold_seconds", "Longest step of one task in the last minute.", loop.hold_s)
-        yield _gauge(
-            "fanfare_loop_hold_cpu_seconds",
-            "Most of the processor that one step has taken in the last minute.",
-            loop.hold.cpu_s,
-        )
-        holder = GaugeMetricFamily(
-            "fanfare_loop_holder_seconds", "The same, and whose step it was.", labels=["since", "task"]
-        )
-        for since, hold in (("minute", loop.hold), ("start", loop.hold_ever)):
-            if hold.task:
-                holder.add_metric([since, hold.task], hold.cpu_s)
-        yield holder
-        yield _counter("fanfare_loop_holds", "Steps that took over 5 ms of the processor.", loop.holds_total)
-        yield _gauge(
-            "fanfare_clock_offset_seconds",
-            "How far the wall clock is ahead of the clock of the sessions.",
-            self._services.clock.offset_ms() / 1000,
-        )
-        yield _counter(
-            "fanfare_stood_still_seconds",
-            "Time in which the process was stopped, or its machine; running countdowns got it back.",
-            self._services.clock.stood_still_ms / 1000,
-        )
-        yield _gauge(
-            "fanfare_loop_gap_seconds",
-            "Longest time of the last minute between two looks at the sockets.",
-            loop.gap_s,
-        )
-
-    def _garbage(self) -> Iterator[Metric]:
-        garbage = self._services.collector.statistics()
-        collections = CounterMetricFamily(
-            "fanfare_garbage_collections", "Collections of garbage, by what was looked at.", labels=["of"]
-        )
-        _add(collections, garbage.collections_total)
-        yield collections
-        yield _counter(
-            "fanfare_garbage_freezes", "Times that survivors were put out of sight.", garbage.freezes_total
-        )
-        yield _gauge(
-            "fanfare_garbage_pause_seconds",
-            "Processor time of the longest collection of the last minute, full ones left out.",
-            garbage.pause_s,
-        )
-        yield _gauge(
-            "fanfare_garbage_full_pause_seconds", "That of the last full collection.", garbage.full_pause_s
-        )
-        yield _gauge(
-            "fanfare_garbage_full_age_seconds", "Since that, or since the start.", garbage.since_full_s
-        )
-
-    def _cluster(self) -> Iterator[Metric]:
-        """Nothing of a node alone."""
-        cluster = self._services.cluster
-        if cluster is None:
-            return
-        nodes = cluster.nodes()
-        states = Counter("draining" if node.member.draining else "up" for node in nodes)
-        by_state = GaugeMetricFamily(
-            "fanfare_cluster_nodes", "Nodes that this one knows, by state.", labels=["state"]
-        )
-        _add(by_state, {"up": 0, "draining": 0} | states)
-        yield by_state
-        shards = GaugeMetricFamily(
-            "fanfare_cluster_shards", "Shards of each node by this one's ring.", labels=["node"]
-        )
-        _add(shards, {node.member.name: node.shards for node in nodes})
-        yield shards
-        yield _gauge("fanfare_cluster_redis_up", "Whether Redis has answered lately.", cluster.redis_up())
-        yield _gauge(
-            "fanfare_cluster_ring_generation",
-            "The same on nodes that place sessions alike.",
-            cluster.generation(),
-        )
-        yield from self._traffic(cluster.traffic())
-
-    def _traffic(self, traffic: ClusterTraffic) -> Iterator[Metric]:
-        """Between the nodes."""
-        moves = CounterMetricFamily(
-            "fanfare_cluster_sessions_moved", "Sessions that changed nodes, by how.", labels=["how"]
-        )
-        _add(
-            moves,
-            {
-                "taken_over": traffic.taken_over,
-                "handed_on": traffic.handed_on,
-                "not_handed_on": traffic.not_handed_on,
-            },
-        )
-        yield moves
-        yield _counter("fanfare_cluster_clients_sent_on", "Clients told of another node.", traffic.sent_on)
-        yield _counter(
-            "fanfare_cluster_commands_forwarded", "Commands passed to another node.", traffic.forwarded
-        )
-        yield _gauge("fanfare_relays", "Sessions elsewhere that have clients here.", traffic.relays)
-        yield _gauge("fanfare_relay_clients", "Those clients.", traffic.relay_clients)
-        yield _gauge("fanfare_links", "Links to other nodes.", traffic.links)
-        yield _gauge("fanfare_link_entries_waiting", "What waits to be sent to them.", traffic.link_waiting)
-        yield _counter("fanfare_links_lost", "Links that were lost.", traffic.links_lost)
-        yield _counter("fanfare_bus_messages_dropped", "Announcements not made.", traffic.bus_dropped)
-        yield _gauge("fanfare_cluster_strangers", "Nodes there that are not let in.", traffic.strangers)
-        yield _counter("fanfare_cluster_nodes_refused", "Nodes that were not let in.", traffic.refused)
+def _total(transports: Iterable[TransportStatistics]) -> TransportStatistics:
+    each = list(transports)
+    return TransportStatistics(
+        connections=sum(t.connections for t in each),
+        accepted_total=sum(t.accepted_total for t in each),
+        refused_total=sum((Counter(t.refused_total) for t in each), Counter()),
+        closed_total=sum((Counter(t.closed_total) for t in each), Counter()),
+        messages_in_total=sum(t.messages_in_total for t in each),
+        frames_out_total=sum(t.frames_out_total for t in each),
+        bytes_out_total=sum(t.bytes_out_total for t in each),
+        event_streams=sum(t.event_streams for t in each),
+        requests_total=sum(t.requests_total for t in each),
+    )
 
 
 class ProcessCollector(Collector):
@@ -360,22 +393,3 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self._registry)
-
-
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, help_text, value)
-
-
-def _histogram(name: str, help_text: str, latency: LatencyStatistics) -> Metric:
-    labels = ["+Inf" if bound_s == inf else str(bound_s) for bound_s in latency.bounds_s]
-    buckets = list(zip(labels, accumulate(latency.counts), strict=True))
-    return HistogramMetricFamily(name, help_text, buckets, latency.sum_s)
-
-
-def _add(family: CounterMetricFamily | GaugeMetricFamily, counts: Mapping[str, int]) -> None:
-    for label, count in sorted(counts.items()):
-        family.add_metric([label], count)
-
-
-def _counter(name: str, help_text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, help_text, value)
