@@ -29,8 +29,7 @@ from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.journal.rows import FactRows
 from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.migrations import migrate
-from engine.storage.migrations.step_partitions import TABLES
-from engine.storage.partitions import Partitions, slices
+from engine.storage.partitions import TABLES, Partitions, slices
 from engine.storage.postgres import Database, DedicatedConnection
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import RESULTS, PostgresSessionStore

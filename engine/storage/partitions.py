@@ -21,11 +21,18 @@ import trio
 
 from engine.ports import StorageUnavailable
 from engine.storage.erasing import BESIDE, empty_deleted_quizzes, forget_deleted_sessions
-from engine.storage.migrations.step_partitions import TABLES
 from engine.storage.postgres import Connection, Database, LockNotAvailable
 from engine.storage.session_ids import TIME_MAX_MS, first_id, made_at
 
 _log = logging.getLogger(__name__)
+
+TABLES: Final = {
+    "sessions": "id",
+    "players": "session_id",
+    "answers": "session_id",
+    "session_changes": "session_id",
+}
+"""The partitioned tables, each with the column of the session id, in the order in which they are locked."""
 
 _LOCK: Final = 0x66616E70617274  # "fanpart"
 _DAY_MS: Final = 86_400_000

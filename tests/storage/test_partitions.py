@@ -22,7 +22,7 @@ from engine.storage.journal.rows import FactRows
 from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.migrations import migrate
-from engine.storage.migrations.step_partitions import TABLES
+from engine.storage.partitions import TABLES
 from engine.storage.postgres import Database, Row
 from engine.storage.session_ids import TIME_MAX_MS, first_id, made_at, new_id
 from engine.storage.sessions import RESULTS, PostgresSessionStore

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from importlib import resources
+
 import pytest
 import trio
 
 from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
+from engine.storage.session_ids import TIME_MAX_MS, first_id
+
+RELEASED = {
+    "0001_quizzes_sessions_and_facts.sql": (
+        "20de8965a8df3519d1a9f0b2ce1d6b995a2f2e3d18a8c6e715f231f40b3ba4fd"
+    ),
+    "0002_partitions_by_session_id.sql": ("91e773d27b169cdd5373fd25e2fc2b1cc8f518d65c8cd8cb7c8b7cfab92f909e"),
+    "0003_corrections.sql": ("ab8e73dbb80929ed2899dbbe43c17facdf1ba5997d6b2318eeb0b5c333329809"),
+    "0004_spooled_facts.sql": ("f3438e16a2d9f5d3d2871aca227de29b23ceb56eed421bf92b91efb6a4b83d88"),
+    "0005_leases.sql": ("f8fd068db0a5bb802bfa7ca6b681c3a2487154ae3edb1011a545a07f001b7422"),
+    "0006_erasing.sql": ("dc878aa7fe3890e4bff4be14a72c69956382f296b790fadaacfd5e7fdf77d3ab"),
+    "0007_skipped_questions_and_readmitted_players.sql": (
+        "cb786fa35dcbae260cf4a6c6c829d93fe7d3d83d2f90a63de11967ca43ae63e8"
+    ),
+}
+"""A released step is never edited: databases that have applied it would stay as they are, and differ from new
+ones. Change the schema with a new file, and add the hash of that file here."""
 
 Empty = tuple[Database, str]
 
@@ -15,6 +35,22 @@ async def _version(database: Database) -> int:
     [row] = await database.fetch("SELECT max(version) AS version FROM schema_version")
     version: int = row["version"]
     return version
+
+
+def test_a_released_step_is_never_edited() -> None:
+    folder = resources.files("engine.storage.migrations")
+    files = {each.name: each.read_bytes() for each in folder.iterdir() if each.name.endswith(".sql")}
+    assert {name: sha256(files[name]).hexdigest() for name in sorted(files)} == RELEASED
+
+
+def test_the_files_are_numbered_without_a_gap_and_are_the_steps_in_this_order() -> None:
+    assert [name[:5] for name in RELEASED] == [f"{n:04}_" for n in range(1, len(RELEASED) + 1)]
+    texts = [text.encode() for text in migrate.STEPS]
+    assert [sha256(text).hexdigest() for text in texts] == list(RELEASED.values())
+
+
+def test_the_step_to_partitions_and_the_ids_agree_on_where_the_ids_of_earlier_releases_begin() -> None:
+    assert f"FROM ('{first_id(TIME_MAX_MS)}') TO (MAXVALUE)" in migrate.STEPS[1]
 
 
 async def test_several_nodes_may_start_at_once(empty_database: Empty) -> None:

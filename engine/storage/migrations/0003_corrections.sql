@@ -1,8 +1,5 @@
-"""The step that lets a wrong key be corrected after the fact: what was answered and stored stays as it is."""
+-- Corrections of wrong answer keys. Facts stay as they are; results are corrected beside them.
 
-from __future__ import annotations
-
-STEP = """
 CREATE TABLE corrections (
     session_id uuid NOT NULL,
     number integer NOT NULL CHECK (number >= 1),
@@ -61,4 +58,3 @@ FROM (
 ) AS totals;
 COMMENT ON COLUMN standings.score IS 'Sum of the points of all answers, corrected ones as corrected.';
 COMMENT ON COLUMN standings.correct IS 'Number of right answers, corrected ones as corrected.';
-"""

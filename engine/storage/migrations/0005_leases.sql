@@ -1,14 +1,5 @@
-"""The step for a cluster: a run of a node has a lease, and a session may be handed on to another run."""
+-- Leases: each run of a node has one, and a session may be handed on to another run.
 
-from __future__ import annotations
-
-_OWNER = (
-    "The run of a node that may write to this session, or that may claim it if granted_by is set; null "
-    "before the first claim, and when it was handed on to nobody."
-)
-_GRANTED_BY = "The run that has handed the session on, until its next owner has claimed it; null otherwise."
-
-STEP = f"""
 ALTER TABLE nodes
     ADD COLUMN lease_since timestamptz,
     ADD COLUMN lease_until timestamptz,
@@ -27,9 +18,11 @@ DECLARE
     part regclass;
 BEGIN
     FOR part IN SELECT relid FROM pg_partition_tree('sessions') LOOP
-        EXECUTE format('COMMENT ON COLUMN %s.owner IS %L', part, '{_OWNER}');
-        EXECUTE format('COMMENT ON COLUMN %s.granted_by IS %L', part, '{_GRANTED_BY}');
+        EXECUTE format('COMMENT ON COLUMN %s.owner IS %L', part,
+            'The run of a node that may write to this session, or that may claim it if granted_by is set; null '
+            'before the first claim, and when it was handed on to nobody.');
+        EXECUTE format('COMMENT ON COLUMN %s.granted_by IS %L', part,
+            'The run that has handed the session on, until its next owner has claimed it; null otherwise.');
     END LOOP;
 END
 $$;
-"""

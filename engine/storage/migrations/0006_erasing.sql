@@ -1,10 +1,5 @@
-"""The step for erasing: quizzes that are deleted and played on, players whose names are gone."""
+-- Erasing: quizzes that are deleted but still played, sessions that are deleted, names of players that are erased.
 
-from __future__ import annotations
-
-_ERASED = "When the name of the player was erased, and a neutral one put in its place; null otherwise."
-
-STEP = f"""
 ALTER TABLE quizzes ADD COLUMN deleted_at timestamptz;
 COMMENT ON TABLE quizzes IS
     'Authored quizzes. A stored version never changes, but for being deleted; an edit adds the next one.';
@@ -30,8 +25,8 @@ DECLARE
     part regclass;
 BEGIN
     FOR part IN SELECT relid FROM pg_partition_tree('players') LOOP
-        EXECUTE format('COMMENT ON COLUMN %s.erased_at IS %L', part, '{_ERASED}');
+        EXECUTE format('COMMENT ON COLUMN %s.erased_at IS %L', part,
+            'When the name of the player was erased, and a neutral one put in its place; null otherwise.');
     END LOOP;
 END
 $$;
-"""

@@ -1,20 +1,6 @@
-"""The step for hosts who correct themselves: questions that count for nobody, players who are let in again,
-a session that another host has taken over."""
+-- Hosts who correct themselves: a question that counts for nobody, a player who is let in again, another host who
+-- has taken over the session.
 
-from __future__ import annotations
-
-_COMMENTS = {
-    "question": "opened, closed, skipped: number of the question.",
-    "player": "kicked, readmitted: who was removed, or let in again.",
-    "by_ms": "extended: by how much the running countdown starts later. opened: how long it waits.",
-}
-
-_COMMENTED = "\n".join(
-    f"EXECUTE format('COMMENT ON COLUMN %s.{column} IS %L', part, '{comment}');"
-    for column, comment in _COMMENTS.items()
-)
-
-STEP = f"""
 ALTER TABLE session_changes DROP CONSTRAINT session_changes_kind_check;
 ALTER TABLE session_changes ADD CONSTRAINT session_changes_kind_check CHECK (kind IN
     ('opened', 'closed', 'skipped', 'paused', 'resumed', 'extended', 'lock', 'kicked', 'readmitted',
@@ -24,7 +10,12 @@ DECLARE
     part regclass;
 BEGIN
     FOR part IN SELECT relid FROM pg_partition_tree('session_changes') LOOP
-        {_COMMENTED}
+        EXECUTE format('COMMENT ON COLUMN %s.question IS %L', part,
+            'opened, closed, skipped: number of the question.');
+        EXECUTE format('COMMENT ON COLUMN %s.player IS %L', part,
+            'kicked, readmitted: who was removed, or let in again.');
+        EXECUTE format('COMMENT ON COLUMN %s.by_ms IS %L', part,
+            'extended: by how much the running countdown starts later. opened: how long it waits.');
     END LOOP;
 END
 $$;
@@ -83,4 +74,3 @@ FROM (
         SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
     GROUP BY p.session_id, p.player, p.name
 ) AS totals;
-"""

@@ -1,8 +1,6 @@
-"""The step for what comes from a spool after another owner has taken the session."""
+-- Facts that a node acknowledged from its spool and that reach PostgreSQL after another node has taken the
+-- session. The owner merges their answers; the view standing_answers says which answer counts.
 
-from __future__ import annotations
-
-STEP = """
 CREATE TABLE spooled_facts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session_id uuid NOT NULL,
@@ -99,4 +97,3 @@ FROM (
         WHERE c.session_id = p.session_id AND c.kind = 'kicked' AND c.player = p.player)
     GROUP BY p.session_id, p.player, p.name
 ) AS totals;
-"""
