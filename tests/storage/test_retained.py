@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from engine.domain import facts as f
-from engine.ports import SessionRecord, StorageUnavailable, Unreadable
+from engine.ports import SessionRecord, StorageUnavailable, StoredQuiz, Unreadable
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.journal.retained import Retained
 from engine.storage.journal.writer import WriteBehind
@@ -326,3 +326,62 @@ async def test_a_session_that_was_deleted_is_not_taken_for_lost(node: Node) -> N
     await node.write(other, epoch, listener, *PLAY)
     await node.looked()
     assert [row["id"] for row in await node.database.fetch("SELECT id::text FROM sessions")] == [other.id]
+
+
+# What it costs
+
+
+class Counted(list[f.Fact]):
+    """A part that counts how many of its facts were looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[f.Fact]:
+        for fact in super().__iter__():
+            Counted.looked_at += 1
+            yield fact
+
+
+def test_to_claim_many_sessions_looks_at_each_fact_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "looked_at", 0)
+    retained = Retained(node="node", now_ms=lambda: AT)
+    quiz = StoredQuiz("quiz", 1, quiz_of(), AT)
+    records = [record_of("quiz") for _ in range(50)]
+    for record in records:
+        retained.created(record, quiz)
+    for fact in PLAY:  # facts of all sessions lie among one another
+        for record in records:
+            retained.stored(record.id, Counted([fact]))
+    for record in records:
+        retained.claimed(record, quiz, 2, "node", PLAY)
+    assert Counted.looked_at == len(PLAY) * len(records)
+
+
+async def test_to_write_many_sessions_again_looks_at_each_fact_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counted, "looked_at", 0)
+    sessions = [await node.session() for _ in range(10)]
+    for record, _, _ in sessions:
+        node.retained.stored(record.id, Counted(PLAY))
+    await node.looked()
+    assert node.counted == (1, len(PLAY) * len(sessions), 0, 0)
+    assert Counted.looked_at == len(PLAY) * len(sessions)
+    assert await stored(node.database, sessions[0][0]) == PLAY
+
+
+def test_of_the_facts_beyond_the_bound_the_oldest_are_forgotten_and_of_a_forgotten_session_all() -> None:
+    retained = Retained(node="node", now_ms=lambda: AT, facts_max=4)
+    quiz = StoredQuiz("quiz", 1, quiz_of(), AT)
+    first, second = record_of("quiz"), record_of("quiz")
+    for record in (first, second):
+        retained.created(record, quiz)
+    retained.stored(first.id, PLAY[:2])
+    retained.stored(second.id, PLAY[:2])
+    retained.stored(first.id, PLAY[2:4])
+    assert retained._kept(first.id) == PLAY[2:4]
+    assert retained._kept(second.id) == PLAY[:2]
+    retained.forget(first.id)
+    assert retained._kept(first.id) == []
+    retained.stored(second.id, PLAY[2:4])
+    assert retained._kept(second.id) == PLAY[:4]

@@ -17,8 +17,9 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import orjson
 
@@ -73,6 +74,41 @@ class _Deed:
     last: f.Fact | None
 
 
+class _KeptFacts:
+    """The newest facts, at most `facts_max`, in the parts in which they came. What is asked about a session
+    costs what is kept of that session, however many others there are."""
+
+    def __init__(self, facts_max: int) -> None:
+        self._facts_max = facts_max
+        self._facts = 0
+        self._numbers = count()
+        self._parts: OrderedDict[int, tuple[str, Sequence[f.Fact]]] = OrderedDict()
+        self._parts_of: dict[str, deque[int]] = {}
+
+    def append(self, session_id: str, facts: Sequence[f.Fact]) -> None:
+        """Keep a part, and forget the oldest parts beyond the bound."""
+        number = next(self._numbers)
+        self._parts[number] = session_id, facts
+        self._parts_of.setdefault(session_id, deque()).append(number)
+        self._facts += len(facts)
+        while self._facts > self._facts_max:
+            _, (oldest, part) = self._parts.popitem(last=False)
+            self._facts -= len(part)
+            numbers = self._parts_of[oldest]
+            numbers.popleft()
+            if not numbers:
+                del self._parts_of[oldest]
+
+    def of(self, session_id: str) -> Iterator[f.Fact]:
+        """All facts of a session, in the order in which they came."""
+        for number in self._parts_of.get(session_id, ()):
+            yield from self._parts[number][1]
+
+    def forget(self, session_id: str) -> None:
+        for number in self._parts_of.pop(session_id, ()):
+            self._facts -= len(self._parts.pop(number)[1])
+
+
 class Retained:
     """Args:
     node: who puts facts aside, for those who look into `spooled_facts`.
@@ -85,11 +121,9 @@ class Retained:
     ) -> None:
         self._node = node
         self._now_ms = now_ms
-        self._facts_max = facts_max
         self._sessions_max = sessions_max
         self._deeds: OrderedDict[str, _Deed] = OrderedDict()
-        self._parts: deque[tuple[str, Sequence[f.Fact]]] = deque()
-        self._facts = 0
+        self._facts = _KeptFacts(facts_max)
         self._statistics = RetainedStatistics()
         self._looking = asyncio.Lock()
 
@@ -108,9 +142,9 @@ class Retained:
     ) -> None:
         """The session was claimed, and these facts were found in it."""
         self._keep(_Deed(record, quiz, epoch, owner, None, facts[-1] if facts else None))
-        kept = {fact.seq for session_id, part in self._parts if session_id == record.id for fact in part}
+        kept = {fact.seq for fact in self._facts.of(record.id)}
         if new := [fact for fact in facts[-_PER_CLAIM:] if fact.seq not in kept]:
-            self._append(record.id, new)
+            self._facts.append(record.id, new)
 
     def granted(self, session_id: str, by: str, to: str | None) -> None:
         """The session was handed on."""
@@ -123,13 +157,12 @@ class Retained:
         if deed is not None:
             deed.last = facts[-1]
             self._deeds.move_to_end(session_id)
-            self._append(session_id, facts)
+            self._facts.append(session_id, facts)
 
     def forget(self, session_id: str) -> None:
         """The session is to be no more."""
         self._deeds.pop(session_id, None)
-        self._parts = deque(each for each in self._parts if each[0] != session_id)
-        self._facts = sum(len(part) for _, part in self._parts)
+        self._facts.forget(session_id)
 
     def _keep(self, deed: _Deed) -> None:
         self._deeds.pop(deed.record.id, None)
@@ -137,15 +170,9 @@ class Retained:
             self._deeds.popitem(last=False)
         self._deeds[deed.record.id] = deed
 
-    def _append(self, session_id: str, facts: Sequence[f.Fact]) -> None:
-        self._parts.append((session_id, facts))
-        self._facts += len(facts)
-        while self._facts > self._facts_max:
-            self._facts -= len(self._parts.popleft()[1])
-
     def _kept(self, session_id: str) -> list[f.Fact]:
         """In the order of `seq`, and without a gap."""
-        found = {fact.seq: fact for each, part in self._parts if each == session_id for fact in part}
+        found = {fact.seq: fact for fact in self._facts.of(session_id)}
         kept: list[f.Fact] = []
         for seq in sorted(found, reverse=True):
             if kept and seq != kept[-1].seq - 1:
