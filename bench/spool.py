@@ -25,7 +25,7 @@ from bench.group_commit import Bench, Listener, Steps, busy, pace
 from engine.aio import open_asyncio
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
-from engine.storage.spool.journal import SWITCH_INTERVAL_S, Spooling
+from engine.storage.spool.journal import SWITCH_INTERVAL_S, SpoolJournal
 from engine.storage.spool.segments import Spool
 
 ROUNDS = 5
@@ -114,11 +114,14 @@ async def by_way_of_it(costs: Costs, loop: str) -> None:
     with tempfile.TemporaryDirectory(prefix="fanfare-") as path:
         spool = Spool(Path(path) / "spool")
         async with open_asyncio(), Database.open(f"postgresql://x@/x?host={path}") as database:
-            spooling = Spooling(
-                spool, database, node="bench", lease=Sure(), now_ms=lambda: 0, after_s=0.05, retry_max_s=0.5
-            )
             journal = WriteBehind(
-                database, owner="bench", now_ms=lambda: 0, spooling=spooling, shutdown_s=0.0
+                database,
+                owner="bench",
+                now_ms=lambda: 0,
+                spool=SpoolJournal(spool, lease=Sure(), now_ms=lambda: 0),
+                spool_after_s=0.05,
+                retry_max_s=0.5,
+                shutdown_s=0.0,
             )
             bench = Bench(database, [(str(uuid4()), 1) for _ in range(20)])
             waits_s: list[float] = []
@@ -128,7 +131,7 @@ async def by_way_of_it(costs: Costs, loop: str) -> None:
                 nursery.start_soon(pace, journal, bench, listeners, 500)
                 if loaded:
                     nursery.start_soon(busy, steps)
-                while not spooling.active:  # noqa: ASYNC110  # once, before the measurement
+                while journal.straight:  # noqa: ASYNC110  # once, before the measurement
                     await trio.sleep(0.01)
                 await trio.sleep(0.3)
                 trio.lowlevel.add_instrument(steps)

@@ -31,8 +31,9 @@ from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.migrations import migrate
 from engine.storage.partitions import TABLES, Partitions, slices
 from engine.storage.postgres import Database, DedicatedConnection
+from engine.storage.results import RESULTS
 from engine.storage.session_ids import new_id
-from engine.storage.sessions import RESULTS, PostgresSessionStore
+from engine.storage.sessions import PostgresSessionStore
 from tests.storage.making import results_of
 
 SESSIONS = 1_000

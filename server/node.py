@@ -49,9 +49,10 @@ from engine.storage.partitions import Partitions
 from engine.storage.postgres import Database
 from engine.storage.session_ids import new_id
 from engine.storage.sessions import PostgresSessionStore
-from engine.storage.spool.journal import SWITCH_INTERVAL_S, Spooling
+from engine.storage.spool.journal import SWITCH_INTERVAL_S, SpoolJournal
 from engine.storage.spool.put_aside import PostgresSpooledFacts
-from engine.storage.spool.segments import Spool, SpoolDamaged, SpoolInUse
+from engine.storage.spool.records import SpoolDamaged
+from engine.storage.spool.segments import Spool, SpoolInUse
 from server import samples
 from server.cluster import Clustering, NotLetIn
 from server.config.config import Config
@@ -171,23 +172,19 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         cluster = Clustering(config, member, redis, link_socket, clock, _clock_s, boundary)
 
     only_node = LoneLease()
-    spool = stack.enter_context(_spool(config))
-    spooling = Spooling(
-        spool,
-        database,
-        node=run,
+    spool = SpoolJournal(
+        stack.enter_context(_spool(config)),
         lease=only_node if cluster is None else cluster.lease,
-        retained=retained,
         now_ms=clock.now_ms,
         clock_s=_clock_s,
-        after_s=config.spool_after_s,
         bytes_max=config.spool_bytes_max,
     )
     journal = WriteBehind(
         database,
         owner=run,
         now_ms=clock.now_ms,
-        spooling=spooling,
+        spool=spool,
+        spool_after_s=config.spool_after_s,
         retained=retained,
         sign=Alone(only_node) if cluster is None else Leased(cluster.lease, cluster.address),
         clock_s=_clock_s,
@@ -202,7 +199,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     )
     await stack.enter_async_context(background_task(partitions.run))
     # What an earlier run acknowledged is in the database before any session is claimed.
-    await spooling.drained()
+    await journal.wait_straight()
     stored: QuizCatalog = PostgresCatalog(database, clock.now_ms)
     catalog = CachedCatalog(stored if cluster is None else cluster.redis.quiz_cache(stored))
     store = PostgresSessionStore(database, catalog, retained)
@@ -252,7 +249,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     else:
         await stack.enter_async_context(background_task(cluster.links.run))
         directory = await stack.enter_async_context(
-            background_task(partial(cluster.route, registry, store, journal, lambda: not spooling.active))
+            background_task(partial(cluster.route, registry, store, journal, lambda: journal.straight))
         )
         stack.callback(directory.close, CloseReason.SHUTDOWN)
         cluster.redis.bus.listen(partial(_forget_quiz, catalog))

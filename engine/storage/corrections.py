@@ -13,7 +13,8 @@ from engine.domain.session_keys import is_id
 from engine.ports import QuizCatalog, SessionNotFound, SessionRecord
 from engine.storage.journal.rows import READ_FACTS, fact_of
 from engine.storage.postgres import Connection, Database, Row
-from engine.storage.sessions import RESULTS, SELECT, record_of
+from engine.storage.results import RESULTS
+from engine.storage.sessions import SELECT, record_of
 
 _FACTS_PER_FETCH = 500
 _SESSIONS_PER_FETCH = 500

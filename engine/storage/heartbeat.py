@@ -1,15 +1,25 @@
-"""What a run of a node says to Postgres every half second, and what the answer tells of its lease."""
+"""What a run of a node says to Postgres every half second, and what the answer tells of its lease.
+
+`SignOfLife` and its kinds know what to say and what the answer means; `Heartbeat` says it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
 from engine.lease import ClusterLease, LoneLease
-from engine.storage.postgres import Row
+from engine.ports import Owned, StorageUnavailable
+from engine.storage.postgres import Database, Row
 
 _BEAT_S = 0.25
+
+SILENT_MAX_S = 2.0
+"""A database that has answered neither a sign of life nor a commit for so long does not answer."""
+
+_SIGN_TIMEOUT_S = 5.0
+"""After so long without an answer a sign of life is given up: the next goes over a new connection."""
 
 Statement = tuple[str, Sequence[object]]
 """SQL and its arguments."""
@@ -86,6 +96,116 @@ class Leased(SignOfLife):
     def farewell(self, owner: str, now_ms: int) -> Statement:
         self._tenure.lease_ends()
         return _GIVE_BACK, (owner, now_ms)
+
+
+class Heartbeat:
+    """Says that the node is alive, over a connection of its own, so that no commit delays it.
+
+    Args:
+        sign: what is said, and what hears the answer.
+        owner: this run of the node, and no earlier one.
+        now_ms: the clock that dates signs of life.
+        clock_s: the clock of the lease.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sign: SignOfLife,
+        *,
+        owner: str,
+        now_ms: Callable[[], int],
+        clock_s: Callable[[], float],
+        interval_s: float,
+    ) -> None:
+        self._connection = database.connection()
+        self._sign = sign
+        self._owner = owner
+        self._now_ms = now_ms
+        self._clock_s = clock_s
+        self._interval_s = interval_s
+        self._owned: Callable[[], Iterable[Owned]] = tuple
+        self._reachable = True
+        self._answered_s = trio.current_time()
+
+    def watch(self, owned: Callable[[], Iterable[Owned]]) -> None:
+        """Look after the sessions that this node holds: `owned` says which, whenever it is asked."""
+        self._owned = owned
+
+    def answered(self) -> None:
+        """The database has answered, this or a commit."""
+        self._reachable = True
+        self._answered_s = trio.current_time()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last attempt to reach the database succeeded."""
+        return self._reachable
+
+    def database_problem(self) -> str | None:
+        """A sentence on what keeps the database from answering; None as long as it does."""
+        silent_s = trio.current_time() - self._answered_s
+        if silent_s >= SILENT_MAX_S:
+            return f"the database has not answered for {silent_s:.0f} s"
+        return None if self._reachable else "the database cannot be reached"
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Reports as started after the first sign of life. Never raises StorageUnavailable."""
+        await self._say(FORGET_NODES, self._now_ms())
+        await self._show_life()
+        task_status.started()
+        while True:
+            await trio.sleep(self._interval_s)
+            await self._show_life()
+
+    async def beat(self) -> None:
+        """Runs beside everything else: what the sign of life has to do more often than it is said."""
+        await self._sign.watch(self._clock_s)
+
+    async def farewell(self) -> None:
+        """When everything is committed: give back what another node would have to wait for."""
+        if (farewell := self._sign.farewell(self._owner, self._now_ms())) is not None:
+            sql, arguments = farewell
+            await self._say(sql, *arguments)
+
+    async def aclose(self) -> None:
+        await self._connection.aclose()
+
+    async def _show_life(self) -> None:
+        asked_s = self._clock_s()
+        sql, arguments = self._sign.statement(self._owner, self._now_ms())
+        rows = await self._say(sql, *arguments)
+        if rows is None:
+            return
+        self._sign.answered(rows, asked_s, self._clock_s())
+        if self._sign.to_prove(self._clock_s()):
+            await self._prove()
+
+    async def _prove(self) -> None:
+        """Find every session that this node holds to be its own still; a session that is not is fenced."""
+        asked_s = self._clock_s()
+        owned = list(self._owned())
+        ids, epochs = [each.session_id for each in owned], [each.epoch for each in owned]
+        rows = await self._say(STILL_OWN, ids, epochs, self._owner)
+        if rows is not None:
+            own = {(str(row["id"]), row["epoch"]) for row in rows}
+            for each in owned:
+                if (each.session_id, each.epoch) not in own:
+                    each.fenced()
+            self._sign.proved(asked_s, self._clock_s())
+
+    async def _say(self, sql: str, *args: object) -> Sequence[Row] | None:
+        """None when it failed."""
+        with trio.move_on_after(_SIGN_TIMEOUT_S):
+            try:
+                rows = await self._connection.fetch(sql, *args)
+            except StorageUnavailable:
+                pass
+            else:
+                self.answered()
+                return rows
+        self._reachable = False
+        return None
 
 
 _ALIVE = """

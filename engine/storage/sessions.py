@@ -11,7 +11,6 @@ from engine.domain.facts import Fact, of_one_clock
 from engine.domain.session import Settings
 from engine.domain.session_keys import is_code, is_id
 from engine.ports import (
-    RESULTS_PER_SLICE,
     ClaimedSession,
     CodeTaken,
     OwnedElsewhere,
@@ -25,6 +24,7 @@ from engine.ports import (
     SessionSummary,
     Unreadable,
 )
+from engine.storage import results
 from engine.storage.erasing import delete_session, erase_player
 from engine.storage.journal.retained import Retained, put_aside
 from engine.storage.journal.rows import READ_FACTS, fact_of
@@ -191,21 +191,14 @@ class PostgresSessionStore:
     ) -> None:
         if not is_id(session_id):
             raise SessionNotFound(session_id)
-        sql, args = (RESULTS, ()) if up_to is None else (_RESULTS_UP_TO, (up_to,))
-
-        async def read(connection: Connection) -> bool:
-            cursor = await connection.cursor(sql, session_id, *args)
-            found = False
-            while rows := await cursor.fetch(RESULTS_PER_SLICE):
-                take(_results(rows))
-                found = True
-            return found
-
-        if not await self._database.in_transaction(read):
+        if not await results.read_results(self._database, session_id, take, up_to):
             await self.find(session_id)
 
     async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
-        return await self._some(session_id, f"{RESULTS} LIMIT $2", count)
+        total = await self._players_in(session_id)
+        if not (total and count):
+            return [], total
+        return await results.first_results(self._database, session_id, count), total
 
     async def host_generation(self, session_id: str) -> int:
         if not is_id(session_id):
@@ -222,23 +215,24 @@ class PostgresSessionStore:
     async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
         if not is_id(session_id):
             return []
-        return _results(await self._database.fetch(_AROUND, session_id, player, reach))
+        return await results.results_around(self._database, session_id, player, reach)
 
     async def results_by_player(
         self, session_id: str, after: int, limit: int
     ) -> tuple[Sequence[PlayerResult], int]:
-        return await self._some(session_id, _BY_PLAYER, after, limit)
+        total = await self._players_in(session_id)
+        if not (total and limit):
+            return [], total
+        return await results.results_by_player(self._database, session_id, after, limit), total
 
-    async def _some(self, session_id: str, sql: str, *args: object) -> tuple[Sequence[PlayerResult], int]:
+    async def _players_in(self, session_id: str) -> int:
+        """Raises SessionNotFound."""
         if not is_id(session_id):
             raise SessionNotFound(session_id)
-        row = await self._database.fetchrow(_COUNT, session_id)
-        total = 0 if row is None else int(row["players"])
+        total = await results.players_in(self._database, session_id)
         if not total:
             await self.find(session_id)
-        if not (total and args[-1]):
-            return [], total
-        return _results(await self._database.fetch(sql, session_id, *args)), total
+        return total
 
     async def is_in(self, session_id: str, player: int) -> bool:
         if not is_id(session_id):
@@ -413,57 +407,10 @@ ORDER BY s.created_at DESC, s.id DESC
 """
 
 
-def _results(rows: Sequence[Row]) -> list[PlayerResult]:
-    return [
-        PlayerResult(rank, player, name, int(score), correct, answered, int(elapsed_ms))
-        for rank, player, name, score, correct, answered, elapsed_ms in rows
-    ]
-
-
 _IS_IN = """
 SELECT FROM players p
 WHERE p.session_id = $1 AND p.player = $2 AND p.erased_at IS NULL AND NOT EXISTS (
     SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
-"""
-
-RESULTS = """
-SELECT rank, player, name, score, correct, answered, elapsed_ms
-FROM standings WHERE session_id = $1
-ORDER BY rank, elapsed_ms, player
-"""
-
-# Of a session that runs, where no answer is corrected yet.
-_RESULTS_UP_TO = """
-SELECT rank() OVER (ORDER BY score DESC) AS rank, player, name, score, correct, answered, elapsed_ms
-FROM (
-    SELECT s.player, s.name,
-           s.score - coalesce(sum(a.points), 0) AS score,
-           s.correct - count(*) FILTER (WHERE a.correct) AS correct,
-           s.answered - count(a.player) AS answered,
-           s.elapsed_ms - coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
-    FROM standings s
-    LEFT JOIN standing_answers a ON a.session_id = $1 AND a.player = s.player AND a.question > $2
-    WHERE s.session_id = $1
-    GROUP BY s.player, s.name, s.score, s.correct, s.answered, s.elapsed_ms
-) AS shown
-ORDER BY rank, elapsed_ms, player
-"""
-
-_BY_PLAYER = """
-SELECT rank, player, name, score, correct, answered, elapsed_ms
-FROM standings WHERE session_id = $1 AND player > $2
-ORDER BY player LIMIT $3
-"""
-
-_AROUND = """
-WITH placed AS (
-    SELECT *, row_number() OVER (ORDER BY rank, elapsed_ms, player) AS place
-    FROM standings WHERE session_id = $1
-)
-SELECT placed.rank, placed.player, placed.name, placed.score, placed.correct, placed.answered,
-       placed.elapsed_ms
-FROM placed JOIN placed me ON me.player = $2 AND placed.place BETWEEN me.place - $3 AND me.place + $3
-ORDER BY placed.place
 """
 
 _HOST_GENERATION = """
@@ -472,10 +419,4 @@ SELECT count(*) AS times FROM session_changes WHERE session_id = $1 AND kind = '
 
 _SKIPPED = """
 SELECT question FROM session_changes WHERE session_id = $1 AND kind = 'skipped' ORDER BY question
-"""
-
-_COUNT = """
-SELECT count(*) AS players FROM players p
-WHERE session_id = $1 AND NOT EXISTS (
-    SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
 """

@@ -156,13 +156,18 @@ async def test_every_ack_before_a_kill_is_kept_and_so_is_who_joined(site: Site) 
             await certain(node)
             gate.set("shut")
 
-            async def play(turn: int = turn) -> None:
+            enough = len(acks) + rng.randrange(5, 40)
+            reached = trio.Event()
+
+            async def play(turn: int = turn, enough: int = enough, reached: trio.Event = reached) -> None:
                 n = 0
                 while True:
                     n += 1
                     try:
                         joined = await api.join(made["code"], f"Player {turn}-{n}")
                         acks[joined["player_id"]] = {}
+                        if len(acks) >= enough:
+                            reached.set()
                         ack = await api.answer(made["code"], joined["token"], "a", 1, bool(n % 2))
                     except (ApiRefused, Exception):  # noqa: BLE001  # the node is killed under the request
                         return
@@ -171,10 +176,8 @@ async def test_every_ack_before_a_kill_is_kept_and_so_is_who_joined(site: Site) 
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
                     nursery.start_soon(play)
-                before = len(acks)
                 with trio.fail_after(PATIENCE_S):
-                    while len(acks) < before + rng.randrange(5, 40):  # noqa: ASYNC110  # a moment is all it is
-                        await trio.sleep(0.01)
+                    await reached.wait()
                 await node.kill()
             gate.set("open")
             await node.start()
@@ -217,9 +220,10 @@ async def test_what_was_in_the_spool_of_a_stopped_node_is_merged_and_it_adds_not
         assert first.process is not None
         first.process.send_signal(signal.SIGSTOP)
         # Longer than a node may be stopped without noticing.
-        await trio.sleep(2.5)
+        noticed_s = trio.current_time() + 2.5
         async with site.node("two") as (second, other_api, _):
             assert (await other_api.session(made["code"]))["state"]["players"] == 2
+            await trio.sleep_until(noticed_s)
             first.process.send_signal(signal.SIGCONT)
             with pytest.raises(ApiRefused) as refused:
                 await api.answer(made["code"], ben["token"], "b", 1, True)

@@ -28,6 +28,8 @@ class Gate:
         self._changed = trio.Event()
         self._connections = trio.CancelScope()
         self.port = 0
+        self.refused = 0
+        """Connections that found it `shut`."""
 
     @property
     def dsn(self) -> str:
@@ -51,6 +53,7 @@ class Gate:
 
     async def _serve(self, client: trio.SocketStream) -> None:
         if self._state == "shut":
+            self.refused += 1
             return
         connections = self._connections
         try:

@@ -10,7 +10,7 @@ import trio
 
 from engine.ports import RESULTS_PER_SLICE, PlayerResult
 from engine.storage.postgres import Database, Row
-from tests.storage.test_write_behind import world_in
+from tests.storage.world import world_in
 
 PLAYERS = 100_000
 

@@ -15,13 +15,13 @@ from engine.lease import ClusterLease
 from engine.ports import OwnedElsewhere
 from engine.storage import sessions
 from engine.storage.heartbeat import Leased
+from engine.storage.journal.retained import PUT_ASIDE
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database, DedicatedConnection
-from engine.storage.spool.journal import PUT_ASIDE
 from engine.storage.spool.put_aside import PostgresSpooledFacts
 from tests.storage.making import AT, Listener, joined
-from tests.storage.test_spooling import Away, Held, away, until  # noqa: F401  # a fixture
-from tests.storage.test_write_behind import _WAITING, World, world  # noqa: F401  # a fixture
+from tests.storage.waiting import until
+from tests.storage.world import WAITING, Away, Held, World
 
 TTL_S = 60.0
 
@@ -42,13 +42,13 @@ async def renewed(where: Database | DedicatedConnection, run: str = "node") -> i
     return since
 
 
-async def ends(world: World, run: str = "node", after: str = "0 s") -> None:  # noqa: F811
+async def ends(world: World, run: str = "node", after: str = "0 s") -> None:
     await world.database.execute(
         "UPDATE nodes SET lease_until = clock_timestamp() + $2::text::interval WHERE node = $1", run, after
     )
 
 
-async def holds(world: World, run: str = "node") -> bool:  # noqa: F811
+async def holds(world: World, run: str = "node") -> bool:
     [row] = await world.database.fetch(
         "SELECT coalesce(lease_until > clock_timestamp(), false) AS holds FROM nodes WHERE node = $1", run
     )
@@ -56,7 +56,7 @@ async def holds(world: World, run: str = "node") -> bool:  # noqa: F811
 
 
 @asynccontextmanager
-async def rival(world: World) -> AsyncIterator[DedicatedConnection]:  # noqa: F811
+async def rival(world: World) -> AsyncIterator[DedicatedConnection]:
     """A connection with an open transaction."""
     connection = world.database.connection()
     await connection.fetch("BEGIN")
@@ -79,7 +79,7 @@ async def takes(rival: DedicatedConnection, session_id: str) -> None:
 # Statements that meet
 
 
-async def test_a_lease_says_since_when_it_has_held_however_often_it_is_asked(world: World) -> None:  # noqa: F811
+async def test_a_lease_says_since_when_it_has_held_however_often_it_is_asked(world: World) -> None:
     since = await renewed(world.database)
     assert await renewed(world.database) == since
     await ends(world)
@@ -90,7 +90,7 @@ async def test_a_lease_says_since_when_it_has_held_however_often_it_is_asked(wor
     assert await holds(world)
 
 
-async def test_a_renewal_that_meets_a_claim_is_told_that_the_lease_had_ended(world: World) -> None:  # noqa: F811
+async def test_a_renewal_that_meets_a_claim_is_told_that_the_lease_had_ended(world: World) -> None:
     record, _ = await world.session()
     since = await renewed(world.database)
     await ends(world)
@@ -103,7 +103,7 @@ async def test_a_renewal_that_meets_a_claim_is_told_that_the_lease_had_ended(wor
         [lease] = await looks(taker, record.id)
         assert not lease["holds"]
         nursery.start_soon(renew)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         assert told == []
         await takes(taker, record.id)
     assert told[0] > since
@@ -112,7 +112,7 @@ async def test_a_renewal_that_meets_a_claim_is_told_that_the_lease_had_ended(wor
     assert owner.run == "rival"
 
 
-async def test_a_lease_that_ends_while_its_renewal_waits_had_ended(world: World) -> None:  # noqa: F811
+async def test_a_lease_that_ends_while_its_renewal_waits_had_ended(world: World) -> None:
     record, _ = await world.session()
     since = await renewed(world.database)
     told = []
@@ -125,14 +125,14 @@ async def test_a_lease_that_ends_while_its_renewal_waits_had_ended(world: World)
         [lease] = await looks(taker, record.id)
         assert lease["holds"]
         nursery.start_soon(renew)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         await taker.fetch("SELECT pg_sleep(0.25)")
         await taker.fetch("ROLLBACK")
     assert told[0] > since
 
 
 @pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
-async def test_a_claim_that_meets_a_renewal_sees_it(world: World, ending: str) -> None:  # noqa: F811
+async def test_a_claim_that_meets_a_renewal_sees_it(world: World, ending: str) -> None:
     record, _ = await world.session()
     await renewed(world.database)
     await ends(world)
@@ -147,7 +147,7 @@ async def test_a_claim_that_meets_a_renewal_sees_it(world: World, ending: str) -
     async with rival(world) as node, trio.open_nursery() as nursery:
         await renewed(node)
         nursery.start_soon(claim)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         assert outcome == []
         await node.fetch(ending)
     assert outcome == (["node"] if ending == "COMMIT" else [2])
@@ -177,7 +177,7 @@ class Node:
 
 
 @asynccontextmanager
-async def node(world: World, *held: Held, **more: Any) -> AsyncIterator[Node]:  # noqa: F811
+async def node(world: World, *held: Held, **more: Any) -> AsyncIterator[Node]:
     clock = Clock()
     lease = ClusterLease(ttl_s=TTL_S, margin_s=10.0)
     sign = Leased(lease, lambda: '{"name": "node"}')
@@ -189,7 +189,7 @@ async def node(world: World, *held: Held, **more: Any) -> AsyncIterator[Node]:  
         nursery.cancel_scope.cancel()
 
 
-async def test_a_node_has_its_lease_while_it_runs_and_gives_it_back(world: World) -> None:  # noqa: F811
+async def test_a_node_has_its_lease_while_it_runs_and_gives_it_back(world: World) -> None:
     record, epoch = await world.session()
     async with node(world, Held(record.id, epoch)) as running:
         await until(lambda: running.certain)
@@ -206,7 +206,7 @@ async def test_a_node_has_its_lease_while_it_runs_and_gives_it_back(world: World
     assert list((await world.store.claim(record.id, "other", always)).facts) == [joined(1)]
 
 
-async def test_a_node_that_could_not_commit_everything_keeps_its_lease(world: World) -> None:  # noqa: F811
+async def test_a_node_that_could_not_commit_everything_keeps_its_lease(world: World) -> None:
     record, epoch = await world.session()
     async with rival(world) as other:
         await other.fetch("SELECT FROM sessions WHERE id = $1 FOR UPDATE", record.id)
@@ -216,13 +216,13 @@ async def test_a_node_that_could_not_commit_everything_keeps_its_lease(world: Wo
     assert await holds(world)
 
 
-async def test_a_node_alone_has_no_lease(world: World) -> None:  # noqa: F811
+async def test_a_node_alone_has_no_lease(world: World) -> None:
     async with world.running():
         [row] = await world.database.fetch("SELECT lease_since, lease_until, address FROM nodes")
         assert tuple(row) == (None, None, None)
 
 
-async def test_who_was_stopped_finds_the_sessions_that_were_taken(world: World) -> None:  # noqa: F811
+async def test_who_was_stopped_finds_the_sessions_that_were_taken(world: World) -> None:
     taken, kept, granted = [await world.session() for _ in range(3)]
     held = [Held(record.id, epoch) for record, epoch in (taken, kept, granted)]
     async with node(world, *held) as running:
@@ -236,7 +236,7 @@ async def test_who_was_stopped_finds_the_sessions_that_were_taken(world: World) 
     assert [each.fences for each in held] == [1, 0, 1]
 
 
-async def test_a_gap_that_the_node_did_not_notice_makes_it_look_as_well(world: World) -> None:  # noqa: F811
+async def test_a_gap_that_the_node_did_not_notice_makes_it_look_as_well(world: World) -> None:
     record, epoch = await world.session()
     held = Held(record.id, epoch)
     async with node(world, held) as running:
@@ -249,14 +249,14 @@ async def test_a_gap_that_the_node_did_not_notice_makes_it_look_as_well(world: W
         await until(lambda: running.certain)
 
 
-async def test_the_proof_waits_for_whoever_is_taking_a_session(world: World) -> None:  # noqa: F811
+async def test_the_proof_waits_for_whoever_is_taking_a_session(world: World) -> None:
     """The taker has found no lease, for there was none yet."""
     record, epoch = await world.session()
     held = Held(record.id, epoch)
     async with rival(world) as taker:
         assert await looks(taker, record.id) == []
         async with node(world, held) as running:
-            await world.until(_WAITING)
+            await world.until(WAITING)
             assert not running.certain
             assert held.fences == 0
             await takes(taker, record.id)
@@ -265,7 +265,7 @@ async def test_the_proof_waits_for_whoever_is_taking_a_session(world: World) -> 
 
 
 async def test_a_heartbeat_keeps_it_acknowledging_without_the_database(
-    away: Away,  # noqa: F811
+    away: Away,
 ) -> None:
     record, epoch = await away.world.session()
     clock = Clock()
@@ -297,7 +297,7 @@ async def test_a_heartbeat_keeps_it_acknowledging_without_the_database(
 
 
 async def test_what_waits_in_the_books_is_seen_to_by_owners_and_else_by_anybody(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     store = PostgresSpooledFacts(world.database)
     ids = {}

@@ -26,7 +26,8 @@ from engine.storage.spool.put_aside import PostgresSpooledFacts
 from tests.actors.world import Client, PlainTokens
 from tests.settings import at_once
 from tests.storage.making import results_of
-from tests.storage.test_spooling import Away, Node, away  # noqa: F401  # a fixture
+from tests.storage.waiting import until
+from tests.storage.world import Away, Node
 
 QUIZ = Quiz.parse(
     {
@@ -78,10 +79,8 @@ class Players:
 
 
 async def _first(client: Client) -> dict[str, object]:
-    with trio.fail_after(10):
-        while not client.frames:
-            assert client.close_reason is None, client.close_reason
-            await trio.sleep(0.002)
+    await until(lambda: client.frames or client.close_reason is not None)
+    assert client.frames, client.close_reason
     return dict(client.frames[0].message)
 
 
@@ -107,7 +106,7 @@ async def players(database: Database, journal: WriteBehind, owner: str) -> Async
 
 
 @asynccontextmanager
-async def other(away: Away) -> AsyncIterator[Players]:  # noqa: F811
+async def other(away: Away) -> AsyncIterator[Players]:
     """A node with a way of its own to the database, and without a spool."""
     database = away.world.database
     journal = WriteBehind(database, owner="other", now_ms=SessionClock().now_ms)
@@ -127,7 +126,7 @@ async def begun(node: Players, database: Database) -> SessionRecord:
     return node.record
 
 
-async def agreed(away: Away, record: SessionRecord, session: Session) -> list[tuple[str, int]]:  # noqa: F811
+async def agreed(away: Away, record: SessionRecord, session: Session) -> list[tuple[str, int]]:
     """Memory, stored results and recovery say the same. Names and scores, best first."""
     results = await results_of(away.world.store, record.id)
     assert [(line.rank, line.player, line.score, line.elapsed_ms) for line in results] == [
@@ -138,14 +137,14 @@ async def agreed(away: Away, record: SessionRecord, session: Session) -> list[tu
     return [(line.name, line.score) for line in results]
 
 
-async def drained(away: Away) -> None:  # noqa: F811
+async def drained(away: Away) -> None:
     """The node that went away comes back and empties its spool."""
     away.gate.set("open")
     async with away.node() as back:
         await back.drained()
 
 
-async def spooling_first(node: Node, first: Players, away: Away) -> None:  # noqa: F811
+async def spooling_first(node: Node, first: Players, away: Away) -> None:
     await node.drained()  # what came before is in Postgres, by whatever way
     away.gate.set("shut")
     assert await first.answer(1, 1) == "accepted"
@@ -153,7 +152,7 @@ async def spooling_first(node: Node, first: Players, away: Away) -> None:  # noq
 
 
 async def test_what_a_node_acknowledged_before_it_died_is_merged_by_the_present_owner(
-    away: Away,  # noqa: F811
+    away: Away,
 ) -> None:
     async with away.node() as node, players(away.behind, node.journal, "node") as first:
         record = await begun(first, away.world.database)
@@ -188,7 +187,7 @@ async def test_what_a_node_acknowledged_before_it_died_is_merged_by_the_present_
 
 
 async def test_a_session_that_is_over_gets_what_was_acknowledged_into_its_results(
-    away: Away,  # noqa: F811
+    away: Away,
 ) -> None:
     async with away.node() as node, players(away.behind, node.journal, "node") as first:
         record = await begun(first, away.world.database)
@@ -209,7 +208,7 @@ async def test_a_session_that_is_over_gets_what_was_acknowledged_into_its_result
 
 
 async def test_what_comes_in_parts_finds_the_players_of_earlier_parts(
-    away: Away,  # noqa: F811
+    away: Away,
 ) -> None:
     async with away.node(batch_facts_max=1) as node, players(away.behind, node.journal, "node") as first:
         record = await begun(first, away.world.database)
@@ -234,7 +233,7 @@ async def test_what_comes_in_parts_finds_the_players_of_earlier_parts(
         assert epoch < (await second.actor()).epoch
 
 
-async def test_the_same_spool_twice_changes_nothing(away: Away) -> None:  # noqa: F811
+async def test_the_same_spool_twice_changes_nothing(away: Away) -> None:
     async with away.node() as node, players(away.behind, node.journal, "node") as first:
         record = await begun(first, away.world.database)
         await spooling_first(node, first, away)

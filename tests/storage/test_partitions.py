@@ -15,17 +15,19 @@ import trio
 
 from engine.domain import facts as f
 from engine.ports import CodeTaken, SessionRecord
+from engine.storage import heartbeat
 from engine.storage import partitions as p
 from engine.storage.catalog import PostgresCatalog
-from engine.storage.journal import writer
+from engine.storage.journal import path
 from engine.storage.journal.rows import FactRows
 from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.migrations import migrate
 from engine.storage.partitions import TABLES
 from engine.storage.postgres import Database, Row
+from engine.storage.results import RESULTS
 from engine.storage.session_ids import TIME_MAX_MS, first_id, made_at, new_id
-from engine.storage.sessions import RESULTS, PostgresSessionStore
+from engine.storage.sessions import PostgresSessionStore
 from tests.storage.making import AT, ONE_OF_EACH, Listener, answered, joined, quiz_of, record_of
 
 DAY_MS = 86_400_000
@@ -207,8 +209,8 @@ async def test_nothing_is_lost_when_the_step_is_applied_under_load(
     """Writers commit and sessions begin and end while the step is applied and slices are made."""
     arguments = Batch.arguments
     monkeypatch.setattr(Batch, "arguments", lambda batch, _: arguments(batch)[:OLD_ARGUMENTS])
-    monkeypatch.setattr(writer, "COMMIT", OLD_COMMIT)
-    monkeypatch.setattr(writer, "FORGET_NODES", "SELECT $1::float8")
+    monkeypatch.setattr(path, "COMMIT", OLD_COMMIT)
+    monkeypatch.setattr(heartbeat, "FORGET_NODES", "SELECT $1::float8")
     database, _ = empty_database
     await migrate.apply(database, BEFORE)
     await old_quiz(database)

@@ -16,30 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.storage.spool.segments import HEAD, MAGIC, Spool, SpoolDamaged, SpoolInUse, cut, segments
+from engine.storage.spool.records import HEAD, MAGIC, SpoolDamaged
+from engine.storage.spool.segments import Spool, SpoolInUse, cut, segments
+from tests.storage.world import Disk
 
 _ROOT = Path(__file__).parents[2]
 PAYLOADS = [b"first", b"", b"third " * 20, b"\0" * 40, b"fifth"]
-
-
-class Disk:
-    """Stands in for `os.write`. `room` bytes are left; `fails` makes every write fail after it was done, as a
-    sync does whose pages did not get to the disk."""
-
-    def __init__(self) -> None:
-        self.room: int | None = None
-        self.fails = False
-
-    def write(self, descriptor: int, data: bytes) -> int:
-        if self.room is not None:
-            if not self.room:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            data = data[: self.room]
-            self.room -= len(data)
-        written = os.write(descriptor, data)
-        if self.fails:
-            raise OSError(errno.EIO, "Input/output error")
-        return written
 
 
 def filled(directory: Path, payloads: list[bytes] = PAYLOADS, **options: int) -> None:

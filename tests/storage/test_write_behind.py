@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -16,14 +14,12 @@ from hypothesis import given, settings
 from engine.aio import open_asyncio
 from engine.domain import facts as f
 from engine.domain.session import Session
-from engine.ports import SessionRecord, StorageUnavailable
-from engine.storage.catalog import PostgresCatalog
+from engine.ports import StorageUnavailable
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.journal.rows import FactRows, choice_from_json, choice_to_json
 from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
-from engine.storage.sessions import PostgresSessionStore
 from tests.conftest import fresh_database
 from tests.storage.making import (
     AT,
@@ -33,54 +29,11 @@ from tests.storage.making import (
     choices,
     fact_lists,
     joined,
-    quiz_of,
     record_of,
     results_of,
 )
-
-
-@dataclass
-class World:
-    database: Database
-    store: PostgresSessionStore
-    quiz_id: str
-
-    async def session(self, owner: str = "node") -> tuple[SessionRecord, int]:
-        """A claimed session and its epoch."""
-        record = record_of(self.quiz_id)
-        await self.store.create(record)
-        return record, (await self.store.claim(record.id, owner)).epoch
-
-    async def facts(self, session_id: str) -> list[f.Fact]:
-        return list((await self.store.claim(session_id, "reader")).facts)
-
-    def journal(self, **more: Any) -> WriteBehind:
-        return WriteBehind(self.database, **{"owner": "node", "now_ms": lambda: AT, **more})
-
-    @asynccontextmanager
-    async def running(self, **more: Any) -> AsyncIterator[WriteBehind]:
-        journal = self.journal(**more)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(journal.run)
-            yield journal
-            nursery.cancel_scope.cancel()
-
-    async def until(self, condition: str) -> None:
-        """Until Postgres says so."""
-        while not await self.database.fetch(f"SELECT WHERE {condition}"):  # noqa: ASYNC110  # another process
-            await trio.sleep(0.005)
-
-
-async def world_in(database: Database) -> World:
-    catalog = PostgresCatalog(database, lambda: AT)
-    stored = await catalog.add(quiz_of())
-    return World(database, PostgresSessionStore(database, catalog), stored.id)
-
-
-@pytest.fixture
-async def world(database: Database) -> World:
-    return await world_in(database)
-
+from tests.storage.waiting import until
+from tests.storage.world import WAITING, World, world_in
 
 # Group commit
 
@@ -243,7 +196,7 @@ async def test_a_commit_that_meets_a_claim_waits_and_is_fenced(world: World) -> 
     listener = Listener()
     async with world.running() as journal:
         journal.append(record.id, epoch, ONE_OF_EACH, listener)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         journal.append(record.id, epoch, [f.Paused(14, AT)], listener)
         assert (listener.seqs, listener.fences) == ([], 0)
         await rival.fetch("COMMIT")
@@ -263,7 +216,7 @@ async def test_a_commit_that_meets_a_claim_that_is_given_up_goes_through(world: 
     listener = Listener()
     async with world.running() as journal:
         journal.append(record.id, epoch, ONE_OF_EACH, listener)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         await rival.fetch("ROLLBACK")
         await listener.until(13)
     await rival.aclose()
@@ -284,7 +237,7 @@ async def test_a_claim_that_meets_a_commit_waits_and_sees_its_facts(world: World
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(claim)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         assert found == []
         await writer.fetch("COMMIT")
     await writer.aclose()
@@ -305,11 +258,6 @@ async def test_the_sessions_of_one_batch_are_fenced_one_by_one(world: World) -> 
         nursery.cancel_scope.cancel()
     assert [(listener.seq, listener.fences) for listener in listeners] == [(0, 1), (13, 0)] * 5
     assert journal.statistics().fenced_total == 5
-
-
-_WAITING = (
-    "EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())"
-)
 
 
 # Faults of ours
@@ -422,11 +370,11 @@ async def test_a_commit_whose_connection_breaks_is_repeated(world: World) -> Non
     listener = Listener()
     async with world.running() as journal:
         journal.append(record.id, epoch, ONE_OF_EACH, listener)
-        await world.until(_WAITING)
+        await world.until(WAITING)
         await world.database.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         )
-        await _until(lambda: not journal.statistics().healthy)
+        await until(lambda: not journal.statistics().healthy)
         assert listener.seqs == []
         await rival.fetch("ROLLBACK")
         await listener.until(13)
@@ -464,7 +412,7 @@ async def test_facts_outlive_a_crash_of_postgres(own_server: EmbeddedPostgres) -
             await listener.until(20)
             await trio.to_thread.run_sync(own_server.stop, "immediate")
             reported = listener.seq
-            await _until(lambda: not journal.has_room())
+            await until(lambda: not journal.has_room())
             with pytest.raises(StorageUnavailable):
                 await world.store.find(record.id)
             statistics = journal.statistics()
@@ -478,8 +426,3 @@ async def test_facts_outlive_a_crash_of_postgres(own_server: EmbeddedPostgres) -
         assert listener.seq == sent
         assert listener.fences == 0
         assert await world.facts(record.id) == [joined(seq) for seq in range(1, sent + 1)]
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  # another process brings it about
-        await trio.sleep(0.002)

@@ -42,7 +42,8 @@ def show(data_dir: Path | None) -> None:
     The exit code is 1 when it is damaged; then only what lies before the damage is shown.
     """
     from engine.storage.spool.codec import decode
-    from engine.storage.spool.segments import SpoolDamaged, segments, walk
+    from engine.storage.spool.records import SpoolDamaged, walk
+    from engine.storage.spool.segments import segments
 
     directory = _directory(data_dir)
     facts = 0

@@ -19,11 +19,12 @@ from engine.domain.facts import Fact
 from engine.ports import ClaimedSession, SpooledFacts, StorageUnavailable
 from engine.storage import heartbeat
 from engine.storage.heartbeat import FORGET_NODES, STILL_OWN
+from engine.storage.journal.retained import PUT_ASIDE
 from engine.storage.journal.rows import fact_of
 from engine.storage.journal.statement import COMMIT
 from engine.storage.spool.codec import decode_facts
-from engine.storage.spool.journal import PUT_ASIDE
-from engine.storage.spool.segments import Record, SpoolStatistics
+from engine.storage.spool.records import Record
+from engine.storage.spool.segments import SpoolStatistics
 from tests.fakes import MemoryCatalog, MemorySessionStore
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from engine.shards.router import Router
 from engine.storage.heartbeat import Leased
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.session_ids import new_id
-from engine.storage.spool.journal import Spooling
+from engine.storage.spool.journal import SpoolJournal
 from server.cluster import Clustering, NotLetIn
 from server.config.config import Config
 from server.realtime.conversation import Conversation, ConversationDeps
@@ -455,7 +455,7 @@ class Node(Process):
         self.router: Router
         self.registry: Registry
         self.clustering: Clustering
-        self.spooling: Spooling
+        self.journal: WriteBehind
         self._requests: trio.Nursery
         self._gate: ConversationDeps
         self._scope = trio.CancelScope()
@@ -530,25 +530,23 @@ class Node(Process):
         )
         clustering.links = MemoryNodeLinks(world.network, run)  # type: ignore[assignment]
         store: Any = Ends(self, world.postgres)
-        spooling = self.spooling = Spooling(
+        spool = SpoolJournal(
             MemorySpool(world.disks.setdefault(self.name, Disk()), self),  # type: ignore[arg-type]
-            store,
-            node=run,
             lease=WatchedTenure(self),
             now_ms=clock.now_ms,
             clock_s=self.clock_s,
-            after_s=CONFIG.spool_after_s,
         )
-        journal = WriteBehind(
+        journal = self.journal = WriteBehind(
             store,
             owner=run,
             now_ms=clock.now_ms,
-            spooling=spooling,
+            spool=spool,
+            spool_after_s=CONFIG.spool_after_s,
             sign=Leased(clustering.lease, clustering.address),
             clock_s=self.clock_s,
         )
         await stack.enter_async_context(background_task(journal.run))
-        await spooling.drained()
+        await journal.wait_straight()
 
         def make(nursery: trio.Nursery) -> Registry:
             return Registry(
@@ -573,7 +571,7 @@ class Node(Process):
         stack.callback(registry.close, CloseReason.SHUTDOWN)
         journal.watch(registry.owned)
         router = self.router = await stack.enter_async_context(
-            background_task(partial(clustering.route, registry, store, journal, lambda: not spooling.active))
+            background_task(partial(clustering.route, registry, store, journal, lambda: journal.straight))
         )
         stack.callback(router.close, CloseReason.SHUTDOWN)
         await stack.enter_async_context(background_task(Merging(registry, store, run).run))
