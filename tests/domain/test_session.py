@@ -729,7 +729,7 @@ def test_the_name_of_a_removed_player_stays_taken_when_it_is_erased() -> None:
     for name in ("Ian", "IAN ", "lan", "1an"):
         assert code(session.join(name, T)) == "name_taken", name
     assert session.called("Ian") is None
-    held = (session._names, session._skeletons, session._players, session._shut)
+    held = (vars(session._names), session._players)
     assert "ian" not in str(held).lower()
     assert isinstance(session.join("Ben", T), PlayerJoined)
 

@@ -1,0 +1,264 @@
+"""How facts change a session, when they happen and again in recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from engine.domain.answers import Answers
+from engine.domain.errors import DomainError
+from engine.domain.facts import (
+    AnswerAccepted,
+    AnswerMerged,
+    ClockExtended,
+    Fact,
+    Finished,
+    HostReplaced,
+    LockChanged,
+    Paused,
+    PlayerJoined,
+    PlayerKicked,
+    PlayerReadmitted,
+    QuestionClosed,
+    QuestionOpened,
+    QuestionSkipped,
+    Resumed,
+    erased_name,
+)
+from engine.domain.leaderboard import Leaderboard
+from engine.domain.phases import Phase, move
+from engine.domain.players import Player
+from engine.domain.session_state import SessionState
+
+
+class ReplayedSession(SessionState):
+    """Applies facts: nothing else changes what a session is."""
+
+    def replay(self, facts: Iterable[Fact], *, piecemeal: bool = False) -> None:
+        """Apply stored facts that follow the last one applied. They are not given out by `take_facts`.
+        `piecemeal`: as in `skip`.
+
+        Raises:
+            DomainError: `bad_fact` for one that cannot have happened. The session is of no use then.
+        """
+        for fact in facts:
+            self._apply(fact)
+        if not piecemeal:
+            self.settle_skip()
+
+    def settle_skip(self, most: int | None = None) -> bool:
+        """After a skip, or the replay of one: take back what so many more players were given, all by default.
+        Until this is False scores and ranks are neither as before nor as after."""
+        for _ in range(len(self._unsettled) if most is None else min(most, len(self._unsettled))):
+            who = self._players[self._unsettled.pop()]
+            answer = self._answers[-1].of(who.id)
+            assert answer is not None, "only who answered is settled"
+            who.score -= answer.points
+            who.elapsed_ms -= answer.elapsed_ms
+            self._count_streak(who)
+            if not who.kicked:
+                self._running.update(who.id, who.score, who.elapsed_ms)
+                self._show(who)
+        return bool(self._unsettled)
+
+    def _apply(self, fact: Fact) -> None:
+        if fact.seq != self.seq + 1:
+            raise DomainError("bad_fact", f"fact {fact.seq} cannot follow fact {self.seq}")
+        if self._unsettled:
+            self.settle_skip()
+        _APPLY[type(fact)](self, fact)
+        self.seq = fact.seq
+
+    def _apply_player_joined(self, fact: PlayerJoined) -> None:
+        who = self._players[fact.player] = Player(fact.player, fact.name)
+        if fact.erased:
+            self._call_erased(who)
+        else:
+            self._names.give(fact.name, fact.player)
+        for board in self._boards:
+            board.add(fact.player)
+        if fact.erased:
+            self._miss((fact.player,))
+
+    def _apply_player_kicked(self, fact: PlayerKicked) -> None:
+        self._players[fact.player].kicked = True
+        self._await(fact.player)
+        for board in self._boards:
+            board.remove(fact.player)
+        if self.question_open:
+            self._answers[-1].withdraw(fact.player)
+
+    def _apply_player_readmitted(self, fact: PlayerReadmitted) -> None:
+        who = self._players[fact.player]
+        who.kicked = False
+        if self.question_open:
+            self._answers[-1].count_again(fact.player)
+        for board in self._boards:
+            board.add(fact.player)
+        self._running.update(fact.player, who.score, who.elapsed_ms)
+        self._show(who)
+        if who.erased:
+            self._miss((fact.player,))
+
+    def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
+        who = self._players[fact.player]
+        self._answers[fact.question - 1].add(fact, len(self._players))
+        self._unawaited.discard(fact.player)
+        who.score += fact.points
+        who.elapsed_ms += fact.elapsed_ms
+        if fact.correct:
+            who.streak = who.streak_with(self._before(fact.question))
+            who.streak_question = fact.question
+        self._running.update(fact.player, who.score, who.elapsed_ms)
+
+    def _apply_answer_merged(self, fact: AnswerMerged) -> None:
+        who = self._players[fact.player]
+        self._merged.add((fact.player, fact.question, fact.at))
+        standing = self._standing(fact.player, fact.question)
+        if standing is not None and standing[0] <= fact.at:
+            return
+        if fact.question not in self._skipped:
+            if standing is not None:
+                who.score -= standing[1].points
+                who.elapsed_ms -= standing[1].elapsed_ms
+            who.score += fact.points
+            who.elapsed_ms += fact.elapsed_ms
+        if fact.question <= len(self._answers):
+            self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
+            if fact.question == self.number:
+                self._unawaited.discard(fact.player)
+        else:
+            self._ahead.setdefault(fact.question, {})[fact.player] = fact
+            if self.phase is not Phase.FINISHED:
+                self._hold_back()
+        self._count_streak(who)
+        if not who.kicked:
+            self._running.update(fact.player, who.score, who.elapsed_ms)
+            self._show(who)
+
+    def _count_streak(self, who: Player) -> None:
+        """As if the answers that stand, and count, had come in the order of their questions."""
+        who.streak = who.streak_question = 0
+        for question in range(1, max([len(self._answers), *self._ahead]) + 1):
+            standing = None if question in self._skipped else self._standing(who.id, question)
+            if standing is None:
+                continue
+            if standing[1].correct:
+                who.streak = who.streak_with(self._before(question))
+                who.streak_question = question
+
+    @property
+    def _boards(self) -> Iterable[Leaderboard]:
+        return (self._running,) if self._shown is None else (self._running, self._shown)
+
+    def _hold_back(self) -> None:
+        """From now on, answers to the open question, and to those that have not been opened here, do not show
+        in the standing, unless that is live."""
+        if self._shown is None and self.settings.board == "at_close":
+            self._shown = self._running.snapshot()
+
+    def _show(self, who: Player) -> None:
+        """Put the player, who is in, where the answers that may be seen do."""
+        if self._shown is None:
+            return
+        score, elapsed_ms = who.score, who.elapsed_ms
+        hidden = [*self._ahead, self.number] if self.question_open else [*self._ahead]
+        for question in hidden:
+            standing = self._standing(who.id, question)
+            if standing is not None:
+                score -= standing[1].points
+                elapsed_ms -= standing[1].elapsed_ms
+        self._shown.update(who.id, score, elapsed_ms)
+
+    def _show_closed(self) -> None:
+        """Show the answers to all questions that are closed."""
+        self._shown = None
+        if self._ahead:
+            self._hold_back()
+            for player in {player for ahead in self._ahead.values() for player in ahead}:
+                if not self._players[player].kicked:
+                    self._show(self._players[player])
+
+    def _apply_question_opened(self, fact: QuestionOpened) -> None:
+        self.phase = move(fact, self.phase, None)
+        self._hold_back()
+        answers = Answers(self.quiz.questions[fact.question - 1], len(self._players))
+        self._unawaited = self._away - self._ahead.get(fact.question, {}).keys()
+        for ahead in self._ahead.pop(fact.question, {}).values():
+            answers.put(ahead, len(self._players), counted=not self._players[ahead.player].kicked)
+        self._answers.append(answers)
+        self.opened_at = fact.at
+        self._clock.restart(fact.at, fact.ready_ms)
+
+    def _apply_question_closed(self, fact: QuestionClosed) -> None:
+        self.phase = move(fact, self.phase, None)
+        self._answers[-1].close(fact.seq)
+        self._show_closed()
+        self._clock.restart(fact.at)
+
+    def _apply_question_skipped(self, fact: QuestionSkipped) -> None:
+        was_open = self.question_open
+        self.phase = move(fact, self.phase, None)
+        if was_open:
+            self._answers[-1].close(fact.seq)
+            self._show_closed()
+            self._clock.restart(fact.at)
+        self._skipped.add(fact.question)
+        self._unsettled = self._answers[-1].players()
+
+    def _apply_paused(self, fact: Paused) -> None:
+        self._paused_in, self.phase = self.phase, move(fact, self.phase, None)
+        self._clock.stop(fact.at)
+
+    def _apply_resumed(self, fact: Resumed) -> None:
+        self.phase = move(fact, self.phase, self._paused_in)
+        self._paused_in = None
+        self._clock.go_on(fact.at)
+
+    def _apply_clock_extended(self, fact: ClockExtended) -> None:
+        self._clock.extend(fact.by_ms, fact.at)
+
+    def _apply_lock_changed(self, fact: LockChanged) -> None:
+        self.locked = fact.locked is True
+        if not self.locked:
+            self.approval = fact.locked is None
+
+    def _apply_host_replaced(self, fact: HostReplaced) -> None:  # noqa: ARG002 - that it was is all
+        self.host_generation += 1
+
+    def _apply_finished(self, fact: Finished) -> None:
+        self.phase = move(fact, self.phase, None)
+        self._shown = None
+
+    def _call_erased(self, who: Player) -> None:
+        who.name, who.erased = erased_name(who.id), True
+        self._names.give_erased(who.name, who.id)
+
+    def _miss(self, players: Iterable[int]) -> None:
+        away = {player for player in players if player in self._running}
+        self._away |= away
+        if self.question_open:
+            answers = self._answers[-1]
+            self._unawaited |= {player for player in away if answers.choice_of(player) is None}
+
+    def _await(self, player: int) -> None:
+        self._away.discard(player)
+        self._unawaited.discard(player)
+
+
+_APPLY: Final[Mapping[type[Fact], Callable[[ReplayedSession, Any], None]]] = {
+    PlayerJoined: ReplayedSession._apply_player_joined,
+    PlayerKicked: ReplayedSession._apply_player_kicked,
+    PlayerReadmitted: ReplayedSession._apply_player_readmitted,
+    AnswerAccepted: ReplayedSession._apply_answer_accepted,
+    AnswerMerged: ReplayedSession._apply_answer_merged,
+    QuestionOpened: ReplayedSession._apply_question_opened,
+    QuestionClosed: ReplayedSession._apply_question_closed,
+    QuestionSkipped: ReplayedSession._apply_question_skipped,
+    Paused: ReplayedSession._apply_paused,
+    Resumed: ReplayedSession._apply_resumed,
+    ClockExtended: ReplayedSession._apply_clock_extended,
+    LockChanged: ReplayedSession._apply_lock_changed,
+    HostReplaced: ReplayedSession._apply_host_replaced,
+    Finished: ReplayedSession._apply_finished,
+}

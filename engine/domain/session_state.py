@@ -1,0 +1,231 @@
+"""What a session is at a moment, and what may be read of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from engine.domain.answers import Answer, Answers
+from engine.domain.clock import PlayClock
+from engine.domain.facts import AnswerMerged, Choice, Fact
+from engine.domain.leaderboard import Leaderboard
+from engine.domain.name_rules import PLAIN, NameRules
+from engine.domain.names import Names
+from engine.domain.phases import Phase
+from engine.domain.players import Player
+from engine.domain.questions import Question
+from engine.domain.quiz import Quiz
+from engine.domain.settings import Settings
+
+_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited"})
+"""What two sessions may differ in and still be equal."""
+
+
+class SessionState:
+    """The state of one session. Only facts change it (`ReplayedSession`), but for who is here at the moment.
+    Reading never changes anything."""
+
+    def __init__(
+        self, quiz: Quiz, settings: Settings, created_at: int, name_rules: NameRules = PLAIN
+    ) -> None:
+        self.quiz: Final = settings.applied_to(quiz)
+        self.settings: Final = settings
+        self.created_at: Final = created_at
+        self.phase = Phase.LOBBY
+        self.locked = False
+        self.approval = settings.approval
+        """Whether the host lets players in one by one."""
+        self.host_generation = 0
+        """How often the session was taken over: that of the host tokens that are good."""
+        self.seq = 0
+        self.opened_at: int | None = None
+        """When the current or last question opened; pauses are not taken out."""
+        self._players: dict[int, Player] = {}
+        self._running: Final = Leaderboard()
+        """With every answer that was taken."""
+        self._shown: Leaderboard | None = None
+        """Without those that are not shown yet, as long as there may be some: see `_hold_back`."""
+        self._names: Final = Names(name_rules)
+        self._answers: list[Answers] = []
+        self._paused_in: Phase | None = None
+        self._clock = PlayClock(created_at)
+        self._untaken: list[Fact] = []
+        # No facts, but what is so at the moment: who is not here, and of these those for whom the open
+        # question is not held open.
+        self._away: set[int] = set()
+        self._unawaited: set[int] = set()
+        # By player, question and time of receipt: so that a merge may be repeated.
+        self._merged: set[tuple[int, int, int]] = set()
+        self._skipped: set[int] = set()
+        # Whose answers to the question that was skipped last still count.
+        self._unsettled: list[int] = []
+        # Merged answers to questions that have not been opened here: by question, then by player.
+        self._ahead: dict[int, dict[int, AnswerMerged]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SessionState):
+            return NotImplemented
+        return self._state() == other._state()
+
+    __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
+
+    def _state(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name not in _NOT_OF_THE_FACTS}
+
+    @property
+    def number(self) -> int:
+        """The current or last question, counted from 1; 0 before the first."""
+        return len(self._answers)
+
+    @property
+    def of(self) -> int:
+        return len(self.quiz.questions)
+
+    @property
+    def question(self) -> Question | None:
+        """The current or last question; None before the first."""
+        return self._answers[-1].question if self._answers else None
+
+    @property
+    def question_open(self) -> bool:
+        """Whether the current question is not closed yet; also while paused."""
+        return bool(self._answers) and self._answers[-1].closed_seq is None
+
+    @property
+    def withholds(self) -> bool:
+        """Whether a question is open whose answers do not show in the standing before it is closed."""
+        return self.settings.board == "at_close" and self.question_open
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """The standing as anybody may see it; not to be changed. With the board `at_close`, an answer moves
+        it when its question is closed: else it would tell who is right while others still answer."""
+        return self._running if self._shown is None else self._shown
+
+    @property
+    def players(self) -> Mapping[int, Player]:
+        """All who ever joined, kicked ones too. Their scores are those of all answers that were taken, for
+        nobody to see: `leaderboard` has what is shown."""
+        return self._players
+
+    @property
+    def active(self) -> int:
+        """How many players there are, kicked ones left out."""
+        return len(self._running)
+
+    @property
+    def answered(self) -> int:
+        """Answers to the current or last question."""
+        return self._answers[-1].answered if self._answers else 0
+
+    def counts(self) -> list[int]:
+        """Answers per choice to the current or last question, as `reveal.counts` in docs/protocol.md."""
+        return list(self._answers[-1].counts) if self._answers else []
+
+    def name_of(self, player: int) -> str:
+        """Raises KeyError."""
+        return self._players[player].name
+
+    def called(self, name: str) -> int | None:
+        """The player whose name is this or too much like it; None when nobody's is. An erased one is called
+        what stands in place of the name."""
+        return self._names.player(name)
+
+    def streak(self, player: int) -> int:
+        """Right answers in a row, as anybody may see it: without those that were skipped, and with the board
+        `live`, the open question included once it is answered. Raises KeyError."""
+        who = self._players[player]
+        closed = self.number - self.question_open
+        if self._shown is not None and who.streak_question > closed:
+            return self._row_up_to(closed, player)
+        if self._shown is None and self.question_open:
+            answer = self._answers[-1].of(player)
+            if answer is not None and not answer.correct:
+                return 0
+        return who.streak if who.streak_question >= self._before(closed + 1) else 0
+
+    def _row_up_to(self, question: int, player: int) -> int:
+        """Right answers in a row that end with this question."""
+        row = 0
+        while question := self._before(question + 1):
+            answer = self._answers[question - 1].of(player)
+            if answer is None or not answer.correct:
+                break
+            row, question = row + 1, question - 1
+        return row
+
+    def answer_of(self, player: int, question: int) -> tuple[Choice, int] | None:
+        """The choice and its elapsed play time in ms; None when there is no answer."""
+        if not 1 <= question <= self.number:
+            return None
+        answer = self._answers[question - 1].of(player)
+        return None if answer is None else (answer.choice, answer.elapsed_ms)
+
+    def result_of(self, player: int) -> tuple[bool | None, int]:
+        """Right or wrong, and the points, for the last closed question; (None, 0) when it was not answered,
+        or was skipped."""
+        closed = self.number - 1 if self.question_open else self.number
+        if closed in self._skipped:
+            return None, 0
+        answer = self._answers[closed - 1].of(player) if closed else None
+        return (None, 0) if answer is None else (answer.correct, answer.points)
+
+    def skipped(self, question: int) -> bool:
+        """Whether this question counts for nobody."""
+        return question in self._skipped
+
+    def _before(self, question: int) -> int:
+        """The question before this one, among those that count; 0 before the first."""
+        question -= 1
+        while question in self._skipped:
+            question -= 1
+        return question
+
+    def _standing(self, player: int, question: int) -> tuple[int, Answer] | None:
+        """When the answer that stands was received, and the answer; None without one."""
+        if question <= len(self._answers):
+            answers = self._answers[question - 1]
+            answer = answers.of(player)
+            return None if answer is None else (answers.at_of(player), answer)
+        ahead = self._ahead.get(question, {}).get(player)
+        if ahead is None:
+            return None
+        return ahead.at, Answer(ahead.choice, ahead.elapsed_ms, ahead.correct, ahead.points)
+
+    @property
+    def deadline(self) -> int | None:
+        """The next moment at which `elapse` has something to do; None when nothing happens by itself."""
+        if self.phase is Phase.QUESTION:
+            return self._clock.moment(self._answers[-1].question.limit_ms)
+        if self.settings.pace == "auto":
+            if self.phase is Phase.REVEAL:
+                return self.shown_until
+            if self.phase is Phase.LOBBY and self.settings.lobby_ms is not None:
+                return self._clock.moment(self.settings.lobby_ms)
+        return None
+
+    @property
+    def shown_until(self) -> int | None:
+        """Until when the question that is closed now is to be shown at least; None when none is shown."""
+        return self._clock.moment(self.settings.reveal_ms) if self.phase is Phase.REVEAL else None
+
+    def remaining_ms(self, now: int) -> int | None:
+        """Play time left to answer; it stands still while paused. None when no question is open."""
+        if not self.question_open:
+            return None
+        return max(0, self._answers[-1].question.limit_ms - self._clock.elapsed_ms(now))
+
+    def opens_in_ms(self, now: int) -> int | None:
+        """How long until the open question takes answers, and its play time runs; 0 once it does. It stands
+        still while paused. None when no question is open."""
+        return self._clock.opens_in_ms(now) if self.question_open else None
+
+    def withholds_choices(self, now: int) -> bool:
+        """Whether the choices of the open question are not for everybody to see yet."""
+        return bool(self.settings.reading_ms and self.opens_in_ms(now))
+
+    @property
+    def opens_at(self) -> int:
+        """When the open question began to take answers, or will if nothing stops the clock; 0 when it did so
+        at once."""
+        return self._clock.opens_at
