@@ -16,11 +16,11 @@ import trio.testing
 from bench.figures import Costs, Figure
 from bench.leaderboard import LIMIT_MS, advance, quiz
 from engine.actors import commands, messages
-from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.domain.facts import Fact
 from engine.domain.session import Session

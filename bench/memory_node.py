@@ -17,8 +17,8 @@ from random import Random
 import trio
 
 from bench import wire
-from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from server.config.config import Config

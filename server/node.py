@@ -24,10 +24,10 @@ from typing import cast
 
 import trio
 
-from engine.actors.actor import ActorOptions
 from engine.actors.clock import GAP_S, SessionClock, gap_s
 from engine.actors.close_reasons import CloseReason
 from engine.actors.merging import Merging
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.aio import open_asyncio
 from engine.boundary import Boundary

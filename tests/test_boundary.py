@@ -13,11 +13,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Watch
 from engine.actors.merging import LOOK_EVERY_S as MERGE_EVERY_S
 from engine.actors.merging import Merging
+from engine.actors.options import ActorOptions
 from engine.actors.registry import SWEEP_EVERY_S
 from engine.boundary import TRACEBACK_EVERY_S, Boundary
 from engine.ports import SessionRecord, SpooledFacts

@@ -145,3 +145,37 @@ class SessionClock:
         self._gaps.append(gap)
         self.gaps_total += 1
         self.stood_still_ms += gap.by_ms
+
+
+class GapsSeen:
+    """The gaps of the clock, as one session sees to them: each gap is given back to the session once, and an
+    answer that was received before a gap is dated as if the gap had not been."""
+
+    __slots__ = ("_clock", "_seen", "given_back")
+
+    def __init__(self, clock: SessionClock) -> None:
+        self._clock = clock
+        self._seen = clock.gaps_total
+        self.given_back: list[Gap] = []
+        """Gaps since the open question was opened."""
+
+    @property
+    def stood_still(self) -> bool:
+        """Whether the process stood still, and the session has not seen to that yet. Until then the session
+        tells nothing and no time passes in it: another node may have taken it, and nobody could answer."""
+        return self._clock.gaps_total != self._seen
+
+    def take(self) -> Sequence[Gap]:
+        """The gaps that the session has not seen to. From now on it has."""
+        gaps = self._clock.gaps_after(self._seen)
+        self._seen = self._clock.gaps_total
+        self.given_back += gaps
+        return gaps
+
+    def dated(self, at: int) -> int:
+        """When an answer was received, on the clock of the question: time that was given back since counts
+        for the answer too."""
+        for gap in self.given_back:
+            if at <= gap.from_ms:
+                at += gap.by_ms
+        return at

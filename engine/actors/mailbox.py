@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -44,6 +44,11 @@ class Mailbox(Generic[T]):
         self.arrived += 1
         self.wake()
 
+    def put_back(self, items: Sequence[T]) -> None:
+        """Queue items that were taken out, before all others and in their order, also when that is too
+        many."""
+        self._items.extendleft(reversed(items))
+
     @property
     def taken(self) -> int:
         """Items that were ever taken out: the number of the last of them."""
@@ -62,9 +67,10 @@ class Mailbox(Generic[T]):
         if self._wakeup is not None:
             self._wakeup.set()
 
-    async def wait(self) -> None:
-        """Return once there are items, or there was a wake since the last return. Always a checkpoint."""
-        if self._woken or self._items:
+    async def wait(self, *, for_items: bool = True) -> None:
+        """Return once there are items, unless the caller does not wait `for_items`, or there was a wake since
+        the last return. Always a checkpoint."""
+        if self._woken or (for_items and self._items):
             await trio.lowlevel.checkpoint()
         else:
             self._wakeup = trio.Event()

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 import trio
 
 from engine.actors import messages
-from engine.actors.actor import ActorOptions, Counters, Fenced, HandoffSnapshot, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.clock import BEAT_S, SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Command, Detach, Host
+from engine.actors.counters import Counters
 from engine.actors.delivery.stream import StreamState
+from engine.actors.handoff import HandoffSnapshot
 from engine.actors.lookups import Lookups, Waiting
+from engine.actors.options import ActorOptions
+from engine.actors.states import Fenced
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
 from engine.boundary import Boundary, Mistake

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from engine.actors.actor import Fenced, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
+from engine.actors.states import Fenced
 from engine.ports import OwnedElsewhere, SessionNotFound, StorageUnavailable, Unreadable
 
 log = logging.getLogger(__name__)

@@ -16,13 +16,13 @@ import orjson
 import trio
 
 from engine.actors import messages, relay_messages
-from engine.actors.actor import HandoffSnapshot
 from engine.actors.clock import Clock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command, Left, SubscribeNode
 from engine.actors.delivery.frame import Message
 from engine.actors.delivery.stream import StreamState
 from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.handoff import HandoffSnapshot
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.boundary import Boundary, Mistake
 from engine.domain.session import Phase

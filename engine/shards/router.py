@@ -17,13 +17,14 @@ import orjson
 import trio
 
 from engine.actors import messages
-from engine.actors.actor import HandoffSnapshot, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.clock import Clock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command, Detach, Join, Left, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.audience import Sent
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.handoff import HandoffSnapshot
 from engine.actors.lookups import Lookups, Waiting
 from engine.actors.registry import (
     NOT_TO_BE_HAD,

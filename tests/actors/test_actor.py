@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from engine.actors.actor import FINISHED_LINGER_S, ActorOptions
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Detach, Erase, Host, Join, Look, Rejoin, SubscribeNode
+from engine.actors.live_session import FINISHED_LINGER_S
+from engine.actors.options import ActorOptions
 from engine.domain.session import Phase
 from tests.actors.world import GRACE_S, START_MS, Client, settle, world
 
@@ -153,7 +154,7 @@ async def test_a_session_that_was_taken_over_confirms_nothing_more(mock_clock: M
         w.answer(actor, ada, 1)
         await settle()
         actor.fenced()
-        actor.committed(actor.session.seq)
+        actor.live.confirmations.committed(actor.session.seq)
         await settle()
         assert ada.got("ack") == []
         assert ada.close_reason is CloseReason.RESTARTING
@@ -709,7 +710,7 @@ async def test_whoever_waits_for_a_commit_is_told_when_its_answer_cannot_be_made
         def broken(*_: object) -> str:
             raise ValueError("no token can be made")
 
-        monkeypatch.setattr(type(actor._tokens), "issue", broken)
+        monkeypatch.setattr(type(actor.live.tokens), "issue", broken)
         w.journal.commit()
         await settle()
         assert [client.close_reason for client in waiting] == [CloseReason.RESTARTING] * 2

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions
 from engine.actors.adaptive_tick import BUSY_TARGET, AdaptiveTick
 from engine.actors.delivery.frame import Frame
+from engine.actors.options import ActorOptions
 from tests.actors.world import Client, settle, world
 
 BEAT_S = 0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.admission import (
     AGAIN_MS,
     GONE_MS,
@@ -15,6 +15,7 @@ from engine.actors.admission import (
     AdmissionControl,
 )
 from engine.actors.commands import Join, Rejoin
+from engine.actors.options import ActorOptions
 from engine.domain.errors import Refusal
 from engine.domain.facts import LockChanged
 from engine.domain.session import Applied, Session, Settings

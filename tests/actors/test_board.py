@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.commands import ListPlayers, Look
 from engine.actors.delivery.frame import Frame
+from engine.actors.options import ActorOptions
 from tests.actors.world import Client, World, node, settle, world
 
 PLAYERS = 80

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.actors import actor as actors
-from engine.actors.actor import FLUSH_MS, HOSTS_WAITING_MAX, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.commands import (
     Answer,
     Command,
@@ -29,6 +29,7 @@ from engine.actors.commands import (
     SubscribeNode,
     Watch,
 )
+from engine.actors.deadlines import FLUSH_MS, HOSTS_WAITING_MAX
 from engine.actors.mailbox import Mailbox
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.facts import QuestionClosed

@@ -8,8 +8,9 @@ from collections import Counter
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import FINISHED_LINGER_S, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.delivery.audience import Audience
+from engine.actors.live_session import FINISHED_LINGER_S
 from engine.actors.mailbox import Mailbox
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.players import Player

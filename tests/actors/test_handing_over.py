@@ -6,10 +6,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import HANDED_OVER_MS, ActorOptions, HandoffSnapshot, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Detach, Host, Join, Rejoin
+from engine.actors.deadlines import HANDED_OVER_MS
 from engine.actors.delivery.stream import StreamState
+from engine.actors.handoff import HandoffSnapshot
+from engine.actors.options import ActorOptions
 from engine.actors.registry import GIVE_AWAY_S, Registry, SessionFinished
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
@@ -241,7 +244,7 @@ async def test_who_crashes_meanwhile_has_nothing_to_give(mock_clock: MockClock) 
         await settle()
         handing = Handing(w, actor.session_id)
         await settle()
-        actor._failure = RuntimeError("as the test wants it")
+        actor.live.lifecycle.fail(RuntimeError("as the test wants it"))
         w.journal.commit()
         await settle()
         assert (handing.over, handing.snapshot) == (True, None), "the session comes back here"
@@ -281,7 +284,7 @@ async def test_the_next_actor_goes_on_with_offsets_and_epoch(mock_clock: MockClo
         await w.do(actor, "start")
         snapshot = await given(w, actor)
         again = await brought(w, snapshot, snapshot.stream)
-        assert (again.epoch, again.stream_epoch, again.offset) == (actor.epoch + 1, actor.epoch, 1)
+        assert (again.epoch, again.live.stream.epoch, again.offset) == (actor.epoch + 1, actor.epoch, 1)
         back = await w.rejoin(again, 1, epoch=actor.epoch, offset=ada.last("question")["offset"])
         assert back.kinds[:2] == ["joined", "leaderboard"]
         assert back.last("joined")["state"] is None
@@ -388,7 +391,7 @@ async def test_a_stream_of_another_epoch_is_not_gone_on_with(mock_clock: MockClo
         following = w.new_registry("next")
         following.expect(snapshot.record.id, snapshot.stream)
         again = await following.bring(snapshot.record)
-        assert again.stream_epoch == again.epoch == actor.epoch + 2
+        assert again.live.stream.epoch == again.epoch == actor.epoch + 2
         assert again.session.deadline == deadline + 3_000
         await settle()
         assert again.offset == 1, "the extension is the first that the new stream tells"
@@ -410,7 +413,7 @@ async def test_after_a_crash_the_clock_is_extended_and_the_stream_begins_anew(mo
         mock_clock.jump(3)
         again = await w.new_registry("next").bring(actor.record)
         assert again.session.deadline == deadline + 3_000
-        assert again.stream_epoch == again.epoch == actor.epoch + 1
+        assert again.live.stream.epoch == again.epoch == actor.epoch + 1
 
 
 async def test_a_session_past_its_greatest_age_waits_for_late_answers_too(mock_clock: MockClock) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Join, Left, Rejoin
+from engine.actors.options import ActorOptions
 from engine.domain.session import Phase
 from tests.actors.world import Client, World, node, settle, world
 
@@ -177,7 +178,7 @@ async def test_after_a_move_it_counts_anew_unless_the_host_came_along(
         following.expect(actor.session_id, actor.snapshot.stream)
         moved = await following.bring(actor.record)
         seats: list[int | str] = [1, "host"] if there else [1]
-        await node(moved, "node", epoch=moved.stream_epoch, offset=moved.offset, seats=seats)
+        await node(moved, "node", epoch=moved.live.stream.epoch, offset=moved.offset, seats=seats)
         await pass_s(mock_clock, 29)
         assert stands(moved) == (Phase.REVEAL, 1)
         await pass_s(mock_clock, 2)

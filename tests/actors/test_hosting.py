@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from engine.actors import actor as actors
+from engine.actors import live_session
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Host, Join, ListPlayers, Rejoin, TakeOver
 from engine.domain.session import Session
@@ -120,7 +120,7 @@ async def test_points_of_many_are_taken_back_little_by_little(
 
     settled = Session.settle_skip
     monkeypatch.setattr(Session, "settle_skip", settle_skip)
-    monkeypatch.setattr(actors, "SETTLED_AT_ONCE_MAX", 2)
+    monkeypatch.setattr(live_session, "SETTLED_AT_ONCE_MAX", 2)
     async with world() as w:
         actor = await w.session()
         for number in range(1, 6):

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions
 from engine.actors.commands import Watch
+from engine.actors.options import ActorOptions
 from engine.actors.registry import NodeFull, Registry, SessionFinished
 from engine.boundary import Mistake
 from engine.domain.settings import Settings

@@ -6,11 +6,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors import actor as actors
-from engine.actors import relay_messages
-from engine.actors.actor import FLUSH_MS, SessionActor
+from engine.actors import relay_messages, subscriptions
+from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Detach, Flushed, Join, Look, Rejoin, Watch
+from engine.actors.deadlines import FLUSH_MS
 from engine.actors.mailbox import Mailbox
 from engine.domain.clock import RECEIPT_GRACE_MS
 from tests.actors.world import GRACE_S, Client, World, node, settle, world
@@ -318,7 +318,7 @@ async def test_the_countdown_that_a_node_missed_is_told_as_it_stands(mock_clock:
 async def test_a_node_that_missed_too_much_begins_where_the_session_is(
     why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "RESULTS_AT_ONCE_MAX", 0)
+    monkeypatch.setattr(subscriptions, "RESULTS_AT_ONCE_MAX", 0)
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")
@@ -455,10 +455,10 @@ async def test_what_comes_due_while_a_deadline_waits_for_a_node_waits_with_it(
     waits = 0
     wait = Mailbox.wait
 
-    async def counted(mailbox: Mailbox[object]) -> None:
+    async def counted(mailbox: Mailbox[object], *, for_items: bool = True) -> None:
         nonlocal waits
         waits += 1
-        await wait(mailbox)
+        await wait(mailbox, for_items=for_items)
 
     monkeypatch.setattr(Mailbox, "wait", counted)
     async with world() as w:
@@ -471,7 +471,7 @@ async def test_what_comes_due_while_a_deadline_waits_for_a_node_waits_with_it(
             actor.send(Detach(ada))
             await settle()
         else:
-            actor._expires_at = w.clock.now_ms() + 2_000
+            actor.live.deadlines.expires_at = w.clock.now_ms() + 2_000
         mock_clock.jump(1 + GRACE_S)
         await settle()
         waits = 0

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from engine.actors import actor as actors
-from engine.actors.actor import JOINS_FOLLOW_MS, SessionActor
+from engine.actors import deadlines
+from engine.actors.actor import SessionActor
 from engine.actors.commands import Detach, Join, Left, ListPlayers, Look, Merge, Rejoin, SubscribeNode
 from engine.actors.delivery import roster
 from engine.actors.delivery.roster import Roster
+from engine.actors.live_session import JOINS_FOLLOW_MS
 from engine.domain.facts import PlayerJoined
 from tests.actors.world import Client, World, node, settle, world
 
@@ -91,7 +92,7 @@ async def test_nothing_is_gathered_without_a_host_and_another_host_begins_anew(
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")
-        assert actor._roster is None
+        assert actor.live.attendance.roster is None
         first = await w.host(actor)
         await w.join(actor, "Ben")
         await w.join(actor, "Cem")
@@ -100,7 +101,7 @@ async def test_nothing_is_gathered_without_a_host_and_another_host_begins_anew(
         assert (len(told(first)), told(second)) == (1, [])
         actor.send(Detach(second))
         await settle()
-        assert actor._roster is None
+        assert actor.live.attendance.roster is None
         await w.join(actor, "Dan")
         await tick(w, mock_clock)
         assert told(second) == []
@@ -187,7 +188,7 @@ async def test_a_host_at_another_node_is_told_there(mock_clock: MockClock) -> No
         assert relay.last("for_host")["frame"]["joined"] == [{"id": 1, "name": "Ada"}]
         actor.send(Left(Client(), "other", "host"))
         await settle()
-        assert actor._roster is None
+        assert actor.live.attendance.roster is None
 
 
 async def test_a_host_who_stayed_while_the_session_moved_is_told_of_everybody_again(
@@ -198,7 +199,7 @@ async def test_a_host_who_stayed_while_the_session_moved_is_told_of_everybody_ag
         for name in ("Ada", "Ben", "Cem"):
             await w.join(actor, name)
         await w.do(actor, "kick", player=2)
-        relay = await node(actor, epoch=actor.stream_epoch, offset=actor.offset, seats=[1, "host"])
+        relay = await node(actor, epoch=actor.live.stream.epoch, offset=actor.offset, seats=[1, "host"])
         assert relay.last("for_host")["frame"] == {"t": "roster"} | NOTHING | {
             "joined": [{"id": 1, "name": "Ada"}, {"id": 3, "name": "Cem"}],
             "on": [1, 3],
@@ -206,7 +207,7 @@ async def test_a_host_who_stayed_while_the_session_moved_is_told_of_everybody_ag
             "players": 2,
             "connected": 2,
         }
-    assert w.options.tick_ms >= actors.HANDED_OVER_MS
+    assert w.options.tick_ms >= deadlines.HANDED_OVER_MS
 
 
 async def test_a_relay_that_takes_part_anew_says_who_is_still_there(mock_clock: MockClock) -> None:
@@ -216,7 +217,7 @@ async def test_a_relay_that_takes_part_anew_says_who_is_still_there(mock_clock: 
         for name in ("Ada", "Ben"):
             actor.send(Join(Client(), name, w.clock.now_ms(), relay="other"))
         await settle()
-        await node(actor, epoch=actor.stream_epoch, offset=actor.offset, seats=[2])
+        await node(actor, epoch=actor.live.stream.epoch, offset=actor.offset, seats=[2])
         page = await listed(actor)
         assert ([each["connected"] for each in page["players"]], page["connected"]) == ([False, True], 1)
 

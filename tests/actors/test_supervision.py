@@ -10,10 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Host, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
+from engine.actors.options import ActorOptions
 from engine.actors.registry import (
     CLAIMS_AT_ONCE,
     LET_GO_S,

@@ -11,11 +11,12 @@ import orjson
 import trio
 import trio.testing
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Flushed, Host, Join, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.frame import Frame
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.boundary import Boundary

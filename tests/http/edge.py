@@ -14,8 +14,9 @@ import orjson
 import trio
 from openapi_schema_validator import OAS31Validator
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.storage.journal.latency import Latency

@@ -10,9 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import ActorOptions
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.shards.ports import Member
 from engine.shards.router import Router

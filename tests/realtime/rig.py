@@ -21,8 +21,8 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import LocalProtocolError
 
-from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.ports import SessionRecord
 from server.config.config import Config

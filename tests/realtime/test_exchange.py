@@ -734,7 +734,7 @@ async def test_a_slow_consumer_is_let_go_with_a_whole_last_event() -> None:
             await quick.until("joined")
             actor = await session.actor()
             for number in range(2_000):  # as many broadcasts as it takes
-                await actor._audience.send(Frame({"t": "state", "offset": number, "text": "x" * 3000}))
+                await actor.live.audience.send(Frame({"t": "state", "offset": number, "text": "x" * 3000}))
                 await quick.until("state")
                 if actor.subscribers == 1:
                     break

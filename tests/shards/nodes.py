@@ -13,9 +13,10 @@ from typing import Any
 
 import trio
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Command, Host, Join, Rejoin, Watch
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz

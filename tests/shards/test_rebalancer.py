@@ -10,9 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import CLOCKS_AGREE_MS, ActorOptions
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Host, Join, Look, Rejoin
+from engine.actors.live_session import CLOCKS_AGREE_MS
+from engine.actors.options import ActorOptions
 from engine.domain.facts import AnswerAccepted, ClockExtended
 from engine.ports import SessionRecord, StorageUnavailable
 from engine.shards import session_location
@@ -515,7 +516,7 @@ async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: Mock
         assert await a.moving.hand_on(record.id, b.member)
         moved = b.here(record)
         assert moved.offset == 12_000
-        back = await b.rejoin(record, "player", 1, epoch=moved.stream_epoch, offset=11_000)
+        back = await b.rejoin(record, "player", 1, epoch=moved.live.stream.epoch, offset=11_000)
         assert back.offsets == list(range(11_001, 12_001)), "the newest are kept"
 
 

@@ -10,13 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors import actor as actors
-from engine.actors import relay_messages
-from engine.actors.actor import ActorOptions
+from engine.actors import relay_messages, subscriptions
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Host, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
+from engine.actors.options import ActorOptions
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, HOLD_S, INBOX_MAX, Relay
@@ -372,7 +371,7 @@ async def test_questions_that_were_missed_are_brought(mock_clock: MockClock) -> 
 async def test_who_missed_too_much_comes_anew(
     why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors, "RESULTS_AT_ONCE_MAX", 0)
+    monkeypatch.setattr(subscriptions, "RESULTS_AT_ONCE_MAX", 0)
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
@@ -619,7 +618,7 @@ async def test_a_host_at_a_relay_is_known_there_after_it_has_taken_part_anew(
 
 def connected(node: Node, record: SessionRecord) -> set[object]:
     """Who the owner takes to be connected, the host included."""
-    audience = node.here(record)._audience
+    audience = node.here(record).live.audience
     return {key for key in [*range(1, 10), "host"] if key in audience.connected}
 
 

@@ -68,7 +68,7 @@ async def test_what_the_former_owner_says_when_it_wakes_reaches_nobody(mock_cloc
         third = b if owner is c else c
         back = await third.rejoin(record, "player", 1)
         heard = [len(client.frames) for client in (ada, ben, back)]
-        assert not a.here(record)._audience.relayed, "nobody listens to it"
+        assert not a.here(record).live.audience.relayed, "nobody listens to it"
         a.journal.auto = "off"  # it does not know yet that it was replaced
         await a.do(record, "close")
         await later(mock_clock, 1)

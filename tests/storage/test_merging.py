@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import trio
 
-from engine.actors.actor import ActorOptions, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Host, Join
 from engine.actors.merging import Merging
+from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from engine.domain.session import Phase, Session

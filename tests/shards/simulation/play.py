@@ -173,7 +173,7 @@ class _Run:
         }
         for node in self._world.up():
             for actor in node.registry.active():
-                audience = actor._audience
+                audience = actor.live.audience
                 for run in audience._relays:
                     relay = relays.get((run, actor.session_id))
                     if relay is not None and relay.owner.run == node.run:

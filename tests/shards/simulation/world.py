@@ -21,13 +21,13 @@ from typing import Any, Protocol
 import orjson
 import trio
 
-from engine.actors.actor import ActorOptions
 from engine.actors.clock import SessionClock, gap_s
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command, Detach, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.merging import Merging
+from engine.actors.options import ActorOptions
 from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
 from engine.domain.session import Phase, Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable

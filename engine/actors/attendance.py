@@ -1,0 +1,127 @@
+"""Whose coming and going matters to a session: the host, and players for whom questions are held open."""
+
+from __future__ import annotations
+
+from engine.actors.admission import AdmissionControl
+from engine.actors.clock import SessionClock
+from engine.actors.delivery.audience import Audience
+from engine.actors.delivery.fanout import Slicer
+from engine.actors.delivery.roster import Roster
+from engine.actors.presence import Presence
+from engine.domain.session import Phase, Session
+
+AWAY_AT_ONCE_MAX = 100
+"""Players who are found to be gone between two checkpoints."""
+
+
+class Attendance:
+    """Hears from the audience which places are taken and left, and tells the session and the host's roster.
+
+    A connected host hears of every player who comes, goes, joins or is removed. A session that closes
+    questions early waits for those players alone who are here.
+    """
+
+    def __init__(
+        self, session: Session, audience: Audience, admission: AdmissionControl, clock: SessionClock
+    ) -> None:
+        self._session = session
+        self._audience = audience
+        self._admission = admission
+        self._clock = clock
+        self.roster: Roster | None = None
+        """What the host has yet to hear, as long as a host is connected."""
+        self.hostless_since: int | None = clock.now_ms()
+        """Since when no host is here, as far as this actor knows. None while a host is connected."""
+        self._presence: Presence | None = None
+        """Where it matters who is here."""
+        if session.settings.early_close:
+            players = (player for player, who in session.players.items() if not who.kicked)
+            self._presence = Presence(players, clock.now_ms())
+        audience.on_change = self._on_change
+
+    def _on_change(self, key: int | str) -> None:
+        """A place was taken or left. A host who comes hears of what changes from then on."""
+        if key == "host":
+            here = "host" in self._audience.connected
+            self.roster = Roster() if here else None
+            self._admission.news = self._session.approval
+            self.hostless_since = None if here else self._clock.now_ms()
+        elif isinstance(key, int):
+            self.note(key)
+            if self._presence is None:
+                return
+            if key in self._audience.connected:
+                self._presence.came(key)
+                self._session.back(key)
+            else:
+                self._presence.left(key, self._clock.now_ms())
+
+    # -- the host ----------------------------------------------------------------------------------
+
+    def note(self, player: int, *, joined: bool = False) -> None:
+        """Let the host hear of this player, as of a new one if the player has `joined`."""
+        if self.roster is not None:
+            self.roster.note(player, joined=joined)
+
+    def note_all(self) -> None:
+        """Let the host hear of every player: what the host was told last, by way of another node, is not
+        known."""
+        self.roster = Roster(self._session.players)
+
+    def host_spoke(self, now: int) -> None:
+        """A host who leads by requests alone is here as well."""
+        if self.hostless_since is not None:
+            self.hostless_since = now
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to tell the host. After the end there is not: a host who hears the end
+        may go."""
+        news = self.roster is not None and (bool(self.roster) or self._admission.news)
+        return news and self._session.phase is not Phase.FINISHED
+
+    # -- players -----------------------------------------------------------------------------------
+
+    def spoke(self, player: int) -> None:
+        """A player who has no connection, and plays by requests, is here as well."""
+        if self._presence is not None and player not in self._audience.connected:
+            self._presence.spoke(player)
+            self._session.back(player)
+
+    def expect(self, player: int) -> None:
+        """Hold questions open for this player for a moment, as for one whose connection was just lost."""
+        if self._presence is not None:
+            self._presence.left(player, self._clock.now_ms())
+
+    def question_opened(self) -> None:
+        if self._presence is not None:
+            self._presence.opened()
+
+    async def question_closed(self) -> None:
+        """The next question is not held open for players who play by requests and have sent none."""
+        if self._presence is None:
+            return
+        slicer, silent = Slicer(), self._presence.silent()
+        while silent:
+            some = [silent.pop() for _ in range(min(AWAY_AT_ONCE_MAX, len(silent)))]
+            self._session.away(some, self._clock.now_ms())
+            await slicer.breathe()
+
+    @property
+    def gone_at(self) -> int | None:
+        """When a question may have to be closed, because a player for whom it is held open is gone."""
+        if self._presence is None or self._session.phase is not Phase.QUESTION:
+            return None
+        return self._presence.due_at
+
+    def miss_the_gone(self, now: int) -> None:
+        """Hold the question open no longer for some players who are gone by now."""
+        if self._presence is not None:
+            self._session.away(self._presence.gone(now, AWAY_AT_ONCE_MAX), now)
+
+    def give_back(self, by_ms: int) -> None:
+        """The process stood still for so long: nobody could come back."""
+        if self._presence is not None:
+            self._presence.put_off(by_ms)
+        if self.hostless_since is not None:
+            self.hostless_since += by_ms

@@ -1,0 +1,283 @@
+"""What a session tells its subscribers, and when.
+
+How to think about it: what must not be missed (questions, reveals, changes of state, the end) takes an offset
+in the stream and is sent when it happens. What an older frame of is worth nothing once there is a newer one
+(the leaderboard, how many have answered, who is here) is sent by a `Ticker`, at most once a tick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from engine.actors import messages, relay_messages
+from engine.actors.adaptive_tick import AdaptiveTick
+from engine.actors.admission import AdmissionControl
+from engine.actors.attendance import Attendance
+from engine.actors.clock import GapsSeen, SessionClock
+from engine.actors.close_reasons import CloseReason
+from engine.actors.confirmations import Confirmations
+from engine.actors.delivery.audience import Audience
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.stream import BroadcastStream
+from engine.actors.states import Lifecycle, State
+from engine.domain.facts import (
+    AnswerAccepted,
+    AnswerMerged,
+    ClockExtended,
+    HostReplaced,
+    LockChanged,
+    Paused,
+    PlayerJoined,
+    PlayerKicked,
+    PlayerReadmitted,
+    QuestionClosed,
+    QuestionOpened,
+    QuestionSkipped,
+    Resumed,
+)
+from engine.domain.session import Phase, Session
+
+
+class Ticker:
+    """When news that may be coalesced is told next: at once, and then no sooner than a tick later. The tick
+    follows how long the telling took.
+
+    Args: tick_after: the tick in ms, from how long it took to tell the last time in ms.
+    """
+
+    __slots__ = ("_tick_after", "_took_ms", "dirty", "due_at")
+
+    def __init__(self, tick_after: Callable[[int], int]) -> None:
+        self._tick_after = tick_after
+        self._took_ms = 0
+        self.dirty = False
+        """Whether there is news."""
+        self.due_at = 0
+        """When news may be told, in ms since the epoch."""
+
+    @property
+    def tick_ms(self) -> int:
+        return self._tick_after(self._took_ms)
+
+    @property
+    def next_at(self) -> float:
+        """When there is something to tell; never without news."""
+        return self.due_at if self.dirty else math.inf
+
+    def put_off(self, now: int) -> None:
+        """Whatever news there will be, tell it a tick from now at the earliest."""
+        self.due_at = now + self.tick_ms
+
+    def begin(self, now: int) -> None:
+        """The news is being told."""
+        self.dirty = False
+        self.put_off(now)
+
+    def took(self, ms: int) -> None:
+        """It was told, and that took so long."""
+        self._took_ms = ms
+
+
+class Broadcasts:
+    """Tells the subscribers of one session. Called by the actor's own task alone."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        clock: SessionClock,
+        gaps: GapsSeen,
+        pace: AdaptiveTick,
+        stream: BroadcastStream,
+        audience: Audience,
+        attendance: Attendance,
+        admission: AdmissionControl,
+        confirmations: Confirmations,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._session = session
+        self._clock = clock
+        self._gaps = gaps
+        self._pace = pace
+        self._stream = stream
+        self._audience = audience
+        self._attendance = attendance
+        self._admission = admission
+        self._confirmations = confirmations
+        self._lifecycle = lifecycle
+        self.told_seq = session.seq
+        """The last fact that was told."""
+        self.board_frame = Frame(messages.leaderboard(session, 0, pace.tick_ms))
+        """The leaderboard as it was sent last."""
+        self.board = Ticker(pace.tick_after)
+        self._progress = Ticker(pace.tick_after)
+        """For hosts and spectators: how many have answered by now."""
+        self._crowd = Ticker(pace.crowd_tick_after)
+        """For players: the same."""
+        self.roster_due_at = 0
+        self._choices_to_tell: int | None = session.number if session.settings.reading_ms else None
+        """The question whose choices are still to be told to everybody. After a move of the session they may
+        be told again."""
+
+    def go_on(self, roster_due_at: int) -> None:
+        """Tell anew what the former actor of this session, which was handed over, may not have told."""
+        self.roster_due_at = roster_due_at
+        self.board.dirty = self._session.phase is not Phase.LOBBY
+        self._note_progress()
+
+    # -- when --------------------------------------------------------------------------------------
+
+    @property
+    def next_at(self) -> float:
+        """When `send_due` has something to tell, if nothing happens meanwhile."""
+        roster_at = self.roster_due_at if self._attendance.has_news else math.inf
+        return min(self.board.next_at, self._progress.next_at, self._crowd.next_at, roster_at)
+
+    @property
+    def withheld_choices(self) -> bool:
+        """Whether everybody waits for the choices of the open question, which are told at `opens_at`."""
+        session = self._session
+        return self._choices_to_tell == session.number and session.phase is Phase.QUESTION
+
+    async def send_due(self) -> None:
+        """Tell what is due by now and may be coalesced."""
+        now_ms = self._clock.now_ms
+        if self.board.next_at <= now_ms():
+            await self._send_board()
+        if min(self._progress.next_at, self._crowd.next_at) <= now_ms():
+            await self._send_progress()
+        if self._attendance.has_news and self.roster_due_at <= now_ms():
+            self._send_roster()
+
+    # -- after facts -------------------------------------------------------------------------------
+
+    async def tell(self) -> None:
+        """Tell the subscribers what the last command or deadline has brought about.
+
+        Called after each of them, so that every message speaks of the session at that very moment.
+        """
+        session = self._session
+        if session.seq == self.told_seq:
+            return
+        self.told_seq = session.seq
+        facts = session.take_facts()
+        self._confirmations.record(facts)
+        if session.phase is Phase.FINISHED and self._lifecycle.state is State.RUNNING:
+            self._lifecycle.enter(State.ENDING)
+            self._confirmations.end_seq = session.seq
+        for fact in facts:
+            match fact:
+                case AnswerAccepted() | PlayerJoined() if session.withholds:
+                    self._progress.dirty = self._crowd.dirty = True
+                case AnswerAccepted() | AnswerMerged() | PlayerJoined():
+                    # After the end nobody is told: whoever comes back sees it in the whole picture.
+                    self.board.dirty = session.phase is not Phase.FINISHED
+                    self._note_progress()
+                case PlayerKicked():
+                    self.board.dirty = True
+                    self._note_progress()
+                    self._audience.disconnect(fact.player, CloseReason.KICKED)
+                    self._attendance.note(fact.player)
+                case PlayerReadmitted():
+                    self.board.dirty = True
+                    self._attendance.note(fact.player, joined=True)
+                    self._attendance.expect(fact.player)
+                case QuestionOpened():
+                    self._attendance.question_opened()
+                    self._gaps.given_back.clear()
+                    if session.withholds:
+                        # The standing stays as it is now for as long as the question is open.
+                        self.renew_board()
+                        self._crowd.put_off(self._clock.now_ms())
+                    else:
+                        self.board.dirty = True
+                    await self.tell_question()
+                case QuestionClosed() | QuestionSkipped():
+                    await self._tell_reveal()
+                    await self._attendance.question_closed()
+                case Paused() | Resumed() | ClockExtended() | LockChanged():
+                    offset, now = self._stream.next_offset(), self._clock.now_ms()
+                    given_back = self._gaps.given_back
+                    by_ms = fact.by_ms if isinstance(fact, ClockExtended) and given_back else None
+                    await self._broadcast(messages.state_changed(session, offset, now, by_ms))
+                case HostReplaced():
+                    self._audience.disconnect("host", CloseReason.REPLACED)
+
+    def _note_progress(self) -> None:
+        self._progress.dirty = self._crowd.dirty = self._session.withholds
+
+    def renew_board(self) -> None:
+        """Keep the standing as it is now for those who come, without telling anybody."""
+        board = messages.leaderboard(self._session, self._stream.offset, self._pace.tick_ms)
+        self.board_frame = Frame(board)
+
+    async def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
+        """Send a frame that took the newest offset."""
+        self._confirmations.write()
+        self._stream.append(frame, host_frame)
+        await self._audience.send(frame, host_frame)
+
+    async def tell_question(self) -> None:
+        """Tell the open question, without its choices as long as they are withheld."""
+        session = self._session
+        offset, now = self._stream.next_offset(), self._clock.now_ms()
+        self._choices_to_tell = session.number if session.withholds_choices(now) else None
+        await self._broadcast(
+            messages.question(session, offset, now, for_host=False),
+            messages.question(session, offset, now, for_host=True),
+        )
+
+    async def _tell_reveal(self) -> None:
+        session, audience = self._session, self._audience
+        self._progress.dirty = self._crowd.dirty = False
+        await self._broadcast(messages.reveal(session, self._stream.next_offset()))
+        await audience.send_each(messages.results(session, audience))
+        if audience.relayed:
+            await audience.cast_each(relay_messages.standing(session))
+        await self._send_board()
+
+    async def tell_end(self) -> None:
+        """Tell everybody that the session is over, each player with the own place."""
+        session, audience = self._session, self._audience
+        if self.board.dirty:
+            await self._send_board()
+        offset = self._stream.next_offset()
+        self._confirmations.write()
+        frame = messages.finished(session, offset, None)
+        self._stream.append(frame)
+        await audience.send_each(messages.finished_for_all(session, offset, audience), others=frame)
+        if audience.relayed:
+            await audience.cast_each(relay_messages.standing(session, frame))
+
+    # -- by tickers ----------------------------------------------------------------------------------
+
+    async def _send_board(self) -> None:
+        began_at, tick_ms = self._clock.now_ms(), self.board.tick_ms
+        self.board.begin(began_at)
+        self.board_frame = Frame(messages.leaderboard(self._session, self._stream.offset, tick_ms))
+        self._confirmations.write()
+        await self._audience.send(self.board_frame)
+        self.board.took(self._clock.now_ms() - began_at)
+
+    async def _send_progress(self) -> None:
+        """To the host and spectators, and to players when it is time for those."""
+        began_at = self._clock.now_ms()
+        players = self._crowd.next_at <= began_at
+        self._progress.begin(began_at)
+        if players:
+            self._crowd.begin(began_at)
+        self._confirmations.write()
+        frame = messages.progress(self._session, self._stream.offset)
+        await self._audience.send(frame, players=players)
+        (self._crowd if players else self._progress).took(self._clock.now_ms() - began_at)
+
+    def _send_roster(self) -> None:
+        audience, roster = self._audience, self._attendance.roster
+        if roster:
+            frame = roster.tell(self._session, audience.connected, audience.connected_players)
+            audience.tell_host(frame)
+        if self._admission.news:
+            self._admission.news = False
+            audience.tell_host(messages.waiting_list(*self._admission.waiting(self._clock.now_ms())))
+        self.roster_due_at = self._clock.now_ms() + self.board.tick_ms

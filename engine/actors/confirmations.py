@@ -1,0 +1,169 @@
+"""Facts on their way into the journal, and what is told only once they are committed.
+
+Confirmations (`ack`, `done`, the first `joined`) and the final `finished` are sent only after their facts are
+committed: a client does not come back after `finished`, so it could never be corrected. Whatever else the
+subscribers see (questions, scores) does not wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from engine.actors.commands import Command, Rejoin, Watch
+from engine.actors.delivery.audience import Place
+from engine.actors.delivery.fanout import Slicer
+from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.mailbox import Mailbox
+from engine.actors.states import Lifecycle
+from engine.domain.facts import Fact
+from engine.domain.session import Session
+from engine.ports import Journal
+
+ACKS_AT_ONCE_MAX = 2
+"""Acks sent directly from the journal's task. It notifies many sessions in a row: the work for each must stay
+small."""
+
+
+class _Held(NamedTuple):
+    """A reply that waits until the facts up to `seq` are committed. `short`: it is one frame and has no other
+    effect."""
+
+    seq: int
+    reply: Subscriber
+    frame: Callable[[], Frame | None]
+    short: bool
+
+
+class Confirmations:
+    """Port `CommitListener` for the facts of one session, all of which are committed so far. Wakes the
+    actor's task, by its mailbox, for whatever it does not do itself."""
+
+    def __init__(
+        self,
+        session_id: str,
+        epoch: int,
+        session: Session,
+        *,
+        journal: Journal,
+        lifecycle: Lifecycle,
+        mailbox: Mailbox[Command],
+    ) -> None:
+        self._session_id = session_id
+        self._epoch = epoch
+        self._session = session
+        self._journal = journal
+        self._lifecycle = lifecycle
+        self._mailbox = mailbox
+        self._unwritten: list[Fact] = []
+        self._committed_seq = session.seq
+        """Every fact up to this one is committed."""
+        self._held: deque[_Held] = deque()
+        self.end_seq: int | None = None
+        """The fact that ends the session, from when it is recorded until it is committed and told."""
+        self.latecomers: deque[tuple[Rejoin | Watch, Place]] = deque()
+        """Subscribers that came meanwhile."""
+
+    # -- facts -------------------------------------------------------------------------------------
+
+    def record(self, facts: Iterable[Fact]) -> None:
+        """Facts that `write` is to hand to the journal."""
+        self._unwritten += facts
+
+    def write(self) -> None:
+        """Hand what was recorded to the journal."""
+        if self._unwritten:
+            self._journal.append(self._session_id, self._epoch, self._unwritten, self)
+            self._unwritten = []
+
+    @property
+    def all_committed(self) -> bool:
+        """Whether every fact is committed, and all that waited for it was sent."""
+        return self._committed_seq == self._session.seq and not self._held
+
+    def committed(self, seq: int) -> None:
+        """CommitListener."""
+        self._committed_seq = max(self._committed_seq, seq)
+        if not self._send_few():
+            self._mailbox.wake()
+
+    def fenced(self) -> None:
+        """CommitListener."""
+        self._lifecycle.fence()
+        self._mailbox.wake()
+
+    # -- held replies ------------------------------------------------------------------------------
+
+    def on_commit(
+        self, seq: int, reply: Subscriber, frame: Callable[[], Frame | None], *, short: bool = False
+    ) -> None:
+        """Push a frame once the facts up to `seq` are committed, after all that was held back before it. The
+        frame is made then; None: nothing is sent."""
+        if seq <= self._committed_seq and not self._held:
+            if (made := frame()) is not None:
+                reply.push(made)
+        else:
+            self._held.append(_Held(seq, reply, frame, short))
+
+    def _send_few(self) -> bool:
+        """Send an ack or two, from the journal's task: to wake the actor's task costs more than they do.
+        False when there is more to be done, or the actor has to look whether the session may rest now, or
+        go."""
+        held = self._held
+        if not self._lifecycle.serves or self._session.deadline is None:
+            return False
+        for _ in range(ACKS_AT_ONCE_MAX):
+            if not held or held[0].seq > self._committed_seq:
+                return True
+            first = held[0]
+            if not first.short:
+                return False
+            try:
+                if (frame := first.frame()) is not None:
+                    first.reply.push(frame)
+            except Exception as error:  # noqa: BLE001 - this session's crash, in its own task and not here
+                self._lifecycle.fail(error)
+                return False
+            held.popleft()
+        return not held or held[0].seq > self._committed_seq
+
+    async def send(self) -> None:
+        """Send every reply whose facts are committed."""
+        held = self._held
+        if not held:
+            return
+        slicer = Slicer()
+        while held and held[0].seq <= self._committed_seq:
+            # A reply is held until it was sent: after a crash whoever waits for it is told.
+            first = held[0]
+            if (frame := first.frame()) is not None:
+                first.reply.push(frame)
+            held.popleft()
+            await slicer.breathe()
+
+    # -- the end, which is told last -----------------------------------------------------------------
+
+    @property
+    def end_committed(self) -> bool:
+        """Whether the end of the session can be told now."""
+        return self.end_seq is not None and self.end_seq <= self._committed_seq
+
+    def forget(self, reply: Subscriber) -> None:
+        """This subscriber no longer waits for the end, if it did."""
+        self.latecomers = deque(each for each in self.latecomers if each[0].reply is not reply)
+
+    def forget_player(self, player: int) -> list[Subscriber]:
+        """Whoever would come back as this player no longer waits for the end. Returns these subscribers."""
+        coming = [command.reply for command, place in self.latecomers if place.player == player]
+        self.latecomers = deque(each for each in self.latecomers if each[1].player != player)
+        return coming
+
+    def abandon(self) -> list[Subscriber]:
+        """Confirm nothing more. Returns the subscribers that waited for it."""
+        waiting = [held.reply for held in self._held]
+        waiting += [command.reply for command, _ in self.latecomers]
+        self._held.clear()
+        self.latecomers.clear()
+        return waiting

@@ -1,0 +1,18 @@
+"""What the actors of a node count together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.actors.delivery.audience import Sent
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the actors of a node have done since the node started. `refused` counts refusals by their code."""
+
+    answers_accepted: int = 0
+    answers_repeated: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    players_joined: int = 0
+    sent: Sent = field(default_factory=Sent)

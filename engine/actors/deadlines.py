@@ -1,0 +1,239 @@
+"""What time brings to a session, and what has to be judged before it does.
+
+How to think about it: an answer counts if it was received in time, wherever it lies at the deadline: in the
+kernel (`RECEIPT_GRACE_MS`), in the mailbox behind other commands, or at another node that has clients of this
+session (`FlushBarrier` sees to both), or on its way from the former owner (`suspended_until`). A deadline
+waits for all of these, and so does a host's command that ends the answering. Everything else that time brings
+waits for the deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from engine.actors.attendance import Attendance
+from engine.actors.broadcasts import Broadcasts
+from engine.actors.clock import GapsSeen, SessionClock
+from engine.actors.commands import Answer, Command, Host
+from engine.actors.delivery.audience import Audience
+from engine.actors.delivery.fanout import Slicer
+from engine.actors.mailbox import Mailbox
+from engine.actors.states import Lifecycle
+from engine.domain.clock import RECEIPT_GRACE_MS
+from engine.domain.session import Phase, Session
+
+FLUSH_MS = 3_000
+"""How long a deadline, or a host who ends the answering, waits at most for the answers that other nodes had
+received before it."""
+
+HANDED_OVER_MS = 250
+"""As `FLUSH_MS`, for answers that came while a session was handed over."""
+
+ENDS_ANSWERING = frozenset({"close", "pause", "finish"})
+"""Host commands after which an answer to the open question is refused."""
+
+HOSTS_WAITING_MAX = 100
+"""Host commands that wait for a deadline that was due before them. One more gets `busy`."""
+
+
+class FlushBarrier:
+    """Knows when every answer that was received by a moment has been judged.
+
+    It asks the nodes that take part to pass on what they had received by then, and waits for them for
+    `FLUSH_MS` at most; links keep their order. And it looks for such answers in the mailbox. For each moment
+    it asks each node once, and looks at each command once.
+    """
+
+    __slots__ = (
+        "_answers_of",
+        "_audience",
+        "_last_answer",
+        "_looked_to",
+        "_mailbox",
+        "_missing",
+        "_number",
+        "moment",
+        "until",
+    )
+
+    def __init__(self, audience: Audience, mailbox: Mailbox[Command]) -> None:
+        self._audience = audience
+        self._mailbox = mailbox
+        self._number = 0
+        """Of the flush that was asked for last."""
+        self.moment: int | None = None
+        """The moment that the nodes were asked about."""
+        self.until = 0
+        """When the barrier no longer waits for them."""
+        self._missing: set[str] = set()
+        self._answers_of: int | None = None
+        """The moment by which the answers that are looked for in the mailbox were received."""
+        self._looked_to = 0
+        """The newest command of the mailbox that was looked at, by its number there."""
+        self._last_answer = 0
+        """The last such answer, by its number."""
+
+    def waits_until(self, moment: int) -> int:
+        """When the answers from before this moment are no longer waited for."""
+        return self.until if self.moment == moment and self._missing else moment
+
+    def all_here(self, moment: int, now: int) -> bool:
+        """Whether every answer that was received up to this moment has been judged, at whichever node it came
+        in, and however long it lay in the mailbox behind other commands."""
+        if now < moment:
+            return False
+        passed = not self._audience.relayed or self._all_passed(moment, now)
+        return passed and not self._answers_wait(moment)
+
+    def passed(self, node: str, number: int) -> None:
+        """A node has passed on what it had received when it was asked with this number."""
+        if number == self._number:
+            self._missing.discard(node)
+
+    def give_back(self, by_ms: int) -> None:
+        """The process stood still for so long."""
+        self.until += by_ms
+
+    def _answers_wait(self, moment: int) -> bool:
+        mailbox = self._mailbox
+        if self._answers_of != moment:
+            self._answers_of, self._looked_to, self._last_answer = moment, mailbox.taken, 0
+        for number, command in mailbox.newest(self._looked_to):
+            if isinstance(command, Answer) and command.at <= moment:
+                self._last_answer = number
+                break
+        self._looked_to = mailbox.arrived
+        return self._last_answer > mailbox.taken
+
+    def _all_passed(self, moment: int, now: int) -> bool:
+        if self.moment != moment:
+            self.moment, self.until = moment, now + FLUSH_MS
+            self._number += 1
+            self._missing = self._audience.start_flush(self._number)
+        self._missing = {node for node in self._missing if self._audience.has_node(node)}
+        return not self._missing or now >= self.until
+
+
+class Deadlines:
+    """Sees to what is due in one session. Args: expires_at: when the session is finished in any case."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        clock: SessionClock,
+        gaps: GapsSeen,
+        barrier: FlushBarrier,
+        audience: Audience,
+        attendance: Attendance,
+        broadcasts: Broadcasts,
+        lifecycle: Lifecycle,
+        expires_at: int,
+    ) -> None:
+        self._session = session
+        self._clock = clock
+        self._gaps = gaps
+        self._barrier = barrier
+        self._audience = audience
+        self._attendance = attendance
+        self._broadcasts = broadcasts
+        self._lifecycle = lifecycle
+        self.expires_at = expires_at
+        self.suspended_until = 0
+        """No time passes before this moment: answers that were received in time may be in transit."""
+        self.hosts: deque[tuple[Host, int]] = deque()
+        """Host commands that wait until everything from before them is seen to, and when each was taken."""
+
+    # -- when --------------------------------------------------------------------------------------
+
+    @property
+    def next_at(self) -> float:
+        """When `pass_time`, or a host command that waits, has something to do."""
+        session, barrier = self._session, self._barrier
+        due: float = math.inf if session.phase is Phase.FINISHED else self.expires_at
+        if (gone_at := self._attendance.gone_at) is not None:
+            due = min(due, gone_at)
+        if self._broadcasts.withheld_choices:
+            due = min(due, session.opens_at)
+        if (goes_on_at := self.goes_on_at) is not None:
+            due = min(due, goes_on_at)
+        if (deadline := session.deadline) is not None:
+            seen_to = barrier.waits_until(self._closing(deadline))
+            # Once it is past, all else that time brings waits for it.
+            due = seen_to if deadline <= self._clock.now_ms() else min(due, seen_to)
+        due = max(due, self.suspended_until)
+        if self.hosts and barrier.moment == self.hosts[0][1]:
+            due = min(due, barrier.until)
+        return due
+
+    @property
+    def goes_on_at(self) -> int | None:
+        """When the next question opens because no host is there to open it; None when that is not to be."""
+        away_s = self._session.settings.host_away_s  # None with pace `auto`
+        hostless_since = self._attendance.hostless_since
+        if away_s is None or hostless_since is None:
+            return None
+        shown_until = self._session.shown_until
+        return None if shown_until is None else max(hostless_since + 1000 * away_s, shown_until)
+
+    def _closing(self, deadline: int) -> int:
+        """When the deadline is seen to: that of a question once what lay in the kernel has been read."""
+        return deadline + RECEIPT_GRACE_MS if self._session.phase is Phase.QUESTION else deadline
+
+    def may_lead(self, command: Host, since: int) -> bool:
+        """Whether no answer is in transit that another node had received when the command was taken."""
+        if command.do not in ENDS_ANSWERING or not self._audience.relayed:
+            return True
+        if self._session.phase is not Phase.QUESTION:
+            return True
+        return self._barrier.all_here(since, self._clock.now_ms())
+
+    # -- what is due -------------------------------------------------------------------------------
+
+    @property
+    def _time_passes(self) -> bool:
+        return self._lifecycle.serves and not self._gaps.stood_still
+
+    async def pass_time(self) -> bool:
+        """See to what is due. False if some of it has to wait, for answers that were received in time."""
+        now = self._clock.now_ms()
+        session, attendance = self._session, self._attendance
+        if not self._time_passes:
+            return False
+        while (due := session.deadline) is not None and due <= now:
+            if now < self.suspended_until or not self._barrier.all_here(self._closing(due), now):
+                return False
+            before = session.seq
+            session.elapse(due)
+            if session.seq == before:
+                raise RuntimeError(f"the deadline at {due} brought nothing about")
+            await self._broadcasts.tell()
+            if not self._lifecycle.serves:
+                return False
+        if now < self.suspended_until:
+            return True
+        slicer, lifecycle = Slicer(), self._lifecycle
+        while lifecycle.serves and (gone_at := attendance.gone_at) is not None and gone_at <= now:
+            attendance.miss_the_gone(now)
+            await self._broadcasts.tell()
+            await slicer.breathe()
+        if lifecycle.serves and self._broadcasts.withheld_choices and session.opens_at <= now:
+            await self._broadcasts.tell_question()
+        if lifecycle.serves and (goes_on_at := self.goes_on_at) is not None and goes_on_at <= now:
+            session.next(now)
+            await self._broadcasts.tell()
+        if lifecycle.serves and now >= self.expires_at and session.phase is not Phase.FINISHED:
+            session.finish(now)
+            await self._broadcasts.tell()
+        return lifecycle.serves
+
+    async def give_back(self) -> None:
+        """Give back the time in which the process stood still."""
+        now = self._clock.now_ms()
+        for gap in self._gaps.take():
+            self._session.extend_clock(gap.by_ms, now)
+            self.suspended_until += gap.by_ms
+            self._barrier.give_back(gap.by_ms)
+            self._attendance.give_back(gap.by_ms)
+        await self._broadcasts.tell()

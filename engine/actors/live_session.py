@@ -1,0 +1,182 @@
+"""What the actor of one session is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.actors.adaptive_tick import AdaptiveTick
+from engine.actors.admission import AdmissionControl
+from engine.actors.attendance import Attendance
+from engine.actors.broadcasts import Broadcasts
+from engine.actors.clock import GapsSeen, SessionClock
+from engine.actors.commands import Command
+from engine.actors.confirmations import Confirmations
+from engine.actors.counters import Counters
+from engine.actors.deadlines import HANDED_OVER_MS, Deadlines, FlushBarrier
+from engine.actors.delivery.audience import Audience
+from engine.actors.delivery.fanout import Slicer
+from engine.actors.delivery.stream import BroadcastStream, StreamState
+from engine.actors.mailbox import Mailbox
+from engine.actors.options import ActorOptions
+from engine.actors.states import Lifecycle, State
+from engine.actors.tokens import Tokens
+from engine.domain.name_rules import PLAIN, NameRules
+from engine.domain.session import Phase, Session
+from engine.ports import ClaimedSession, Journal, SessionRecord
+
+REPLAYED_AT_ONCE_MAX = 100
+"""Stored facts that are applied between two checkpoints."""
+
+SETTLED_AT_ONCE_MAX = 25
+"""Players whose points for a skipped question are taken back between two checkpoints: their streaks are
+counted anew, question by question."""
+
+FINISHED_LINGER_S = 30.0
+"""How long a finished session stays in memory for those who come back a moment too late for the podium."""
+
+CLOCKS_AGREE_MS = 20
+"""Clocks of two nodes that differ by less are not told apart: a link takes some of it."""
+
+JOINS_FOLLOW_MS = 30_000
+"""After another owner: how long a player that the session does not know is told to come again. The join may
+lie in the spool of that owner, and then it is merged."""
+
+
+@dataclass(slots=True)
+class LiveSession:
+    """The parts of one actor, each with the one thing that it knows. Handlers act on these."""
+
+    record: SessionRecord
+    epoch: int
+    session: Session
+    clock: SessionClock
+    journal: Journal
+    tokens: Tokens
+    options: ActorOptions
+    counters: Counters
+    lifecycle: Lifecycle
+    mailbox: Mailbox[Command]
+    gaps: GapsSeen
+    stream: BroadcastStream
+    audience: Audience
+    admission: AdmissionControl
+    attendance: Attendance
+    confirmations: Confirmations
+    broadcasts: Broadcasts
+    barrier: FlushBarrier
+    deadlines: Deadlines
+    joins_follow_until: int
+    """Until when a join of the former owner may still be merged."""
+    linger_s: float = FINISHED_LINGER_S
+    """How long the session stays in memory once it is over."""
+
+
+async def replayed(claimed: ClaimedSession, name_rules: NameRules = PLAIN) -> Session:
+    """The session as its facts have it. Raises DomainError if the facts cannot have happened."""
+    record = claimed.record
+    session = Session(claimed.quiz, record.settings, record.created_at, name_rules)
+    slicer = Slicer()
+    for number, fact in enumerate(claimed.facts, start=1):
+        session.replay((fact,), piecemeal=True)
+        await settle_skip(session)
+        if not number % REPLAYED_AT_ONCE_MAX:
+            await slicer.breathe()
+    return session
+
+
+async def settle_skip(session: Session) -> None:
+    """Take back what a question that was skipped has brought, if one was just now. Nobody asks for scores
+    meanwhile: the actor's task, which this runs in, answers that."""
+    slicer = Slicer()
+    while session.settle_skip(SETTLED_AT_ONCE_MAX):
+        await slicer.breathe()
+
+
+def assembled(
+    claimed: ClaimedSession,
+    session: Session,
+    *,
+    clock: SessionClock,
+    journal: Journal,
+    tokens: Tokens,
+    options: ActorOptions,
+    pace: AdaptiveTick,
+    counters: Counters,
+) -> LiveSession:
+    """The parts of an actor for a session that was just claimed and replayed."""
+    record = claimed.record
+    lifecycle = Lifecycle(record.id, State.OVER if session.phase is Phase.FINISHED else State.RUNNING)
+    mailbox: Mailbox[Command] = Mailbox(options.mailbox_max)
+    gaps = GapsSeen(clock)
+    stream = BroadcastStream(options.history_max, claimed.epoch)
+    audience = Audience(counters.sent)
+    admission = AdmissionControl(
+        record.id, options.joins_per_s, options.seats_per_address_max, options.seats_per_address_per_s
+    )
+    attendance = Attendance(session, audience, admission, clock)
+    confirmations = Confirmations(
+        record.id, claimed.epoch, session, journal=journal, lifecycle=lifecycle, mailbox=mailbox
+    )
+    broadcasts = Broadcasts(
+        session,
+        clock=clock,
+        gaps=gaps,
+        pace=pace,
+        stream=stream,
+        audience=audience,
+        attendance=attendance,
+        admission=admission,
+        confirmations=confirmations,
+        lifecycle=lifecycle,
+    )
+    barrier = FlushBarrier(audience, mailbox)
+    deadlines = Deadlines(
+        session,
+        clock=clock,
+        gaps=gaps,
+        barrier=barrier,
+        audience=audience,
+        attendance=attendance,
+        broadcasts=broadcasts,
+        lifecycle=lifecycle,
+        expires_at=record.created_at + int(options.max_age_s * 1000),
+    )
+    return LiveSession(
+        record=record,
+        epoch=claimed.epoch,
+        session=session,
+        clock=clock,
+        journal=journal,
+        tokens=tokens,
+        options=options,
+        counters=counters,
+        lifecycle=lifecycle,
+        mailbox=mailbox,
+        gaps=gaps,
+        stream=stream,
+        audience=audience,
+        admission=admission,
+        attendance=attendance,
+        confirmations=confirmations,
+        broadcasts=broadcasts,
+        barrier=barrier,
+        deadlines=deadlines,
+        joins_follow_until=clock.now_ms() + JOINS_FOLLOW_MS if claimed.epoch > 1 else 0,
+    )
+
+
+def go_on(live: LiveSession, claimed: ClaimedSession, stream: StreamState | None) -> None:
+    """Go on where the former owner left off: with its stream, if the session was handed over by an actor that
+    ran until now.
+
+    Otherwise a countdown that ran while no owner was there to run it starts that much later. That holds also
+    when the clocks of the two owners differ: from the one to the other, it has run as far as it had then."""
+    session, now = live.session, live.clock.now_ms()
+    if stream is not None and stream.left_under + 1 == claimed.epoch:
+        live.stream.go_on(stream)
+        live.deadlines.suspended_until = now + HANDED_OVER_MS
+        live.broadcasts.go_on(roster_due_at=now + HANDED_OVER_MS)
+        if abs(stream.ahead_ms) > CLOCKS_AGREE_MS:
+            session.move_clock(stream.ahead_ms, now)
+    elif claimed.last_alive_at is not None:
+        session.move_clock(now - claimed.last_alive_at, now)
