@@ -11,10 +11,10 @@ from typing import Protocol
 import trio
 
 GAP_S = 1.0
-"""A process in which no task has run for longer has stood still: it was stopped, or its machine was."""
+"""A process in which no task has run for longer has stood still: the process or its machine was stopped."""
 
 BEAT_S = 0.25
-"""Between two looks at the clock when nobody else looks: so much longer than it was a gap may seem to be."""
+"""Between two looks at the clock when no task looks at it. A gap may seem to be longer by that much."""
 
 
 SLEW_MS = 1
@@ -52,11 +52,11 @@ def wall_clock_ms() -> int:
 class SessionClock:
     """Wall time, taken once and carried on by trio's clock.
 
-    So it is steady while the wall clock is set, and virtual where trio's clock is. It follows the wall clock
-    by `catch_up` alone. Must be made inside `trio.run`.
+    So the clock is steady while the wall clock is set, and virtual where trio's clock is. It follows the wall
+    clock by `catch_up` alone. Must be made inside `trio.run`.
 
-    Once `beat` is called often, whoever reads the clock first after the process has stood still notes that as
-    a gap, before anything else is done.
+    Once `beat` is called often, the first reading of the clock after the process has stood still notes that
+    as a gap, before anything else is done.
 
     Args:
         wall_ms: the wall clock; or where it stood when the clock was made, for one that does not follow it.
@@ -98,8 +98,8 @@ class SessionClock:
         return self._told_ms
 
     def trio_time(self, at_ms: float) -> float:
-        """The moment `at_ms` on trio's clock, in seconds, for cancel scopes. Whoever wakes then
-        reads at least `at_ms` from `now_ms`."""
+        """The moment `at_ms` on trio's clock, in seconds, for cancel scopes. A task that wakes then reads at
+        least `at_ms` from `now_ms`."""
         return self._started_s + (at_ms - self._wall_ms) / 1000
 
     def beat(self) -> None:
@@ -125,7 +125,7 @@ class SessionClock:
 
     def catch_up(self) -> None:
         """Come nearer to the wall clock, which was set, or ran on while the machine was frozen: forward at
-        once, back by a little at a time. To be called while nobody waits for a deadline."""
+        once, back by a little at a time. To be called while no session waits for a deadline."""
         offset_ms = self.offset_ms()
         if offset_ms >= AGREE_MS:
             self._wall_ms += offset_ms
@@ -133,7 +133,7 @@ class SessionClock:
             self._wall_ms -= SLEW_MS
 
     def gaps_after(self, total: int) -> Sequence[Gap]:
-        """Those that were noted when there had been so many already."""
+        """The gaps that were noted after the first `total` of them."""
         missed = min(self.gaps_total - total, len(self._gaps))
         return list(self._gaps)[len(self._gaps) - missed :]
 

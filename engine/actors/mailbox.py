@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Many put without waiting, one takes.
+    """Many tasks put items without waiting, one task takes them.
 
-    A full mailbox refuses; what that means to the sender is the sender's to say (`busy`).
+    A full mailbox refuses an item; the caller says what that means (`busy`).
     """
 
     __slots__ = ("_items", "_wakeup", "_woken", "arrived", "capacity")
@@ -39,7 +39,7 @@ class Mailbox(Generic[T]):
         return True
 
     def put_over(self, item: T) -> None:
-        """Queue an item even when full: for the few that free something."""
+        """Queue an item even when full: for the few commands that free something."""
         self._items.append(item)
         self.arrived += 1
         self.wake()

@@ -32,9 +32,7 @@ class Fate(Enum):
     the mailbox. When the mailbox is full, the actor answers `busy` instead, but for `ALWAYS_FIT`."""
 
     HANDLED = "the actor handles the command in its turn"
-    AFTER_THE_END = (
-        "the actor checks the command in its turn, and shows the session once its end is committed"
-    )
+    AFTER_THE_END = "the actor checks the command in its turn, and answers once the end is committed"
     HANDED_ON = "the command waits: the next owner gets it, or this actor handles it after `take_back`"
     CLOSED = "the command is never handled: its reply is closed with the reason for which the actor ends"
     BUSY = "the reply gets `busy` at once"

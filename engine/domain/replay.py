@@ -35,11 +35,11 @@ class ReplayedSession(SessionState):
     """Applies facts: nothing else changes what a session is."""
 
     def replay(self, facts: Iterable[Fact], *, piecemeal: bool = False) -> None:
-        """Apply stored facts that follow the last one applied. They are not given out by `take_facts`.
+        """Apply stored facts that follow the last fact applied. `take_facts` does not give them out.
         `piecemeal`: as in `skip`.
 
         Raises:
-            DomainError: `bad_fact` for one that cannot have happened. The session is of no use then.
+            DomainError: `bad_fact` for a fact that cannot have happened. The session is of no use then.
         """
         for fact in facts:
             self._apply(fact)
@@ -47,8 +47,9 @@ class ReplayedSession(SessionState):
             self.settle_skip()
 
     def settle_skip(self, most: int | None = None) -> bool:
-        """After a skip, or the replay of one: take back what so many more players were given, all by default.
-        Until this is False scores and ranks are neither as before nor as after."""
+        """After a skip, or the replay of a skip: take back the points of up to `most` more players, of all by
+        default. True while players are left: until then scores and ranks are neither as before nor as
+        after."""
         for _ in range(len(self._unsettled) if most is None else min(most, len(self._unsettled))):
             who = self._players[self._unsettled.pop()]
             answer = self._answers[-1].of(who.id)
@@ -137,7 +138,8 @@ class ReplayedSession(SessionState):
             self._show(who)
 
     def _count_streak(self, who: Player) -> None:
-        """As if the answers that stand, and count, had come in the order of their questions."""
+        """Count a streak anew, as if the answers that stand and count had come in the order of their
+        questions."""
         who.streak = who.streak_question = 0
         for question in range(1, max([len(self._answers), *self._ahead]) + 1):
             standing = None if question in self._skipped else self._standing(who.id, question)
@@ -158,7 +160,7 @@ class ReplayedSession(SessionState):
             self._shown = self._running.snapshot()
 
     def _show(self, who: Player) -> None:
-        """Put the player, who is in, where the answers that may be seen do."""
+        """Rank the player, who is in, by the answers that may be seen alone."""
         if self._shown is None:
             return
         score, elapsed_ms = who.score, who.elapsed_ms

@@ -56,7 +56,7 @@ _NAME_MISSING: Final = Refusal("missing_field", "A player of this session gives 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The player may come in under this name once the host agrees. Nothing has changed."""
+    """The player may join under this name once the host agrees. Nothing has changed."""
 
     name: str
 
@@ -92,8 +92,9 @@ class Session(ReplayedSession):
     # Players
 
     def join(self, name: object, at: int, *, admitted: bool = False) -> PlayerJoined | Applied | Refusal:
-        """Let a new player in, under a name nobody here has or had: the given one, whatever `name` is, where
-        names are given. `name` is None when it was left out. `admitted`: the host has agreed."""
+        """Let a new player in under a name that no player here has or had. Where names are given, the player
+        gets the given one, whatever `name` is. `name` is None when it was left out. `admitted`: the host has
+        agreed."""
         if self.phase is Phase.FINISHED:
             return _FINISHED
         if self.locked:
@@ -166,17 +167,18 @@ class Session(ReplayedSession):
     # What an earlier owner had acknowledged
 
     def merge_player(self, fact: PlayerJoined) -> None:
-        """Let in who had been let in by an earlier owner of the session, whatever phase, lock and limit say.
-        Whoever has that name already is taken to be the same player; else the next number is given."""
+        """Let a player in whom an earlier owner of the session had let in, whatever phase, lock and limit
+        say. A player who has that name already is taken to be the same one; otherwise the player gets the
+        next number."""
         if self.called(fact.name) is None:
             self._record(PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, fact.name))
 
     def merge_answer(self, fact: AnswerAccepted | AnswerMerged) -> None:
         """Take an answer that an earlier owner had acknowledged; `fact.player` is a number of this session.
 
-        The answer that was received first stands, and on a tie the one that was here first. One that stands
-        brings the points that it was given then; points that other answers were given do not change. An
-        answer that is here already changes nothing, nor does one that cannot belong to this session.
+        The answer that was received first stands, and on a tie the answer that was here first. An answer that
+        stands brings the points that it was given then; the points of other answers do not change. An answer
+        that is here already changes nothing, nor does an answer that cannot belong to this session.
         """
         player, question = fact.player, fact.question
         if player not in self._players or not 1 <= question <= self.of:
@@ -226,8 +228,8 @@ class Session(ReplayedSession):
         return refusal
 
     def skip(self, at: int, *, piecemeal: bool = False) -> Refusal | None:
-        """Have the question that is open, or shown, count for nobody; an open one is closed. Nothing happens
-        when that was done already. `piecemeal`: `settle_skip` takes the points back afterwards."""
+        """Let the question that is open, or shown, count for nobody; an open question is closed. Nothing
+        happens when that was done already. `piecemeal`: `settle_skip` takes the points back afterwards."""
         refusal = refuse("skip", self.phase)
         if refusal is not None:
             return refusal
@@ -268,21 +270,22 @@ class Session(ReplayedSession):
         return refusal
 
     def lock(self, on: bool, at: int) -> Refusal | None:
-        """Let nobody else in, or let players in again, as before. Nothing happens when it is so already."""
+        """Let no more players in, or let players in again, as before. Nothing happens when that is so
+        already."""
         refusal = refuse("lock", self.phase)
         if refusal is None and on != self.locked:
             self._record(LockChanged(self.seq + 1, at, on or (None if self.approval else False)))
         return refusal
 
     def ask_first(self, on: bool, at: int) -> Refusal | None:
-        """Let players in one by one, or as they come; either way the door is not locked any more."""
+        """Let players in one by one, or as they come; either way joining is no longer locked."""
         refusal = refuse("approval", self.phase)
         if refusal is None and (on != self.approval or self.locked):
             self._record(LockChanged(self.seq + 1, at, None if on else False))
         return refusal
 
     def replace_host(self, at: int) -> Refusal | None:
-        """Whoever has led the session until now does so no longer."""
+        """The host who has led the session until now leads it no longer."""
         if self.phase is Phase.FINISHED:
             return _FINISHED
         self._record(HostReplaced(self.seq + 1, at))
@@ -302,8 +305,8 @@ class Session(ReplayedSession):
         return None
 
     def readmit(self, player: int, at: int) -> Refusal | None:
-        """Let a player who was removed in again, under the same name and with all points. Nothing happens to
-        one who is in."""
+        """Let a removed player in again, under the same name and with all points. Nothing happens to a player
+        who is in."""
         refusal = refuse("readmit", self.phase)
         if refusal is not None:
             return refusal
@@ -317,11 +320,11 @@ class Session(ReplayedSession):
         return None
 
     def erase(self, player: int, at: int) -> Refusal | None:
-        """Take a player's name away, and let nobody be this player any more. What the player has answered
-        stays, and counts. No question is held open for this player. The name is free again, unless the player
-        was removed. Nothing happens when it was done already.
+        """Take a player's name away; no client can be this player any more. The player's answers stay, and
+        count. No question is held open for this player. The name is free again, unless the player was
+        removed. Nothing happens when it was done already.
 
-        This is no fact, but a change to one: without the name the stored facts give the same session.
+        Erasing is no fact, but a change to one: without the name the stored facts give the same session.
         """
         who = self._players.get(player)
         if who is None:
@@ -333,24 +336,24 @@ class Session(ReplayedSession):
         return None
 
     def away(self, players: Iterable[int], at: int) -> None:
-        """These are not here: as long as that is so, no question is held open for them."""
+        """These players are not here: as long as that is so, no question is held open for them."""
         self._miss(players)
         if self.question_open:
             self._close_if_all_answered(at)
 
     def back(self, player: int) -> None:
-        """The player is here again. Nobody is an erased one any more."""
+        """The player is here again. An erased player never is."""
         if not self._players[player].erased:
             self._await(player)
 
     def extend_clock(self, by_ms: int, at: int) -> None:
-        """Give back the time during which nobody could answer. Does nothing when no countdown runs."""
+        """Give back the time during which no player could answer. Does nothing when no countdown runs."""
         if by_ms > 0:
             self.move_clock(by_ms, at)
 
     def move_clock(self, by_ms: int, at: int) -> None:
-        """From now on moments are given by a clock that is ahead by so much of the one that gave them until
-        now, or behind, if that is negative. Does nothing when no countdown runs: the next begins with the new
+        """From now on moments come from another clock, which is `by_ms` ahead of the former clock, or behind
+        it, if that is negative. Does nothing when no countdown runs: the next countdown begins with the new
         clock."""
         if by_ms and self.deadline is not None:
             self._record(ClockExtended(self.seq + 1, at, by_ms))

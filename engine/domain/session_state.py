@@ -36,7 +36,7 @@ class SessionState:
         self.approval = settings.approval
         """Whether the host lets players in one by one."""
         self.host_generation = 0
-        """How often the session was taken over: that of the host tokens that are good."""
+        """How often the host was replaced. Host tokens of this generation are valid."""
         self.seq = 0
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
@@ -99,18 +99,19 @@ class SessionState:
     @property
     def leaderboard(self) -> Leaderboard:
         """The standing as anybody may see it; not to be changed. With the board `at_close`, an answer moves
-        it when its question is closed: else it would tell who is right while others still answer."""
+        the standing when its question is closed: otherwise it would tell which answers are right while other
+        players still answer."""
         return self._running if self._shown is None else self._shown
 
     @property
     def players(self) -> Mapping[int, Player]:
-        """All who ever joined, kicked ones too. Their scores are those of all answers that were taken, for
-        nobody to see: `leaderboard` has what is shown."""
+        """All players who ever joined, removed ones too. Their scores count every answer that was taken and
+        are not to be shown: `leaderboard` has what is shown."""
         return self._players
 
     @property
     def active(self) -> int:
-        """How many players there are, kicked ones left out."""
+        """How many players there are, without those who were removed."""
         return len(self._running)
 
     @property
@@ -127,8 +128,8 @@ class SessionState:
         return self._players[player].name
 
     def called(self, name: str) -> int | None:
-        """The player whose name is this or too much like it; None when nobody's is. An erased one is called
-        what stands in place of the name."""
+        """The player whose name is this or too much like it; None when nobody's is. An erased
+        player is called what stands in place of the name."""
         return self._names.player(name)
 
     def streak(self, player: int) -> int:
