@@ -1,11 +1,15 @@
-"""The small parts: mailbox, outbox, stream, fan-out."""
+"""The small parts: mailbox, outbox, stream, fan-out, ticker."""
 
 from __future__ import annotations
+
+import math
 
 import orjson
 import pytest
 import trio
 
+from engine.actors.adaptive_tick import FAN_OUT_SHARE, AdaptiveTick
+from engine.actors.broadcasts import Ticker
 from engine.actors.close_reasons import BY_CODE, CloseReason
 from engine.actors.delivery import fanout
 from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
@@ -174,3 +178,50 @@ def test_every_ending_has_its_own_code() -> None:
         close_reason.code in (1003, 1009, 1011) or 4000 <= close_reason.code < 5000
         for close_reason in CloseReason
     )
+
+
+# -- ticker -------------------------------------------------------------------------------------------
+
+
+def test_a_ticker_tells_news_at_once_and_then_a_tick_later() -> None:
+    ticker = Ticker(AdaptiveTick(250, 10_000).tick_after)
+    assert ticker.next_at == math.inf, "there is no news"
+    ticker.dirty = True
+    assert ticker.next_at <= 1_000
+    ticker.begin(1_000)
+    assert ticker.next_at == math.inf
+    ticker.dirty = True
+    assert ticker.next_at == 1_250
+
+
+def test_a_ticker_waits_longer_after_what_took_long_to_tell() -> None:
+    ticker = Ticker(AdaptiveTick(250, 10_000).tick_after)
+    ticker.begin(1_000)
+    ticker.took(100)
+    assert ticker.due_at == 1_250, "what was announced holds"
+    ticker.put_off(2_000)
+    ticker.dirty = True
+    assert ticker.next_at == 2_000 + 100 * FAN_OUT_SHARE
+
+
+async def test_what_is_put_back_in_a_mailbox_comes_first_and_is_newest_to_nobody() -> None:
+    mailbox: Mailbox[str] = Mailbox(3)
+    for item in ("a", "b", "c"):
+        assert mailbox.put_nowait(item)
+    first = [mailbox.pop(), mailbox.pop()]
+    looked_to = mailbox.arrived
+    mailbox.put_back(first)
+    assert list(mailbox.newest(looked_to)) == []
+    assert [mailbox.pop() for _ in range(3)] == ["a", "b", "c"]
+    assert mailbox.taken == mailbox.arrived == 3
+
+
+async def test_a_mailbox_that_is_not_waited_for_items_returns_at_a_wake_alone() -> None:
+    mailbox: Mailbox[str] = Mailbox(3)
+    mailbox.put_nowait("a")
+    await mailbox.wait()
+    with trio.move_on_after(0) as scope:
+        await mailbox.wait(for_items=False)
+    assert scope.cancelled_caught
+    mailbox.wake()
+    await mailbox.wait(for_items=False)
