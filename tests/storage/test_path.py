@@ -216,6 +216,19 @@ async def test_switching_holds_a_batch_back_for_no_longer_than_after_s(
         await r.stored()
 
 
+async def test_a_switch_in_the_moment_in_which_patience_ends_is_not_undone(
+    rig: Rigs, autojump_clock: object
+) -> None:
+    for _ in range(20):  # trio draws anew which of the two comes first
+        r = rig()
+        r.path._become(SWITCHING)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(r.path._switched)
+            await trio.sleep(AFTER_S)
+            r.path._become(STRAIGHT)
+        assert r.path.state is STRAIGHT
+
+
 # A commit that fails, or hangs
 
 

@@ -225,10 +225,11 @@ class CommitPath:
         """Hold the writer back while the path may be straight again in a moment."""
         if self._state is not PathState.SWITCHING:
             return
-        with trio.move_on_after(self._after_s) as patience:
+        with trio.move_on_after(self._after_s):
             while self._state is PathState.SWITCHING:
                 await self._changed.wait()
-        if patience.cancelled_caught:
+        # The drain may have come to its end in the very moment in which patience did.
+        if self._state is PathState.SWITCHING:
             self._become(PathState.SPOOLING)
 
     async def _commit(self, taken: Taken, arguments: Sequence[object], deadline_s: float) -> bool:
