@@ -26,7 +26,7 @@ Statement = tuple[str, Sequence[object]]
 
 
 class SignOfLife:
-    """Says that the run was alive, for whoever takes its sessions over, and makes nothing of the answer."""
+    """Says that the run was alive, for the node that takes its sessions over. The answer means nothing."""
 
     def statement(self, owner: str, now_ms: int) -> Statement:
         return _ALIVE, (owner, now_ms)
@@ -39,34 +39,34 @@ class SignOfLife:
         return False
 
     def proved(self, asked_s: float, now_s: float) -> None:
-        """They were, by a look that began at `asked_s`, or are fenced."""
+        """Every session was found its own by a look that began at `asked_s`, or is fenced."""
 
     async def watch(self, clock_s: Callable[[], float]) -> None:
         """Runs beside everything else."""
 
     def farewell(self, owner: str, now_ms: int) -> Statement | None:  # noqa: ARG002 - as in `to_prove`
-        """To be said last, when everything is committed; None if there is nothing to say."""
+        """The last statement, when everything is committed; None if there is nothing to say."""
         return None
 
 
 class Alone(SignOfLife):
-    """Keeps the lease of a node without leases, by the signs of life of all others."""
+    """Keeps the lease of a node without a cluster, by the signs of life of all other nodes."""
 
     def __init__(self, lease: LoneLease) -> None:
-        self._tenure = lease
+        self._lease = lease
 
     def answered(self, rows: Sequence[Row], asked_s: float, now_s: float) -> None:  # noqa: ARG002 - overrides
-        self._tenure.looked(asked_s, {row["node"]: row["alive_at"] for row in rows})
+        self._lease.looked(asked_s, {row["node"]: row["alive_at"] for row in rows})
 
     def to_prove(self, now_s: float) -> bool:
-        return self._tenure.to_prove(now_s)
+        return self._lease.to_prove(now_s)
 
     def proved(self, asked_s: float, now_s: float) -> None:
-        self._tenure.proved(asked_s, now_s)
+        self._lease.proved(asked_s, now_s)
 
     async def watch(self, clock_s: Callable[[], float]) -> None:
         while True:
-            self._tenure.beat(clock_s())
+            self._lease.beat(clock_s())
             await trio.sleep(_BEAT_S)
 
 
@@ -78,23 +78,23 @@ class Leased(SignOfLife):
     """
 
     def __init__(self, lease: ClusterLease, address: Callable[[], str]) -> None:
-        self._tenure = lease
+        self._lease = lease
         self._address = address
 
     def statement(self, owner: str, now_ms: int) -> Statement:
-        return _RENEW, (owner, now_ms, self._address(), self._tenure.ttl_s)
+        return _RENEW, (owner, now_ms, self._address(), self._lease.ttl_s)
 
     def answered(self, rows: Sequence[Row], asked_s: float, now_s: float) -> None:
-        self._tenure.lease_renewed(asked_s, now_s, rows[0]["lease_since"])
+        self._lease.lease_renewed(asked_s, now_s, rows[0]["lease_since"])
 
     def to_prove(self, now_s: float) -> bool:
-        return self._tenure.to_prove(now_s)
+        return self._lease.to_prove(now_s)
 
     def proved(self, asked_s: float, now_s: float) -> None:
-        self._tenure.proved(asked_s, now_s)
+        self._lease.proved(asked_s, now_s)
 
     def farewell(self, owner: str, now_ms: int) -> Statement:
-        self._tenure.lease_ends()
+        self._lease.lease_ends()
         return _GIVE_BACK, (owner, now_ms)
 
 

@@ -170,8 +170,8 @@ class Partitions:
             raise
 
     async def _in_turn(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """One of all nodes at a time, in a transaction that waits for no lock longer than a second: whoever
-        waits for one holds up all who come after."""
+        """One node at a time, in a transaction that waits for no lock longer than a second: a waiting lock
+        holds up all statements that come after it."""
 
         async def alone(connection: Connection) -> T:
             await connection.execute("SET LOCAL lock_timeout = '1s'")
@@ -222,8 +222,8 @@ async def _found(connection: Connection) -> list[_Found]:
 
 
 async def _create(connection: Connection, name: str, begins_at: int, ends_at: int) -> None:
-    """A slice is filled from the default partition before it is attached, which reads all that is left
-    there."""
+    """Fill a slice from the default partition, and attach it. The order matters: to attach a slice reads
+    everything that is left in the default partition."""
     low, high = first_id(begins_at), first_id(ends_at)
     # Writers wait. One that had chosen the default partition for a row just before would be told afterwards
     # that the row does not belong there any more. A commit begins by locking rows of sessions; a weaker lock
@@ -282,7 +282,7 @@ async def _empty(connection: Connection, name: str, until: int) -> Outcome:
 
 
 async def _forget_beside(connection: Connection, name: str) -> None:
-    """What is stored of few sessions only has no partitions."""
+    """Tables with rows of few sessions only have no partitions: rows are deleted from them one by one."""
     for table in BESIDE:
         await connection.execute(
             f"DELETE FROM {table} c WHERE EXISTS (SELECT FROM sessions_{name} s WHERE s.id = c.session_id)"

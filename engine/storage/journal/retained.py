@@ -1,14 +1,15 @@
 """What PostgreSQL has confirmed lately, kept in memory in case it comes back without it.
 
 A standby that was promoted before it had everything, or a disk that lied, has lost the last commits: always
-the last, for they are lost in the order of its log. Whoever notices has to do so before anything is committed
-on top, so every new connection is looked at before its first statement, and a server cannot lose commits
-without losing its connections. As long as the newest of what is kept is there, all is. If not, what is
-missing of each session is written again, in order, under the epoch that it had: its row, its claim, its
-facts. Nothing of that changes what is there already.
+the last, because commits are lost in the order of the server's log. The loss has to be noticed before
+anything is committed on top of it. A server cannot lose commits without losing its connections, so this
+node looks at every new connection before its first statement. If the newest facts that are kept are there,
+all are there. If not, this node writes again what is missing of each session, in order, under the epoch
+that it had: its row, its claim, its facts. Rows that are there already stay as they are.
 
-A session that somebody else has claimed meanwhile is theirs. What is missing of it was acknowledged all the
-same: it is put aside for them to merge, as what comes from a spool too late.
+A session that another node has claimed meanwhile belongs to that node. The missing facts of it were
+acknowledged all the same: they are put aside for that node to merge, like facts that come from a spool too
+late.
 """
 
 from __future__ import annotations
@@ -33,16 +34,17 @@ from engine.storage.spool.codec import encode_facts
 _log = logging.getLogger(__name__)
 
 _NEWEST = 50
-"""Looked for first. Two may be confirmed in another order than that of the server's log, not many."""
+"""Sessions that are looked for first. Two commits may be confirmed in another order than that of the server's
+log, but not many."""
 
 _PER_LOOK = 500
 _PER_WRITE = 500
 _PER_CLAIM = 500
-"""Of the facts that a claim has read, for those that another node had confirmed a moment before."""
+"""Facts that are kept of those that a claim has read. Another node may just have confirmed them."""
 
 _MISSING_MAX_AGE_MS = 86_400_000
-"""A session is never dropped before: one that is older, and is not there, was dropped by retention. One that
-was deleted is remembered for longer than that (`erasing`)."""
+"""Retention never drops a younger session. So an older session that is not there was dropped, and is not
+lost. A deleted session is remembered for longer than this (`erasing`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,9 @@ class _KeptFacts:
 
 class Retained:
     """Args:
-    node: who puts facts aside, for those who look into `spooled_facts`.
+    node: the node that puts facts aside, as `spooled_facts` names it.
     facts_max: facts kept; the oldest are forgotten.
-    sessions_max: sessions kept; those that nothing was confirmed of for longest are forgotten.
+    sessions_max: sessions kept; the sessions without a confirmed fact for longest are forgotten.
     """
 
     def __init__(
