@@ -143,9 +143,10 @@ class Broadcasts:
     async def send_due(self) -> None:
         """Tell what is due by now and may be coalesced."""
         now_ms = self._clock.now_ms
-        if self.board.next_at <= now_ms():
+        if self.board.dirty and self.board.due_at <= now_ms():
             await self._send_board()
-        if min(self._progress.next_at, self._crowd.next_at) <= now_ms():
+        progress, crowd = self._progress, self._crowd
+        if (progress.dirty or crowd.dirty) and min(progress.next_at, crowd.next_at) <= now_ms():
             await self._send_progress()
         if self._attendance.has_news and self.roster_due_at <= now_ms():
             self._send_roster()
