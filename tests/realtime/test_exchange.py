@@ -33,6 +33,7 @@ from tests.http.events import EventReader
 from tests.http.test_cluster_api import FakeCluster, member
 from tests.realtime.rig import RawClient
 from tests.realtime.rig import request as handshake
+from tests.refusals import ANSWERS, HTTP_ONLY
 
 PATIENCE_S = 8.0
 
@@ -178,14 +179,11 @@ EVIL = {"Origin": "https://evil.example"}
         ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Type": "text/plain"}, GOOD),
         ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Type": "a/b+json; x=y"}, GOOD),
         ("POST", "answers", {"Authorization": "bearer  {ada}"}, b"{"),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b"[1]"),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b"{}"),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":1,"choice":0,"t":"x"}'),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":1,"chioce":0}'),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"","question":1,"choice":0}'),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":true,"choice":0}'),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":2,"choice":0}'),
-        ("POST", "answers", {"Authorization": "Bearer {ada}"}, b'{"id":"a","question":1,"choice":9}'),
+        *(
+            ("POST", "answers", {"Authorization": "Bearer {ada}"}, json.dumps(body).encode())
+            for body, _, code, _ in ANSWERS
+            if code not in HTTP_ONLY
+        ),
         ("POST", "answers", {"Authorization": "Bearer {ada}"} | PAGE, GOOD),
         ("POST", "answers", {"Authorization": "Bearer {ada}"} | EVIL, GOOD),
         ("POST", "answers", {"Authorization": "Bearer {ada}", "Origin": "http://127.0.0.1:5001"}, GOOD),

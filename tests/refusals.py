@@ -1,0 +1,63 @@
+"""What is refused, and how, whichever way it comes in: one table for every door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = tuple[Any, int, str, str | None]
+"""A body, the status over HTTP, the code, and the path of the field."""
+
+JOINS: list[Row] = [
+    ({}, 400, "missing_field", "name"),
+    ({"name": "Ada", "colour": 1}, 400, "unknown_field", "colour"),
+    ({"name": 7}, 400, "name_invalid", None),
+    ({"name": None}, 400, "name_invalid", None),
+    ({"name": ""}, 400, "name_invalid", None),
+    ({"name": "x" * 40}, 400, "name_too_long", None),
+    ({"name": "ÁDA"}, 409, "name_taken", None),
+    ([1], 400, "bad_message", None),
+    ({"name": "x" * 5000}, 413, "too_large", None),
+]
+
+ANSWERS: list[Row] = [
+    ({"id": "a", "question": 1}, 400, "missing_field", "choice"),
+    ({"id": "a", "question": 1, "choice": 0, "t": "answer"}, 400, "unknown_field", "t"),
+    ({"id": 1, "question": 1, "choice": 0}, 400, "bad_field", "id"),
+    ({"id": "x" * 65, "question": 1, "choice": 0}, 400, "bad_field", "id"),
+    ({"id": "a", "question": "1", "choice": 0}, 400, "bad_field", "question"),
+    ({"id": "a", "question": True, "choice": 0}, 400, "bad_field", "question"),
+    ({"id": "a", "question": 1, "choice": 3}, 400, "bad_choice", "choice"),
+    ({"id": "a", "question": 1, "choice": "right"}, 400, "bad_choice", "choice"),
+    ({"id": "a", "question": 2, "choice": 0}, 409, "wrong_question", None),
+    ({"id": "a", "question": 1, "choice": "x" * 5000}, 413, "too_large", None),
+    ({}, 400, "missing_field", "id"),
+    ([1], 400, "bad_message", None),
+    ({"id": "a", "question": 1, "choice": 0, "at": 5}, 400, "unknown_field", "at"),
+    ({"id": "a", "question": 1, "chioce": 0}, 400, "unknown_field", "chioce"),
+    ({"id": "", "question": 1, "choice": 0}, 400, "bad_field", "id"),
+    ({"id": "a", "question": 1, "choice": 9}, 400, "bad_choice", "choice"),
+]
+
+HOSTS: list[Row] = [
+    ({}, 400, "missing_field", "do"),
+    ({"do": "dance"}, 400, "bad_field", "do"),
+    ({"do": 7}, 400, "bad_field", "do"),
+    ({"do": "kick"}, 400, "missing_field", "player"),
+    ({"do": "kick", "player": "1"}, 400, "bad_field", "player"),
+    ({"do": "readmit"}, 400, "missing_field", "player"),
+    ({"do": "readmit", "player": 9}, 404, "player_not_found", None),
+    ({"do": "kick", "player": 9}, 404, "player_not_found", None),
+    ({"do": "lock"}, 400, "missing_field", "on"),
+    ({"do": "lock", "on": 1}, 400, "bad_field", "on"),
+    ({"do": "approval"}, 400, "missing_field", "on"),
+    ({"do": "admit", "player": "x"}, 400, "bad_field", "player"),
+    ({"do": "start", "on": True}, 400, "unknown_field", "on"),
+    ({"do": "start", "id": ""}, 400, "bad_field", "id"),
+    ({"do": "resume"}, 409, "illegal_move", None),
+]
+
+TYPED = {"id": "a", "question": 1, "choice": 0, "t": "answer"}
+"""Refused over HTTP alone: a message over a WebSocket has its type."""
+
+HTTP_ONLY = ("too_large",)
+"""Codes. Over a WebSocket the connection ends instead, as test_transport.py has it."""
