@@ -28,6 +28,7 @@ from engine.actors.commands import (
     TakeOver,
     Watch,
 )
+from engine.actors.handlers import HANDLERS
 from engine.actors.options import ActorOptions
 from engine.actors.states import ALWAYS_FIT, FATES, MOVES, SERVING, Fate, Fenced, Lifecycle, State
 from engine.domain.session import Phase
@@ -81,6 +82,7 @@ def cells() -> list[tuple[State, str, Fate]]:
 def test_the_table_is_that_of_the_actor_and_has_every_command_in_every_state() -> None:
     types = {each.__name__: each for each in get_args(Command)}
     assert set(MAKE) == set(types)
+    assert set(HANDLERS) == set(types.values())
     assert len(cells()) == len(State) * len(types)
     for state, command, fate in cells():
         assert FATES[state][types[command]] is fate, (state, command)
