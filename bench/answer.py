@@ -25,6 +25,8 @@ from engine.actors.registry import Registry
 from engine.domain.facts import Fact
 from engine.domain.session import Session
 from engine.ports import CommitListener
+from engine.shards.lone_node import lone_router
+from engine.shards.router import Router
 from server.realtime.conversation import Conversation, ConversationDeps
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
@@ -130,7 +132,7 @@ class Bench:
         self._tokens = Tokens(b"a secret for the benchmark", 3600, self.clock)
         self._store = MemorySessionStore(MemoryCatalog())
         numbers = itertools.count(1)
-        self._registry = Registry(
+        registry = Registry(
             nursery,
             store=self._store,
             catalog=self._store.catalog,
@@ -138,9 +140,17 @@ class Bench:
             tokens=self._tokens,
             clock=self.clock,
             owner="bench",
+            options=ActorOptions(tick_ms=TICK_MS),
+        )
+        self._router = lone_router(
+            nursery,
+            registry=registry,
+            store=self._store,
+            catalog=self._store.catalog,
+            clock=self.clock,
+            me="bench",
             new_id=lambda: session_id(next(numbers)),
             new_code=lambda: f"{next(numbers):06}",
-            options=ActorOptions(tick_ms=TICK_MS),
         )
         self.players: list[Conversation] = []
         self.unheard: list[Conversation] = []
@@ -148,20 +158,18 @@ class Bench:
         self._host = Silent()
         self._session_id = ""
 
-    def _deps(self, sessions: Registry | NoSessions) -> ConversationDeps:
+    def _deps(self, sessions: Router | NoSessions) -> ConversationDeps:
         return ConversationDeps(sessions, self._tokens, self.clock, Attempts(1000), 1e6, 1_000_000)
 
     async def fill(self, players: int) -> None:
         stored = await self._store.catalog.add(quiz(self.questions))
-        record = await self._registry.create(stored.id, at_once(early_close=False))
+        record = await self._router.create(stored.id, at_once(early_close=False))
         self._session_id = record.id
-        self.players = self._joined(
-            self._deps(self._registry), Connection(self.counter), record.code, players
-        )
+        self.players = self._joined(self._deps(self._router), Connection(self.counter), record.code, players)
         self.unheard = self._joined(self._deps(NoSessions()), Silent(), record.code, players)
         for number in range(players):
             self.twin.join(f"Player {number}", 0)
-        self._registry.deliver(record.id, commands.Rejoin(self._host, "host"))
+        self._router.deliver(record.id, commands.Rejoin(self._host, "host"))
         await trio.testing.wait_all_tasks_blocked()
 
     def _joined(
@@ -183,7 +191,7 @@ class Bench:
 
     async def _lead(self, *words: str) -> None:
         for do in words:
-            self._registry.deliver(self._session_id, commands.Host(self._host, "h", do))
+            self._router.deliver(self._session_id, commands.Host(self._host, "h", do))
             await trio.testing.wait_all_tasks_blocked()
 
 

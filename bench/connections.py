@@ -23,7 +23,7 @@ import trio
 
 from bench import wire
 from bench.figures import Figure, process_cpu_s
-from bench.memory_node import memory_registry
+from bench.memory_node import memory_router
 from bench.receivers import allow_files
 from engine.actors.clock import SessionClock
 from engine.domain.quiz import Quiz
@@ -63,10 +63,10 @@ async def _serve(name: str, count: int, control: Connection) -> None:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
     async with trio.open_nursery() as nursery:
-        registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
+        router, catalog = memory_router(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(Quiz.parse(QUIZ))
-        record = await registry.create(stored.id, at_once(player_limit=count))
-        deps = ConversationDeps(registry, tokens, clock, Attempts(1000), 20, 60)
+        record = await router.create(stored.id, at_once(player_limit=count))
+        deps = ConversationDeps(router, tokens, clock, Attempts(1000), 20, 60)
         config = Config(
             connections_per_address_max=1_000_000,
             ping_interval_s=3600,

@@ -24,7 +24,7 @@ from bench.__main__ import WIDTH, table
 from bench.fan_out import allow_files
 from bench.figures import Costs, Figure, machine
 from bench.leaderboard import quiz
-from bench.memory_node import Address, memory_registry
+from bench.memory_node import Address, memory_router
 from bench.players import Players
 from engine.actors.clock import SessionClock
 from server.config.config import Config
@@ -79,10 +79,10 @@ async def _serve(rules: str, size: int, control: Connection) -> None:
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
     pauses = Pauses()
     async with trio.open_nursery() as nursery:
-        registry, catalog = memory_registry(nursery, tokens, clock, tick_ms=10_000)
+        router, catalog = memory_router(nursery, tokens, clock, tick_ms=10_000)
         stored = await catalog.add(quiz(2))
-        record = await registry.create(stored.id, at_once(player_limit=size, early_close=False))
-        deps = ConversationDeps(registry, tokens, clock, Attempts(1000), 20, 60)
+        record = await router.create(stored.id, at_once(player_limit=size, early_close=False))
+        deps = ConversationDeps(router, tokens, clock, Attempts(1000), 20, 60)
         transport = ReactorTransport(deps, Config(ping_interval_s=3600, ping_timeout_s=600))
         listener = socket.create_server(("127.0.0.1", 0))
         await nursery.start(partial(transport.serve, [listener]))

@@ -21,6 +21,8 @@ from engine.actors.clock import SessionClock
 from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
+from engine.shards.lone_node import lone_router
+from engine.shards.router import Router
 from server.config.config import Config
 from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor.transport import ReactorTransport
@@ -85,9 +87,9 @@ def serve_from_memory(transport: str, quiz: dict[str, object], tick_ms: int, con
     trio.run(_serve_from_memory, transport, Quiz.parse(quiz), tick_ms, control)
 
 
-def memory_registry(
+def memory_router(
     nursery: trio.Nursery, tokens: Tokens, clock: SessionClock, tick_ms: int
-) -> tuple[Registry, MemoryCatalog]:
+) -> tuple[Router, MemoryCatalog]:
     """Sessions that are stored nowhere, and the quizzes they play."""
     store = MemorySessionStore(MemoryCatalog())
     numbers = itertools.count(1)
@@ -99,21 +101,29 @@ def memory_registry(
         tokens=tokens,
         clock=clock,
         owner="bench",
-        new_id=lambda: session_id(next(numbers)),
-        new_code=lambda: f"{next(numbers):06}",
         options=ActorOptions(tick_ms=tick_ms),
     )
-    return registry, store.catalog
+    router = lone_router(
+        nursery,
+        registry=registry,
+        store=store,
+        catalog=store.catalog,
+        clock=clock,
+        me="bench",
+        new_id=lambda: session_id(next(numbers)),
+        new_code=lambda: f"{next(numbers):06}",
+    )
+    return router, store.catalog
 
 
 async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: Connection) -> None:
     clock = SessionClock()
     tokens = Tokens(b"a secret for the benchmark", 3600, clock)
     async with trio.open_nursery() as nursery:
-        registry, catalog = memory_registry(nursery, tokens, clock, tick_ms)
+        router, catalog = memory_router(nursery, tokens, clock, tick_ms)
         stored = await catalog.add(quiz)
-        record = await registry.create(stored.id, at_once(early_close=False))
-        deps = ConversationDeps(registry, tokens, clock, Attempts(1000), 20, 60)
+        record = await router.create(stored.id, at_once(early_close=False))
+        deps = ConversationDeps(router, tokens, clock, Attempts(1000), 20, 60)
         serving = TRANSPORTS[transport](
             deps,
             Config(ping_interval_s=3600, ping_timeout_s=600, connections_per_address_max=1_000_000),

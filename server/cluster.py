@@ -16,7 +16,7 @@ from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.lease import ClusterLease
-from engine.ports import Journal, SessionStore
+from engine.ports import Journal, Owner, SessionStore
 from engine.shards.fingerprint import difference
 from engine.shards.heartbeat import Heartbeat
 from engine.shards.link.listener import LinkListener
@@ -27,7 +27,7 @@ from engine.shards.rebalancer import Rebalancer
 from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
 from engine.shards.router import Router
-from engine.storage.session_ids import new_id
+from engine.shards.session_factory import SessionFactory
 from server.config.config import Config
 from server.http.services import ClusterTraffic, NodeState
 
@@ -60,8 +60,8 @@ REFUSED = "refused"
 """The kind of message on the bus by which a node says that it was not let in."""
 
 
-class Neighbours:
-    """Port `Neighbourhood` of the router: the members, as far as this node knows them now."""
+class CurrentMembership:
+    """Port `MembershipView` of the router: the members, as far as this node knows them now."""
 
     def __init__(self, membership: Membership, clock_s: Callable[[], float], margin_s: float) -> None:
         self._membership = membership
@@ -79,7 +79,11 @@ class Neighbours:
     def member_named(self, name: str) -> Member | None:
         return self._membership.member_named(name)
 
+    def may_run(self, owner: Owner) -> bool:
+        return owner.holds or not self.gone(owner.run)
+
     def gone(self, run: str) -> bool:
+        """Whether it is certain that this run's heartbeat has ended."""
         # The look that says so must be younger than the time after which one who has come back is believed.
         return self._membership.gone(run, self._clock_s() + self._margin_s)
 
@@ -133,9 +137,9 @@ class ClusterNode:
         self,
         *,
         membership: Membership,
-        presence: Heartbeat,
+        heartbeat: Heartbeat,
         router: Router,
-        moving: Rebalancer,
+        rebalancer: Rebalancer,
         links: LinkPool,
         bus: RedisBus,
     ) -> None:
@@ -143,14 +147,14 @@ class ClusterNode:
         """Nodes that were not let in, as far as this one has heard."""
         self._bus = bus
         self._membership = membership
-        self._presence = presence
+        self._heartbeat = heartbeat
         self._router = router
-        self._moving = moving
+        self._rebalancer = rebalancer
         self._links = links
 
     @property
     def member(self) -> Member:
-        return self._presence.member
+        return self._heartbeat.member
 
     # -- LinkService -----------------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class ClusterNode:
         if request.get("do") == "drain":
             self.leave()
             return {"draining": True}
-        return await self._moving.answer(request)
+        return await self._rebalancer.answer(request)
 
     # -- Cluster ---------------------------------------------------------------------------------
 
@@ -182,7 +186,7 @@ class ClusterNode:
         return self._membership.ring.generation
 
     def traffic(self) -> ClusterTraffic:
-        moved, routed = self._moving.moved, self._router.routed
+        moved, routed = self._rebalancer.moved, self._router.routed
         relays = list(self._router.relays())
         links = self._links.statistics()
         return ClusterTraffic(
@@ -216,13 +220,13 @@ class ClusterNode:
         """Take no new sessions, and give those that are here to the others."""
         if not self.member.draining:
             log.warning("this node is draining: its sessions go to the others")
-            self._presence.announce(replace(self.member, draining=True))
-            self._moving.wake()
+            self._heartbeat.announce(replace(self.member, draining=True))
+            self._rebalancer.wake()
 
     async def left(self) -> None:
         """Leave, and wait until nobody needs this node any more."""
         self.leave()
-        await self._moving.drained()
+        await self._rebalancer.drained()
 
     def heard(self, changes: Changes) -> None:
         """Of the members."""
@@ -230,8 +234,8 @@ class ClusterNode:
             log.info("node %s has joined (run %s)", member.name, member.run)
         for member in changes.left:
             log.warning("node %s has left (run %s)", member.name, member.run)
-        self._router.look_anew()
-        self._moving.wake()
+        self._router.locator.members_changed()
+        self._rebalancer.wake()
 
 
 class Clustering:
@@ -265,20 +269,20 @@ class Clustering:
         self._clock = clock
         self._clock_s = clock_s
         self._membership = Membership(config.lease_s, lambda other: difference(member.marks, other.marks))
-        self.neighbours = Neighbours(self._membership, clock_s, margin_s)
+        self.members = CurrentMembership(self._membership, clock_s, margin_s)
         self.links = LinkPool(
             member.run,
             secret,
             silence_s=_silence_s(config),
-            gone=self.neighbours.gone,
+            gone=self.members.gone,
             boundary=self._boundary,
         )
         self._link_socket = link_socket
         self._secret = secret
         self.router: Router
         self.node: ClusterNode
-        self._moving: Rebalancer
-        self._presence: Heartbeat
+        self._rebalancer: Rebalancer
+        self._heartbeat: Heartbeat
 
     def pages(self) -> Iterable[str]:
         """Where the nodes have their web pages, or had them: a page outlives its node."""
@@ -296,6 +300,7 @@ class Clustering:
         self,
         registry: Registry,
         store: SessionStore,
+        factory: SessionFactory,
         journal: Journal,
         may_hand_over: Callable[[], bool],
         *,
@@ -307,22 +312,22 @@ class Clustering:
                 nursery,
                 registry=registry,
                 store=store,
-                neighbours=self.neighbours,
+                factory=factory,
+                members=self.members,
                 links=self.links,
                 clock=self._clock,
                 bus=self.redis.bus,
                 me=self._member.run,
-                new_id=lambda: new_id(self._clock.now_ms()),
                 relay_above=self._config.relay_above,
                 hold_s=HOLD_LEASES * self._config.lease_s,
                 boundary=self._boundary,
             )
-            self._moving = Rebalancer(
+            self._rebalancer = Rebalancer(
                 registry=registry,
                 router=self.router,
                 store=store,
                 journal=journal,
-                neighbours=self.neighbours,
+                members=self.members,
                 links=self.links,
                 me=self._member.run,
                 clock=self._clock,
@@ -331,7 +336,7 @@ class Clustering:
             )
             self.redis.bus.listen(self.router.hear)
             self.redis.bus.listen(self._hear)
-            self._presence = Heartbeat(
+            self._heartbeat = Heartbeat(
                 self._membership,
                 self.redis.heartbeats,
                 self.redis.bus,
@@ -345,13 +350,13 @@ class Clustering:
             )
             self.node = ClusterNode(
                 membership=self._membership,
-                presence=self._presence,
+                heartbeat=self._heartbeat,
                 router=self.router,
-                moving=self._moving,
+                rebalancer=self._rebalancer,
                 links=self.links,
                 bus=self.redis.bus,
             )
-            await nursery.start(self._moving.run)
+            await nursery.start(self._rebalancer.run)
             nursery.start_soon(
                 let_go_in_doubt,
                 lambda: self.lease.holds(self._clock_s()),
@@ -369,7 +374,7 @@ class Clustering:
             self._secret,
             self.node,
             silence_s=_silence_s(self._config),
-            gone=self.neighbours.gone,
+            gone=self.members.gone,
             boundary=self._boundary,
         )
         await server.serve([self._link_socket], task_status=task_status)
@@ -377,7 +382,7 @@ class Clustering:
     async def appear(self, load: Callable[[], Load], *, task_status: trio.TaskStatus[None]) -> None:
         """Show signs of life to the others, from now until the end."""
         self._load = load
-        await self._presence.run(task_status=task_status)
+        await self._heartbeat.run(task_status=task_status)
 
     async def knock(self) -> None:
         """Before this node shows itself: wait while an earlier run of it, or of a cluster that was set up

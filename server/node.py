@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import cast
+from typing import Any, cast
 
 import trio
 
@@ -29,6 +29,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.merging import Merging
 from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
+from engine.actors.upkeep import Upkeep
 from engine.aio import open_asyncio
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
@@ -36,9 +37,11 @@ from engine.lease import LoneLease
 from engine.ports import QuizCatalog, StorageUnavailable
 from engine.shards.fingerprint import marks_of
 from engine.shards.link import auth
+from engine.shards.lone_node import lone_router
 from engine.shards.ports import BusMessage, Member, Role
 from engine.shards.redis import open_redis
 from engine.shards.router import Router
+from engine.shards.session_factory import SessionFactory
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from engine.storage.heartbeat import Alone, Leased
@@ -209,7 +212,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     registry: Registry = await stack.enter_async_context(
         background_task(
             partial(
-                _keep_sessions,
+                _in_a_nursery,
                 lambda nursery: Registry(
                     nursery,
                     store=store,
@@ -218,8 +221,6 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
                     tokens=tokens,
                     clock=clock,
                     owner=run,
-                    new_id=lambda: new_id(clock.now_ms()),
-                    new_code=lambda: str(100_000 + secrets.randbelow(900_000)),
                     options=ActorOptions(
                         tick_ms=config.tick_ms,
                         tick_max_ms=config.tick_max_ms,
@@ -233,7 +234,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
                     ),
                     sessions_max=config.sessions_max,
                     name_rules=load_name_rules(),
-                    gone=None if cluster is None else cluster.neighbours.gone,
+                    gone=None if cluster is None else cluster.members.gone,
                     in_doubt=(lambda: False) if cluster is None else cluster.in_doubt,
                     boundary=boundary,
                 ),
@@ -242,18 +243,43 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     )
     stack.callback(registry.close, CloseReason.SHUTDOWN)
     journal.watch(registry.owned)
-    directory: Registry | Router = registry
+    upkeep = Upkeep(registry, store, clock, max_age_s=config.session_max_age_s, boundary=boundary)
+    await stack.enter_async_context(background_task(_forever(upkeep.sweep)))
+    await stack.enter_async_context(background_task(_forever(upkeep.keep_time)))
     recovered = 0
     if cluster is None:
-        recovered = await registry.recover()
+        recovered = await upkeep.recover()
+        router: Router = await stack.enter_async_context(
+            background_task(
+                partial(
+                    _in_a_nursery,
+                    lambda nursery: lone_router(
+                        nursery,
+                        registry=registry,
+                        store=store,
+                        catalog=catalog,
+                        clock=clock,
+                        me=run,
+                        new_id=lambda: new_id(clock.now_ms()),
+                        new_code=_new_code,
+                        boundary=boundary,
+                    ),
+                )
+            )
+        )
     else:
         await stack.enter_async_context(background_task(cluster.links.run))
-        directory = await stack.enter_async_context(
-            background_task(partial(cluster.route, registry, store, journal, lambda: journal.straight))
+        factory = SessionFactory(
+            catalog, store, cluster.members, clock, lambda: new_id(clock.now_ms()), _new_code
         )
-        stack.callback(directory.close, CloseReason.SHUTDOWN)
+        router = await stack.enter_async_context(
+            background_task(
+                partial(cluster.route, registry, store, factory, journal, lambda: journal.straight)
+            )
+        )
         cluster.redis.bus.listen(partial(_forget_quiz, catalog))
-    merging = Merging(registry, PostgresSpooledFacts(database), run, boundary)
+    stack.callback(router.close, CloseReason.SHUTDOWN)
+    merging = Merging(registry, store, PostgresSpooledFacts(database), run, boundary)
     await stack.enter_async_context(background_task(merging.run))
 
     waiting = Timers(boundary)
@@ -261,7 +287,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     attempts = Attempts(config.attempts_per_min)
     transport = make_transport(
         ConversationDeps(
-            directory,
+            router,
             tokens,
             clock,
             attempts,
@@ -283,7 +309,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         config=config,
         clock=clock,
         registry=registry,
-        directory=directory,
+        directory=router,
         store=store,
         catalog=catalog,
         journal=journal,
@@ -357,14 +383,21 @@ def _kept(
     return run
 
 
-async def _keep_sessions(
-    make: Callable[[trio.Nursery], Registry], *, task_status: trio.TaskStatus[Registry]
-) -> None:
+async def _in_a_nursery(make: Callable[[trio.Nursery], object], *, task_status: trio.TaskStatus[Any]) -> None:
+    """Make a part that starts tasks of its own, and keep its nursery open."""
     async with trio.open_nursery() as nursery:
-        registry = make(nursery)
-        nursery.start_soon(registry.sweep)
-        nursery.start_soon(registry.keep_time)
-        task_status.started(registry)
+        task_status.started(make(nursery))
+        await trio.sleep_forever()
+
+
+def _forever(task: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """A task that runs forever and has a boundary of its own."""
+
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await task()
+
+    return run
 
 
 @asynccontextmanager
@@ -451,6 +484,10 @@ def _bound(host: str, port: int, setting: str) -> socket.socket:
             ) from error
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return bound
+
+
+def _new_code() -> str:
+    return str(100_000 + secrets.randbelow(900_000))
 
 
 def _url(scheme: str, bound: socket.socket, tls: ssl.SSLContext | None) -> str:

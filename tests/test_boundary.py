@@ -18,7 +18,7 @@ from engine.actors.commands import Watch
 from engine.actors.merging import LOOK_EVERY_S as MERGE_EVERY_S
 from engine.actors.merging import Merging
 from engine.actors.options import ActorOptions
-from engine.actors.registry import SWEEP_EVERY_S
+from engine.actors.upkeep import SWEEP_EVERY_S
 from engine.boundary import TRACEBACK_EVERY_S, Boundary
 from engine.ports import SessionRecord, SpooledFacts
 from engine.shards import rebalancer
@@ -34,9 +34,7 @@ JOURNAL = "none: a mistake here would make acknowledgements untrue, and ends the
 PARTS = "none of its own: all that it calls has one"
 
 TASKS = {
-    ("engine/actors/lookups.py", "Lookups.outcome", "self._run"): WITHIN,
-    ("engine/actors/lookups.py", "Waiting.add", "self._settle"): WITHIN,
-    ("engine/actors/registry.py", "Registry._open", "self._run"): WITHIN,
+    ("engine/actors/registry.py", "Registry.open", "self._run"): WITHIN,
     ("engine/shards/link/transport.py", "BatchedTransport.carry", "until_over"): LINK,
     ("engine/shards/link/server.py", "LinkServer._request", "self._answer"): WITHIN,
     ("engine/shards/link/pool.py", "LinkPool._carry", "expire"): LINK,
@@ -48,13 +46,17 @@ TASKS = {
     ("engine/shards/rebalancer.py", "Rebalancer.drained", "self._send_away"): WITHIN,
     ("engine/shards/rebalancer.py", "Rebalancer.take_over", "self._take"): WITHIN,
     ("engine/shards/rebalancer.py", "Rebalancer.take_over", "self._wake_own"): WITHIN,
+    ("engine/shards/lookups.py", "CommandQueues.add", "self._resolve"): WITHIN,
+    ("engine/shards/lookups.py", "Lookups.find", "self._run"): WITHIN,
     ("engine/shards/redis.py", "RedisBus.run", "self._receive"): WITHIN,
     ("engine/shards/redis.py", "RedisBus.run", "self._send"): WITHIN,
     ("engine/shards/router.py", "Router._relayed", "self._run_relay"): WITHIN,
     ("engine/storage/journal/writer.py", "WriteBehind.run", "self._heartbeat.beat"): JOURNAL,
     ("engine/storage/journal/writer.py", "WriteBehind.run", "self._path.drain"): JOURNAL,
     ("engine/storage/journal/writer.py", "WriteBehind.run", "self._write"): JOURNAL,
-    ("server/node.py", "_assemble", "_keep_sessions"): PARTS,
+    ("server/node.py", "_assemble", "_forever of upkeep.keep_time"): WITHIN,
+    ("server/node.py", "_assemble", "_forever of upkeep.sweep"): WITHIN,
+    ("server/node.py", "_assemble", "_in_a_nursery"): PARTS,
     ("server/node.py", "_assemble", "_kept of collector.run"): WITHIN,
     ("server/node.py", "_assemble", "_kept of loop_watch.run"): WITHIN,
     ("server/node.py", "_assemble", "cluster.appear"): "Heartbeat: engine.boundary around each heartbeat",
@@ -68,14 +70,12 @@ TASKS = {
     ("server/node.py", "_assemble", "serving.serve"): CONNECTION,
     ("server/node.py", "_assemble", "transport.serve"): CONNECTION,
     ("server/node.py", "_assemble", "waiting.run"): WITHIN,
-    ("server/node.py", "_keep_sessions", "registry.keep_time"): WITHIN,
-    ("server/node.py", "_keep_sessions", "registry.sweep"): WITHIN,
     ("server/runtime/background.py", "background_task", "run"): PARTS,
     ("server/cluster.py", "Clustering.route", "let_go_in_doubt"): WITHIN,
     (
         "server/cluster.py",
         "Clustering.route",
-        "self._moving.run",
+        "self._rebalancer.run",
     ): "Rebalancer: engine.boundary around each look",
     ("server/http/serving.py", "_application.finish", "_discard"): CONNECTION,
     ("server/http/serving.py", "serve", "cut_off"): "none: it runs at the end",
@@ -237,7 +237,7 @@ async def asleep(w: World, mock_clock: MockClock) -> SessionRecord:
 
 def sent(w: World, record: SessionRecord) -> Client:
     client = Client()
-    w.registry.deliver(record.code, Watch(client))
+    w.router.deliver(record.code, Watch(client))
     return client
 
 
@@ -277,7 +277,7 @@ async def test_a_sweep_that_failed_comes_again(
 ) -> None:
     async with world(ActorOptions(idle_s=1.0, max_age_s=3600.0)) as w:
         record = await asleep(w, mock_clock)
-        w.nursery.start_soon(w.registry.sweep)
+        w.nursery.start_soon(w.node.upkeep.sweep)
         await settle()
         with monkeypatch.context() as patched:
             calls = mistaken(patched, w.store, "unfinished")
@@ -310,7 +310,7 @@ async def test_what_cannot_be_merged_does_not_stop_the_merging(
 ) -> None:
     async with world() as w:
         spooled = Spooled()
-        await w.nursery.start(Merging(w.registry, spooled, "node", w.boundary).run)
+        await w.nursery.start(Merging(w.registry, w.store, spooled, "node", w.boundary).run)
         assert w.boundary.mistakes_total == 2, "the second was tried too"
         mistaken(monkeypatch, spooled, "waiting")
         mock_clock.jump(MERGE_EVERY_S)
@@ -338,7 +338,7 @@ async def test_a_mistake_in_a_take_over_ends_no_node_and_is_made_good(
             await cluster.kill(a)
             cluster.miss(a.run)
             cluster.store.leases.pop(a.run)
-            await b.nursery.start(b.moving.run)
+            await b.nursery.start(b.rebalancer.run)
             await settle()
             assert joined(await b.watch(playing))
         for _ in range(20):
@@ -361,7 +361,7 @@ async def test_a_mistake_in_a_hand_over_costs_that_session_a_moment(
         ada, ben = await a.join(record, "Ada"), await a.join(playing, "Ben")
         with monkeypatch.context() as patched:
             calls = mistaken(patched, cluster.store, name)
-            await a.nursery.start(a.moving.run)
+            await a.nursery.start(a.rebalancer.run)
             await settle()
             mock_clock.jump(rebalancer.SETTLE_S)
             await settle()

@@ -16,7 +16,7 @@ from engine.actors.clock import SessionClock
 from engine.shards.fingerprint import difference, marks_of
 from engine.shards.membership import Membership
 from engine.shards.ports import Beat, BusMessage, Load, Member
-from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, Neighbours, NotLetIn
+from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, CurrentMembership, NotLetIn
 from server.config.config import Config
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
@@ -42,7 +42,7 @@ def seen(*at_s: float) -> Membership:
 
 
 def gone(known: Membership, now_s: float) -> bool:
-    return Neighbours(known, lambda: now_s, MARGIN_S).gone("b/1")
+    return CurrentMembership(known, lambda: now_s, MARGIN_S).gone("b/1")
 
 
 def test_a_look_that_is_young_enough_says_who_is_gone() -> None:
@@ -296,9 +296,9 @@ async def test_a_node_that_is_told_to_leave_announces_it_once() -> None:
     presence.announce = lambda member: setattr(presence, "member", member)
     node = ClusterNode(
         membership=Membership(TTL_S),
-        presence=cast(Any, presence),
+        heartbeat=cast(Any, presence),
         router=cast(Any, None),
-        moving=cast(Any, SimpleNamespace(wake=lambda: woken.append("moving"))),
+        rebalancer=cast(Any, SimpleNamespace(wake=lambda: woken.append("moving"))),
         links=cast(Any, None),
         bus=cast(Any, None),
     )

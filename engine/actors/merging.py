@@ -12,12 +12,14 @@ from engine.actors.actor import SessionActor
 from engine.actors.commands import Merge
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
-from engine.actors.registry import NodeFull, Registry, SessionUnavailable
+from engine.actors.refusals import NodeFull, SessionUnavailable
+from engine.actors.registry import Registry
 from engine.boundary import Boundary, Mistake
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 from engine.ports import (
     OwnedElsewhere,
     SessionNotFound,
+    SessionStore,
     SpooledFacts,
     SpooledFactsStore,
     StorageUnavailable,
@@ -43,13 +45,15 @@ class Merging:
     def __init__(
         self,
         registry: Registry,
-        store: SpooledFactsStore,
+        sessions: SessionStore,
+        spooled: SpooledFactsStore,
         owner: str,
         boundary: Boundary | None = None,
     ) -> None:
         self._boundary = boundary or Boundary()
         self._registry = registry
-        self._store = store
+        self._sessions = sessions
+        self._spooled = spooled
         self._owner = owner
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -67,7 +71,7 @@ class Merging:
 
     async def _look(self) -> None:
         try:
-            for session_id in await self._store.waiting(self._owner):
+            for session_id in await self._spooled.waiting(self._owner):
                 try:
                     with trio.fail_after(PATIENCE_S):
                         await self._merge(session_id)
@@ -83,9 +87,9 @@ class Merging:
             return
 
     async def _merge(self, session_id: str) -> None:
-        parts = await self._store.spooled(session_id)
+        parts = await self._spooled.spooled(session_id)
         new = [part for part in parts if not part.merged]
-        actor = await self._registry.revive(session_id)
+        actor = await self._registry.revive(await self._sessions.find(session_id))
         before = actor.session.seq
         # A player may have joined in a part that was merged long ago, and answered in a new one.
         for epoch in sorted({part.epoch for part in new}):
@@ -93,7 +97,7 @@ class Merging:
             answers = [fact for fact in _facts(new, epoch) if isinstance(fact, AnswerAccepted | AnswerMerged)]
             await self._send(actor, joins)
             await self._send(actor, await _renumbered(actor, joins, answers))
-        await self._store.set_merged([part.id for part in new])
+        await self._spooled.set_merged([part.id for part in new])
         log.warning(
             "session %s: merged what an earlier owner had acknowledged, as facts %d to %d",
             session_id,

@@ -1,4 +1,9 @@
-"""Which sessions are in memory, and how they come and go."""
+"""The sessions in this node's memory: activated, handed off, let go.
+
+How to think about this: the registry knows nothing of where other sessions are. `engine.shards.router` finds
+a session's record and decides on which node it runs; the registry of that node claims the session in the
+store, runs its actor, and restarts it after a crash. A session that rests is given up and belongs to nobody.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +14,23 @@ from dataclasses import dataclass
 
 import trio
 
-from engine.actors import messages
 from engine.actors.actor import SessionActor
 from engine.actors.adaptive_tick import AdaptiveTick
-from engine.actors.clock import BEAT_S, SessionClock
+from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Command, Detach, Host
 from engine.actors.counters import Counters
 from engine.actors.delivery.stream import StreamState
 from engine.actors.handoff import HandoffSnapshot
-from engine.actors.lookups import Lookups, Waiting
 from engine.actors.options import ActorOptions
+from engine.actors.refusals import NodeFull, SessionUnavailable
 from engine.actors.states import Fenced
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
-from engine.boundary import Boundary, Mistake
+from engine.boundary import Boundary
 from engine.domain.name_rules import PLAIN, NameRules
-from engine.domain.session import Phase, Settings
-from engine.domain.session_keys import is_id, is_session_key
+from engine.domain.session import Phase
+from engine.domain.session_keys import is_id
 from engine.ports import (
-    CodeTaken,
     Journal,
     Owned,
     OwnedElsewhere,
@@ -43,46 +45,20 @@ from engine.ports import (
 
 log = logging.getLogger(__name__)
 
-SWEEP_EVERY_S = 600.0
-CODE_TRIES = 20
-ENDED_LATELY_MS = 120_000
-"""How long ago a session may have ended that a start brings back: its node was down for some of that."""
-
 GIVE_AWAY_S = 3.0
 """A session that is given away says nothing until all of it is committed: not for longer than that."""
 
 EXPECTED_MAX = 1_000
 """Sessions that are about to be given to this node, and were not yet."""
 
-WAITING_MAX = 10_000
-"""Commands that may wait at one time for their session to come into memory."""
-
-
 CLAIMS_AT_ONCE = 16
-"""Sessions that are brought into memory at the same time. The others wait for their turn, and not for a
-connection."""
+"""Sessions that are activated at the same time. The others wait for their turn, and not for a connection."""
 
 LET_GO_S = 5.0
-"""For giving up a session that rests. Whoever comes for it meanwhile waits."""
+"""For giving up a session that rests. Commands that come for it meanwhile wait."""
 
 _ONCE = RestartPolicy(crashes_max=0)
-"""Of sessions that have ended: what cannot be brought back is read from the store instead."""
-
-
-class SessionFinished(Exception):
-    """The session is over: it can be read from the store, not played."""
-
-    def __init__(self, record: SessionRecord) -> None:
-        super().__init__(record.id)
-        self.record = record
-
-
-class SessionUnavailable(Exception):
-    """The session was taken out of service."""
-
-
-class NodeFull(Exception):
-    """The node holds as many sessions as it may, or found no free code."""
+"""For sessions that have ended: one that cannot be activated is read from the store instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +68,6 @@ class RegistryStatistics:
 
     active: int
     quarantined: int
-    waiting: int
     subscribers: int
     players: int
     backlog: int
@@ -104,35 +79,6 @@ class RegistryStatistics:
     broadcasts: int
     frames_pushed: int
     tick_ms: int
-
-
-NOT_TO_BE_HAD = (
-    SessionNotFound,
-    SessionFinished,
-    SessionUnavailable,
-    StorageUnavailable,
-    NodeFull,
-    OwnedElsewhere,
-    Unreadable,
-    Mistake,
-)
-"""What `Registry.get` raises."""
-
-
-def refuse(error: Exception | None, command: Command) -> None:
-    """Tell whoever sent a command why its session was not to be had: `busy` for what passes, and without a
-    reason."""
-    mark = command.id if isinstance(command, Answer | Host) else None
-    match error:
-        case SessionNotFound():
-            frame = messages.error("session_not_found", "No session has this code.", id=mark)
-        case SessionFinished():
-            frame = messages.error("session_finished", "This session is over.", id=mark)
-        case SessionUnavailable() | Unreadable():
-            frame = messages.error("session_unavailable", CloseReason.UNAVAILABLE.sentence, id=mark)
-        case _:
-            frame = messages.busy(mark)
-    command.reply.push(frame)
 
 
 class _Claim:
@@ -166,10 +112,10 @@ class _Slot:
         "unavailable",
     )
 
-    def __init__(self, record: SessionRecord, stream: StreamState | None = None) -> None:
+    def __init__(self, record: SessionRecord, stream: StreamState | None) -> None:
         self.record = record
         self.stream = stream
-        """What the first actor goes on with."""
+        """The broadcasts with which the first actor goes on."""
         self.epoch = 0
         """Of the last actor."""
         self.snapshot: HandoffSnapshot | None = None
@@ -181,24 +127,24 @@ class _Slot:
         self.changed = trio.Event()
 
     def announce(self) -> None:
-        """Wake all who wait for a change."""
+        """Wake every task that waits for a change."""
         self.changed.set()
         self.changed = trio.Event()
 
 
 class Registry:
-    """Finds sessions by id or code, brings them into memory on demand, and lets the idle go.
+    """Holds the sessions of this node.
 
     Args:
         nursery: where the actors run. Cancelling it ends them all without a word to the clients; call
             `close` first.
-        new_id, new_code: sources of fresh session ids and six-digit codes.
-        gone: in a cluster, whether another owner is known to be gone, so that its sessions may be claimed. A
-            node that is alone claims what it likes.
-        in_doubt: whether others may have taken sessions of this node. It is asked when the process has stood
-            still: until it is certain of them again, its sessions say nothing and no time passes in them.
+        gone: whether another owner is known to be gone, so that its sessions may be claimed. None for a lone
+            node, which claims any session.
+        in_doubt: whether another node may have taken sessions of this node. It is asked when the process has
+            stood still: until the node is certain of its sessions again, they say nothing and no time passes
+            in them.
         boundary: of the node.
-        name_rules: what the names of new players are held against.
+        name_rules: the rules that the names of new players must follow.
     """
 
     def __init__(
@@ -211,8 +157,6 @@ class Registry:
         tokens: Tokens,
         clock: SessionClock,
         owner: str,
-        new_id: Callable[[], str],
-        new_code: Callable[[], str],
         options: ActorOptions,
         sessions_max: int = 20_000,
         policy: RestartPolicy | None = None,
@@ -232,79 +176,103 @@ class Registry:
         self._tokens = tokens
         self._clock = clock
         self._owner = owner
-        self._new_id = new_id
-        self._new_code = new_code
         self._options = options
         self.pace = AdaptiveTick(options.tick_ms, options.tick_max_ms)
-        """Of all sessions here; whoever knows how busy the loop is tells it."""
+        """The tick of all sessions here. The watch over the loop tells it how busy the loop is."""
         self._sessions_max = sessions_max
         self._policy = policy or RestartPolicy()
         self._by_id: dict[str, _Slot] = {}
         self._by_code: dict[str, _Slot] = {}
+        self._actors: dict[str, SessionActor] = {}
+        """The live actors, by id and by code."""
         self._expected: dict[str, StreamState] = {}
-        self._lookups = Lookups(nursery, self._find, NOT_TO_BE_HAD, self._boundary)
-        self._waiting = Waiting(nursery, refuse, NOT_TO_BE_HAD, self._boundary, WAITING_MAX)
         self._claims = trio.CapacityLimiter(CLAIMS_AT_ONCE)
         self._counters = Counters()
         self._crashes = Crashes()
 
-    # -- reaching a session ----------------------------------------------------------------------
-
-    def deliver(self, key: str, command: Command) -> None:
-        """Hand a command to the session with this id or code. Never blocks; brings the session into memory
-        when needed; whatever goes wrong is an `error` to `command.reply`."""
-        slot = self._slot(key)
-        if self._waiting.holds(self._route, key):
-            self._waiting.add(self._route, key, command)
-        elif slot is not None and slot.actor is not None:
-            slot.actor.send(command)
-        elif isinstance(command, Detach):
-            return
-        elif not is_session_key(key):
-            refuse(SessionNotFound(key), command)
-        else:
-            self._waiting.add(self._route, key, command)
-
-    async def _route(self, key: str) -> Callable[[Command], None]:
-        return (await self.get(key)).send
+    # -- the sessions here -----------------------------------------------------------------------
 
     def here(self, key: str) -> SessionActor | None:
         """The live actor of the session with this id or code, if it is in memory."""
-        slot = self._slot(key)
-        return None if slot is None else slot.actor
+        return self._actors.get(key)
 
     def holds(self, key: str) -> bool:
         """Whether the session with this id or code is in memory, or on its way there."""
-        return self._slot(key) is not None
+        return key in self._by_code or key in self._by_id
+
+    @property
+    def full(self) -> bool:
+        """Whether the node holds as many sessions as it may."""
+        return len(self._by_id) >= self._sessions_max
 
     async def get(self, key: str) -> SessionActor:
-        """The live actor of the session with this id or code. Send to it before the next checkpoint.
+        """The live actor of a session that this node holds, as soon as there is one. Send to it before the
+        next checkpoint.
 
-        Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,
-        OwnedElsewhere, Unreadable, Mistake.
+        Raises SessionUnavailable; SessionNotFound when the node does not hold it; and OwnedElsewhere, without
+        an owner when the session was let go meanwhile: look again where it is.
         """
-        if not is_session_key(key):
+        slot = self._by_code.get(key) or self._by_id.get(key)
+        if slot is None:
             raise SessionNotFound(key)
-        while True:
-            slot = self._slot(key) or await self._lookups.outcome(key)
-            while not slot.gone:
-                if slot.actor is not None:
-                    return slot.actor
-                if slot.unavailable:
-                    raise SessionUnavailable(key)
-                await slot.changed.wait()
-            if slot.elsewhere is not None:
-                raise slot.elsewhere
+        while not slot.gone:
+            if slot.actor is not None:
+                return slot.actor
+            if slot.unavailable:
+                raise SessionUnavailable(key)
+            await slot.changed.wait()
+        raise slot.elsewhere or OwnedElsewhere(slot.record.id, None)
 
-    async def bring(self, record: SessionRecord) -> SessionActor:
-        """As `get`, for a session that was looked up already."""
-        if record.id not in self._by_id:
-            self._open(record)
+    async def activate(self, record: SessionRecord) -> SessionActor:
+        """As `get`, for a session that was found in the store and that this node is to run. Raises NodeFull
+        too."""
+        self.open(record)
         return await self.get(record.id)
 
+    async def revive(self, record: SessionRecord) -> SessionActor:
+        """As `activate`, for a finished session too: it is brought back once more, without its code, which
+        may be another session's by now."""
+        if record.finished_at is None:
+            return await self.activate(record)
+        self.open(record, by_code=False)
+        try:
+            return await self.get(record.id)
+        except OwnedElsewhere as error:
+            if error.owner is None:
+                raise SessionUnavailable(record.id) from None
+            raise
+
+    def open(self, record: SessionRecord, *, by_code: bool = True) -> None:
+        """Begin to run a session, unless the node holds it already. `by_code` tells whether its code leads to
+        it. Raises NodeFull."""
+        if record.id in self._by_id:
+            return
+        if self.full:
+            raise NodeFull
+        slot = _Slot(record, self._expected.pop(record.id, None))
+        self._by_id[record.id] = slot
+        if by_code:
+            self._by_code[record.code] = slot
+            # A session that has ended, and stays for a while, had the same code.
+            self._actors.pop(record.code, None)
+        self._nursery.start_soon(self._run, slot)
+
+    async def opened(self) -> None:
+        """Wait until every session that was opened runs or has failed."""
+        for slot in list(self._by_id.values()):
+            while slot.actor is None and not (slot.gone or slot.unavailable):
+                await slot.changed.wait()
+
+    def close(self, close_reason: CloseReason) -> None:
+        """Close every connection of every session. The sessions themselves stay unfinished in the store."""
+        for actor in self.active():
+            actor.end(close_reason)
+
+    # -- handing a session off -------------------------------------------------------------------
+
     def expect(self, session_id: str, stream: StreamState) -> None:
-        """The session is about to be given to this node, which is to go on with this stream. Whoever asks for
-        the session first brings it into memory. Raises ValueError for what is no session's id."""
+        """Another node is about to hand the session to this one, which is to go on with this stream. The
+        first command for the session activates it. Raises ValueError for what is no session's id."""
         if not is_id(session_id):
             raise ValueError(f"{session_id!r:.60} is not the id of a session")
         while len(self._expected) >= EXPECTED_MAX:
@@ -328,181 +296,19 @@ class Registry:
             actor.take_back()
         return actor.snapshot
 
-    async def revive(self, session_id: str) -> SessionActor:
-        """As `get`, for a finished session too: it is brought back once more, without its code, which may be
-        another's by now."""
-        try:
-            return await self.get(session_id)
-        except SessionFinished as over:
-            if session_id not in self._by_id:
-                self._open(over.record, by_code=False)
-            try:
-                return await self.get(session_id)
-            except SessionFinished:
-                raise SessionUnavailable(session_id) from None
-
-    def _slot(self, key: str) -> _Slot | None:
-        return self._by_code.get(key) or self._by_id.get(key)
-
-    async def _find(self, key: str) -> _Slot:
-        """Look a session up in the store and open it."""
-        record = await self._store.find(key)
-        slot = self._by_id.get(record.id)
-        if slot is None and record.finished_at is not None:
-            raise SessionFinished(record)
-        return slot or self._open(record)
-
-    # -- sessions come and go --------------------------------------------------------------------
-
-    async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
-        """Store a new session under a free code and bring it into memory.
-
-        Raises QuizNotFound, NodeFull, StorageUnavailable.
-        """
-        if len(self._by_id) >= self._sessions_max:
-            raise NodeFull
-        record = await self.store_new(quiz_id, settings, version)
-        await self.get(record.id)
-        return record
-
-    async def store_new(
-        self,
-        quiz_id: str,
-        settings: Settings,
-        version: int | None = None,
-        new_id: Callable[[], str] | None = None,
-    ) -> SessionRecord:
-        """Store a new session under a free code, and under an id from `new_id` if that is given. Nobody owns
-        it yet. Raises as `create`."""
-        stored = await self._catalog.get(quiz_id, version)
-        if stored.deleted:
-            raise QuizNotFound(quiz_id)
-        for _ in range(CODE_TRIES):
-            record = SessionRecord(
-                id=(new_id or self._new_id)(),
-                code=self._new_code(),
-                quiz_id=stored.id,
-                quiz_version=stored.version,
-                settings=settings,
-                created_at=self._clock.now_ms(),
-            )
-            with suppress(CodeTaken):
-                await self._store.create(record)
-                return record
-        raise NodeFull
-
-    async def recover(self) -> int:
-        """Bring every unfinished session back that somebody ran, and wait until each runs or has failed.
-        Returns how many. One that rested is nobody's, and waits for whoever comes.
-
-        Those that have ended lately come too, for as long as a finished session stays: among their players
-        are some who were cut off before they heard of the end, or of their last answer.
-        """
-        records = await self._store.orphans(())
-        ended = await self._store.ended_since(self._clock.now_ms() - ENDED_LATELY_MS)
-        for record in [*records, *ended][: self._sessions_max]:
-            if record.id not in self._by_id:
-                # The code of one that has ended may be another's by now, also of one that rests.
-                self._open(record, by_code=record.finished_at is None)
-        for slot in list(self._by_id.values()):
-            while slot.actor is None and not (slot.gone or slot.unavailable):
-                await slot.changed.wait()
-        return len(records)
-
-    async def keep_time(self) -> None:
-        """Forever: notice when the process has stood still, so that the sessions give that time back, and
-        follow the wall clock while no countdown runs here."""
-        seen = self._clock.gaps_total
-        while True:
-            with self._boundary.within("keeping the time"):
-                self._clock.beat()
-                if self._clock.is_off and all(actor.session.deadline is None for actor in self.active()):
-                    self._clock.catch_up()
-                if gaps := self._clock.gaps_after(seen):
-                    seen = self._clock.gaps_total
-                    stood_s = sum(gap.by_ms for gap in gaps) / 1000
-                    log.warning(
-                        "this process stood still for %.1f s; running countdowns get them back", stood_s
-                    )
-                    for actor in self.active():
-                        actor.wake()
-            await trio.sleep(BEAT_S)
-
-    async def sweep(self) -> None:
-        """Forever: wake the sessions that sleep past their greatest age, so that they end and free their
-        codes."""
-        while True:
-            await trio.sleep(SWEEP_EVERY_S)
-            with self._boundary.within("looking for sessions past their greatest age"):
-                await self._wake_overdue()
-
-    async def _wake_overdue(self) -> None:
-        oldest = self._clock.now_ms() - int(self._options.max_age_s * 1000)
-        try:
-            overdue = [r for r in await self._store.unfinished() if r.created_at <= oldest]
-        except StorageUnavailable:
-            return
-        for record in overdue:
-            if record.id not in self._by_id and len(self._by_id) < self._sessions_max:
-                self._open(record)
-
-    def close(self, close_reason: CloseReason) -> None:
-        """Close every connection of every session. The sessions themselves stay unfinished in the store."""
-        for slot in list(self._by_id.values()):
-            if slot.actor is not None:
-                slot.actor.end(close_reason)
-
-    def _open(self, record: SessionRecord, *, by_code: bool = True) -> _Slot:
-        if len(self._by_id) >= self._sessions_max:
-            raise NodeFull
-        slot = _Slot(record, self._expected.pop(record.id, None))
-        self._by_id[record.id] = slot
-        if by_code:
-            self._by_code[record.code] = slot
-        self._nursery.start_soon(self._run, slot)
-        return slot
+    # -- the life of a session here --------------------------------------------------------------
 
     async def _run(self, slot: _Slot) -> None:
-        def started(actor: SessionActor) -> None:
-            if slot.claim is not None and slot.claim.lost:
-                actor.fenced()
-            slot.actor, slot.claim = actor, None
-            slot.announce()
-
-        def stopped() -> None:
-            if slot.actor is not None:
-                slot.snapshot, slot.epoch = slot.actor.snapshot, slot.actor.epoch
-            slot.actor = slot.claim = None
-            slot.announce()
-
-        async def activate() -> SessionActor:
-            await self._journal.settled(slot.record.id)
-            async with self._claims:
-                # A quiz that cannot be read is found out before the session is this node's.
-                try:
-                    await self._catalog.get(slot.record.quiz_id, slot.record.quiz_version)
-                except QuizNotFound as error:
-                    raise Unreadable(f"session {slot.record.id}, its quiz: {error} is not there") from None
-                claimed = await self._store.claim(slot.record.id, self._owner, self._gone)
-                slot.claim = _Claim(slot.record.id, claimed.epoch)
-                stream, slot.stream = slot.stream, None
-                return await SessionActor.revive(
-                    claimed,
-                    clock=self._clock,
-                    journal=self._journal,
-                    tokens=self._tokens,
-                    options=self._options,
-                    pace=self.pace,
-                    counters=self._counters,
-                    stream=stream,
-                    in_doubt=self._in_doubt,
-                    name_rules=self._name_rules,
-                )
-
         ended = slot.record.finished_at is not None
-        policy = _ONCE if ended else self._policy
         try:
-            await supervise(slot.record.id, activate, started, stopped, policy=policy, crashes=self._crashes)
+            await supervise(
+                slot.record.id,
+                lambda: self._activated(slot),
+                lambda actor: self._started(slot, actor),
+                lambda: self._stopped(slot),
+                policy=_ONCE if ended else self._policy,
+                crashes=self._crashes,
+            )
             if slot.snapshot is None and not ended:
                 with self._boundary.within("letting a session go", slot.record.id):
                     await self._let_go(slot)
@@ -528,9 +334,54 @@ class Registry:
             del self._by_code[slot.record.code]
         slot.announce()
 
+    async def _activated(self, slot: _Slot) -> SessionActor:
+        """Claim the session and rebuild its actor from the facts."""
+        record = slot.record
+        await self._journal.settled(record.id)
+        async with self._claims:
+            # A quiz that cannot be read is found out before the session is this node's.
+            try:
+                await self._catalog.get(record.quiz_id, record.quiz_version)
+            except QuizNotFound as error:
+                raise Unreadable(f"session {record.id}, its quiz: {error} is not there") from None
+            claimed = await self._store.claim(record.id, self._owner, self._gone)
+            slot.claim = _Claim(record.id, claimed.epoch)
+            stream, slot.stream = slot.stream, None
+            return await SessionActor.revive(
+                claimed,
+                clock=self._clock,
+                journal=self._journal,
+                tokens=self._tokens,
+                options=self._options,
+                pace=self.pace,
+                counters=self._counters,
+                stream=stream,
+                in_doubt=self._in_doubt,
+                name_rules=self._name_rules,
+            )
+
+    def _started(self, slot: _Slot, actor: SessionActor) -> None:
+        if slot.claim is not None and slot.claim.lost:
+            actor.fenced()
+        slot.actor, slot.claim = actor, None
+        self._actors[slot.record.id] = actor
+        if self._by_code.get(slot.record.code) is slot:
+            self._actors[slot.record.code] = actor
+        slot.announce()
+
+    def _stopped(self, slot: _Slot) -> None:
+        actor = slot.actor
+        if actor is not None:
+            slot.snapshot, slot.epoch = actor.snapshot, actor.epoch
+            for key in (slot.record.id, slot.record.code):
+                if self._actors.get(key) is actor:
+                    del self._actors[key]
+        slot.actor = slot.claim = None
+        slot.announce()
+
     async def _let_go(self, slot: _Slot) -> None:
-        """A session that rests is nobody's: the next to need it need not wait for this node, and a start does
-        not bring it back for nothing. While it cannot be given up it stays this node's."""
+        """A session that rests is nobody's: the next node to need it need not wait for this one, and a start
+        does not bring it back for nothing. While it cannot be given up it stays this node's."""
         with suppress(StorageUnavailable), trio.move_on_after(LET_GO_S):
             await self._journal.settled(slot.record.id)
             await self._store.grant(slot.record.id, slot.epoch, self._owner, None)
@@ -554,7 +405,6 @@ class Registry:
         return RegistryStatistics(
             active=len(actors),
             quarantined=sum(slot.unavailable for slot in self._by_id.values()),
-            waiting=len(self._waiting),
             subscribers=sum(actor.subscribers for actor in actors),
             players=sum(actor.session.active for actor in actors),
             backlog=sum(actor.backlog for actor in actors),

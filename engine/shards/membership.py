@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
+from engine.ports import Owner
 from engine.shards.ports import Beat, Load, Member
 from engine.shards.ring import Ring
 
@@ -31,6 +33,24 @@ class Changes:
 
 
 PAGES_MAX = 256
+
+
+class MembershipView(Protocol):
+    """The nodes of the cluster as this node knows them now: a `Membership` with the time, or
+    `engine.shards.lone_node.LoneMembership`."""
+
+    @property
+    def live(self) -> Mapping[str, Member]:
+        """By run, this node included."""
+
+    @property
+    def ring(self) -> Ring: ...
+
+    def member_named(self, name: str) -> Member | None: ...
+
+    def may_run(self, owner: Owner) -> bool:
+        """Whether a run that is not known to live may run its sessions still: its lease holds, or it is not
+        certain that its heartbeat has ended."""
 
 
 class Membership:

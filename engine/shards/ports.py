@@ -181,7 +181,7 @@ class LinkService(Protocol):
     """What a node does for the others, behind its end of a link. Called by the link's task."""
 
     def deliver(self, session_id: str, command: Command) -> None:
-        """As `Registry.deliver`, but never passed on: what does not run here is refused."""
+        """As `Router.deliver`, but never passed on: what does not run here is refused."""
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
         """To `Links.ask`."""

@@ -23,7 +23,8 @@ from engine.actors.delivery.frame import Message
 from engine.actors.delivery.stream import StreamState
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.handoff import HandoffSnapshot
-from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
+from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.registry import Registry
 from engine.boundary import Boundary, Mistake
 from engine.domain.session import Phase
 from engine.ports import (
@@ -35,9 +36,11 @@ from engine.ports import (
     StorageUnavailable,
     Unreadable,
 )
+from engine.shards.membership import MembershipView
 from engine.shards.ports import LinkLost, Links, Member
 from engine.shards.relay import Relay
-from engine.shards.router import Attaching, Elsewhere, Neighbourhood, Router
+from engine.shards.router import Attaching, Router
+from engine.shards.session_location import RemoteLocation
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,7 @@ class Rebalancer:
         router: Router,
         store: SessionStore,
         journal: Journal,
-        neighbours: Neighbourhood,
+        members: MembershipView,
         links: Links,
         me: str,
         clock: Clock,
@@ -114,7 +117,7 @@ class Rebalancer:
         self._router = router
         self._store = store
         self._journal = journal
-        self._neighbours = neighbours
+        self._members = members
         self._links = links
         self._me = me
         self._may_hand_over = may_hand_over
@@ -164,17 +167,17 @@ class Rebalancer:
         yet. Raises StorageUnavailable.
         """
         # Both looks come before the nursery: what fails inside of one comes out as a group.
-        orphans = await self._store.orphans(list(self._neighbours.live))
+        orphans = await self._store.orphans(list(self._members.live))
         mine = await self._store.owned_by(self._me)
         waiting = False
         async with trio.open_nursery() as nursery:
             limit = trio.CapacityLimiter(TAKEN_AT_ONCE)
             for record in orphans:
                 owner = record.owner
-                wanted = self._router.wanted_at(record)
+                wanted = self._router.locator.wanted_at(record.id)
                 if owner is None or wanted is None or wanted.run != self._me:
                     continue
-                if owner.holds or not self._neighbours.gone(owner.run):
+                if self._members.may_run(owner):
                     waiting = True
                 else:
                     nursery.start_soon(self._take, record, limit)
@@ -186,7 +189,7 @@ class Rebalancer:
     async def _take(self, record: SessionRecord, limit: trio.CapacityLimiter) -> None:
         async with limit:
             with self._boundary.within("taking a session over", record.id):
-                if await self._bring(record):
+                if await self._activate(record):
                     self.moved.taken_over += 1
 
     async def _wake_own(self, session_id: str, limit: trio.CapacityLimiter) -> None:
@@ -198,11 +201,11 @@ class Rebalancer:
                 except (SessionNotFound, StorageUnavailable, Unreadable):
                     return
                 if record.owner is not None and record.owner.run == self._me and record.finished_at is None:
-                    await self._bring(record)
+                    await self._activate(record)
 
-    async def _bring(self, record: SessionRecord) -> bool:
+    async def _activate(self, record: SessionRecord) -> bool:
         try:
-            await self._router.bring(record)
+            await self._router.activate(record)
         except (OwnedElsewhere, SessionNotFound, SessionFinished, SessionUnavailable, Unreadable) as error:
             log.info("session %s is not taken: %r", record.id, error)
             return False
@@ -216,10 +219,10 @@ class Rebalancer:
     def _hand_some_on(self, nursery: trio.Nursery) -> bool:
         """Start to move sessions that the ring wants elsewhere. True if there are more."""
         now = trio.current_time()
-        ring = self._neighbours.ring
+        ring = self._members.ring
         if ring.generation != self._generation:
             self._generation, self._ring_since_s = ring.generation, now
-        myself = self._neighbours.live.get(self._me)
+        myself = self._members.live.get(self._me)
         draining = myself is not None and myself.draining
         if not draining and now - self._ring_since_s < SETTLE_S:
             return True
@@ -228,7 +231,7 @@ class Rebalancer:
         at_once = AT_ONCE_DRAINING if draining else AT_ONCE
         misplaced = False
         for actor in self._registry.active():
-            member = self._router.wanted_elsewhere(actor.record)
+            member = self._router.locator.wanted_elsewhere(actor.session_id)
             over = actor.session.phase is Phase.FINISHED
             if member is None or over or actor.session_id in self._leaving:
                 continue
@@ -262,14 +265,14 @@ class Rebalancer:
         if actor is None or not reached:
             return False
         record = actor.record
-        found = Elsewhere(record, to)
-        self._router.hold(found)
+        location = RemoteLocation(record, to)
+        self._router.hold(location)
         relay: Relay | None = None
         snapshot: HandoffSnapshot | None = None
         try:
             snapshot = await self._registry.give_away(session_id)
             if snapshot is not None and await self._granted(snapshot, to):
-                relay = self._router.relay_after(found, snapshot)
+                relay = self._router.relay_after(location, snapshot)
         finally:
             kept = self._router.release(record)
             late = [*(snapshot.commands if snapshot else ()), *kept]
@@ -284,7 +287,7 @@ class Rebalancer:
         self.moved.handed_on += 1
         for other in snapshot.relays:
             self._send_on(other, to)
-        self._router.tell(record, to.run)
+        self._router.announce(record, to.run)
         if not relay.shared:
             await _send_clients_on(relay)
         return True
@@ -309,7 +312,7 @@ class Rebalancer:
         while self._leaving or any(
             actor.session.phase is not Phase.FINISHED for actor in self._registry.active()
         ):
-            others = (member for run, member in self._neighbours.live.items() if run != self._me)
+            others = (member for run, member in self._members.live.items() if run != self._me)
             if not any(member.takes_sessions for member in others):
                 return
             await trio.sleep(LOOK_AGAIN_S)
@@ -379,8 +382,8 @@ class Rebalancer:
                 return {"expected": True}
             if request.get("do") == "adopt":
                 record = await self._store.find(session_id)
-                self._router.forget(record.id)
-                return {"adopted": await self._bring(record)}
+                self._router.locator.forget(record.id)
+                return {"adopted": await self._activate(record)}
         except (ValueError, SessionNotFound, StorageUnavailable, Unreadable) as error:
             return {"error": repr(error)}
         return {"error": f"cannot {request.get('do')!r}"}

@@ -135,8 +135,8 @@ class Relay:
     Args:
         node: the run of this node, as the owner knows it.
         code: of the session.
-        seek: finds out where the session is whose owner cannot be reached. None while nobody can say, or when
-            this relay has no use any more.
+        find_owner: finds the node of a session whose owner cannot be reached. None while that is not known,
+            or when this relay has no use any more.
         hold_s: for how long that is tried.
         shared: every node takes players of this session.
         stream: where the clients stand that are here from the start.
@@ -153,7 +153,7 @@ class Relay:
         links: Links,
         clock: Clock,
         sent: Sent,
-        seek: Callable[[Relay], Awaitable[Member | None]],
+        find_owner: Callable[[Relay], Awaitable[Member | None]],
         hold_s: float = HOLD_S,
         shared: bool = False,
         stream: StreamState | None = None,
@@ -168,7 +168,7 @@ class Relay:
         self._node = node
         self._links = links
         self._clock = clock
-        self._seek = seek
+        self._find_owner = find_owner
         self._hold_s = hold_s
         self._audience = Audience(sent)
         self._epoch = None if stream is None else stream.epoch
@@ -357,7 +357,7 @@ class Relay:
         owner: Member | None = self.owner
         if self._tries:
             with trio.move_on_after(left_s):
-                owner = await self._seek(self)
+                owner = await self._find_owner(self)
         self._tries += 1
         if self.over or self._taking_part is not None:
             return

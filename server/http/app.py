@@ -14,7 +14,7 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 
-from engine.actors.registry import NodeFull
+from engine.actors.refusals import NodeFull
 from engine.boundary import Boundary, Mistake
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable, Unreadable

@@ -68,10 +68,11 @@ class Row(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """What a node counts of itself. `transports` is the sum of all of them; `streams` counts the event
-    streams of the HTTP port."""
+    """What a node counts of itself. `waiting` counts commands whose session is looked up or activated;
+    `transports` is the sum of all of them; `streams` counts the event streams of the HTTP port."""
 
     registry: RegistryStatistics
+    waiting: int
     mistakes: int
     transports: TransportStatistics
     streams: int
@@ -158,7 +159,7 @@ NODE: tuple[Row[NodeSnapshot], ...] = (
     Row(GAUGE, "fanfare_subscribers", "Clients that listen to a session.", lambda s: s.registry.subscribers),
     Row(GAUGE, "fanfare_mailbox_commands", "Commands that wait in mailboxes.", lambda s: s.registry.backlog),
     Row(GAUGE, "fanfare_commands_waiting", "Commands that wait for their session to come up.",
-        lambda s: s.registry.waiting),
+        lambda s: s.waiting),
     Row(COUNTER, "fanfare_session_crashes", "Crashes of session actors.", lambda s: s.registry.crashes),
     Row(COUNTER, "fanfare_mistakes",
         "Mistakes outside of session actors, each of which cost a command or a connection.",
@@ -328,6 +329,7 @@ class NodeCollector(Collector):
         journal = services.journal.statistics()
         snapshot = NodeSnapshot(
             registry=services.registry.statistics(),
+            waiting=services.directory.waiting,
             mistakes=services.boundary.mistakes_total,
             transports=_total(services.transports()),
             streams=self._streams(),

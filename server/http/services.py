@@ -44,8 +44,11 @@ class LiveSession(Protocol):
 
 
 class Directory(Protocol):
-    """All sessions: `engine.actors.registry.Registry` for a node that is alone, `engine.shards.router.Router`
-    for one of many."""
+    """All sessions, on whichever node they are: `engine.shards.router.Router`."""
+
+    @property
+    def waiting(self) -> int:
+        """Commands whose session is looked up or activated."""
 
     async def get(self, key: str) -> LiveSession:
         """Raises SessionNotFound, SessionFinished, SessionUnavailable, NodeFull, StorageUnavailable,

@@ -10,7 +10,7 @@ import trio
 from engine.actors.commands import Command
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import ConnectionEnded, Subscriber, Waiter
-from engine.actors.registry import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
 from engine.boundary import Mistake
 from engine.ports import (
     OwnedElsewhere,

@@ -26,7 +26,7 @@ from server.wire.protocol import ProtocolError
 
 
 class Sessions(Protocol):
-    """Where commands go. `engine.actors.registry.Registry` is one."""
+    """Where commands go. `engine.shards.router.Router` is one."""
 
     def deliver(self, key: str, command: commands.Command) -> None:
         """Hand a command to the session with this code or id. Never blocks; answers through `reply`."""

@@ -580,7 +580,7 @@ async def test_idle_sessions_leave_memory_and_come_back_equal(mock_clock: MockCl
         assert list(w.registry.active()) == []
 
         ben = Client()
-        w.registry.deliver(actor.code, Join(ben, "Ben", w.clock.now_ms()))
+        w.router.deliver(actor.code, Join(ben, "Ben", w.clock.now_ms()))
         await settle()
         assert ben.last("joined")["player"] == 2
         assert ben.last("joined")["epoch"] == 2
@@ -607,7 +607,7 @@ async def test_a_finished_session_lingers_and_then_ends_its_connections(mock_clo
         assert again.close_reason is CloseReason.FINISHED
         assert ada.close_reason is CloseReason.REPLACED
         late = Client()
-        w.registry.deliver(actor.code, Join(late, "Ben", w.clock.now_ms()))
+        w.router.deliver(actor.code, Join(late, "Ben", w.clock.now_ms()))
         await settle()
         assert late.errors == ["session_finished"]
 

@@ -226,7 +226,7 @@ async def test_whoever_waits_is_on_the_list_again_by_itself_after_a_crash(mock_c
         await settle()
         mock_clock.jump(1)
         await settle()
-        revived = await w.registry.get(actor.session_id)
+        revived = await w.node.get(actor.session_id)
         assert revived is not actor
         assert revived.session.approval, "that was acknowledged"
         assert (await ask(w, revived, "Ada", "ticket-a")).kinds == ["waiting"]

@@ -170,7 +170,7 @@ async def test_a_session_that_comes_up_again_shows_the_same_board(mock_clock: Mo
         before = actor.session
         actor.give_away()
         await settle()
-        revived = await w.registry.get(actor.session_id)
+        revived = await w.node.get(actor.session_id)
         assert revived is not actor
         assert revived.session.leaderboard == before.leaderboard
         back = await w.rejoin(revived, 1)

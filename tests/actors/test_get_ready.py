@@ -112,8 +112,7 @@ async def test_what_was_left_of_it_is_left_after_a_crash(away_s: float, mock_clo
         w.store.alive["node"] = w.clock.now_ms()
         mock_clock.jump(away_s)
         w.store.take_over(actor.session_id, "node")
-        registry = w.new_registry("other")
-        again = await registry.get(actor.session_id)
+        again = await w.another("other").get(actor.session_id)
         await settle()
         assert again.session.opens_in_ms(w.clock.now_ms()) == 2000
         early = Client()

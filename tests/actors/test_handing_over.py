@@ -13,11 +13,13 @@ from engine.actors.deadlines import HANDED_OVER_MS
 from engine.actors.delivery.stream import StreamState
 from engine.actors.handoff import HandoffSnapshot
 from engine.actors.options import ActorOptions
-from engine.actors.registry import GIVE_AWAY_S, Registry, SessionFinished
+from engine.actors.refusals import SessionFinished
+from engine.actors.registry import GIVE_AWAY_S, Registry
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
 from engine.domain.session import Phase
 from engine.ports import OwnedElsewhere, SessionRecord
+from engine.shards.relay import HOLD_S
 from tests.actors.world import QUIZ, Client, World, settle, world
 from tests.keys import session_id
 
@@ -66,10 +68,10 @@ async def brought(
 ) -> SessionActor:
     """What the next node makes of a parcel."""
     assert await w.store.grant(snapshot.record.id, snapshot.epoch, "node", "next")
-    following = registry or w.new_registry("next")
+    following = registry or w.another("next").registry
     if stream is not None:
         following.expect(snapshot.record.id, stream)
-    return await following.bring(snapshot.record)
+    return await following.activate(snapshot.record)
 
 
 # -- giving away -------------------------------------------------------------------------------------
@@ -250,7 +252,7 @@ async def test_who_crashes_meanwhile_has_nothing_to_give(mock_clock: MockClock) 
         assert (handing.over, handing.snapshot) == (True, None), "the session comes back here"
         mock_clock.jump(1)
         await settle()
-        assert (await w.registry.get(actor.session_id)).session.answered == 1
+        assert (await w.node.get(actor.session_id)).session.answered == 1
 
 
 async def test_a_session_that_is_over_or_not_here_is_not_given_away(mock_clock: MockClock) -> None:
@@ -388,9 +390,9 @@ async def test_a_stream_of_another_epoch_is_not_gone_on_with(mock_clock: MockClo
         w.store.take_over(actor.session_id)
         w.store.alive["somebody else"] = w.clock.now_ms()
         mock_clock.jump(3)
-        following = w.new_registry("next")
+        following = w.another("next").registry
         following.expect(snapshot.record.id, snapshot.stream)
-        again = await following.bring(snapshot.record)
+        again = await following.activate(snapshot.record)
         assert again.live.stream.epoch == again.epoch == actor.epoch + 2
         assert again.session.deadline == deadline + 3_000
         await settle()
@@ -411,7 +413,7 @@ async def test_after_a_crash_the_clock_is_extended_and_the_stream_begins_anew(mo
         actor.fenced()
         await settle()
         mock_clock.jump(3)
-        again = await w.new_registry("next").bring(actor.record)
+        again = await w.another("next").registry.activate(actor.record)
         assert again.session.deadline == deadline + 3_000
         assert again.live.stream.epoch == again.epoch == actor.epoch + 1
 
@@ -462,7 +464,7 @@ async def test_in_a_cluster_a_session_at_rest_is_nobodys(mock_clock: MockClock) 
         await trio.sleep(11)
         assert not w.registry.holds(actor.session_id)
         assert (await w.store.find(actor.session_id)).owner is None
-        other = await w.new_registry("next").get(actor.session_id)
+        other = await w.another("next").get(actor.session_id)
         assert other.epoch == actor.epoch + 1, "without waiting for this node to be gone"
 
 
@@ -475,7 +477,7 @@ async def test_one_who_comes_while_a_session_goes_to_rest_finds_it_again(mock_cl
         while w.registry.here(actor.session_id) is not None:
             await trio.lowlevel.checkpoint()
         assert w.registry.holds(actor.session_id), "it is being let go"
-        w.registry.deliver(actor.code, Join(ada, "Ada", w.clock.now_ms()))
+        w.router.deliver(actor.code, Join(ada, "Ada", w.clock.now_ms()))
         await settle()
         assert ada.kinds == ["joined"]
         assert w.store.epoch(actor.session_id) == actor.epoch + 1
@@ -484,27 +486,30 @@ async def test_one_who_comes_while_a_session_goes_to_rest_finds_it_again(mock_cl
 async def test_whoever_asks_hears_that_the_session_is_elsewhere(mock_clock: MockClock) -> None:
     async with world(gone=nobody_gone) as w:
         actor = await w.session()
-        other = w.new_registry("next")
+        other = w.another("next")
         with pytest.raises(OwnedElsewhere) as told:
-            await other.get(actor.session_id)
+            await other.registry.activate(actor.record)
         assert (told.value.session_id, told.value.owner) == (actor.session_id, "node")
-        with pytest.raises(OwnedElsewhere):
-            await other.bring(actor.record)
         asked = Client()
-        other.deliver(actor.code, Join(asked, "Ada", w.clock.now_ms()))
+        other.router.deliver(actor.code, Join(asked, "Ada", w.clock.now_ms()))
+        await settle()
+        assert asked.frames == [], "the client waits until a node runs it"
+        mock_clock.jump(HOLD_S)
         await settle()
         assert asked.errors == ["busy"]
-        assert not other.holds(actor.session_id)
+        assert not other.registry.holds(actor.session_id)
         assert w.store.epoch(actor.session_id) == actor.epoch
 
 
 async def test_everybody_who_waits_hears_that_the_session_is_elsewhere(mock_clock: MockClock) -> None:
     async with world(gone=nobody_gone) as w:
         actor = await w.session()
-        other = w.new_registry("next")
+        other = w.another("next")
         asked = [Client() for _ in range(3)]
         for client in asked:
-            other.deliver(actor.session_id, Join(client, "Ada", w.clock.now_ms()))
+            other.router.deliver(actor.session_id, Join(client, "Ada", w.clock.now_ms()))
+        await settle()
+        mock_clock.jump(HOLD_S)
         await settle()
         assert [client.errors for client in asked] == [["busy"]] * 3
 
@@ -517,12 +522,12 @@ async def test_what_was_looked_up_is_brought_without_a_second_look(mock_clock: M
             session_id(9), "000009", actor.record.quiz_id, 1, actor.record.settings, w.clock.now_ms()
         )
         await w.store.create(record)
-        first, again = await w.registry.bring(record), await w.registry.bring(record)
+        first, again = await w.registry.activate(record), await w.registry.activate(record)
         assert first is again
         assert first.session.quiz == QUIZ
         # A record may be old: the claim decides, and one that is over by then is brought like any other.
         with pytest.raises(SessionFinished):
-            await w.new_registry("next").get(actor.session_id)
+            await w.another("next").get(actor.session_id)
 
 
 async def test_a_session_is_owned_from_the_claim_on(mock_clock: MockClock) -> None:
@@ -552,7 +557,7 @@ async def test_a_claim_that_was_lost_is_not_played(
         await settle()
         monkeypatch.setattr(SessionActor, "revive", slowly)
         ada = Client()
-        w.registry.deliver(actor.code, Join(ada, "Ada", w.clock.now_ms()))
+        w.router.deliver(actor.code, Join(ada, "Ada", w.clock.now_ms()))
         await settle()
         assert w.registry.here(actor.session_id) is None
         (owned,) = w.registry.owned()

@@ -154,7 +154,7 @@ async def test_after_a_crash_the_absence_counts_anew(mock_clock: MockClock) -> N
         await pass_s(mock_clock, 20)
         w.registry.close(CloseReason.SHUTDOWN)
         await settle()
-        revived = await w.new_registry().get(actor.session_id)
+        revived = await w.another().get(actor.session_id)
         await w.rejoin(revived, 1)
         await pass_s(mock_clock, 29)
         assert stands(revived) == (Phase.REVEAL, 1)
@@ -174,9 +174,9 @@ async def test_after_a_move_it_counts_anew_unless_the_host_came_along(
         await settle()
         assert actor.snapshot is not None
         assert await w.store.grant(actor.session_id, actor.epoch, "node", "next")
-        following = w.new_registry("next")
+        following = w.another("next").registry
         following.expect(actor.session_id, actor.snapshot.stream)
-        moved = await following.bring(actor.record)
+        moved = await following.activate(actor.record)
         seats: list[int | str] = [1, "host"] if there else [1]
         await node(moved, "node", epoch=moved.live.stream.epoch, offset=moved.offset, seats=seats)
         await pass_s(mock_clock, 29)

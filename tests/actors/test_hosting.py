@@ -144,7 +144,7 @@ async def test_points_of_many_are_taken_back_little_by_little(
         w.store.take_over(actor.session_id)
         pieces.clear()
         await w.do(actor, "lock", on=True)
-        again = await w.registry.get(actor.session_id)
+        again = await w.node.get(actor.session_id)
         assert again is not actor
         assert pieces == [2, 2, 1]
         assert again.session.leaderboard == actor.session.leaderboard
@@ -244,7 +244,7 @@ async def test_an_author_takes_a_session_over_and_the_older_host_is_told(mock_cl
         assert (await w.do(actor, "start", generation=1)).errors == []
         assert relay.close_reason is None
         # It is a fact, and so holds at whichever node runs the session next.
-        again = await w.new_registry("other").get(actor.session_id)
+        again = await w.another("other").get(actor.session_id)
         assert again.session.host_generation == 1
         await w.do(again, "finish")
         actor_over = Client()

@@ -148,8 +148,7 @@ async def test_a_session_that_has_come_to_a_node_waits_for_everybody_at_first(mo
         actor, ada, _ = await question_to_two(w)
         w.answer(actor, ada, 1)
         await settle()
-        registry = w.new_registry("other")
-        again = await registry.get(actor.session_id)
+        again = await w.another("other").get(actor.session_id)
         await w.rejoin(again, 1)
         await passes(mock_clock, COMING_BACK_MS - 1)
         assert again.session.phase is Phase.QUESTION

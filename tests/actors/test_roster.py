@@ -279,7 +279,7 @@ async def test_a_player_whose_join_is_still_in_an_earlier_owners_spool_is_told_t
         first = await w.session()
         await w.join(first, "Ada")
         assert (await w.rejoin(first, 2)).errors == ["player_not_found"], "nobody had the session before"
-        actor = await w.new_registry("next").get(first.session_id)
+        actor = await w.another("next").get(first.session_id)
         await w.do(actor, "start")
         early, asked = await w.rejoin(actor, 2), Client()
         actor.send(Look(asked, "player", 2, top=1))

@@ -19,7 +19,7 @@ async def question_open(w: World, **settings: object) -> tuple[SessionActor, Cli
     ada = await w.join(actor, "Ada")
     await w.join(actor, "Ben")
     await w.do(actor, "start")
-    w.nursery.start_soon(w.registry.keep_time)
+    w.nursery.start_soon(w.node.upkeep.keep_time)
     await settle()
     return actor, ada
 
@@ -220,7 +220,7 @@ async def test_no_clock_is_set_while_a_countdown_runs(mock_clock: MockClock) -> 
     async with world() as w:
         set_by_ms = 0
         w.clock = SessionClock(lambda: START_MS + set_by_ms + round(trio.current_time() * 1000))
-        w.registry = w.new_registry()
+        w.start()
         actor, _ = await question_open(w)
         await awake_s(mock_clock, 5)
         set_by_ms = 10_000

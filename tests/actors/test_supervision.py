@@ -15,13 +15,8 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Host, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
-from engine.actors.registry import (
-    CLAIMS_AT_ONCE,
-    LET_GO_S,
-    NodeFull,
-    SessionFinished,
-    SessionUnavailable,
-)
+from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.registry import CLAIMS_AT_ONCE, LET_GO_S
 from engine.actors.supervisor import RestartPolicy
 from engine.domain.session import Phase, Session
 from engine.ports import ClaimedSession, SessionNotFound, SessionRecord
@@ -53,7 +48,7 @@ async def test_a_crash_harms_no_other_and_the_session_comes_back_from_its_facts(
         assert ben.close_reason is None
         mock_clock.jump(1)
         await settle()
-        revived = await w.registry.get(victim.code)
+        revived = await w.node.get(victim.code)
         assert revived is not victim
         assert revived.epoch == 2
         assert revived.session.players[1].score == before.players[1].score == 1000
@@ -115,15 +110,15 @@ async def test_one_that_keeps_failing_is_quarantined(mock_clock: MockClock) -> N
         for _ in range(4):
             mock_clock.jump(2)
             await settle()
-            await crash(await w.registry.get(actor.session_id))
+            await crash(await w.node.get(actor.session_id))
             await settle()
         with pytest.raises(SessionUnavailable):
-            await w.registry.get(actor.session_id)
+            await w.node.get(actor.session_id)
         client = Client()
-        w.registry.deliver(actor.code, Join(client, "Ada", w.clock.now_ms()))
+        w.router.deliver(actor.code, Join(client, "Ada", w.clock.now_ms()))
         await settle()
         assert client.errors == ["session_unavailable"]
-        assert await w.registry.get(other.code) is other
+        assert await w.node.get(other.code) is other
         assert w.registry.statistics().quarantined == 1
 
 
@@ -131,16 +126,16 @@ async def test_crashes_far_apart_do_not_add_up(mock_clock: MockClock) -> None:
     async with world(policy=RestartPolicy(crashes_max=2, window_s=60)) as w:
         actor = await w.session()
         for _ in range(6):
-            await crash(await w.registry.get(actor.session_id))
+            await crash(await w.node.get(actor.session_id))
             mock_clock.jump(61)
             await settle()
-        assert (await w.registry.get(actor.session_id)).epoch == 7
+        assert (await w.node.get(actor.session_id)).epoch == 7
 
 
 async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: MockClock) -> None:
     async with world() as w:
         async with trio.open_nursery() as first_life:
-            registry = w.registry = w.new_registry("node", first_life)
+            w.start("node", first_life)
             actor = await w.session(early_close=False)
             ada = await w.join(actor, "Ada")
             await w.join(actor, "Ben")
@@ -151,9 +146,9 @@ async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: 
             w.store.alive["node"] = w.clock.now_ms()
             first_life.cancel_scope.cancel()
         mock_clock.jump(600)
-        registry = w.registry = w.new_registry("node")
-        assert await registry.recover() == 1
-        revived = await registry.get(actor.code)
+        node = w.start("node")
+        assert await node.upkeep.recover() == 1
+        revived = await node.get(actor.code)
         await settle()
         assert revived.session.phase is Phase.QUESTION
         assert revived.session.remaining_ms(w.clock.now_ms()) == 15_000
@@ -195,11 +190,11 @@ async def test_a_start_brings_sessions_back_a_few_at_a_time(
         monkeypatch.setattr(w.store, "claim", counted)
         monkeypatch.setattr(w.store, "find", look)
         mock_clock.autojump_threshold = 0
-        registry = w.new_registry("next")
-        assert await registry.recover() == 100
+        node = w.another("next")
+        assert await node.upkeep.recover() == 100
         assert most == CLAIMS_AT_ONCE
         assert calls[0] == 100
-        assert registry.statistics().active == 100
+        assert node.registry.statistics().active == 100
 
 
 @pytest.mark.parametrize("gone", [None, lambda run: True])
@@ -213,12 +208,12 @@ async def test_a_session_that_rests_is_nobody_s_and_comes_back_when_somebody_doe
         assert (await w.store.find(resting.id)).owner is None
         playing = await w.session()
         await w.join(playing, "Ada")
-        registry = w.registry = w.new_registry("next")
-        assert await registry.recover() == 1
-        assert registry.here(playing.code)
-        assert not registry.holds(resting.code)
+        node = w.start("next")
+        assert await node.upkeep.recover() == 1
+        assert node.registry.here(playing.code)
+        assert not node.registry.holds(resting.code)
         client = Client()
-        registry.deliver(resting.code, Watch(client))
+        node.router.deliver(resting.code, Watch(client))
         await settle()
         assert client.last("joined")["epoch"] == 2
 
@@ -230,11 +225,11 @@ async def test_one_that_rested_under_an_earlier_release_comes_back_once(mock_clo
         await settle()
         w.store.take_over(record.id, "an earlier release, which gave nothing up")
         for found in (1, 0):
-            registry = w.new_registry("next")
-            assert await registry.recover() == found
+            node = w.another("next")
+            assert await node.upkeep.recover() == found
             mock_clock.jump(2)
             await settle()
-            assert not registry.holds(record.id)
+            assert not node.registry.holds(record.id)
 
 
 async def test_a_session_that_cannot_be_given_up_just_now_stays_this_node_s(
@@ -256,13 +251,13 @@ async def test_a_session_that_cannot_be_given_up_just_now_stays_this_node_s(
         assert not w.registry.holds(record.id)
         found = await w.store.find(record.id)
         assert found.owner is not None
-        assert await w.registry.get(record.code)
+        assert await w.node.get(record.code)
 
 
 async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_clock: MockClock) -> None:
     async with world() as w:
         async with trio.open_nursery() as first_life:
-            w.registry = w.new_registry("node", first_life)
+            w.start("node", first_life)
             actor = await w.session(early_close=False)
             ada = await w.join(actor, "Ada")
             await w.do(actor, "start")
@@ -271,9 +266,9 @@ async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_c
             w.store.alive["node"] = w.clock.now_ms()
             first_life.cancel_scope.cancel()
         mock_clock.jump(60)
-        registry = w.registry = w.new_registry("node")
-        assert await registry.recover() == 0
-        revived = await registry.get(actor.session_id)
+        node = w.start("node")
+        assert await node.upkeep.recover() == 0
+        revived = await node.get(actor.session_id)
         again = await w.rejoin(revived, 1)
         assert again.last("joined")["state"]["podium"][0]["name"] == "Ada"
         w.answer(revived, again, 1)
@@ -281,7 +276,7 @@ async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_c
         assert again.last("ack") == ada.last("ack")
         mock_clock.jump(31)
         await settle()
-        assert registry.statistics().active == 0
+        assert node.registry.statistics().active == 0
 
 
 async def test_an_ended_session_that_cannot_be_brought_back_is_read_from_the_store(
@@ -292,13 +287,13 @@ async def test_an_ended_session_that_cannot_be_brought_back_is_read_from_the_sto
         await w.join(actor, "Ada")
         await w.do(actor, "finish")
         del w.store._rows[actor.session_id].facts[1]
-        registry = w.new_registry("node")
-        assert await registry.recover() == 0
+        node = w.another("node")
+        assert await node.upkeep.recover() == 0
         with pytest.raises(SessionFinished):
-            await registry.get(actor.session_id)
-        assert registry.statistics().quarantined == 0
+            await node.get(actor.session_id)
+        assert node.registry.statistics().quarantined == 0
         with pytest.raises(SessionUnavailable):
-            await registry.revive(actor.session_id)
+            await node.registry.revive(await w.store.find(actor.session_id))
 
 
 @pytest.mark.parametrize("runs", [True, False])
@@ -310,10 +305,10 @@ async def test_a_code_that_is_in_use_again_leads_to_who_uses_it(runs: bool, mock
         await w.store.create(record)
         if runs:
             await w.store.claim(record.id, "another")
-        w.registry = w.new_registry("node")
-        assert await w.registry.recover() == runs
-        assert (await w.registry.get(record.code)).session_id == record.id
-        assert (await w.registry.get(actor.session_id)).session.phase is Phase.FINISHED
+        w.start("node")
+        assert await w.node.upkeep.recover() == runs
+        assert (await w.node.get(record.code)).session_id == record.id
+        assert (await w.node.get(actor.session_id)).session.phase is Phase.FINISHED
 
 
 async def test_recovery_waits_for_storage(mock_clock: MockClock) -> None:
@@ -322,7 +317,7 @@ async def test_recovery_waits_for_storage(mock_clock: MockClock) -> None:
         await crash(actor)
         w.store.available = False
         client = Client()
-        w.registry.deliver(actor.code, Rejoin(client, "host"))
+        w.router.deliver(actor.code, Rejoin(client, "host"))
         for _ in range(20):
             mock_clock.jump(5)
             await settle()
@@ -336,17 +331,17 @@ async def test_recovery_waits_for_storage(mock_clock: MockClock) -> None:
 async def test_unknown_and_finished_sessions(mock_clock: MockClock) -> None:
     async with world() as w:
         client = Client()
-        w.registry.deliver("000000", Join(client, "Ada", w.clock.now_ms()))
+        w.router.deliver("000000", Join(client, "Ada", w.clock.now_ms()))
         await settle()
         assert client.errors == ["session_not_found"]
         with pytest.raises(SessionNotFound):
-            await w.registry.get("000000")
+            await w.node.get("000000")
         actor = await w.session()
         await w.do(actor, "finish")
         mock_clock.jump(60)
         await settle()
         with pytest.raises(SessionFinished):
-            await w.registry.get(actor.code)
+            await w.node.get(actor.code)
 
 
 async def test_many_who_ask_for_a_sleeping_session_wake_it_once(mock_clock: MockClock) -> None:
@@ -356,7 +351,7 @@ async def test_many_who_ask_for_a_sleeping_session_wake_it_once(mock_clock: Mock
         await settle()
         clients = [Client() for _ in range(50)]
         for n, client in enumerate(clients):
-            w.registry.deliver(actor.code, Join(client, f"P{n}", w.clock.now_ms()))
+            w.router.deliver(actor.code, Join(client, f"P{n}", w.clock.now_ms()))
         await settle()
         assert {client.last("joined")["epoch"] for client in clients} == {2}
         assert len({client.last("joined")["player"] for client in clients}) == 50
@@ -369,7 +364,7 @@ async def test_storage_away_answers_busy(mock_clock: MockClock) -> None:
         await settle()
         w.store.available = False
         client = Client()
-        w.registry.deliver(actor.code, Join(client, "Ada", w.clock.now_ms()))
+        w.router.deliver(actor.code, Join(client, "Ada", w.clock.now_ms()))
         await settle()
         assert client.errors == ["busy"]
 
@@ -377,7 +372,7 @@ async def test_storage_away_answers_busy(mock_clock: MockClock) -> None:
 async def test_the_sweep_ends_what_everybody_forgot(mock_clock: MockClock) -> None:
     async with world(ActorOptions(idle_s=1, max_age_s=3600)) as w:
         actor = await w.session()
-        w.nursery.start_soon(w.registry.sweep)
+        w.nursery.start_soon(w.node.upkeep.sweep)
         await settle()
         mock_clock.jump(2)
         await settle()
@@ -394,7 +389,7 @@ async def test_a_full_node_takes_no_more_sessions(mock_clock: MockClock) -> None
         actor = await w.session()
         with pytest.raises(NodeFull):
             await w.session()
-        assert await w.registry.get(actor.code) is actor
+        assert await w.node.get(actor.code) is actor
 
 
 async def test_close_tells_everyone(mock_clock: MockClock) -> None:

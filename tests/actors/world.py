@@ -19,9 +19,12 @@ from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
+from engine.actors.upkeep import Upkeep
 from engine.boundary import Boundary
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
+from engine.shards.lone_node import lone_router
+from engine.shards.router import Router
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import session_id
 from tests.settings import at_once
@@ -90,6 +93,45 @@ class PlainTokens:
         return f"{session_id}/{role}/{player}"
 
 
+class LoneNode:
+    """One run of a node, a cluster of one."""
+
+    def __init__(self, w: World, run: str, nursery: trio.Nursery) -> None:
+        self.registry = Registry(
+            nursery,
+            store=w.store,
+            catalog=w.catalog,
+            journal=w.journal,
+            tokens=PlainTokens(),
+            clock=w.clock,
+            owner=run,
+            options=w.options,
+            policy=w.policy,
+            gone=w.gone,
+            boundary=w.boundary,
+        )
+        self.router = lone_router(
+            nursery,
+            registry=self.registry,
+            store=w.store,
+            catalog=w.catalog,
+            clock=w.clock,
+            me=run,
+            new_id=lambda: session_id(next(w.numbers)),
+            new_code=lambda: f"{next(w.numbers):06}",
+            boundary=w.boundary,
+        )
+        self.upkeep = Upkeep(
+            self.registry, w.store, w.clock, max_age_s=w.options.max_age_s, boundary=w.boundary
+        )
+
+    async def get(self, key: str) -> SessionActor:
+        """The actor of a session, which is nowhere but here."""
+        found = await self.router.get(key)
+        assert isinstance(found, SessionActor)
+        return found
+
+
 class World:
     def __init__(
         self,
@@ -107,29 +149,29 @@ class World:
         self.options = options
         self.policy = policy
         self.boundary = Boundary()
-        self._numbers = itertools.count(1)
-        self.registry = self.new_registry()
+        self.numbers = itertools.count(1)
+        self.node = self.another("node")
 
-    def new_registry(self, owner: str = "node", nursery: trio.Nursery | None = None) -> Registry:
-        return Registry(
-            nursery or self.nursery,
-            store=self.store,
-            catalog=self.catalog,
-            journal=self.journal,
-            tokens=PlainTokens(),
-            clock=self.clock,
-            owner=owner,
-            new_id=lambda: session_id(next(self._numbers)),
-            new_code=lambda: f"{next(self._numbers):06}",
-            options=self.options,
-            policy=self.policy,
-            gone=self.gone,
-            boundary=self.boundary,
-        )
+    def start(self, owner: str = "node", nursery: trio.Nursery | None = None) -> LoneNode:
+        """From now on this run of the node is the one that the test talks to."""
+        self.node = self.another(owner, nursery)
+        return self.node
+
+    def another(self, owner: str = "next", nursery: trio.Nursery | None = None) -> LoneNode:
+        """A run of a node beside that."""
+        return LoneNode(self, owner, nursery or self.nursery)
+
+    @property
+    def registry(self) -> Registry:
+        return self.node.registry
+
+    @property
+    def router(self) -> Router:
+        return self.node.router
 
     async def session(self, quiz: Quiz = QUIZ, **settings: Any) -> SessionActor:
         stored = await self.catalog.add(quiz)
-        record = await self.registry.create(stored.id, at_once(**settings))
+        record = await self.router.create(stored.id, at_once(**settings))
         return await self.registry.get(record.id)
 
     async def join(self, actor: SessionActor, name: str) -> Client:
@@ -190,7 +232,7 @@ async def world(
     policy: RestartPolicy | None = None,
     gone: Callable[[str], bool] | None = None,
 ) -> AsyncIterator[World]:
-    """Args: gone: makes it a node of a cluster, as in Registry."""
+    """Args: gone: makes the registry that of a node among others, as in `Registry`."""
     async with trio.open_nursery() as nursery:
         yield World(nursery, options or ActorOptions(), policy, gone)
         nursery.cancel_scope.cancel()

@@ -19,6 +19,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
+from engine.shards.lone_node import lone_router
 from engine.storage.journal.latency import Latency
 from engine.storage.journal.retained import RetainedStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
@@ -135,8 +136,6 @@ class Edge:
             tokens=self.tokens,
             clock=self.clock,
             owner="node",
-            new_id=lambda: session_id(next(self.numbers)),
-            new_code=lambda: f"{next(self.numbers):06}",
             options=ActorOptions(
                 joins_per_s=config.joins_per_s,
                 seats_per_address_max=config.seats_per_address_max,
@@ -144,11 +143,21 @@ class Edge:
             ),
             policy=RestartPolicy(),
         )
+        self.router = lone_router(
+            nursery,
+            registry=self.registry,
+            store=self.store,
+            catalog=self.catalog,
+            clock=self.clock,
+            me="node",
+            new_id=lambda: session_id(next(self.numbers)),
+            new_code=lambda: f"{next(self.numbers):06}",
+        )
         self.services = Services(
             config=config,
             clock=self.clock,
             registry=self.registry,
-            directory=self.registry,
+            directory=self.router,
             store=self.store,
             catalog=self.catalog,
             journal=self.journal,
@@ -247,7 +256,9 @@ class Played:
         return await self.edge.post(f"{self.url}/answers", body, token=player["token"])
 
     async def actor(self) -> SessionActor:
-        return await self.edge.registry.get(self.id)
+        found = await self.edge.router.get(self.id)
+        assert isinstance(found, SessionActor)
+        return found
 
     async def leave_memory(self) -> None:
         """Let the idle actor go. Needs the mock clock."""

@@ -16,6 +16,7 @@ from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.shards.ports import Member
 from engine.shards.router import Router
+from engine.shards.session_factory import SessionFactory
 from tests.actors.world import settle
 from tests.fakes import MemoryLinks
 from tests.http.edge import QUIZ, Edge, Played, Reply, edge
@@ -44,8 +45,6 @@ class Half:
                 tokens=e.tokens,
                 clock=e.clock,
                 owner=FAR.run,
-                new_id=lambda: "not asked for",
-                new_code=lambda: "not asked for",
                 options=ActorOptions(),
                 gone=lambda run: False,
             )
@@ -55,12 +54,19 @@ class Half:
             nursery,
             registry=self.registry,
             store=e.store,
-            neighbours=known,
+            factory=SessionFactory(
+                e.catalog,
+                e.store,
+                known,
+                e.clock,
+                lambda: session_id(next(e.numbers)),
+                lambda: f"{next(e.numbers):06}",
+            ),
+            members=known,
             links=links.node(member.run, self),
             clock=e.clock,
             bus=bus,
             me=member.run,
-            new_id=lambda: session_id(next(e.numbers)),
             relay_above=10_000,
         )
 

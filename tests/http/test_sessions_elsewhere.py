@@ -9,7 +9,7 @@ import pytest
 
 from engine.actors import messages
 from engine.actors.commands import Command, Look
-from engine.actors.registry import SessionFinished
+from engine.actors.refusals import SessionFinished
 from engine.domain.session import Settings
 from engine.ports import SessionRecord
 from server.http.sessions import Sessions

@@ -25,6 +25,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.ports import SessionRecord
+from engine.shards.lone_node import lone_router
 from server.config.config import Config
 from server.realtime.conversation import ConversationDeps
 from server.realtime.transport import Transport, TransportStatistics
@@ -403,8 +404,6 @@ async def rig(
             tokens=tokens,
             clock=clock,
             owner="node",
-            new_id=lambda: session_id(next(numbers)),
-            new_code=lambda: f"{next(numbers):06}",
             options=ActorOptions(
                 tick_ms=20,
                 joins_per_s=config.joins_per_s,
@@ -413,9 +412,19 @@ async def rig(
             ),
         )
         stored = await store.catalog.add(QUIZ)
-        record = await registry.create(stored.id, at_once())
+        router = lone_router(
+            nursery,
+            registry=registry,
+            store=store,
+            catalog=store.catalog,
+            clock=clock,
+            me="node",
+            new_id=lambda: session_id(next(numbers)),
+            new_code=lambda: f"{next(numbers):06}",
+        )
+        record = await router.create(stored.id, at_once())
         deps = ConversationDeps(
-            sessions=registry,
+            sessions=router,
             tokens=tokens,
             clock=clock,
             attempts=Attempts(config.attempts_per_min),

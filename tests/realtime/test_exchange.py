@@ -103,7 +103,7 @@ class Ports(Edge):
 
 @asynccontextmanager
 async def ports(
-    sessions: Callable[[Edge], Directory] = attrgetter("registry"), **config: Any
+    sessions: Callable[[Edge], Directory] = attrgetter("router"), **config: Any
 ) -> AsyncIterator[Ports]:
     """Args: sessions: where the port finds them."""
     async with edge(**config) as e:
@@ -718,7 +718,7 @@ async def test_a_session_that_does_not_answer_is_busy(monkeypatch: pytest.Monkey
     monkeypatch.setattr(event_stream, "OPEN_TIMEOUT_S", 0.1)
     async with ports() as e:
         session = await e.session()
-        monkeypatch.setattr(e.registry, "deliver", lambda key, command: None)
+        monkeypatch.setattr(e.router, "deliver", lambda key, command: None)
         async with e.raw() as raw:
             await raw.send(request("GET", f"{session.url}/events"))
             status, body = await read_response(raw)

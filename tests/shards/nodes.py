@@ -20,12 +20,13 @@ from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
-from engine.ports import SessionRecord
+from engine.ports import Owner, SessionRecord
 from engine.shards.ports import Member
 from engine.shards.rebalancer import Rebalancer
 from engine.shards.relay import Relay
 from engine.shards.ring import Ring
 from engine.shards.router import Router
+from engine.shards.session_factory import SessionFactory
 from tests.actors.world import QUIZ, START_MS, Client, PlainTokens, settle
 from tests.fakes import MemoryCatalog, MemoryJournal, MemoryLinks, MemorySessionStore
 from tests.keys import session_id
@@ -38,7 +39,7 @@ FOREVER_MS = 1 << 50
 
 
 class Known:
-    """Port `Neighbourhood`, as the test wants it."""
+    """Port `MembershipView`, as the test wants it."""
 
     def __init__(self) -> None:
         self.live: dict[str, Member] = {}
@@ -47,6 +48,9 @@ class Known:
 
     def member_named(self, name: str) -> Member | None:
         return next((member for member in self.live.values() if member.name == name), None)
+
+    def may_run(self, owner: Owner) -> bool:
+        return owner.holds or not self.gone(owner.run)
 
     def gone(self, run: str) -> bool:
         return run in self.missed
@@ -77,8 +81,6 @@ class Node:
             tokens=PlainTokens(),
             clock=self.clock,
             owner=member.run,
-            new_id=cluster.new_id,
-            new_code=cluster.new_code,
             options=cluster.options,
             gone=self.known.gone,
             boundary=self.boundary,
@@ -89,21 +91,23 @@ class Node:
             nursery,
             registry=self.registry,
             store=cluster.store,
-            neighbours=self.known,
+            factory=SessionFactory(
+                cluster.catalog, cluster.store, self.known, self.clock, cluster.new_id, cluster.new_code
+            ),
+            members=self.known,
             links=self.links,
             clock=self.clock,
             bus=bus,
             me=member.run,
-            new_id=cluster.new_id,
             relay_above=RELAY_ABOVE,
             boundary=self.boundary,
         )
-        self.moving = Rebalancer(
+        self.rebalancer = Rebalancer(
             registry=self.registry,
             router=self.router,
             store=cluster.store,
             journal=self.journal,
-            neighbours=self.known,
+            members=self.known,
             links=self.links,
             me=member.run,
             clock=self.clock,
@@ -119,7 +123,7 @@ class Node:
         self.router.deliver_from_link(session_id, command)
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        return await self.moving.answer(request)
+        return await self.rebalancer.answer(request)
 
     # What the tests do and look at.
 
@@ -240,7 +244,7 @@ class Cluster:
     ) -> SessionRecord:
         """A new session that runs at a node."""
         record = await self.record(belongs_to or at, quiz, **settings)
-        await at.registry.bring(record)
+        await at.registry.activate(record)
         return record
 
 

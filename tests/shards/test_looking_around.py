@@ -21,7 +21,7 @@ def a_moving(**parts: Any) -> Rebalancer:
     """Of a node that is alone so far, with nothing but what the test gives it."""
     around = SimpleNamespace(live={}, ring=Ring.of({}))
     nothing = dict.fromkeys(("registry", "router", "store", "journal", "links", "clock"))
-    return Rebalancer(**cast(Any, {**nothing, "neighbours": around, "me": "me", **parts}))
+    return Rebalancer(**cast(Any, {**nothing, "members": around, "me": "me", **parts}))
 
 
 async def test_a_store_that_is_away_ends_nothing_and_is_asked_again(
@@ -51,7 +51,7 @@ async def test_who_drains_waits_for_nobody_when_the_others_leave_too(
     other = member_of("other")
     around = SimpleNamespace(live={"me": member_of("me"), "other": other}, ring=Ring.of({}))
     playing = SimpleNamespace(session=SimpleNamespace(phase=Phase.QUESTION))
-    moving = a_moving(registry=SimpleNamespace(active=lambda: [playing]), neighbours=around)
+    moving = a_moving(registry=SimpleNamespace(active=lambda: [playing]), members=around)
     drained = trio.Event()
 
     async def drain() -> None:

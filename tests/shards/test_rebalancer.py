@@ -59,7 +59,7 @@ class Handing:
         node.nursery.start_soon(self._run, node, record, to)
 
     async def _run(self, node: Node, record: SessionRecord, to: Node) -> None:
-        self.done = await node.moving.hand_on(record.id, to.member)
+        self.done = await node.rebalancer.hand_on(record.id, to.member)
 
 
 # -- taking over -------------------------------------------------------------------------------------
@@ -72,14 +72,14 @@ async def test_the_sessions_of_one_who_is_gone_are_taken_over(mock_clock: MockCl
         cluster.redis.bus(c.run).listen(heard.append)
         await dead(cluster, a)
         for node in (b, c):
-            assert not await node.moving.take_over(), "nothing is left to wait for"
+            assert not await node.rebalancer.take_over(), "nothing is left to wait for"
         await settle()
         places = {record.id: owner_of(cluster, record) for record in records}
         assert set(places.values()) == {b.run, c.run}
         for record in records:
             assert places[record.id] == f"{b.known.ring.owner_of(record.id)}/1"
             assert cluster.store.epoch(record.id) == 2
-        assert b.moving.moved.taken_over + c.moving.moved.taken_over == 12
+        assert b.rebalancer.moved.taken_over + c.rebalancer.moved.taken_over == 12
         told_of = {message["id"]: message["run"] for message in heard if message["kind"] == "session"}
         assert told_of == places
 
@@ -94,7 +94,7 @@ async def test_nothing_is_taken_while_one_of_the_two_may_still_hold(why: str, mo
         else:
             cluster.all_see()
             cluster.store.leases[a.run] = 0
-        assert await b.moving.take_over(), "it is to be looked at again soon"
+        assert await b.rebalancer.take_over(), "it is to be looked at again soon"
         assert (owner_of(cluster, record), cluster.store.epoch(record.id)) == (a.run, 1)
 
 
@@ -102,7 +102,7 @@ async def test_nothing_is_taken_from_one_who_lives(mock_clock: MockClock) -> Non
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a, belongs_to=b)
         cluster.store.leases[a.run] = 0
-        assert not await b.moving.take_over()
+        assert not await b.rebalancer.take_over()
         assert owner_of(cluster, record) == a.run
 
 
@@ -119,8 +119,8 @@ async def test_the_claim_has_the_last_word(mock_clock: MockClock) -> None:
             return found
 
         cluster.store.orphans = orphans  # type: ignore[method-assign]  # what happens in between
-        await b.moving.take_over()
-        assert (owner_of(cluster, record), b.moving.moved.taken_over) == (a.run, 0)
+        await b.rebalancer.take_over()
+        assert (owner_of(cluster, record), b.rebalancer.moved.taken_over) == (a.run, 0)
 
 
 async def test_what_is_brought_back_goes_on_with_the_clock_extended(mock_clock: MockClock) -> None:
@@ -134,7 +134,7 @@ async def test_what_is_brought_back_goes_on_with_the_clock_extended(mock_clock: 
         cluster.store.alive[a.run] = cluster.clock.now_ms()
         await dead(cluster, a)
         mock_clock.jump(3)
-        await b.moving.take_over()
+        await b.rebalancer.take_over()
         assert b.here(record).session.deadline == deadline + 3_000
         back = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
         assert back.last("joined")["state"]["question"]["remaining_ms"] == 16_000
@@ -146,8 +146,8 @@ async def test_storage_away_is_no_end_of_looking(mock_clock: MockClock) -> None:
         await dead(cluster, a)
         cluster.store.available = False
         with pytest.raises(StorageUnavailable):
-            await b.moving.take_over()
-        await b.nursery.start(b.moving.run)
+            await b.rebalancer.take_over()
+        await b.nursery.start(b.rebalancer.run)
         await later(mock_clock, 3)
         cluster.store.available = True
         await later(mock_clock, 1.1)
@@ -159,7 +159,7 @@ async def test_a_node_for_the_api_takes_nothing(mock_clock: MockClock) -> None:
         web = await cluster.start("web", role="api")
         record = await cluster.session(a)
         await dead(cluster, a)
-        assert not await web.moving.take_over()
+        assert not await web.rebalancer.take_over()
         assert owner_of(cluster, record) == a.run
 
 
@@ -169,9 +169,9 @@ async def test_a_session_that_was_granted_and_never_adopted_is_brought_to_life(m
         snapshot = await a.registry.give_away(record.id)
         assert snapshot is not None
         assert await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
-        await b.moving.take_over()
+        await b.rebalancer.take_over()
         assert b.here(record).epoch == snapshot.epoch + 1
-        assert b.moving.moved.taken_over == 0, "it was given"
+        assert b.rebalancer.moved.taken_over == 0, "it was given"
 
 
 async def test_sessions_that_are_over_stay_as_they_are(mock_clock: MockClock) -> None:
@@ -179,18 +179,18 @@ async def test_sessions_that_are_over_stay_as_they_are(mock_clock: MockClock) ->
         record = await cluster.session(a)
         await a.do(record, "finish")
         await dead(cluster, a)
-        assert not await b.moving.take_over()
+        assert not await b.rebalancer.take_over()
         assert (b.registry.here(record.id), owner_of(cluster, record)) == (None, a.run)
 
 
 async def test_a_node_looks_again_soon_while_a_lease_runs_out(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        await b.nursery.start(b.moving.run)
+        await b.nursery.start(b.rebalancer.run)
         await later(mock_clock, SETTLE_S + LOOK_EVERY_S)
         await cluster.kill(a)
         cluster.miss(a.run)
-        b.moving.wake()
+        b.rebalancer.wake()
         await later(mock_clock, 1)
         assert owner_of(cluster, record) == a.run
         cluster.store.leases[a.run] = 0
@@ -221,7 +221,7 @@ async def test_a_session_moves_in_the_middle_of_a_question(mock_clock: MockClock
         assert (ben.close_reason, ben.last("moved")["url"]) == (CloseReason.MOVED, b.member.ws_url)
         assert (ada.close_reason, host.close_reason) == (None, None), "who cannot move stays, and is relayed"
         assert (a.registry.here(record.id), owner_of(cluster, record)) == (None, b.run)
-        assert heard == [session_location.told(record, b.run)]
+        assert heard == [session_location.announcement(record, b.run)]
 
         moved = b.here(record)
         assert (moved.session.deadline, moved.session.answered) == (deadline, 1)
@@ -345,8 +345,8 @@ async def test_who_comes_by_way_of_another_node_meanwhile_is_not_left_in_silence
 async def test_only_one_who_runs_it_can_hand_a_session_on(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        assert not await b.moving.hand_on(record.id, a.member)
-        assert (b.moving.moved.failed, owner_of(cluster, record)) == (0, a.run)
+        assert not await b.rebalancer.hand_on(record.id, a.member)
+        assert (b.rebalancer.moved.failed, owner_of(cluster, record)) == (0, a.run)
 
 
 # -- when that does not come about -------------------------------------------------------------------
@@ -429,13 +429,13 @@ async def test_a_hand_over_that_fails_loses_nothing_and_clients_come_back(
         assert (ada.close_reason, ben.close_reason) == (CloseReason.RESTARTING, CloseReason.RESTARTING)
         assert asked.frames or asked.close_reason, "nobody waits for ever"
         assert not a.router._held
-        assert (a.moving.moved.handed_on, a.moving.moved.failed) == (0, 1)
+        assert (a.rebalancer.moved.handed_on, a.rebalancer.moved.failed) == (0, 1)
 
         vars(cluster.store).pop("grant", None)
         vars(b).pop("answer", None)
         cluster.links.heal(a.run, b.run)
         for node in (a, b):
-            await node.moving.take_over()
+            await node.rebalancer.take_over()
         await later(mock_clock, 2)
         assert [node.run for node in (a, b) if node.registry.here(record.id)] == [owner_of(cluster, record)]
         back = await c.rejoin(record, "player", 1)
@@ -461,7 +461,7 @@ async def test_a_session_plays_on_while_the_other_node_cannot_be_reached(mock_cl
             return await orphans(live)
 
         cluster.store.orphans = counted  # type: ignore[method-assign]  # counts
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         await later(mock_clock, 5)
         assert ada.close_reason is None
         await a.answers(record, ada, 1)
@@ -471,7 +471,7 @@ async def test_a_session_plays_on_while_the_other_node_cannot_be_reached(mock_cl
         await later(mock_clock, 1)
         assert owner_of(cluster, record) == b.run
         assert ada.close_reason is CloseReason.MOVED
-        assert a.moving.moved.failed == 0
+        assert a.rebalancer.moved.failed == 0
 
 
 async def test_one_who_is_fenced_before_all_is_committed_has_nothing_to_hand_on(
@@ -497,7 +497,7 @@ async def test_one_who_is_fenced_before_all_is_committed_has_nothing_to_hand_on(
             CloseReason.RESTARTING,
             CloseReason.RESTARTING,
         )
-        assert a.moving.moved.failed == 0, "it was another's already"
+        assert a.rebalancer.moved.failed == 0, "it was another's already"
         again = await a.rejoin(record, "player", 1)
         assert again.last("joined")["state"]["you"]["answered"] is None
 
@@ -513,7 +513,7 @@ async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: Mock
                 await settle()
         await settle()
         assert ada.offsets[-1] == 12_000
-        assert await a.moving.hand_on(record.id, b.member)
+        assert await a.rebalancer.hand_on(record.id, b.member)
         moved = b.here(record)
         assert moved.offset == 12_000
         back = await b.rejoin(record, "player", 1, epoch=moved.live.stream.epoch, offset=11_000)
@@ -533,7 +533,7 @@ async def test_a_hand_over_between_clocks_that_differ_neither_shortens_nor_lengt
         await a.do(record, "start")
         mock_clock.jump(10)
         await settle()
-        assert await a.moving.hand_on(record.id, b.member)
+        assert await a.rebalancer.hand_on(record.id, b.member)
         session = b.registry.here(record.id)
         assert session is not None
         assert abs(session.session.remaining_ms(b.clock.now_ms()) - 10_000) <= CLOCKS_AGREE_MS
@@ -550,7 +550,7 @@ async def test_a_hand_over_between_clocks_that_differ_neither_shortens_nor_lengt
         cluster.miss(b.run)
         cluster.store.leases[b.run] = 0
         mock_clock.jump(4)
-        await c.registry.bring(await cluster.store.find(record.id))
+        await c.registry.activate(await cluster.store.find(record.id))
         taken = c.registry.here(record.id)
         assert taken is not None
         assert abs(taken.session.remaining_ms(c.clock.now_ms()) - 8_000) <= 2 * CLOCKS_AGREE_MS
@@ -573,7 +573,7 @@ async def test_a_hand_over_between_clocks_that_differ_neither_shortens_nor_lengt
 )
 async def test_what_makes_no_sense_is_refused(request_: Mapping[str, object], mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (_, [_, b]):
-        assert list(await b.moving.answer(request_)) == ["error"]
+        assert list(await b.rebalancer.answer(request_)) == ["error"]
 
 
 async def test_whoever_comes_first_to_the_next_owner_finds_the_stream_going_on(mock_clock: MockClock) -> None:
@@ -582,17 +582,17 @@ async def test_whoever_comes_first_to_the_next_owner_finds_the_stream_going_on(m
         await a.do(record, "start")
         snapshot = await a.registry.give_away(record.id)
         expect = {"do": "expect", "session": record.id, "stream": snapshot.stream.to_dict()}
-        assert await b.moving.answer(expect) == {"expected": True}
+        assert await b.rebalancer.answer(expect) == {"expected": True}
         assert await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
         ada = await b.join(record, "Ada")  # before b was asked to adopt it
         assert (ada.last("joined")["epoch"], ada.last("joined")["offset"]) == (snapshot.stream.epoch, 1)
-        assert await b.moving.answer({"do": "adopt", "session": record.id}) == {"adopted": True}
+        assert await b.rebalancer.answer({"do": "adopt", "session": record.id}) == {"adopted": True}
 
 
 async def test_a_session_that_was_not_granted_is_not_adopted(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        answer = await b.moving.answer({"do": "adopt", "session": record.id})
+        answer = await b.rebalancer.answer({"do": "adopt", "session": record.id})
         assert answer == {"adopted": False}
         assert owner_of(cluster, record) == a.run
 
@@ -604,14 +604,14 @@ async def test_adopted_twice_is_adopted_once(mock_clock: MockClock) -> None:
         assert snapshot is not None
         await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
         request = {"do": "adopt", "session": record.id, "stream": snapshot.stream.to_dict()}
-        assert await b.moving.answer(request) == {"adopted": True}
-        assert await b.moving.answer(request) == {"adopted": True}
+        assert await b.rebalancer.answer(request) == {"adopted": True}
+        assert await b.rebalancer.answer(request) == {"adopted": True}
         assert b.here(record).epoch == 2
 
 
 async def test_another_request_is_refused_by_name(mock_clock: MockClock) -> None:
     async with cluster_of("a") as (_, [a]):
-        assert await a.moving.answer({"do": "dance"}) == {"error": "cannot 'dance'"}
+        assert await a.rebalancer.answer({"do": "dance"}) == {"error": "cannot 'dance'"}
 
 
 # -- which, when and how many ------------------------------------------------------------------------
@@ -626,31 +626,31 @@ async def test_only_sessions_that_belong_elsewhere_move(mock_clock: MockClock) -
         mine, theirs = await cluster.session(a), await cluster.session(a, belongs_to=b)
         over = await cluster.session(a, belongs_to=b)
         await a.do(over, "finish")
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         await later(mock_clock, SETTLE_S + 1)
         assert a.registry.here(mine.id)
         assert a.registry.here(over.id)
         assert b.registry.here(theirs.id)
-        assert a.moving.moved.handed_on == 1
+        assert a.rebalancer.moved.handed_on == 1
 
 
 async def test_nothing_moves_until_the_ring_has_settled(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         (record,) = await misplaced(cluster, a, b, 1)
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         await later(mock_clock, SETTLE_S - 0.5)
         c = await cluster.start("c", role="api")
-        a.moving.wake()
+        a.rebalancer.wake()
         await later(mock_clock, 0.3)
         assert a.registry.here(record.id)
         d = await cluster.start("d")
-        a.moving.wake()
+        a.rebalancer.wake()
         await later(mock_clock, SETTLE_S - 0.5)
         assert a.registry.here(record.id), "the ring has changed, so it waits anew"
         for node in (c, d):
             await cluster.kill(node)
         cluster.all_see()
-        a.moving.wake()
+        a.rebalancer.wake()
         await later(mock_clock, SETTLE_S + 1)
         assert b.registry.here(record.id)
 
@@ -671,11 +671,11 @@ async def test_so_many_move_at_the_same_time(mock_clock: MockClock) -> None:
             return await Node.answer(b, request)
 
         b.answer = answer  # type: ignore[method-assign]  # counts
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         await later(mock_clock, SETTLE_S + 1.4)
         assert most == AT_ONCE
         drain(cluster, a)
-        a.moving.wake()
+        a.rebalancer.wake()
         await later(mock_clock, 4)
         assert most == AT_ONCE_DRAINING
         assert [b.registry.here(record.id) is not None for record in records] == [True] * 12
@@ -684,10 +684,10 @@ async def test_so_many_move_at_the_same_time(mock_clock: MockClock) -> None:
 async def test_who_drains_does_not_wait_for_the_ring_to_settle(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         await later(mock_clock, 1)
         drain(cluster, a)
-        a.moving.wake()
+        a.rebalancer.wake()
         await later(mock_clock, 0.1)
         assert b.registry.here(record.id)
 
@@ -697,7 +697,7 @@ async def test_nothing_is_handed_on_while_postgres_is_away(mock_clock: MockClock
         record = await cluster.session(a)
         a.may_hand_over = False
         drain(cluster, a)
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         await later(mock_clock, 2)
         assert a.registry.here(record.id)
         a.may_hand_over = True
@@ -714,7 +714,7 @@ class Draining:
         node.nursery.start_soon(self._run, node)
 
     async def _run(self, node: Node) -> None:
-        await node.moving.drained()
+        await node.rebalancer.drained()
         self.over = True
 
 
@@ -724,9 +724,9 @@ async def test_a_node_leaves_when_its_sessions_and_their_clients_have_gone(mock_
         over = await cluster.session(a)
         await a.do(over, "finish")
         clients = [await a.watch(each, may_move=True) for each in (record, other) for _ in range(100)]
-        await a.nursery.start(a.moving.run)
+        await a.nursery.start(a.rebalancer.run)
         drain(cluster, a)
-        a.moving.wake()
+        a.rebalancer.wake()
         draining = Draining(a)
         await settle()
         mock_clock.jump(0.1)
@@ -759,7 +759,7 @@ async def test_the_last_node_does_not_wait(others: list[dict[str, object]], mock
         for number, changes in enumerate(others):
             await cluster.start(f"other-{number}", **changes)  # type: ignore[arg-type]  # fields of a member
         drain(cluster, a)
-        await a.moving.drained()
+        await a.rebalancer.drained()
         assert a.registry.here(record.id)
 
 
@@ -774,7 +774,7 @@ async def test_a_whole_quiz_on_the_move_is_told_as_if_it_had_stayed(mock_clock: 
             at, to = a, b
             for do in ("start", "close", "next", "pause", "resume", "close", "next", "lock", "finish"):
                 if moves:
-                    assert await at.moving.hand_on(record.id, to.member)
+                    assert await at.rebalancer.hand_on(record.id, to.member)
                     at, to = to, at
                 await later(mock_clock, 0.4)
                 await c.do(record, do)

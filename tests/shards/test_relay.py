@@ -19,7 +19,7 @@ from engine.actors.options import ActorOptions
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, HOLD_S, INBOX_MAX, Relay
-from engine.shards.router import Elsewhere
+from engine.shards.session_location import RemoteLocation
 from tests.actors.world import START_MS, Client, settle
 from tests.shards.nodes import RELAY_ABOVE, Cluster, Node, cluster_of
 
@@ -510,7 +510,7 @@ async def test_clients_of_a_third_node_stay_when_the_session_moves(mock_clock: M
         record = await cluster.session(a)
         ada, host = await c.join(record, "Ada"), await c.rejoin(record, "host")
         await c.do(record, "start")
-        assert await a.moving.hand_on(record.id, b.member)
+        assert await a.rebalancer.hand_on(record.id, b.member)
         await settle()
         assert relay_at(c, record).owner.run == b.run
         await c.answers(record, ada, 1)
@@ -525,13 +525,13 @@ async def test_clients_come_to_the_session_when_it_moves_to_their_node(mock_cloc
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
         await b.do(record, "start")
-        assert await a.moving.hand_on(record.id, b.member)
+        assert await a.rebalancer.hand_on(record.id, b.member)
         await settle()
         assert ada.close_reason is CloseReason.TAKEN_OVER
         assert b.relay(record) is None, "a node does not relay its own session"
         ada = await b.rejoin(record, "player", 1, epoch=ada.last("joined")["epoch"], offset=1)
         assert ada.last("joined")["state"] is None
-        assert await b.moving.hand_on(record.id, c.member)
+        assert await b.rebalancer.hand_on(record.id, c.member)
         await settle()
         await b.do(record, "pause")
         assert ada.offsets == [2]
@@ -558,8 +558,8 @@ async def moved_over(a: Node, b: Node, record: SessionRecord, over_s: float, gon
     """Hand a session on, with its clients spread over so many seconds."""
     snapshot = await a.registry.give_away(record.id)
     assert snapshot is not None
-    assert await a.moving._granted(snapshot, b.member)
-    relay = a.router.relay_after(Elsewhere(record, b.member), snapshot)
+    assert await a.rebalancer._granted(snapshot, b.member)
+    relay = a.router.relay_after(RemoteLocation(record, b.member), snapshot)
     await relay.move_all(b.member.ws_url, over_s)
     gone.append(True)
 
@@ -581,7 +581,7 @@ async def test_a_shared_session_is_relayed_for_those_who_could_move_too(mock_clo
         ada = await b.join(record, "Ada", may_move=True)
         assert (ada.kinds, ada.close_reason) == (["joined"], None)
         assert relay_at(b, record).shared
-        await a.moving.hand_on(record.id, b.member)
+        await a.rebalancer.hand_on(record.id, b.member)
         watching = await a.watch(record, may_move=True)
         assert watching.kinds == ["joined"]
 
@@ -603,7 +603,7 @@ async def test_a_host_at_a_relay_is_known_there_after_it_has_taken_part_anew(
         record = await cluster.session(a)
         host = await c.rejoin(record, "host")
         if after == "move":
-            assert await a.moving.hand_on(record.id, b.member)
+            assert await a.rebalancer.hand_on(record.id, b.member)
         else:
             await broken(cluster, a, c)
             cluster.links.heal(a.run, c.run)
@@ -707,7 +707,7 @@ async def test_who_left_a_relay_while_its_session_moved_is_not_taken_to_be_there
 
 
 async def handed_on(a: Node, b: Node, record: SessionRecord, moved: list[bool]) -> None:
-    moved.append(await a.moving.hand_on(record.id, b.member))
+    moved.append(await a.rebalancer.hand_on(record.id, b.member))
 
 
 async def test_those_who_are_sent_on_are_connected_where_they_come_to(mock_clock: MockClock) -> None:

@@ -14,22 +14,18 @@ from trio.testing import MockClock
 from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin, SubscribeNode, Watch
-from engine.actors.registry import SessionFinished
+from engine.actors.refusals import SessionFinished
 from engine.boundary import Mistake
 from engine.domain.session import Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards import router as routing
-from engine.shards import session_location
+from engine.shards import session_location, session_locator
 from engine.shards.ports import Member
 from engine.shards.relay import HOLD_S
-from engine.shards.router import (
-    ENDED_LATELY_MS,
-    KNOWN_FOR_S,
-    LOOK_AGAIN_S,
-    Elsewhere,
-    NotYet,
-    RemoteSession,
-)
+from engine.shards.router import LOOK_AGAIN_S, RemoteSession
+from engine.shards.session_factory import DEALS_PER_NODE
+from engine.shards.session_location import RemoteLocation
+from engine.shards.session_locator import ENDED_LATELY_MS, REMEMBERED_S, NoOwnerYet
 from tests.actors.world import QUIZ, Client, settle
 from tests.keys import NOT_QUITE
 from tests.shards.making import member_of
@@ -39,7 +35,7 @@ from tests.shards.nodes import FOREVER_MS, RELAY_ABOVE, Cluster, Node, cluster_o
 async def at(node: Node, record: SessionRecord) -> str | None:
     """Where the node finds a session: the run of another node, or None for its own."""
     found = await node.router.find(record.id)
-    return found.member.run if isinstance(found, Elsewhere) else None
+    return found.member.run if isinstance(found, RemoteLocation) else None
 
 
 def stranger(
@@ -88,7 +84,7 @@ async def test_one_whom_redis_does_not_show_is_found_by_the_address_in_the_store
         hidden = member_of("hidden")
         stranger(cluster, record, hidden.run, holds=True, address=hidden.to_dict())
         found = await a.router.find(record.id)
-        assert isinstance(found, Elsewhere)
+        assert isinstance(found, RemoteLocation)
         assert found.member == hidden
         a.known.missed.add(hidden.run)
         assert await at(a, record) == hidden.run, "its lease holds, so nobody else may"
@@ -102,7 +98,7 @@ async def test_one_who_holds_and_cannot_be_reached_is_waited_for(
         record = await cluster.record(a)
         stranger(cluster, record, "hidden/1", holds=True, address=address)
         a.known.missed.add("hidden/1")
-        with pytest.raises(NotYet):
+        with pytest.raises(NoOwnerYet):
             await a.router.find(record.id)
 
 
@@ -123,7 +119,7 @@ async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_wait_
     async with cluster_of("a", "b") as (cluster, [a, _]):
         record = await cluster.record(a)
         stranger(cluster, record, "dead/1", holds=False)
-        with pytest.raises(NotYet):
+        with pytest.raises(NoOwnerYet):
             await a.router.get(record.code)
         ada = await a.join(record, "Ada")
         assert ada.kinds == []
@@ -153,7 +149,7 @@ async def test_whoever_asks_for_a_session_that_has_lost_its_owner_is_in_as_soon_
         for node in (a, b):
             node.known.missed.add("dead/1")
         if told == "members":
-            a.router.look_anew()
+            a.router.locator.members_changed()
         elif told == "bus":
             await b.router.get(record.id)
         else:
@@ -179,7 +175,7 @@ async def test_whoever_is_faster_has_it_and_the_other_hears_so(mock_clock: MockC
         # Who lost and does not know the winner keeps its client until it does.
         assert sorted([ada.kinds, ben.kinds]) in ([[], ["joined"]], [["joined"], ["joined"]])
         b.known.see(*both)
-        b.router.look_anew()
+        b.router.locator.members_changed()
         await settle()
         assert cluster.store.epoch(record.id) == 1
         assert ada.kinds == ben.kinds == ["joined"]
@@ -198,7 +194,7 @@ async def test_who_loses_every_race_for_a_session_gives_up(mock_clock: MockClock
         record = await cluster.record(a)
         losing = Losing()
         cluster.store.claim = losing.claim  # type: ignore[method-assign,assignment]  # it only fails
-        with pytest.raises(NotYet):
+        with pytest.raises(NoOwnerYet):
             await a.router.find(record.id)
         assert losing.tries == routing.ROUTE_TRIES
 
@@ -212,7 +208,7 @@ async def test_a_session_that_has_ended_lately_is_still_with_its_owner(mock_cloc
         assert late.last("joined")["state"]["phase"] == "finished"
         mock_clock.jump(ENDED_LATELY_MS / 1000)
         await settle()
-        b.router.forget(record.id)
+        b.router.locator.forget(record.id)
         with pytest.raises(SessionFinished) as over:
             await b.router.find(record.code)
         assert over.value.record.id == record.id
@@ -246,10 +242,10 @@ async def test_a_node_for_the_api_alone_takes_no_session(mock_clock: MockClock) 
         played = await cluster.start("played")
         record = await cluster.record(played)
         assert await at(web, record) == played.run
-        web.router.forget(record.id)
+        web.router.locator.forget(record.id)
         await cluster.kill(played)
         cluster.all_see()
-        with pytest.raises(NotYet):
+        with pytest.raises(NoOwnerYet):
             await web.router.find(record.id)
         watching = await web.watch(record)
         mock_clock.jump(HOLD_S)
@@ -378,7 +374,7 @@ async def test_what_comes_over_a_link_is_not_passed_on_again(mock_clock: MockClo
     async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
         record = await cluster.session(a)
         # b is wrong about where it is, and c knows better.
-        b.router.remember(Elsewhere(record, c.member))
+        b.router.locator.remember(RemoteLocation(record, c.member))
         client = Client()
         await b.sent(record.id, Host(client, "mine", "start"))
         assert (client.errors, client.last("error")["id"]) == (["busy"], "mine")
@@ -401,7 +397,7 @@ async def test_what_comes_over_a_link_brings_a_session_to_life_that_belongs_here
 async def test_what_comes_over_a_link_is_looked_up_anew(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
         record = await cluster.record(a)
-        a.router.remember(Elsewhere(record, c.member))
+        a.router.locator.remember(RemoteLocation(record, c.member))
         client = Client()
         await b.sent(record.id, Host(client, "h", "start"))
         assert client.kinds == ["done"]
@@ -415,7 +411,7 @@ async def test_a_link_that_is_lost_has_the_session_looked_up_again(mock_clock: M
         client = Client()
         await b.sent(record.id, Host(client, "h", "start"))
         assert client.close_reason is CloseReason.RESTARTING
-        assert b.router._known == {}
+        assert b.router.locator._remembered == {}
 
 
 async def test_who_has_no_connection_any_more_is_not_looked_up(mock_clock: MockClock) -> None:
@@ -425,7 +421,7 @@ async def test_who_has_no_connection_any_more_is_not_looked_up(mock_clock: MockC
         await b.sent(record.id, Detach(Client()))
         b.deliver(record.id, Detach(Client()))
         await settle()
-        assert len(b.router._waiting) == 0
+        assert len(b.router._queues) == 0
 
 
 async def test_so_many_may_wait_to_be_routed_and_no_more(
@@ -490,8 +486,8 @@ async def test_where_a_session_is_is_remembered_for_a_while(mock_clock: MockCloc
         cluster.store.available = False
         assert await at(b, record) == a.run
         found = await b.router.find(record.code)
-        assert isinstance(found, Elsewhere)
-        mock_clock.jump(KNOWN_FOR_S + 0.1)
+        assert isinstance(found, RemoteLocation)
+        mock_clock.jump(REMEMBERED_S + 0.1)
         with pytest.raises(StorageUnavailable):
             await b.router.find(record.id)
 
@@ -502,23 +498,25 @@ async def test_one_who_has_left_is_not_remembered(mock_clock: MockClock) -> None
         assert await at(b, record) == a.run
         b.known.see(b.member)
         cluster.store.leases[a.run] = 0
-        with pytest.raises(NotYet):
+        with pytest.raises(NoOwnerYet):
             await b.router.find(record.id)
 
 
 async def test_what_is_remembered_is_bounded(mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "KNOWN_MAX", 4)
+    monkeypatch.setattr(session_locator, "REMEMBERED_MAX", 4)
     async with cluster_of("a", "b") as (cluster, [a, b]):
         records = [await cluster.session(a) for _ in range(3)]
         for record in records:
             assert await at(b, record) == a.run
-        assert set(b.router._known) == {key for record in records[1:] for key in (record.id, record.code)}
+        assert set(b.router.locator._remembered) == {
+            key for record in records[1:] for key in (record.id, record.code)
+        }
 
 
 async def test_an_announcement_tells_where_a_session_is(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
-        told = session_location.told(record, a.run)
+        told = session_location.announcement(record, a.run)
         for message in (
             {"kind": "session"},
             {**told, "kind": "other"},
@@ -526,7 +524,7 @@ async def test_an_announcement_tells_where_a_session_is(mock_clock: MockClock) -
             {**told, "settings": {"pace": "never"}},
         ):
             b.router.hear(message)
-            assert b.router._known == {}
+            assert b.router.locator._remembered == {}
         b.router.hear(told)
         cluster.store.available = False
         assert await at(b, record) == a.run, "without a look into the store"
@@ -536,10 +534,10 @@ async def test_an_announcement_of_a_run_that_is_not_known_makes_a_node_look(mock
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         assert await at(b, record) == a.run
-        b.router.hear(session_location.told(record, "c/1"))
-        assert b.router._known == {}
-        b.router.hear(session_location.told(record, b.run))
-        assert b.router._known == {}, "whether it is here is known here"
+        b.router.hear(session_location.announcement(record, "c/1"))
+        assert b.router.locator._remembered == {}
+        b.router.hear(session_location.announcement(record, b.run))
+        assert b.router.locator._remembered == {}, "whether it is here is known here"
 
 
 # -- sessions on their way ---------------------------------------------------------------------------
@@ -548,7 +546,7 @@ async def test_an_announcement_of_a_run_that_is_not_known_makes_a_node_look(mock
 async def test_what_comes_for_a_session_on_its_way_is_kept_in_order(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.record(a)
-        a.router.hold(Elsewhere(record, b.member))
+        a.router.hold(RemoteLocation(record, b.member))
         commands = [Host(Client(), str(number), "lock") for number in range(3)]
         a.router.deliver(record.id, commands[0])
         a.router.deliver(record.code, commands[1])
@@ -564,7 +562,7 @@ async def test_so_many_may_wait_for_a_session_on_its_way(
     monkeypatch.setattr(routing, "WAITING_MAX", 2)
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.record(a)
-        a.router.hold(Elsewhere(record, b.member))
+        a.router.hold(RemoteLocation(record, b.member))
         clients = [Client() for _ in range(3)]
         for client in clients:
             a.router.deliver(record.id, Host(client, "h", "lock"))
@@ -577,29 +575,29 @@ async def test_so_many_may_wait_for_a_session_on_its_way(
 async def test_each_node_gets_its_share_of_new_sessions_in_turn(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, _]):
         c = await cluster.start("c", weight=2)
-        made = [a.router._deal_id(100) for _ in range(40)]
+        made = [a.router._factory.deal_id(100) for _ in range(40)]
         shares = Counter(a.known.ring.owner_of(each) for each in made)
         assert shares == {"a": 10, "b": 10, "c": 20}
         early = Counter(a.known.ring.owner_of(each) for each in made[:8])
         assert early == {"a": 2, "b": 2, "c": 4}
         await cluster.kill(c)
         cluster.all_see()
-        more = Counter(a.known.ring.owner_of(a.router._deal_id(100)) for _ in range(10))
+        more = Counter(a.known.ring.owner_of(a.router._factory.deal_id(100)) for _ in range(10))
         assert more == {"a": 5, "b": 5}
 
 
 async def test_large_sessions_count_for_more(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (_, [a, _]):
-        first = a.known.ring.owner_of(a.router._deal_id(300))
-        small = Counter(a.known.ring.owner_of(a.router._deal_id(100)) for _ in range(3))
+        first = a.known.ring.owner_of(a.router._factory.deal_id(300))
+        small = Counter(a.known.ring.owner_of(a.router._factory.deal_id(100)) for _ in range(3))
         assert small == {"b" if first == "a" else "a": 3}
 
 
 async def test_without_nodes_that_take_sessions_any_id_will_do(mock_clock: MockClock) -> None:
     async with cluster_of() as (cluster, _):
         web = await cluster.start("web", role="api")
-        web.router._new_id = lambda: "any"
-        assert web.router._deal_id(100) == "any"
+        web.router._factory._new_id = lambda: "any"
+        assert web.router._factory.deal_id(100) == "any"
 
 
 async def test_ids_that_will_not_fall_to_a_node_are_taken_as_they_are(mock_clock: MockClock) -> None:
@@ -610,9 +608,9 @@ async def test_ids_that_will_not_fall_to_a_node_are_taken_as_they_are(mock_clock
             tried["always the same"] += 1
             return "always the same"
 
-        a.router._new_id = stubborn
-        assert {a.router._deal_id(100) for _ in range(2)} == {"always the same"}
-        assert sum(tried.values()) <= 2 * 2 * routing.DEALS_PER_NODE
+        a.router._factory._new_id = stubborn
+        assert {a.router._factory.deal_id(100) for _ in range(2)} == {"always the same"}
+        assert sum(tried.values()) <= 2 * 2 * DEALS_PER_NODE
 
 
 async def test_a_new_session_comes_to_life_where_it_belongs(mock_clock: MockClock) -> None:

@@ -48,7 +48,7 @@ def scene(act: Callable[[World], Awaitable[None]], *names: str) -> None:
 async def made(node: Node, settings: Settings = SHARED) -> SessionRecord:
     """A session that runs on the node it belongs to, and stays there."""
     names = {each.name for each in node.world.up()}
-    await until(lambda: all(set(each.clustering.neighbours.ring.nodes) == names for each in node.world.up()))
+    await until(lambda: all(set(each.clustering.members.ring.nodes) == names for each in node.world.up()))
     quiz = await node.world.postgres.sessions.catalog.add(QUIZ)
     record = await node.create(quiz.id, settings)
     watch(node, record)

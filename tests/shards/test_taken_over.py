@@ -29,7 +29,7 @@ async def hung(cluster: Cluster, node: Node) -> None:
 async def taken(nodes: list[Node]) -> Node:
     """By which of them."""
     for node in nodes:
-        await node.moving.take_over()
+        await node.rebalancer.take_over()
     await settle()
     [owner] = [node for node in nodes if any(node.registry.active())]
     return owner
@@ -145,7 +145,7 @@ async def test_an_announcement_that_names_another_former_owner_changes_nothing(m
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
         for former in ("somebody/7", None):
-            b.router.hear(session_location.told(record, c.run, former))
+            b.router.hear(session_location.announcement(record, c.run, former))
             await settle()
         assert ada.close_reason is None
         assert relay_at(b, record).owner.run == a.run

@@ -19,6 +19,8 @@ from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from engine.domain.session import Phase, Session
 from engine.ports import SessionRecord
+from engine.shards.lone_node import lone_router
+from engine.shards.router import Router
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
@@ -50,12 +52,14 @@ class Players:
     """The actors of one node, played directly."""
 
     registry: Registry
+    router: Router
+    store: PostgresSessionStore
     merging: Merging
     clock: SessionClock
     record: SessionRecord = field(init=False)
 
     async def actor(self) -> SessionActor:
-        return await self.registry.revive(self.record.id)
+        return await self.registry.revive(await self.store.find(self.record.id))
 
     async def join(self, name: str) -> int:
         client = Client()
@@ -89,20 +93,30 @@ async def _first(client: Client) -> dict[str, object]:
 async def players(database: Database, journal: WriteBehind, owner: str) -> AsyncIterator[Players]:
     clock = SessionClock()
     catalog = PostgresCatalog(database, clock.now_ms)
+    store = PostgresSessionStore(database, catalog)
     async with trio.open_nursery() as nursery:
         registry = Registry(
             nursery,
-            store=PostgresSessionStore(database, catalog),
+            store=store,
             catalog=catalog,
             journal=journal,
             tokens=PlainTokens(),
             clock=clock,
             owner=owner,
-            new_id=lambda: str(uuid4()),
-            new_code=lambda: str(next(_codes)),
             options=ActorOptions(),
         )
-        yield Players(registry, Merging(registry, PostgresSpooledFacts(database), owner), clock)
+        router = lone_router(
+            nursery,
+            registry=registry,
+            store=store,
+            catalog=catalog,
+            clock=clock,
+            me=owner,
+            new_id=lambda: str(uuid4()),
+            new_code=lambda: str(next(_codes)),
+        )
+        merging = Merging(registry, store, PostgresSpooledFacts(database), owner)
+        yield Players(registry, router, store, merging, clock)
         nursery.cancel_scope.cancel()
 
 
@@ -121,7 +135,7 @@ async def other(away: Away) -> AsyncIterator[Players]:
 async def begun(node: Players, database: Database) -> SessionRecord:
     """A session with Ann and Ben, question 1 open."""
     stored = await PostgresCatalog(database, lambda: 0).add(QUIZ)
-    node.record = await node.registry.create(stored.id, SETTINGS)
+    node.record = await node.router.create(stored.id, SETTINGS)
     assert [await node.join(name) for name in ("Ann", "Ben")] == [1, 2]
     await node.host("start")
     return node.record

@@ -71,7 +71,7 @@ class Told(Client):
 
 async def watched(node: Players, key: str) -> Client:
     client = Told()
-    node.registry.deliver(key, Watch(client))
+    node.router.deliver(key, Watch(client))
     with trio.fail_after(10):
         await client.heard.wait()
     return client

@@ -243,7 +243,7 @@ class _Run:
             router, registry = node.router, node.registry
             if router._held:
                 found.append(f"{node.run} holds commands for {sorted(router._held)}")
-            if waiting := len(router._waiting) + registry.statistics().waiting:
+            if waiting := router.waiting:
                 found.append(f"{node.run} has {waiting} commands that wait")
             for relay in router.relays():
                 if relay.owner.run not in live:

@@ -28,11 +28,14 @@ from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.merging import Merging
 from engine.actors.options import ActorOptions
-from engine.actors.registry import NodeFull, Registry, SessionFinished, SessionUnavailable
+from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
+from engine.actors.registry import Registry
+from engine.actors.upkeep import Upkeep
 from engine.domain.session import Phase, Settings
 from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards.ports import Load, Member
 from engine.shards.router import Router
+from engine.shards.session_factory import SessionFactory
 from engine.storage.heartbeat import Leased
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.session_ids import new_id
@@ -199,7 +202,7 @@ class World:
 
     def _gone(self, near: str, far: str) -> bool:
         node = self.run_named(near)
-        return node is not None and not node.dead and node.clustering.neighbours.gone(far)
+        return node is not None and not node.dead and node.clustering.members.gone(far)
 
     def _link_delay_s(self, near: str, far: str) -> float:
         slow = self.slow_links.get(frozenset((near.partition("/")[0], far.partition("/")[0])), 0.0)
@@ -548,33 +551,39 @@ class Node(Process):
         await stack.enter_async_context(background_task(journal.run))
         await journal.wait_straight()
 
+        catalog = world.postgres.sessions.catalog
+
         def make(nursery: trio.Nursery) -> Registry:
             return Registry(
                 nursery,
                 store=store,
-                catalog=world.postgres.sessions.catalog,
+                catalog=catalog,
                 journal=journal,
                 tokens=Tokens(),
                 clock=clock,
                 owner=run,
-                new_id=lambda: new_id(clock.now_ms()),
-                new_code=world.new_code,
                 options=OPTIONS,
-                gone=clustering.neighbours.gone,
+                gone=clustering.members.gone,
                 in_doubt=clustering.in_doubt,
             )
 
         registry = self.registry = await stack.enter_async_context(
             background_task(partial(_in_a_nursery, make))
         )
-        await stack.enter_async_context(background_task(partial(_in_the_background, registry.keep_time)))
+        upkeep = Upkeep(registry, store, clock, max_age_s=OPTIONS.max_age_s)
+        await stack.enter_async_context(background_task(partial(_in_the_background, upkeep.keep_time)))
         stack.callback(registry.close, CloseReason.SHUTDOWN)
         journal.watch(registry.owned)
+        factory = SessionFactory(
+            catalog, store, clustering.members, clock, lambda: new_id(clock.now_ms()), world.new_code
+        )
         router = self.router = await stack.enter_async_context(
-            background_task(partial(clustering.route, registry, store, journal, lambda: journal.straight))
+            background_task(
+                partial(clustering.route, registry, store, factory, journal, lambda: journal.straight)
+            )
         )
         stack.callback(router.close, CloseReason.SHUTDOWN)
-        await stack.enter_async_context(background_task(Merging(registry, store, run).run))
+        await stack.enter_async_context(background_task(Merging(registry, store, store, run).run))
         self._requests = await stack.enter_async_context(
             background_task(partial(_in_a_nursery, lambda nursery: nursery))
         )

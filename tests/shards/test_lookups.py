@@ -11,11 +11,12 @@ from trio.testing import MockClock
 
 from engine.actors.commands import Watch
 from engine.actors.options import ActorOptions
-from engine.actors.registry import NodeFull, Registry, SessionFinished
+from engine.actors.refusals import NodeFull, SessionFinished
 from engine.boundary import Mistake
 from engine.domain.settings import Settings
 from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
-from tests.actors.world import QUIZ, Client, World, settle, world
+from engine.shards.session_locator import FAILED_S
+from tests.actors.world import QUIZ, Client, LoneNode, World, settle, world
 from tests.keys import NOT_QUITE
 
 N = 1_000
@@ -48,13 +49,13 @@ class Steps(trio.abc.Instrument):
         self.total += 1
 
 
-async def asked(registry: Registry, key: str) -> Counter[type[Exception]]:
+async def asked(node: LoneNode, key: str) -> Counter[type[Exception]]:
     """What `get` raises for all who ask at once. Each of them is woken a few times at most."""
     raised: Counter[type[Exception]] = Counter()
 
     async def ask() -> None:
         try:
-            await registry.get(key)
+            await node.router.get(key)
         except Exception as error:  # noqa: BLE001 - that is what is counted
             raised[type(error)] += 1
 
@@ -88,13 +89,13 @@ async def test_all_who_send_to_a_session_that_is_not_to_be_had_are_told_from_one
         steps = Steps()
         trio.lowlevel.add_instrument(steps)
         for client in clients:
-            w.registry.deliver("999999", Watch(client))
+            w.router.deliver("999999", Watch(client))
         await settle()
         trio.lowlevel.remove_instrument(steps)
         assert looks.total == 1
         assert steps.total < N / 2, "one task tells them, and gives way now and then"
         assert all(client.errors == [code] for client in clients)
-        assert w.registry.statistics().waiting == 0
+        assert w.router.waiting == 0
 
 
 @failures
@@ -103,9 +104,10 @@ async def test_all_who_ask_for_a_session_that_is_not_to_be_had_are_told_from_one
 ) -> None:
     async with world() as w:
         looks = Looks(w, error)
-        assert await asked(w.registry, "999999") == {raised: N}
+        assert await asked(w.node, "999999") == {raised: N}
         assert looks.total == 1
-        assert await asked(w.registry, "999999") == {raised: N}
+        mock_clock.jump(FAILED_S)
+        assert await asked(w.node, "999999") == {raised: N}
         assert looks.total == 2, "whoever comes later looks anew"
 
 
@@ -117,7 +119,7 @@ async def test_a_session_that_is_over_is_found_to_be_by_one_look(mock_clock: Moc
         await settle()
         assert w.registry.here(actor.session_id) is None
         looks = Looks(w)
-        assert await asked(w.registry, actor.code) == {SessionFinished: N}
+        assert await asked(w.node, actor.code) == {SessionFinished: N}
         assert looks.total == 1
 
 
@@ -125,8 +127,8 @@ async def test_a_node_without_room_says_so_after_one_look(mock_clock: MockClock)
     async with world() as w:
         there = await w.session()
         async with trio.open_nursery() as nursery:
-            full = w.new_registry("another", nursery)
-            full._sessions_max = 0
+            full = w.another("another", nursery)
+            full.registry._sessions_max = 0
             looks = Looks(w)
             assert await asked(full, there.code) == {NodeFull: N}
             assert looks.total == 1
@@ -141,7 +143,7 @@ async def test_all_who_come_back_to_a_session_at_once_are_seated_by_one_look(moc
         looks = Looks(w)
         clients = [Client() for _ in range(N)]
         for client in clients:
-            w.registry.deliver(record.code, Watch(client))
+            w.router.deliver(record.code, Watch(client))
         await settle()
         assert looks.total == 1
         assert all(client.kinds[0] == "joined" for client in clients)
@@ -149,17 +151,17 @@ async def test_all_who_come_back_to_a_session_at_once_are_seated_by_one_look(moc
 
 async def test_a_look_does_not_depend_on_the_patience_of_who_asked_first(mock_clock: MockClock) -> None:
     async with world() as w:
-        record = await w.registry.store_new((await w.catalog.add(QUIZ)).id, Settings())
+        record = await w.router._factory.store((await w.catalog.add(QUIZ)).id, Settings())
         looks = Looks(w)
 
         async def impatient() -> None:
             with trio.move_on_after(0):
-                await w.registry.get(record.code)
+                await w.router.get(record.code)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(impatient)
             for _ in range(10):
-                nursery.start_soon(w.registry.get, record.code)
+                nursery.start_soon(w.router.get, record.code)
         assert looks.total == 1
 
 
@@ -168,8 +170,8 @@ async def test_what_is_no_key_of_a_session_is_not_looked_for(mock_clock: MockClo
         looks = Looks(w)
         for key in NOT_QUITE:
             client = Client()
-            w.registry.deliver(key, Watch(client))
+            w.router.deliver(key, Watch(client))
             assert client.errors == ["session_not_found"], "at once"
             with pytest.raises(SessionNotFound):
-                await w.registry.get(key)
+                await w.router.get(key)
         assert looks.total == 0

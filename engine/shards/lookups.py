@@ -1,4 +1,5 @@
-"""Looking for sessions on behalf of many: one look at a time for each, and one outcome for all who wait.
+"""Looking for sessions on behalf of many clients: one look at a time for each session, and one outcome for
+everybody who waits.
 
 When a session's node has died, or its players all come back at once, thousands ask for the same in one
 moment. Found or not, they are told from one look, and each of them is woken once.
@@ -22,7 +23,7 @@ Send = Callable[[Command], None]
 
 
 class _Look(Generic[T]):
-    """A look under way, and then what came of it."""
+    """A look under way, and then its outcome."""
 
     __slots__ = ("error", "found", "over")
 
@@ -36,7 +37,7 @@ class Lookups(Generic[T]):
     """Looks by key.
 
     Args:
-        nursery: where they run, so that none depends on the patience of who asked first.
+        nursery: where they run, so that none depends on the patience of the first client that asked.
         look: finds what the key means.
         refusals: what `look` raises in the ordinary course of things.
     """
@@ -54,7 +55,7 @@ class Lookups(Generic[T]):
         self._boundary = boundary
         self._under_way: dict[str, _Look[T]] = {}
 
-    async def outcome(self, key: str) -> T:
+    async def find(self, key: str) -> T:
         """What `look` finds for this key, by a look that others wait for too. Raises the refusals, and
         Mistake for anything else."""
         look = self._under_way.get(key)
@@ -84,13 +85,13 @@ Route = Callable[[str], Awaitable[Send]]
 """Finds out how commands reach the session with this id or code."""
 
 
-class Waiting:
+class CommandQueues:
     """Commands whose session is being found: for one route and key all go in the order in which they came.
 
     Args:
-        refuse: tells whoever sent a command why it goes nowhere; without a reason, `busy`.
+        refuse: tells the sender of a command why it goes nowhere; without a reason, `busy`.
         refusals: what routes raise in the ordinary course of things.
-        most: commands that may wait at one time, all together. More are refused.
+        commands_max: commands that may wait at one time, all together. More are refused.
     """
 
     def __init__(
@@ -99,13 +100,13 @@ class Waiting:
         refuse: Callable[[Exception | None, Command], None],
         refusals: tuple[type[Exception], ...],
         boundary: Boundary,
-        most: int,
+        commands_max: int,
     ) -> None:
         self._nursery = nursery
         self._refuse = refuse
         self._refusals = refusals
         self._boundary = boundary
-        self._most = most
+        self._commands_max = commands_max
         self._queues: dict[tuple[Route, str], list[Command]] = {}
         self._count = 0
 
@@ -113,12 +114,12 @@ class Waiting:
         return self._count
 
     def holds(self, route: Route, key: str) -> bool:
-        """Whether others wait for the same: who comes now does not overtake them."""
+        """Whether earlier commands wait for the same: a later one must not overtake them."""
         return bool(self._queues) and (route, key) in self._queues
 
     def add(self, route: Route, key: str, command: Command) -> None:
         """Send a command once it is known where to."""
-        if self._count >= self._most and not isinstance(command, Detach):
+        if self._count >= self._commands_max and not isinstance(command, Detach):
             self._refuse(None, command)
             return
         self._count += 1
@@ -127,9 +128,9 @@ class Waiting:
             queue.append(command)
         else:
             self._queues[route, key] = [command]
-            self._nursery.start_soon(self._settle, route, key)
+            self._nursery.start_soon(self._resolve, route, key)
 
-    async def _settle(self, route: Route, key: str) -> None:
+    async def _resolve(self, route: Route, key: str) -> None:
         refusal: Exception | None = None
         send: Send | None = None
         try:
