@@ -393,11 +393,11 @@ async def _in_a_nursery(make: Callable[[trio.Nursery], object], *, task_status: 
 def _forever(task: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """A task that runs forever and has a boundary of its own."""
 
-    async def run(task_status: trio.TaskStatus[None]) -> None:
+    async def forever(task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         await task()
 
-    return run
+    return forever
 
 
 @asynccontextmanager
