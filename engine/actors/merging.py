@@ -89,7 +89,9 @@ class Merging:
     async def _merge(self, session_id: str) -> None:
         parts = await self._spooled.spooled(session_id)
         new = [part for part in parts if not part.merged]
-        actor = await self._registry.revive(await self._sessions.find(session_id))
+        actor = self._registry.here(session_id)
+        if actor is None:
+            actor = await self._registry.revive(await self._sessions.find(session_id))
         before = actor.session.seq
         # A player may have joined in a part that was merged long ago, and answered in a new one.
         for epoch in sorted({part.epoch for part in new}):

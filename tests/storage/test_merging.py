@@ -59,7 +59,8 @@ class Players:
     record: SessionRecord = field(init=False)
 
     async def actor(self) -> SessionActor:
-        return await self.registry.revive(await self.store.find(self.record.id))
+        key = self.record.id
+        return self.registry.here(key) or await self.registry.revive(await self.store.find(key))
 
     async def join(self, name: str) -> int:
         client = Client()
