@@ -26,7 +26,7 @@ DELETING_MAX_S = 120.0
 
 
 class Erasing:
-    """For the host of a session and for authors. Whoever is connected, on whichever node, is told first."""
+    """For the host of a session and for authors. Connected clients, on whichever node, are told first."""
 
     def __init__(
         self, services: Services, access: Access, sessions: Sessions, final_results: FinalResults

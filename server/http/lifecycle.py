@@ -53,7 +53,7 @@ class Lifecycle:
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
 
     async def take_over(self, key: str) -> Answer:
-        """A fresh host token. The older ones are void from then on, and whoever leads with one is told."""
+        """A fresh host token. The older tokens are void from then on, and a connected host is told."""
         self._access.require_author()
         read_query(NoQuery)
         session = await self._sessions.live(key)

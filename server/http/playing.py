@@ -1,4 +1,4 @@
-"""Playing and leading over plain requests, for whoever cannot hold a connection open."""
+"""Playing and leading over plain requests, for clients that cannot hold a connection open."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Playing:
         self._bytes_max = services.config.frame_bytes_max
 
     async def join(self, key: str) -> Answer:
-        """A new player, once that is committed; or 202 for one whom the host has yet to let in."""
+        """A new player, once the join is committed; or 202 for a player whom the host has yet to let in."""
         data = await read_object(types.NewPlayer, self._bytes_max)
         name = protocol.read_name(data)
         try:
@@ -74,7 +74,7 @@ class Playing:
         return json_answer(body, 201)
 
     async def players(self, key: str) -> Answer:
-        """Who is in, page by page, and who is connected, or who was removed: for the host and for authors."""
+        """One page of the players who are in, or of those who were removed. For the host and for authors."""
         query = read_query(PlayersQuery)
         generation = None
         if self._access.is_author():
