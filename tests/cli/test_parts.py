@@ -142,9 +142,9 @@ async def test_the_address_of_a_node_is_what_serve_prints() -> None:
     ],
 )
 def test_a_node_that_listens_everywhere_is_told_by_a_loopback_name(bound: tuple[Any, ...], url: str) -> None:
-    from server.node import _url
+    from server.listening import url_of
 
-    assert _url("http", cast(Any, SimpleNamespace(getsockname=lambda: bound)), None) == url
+    assert url_of("http", cast(Any, SimpleNamespace(getsockname=lambda: bound)), None) == url
 
 
 async def test_the_last_complaints_of_a_node_that_dies_are_told() -> None:

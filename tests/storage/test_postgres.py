@@ -25,7 +25,8 @@ from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Connection, Database, NotDurable, UniqueViolation
 from server.cli.operate import doctor
 from server.config.config import Config
-from server.node import StartError, serve
+from server.listening import StartError
+from server.node import serve
 from tests.storage.gate import Gate
 
 

@@ -62,7 +62,7 @@ def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
     async def main() -> int:
         import trio
 
-        from server.node import StartError
+        from server.listening import StartError
         from server.node import serve as serve_node
 
         config = load(file, flags)
