@@ -19,7 +19,7 @@ demo: $(READY)
 test: $(READY_DEV)
 	@$(BIN)/python -m tests.web.install_chromium
 	@$(BIN)/python -m tests.e2e.install_faketime
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 lint: $(READY_DEV)
 	$(BIN)/ruff check .

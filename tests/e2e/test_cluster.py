@@ -19,7 +19,7 @@ import trio
 
 from loadtest.client.api import Api
 from tests.deploy.haproxy import haproxy_program
-from tests.e2e.node import FANFARE, PATIENCE_S, clean_environment, fanfare
+from tests.e2e.node import FANFARE, PATIENCE_S, clean_environment, fanfare, with_postgres
 
 START_WITHIN_S = 3 * PATIENCE_S
 
@@ -83,7 +83,7 @@ class Cluster:
 async def running_cluster(data_dir: Path, *options: str) -> AsyncIterator[Cluster]:
     """Up, with its addresses told. Nothing of it is left afterwards, however the test ends."""
     process = await trio.lowlevel.open_process(
-        [*FANFARE, "cluster", "--base-port", "0", "--data-dir", str(data_dir), *options],
+        [*FANFARE, "cluster", "--base-port", "0", "--data-dir", str(with_postgres(data_dir)), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=clean_environment(),
