@@ -67,10 +67,14 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self.address = address
         self._stream = stream
         self._send_timeout_s = send_timeout_s
+        self._sending = trio.Lock()
+        """hypercorn turns a broken request down from the task that reads, while another one still sends what
+        the request before it asked for."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with trio.move_on_after(self._send_timeout_s) as limit:
-            await self._stream.send_all(data)
+            async with self._sending:
+                await self._stream.send_all(data)
         if limit.cancelled_caught:
             self.abort()
             raise trio.BrokenResourceError("the client does not read")

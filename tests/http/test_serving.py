@@ -646,3 +646,22 @@ def test_slices_keep_the_bytes_and_the_end() -> None:
         assert max(len(part["body"]) for part in parts) <= serving.SLICE_BYTES
     end = {"type": "http.response.body", "body": b"", "more_body": False}
     assert list(serving._slices(end)) == [end]
+
+
+async def test_two_tasks_that_send_on_one_connection_take_turns() -> None:
+    """As when a broken request is turned down while the one before it is still being answered."""
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    client = await trio.open_tcp_stream(*listener.socket.getsockname())
+    accepted = sockets.BoundedStream(await listener.accept(), send_timeout_s=30)
+    size = 8 << 20  # more than the kernel takes unless somebody reads
+    received = bytearray()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accepted.send_all, b"a" * size)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(accepted.send_all, b"b")
+        await trio.testing.wait_all_tasks_blocked()
+        while len(received) <= size:
+            received += await client.receive_some()
+    assert received == b"a" * size + b"b"
+    for each in (client, accepted, listener):
+        await each.aclose()
