@@ -91,6 +91,8 @@ class SessionLocator:
         try:
             record = await self._store.find(key)
             member = self._member_for(record)
+        except SessionFinished:
+            raise  # not remembered: it may be deleted in the next moment
         except REFUSALS as error:
             if len(self._failed) >= FAILED_MAX:
                 self._failed.clear()
