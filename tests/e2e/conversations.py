@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import orjson
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
+from loadtest.client.connection import Wire, WireClosed, open_wire
 from tests.e2e.node import running_node
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "conversations.md"
@@ -56,33 +56,33 @@ class Client:
     url: str
     lines: list[Line] = field(default_factory=list)
     token: str = ""
-    _websocket: WebSocketConnection | None = None
+    _wire: Wire | None = None
     _heard: list[dict[str, Any]] = field(default_factory=list)
     _news: trio.Event = field(default_factory=trio.Event)
 
     async def listen(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Connect, and write down what comes until the connection ends."""
-        async with open_websocket_url(self.url, subprotocols=["fanfare.v1"]) as websocket:
-            self._websocket = websocket
+        async with open_wire(self.url) as wire:
+            self._wire = wire
             task_status.started()
             try:
                 while True:
-                    message = orjson.loads(await websocket.get_message())
+                    message = await wire.receive()
                     self.token = message.get("token") or self.token
                     self.lines.append(("<", message))
                     self._heard.append(message)
                     self._news.set()
                     self._news = trio.Event()
-            except ConnectionClosed as closed:
-                if closed.reason is not None:
-                    self.lines.append(("-", {"closed": closed.reason.code, "reason": closed.reason.reason}))
+            except WireClosed as closed:
+                if closed.code is not None:
+                    self.lines.append(("-", {"closed": closed.code, "reason": closed.reason}))
                 self._news.set()
 
     async def say(self, t: str, **members: object) -> None:
-        assert self._websocket is not None
+        assert self._wire is not None
         message = {"t": t, **members}
         self.lines.append((">", message))
-        await self._websocket.send_message(orjson.dumps(message).decode())
+        await self._wire.send(message)
 
     async def hear(self, t: str, **members: object) -> dict[str, Any]:
         """The next message of this type and with these members, from what was not looked at yet."""
@@ -98,9 +98,9 @@ class Client:
 
     async def lose(self) -> None:
         """The network goes away."""
-        assert self._websocket is not None
+        assert self._wire is not None
         self.lines.append(("-", {"lost": True}))
-        await self._websocket._stream.aclose()
+        await self._wire.cut()
 
 
 @asynccontextmanager

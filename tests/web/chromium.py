@@ -86,7 +86,7 @@ class Visit:
         *,
         size: Size = "phone",
         scheme: Scheme = "light",
-        reduced_motion: bool = False,
+        reduced_motion: bool = True,
         lang: str = "en-GB",
         websockets: bool = True,
         certificates: bool = True,
@@ -96,6 +96,8 @@ class Visit:
         WebSockets then fall silent, new ones fail.
 
         Args:
+            reduced_motion: the person wants little to move. Without a graphics card animations cost a
+                fifth of a test, so the rule is that they are off; False where they matter.
             websockets: False for a network in which HTTP works and no WebSocket can be opened.
             certificates: False to believe whoever has one, whatever it says.
         """

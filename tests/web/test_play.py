@@ -22,7 +22,7 @@ async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, sh
     types = ("single", "multiple", "true_false", "text", "numeric")
 
     def play(session: Session, visit: Visit) -> None:
-        page = visit.page()
+        page = visit.page(reduced_motion=False)
         page.goto(shared_node.url)
         no_violations(page)
         page.get_by_label("Code").fill(session.code)
@@ -31,7 +31,9 @@ async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, sh
         page.get_by_role("button", name="Join").click()
         expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
         assert page.url.endswith(f"?code={session.code}")
-        other = join(visit, shared_node.url, session.code, "Bob", scheme="dark", size="desktop")
+        other = join(
+            visit, shared_node.url, session.code, "Bob", scheme="dark", size="desktop", reduced_motion=False
+        )
         for each in (page, other):
             no_violations(each)
         visit.run(session.lead, "start")
