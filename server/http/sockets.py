@@ -68,7 +68,7 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self._stream = stream
         self._send_timeout_s = send_timeout_s
         self._sending = trio.Lock()
-        """hypercorn turns a broken request down from the task that reads, while another one still sends what
+        """hypercorn ends a connection from the task that reads, while another one still sends what
         the request before it asked for."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -92,7 +92,12 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         return data
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        """Raises BusyResourceError while something is sent, as trio's streams do: whoever ends a connection
+        does not wait for a client that does not read."""
+        if self._sending.locked():
+            raise trio.BusyResourceError("something is still being sent")
+        async with self._sending:
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -662,6 +662,33 @@ async def test_two_tasks_that_send_on_one_connection_take_turns() -> None:
         await trio.testing.wait_all_tasks_blocked()
         while len(received) <= size:
             received += await client.receive_some()
-    assert received == b"a" * size + b"b"
+        nursery.start_soon(accepted.send_all, b"c" * size)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await accepted.send_eof()
+        nursery.cancel_scope.cancel()
+    assert received[: size + 1] == b"a" * size + b"b"
     for each in (client, accepted, listener):
         await each.aclose()
+
+
+async def test_a_reply_that_comes_while_its_connection_is_ended_is_sent_or_finds_it_closed() -> None:
+    """And is never told that another task is sending, which nobody expects. trio takes tasks in any order."""
+    for _ in range(20):
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        client = await trio.open_tcp_stream(*listener.socket.getsockname())
+        accepted = sockets.BoundedStream(await listener.accept(), send_timeout_s=30)
+
+        async def end(stream: sockets.BoundedStream = accepted) -> None:
+            with suppress(trio.BusyResourceError):
+                await stream.send_eof()
+
+        async def reply(stream: sockets.BoundedStream = accepted) -> None:
+            with suppress(trio.ClosedResourceError):
+                await stream.send_all(b"a reply")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            nursery.start_soon(reply)
+        for each in (client, accepted, listener):
+            await each.aclose()
