@@ -144,8 +144,8 @@ async def test_a_page_is_as_it_was_asked_for(
         return found
 
     def script(visit: Visit) -> None:
-        assert seen(visit.page()) == [390, 844, "en-GB", True, False, False]
-        page = visit.page(size="desktop", scheme="dark", reduced_motion=True, lang="de")
+        assert seen(visit.page(reduced_motion=False)) == [390, 844, "en-GB", True, False, False]
+        page = visit.page(size="desktop", scheme="dark", lang="de")
         assert seen(page) == [1440, 900, "de", False, True, True]
         screenshot(page, "nowhere")
         monkeypatch.setenv("SCREENSHOTS", str(tmp_path))

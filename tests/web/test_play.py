@@ -22,7 +22,7 @@ async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, sh
     types = ("single", "multiple", "true_false", "text", "numeric")
 
     def play(session: Session, visit: Visit) -> None:
-        page = visit.page(reduced_motion=False)
+        page = visit.page()
         page.goto(shared_node.url)
         no_violations(page)
         page.get_by_label("Code").fill(session.code)
@@ -31,9 +31,7 @@ async def test_all_five_types_from_the_code_to_the_podium(chromium: Chromium, sh
         page.get_by_role("button", name="Join").click()
         expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
         assert page.url.endswith(f"?code={session.code}")
-        other = join(
-            visit, shared_node.url, session.code, "Bob", scheme="dark", size="desktop", reduced_motion=False
-        )
+        other = join(visit, shared_node.url, session.code, "Bob", scheme="dark", size="desktop")
         for each in (page, other):
             no_violations(each)
         visit.run(session.lead, "start")
@@ -188,7 +186,7 @@ async def test_a_connection_that_says_nothing_any_more_is_left(chromium: Chromiu
             route.on_message(lambda message: None if route in dead else server.send(message))
             server.on_message(lambda message: None if route in dead else route.send(message))
 
-        page = visit.page()
+        page = visit.page(reduced_motion=False)
         page.route_web_socket(re.compile("/ws$"), forward)
         page.goto(f"{shared_node.url}/?code={session.code}")
         page.locator("#name").fill("Ada")
