@@ -29,6 +29,7 @@ from bench.clusters import LOOK_EVERY_S, BenchNode, Cluster, cluster
 from bench.fan_out import allow_files
 from bench.figures import Costs, Figure, percentile
 from bench.memory_node import Address
+from loadtest.client.protocol import Gap, Seat
 from loadtest.client.reconnect import Policy, after_close, after_error, delay_s
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import StoredSession, prove
@@ -77,8 +78,7 @@ class Player:
         self._number = number
         self._target = crowd.target
         self._link: Link | None = None
-        self._token: str | None = None
-        self._epoch = self._offset = 0
+        self._seat = Seat(crowd.code, gaps=self.books.gaps)
         self._answers = False
         self._mark = 0
         self._waits_since: float | None = None
@@ -125,13 +125,8 @@ class Player:
 
     def opened(self) -> None:
         """Holder."""
-        greeting: dict[str, object] = {"t": "join", "code": self._crowd.code}
-        if self._token is None:
-            greeting["name"] = self.books.name
-        else:
-            greeting |= {"token": self._token, "epoch": self._epoch, "offset": self._offset}
         assert self._link is not None
-        self._link.send(orjson.dumps(greeting))
+        self._link.send(orjson.dumps(self._seat.join(name=self.books.name)))
 
     def heard(self, payload: bytes) -> None:
         """Holder."""
@@ -192,16 +187,18 @@ class Player:
 
     def _on_joined(self, message: dict[str, Any]) -> None:
         now = self._crowd.loop.now()
-        if self._token is not None:
+        before = self._seat.epoch
+        if self._seat.token is not None:
             self.away_s = max(self.away_s, now - self._left_at)
-        self._token, self._failures = message["token"], 0
+        wrong = self._seat.joined(message)
+        if wrong is not None:
+            self.books.faults.append(wrong)
+        self._failures = 0
         self.books.player, self.books.name = message["player"], message["name"]
         self.where = self._target
         self._crowd.came(self._target, now)
-        if message["state"] is not None:
-            if self._epoch:
-                self._crowd.noted["the whole picture instead of what was missed"] += 1
-            self._epoch, self._offset = message["epoch"], message["offset"]
+        if message["state"] is not None and before is not None:
+            self._crowd.noted["the whole picture instead of what was missed"] += 1
         self._ask()
 
     def _on_ack(self, message: dict[str, Any]) -> None:
@@ -222,9 +219,9 @@ class Player:
             self._come_back(after_error(message["code"]))
 
     def _follow(self, offset: int) -> None:
-        if offset != self._offset + 1:
-            self.books.gaps.append((self._epoch, self._offset + 1, offset))
-        self._offset = offset
+        seat = self._seat
+        if not seat.in_order(offset):  # here a broadcast that comes twice is a fault too
+            seat.gaps.append(Gap(seat.epoch or 0, seat.offset + 1, offset))
 
 
 class Crowd:
