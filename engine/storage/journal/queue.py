@@ -62,7 +62,9 @@ class FactQueue:
         self._batch_facts_max = batch_facts_max
         self._waiting: deque[Waiting] = deque()
         self._queued = 0
+        self._urgent = False
         self._arrived = trio.Event()
+        self._pressing = trio.Event()
         self._emptied = trio.Event()
         self._emptied.set()
         self._ended = False
@@ -86,9 +88,18 @@ class FactQueue:
             )
         self._waiting += waiting
         self._queued += len(facts)
+        self._urgent = self._urgent or any(part.rows.changes for part in waiting)
         self._arrived.set()
+        if self.presses:
+            self._pressing.set()
         if self._queued and self._emptied.is_set() and not self._ended:
             self._emptied = trio.Event()
+
+    @property
+    def presses(self) -> bool:
+        """Whether the next batch is not to wait for company: it is full, or something in it changes the
+        session for everybody, such as the start or the end of a question."""
+        return self._urgent or self._queued >= self._batch_facts_max
 
     def take(self) -> Taken:
         """The next batch. There must be something to take."""
@@ -106,6 +117,7 @@ class FactQueue:
             parts.append(waiting)
             last[number] = waiting
             count += waiting.count
+        self._urgent = self._urgent and any(waiting.rows.changes for waiting in self._waiting)
         return Taken(batch, parts, last, count, since)
 
     def leave(self, count: int) -> None:
@@ -133,9 +145,17 @@ class FactQueue:
         self._arrived = trio.Event()
         await self._arrived.wait()
 
+    async def company(self, until_s: float) -> None:
+        """Wait until then for more facts, or until the batch `presses`, or `wake`."""
+        self._pressing = trio.Event()
+        if not self.presses:
+            with trio.move_on_at(until_s):
+                await self._pressing.wait()
+
     def wake(self) -> None:
-        """End the wait in `arrival`."""
+        """End the wait in `arrival` or `company`."""
         self._arrived.set()
+        self._pressing.set()
 
     async def emptied(self) -> None:
         """Wait until nothing is queued, or `end`."""

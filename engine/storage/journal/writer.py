@@ -2,7 +2,8 @@
 
 One task takes what waits, from all sessions, commits it in one statement, reports, and takes what has
 gathered meanwhile. Under little load every fact is on its way at once; under much, batches grow by
-themselves.
+themselves. On a busy node commits may be kept apart (`pause_s`), so that each has more facts and their
+number does not grow with the load.
 
 What goes wrong is sorted by whose doing it is:
 
@@ -20,6 +21,7 @@ What goes wrong is sorted by whose doing it is:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -85,6 +87,9 @@ class WriteBehind:
             for 3 to 5 ms; more gain little (`bench/group_commit.py`). When more than twice as many wait, a
             transaction takes several times as many.
         shutdown_s: after its cancellation `run` goes on for at most this long to commit what is queued.
+        pause_s: asked before each batch: how long after the last batch this one is taken at the earliest,
+            in seconds. A full batch, a fact that changes a session for everybody, a stop, and a path that
+            is not straight do not wait for it.
     """
 
     def __init__(
@@ -104,11 +109,14 @@ class WriteBehind:
         retry_min_s: float = 0.05,
         retry_max_s: float = 2.0,
         shutdown_s: float = 5.0,
+        pause_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._spool = spool
         self._retained = retained
         self._facts_max = facts_max
         self._shutdown_s = shutdown_s
+        self._pause_s = pause_s
+        self._taken_s = -math.inf
         self._queue = FactQueue(batch_facts_max)
         self._heartbeat = Heartbeat(
             database,
@@ -238,6 +246,9 @@ class WriteBehind:
             await self._path.connect()
             while self._queue or not self._stopping:
                 if self._queue:
+                    await self._company()
+                    if not self._queue:  # it was dropped meanwhile
+                        continue
                     taken = self._in_hand = self._queue.take()
                     # Converting a batch and handing it over are each a while without a pause.
                     await trio.lowlevel.checkpoint()
@@ -248,3 +259,10 @@ class WriteBehind:
                 else:
                     await self._queue.arrival()
             await self._heartbeat.farewell()
+
+    async def _company(self) -> None:
+        """Keep commits apart for as long as `pause_s` says."""
+        until_s = self._taken_s + self._pause_s()
+        if until_s > trio.current_time() and self.straight and not self._stopping:
+            await self._queue.company(until_s)
+        self._taken_s = trio.current_time()
