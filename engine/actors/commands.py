@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 
 Role = Literal["player", "host", "spectator"]
+
+SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
+"""A seat: the number of a player, or "host"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class SubscribeNode:
     node: str
     epoch: int | None = None
     offset: int | None = None
-    seats: Sequence[int | str] | None = None
+    seats: Sequence[SeatKey] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class Left:
 
     reply: Subscriber
     node: str
-    key: int | str
+    key: SeatKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -33,10 +33,10 @@ JSON = st.recursive(
 )
 ROLES = st.sampled_from(["player", "host", "spectator"])
 OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
-    "Sequence[int | str] | None": st.none() | st.lists(WHOLE | st.just("host"), max_size=5),
+    "Sequence[SeatKey] | None": st.none() | st.lists(WHOLE | st.just("host"), max_size=5),
     "object": JSON,
     "int": WHOLE,
-    "int | str": WHOLE | st.just("host"),
+    "SeatKey": WHOLE | st.just("host"),
     "int | None": st.none() | WHOLE,
     "str": TEXT,
     "str | None": st.none() | TEXT,
@@ -55,7 +55,9 @@ TRAVEL: tuple[type[commands.Command], ...] = (
     commands.Left,
     commands.Answer,
     commands.Host,
+    commands.TakeOver,
     commands.Detach,
+    commands.Erase,
 )
 
 
@@ -108,6 +110,64 @@ def test_a_command_with_one_member_wrong_is_refused(command: Any, data: st.DataO
             codec.command_from_json(given, THERE)
 
 
+RELEASED: list[tuple[commands.Command, bytes]] = [
+    (
+        commands.Join(HERE, "Ann", -3, may_move=True, relay="r", address="a", ticket="t"),
+        b'{"t":"join","name":"Ann","at":-3,"attach":true,"relay":"r","address":"a","ticket":"t"}',
+    ),
+    (commands.Join(HERE, None, 0, attach=False), b'{"t":"join","at":0,"attach":false}'),
+    (
+        commands.Rejoin(HERE, "host", None, "123456", 2, 7, relay="r", generation=1),
+        b'{"t":"rejoin","role":"host","code":"123456","epoch":2,"offset":7,"relay":"r","generation":1}',
+    ),
+    (commands.Watch(HERE, 2, 7), b'{"t":"watch","epoch":2,"offset":7}'),
+    (commands.Look(HERE, top=10), b'{"t":"look","role":"spectator","top":10}'),
+    (commands.ListPlayers(HERE, 0, 50), b'{"t":"listplayers","after":0,"limit":50,"removed":false}'),
+    (
+        commands.SubscribeNode(HERE, "n", 2, 7, [3, "host"]),
+        b'{"t":"subscribenode","node":"n","epoch":2,"offset":7,"seats":[3,"host"]}',
+    ),
+    (commands.Flushed(HERE, "n", 4), b'{"t":"flushed","node":"n","number":4}'),
+    (commands.Left(HERE, "n", "host"), b'{"t":"left","node":"n","key":"host"}'),
+    (
+        commands.Answer(HERE, 3, "a1", 2, [0, 1], -12, "123456"),
+        b'{"t":"answer","player":3,"id":"a1","question":2,"choice":[0,1],"at":-12,"code":"123456"}',
+    ),
+    (
+        commands.Host(HERE, None, "lock", on=True, seen_number=2, seen_phase="question", generation=1),
+        b'{"t":"host","do":"lock","on":true,"seen_number":2,"seen_phase":"question","generation":1}',
+    ),
+    (commands.TakeOver(HERE), b'{"t":"takeover"}'),
+    (commands.Detach(HERE), b'{"t":"detach"}'),
+    (commands.Erase(HERE, 5), b'{"t":"erase","player":5}'),
+]
+"""Commands as releases have sent them, which nodes of two releases must agree on."""
+
+
+@pytest.mark.parametrize(("command", "released"), RELEASED, ids=lambda each: type(each).__name__)
+def test_a_command_has_the_bytes_that_releases_have_sent(command: Any, released: bytes) -> None:
+    entry = b'["c",7,"a session",%b]' % released
+    assert codec.command_entry(7, "a session", command) == entry
+    assert there(command) == replace(
+        command, reply=THERE, **({"may_move": False} if hasattr(command, "may_move") else {})
+    )
+
+
+def test_every_command_but_a_merge_travels() -> None:
+    assert {type(command) for command, _ in RELEASED} == set(TRAVEL)
+    assert {*TRAVEL, commands.Merge} == set(get_args(commands.Command))
+
+
+@pytest.mark.parametrize("key", ["guest", "host ", "host\n", "", None, True, 1.5])
+def test_a_seat_is_a_player_or_the_host(key: object) -> None:
+    for data in (
+        {"t": "left", "node": "n", "key": key},
+        {"t": "subscribenode", "node": "n", "seats": [1, key]},
+    ):
+        with pytest.raises(ValueError, match="is not a"):
+            codec.command_from_json(data, THERE)
+
+
 def test_members_that_are_not_known_are_passed_over() -> None:
     assert codec.command_from_json(
         {"t": "subscribenode", "node": "n", "shade": "blue"}, THERE
@@ -117,10 +177,10 @@ def test_members_that_are_not_known_are_passed_over() -> None:
 def test_what_is_missing_and_has_no_default_is_refused() -> None:
     for kind in TRAVEL:
         word = kind.__name__.lower()
-        if kind in (commands.Watch, commands.Detach):
-            assert codec.command_from_json({"t": word}, THERE) == kind(THERE)  # type: ignore[call-arg]  # these two need no more
+        if kind in (commands.Watch, commands.Look, commands.TakeOver, commands.Detach, commands.Erase):
+            assert codec.command_from_json({"t": word}, THERE) == kind(THERE)  # type: ignore[call-arg]  # these need no more
         else:
-            with pytest.raises(ValueError, match=f"of {word} is not None"):
+            with pytest.raises(ValueError, match="missing required field"):
                 codec.command_from_json({"t": word}, THERE)
 
 
@@ -175,11 +235,11 @@ def test_a_frame_that_is_not_json_or_too_large_is_refused() -> None:
 
 @pytest.mark.parametrize("close_reason", CloseReason)
 def test_an_ending_is_the_same_on_the_other_side(close_reason: CloseReason) -> None:
-    assert codec.ending_from_json(orjson.loads(codec.end_entry(1, close_reason))[2]) is close_reason
+    assert codec.close_reason_from_json(orjson.loads(codec.end_entry(1, close_reason))[2]) is close_reason
 
 
 def test_an_ending_of_a_newer_node_lets_the_client_come_back() -> None:
-    assert codec.ending_from_json(4099) is CloseReason.FAILED
+    assert codec.close_reason_from_json(4099) is CloseReason.FAILED
 
 
 @pytest.mark.parametrize(
@@ -187,7 +247,7 @@ def test_an_ending_of_a_newer_node_lets_the_client_come_back() -> None:
     [
         (codec.frame_from_json, []),
         (codec.frame_from_json, {"no": "type"}),
-        (codec.ending_from_json, "left"),
+        (codec.close_reason_from_json, "left"),
         (codec.answer_from_json, None),
     ],
 )

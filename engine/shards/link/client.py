@@ -126,7 +126,7 @@ class LinkClient:
             if kind == codec.FRAME:
                 self._frame(number, codec.frame_from_json(rest[0]))
             elif kind == codec.END:
-                self._end(number, codec.ending_from_json(rest[0]))
+                self._end(number, codec.close_reason_from_json(rest[0]))
             elif kind == codec.ANSWER:
                 self._settle(number, codec.answer_from_json(rest[0]))
             elif kind == codec.NO_ANSWER:

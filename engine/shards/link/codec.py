@@ -1,47 +1,35 @@
-"""What goes over a link: commands of clients there, frames and ends back, and what nodes ask each other.
+"""The entries of a link: commands of clients one way, frames and close reasons back, and requests of nodes.
 
-An entry is a JSON array: its kind, a number that the asking side chose, and what belongs to the kind.
+An entry is a JSON array: its kind, a number that the client of the link chose, and the members of the kind.
 
-    there  c  number, session id, command      back  f  number, message of a frame
-           q  number, request                        e  number, close code of an ending
-                                                     a  number, answer
-                                                     x  number: no answer
+    to the server  c  number, session id, command    to the client  f  number, message of a frame
+                   q  number, request                               e  number, close code
+                                                                    a  number, answer
+                                                                    x  number: no answer
 
-Entries are encoded when they are sent, so nothing is shared with the other side and their size is known while
-they wait. Kinds and members that are not known are passed over: they come from a newer node.
+An entry is encoded when it is sent: nothing is shared with the other node, and the size of an entry is known
+while it waits. Unknown kinds and unknown members are ignored, because a newer node may send them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
 from operator import attrgetter
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import orjson
+from msgspec import Struct, ValidationError, convert, defstruct
+from msgspec.structs import asdict
 
 from engine.actors.close_reasons import BY_CODE, CloseReason
-from engine.actors.commands import (
-    Answer,
-    Command,
-    Detach,
-    Erase,
-    Flushed,
-    Host,
-    Join,
-    Left,
-    ListPlayers,
-    Look,
-    Merge,
-    Rejoin,
-    SubscribeNode,
-    TakeOver,
-    Watch,
-)
+from engine.actors.commands import Command, Merge, SubscribeNode
 from engine.actors.delivery.frame import Frame, Message
 from engine.actors.delivery.subscriber import Subscriber
 
 MESSAGE_BYTES_MAX = 1 << 20
-"""Of a WebSocket message on a link."""
+"""The most bytes of a WebSocket message on a link."""
 
 ENTRY_BYTES_MAX = MESSAGE_BYTES_MAX - 2
 """An entry must fit into a message, between its brackets."""
@@ -51,138 +39,69 @@ FRAME, END, ANSWER, NO_ANSWER = "f", "e", "a", "x"
 
 
 def keeps_listening(command: Command) -> bool:
-    """Whether the reply hears more than one frame."""
+    """Whether the reply receives more than one frame."""
     return isinstance(command, SubscribeNode)
 
 
 def encode(message: Message) -> bytes:
-    """The dialect of all links: a broadcast is encoded once, however many nodes it goes to."""
+    """The dialect of all links: a broadcast is encoded once, however many nodes receive it."""
     return orjson.dumps(message)
 
 
 # -- commands ---------------------------------------------------------------------------------------
 
-_Check = Callable[[object], bool]
+# How to think about this: the fields of a command, as its dataclass declares them, are its members on the
+# wire. A member that is None is left out. `msgspec` checks what comes in against the declared types, in C.
+# A field that is added to a command needs a default, because the release before does not send it.
+
+_STAYS = ("reply", "may_move")
+"""Fields that do not travel. `reply` stays on the asking side. `may_move` is False on the other side, because
+a client is sent to another node at most once."""
+
+_KINDS = tuple(kind for kind in get_args(Command) if kind is not Merge)
+"""A merge never leaves its node."""
 
 
-def _anything(_: object) -> bool:
-    return True
+def _members(kind: type[Command]) -> list[Field[Any]]:
+    return [each for each in fields(kind) if each.name not in _STAYS]
 
 
-def _whole(value: object) -> bool:
-    return type(value) is int  # bool is a subclass of int
-
-
-def _truth(value: object) -> bool:
-    return type(value) is bool
-
-
-def _text(value: object) -> bool:
-    return type(value) is str
-
-
-def _seat(value: object) -> bool:
-    return type(value) is int or value == "host"
-
-
-def _seats(value: object) -> bool:
-    return type(value) is list and all(map(_seat, value))
-
-
-def _role(value: object) -> bool:
-    return value in ("player", "host", "spectator")
-
-
-def _maybe(check: _Check) -> _Check:
-    return lambda value: value is None or check(value)
-
-
-# How to think about this: what is listed travels, and nothing else. `reply` stays on the side that asks;
-# `may_move` stays False on the other, because nobody is sent on a second time; `Merge` never leaves its node.
-_KINDS: Mapping[str, tuple[type[Command], Mapping[str, _Check]]] = {
-    "join": (
-        Join,
-        {
-            "name": _anything,
-            "at": _whole,
-            "attach": _truth,
-            "relay": _maybe(_text),
-            "address": _maybe(_text),
-            "ticket": _maybe(_text),
-            "former_session": _maybe(_text),
-            "former_player": _maybe(_whole),
-        },
-    ),
-    "rejoin": (
-        Rejoin,
-        {
-            "role": _role,
-            "player": _maybe(_whole),
-            "code": _maybe(_text),
-            "epoch": _maybe(_whole),
-            "offset": _maybe(_whole),
-            "relay": _maybe(_text),
-            "generation": _maybe(_whole),
-        },
-    ),
-    "watch": (Watch, {"epoch": _maybe(_whole), "offset": _maybe(_whole), "relay": _maybe(_text)}),
-    "look": (Look, {"role": _role, "player": _maybe(_whole), "top": _maybe(_whole)}),
-    "subscribenode": (
-        SubscribeNode,
-        {"node": _text, "epoch": _maybe(_whole), "offset": _maybe(_whole), "seats": _maybe(_seats)},
-    ),
-    "listplayers": (
-        ListPlayers,
-        {
-            "after": _whole,
-            "limit": _whole,
-            "generation": _maybe(_whole),
-            "removed": lambda value: value is None or _truth(value),
-        },
-    ),
-    "flushed": (Flushed, {"node": _text, "number": _whole}),
-    "left": (Left, {"node": _text, "key": _seat}),
-    "answer": (
-        Answer,
-        {
-            "player": _whole,
-            "id": _maybe(_text),
-            "question": _whole,
-            "choice": _anything,
-            "at": _whole,
-            "code": _maybe(_text),
-        },
-    ),
-    "host": (
-        Host,
-        {
-            "id": _maybe(_text),
-            "do": _text,
-            "player": _maybe(_whole),
-            "on": _maybe(_truth),
-            "seen_number": _maybe(_whole),
-            "seen_phase": _maybe(_text),
-            "generation": _maybe(_whole),
-        },
-    ),
-    "takeover": (TakeOver, {}),
-    "detach": (Detach, {}),
-    "erase": (Erase, {"player": _maybe(_whole)}),
-}
+def _wire_type(kind: type[Command]) -> type[Struct]:
+    """What a command is on the wire: its members, with `t` as the tag."""
+    hints = get_type_hints(kind, include_extras=True)
+    declared: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for each in _members(kind):
+        hint = hints[each.name]
+        if hint is object or NoneType in get_args(hint):
+            declared.append((each.name, hint, None))
+        elif each.default is MISSING:
+            declared.append((each.name, hint))
+        else:
+            declared.append((each.name, hint, each.default))
+    name = kind.__name__
+    return defstruct(name, declared, tag_field="t", tag=name.lower(), kw_only=True, gc=False)
 
 
 def _reader(names: tuple[str, ...]) -> Callable[[Command], tuple[object, ...]]:
-    """Reads these attributes. attrgetter gives a tuple for two names and more only."""
+    """Reads these attributes. `attrgetter` returns a tuple for two names and more only."""
     if len(names) > 1:
         return attrgetter(*names)
     return lambda command: tuple(getattr(command, name) for name in names)
 
 
-_WRITERS = {made: (kind, tuple(checks), _reader(tuple(checks))) for kind, (made, checks) in _KINDS.items()}
+def _writer(kind: type[Command]) -> tuple[str, tuple[str, ...], Callable[[Command], tuple[object, ...]]]:
+    names = tuple(each.name for each in _members(kind))
+    return kind.__name__.lower(), names, _reader(names)
+
+
+_WRITERS = {kind: _writer(kind) for kind in _KINDS}
+_READERS: Mapping[str, tuple[type[Struct], Callable[..., Command]]] = {
+    kind.__name__.lower(): (_wire_type(kind), kind) for kind in _KINDS
+}
 
 
 def command_to_json(command: Command) -> dict[str, object]:
-    """A command without its reply. What is None is left out. Raises ValueError for one that never travels."""
+    """A command without its reply. Raises ValueError for a command that never travels."""
     if isinstance(command, Merge):
         raise ValueError("a merge stays on its node")  # noqa: TRY004 - a command, and yet the wrong one
     kind, names, read = _WRITERS[type(command)]
@@ -191,19 +110,16 @@ def command_to_json(command: Command) -> dict[str, object]:
 
 
 def command_from_json(data: object, reply: Subscriber) -> Command:
-    """Raises ValueError for what is no command."""
-    if type(data) is not dict:
-        raise ValueError("a command is one JSON object")
-    kind = data.get("t")
-    if type(kind) is not str or kind not in _KINDS:
+    """Raises ValueError if the data is not a command."""
+    kind = data.get("t") if type(data) is dict else None
+    if type(kind) is not str or kind not in _READERS:
         raise ValueError(f"{kind!r:.40} is not a command")
-    made, checks = _KINDS[kind]
-    values: dict[str, Any] = {}  # as checked
-    for name, check in checks.items():
-        value = values[name] = data.get(name)
-        if not check(value):
-            raise ValueError(f"{name} of {kind} is not {value!r:.40}")
-    return made(reply, **values)
+    wire_type, command_type = _READERS[kind]
+    try:
+        members = asdict(convert(data, wire_type))
+    except ValidationError as error:
+        raise ValueError(f"this is not a {kind}: {error!s:.200}") from None
+    return command_type(reply, **members)
 
 
 # -- entries ----------------------------------------------------------------------------------------
@@ -241,21 +157,21 @@ def no_answer_entry(number: int) -> bytes:
 
 
 def frame_from_json(data: object) -> Frame:
-    """Raises ValueError for what is no message of a frame."""
+    """Raises ValueError if the data is not the message of a frame."""
     if type(data) is not dict or type(data.get("t")) is not str:
         raise ValueError("a message is one JSON object with a type")
     return Frame(data)
 
 
-def ending_from_json(data: object) -> CloseReason:
-    """An ending that is not known lets the client come back later. Raises ValueError for what is no code."""
+def close_reason_from_json(data: object) -> CloseReason:
+    """An unknown code lets the client come back later. Raises ValueError if the data is not a code."""
     if type(data) is not int:
-        raise ValueError(f"an ending is not {data!r:.40}")
+        raise ValueError(f"a close code is not {data!r:.40}")
     return BY_CODE.get(data, CloseReason.FAILED)
 
 
 def answer_from_json(data: object) -> Mapping[str, object]:
-    """Raises ValueError for what is no answer."""
+    """Raises ValueError if the data is not an answer."""
     if type(data) is not dict:
         raise ValueError("an answer is one JSON object")
     return data
