@@ -32,8 +32,8 @@ BENCHMARKS = (
     "handover",
     "pages",
 )
-EXTRA = ("peers",)
-"""Not run unless named: for these something has to be installed that the project does not need."""
+EXTRA = ("peers", "rates")
+"""Not run unless named: they take long, and compare with servers that the project does not need."""
 
 WIDTH = 120
 

@@ -9,17 +9,22 @@ from collections.abc import Sequence
 
 from bench import wire
 from bench.memory_node import Address
+from loadtest.swarm.connection import whole_texts
 
 PATIENCE_S = 30.0
 
 
 class Clients:
-    """Connections that hear what they are sent, but look for marks in it only."""
+    """Connections that hear what they are sent, but look for marks in it only.
 
-    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+    Args:
+        poll: an epoll that nobody else uses; by default a new one.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], poll: select.epoll | None = None) -> None:
         self._sockets = sockets
         self._unheard = [b""] * len(sockets)
-        self._poll = select.epoll()
+        self._poll = poll or select.epoll()
         self._by_fd = {}
         for number, each in enumerate(sockets):
             each.setblocking(False)
@@ -41,6 +46,18 @@ class Clients:
                 raise ConnectionError("the server closed a connection")
             self._unheard[number] += data
         return numbers
+
+    def take(self, number: int) -> list[bytes]:
+        """The payloads of all whole frames since the last mark, which are forgotten."""
+        payloads, end = whole_texts(self._unheard[number])
+        self._unheard[number] = self._unheard[number][end:]
+        return payloads
+
+    def forget(self) -> None:
+        """Read and drop all that has been sent so far."""
+        while self.listen(0):
+            pass
+        self._unheard = [b""] * len(self._sockets)
 
     def heard(self, number: int, mark: bytes) -> bool:
         """Whether a client has heard the mark since the last one. An error in its place is raised."""
@@ -66,24 +83,25 @@ class Clients:
 
 
 class Players:
-    """Everyone in some sessions, whose hosts do the same at the same time. Without a code it is a server that
-    answers every frame.
+    """All players of some sessions, whose hosts do the same at the same time. Without a code it is a server
+    that answers every frame.
 
     Args:
-        count: how many in each session.
+        count: of players in each session.
+        poll: as `Clients` has it.
     """
 
-    def __init__(self, sessions: Sequence[Address], count: int) -> None:
+    def __init__(self, sessions: Sequence[Address], count: int, poll: select.epoll | None = None) -> None:
         self.count = count * len(sessions)
         self._number = 0
         self._hosts: Clients | None = None
         if not sessions[0].code:
-            self._clients = Clients(wire.connect(sessions[0].port, count))
+            self.clients = Clients(wire.connect(sessions[0].port, count), poll)
             return
         joined = [_join(session, count) for session in sessions]
-        # Who answers after whom is of another session.
-        self._clients = Clients([each for row in zip(*joined, strict=True) for each in row])
-        self._clients.all_hear(b'"t":"joined"')
+        # Players who answer one after the other are of different sessions.
+        self.clients = Clients([each for row in zip(*joined, strict=True) for each in row], poll)
+        self.clients.all_hear(b'"t":"joined"')
         self._hosts = Clients([_lead(session) for session in sessions])
         self._hosts.all_hear(b'"t":"joined"')
 
@@ -94,10 +112,10 @@ class Players:
             return
         if self._number > 1:
             self._order("close")
-            self._clients.all_hear(b'"t":"result"')
-            self._clients.all_hear(b'"t":"leaderboard"')
+            self.clients.all_hear(b'"t":"result"')
+            self.clients.all_hear(b'"t":"leaderboard"')
         self._order("next" if self._number > 1 else "start")
-        self._clients.all_hear(b'"t":"question"')
+        self.clients.all_hear(b'"t":"question"')
 
     def _order(self, do: str) -> None:
         assert self._hosts is not None
@@ -105,13 +123,16 @@ class Players:
             self._hosts.say(number, wire.client_frame({"t": "host", "id": "h", "do": do}))
         self._hosts.all_hear(b'"t":"done"')
 
+    def answer_frame(self) -> bytes:
+        """The answer to the open question, the same of all players."""
+        message = {"t": "answer", "id": "a", "question": self._number, "choice": self._number % 4}
+        return wire.client_frame(message)
+
     def answer(self, count: int, per_s: float | None = None) -> tuple[list[float], float]:
         """The first `count` answer the open question: at once, or one after the other at a rate that does not
         wait for anybody. Returns how many seconds each waited for the ack, from when the answer was due to be
         sent, and how many it took from the first answer to the last ack."""
-        frame = wire.client_frame(
-            {"t": "answer", "id": "a", "question": self._number, "choice": self._number % 4}
-        )
+        frame = self.answer_frame()
         started = time.perf_counter()
         due = [started if per_s is None else started + n / per_s for n in range(count)]
         waits_s: list[float] = []
@@ -121,16 +142,16 @@ class Players:
             if now - started > PATIENCE_S:
                 raise TimeoutError(f"{count - len(waits_s)} answers have no ack")
             while sent < count and due[sent] <= now:
-                self._clients.say(sent, frame)
+                self.clients.say(sent, frame)
                 sent += 1
             timeout_s = due[sent] - now if sent < count else 1.0
-            ready = self._clients.listen(timeout_s)
+            ready = self.clients.listen(timeout_s)
             now = time.perf_counter()
-            waits_s += [now - due[number] for number in ready if self._clients.heard(number, b'"t":"ack"')]
+            waits_s += [now - due[number] for number in ready if self.clients.heard(number, b'"t":"ack"')]
         return waits_s, time.perf_counter() - started
 
     def close(self) -> None:
-        self._clients.close()
+        self.clients.close()
         if self._hosts is not None:
             self._hosts.close()
 

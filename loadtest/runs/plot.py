@@ -11,6 +11,14 @@ WIDTH = 640
 HEIGHT = 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 26, 12, 34
 TICKS = 5
+LEGEND_ROW = 16
+COLOURS = ("#2f7fd1", "#d9541e", "#00946b", "#b65fa4", "#c98a00", "#7a7f8a")
+
+_STYLE = (
+    "text{fill:#555;font:11px system-ui,sans-serif}.grid{stroke:#ddd}"
+    ".line{fill:none;stroke-width:1.8;stroke-linejoin:round}"
+    + "".join(f".c{number}{{stroke:{colour}}}" for number, colour in enumerate(COLOURS))
+)
 
 Point = tuple[float, float]
 
@@ -63,6 +71,22 @@ def plot(lines: Sequence[Line], axes: Axes) -> str:
         parts.append(_path(line, number, x_place, y_place))
     parts.append("</svg>")
     return "".join(parts) + _legend(drawn)
+
+
+def svg_file(lines: Sequence[Line], axes: Axes) -> str:
+    """A plot that stands by itself, with its colours and its legend. There has to be a point to draw."""
+    drawn = [line for line in lines if line.points]
+    height = HEIGHT + LEGEND_ROW * len(drawn)
+    entries = ""
+    for number, line in enumerate(drawn):
+        y = HEIGHT + LEGEND_ROW * number + 6
+        entries += f'<path class="line c{number % 6}" d="M{LEFT} {y}h18"/>'
+        entries += f'<text x="{LEFT + 26}" y="{y + 4}">{escape(line.name)}</text>'
+    inside = plot(drawn, axes).partition(">")[2].partition("</svg>")[0]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"><style>{_STYLE}</style>'
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>{inside}{entries}</svg>\n'
+    )
 
 
 def _scale(axes: Axes, ticks: Sequence[float]) -> Callable[[float], float]:
