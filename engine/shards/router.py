@@ -35,7 +35,7 @@ from engine.shards.membership import MembershipView
 from engine.shards.ports import Bus, BusMessage, Links, Member
 from engine.shards.relay import HOLD_S, Relay
 from engine.shards.session_factory import SessionFactory
-from engine.shards.session_location import RemoteLocation, announced, announcement, taken_from
+from engine.shards.session_location import RemoteLocation, announced, announcement
 from engine.shards.session_locator import NoOwnerYet, SessionLocator
 
 WAITING_MAX = 10_000
@@ -391,14 +391,14 @@ class Router:
         heard = announced(message)
         if heard is None:
             return
-        record, run = heard
-        member = self._members.live.get(run)
-        if member is None or run == self._me:
+        record = heard.record
+        member = self._members.live.get(heard.run)
+        if member is None or heard.run == self._me:
             self.locator.forget(record.id)
             return
         self.locator.remember(RemoteLocation(record, member))
         relay = self._relays.get(record.id)
-        if relay is not None and relay.owner.run == taken_from(message):
+        if relay is not None and relay.owner.run == heard.taken_from:
             relay.follow(member)
 
     # -- relays and moves ------------------------------------------------------------------------

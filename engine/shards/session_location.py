@@ -7,13 +7,14 @@ out what is wrong or out of date about it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
+
+from msgspec import Struct, ValidationError, convert, to_builtins
 
 from engine.domain.errors import DomainError
 from engine.domain.settings import Settings
 from engine.ports import SessionRecord
 from engine.shards.ports import BusMessage, Member
-
-KIND = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,45 +25,49 @@ class RemoteLocation:
     member: Member
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A session, without its owner; the run that has it; and the run that it was taken from, if any."""
+
+    record: SessionRecord
+    run: str
+    taken_from: str | None
+
+
+class _Announcement(Struct, tag_field="kind", tag="session"):
+    """What goes over the bus. `taken_from` is the run that had the session and is gone."""
+
+    run: str
+    id: str
+    code: str
+    quiz: str
+    version: int
+    settings: dict[str, object]
+    created_at: int
+    taken_from: str | None = None
+
+
 def announcement(record: SessionRecord, run: str, taken_from: str | None = None) -> BusMessage:
-    """This run has the session, or is to have it. Args: taken_from: the run that had it and is gone."""
-    return {
-        "kind": KIND,
-        "run": run,
-        "id": record.id,
-        "code": record.code,
-        "quiz": record.quiz_id,
-        "version": record.quiz_version,
-        "settings": record.settings.to_dict(),
-        "created_at": record.created_at,
-        "taken_from": taken_from,
-    }
+    """This run has the session, or is about to get it. Args: taken_from: the run that had it and is gone."""
+    said = _Announcement(
+        run,
+        record.id,
+        record.code,
+        record.quiz_id,
+        record.quiz_version,
+        record.settings.to_dict(),
+        record.created_at,
+        taken_from,
+    )
+    return cast(BusMessage, to_builtins(said))
 
 
-def taken_from(message: BusMessage) -> str | None:
-    """The run that has lost the session, if the announcement names one."""
-    run = message.get("taken_from")
-    return run if isinstance(run, str) else None
-
-
-def announced(message: BusMessage) -> tuple[SessionRecord, str] | None:
-    """The session, without its owner, and the run; None for any other message."""
-    settings, run = message.get("settings"), message.get("run")
-    version, created_at = message.get("version"), message.get("created_at")
-    session_id, code, quiz_id = message.get("id"), message.get("code"), message.get("quiz")
-    if (
-        message.get("kind") != KIND
-        or not isinstance(settings, dict)
-        or not isinstance(run, str)
-        or not isinstance(session_id, str)
-        or not isinstance(code, str)
-        or not isinstance(quiz_id, str)
-        or not isinstance(version, int)
-        or not isinstance(created_at, int)
-    ):
-        return None
+def announced(message: BusMessage) -> Announced | None:
+    """None for any other message."""
     try:
-        read = Settings.stored(settings)
-    except DomainError:
+        said = convert(message, _Announcement)
+        settings = Settings.stored(said.settings)
+    except (ValidationError, DomainError):
         return None
-    return SessionRecord(session_id, code, quiz_id, version, read, created_at), run
+    record = SessionRecord(said.id, said.code, said.quiz, said.version, settings, said.created_at)
+    return Announced(record, said.run, said.taken_from)

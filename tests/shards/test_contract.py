@@ -11,7 +11,17 @@ import redis.asyncio
 import trio
 
 from engine.aio import call, open_asyncio
-from engine.shards.ports import BUS_BYTES_MAX, Beat, Bus, BusMessage, BusUnavailable, Heartbeats, Load, Member
+from engine.shards.ports import (
+    BUS_BYTES_MAX,
+    WEIGHT_MAX,
+    Beat,
+    Bus,
+    BusMessage,
+    BusUnavailable,
+    Heartbeats,
+    Load,
+    Member,
+)
 from engine.shards.redis import open_redis
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
@@ -192,3 +202,40 @@ async def test_what_is_too_large_is_refused(two: Two) -> None:
 
 def test_members_are_what_they_were(cluster: str) -> None:
     assert Member.parse(A.to_dict()) == A
+    assert Member.parse(A.to_dict() | {"colour": "red"}) == A
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": None},
+        {"run": 7},
+        {"role": "reader"},
+        {"weight": 0},
+        {"weight": WEIGHT_MAX + 1},
+        {"weight": True},
+        {"weight": "1"},
+        {"started_at": 1.5},
+        {"draining": 1},
+        {"marks": {"secret": 7}},
+        {"marks": ["secret"]},
+    ],
+    ids=str,
+)
+def test_a_member_with_a_wrong_field_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not a member"):
+        Member.parse(A.to_dict() | wrong)
+
+
+@pytest.mark.parametrize("missing", ["name", "weight", "link_url", "started_at"])
+def test_a_member_without_a_field_is_refused(missing: str) -> None:
+    data = A.to_dict()
+    del data[missing]
+    with pytest.raises(ValueError, match=missing):
+        Member.parse(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "a", 7, {}])
+def test_other_data_is_not_a_member(data: object) -> None:
+    with pytest.raises(ValueError, match="not a member"):
+        Member.parse(data)
