@@ -618,7 +618,7 @@ class MemoryNodeLinks:
 
 
 class _MemoryWay:
-    """Outlet: one direction of a link."""
+    """EntryTransport: one direction of a link."""
 
     def __init__(self, network: MemoryLinks, link: _MemoryLink, start: str, to: str) -> None:
         self._network = network
@@ -693,7 +693,7 @@ class _MemoryLink:
                 self.cut()
 
     async def run(self, service: LinkService | None) -> None:
-        """Args: service: of the far end; None when it has gone meanwhile."""
+        """Args: service: of the node that is asked; None when it has gone meanwhile."""
         with self._scope:
             try:
                 if service is not None:

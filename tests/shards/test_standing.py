@@ -55,19 +55,19 @@ class _Node:
 
     def __init__(self, message_s: float) -> None:
         self.message_s = message_s
-        self.channel = BatchedTransport()
+        self.transport = BatchedTransport()
         self.rows = self.lasts = self.most_bytes = 0
         self.ended: int | None = None
 
     async def connect(self, audience: Audience, nursery: trio.Nursery, name: str) -> None:
         sessions = Sessions()
-        far = LinkServer(self.channel, sessions, nursery)
+        far = LinkServer(self.transport, sessions, nursery)
         far.hear(orjson.loads(command_entry(1, "s", SubscribeNode(Client(), name, None, 0, None))))
         audience.subscribe_node(name, sessions.commands[0].reply, ())
-        nursery.start_soon(self.channel.carry, self, lambda entry: None)
+        nursery.start_soon(self.transport.carry, self, lambda entry: None)
 
     async def send_message(self, message: bytes) -> None:
-        self.most_bytes = max(self.most_bytes, self.channel.waiting_bytes)
+        self.most_bytes = max(self.most_bytes, self.transport.waiting_bytes)
         await trio.sleep(self.message_s)
         for kind, _, said in orjson.loads(message):
             if kind == "f":
@@ -120,7 +120,7 @@ async def test_a_node_that_takes_nothing_holds_the_others_up_for_a_moment_and_is
     assert (well.rows, well.lasts) == (PLAYERS, 1)
     assert STALL_S <= took_s < 2 * STALL_S + 0.1
     assert [audience.has_node(f"node-{n}") for n in range(3)] == [True, False, False]
-    assert hung.channel.waiting_bytes < ROOM_BYTES + BATCH_BYTES_MAX
+    assert hung.transport.waiting_bytes < ROOM_BYTES + BATCH_BYTES_MAX
 
 
 async def test_a_node_that_is_much_too_slow_is_left_out_before_the_end(autojump_clock: MockClock) -> None:
@@ -137,7 +137,7 @@ async def test_nobody_waits_for_a_link_that_is_over(autojump_clock: MockClock) -
 
     async def lose() -> None:
         await trio.sleep(0.2)
-        node.channel.part(1000, "over")
+        node.transport.close(1000, "over")
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lose)

@@ -1,8 +1,8 @@
 """How two nodes prove to each other that they belong to one cluster, before anything else is read.
 
-The called node sends a nonce. The calling node answers with its own, both runs, and a proof that it has the
-key: an HMAC-SHA256 over all of that. The called node proves the same with another label, so that no proof can
-be sent back to its maker, nor be used for another link, another run or another direction.
+The link server sends a nonce. The link client answers with its own nonce, both runs, and a proof that it has
+the key: an HMAC-SHA256 over all of that. The server proves the same with another label, so that no proof can
+be sent back to its maker, or used for another link, another run or another direction.
 
 Pure: bytes in, bytes out. Nonces are arguments, and must never be used twice.
 """
@@ -14,34 +14,34 @@ import hmac
 import orjson
 
 VERSION = 1
-"""Of what is said on a link. Sides of different versions talk to each other: the older one passes over kinds
-of entries, and members, of which it has not heard."""
+"""The version of links. Nodes of different versions talk to each other: the older one ignores unknown kinds
+of entries, and unknown members."""
 
 VERSION_OLDEST = 1
-"""With which this one still gets along."""
+"""The oldest version that this release works with."""
 
 HANDSHAKE_S = 5.0
-"""From the first byte until both sides have proved themselves."""
+"""The most seconds from the first byte until both nodes have proved themselves."""
 
 NONCE_BYTES = 32
 _HELLO_BYTES_MAX = 4096
 
 
 class Refused(Exception):
-    """The other side does not prove what it should. `str()` is the reason to close with."""
+    """The other node has no valid proof. `str()` is the reason to close with."""
 
 
 def link_key(secret: bytes) -> bytes:
-    """The key of links, of nothing else, from the cluster's secret."""
+    """The key of links, which serves nothing else, derived from the secret of the cluster."""
     return hmac.digest(secret, b"fanfare link", "sha256")
 
 
 class ClientProof:
-    """The side that has dialled.
+    """The proof of the link client.
 
     Args:
-        run: its own.
-        to: the run that it wants to talk to.
+        run: of this node.
+        to: the run that this node wants to talk to.
     """
 
     def __init__(self, key: bytes, run: str, to: str, nonce: bytes) -> None:
@@ -52,19 +52,19 @@ class ClientProof:
         self._theirs = ""
 
     def respond(self, hello: str | bytes) -> bytes:
-        """To the first message of the other side. Raises Refused."""
+        """The answer to the first message of the server. Raises Refused."""
         (self._theirs,) = _read(hello, "nonce")
         proof = _proof(self._key, "calling", self._theirs, self._nonce, self._run, self._to)
         return _message(run=self._run, to=self._to, nonce=self._nonce, proof=proof)
 
     def confirm(self, message: str | bytes) -> None:
-        """The second message of the other side. Raises Refused unless it is the run that is wanted."""
+        """Check the second message of the server. Raises Refused unless it comes from the wanted run."""
         (proof,) = _read(message, "proof")
         _compare(proof, _proof(self._key, "called", self._theirs, self._nonce, self._run, self._to))
 
 
 class ServerProof:
-    """The side that was dialled. Args: run: its own."""
+    """The proof of the link server. Args: run: of this node."""
 
     def __init__(self, key: bytes, run: str, nonce: bytes) -> None:
         self._key = key
@@ -75,7 +75,7 @@ class ServerProof:
         return _message(nonce=self._nonce)
 
     def admit(self, message: str | bytes) -> tuple[str, bytes]:
-        """The other side's run, and the message that proves our own. Raises Refused."""
+        """The run of the client, and the message that proves this node. Raises Refused."""
         run, to, theirs, proof = _read(message, "run", "to", "nonce", "proof")
         _compare(proof, _proof(self._key, "calling", self._nonce, theirs, run, to))
         if to != self._run:
@@ -84,8 +84,8 @@ class ServerProof:
 
 
 def _proof(key: bytes, side: str, called_nonce: str, calling_nonce: str, run: str, to: str) -> str:
-    # As JSON, so that no two lists of words become the same bytes. Without the version: two sides whose
-    # versions differ shall still understand each other's proof.
+    # As JSON, so that no two lists of words become the same bytes. Without the version: nodes of different
+    # versions must understand each other's proofs.
     words = orjson.dumps([side, called_nonce, calling_nonce, run, to])
     return hmac.new(key, words, "sha256").hexdigest()
 
@@ -100,7 +100,7 @@ def _message(**words: str) -> bytes:
 
 
 def _read(message: str | bytes, *names: str) -> list[str]:
-    """These words of a message."""
+    """The words of a message with these names. Raises Refused."""
     data: object = None
     if len(message) <= _HELLO_BYTES_MAX:
         try:

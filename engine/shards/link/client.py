@@ -1,6 +1,6 @@
-"""The calling end of a link, without a network: it keeps who waits for what.
+"""The client of a link, without a network: it keeps which reply waits for which entry.
 
-It is given a transport for its entries and is told what came in, in order.
+It sends its entries by a transport, and receives the entries of the server in order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Due:
-    """A reply that has not heard all yet. `by` is on trio's clock; the keeping ones have no such time."""
+    """A reply that still waits. `by` is on trio's clock, and does not matter for a reply that keeps
+    listening."""
 
     reply: Subscriber
     session_id: str
@@ -42,7 +43,7 @@ class _Due:
 
 
 class _Question:
-    """A request under way."""
+    """A request without an answer yet."""
 
     def __init__(self) -> None:
         self.answer: Mapping[str, object] | None = None
@@ -50,11 +51,16 @@ class _Question:
 
 
 class LinkClient:
-    """The side that asks: `Links` for one other node. A mistake in a reply costs that reply."""
+    """Port `Links` for one other node. A mistake in a reply costs that reply.
 
-    def __init__(self, outlet: EntryTransport, boundary: Boundary | None = None) -> None:
+    Args:
+        transport: carries the entries to the server.
+        boundary: of the node.
+    """
+
+    def __init__(self, transport: EntryTransport, boundary: Boundary | None = None) -> None:
         self._boundary = boundary or Boundary()
-        self._outlet = outlet
+        self._transport = transport
         self._number = 0
         self._once: dict[int, _Due] = {}
         self._listening: dict[int, _Due] = {}
@@ -72,8 +78,8 @@ class LinkClient:
         return len(self._questions)
 
     def send(self, session_id: str, command: Command) -> None:
-        """As `Links.send`. The reply of one that cannot be said on a link, which takes a client that sends
-        nonsense, is closed with `CloseReason.FAILED`."""
+        """As `Links.send`. A command that cannot be encoded, because a client sent nonsense, closes its reply
+        with `CloseReason.FAILED`."""
         if isinstance(command, Detach):
             self.drop(command.reply)
             return
@@ -85,7 +91,7 @@ class LinkClient:
             log.warning("a command cannot go over a link: %s", error)
             reply.close(CloseReason.FAILED)
             return
-        if self._over or self.replies >= REPLIES_MAX or not self._outlet.offer(entry):
+        if self._over or self.replies >= REPLIES_MAX or not self._transport.offer(entry):
             self.refused_total += 1
             reply.close(CloseReason.RESTARTING)
             return
@@ -94,20 +100,21 @@ class LinkClient:
         self._numbers.setdefault(reply, set()).add(number)
 
     def drop(self, reply: Subscriber) -> None:
-        """As `Links.drop`. Without room to say so the link ends, so that the other side does not go on."""
+        """As `Links.drop`. If the link has no room to tell the server, it ends, so that the server
+        stops too."""
         for number in self._numbers.pop(reply, ()):
             self._once.pop(number, None)
             due = self._listening.pop(number, None)
             if due is not None:
                 entry = codec.command_entry(number, due.session_id, Detach(reply))
-                if not self._outlet.offer(entry) and not self._over:
-                    self._outlet.overflow()
+                if not self._transport.offer(entry) and not self._over:
+                    self._transport.overflow()
 
     async def ask(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        """As `Links.ask`. Raises ValueError for a request that cannot be said on a link."""
+        """As `Links.ask`. Raises ValueError for a request that cannot be encoded."""
         number = self._next()
         entry = codec.request_entry(number, request)
-        if self._over or len(self._questions) >= ASKS_MAX or not self._outlet.offer(entry):
+        if self._over or len(self._questions) >= ASKS_MAX or not self._transport.offer(entry):
             raise LinkLost("the link has no room")
         question = self._questions[number] = _Question()
         try:
@@ -120,7 +127,7 @@ class LinkClient:
         return question.answer
 
     def hear(self, entry: object) -> None:
-        """An entry from the far end. Raises Malformed."""
+        """Take an entry from the server. Raises Malformed."""
         kind, number, rest = parts_of(entry)
         try:
             if kind == codec.FRAME:
@@ -135,12 +142,12 @@ class LinkClient:
             raise Malformed(str(error)) from None
 
     async def expire(self) -> None:
-        """Close the replies that have waited for too long. Gives way to others in between."""
+        """Close the replies that have waited for too long. Yields to other tasks in between."""
         now = trio.current_time()
         late = []
         for number, due in self._once.items():
             if due.by > now:
-                break  # later ones were asked for later
+                break  # the rest were sent later
             late.append(number)
         slicer = Slicer()
         for place, number in enumerate(late):
@@ -149,8 +156,10 @@ class LinkClient:
                 await slicer.breathe()
 
     async def lost(self, close_reason: CloseReason = CloseReason.RESTARTING) -> None:
-        """The link is over: close every reply, those that listen with `close_reason`, and refuse what comes
-        now. Gives way to others in between; whoever is dropped meanwhile hears nothing."""
+        """The link is over: close every reply, and refuse new commands. Replies that keep listening are
+        closed with `close_reason`. Yields to other tasks in between; a reply that is dropped meanwhile is not
+        called.
+        """
         self._over = True
         for question in self._questions.values():
             question.settled.set()

@@ -1,4 +1,4 @@
-"""Incoming links: taken from other nodes once they have proved that they belong to the cluster."""
+"""Incoming links, accepted from nodes that have proved that they belong to the cluster."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from engine.shards.link.codec import MESSAGE_BYTES_MAX
 from engine.shards.link.keepalive import SILENCE_S
 from engine.shards.link.log_once import LogOnce
 from engine.shards.link.server import LinkServer
-from engine.shards.link.transport import PARTING_S, RECEIVE_BYTES, BatchedTransport
+from engine.shards.link.transport import CLOSE_S, RECEIVE_BYTES, BatchedTransport
 from engine.shards.ports import LinkService
 
 log = logging.getLogger(__name__)
 
 HANDSHAKES_MAX = 64
-"""Connections that have not proved themselves yet. A further one is cut off without a word."""
+"""The most connections without a proof yet. Further ones are cut off without a word."""
 
 REFUSED = 1008
-"""The close code for who does not prove what it should."""
+"""The close code for a connection without a valid proof."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkListenerStatistics:
-    """A snapshot of all links that other nodes have dialled. `listening` counts sessions that are heard over
-    them, once for each node; `refused` those who did not prove what they should."""
+    """A snapshot of all links that other nodes have dialled. `listening` counts the sessions that other nodes
+    subscribe to over them, once for each node; `refused` counts connections without a valid proof."""
 
     open: int
     meeting: int
@@ -50,15 +50,15 @@ class _Served:
     def __init__(
         self, service: LinkService, nursery: trio.Nursery, silence_s: float, boundary: Boundary
     ) -> None:
-        self.channel = BatchedTransport(silence_s)
-        self.end = LinkServer(self.channel, service, nursery, boundary)
+        self.transport = BatchedTransport(silence_s)
+        self.end = LinkServer(self.transport, service, nursery, boundary)
 
 
 class LinkListener:
-    """Takes links of other nodes, and hands what comes over them to the service of this one.
+    """Accepts links of other nodes, and hands their commands and requests to the service of this node.
 
     Args:
-        own_run: of this node. Who wants another is refused.
+        own_run: of this node. A node that wants another run is refused.
         secret: of the cluster, the same on all nodes.
         silence_s, gone, boundary: as of `LinkPool`.
     """
@@ -90,7 +90,7 @@ class LinkListener:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Until cancelled; then all links are cut. Args: sockets: bound; they are listened to here."""
+        """Serve until cancelled; then all links are cut. Args: sockets: bound, and not listening yet."""
         listeners = []
         for each in sockets:
             taken = trio.socket.from_stdlib_socket(each)
@@ -101,7 +101,8 @@ class LinkListener:
             task_status.started()
 
     async def attend(self, stream: trio.abc.Stream) -> None:
-        """One connection, from the first byte to the last. Raises nothing for what the other side does."""
+        """Serve one connection, from the first byte to the last. No behaviour of the other node makes it
+        raise."""
         if self._meeting >= HANDSHAKES_MAX:
             await trio.aclose_forcefully(stream)
             return
@@ -126,19 +127,19 @@ class LinkListener:
         return LinkListenerStatistics(
             open=len(self._served),
             meeting=self._meeting,
-            waiting=sum(each.channel.waiting for each in self._served),
-            waiting_bytes=sum(each.channel.waiting_bytes for each in self._served),
+            waiting=sum(each.transport.waiting for each in self._served),
+            waiting_bytes=sum(each.transport.waiting_bytes for each in self._served),
             listening=sum(each.end.listening for each in self._served),
-            sent_total=self._sent + sum(each.channel.sent_total for each in self._served),
-            messages_total=self._messages + sum(each.channel.messages_total for each in self._served),
-            received_total=self._received + sum(each.channel.received_total for each in self._served),
+            sent_total=self._sent + sum(each.transport.sent_total for each in self._served),
+            messages_total=self._messages + sum(each.transport.messages_total for each in self._served),
+            received_total=self._received + sum(each.transport.received_total for each in self._served),
             refused_total=self._refused,
         )
 
     async def _meet(
         self, library: trio.Nursery, stream: trio.abc.Stream
     ) -> tuple[WebSocketConnection, str] | None:
-        """A connection that has proved itself, and the run it comes from, or None."""
+        """The connection with a valid proof, and the run it comes from; None without one."""
         self._meeting += 1
         try:
             with trio.move_on_after(HANDSHAKE_S):
@@ -153,7 +154,7 @@ class LinkListener:
                 except Refused as refused:
                     self._refused += 1
                     self._complaints.add("a link from %s is refused: %s", _address(stream), refused)
-                    with trio.move_on_after(PARTING_S):
+                    with trio.move_on_after(CLOSE_S):
                         await websocket.aclose(REFUSED, str(refused))
                     return None
                 await websocket.send_message(ours)
@@ -169,25 +170,25 @@ class LinkListener:
         silent = trio.CancelScope()
 
         async def watch() -> None:
-            await served.channel.watch(lambda: self._gone(run))
+            await served.transport.watch(lambda: self._gone(run))
             log.warning("no sign of life of the run %s: the link from it ends", run)
             silent.cancel()
 
         library.start_soon(watch)
         try:
             with silent:
-                await served.channel.carry(websocket, served.end.hear)
+                await served.transport.carry(websocket, served.end.hear)
         finally:
             with trio.CancelScope(shield=True):
                 await served.end.lost()
             self._served.discard(served)
-            self._sent += served.channel.sent_total
-            self._messages += served.channel.messages_total
-            self._received += served.channel.received_total
+            self._sent += served.transport.sent_total
+            self._messages += served.transport.messages_total
+            self._received += served.transport.received_total
 
 
 def _address(stream: trio.abc.Stream) -> str:
-    """Of the other side, for the log."""
+    """The address of the other node, for the log."""
     if isinstance(stream, trio.SocketStream):
         try:
             return str(stream.socket.getpeername()[0])

@@ -1,15 +1,15 @@
-"""A warning is said once of each address, until there is news of it."""
+"""Warnings that are logged once for each address, until the address is forgotten."""
 
 from __future__ import annotations
 
 import logging
 
 NAMED_MAX = 1_000
-"""Addresses of which it is remembered that they were warned of. Then it is said anew."""
+"""The most addresses that are remembered. Beyond that all are forgotten, and warnings are logged again."""
 
 
 class LogOnce:
-    """One warning for each address. `log`: of the module whose warnings they are."""
+    """One warning for each address. Args: log: of the module that warns."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log

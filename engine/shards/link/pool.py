@@ -1,7 +1,7 @@
 """Outgoing links: one WebSocket to each node that this node asks, dialled when it is first needed.
 
-The network costs the link it happened on, and nothing else; so does a mistake of our own, with a traceback in
-the log.
+An error of the network ends the link it happened on, and nothing else. So does a bug, with a traceback in the
+log.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ log = logging.getLogger(__name__)
 
 REST_S = 0.2
 REST_MAX_S = 2.0
-"""After a failed dial nothing goes to that node for so long: doubling from the first to the second."""
+"""How long nothing goes to a node after a failed dial: doubling from the first to the second."""
 
 REST_SILENT_S = 1.0
-"""The same after a link to a node that was silent. Meanwhile it may wake, or be found to be gone."""
+"""The same after a link that ended because the node was silent. Meanwhile the node may wake, or be found
+gone."""
 
 EXPIRE_EVERY_S = 5.0
+"""How often replies that waited for too long are looked for."""
 
 PATH = "/link"
 
@@ -45,7 +47,8 @@ OpenStream = Callable[[str], Awaitable[trio.abc.Stream]]
 
 
 async def open_stream(url: str) -> trio.abc.Stream:
-    """A stream to a link's address, which is ws:// or wss://. Raises OSError, and ValueError for another."""
+    """A stream to the address of a link, which is ws:// or wss://. Raises OSError, and ValueError for any
+    other address."""
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError(f"{url!r} is not the address of a link")
@@ -59,8 +62,8 @@ async def open_stream(url: str) -> trio.abc.Stream:
 @dataclass(frozen=True, slots=True)
 class LinkStatistics:
     """A snapshot of all links that this node has dialled. `waiting` counts entries that are still to be sent;
-    `sent` and `received` entries, `messages` what they were sent in; `refused` commands for which there was
-    no room or no link."""
+    `sent` and `received` count entries, `messages` the messages they were sent in, and `refused` the commands
+    for which there was no room or no link."""
 
     open: int
     waiting: int
@@ -77,7 +80,7 @@ class LinkStatistics:
 
 @dataclass(slots=True)
 class _Rest:
-    """After a failed dial. `until` is on trio's clock."""
+    """The pause after a failed dial. `until` is on trio's clock."""
 
     until: float
     length_s: float
@@ -85,11 +88,11 @@ class _Rest:
 
 class _Link:
     def __init__(self, silence_s: float, boundary: Boundary) -> None:
-        self.channel = BatchedTransport(silence_s)
-        self.end = LinkClient(self.channel, boundary)
+        self.transport = BatchedTransport(silence_s)
+        self.end = LinkClient(self.transport, boundary)
         self.open = False
         self.silent = trio.CancelScope()
-        """Cancelled when the other side is."""
+        """Cancelled when the other node is silent for too long."""
         self.watched = trio.CancelScope()
 
 
@@ -99,8 +102,8 @@ class LinkPool:
     Args:
         own_run: of this node.
         secret: of the cluster, the same on all nodes.
-        silence_s: a node that gives no sign of life for so long is given up.
-        gone: whether the heartbeat of a run is. It is given up sooner, unless it gives other signs.
+        silence_s: a node without a sign of life for this long is given up.
+        gone: whether the heartbeat of a run is gone. Such a run is given up sooner if it is silent too.
         boundary: of the node.
         open: dials an address.
     """
@@ -165,20 +168,21 @@ class LinkPool:
         links = self._links.values()
         return LinkStatistics(
             open=sum(link.open for link in links),
-            waiting=sum(link.channel.waiting for link in links),
-            waiting_bytes=sum(link.channel.waiting_bytes for link in links),
+            waiting=sum(link.transport.waiting for link in links),
+            waiting_bytes=sum(link.transport.waiting_bytes for link in links),
             replies=sum(link.end.replies for link in links),
             asks=sum(link.end.asks for link in links),
-            sent_total=self._sent + sum(link.channel.sent_total for link in links),
-            messages_total=self._messages + sum(link.channel.messages_total for link in links),
-            received_total=self._received + sum(link.channel.received_total for link in links),
+            sent_total=self._sent + sum(link.transport.sent_total for link in links),
+            messages_total=self._messages + sum(link.transport.messages_total for link in links),
+            received_total=self._received + sum(link.transport.received_total for link in links),
             refused_total=self._refused + sum(link.end.refused_total for link in links),
             failed_dials_total=self._failed_dials,
             lost_total=self._lost,
         )
 
     def _link_to(self, member: Member) -> _Link | None:
-        """The link to this run of a node, which may still be on its way; None while it rests."""
+        """The link to this run of a node, which may still be dialling; None during the pause after a failed
+        dial."""
         link = self._links.get(member.run)
         if link is None and self._nursery is not None and not self._resting(member.run):
             link = self._links[member.run] = _Link(self._silence_s, self._boundary)
@@ -191,7 +195,7 @@ class LinkPool:
         return rest is not None and trio.current_time() < rest.until
 
     async def _keep(self, link: _Link, member: Member) -> None:
-        """From the dial to the end."""
+        """Run a link, from the dial to its end."""
         close_reason = CloseReason.RESTARTING
         stream: trio.abc.Stream | None = None
         meet_by = trio.current_time() + HANDSHAKE_S
@@ -216,17 +220,17 @@ class LinkPool:
             self._forget(link, member.run)
 
     async def _watch(self, link: _Link, member: Member) -> None:
-        """Also while it is dialled: what is sent waits for that."""
+        """End the link when the node is silent, also while it is dialled, because commands wait for that."""
         with link.watched:
             with self._boundary.within("watching a link"):
-                await link.channel.watch(lambda: self._gone(member.run))
+                await link.transport.watch(lambda: self._gone(member.run))
                 log.warning("no sign of life of %s: the link to it ends", member.name)
             link.silent.cancel()
 
     async def _talk(
         self, link: _Link, member: Member, stream: trio.abc.Stream, meet_by: float
     ) -> CloseReason:
-        """Until the link is over. Returns how it ends for those who listen."""
+        """Carry the link until it is over. Returns the close reason for the replies that keep listening."""
         close_reason, why = CloseReason.RESTARTING, "it does not answer"
         try:
             async with trio.open_nursery() as library:
@@ -277,14 +281,14 @@ class LinkPool:
                 await link.end.expire()
 
         library.start_soon(expire)
-        await link.channel.carry(websocket, link.end.hear)
+        await link.transport.carry(websocket, link.end.hear)
 
     def _forget(self, link: _Link, run: str) -> None:
-        """The next one to send dials anew, after a rest if this dial has failed."""
+        """Remove a link that is over. The next command dials again, after a pause if this dial failed."""
         del self._links[run]
-        self._sent += link.channel.sent_total
-        self._messages += link.channel.messages_total
-        self._received += link.channel.received_total
+        self._sent += link.transport.sent_total
+        self._messages += link.transport.messages_total
+        self._received += link.transport.received_total
         self._refused += link.end.refused_total
         now = trio.current_time()
         last = self._rests.get(run)
@@ -297,7 +301,7 @@ class LinkPool:
                 return
         else:
             self._failed_dials += 1
-        # Runs do not come back: what is remembered of one that nobody dials any more goes.
+        # Runs do not come back: forget the pauses of runs that are not dialled any more.
         self._rests = {each: rest for each, rest in self._rests.items() if now < rest.until + HANDSHAKE_S}
         self._rests[run] = _Rest(now + length_s, length_s)
 

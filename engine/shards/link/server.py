@@ -1,6 +1,6 @@
-"""The called end of a link, without a network: it hands commands to the node's service.
+"""The server of a link, without a network: it hands commands to the service of the node.
 
-Each command has a stand-in for its reply, which sends what the session says back over the link.
+Each command gets a stand-in for its reply, which sends the frames of the session back over the link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class _StandIn:
-    """The reply of a command, on the side that runs the session. Subscriber, Paced.
+    """Subscriber, Paced: the reply of a command on the node that runs the session.
 
     It is over after its first frame, unless it `keeps` listening.
     """
@@ -55,31 +55,32 @@ class _StandIn:
     @property
     def has_room(self) -> bool:
         """Paced."""
-        return self._over or self._end.outlet.has_room
+        return self._over or self._end.transport.has_room
 
     async def wait_for_room(self) -> None:
         """Paced."""
-        await self._end.outlet.wait_for_room()
+        await self._end.transport.wait_for_room()
 
 
 class LinkServer:
-    """The side that is asked.
+    """Receives commands and requests of another node, and sends back frames and answers.
 
     Args:
-        service: of this node. What it raises costs one command.
-        nursery: for the requests from node to node; cancelled with the link.
+        transport: carries the entries to the client.
+        service: of this node. An exception of it costs one command.
+        nursery: runs the requests of the other node, and is cancelled with the link.
         boundary: of the node.
     """
 
     def __init__(
         self,
-        outlet: EntryTransport,
+        transport: EntryTransport,
         service: LinkService,
         nursery: trio.Nursery,
         boundary: Boundary | None = None,
     ) -> None:
         self._boundary = boundary or Boundary()
-        self.outlet = outlet
+        self.transport = transport
         self._service = service
         self._nursery = nursery
         self._listening: dict[int, _StandIn] = {}
@@ -91,7 +92,7 @@ class LinkServer:
         return len(self._listening)
 
     def hear(self, entry: object) -> None:
-        """An entry from the near end. Raises Malformed."""
+        """Take an entry from the client. Raises Malformed."""
         kind, number, rest = parts_of(entry)
         if kind == codec.COMMAND:
             if len(rest) < 2 or type(rest[0]) is not str:
@@ -103,7 +104,7 @@ class LinkServer:
             self._request(number, rest[0])
 
     def frame(self, number: int, frame: Frame) -> None:
-        """From a stand-in. A frame that cannot be said ends the one that listens, not the link."""
+        """Called by a stand-in. A frame that cannot be encoded ends its stand-in, not the link."""
         if self._over:
             return
         try:
@@ -119,13 +120,13 @@ class LinkServer:
         self._say(entry)
 
     def close(self, number: int, close_reason: CloseReason) -> None:
-        """From a stand-in, or instead of one."""
+        """End the reply with this number. Called by its stand-in, or instead of it."""
         self._listening.pop(number, None)
         self._say(codec.end_entry(number, close_reason))
 
     async def lost(self) -> None:
-        """The link is over: every session hears that nobody listens over it any more. Pushes go nowhere.
-        Gives way to others in between."""
+        """The link is over: detach every stand-in from its session, and drop later pushes. Yields to other
+        tasks in between."""
         self._over = True
         slicer = Slicer()
         while self._listening:
@@ -184,6 +185,6 @@ class LinkServer:
         self._say(entry)
 
     def _say(self, entry: bytes) -> None:
-        """What the near end waits for is not left out: without room for it the link ends."""
-        if not self._over and not self.outlet.offer(entry):
-            self.outlet.overflow()
+        """Send an entry that the client waits for. If the link has no room for it, the link ends."""
+        if not self._over and not self.transport.offer(entry):
+            self.transport.overflow()

@@ -21,37 +21,38 @@ log = logging.getLogger(__name__)
 
 WAITING_MAX = 50_000
 WAITING_BYTES_MAX = 16 << 20
-"""Entries, and their bytes, that wait to be sent. Beyond that there is no room."""
+"""The most entries, and bytes of entries, that wait to be sent. Beyond that there is no room."""
 
 ROOM_BYTES = 1 << 20
-"""As long as more than this waits, whoever can wait does."""
+"""While more than this waits, a sender that can wait does so."""
 
 BATCH_MAX = 256
 BATCH_BYTES_MAX = 256 << 10
-"""Of one message; a single entry may be larger, up to `codec.ENTRY_BYTES_MAX`."""
+"""Bounds of one message. A single entry may be larger, up to `codec.ENTRY_BYTES_MAX`."""
 
 SEND_S = 10.0
 """A message that takes longer to send ends the link."""
 
 RECEIVE_BYTES = 65_536
-"""Read from the socket at once."""
+"""The most bytes read from the socket at once."""
 
-PARTING_S = 1.0
-"""For the other side's close frame."""
+CLOSE_S = 1.0
+"""How long the close frame of the other node is waited for."""
 
 MALFORMED = 1002
-"""The close code for what is no batch of entries."""
+"""The close code after a message that is not a batch of entries."""
 
 assert BATCH_BYTES_MAX + BATCH_MAX < MESSAGE_BYTES_MAX
 
 
 class BatchedTransport:
-    """Outlet. Takes entries from the beginning, and carries them once there is a connection.
+    """EntryTransport over a WebSocket. It queues entries from the beginning, and carries them once the link
+    is connected.
 
-    All that was offered within one turn of the loop goes as one message, up to the bounds of a batch.
+    All entries that are offered within one turn of the loop go as one message, up to the bounds of a batch.
 
     Args:
-        silence_s: for how long the other side may give no sign of life. The channel asks for some.
+        silence_s: how long the other node may give no sign of life. The transport pings it.
     """
 
     def __init__(self, silence_s: float = SILENCE_S) -> None:
@@ -61,7 +62,7 @@ class BatchedTransport:
         self._waiting_bytes = 0
         self._wakeup = trio.Event()
         self._room = trio.Event()
-        self._parting: tuple[int, str] | None = None
+        self._closing: tuple[int, str] | None = None
         self._over = False
         self.sent_total = 0
         self.received_total = 0
@@ -76,9 +77,9 @@ class BatchedTransport:
         return self._waiting_bytes
 
     def offer(self, entry: bytes) -> bool:
-        """Outlet."""
+        """EntryTransport."""
         size = self._waiting_bytes + len(entry)
-        if self._parting is not None or size > WAITING_BYTES_MAX or len(self._waiting) >= WAITING_MAX:
+        if self._closing is not None or size > WAITING_BYTES_MAX or len(self._waiting) >= WAITING_MAX:
             return False
         self._waiting.append(entry)
         self._waiting_bytes = size
@@ -86,31 +87,32 @@ class BatchedTransport:
         return True
 
     def overflow(self) -> None:
-        """Outlet."""
-        self.part(CloseReason.SLOW_CONSUMER.code, CloseReason.SLOW_CONSUMER.reason)
+        """EntryTransport."""
+        self.close(CloseReason.SLOW_CONSUMER.code, CloseReason.SLOW_CONSUMER.reason)
 
     @property
     def has_room(self) -> bool:
-        """Outlet."""
+        """EntryTransport."""
         return self._over or self._waiting_bytes <= ROOM_BYTES
 
     async def wait_for_room(self) -> None:
-        """Outlet."""
+        """EntryTransport."""
         while not self.has_room:
             await self._room.wait()
 
-    def part(self, code: int, reason: str) -> None:
-        """End the connection after the message that is being sent; what waits is thrown away. Never blocks.
-        The first code counts."""
-        if self._parting is None:
-            self._parting = (code, reason)
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection after the message that is being sent, and drop the entries that wait. Never
+        blocks. Only the first call counts."""
+        if self._closing is None:
+            self._closing = (code, reason)
             self._waiting.clear()
             self._waiting_bytes = 0
             self._wakeup.set()
             self._announce_room()
 
     async def carry(self, websocket: WebSocketConnection, hear: Callable[[object], None]) -> None:
-        """Until the connection is over, for whatever reason. Args: hear: is given every entry in order."""
+        """Send and receive until the connection is over, for whatever reason. Args: hear: called with every
+        entry, in order."""
         try:
             async with trio.open_nursery() as nursery:
 
@@ -124,11 +126,11 @@ class BatchedTransport:
                         await self._read(websocket, hear)
                     except Malformed as error:
                         log.warning("a link is ended: %s", error)
-                        self.part(MALFORMED, "malformed")
+                        self.close(MALFORMED, "malformed")
                     except ConnectionClosed:
-                        if self._parting is None:
+                        if self._closing is None:
                             raise
-                    await trio.sleep_forever()  # the writer has the last word
+                    await trio.sleep_forever()  # the writer sends the close frame
 
                 nursery.start_soon(until_over, self._write)
                 nursery.start_soon(until_over, read)
@@ -138,8 +140,8 @@ class BatchedTransport:
             self._announce_room()
 
     async def watch(self, gone: Callable[[], bool]) -> None:
-        """Return when the other side has been silent for too long, be it connected yet or not. Args: gone:
-        whether its heartbeat is, so that less is waited for."""
+        """Return when the other node has been silent for too long, whether it is connected yet or not. Args:
+        gone: whether its heartbeat is gone, which shortens the wait."""
         while True:
             await trio.sleep(self._look_every_s)
             if self._silence.look(gone()):
@@ -156,9 +158,9 @@ class BatchedTransport:
                     await websocket.send_message(self._batch())
                 if scope.cancelled_caught:
                     return  # in the middle of a message, so that no close frame can follow
-            elif self._parting is not None:
-                code, reason = self._parting
-                with trio.move_on_after(PARTING_S):
+            elif self._closing is not None:
+                code, reason = self._closing
+                with trio.move_on_after(CLOSE_S):
                     await websocket.aclose(code, reason)
                 return
             else:
@@ -187,7 +189,7 @@ class BatchedTransport:
                 await trio.sleep(self._look_every_s)
                 await websocket.ping()
         except ConnectionClosed:
-            if self._parting is None:
+            if self._closing is None:
                 raise
             await trio.sleep_forever()  # as in `carry`
 
@@ -204,7 +206,7 @@ class BatchedTransport:
             slicer = Slicer()
             for start in range(0, len(batch), CHUNK):
                 for entry in batch[start : start + CHUNK]:
-                    if self._parting is not None:
+                    if self._closing is not None:
                         return
                     hear(entry)
                 await slicer.breathe()
