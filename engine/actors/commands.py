@@ -1,6 +1,6 @@
-"""What can be asked of a session. Each may be refused; the answer goes to `reply`.
+"""The commands of a session. Each may be refused; the answer goes to `reply`.
 
-`id` is the client's own mark on its request and comes back with the answer.
+`id` is the mark of the client on its request, and comes back with the answer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is what came
-    over the wire, None when it was left out. `address` is the network that it came from, as limits count it.
-    `ticket` is what whoever waits for the host is known by, when it asks again. Whoever asks has shown the
-    token of `former_player` in the session with the id `former_session`, if that is not None.
+    """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is the value
+    that came over the wire, None when it was left out. `address` is the network of the client, as limits
+    count it. `ticket` identifies a player that waits for the host and asks again. If `former_session` is not
+    None, the client has shown the token of `former_player` in the session with that id.
 
-    Here and below: `generation` is that of a host's token, None where it is none. `may_move` tells that the
-    client may be sent to another node. `relay` is the run of a node that seats the client itself, and then
-    one frame answers the command: `admitted`."""
+    Here and below: `generation` is that of a host's token, None for any other client. `may_move` tells
+    whether the client may be sent to another node. `relay` is the run of a node that seats the client itself;
+    one frame, `admitted`, then answers the command."""
 
     reply: Subscriber
     name: object
@@ -46,7 +46,7 @@ class Join:
 @dataclass(frozen=True, slots=True)
 class Rejoin:
     """Come back with a token that was checked. `code`, when given, must be the session's: the token and
-    the code then speak of the same session."""
+    the code then belong to the same session."""
 
     reply: Subscriber
     role: Role
@@ -72,8 +72,9 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """See how the session stands, without a seat in it: answered with one frame, `state` as `role` and
-    `player` may see it, or with `top` the `board`: so many from the top, and with `player` those around."""
+    """See the state of the session without a seat in it. One frame answers: `look`, with the state as `role`
+    and `player` may see it; or with `top` the `board`, that many lines from the top, and with `player` the
+    lines around that player."""
 
     reply: Subscriber
     role: Role = "spectator"
@@ -83,8 +84,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ListPlayers:
-    """See who is in, in the order of their numbers: answered with one frame, `players`, with `limit` of those
-    whose numbers are above `after` at most; or with `removed` those whom the host has removed."""
+    """List the players in the order of their numbers. One frame answers: `players`, with at most `limit`
+    players whose numbers are above `after`. With `removed` it lists the players that the host has removed."""
 
     reply: Subscriber
     after: int
@@ -95,11 +96,11 @@ class ListPlayers:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeNode:
-    """Let a node take part for all of its clients in the session: the reply is pushed each broadcast once,
-    and the node passes it on. `node` is its run; a later one of the same run takes its place.
+    """Subscribe a node for all of its clients: each broadcast is pushed to the reply once, and the node
+    relays it. `node` is its run; a later subscription of the same run replaces an earlier one.
 
-    `epoch` and `offset` tell where its clients stand, and `seats` which players are among them, and "host",
-    when it has clients already: because the session has moved, or the link was lost for a moment."""
+    A node that has clients already, because the session has moved or the link was lost for a moment, gives
+    their position in the stream (`epoch`, `offset`), and in `seats` the players, and "host", among them."""
 
     reply: Subscriber
     node: str
@@ -110,8 +111,8 @@ class SubscribeNode:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """From a node that takes part: every answer that it had received when it was asked so, by the `flush`
-    with this number, has been passed on before this."""
+    """From a subscribed node: it has passed on every answer that it had received when the `flush` with this
+    number arrived."""
 
     reply: Subscriber
     node: str
@@ -120,7 +121,7 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """From a node that takes part: nobody sits there any more at this place, a player's number or "host"."""
+    """From a subscribed node: no client of it has the seat `key` any more."""
 
     reply: Subscriber
     node: str
@@ -129,8 +130,8 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`at` is the time of receipt in milliseconds; `choice` is what came over the wire. `code`, when given,
-    must be the session's."""
+    """Answer the open question. `at` is the time of receipt in milliseconds; `choice` is the value that came
+    over the wire. `code`, when given, must be the session's."""
 
     reply: Subscriber
     player: int
@@ -144,8 +145,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Host:
     """A command of the host. `player` belongs to kick and readmit, and may belong to admit and refuse; `on`
-    to lock and approval. With `seen_number` and `seen_phase` it is about that question in that phase, and
-    about nothing that the session has gone on to since."""
+    to lock and approval. With `seen_number` and `seen_phase` the command is refused if the session is no
+    longer at that question and in that phase."""
 
     reply: Subscriber
     id: str | None
@@ -159,7 +160,8 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """Of an author: whoever has led the session until now does so no longer. Answered with `host_token`."""
+    """From an author: replace the host. The tokens of earlier hosts become invalid. Answered with
+    `host_token`."""
 
     reply: Subscriber
 
@@ -173,7 +175,7 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Fold in what an earlier owner had acknowledged. Answered with `done` when that is committed."""
+    """Merge facts that an earlier owner had acknowledged. Answered with `done` when they are committed."""
 
     reply: Subscriber
     facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
@@ -181,8 +183,8 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Forget the name of a player, which is gone from the store. Without a player: leave memory, because the
-    session, which is over, is about to go from the store as well. Answered with `done`."""
+    """Forget the name of a player, which was deleted from the store. Without a player: leave memory, because
+    the session, which is over, is about to be deleted from the store. Answered with `done`."""
 
     reply: Subscriber
     player: int | None = None

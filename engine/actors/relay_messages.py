@@ -1,6 +1,7 @@
-"""What a session sends to the nodes that relay it: each broadcast once a node, whatever their players.
+"""The messages of a session to the nodes that relay it: each broadcast once for each node, however many
+players it has.
 
-None of these reach a client as they are. `engine/shards/relay.py` makes of them what its clients get.
+None of these reach a client as they are. `engine/shards/relay.py` turns them into the frames of its clients.
 """
 
 from __future__ import annotations
@@ -14,39 +15,41 @@ from engine.actors.delivery.frame import Frame
 from engine.domain.session import Session
 
 ROWS_PER_CHUNK = 250
-"""Of a standing, in one message: to make them, and to read them, takes a millisecond or less."""
+"""Rows of a standing in one message: making or reading them takes a millisecond or less."""
 
 Row = tuple[int, int, str, int, bool | None, int, int]
-"""Rank, player, name, score; and of the last closed question whether the answer was right, what it earned,
-and the streak after it."""
+"""Rank, player, name, score; and for the last closed question whether the answer was right, its points, and
+the streak after it."""
 
 
 def relayed(session_id: str, code: str, epoch: int, offset: int) -> Frame:
-    """The node takes part from here on. What it had missed follows, if it has clients already and that is all
-    there: then epoch and offset are those that it gave."""
+    """The node is subscribed from here on. If it has clients already, and all the broadcasts that they missed
+    are kept, these follow, and epoch and offset are the ones that the node gave."""
     return Frame({"t": "relayed", "session": session_id, "code": code, "epoch": epoch, "offset": offset})
 
 
 def admitted(role: str, player: int | None, frames: Sequence[Frame]) -> Frame:
-    """The answer to the join of a client of that node: it has this place, and gets these frames first."""
+    """The answer to the join of a client of that node: the client has this seat, and gets these frames
+    first."""
     return Frame(
         {"t": "admitted", "role": role, "player": player, "frames": [frame.message for frame in frames]}
     )
 
 
 def cast(frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> Frame:
-    """A broadcast, and what the host gets instead. `players`: whether it is for them too."""
+    """A broadcast, and the frame that the host gets instead. `players`: whether players get it too."""
     host = None if host_frame is None else host_frame.message
     return Frame({"t": "cast", "frame": frame.message, "host": host, "players": players})
 
 
 def for_host(frame: Frame) -> Frame:
-    """What is for the host alone, who sits at that node."""
+    """A frame for the host alone, who is a client of that node."""
     return Frame({"t": "for_host", "frame": frame.message})
 
 
 def flush(number: int) -> Frame:
-    """A deadline has come: the node answers with `Flushed` when all it had received is on its way."""
+    """A deadline has passed: the node answers with `Flushed` once it has passed on all the answers it had
+    received."""
     return Frame({"t": "flush", "number": number})
 
 
@@ -61,8 +64,8 @@ def moved_on(node: object) -> Frame:
 
 
 def standing(session: Session, finished: Frame | None = None) -> Iterator[Frame]:
-    """The whole standing, in chunks, from which a node makes the `result` of each of its players, or at the
-    end their `finished`. To be taken little by little."""
+    """The whole standing, in chunks, from which a node makes the `result` of each of its players, or after
+    the end their `finished`. To be iterated little by little."""
     number = messages.closed_number(session)
     about = {"t": "standing", "number": number, "skipped": session.skipped(number)}
     rows = _rows(session)

@@ -1,6 +1,7 @@
-"""Moments on their way between nodes, whose clocks differ: they travel as ages.
+"""Moments that are sent between nodes, whose clocks differ: they are sent as ages.
 
-What an answer spends on the way counts for it. That is a millisecond or two, where clocks may be off by many.
+The time that an answer spends in transit counts in its favour. That is a millisecond or two, where clocks may
+differ by many.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from engine.actors.delivery.subscriber import Subscriber
 
 
 def departing(command: Command, reply: Subscriber, now: int) -> Command:
-    """The command as it goes over a link, with another reply: `at` is so many milliseconds before now."""
+    """The command as it is sent over a link, with another reply: `at` in milliseconds relative to now."""
     if isinstance(command, Answer | Join):
         return _dated(command, reply, min(command.at - now, 0))
     return replace(command, reply=reply)
 
 
 def arrived(command: Command, now: int) -> Command:
-    """The command as it is handled here."""
+    """The command of another node, with `at` by the clock of this node."""
     if isinstance(command, Answer | Join):
         return _dated(command, command.reply, now + min(command.at, 0))
     return command
@@ -28,5 +29,5 @@ def arrived(command: Command, now: int) -> Command:
 def _dated(command: Answer | Join, reply: Subscriber, at: int) -> Command:
     if isinstance(command, Join):
         return replace(command, reply=reply, at=at)
-    # There are many of these, and `replace` takes more than twice as long.
+    # Answers are many, and `replace` takes more than twice as long.
     return Answer(reply, command.player, command.id, command.question, command.choice, at, command.code)

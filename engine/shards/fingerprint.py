@@ -1,9 +1,10 @@
-"""What must be the same on all nodes of a cluster, and how they tell that it is, before they work together.
+"""Values that must be the same on all nodes of a cluster, and how nodes compare them before they work
+together.
 
-Each node shows marks of it in its heartbeat. A mark of something secret is an HMAC under the cluster's
-secret: equal marks mean equal things, and nothing else can be read from them. A mark of a version is the
-range that this release gets along with: nodes of two releases run side by side during an upgrade. Marks that
-only one of two nodes has are passed over: the other's release does not know them, or its setting is not made.
+Each node shows marks of these values in its heartbeat. The mark of a secret is an HMAC under the secret of
+the cluster: equal marks mean equal values, and reveal nothing else. The mark of a version is the range that
+this release works with: nodes of two releases run side by side during an upgrade. A mark that only one of two
+nodes has is ignored: the release of the other does not know it, or its setting is not made.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SAID = {"secret": "the secret", "author_key": "the author key", **_VERSIONS}
 def marks_of(
     secret: bytes, author_key: str | None, *, schema: tuple[int, int], protocol: tuple[int, int]
 ) -> Marks:
-    """What a node shows. Args: schema, protocol: the oldest and the newest version it gets along with."""
+    """The marks of a node. Args: schema, protocol: the oldest and the newest version that it works with."""
     said = {
         "secret": _mark(secret, "secret"),
         "schema": "{}-{}".format(*schema),
@@ -34,7 +35,7 @@ def marks_of(
 
 
 def difference(ours: Marks, theirs: Marks) -> str | None:
-    """What keeps two nodes from working together, as in "the secret"; None if nothing does."""
+    """Why two nodes cannot work together, as in "the secret"; None if they can."""
     for name in _SAID:
         if name in ours and name in theirs:
             alike = _overlap(ours[name], theirs[name]) if name in _VERSIONS else ours[name] == theirs[name]

@@ -1,4 +1,4 @@
-"""A node's presence in the cluster: it shows its signs of life, and follows those of the others."""
+"""The presence of a node in the cluster: it sends heartbeats, and follows those of the other nodes."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from engine.shards.ring import Ring
 
 _log = logging.getLogger(__name__)
 
-_CROWD_S = 0.1
-"""From the end of a heartbeat to the next at least, however many announcements are heard."""
+_PAUSE_MIN_S = 0.1
+"""The least pause between two heartbeats, however many announcements arrive."""
 
 _WITHDRAWAL_S = 1.0
+"""How long a node that ends tries to withdraw its heartbeat."""
 
 
 class Heartbeat:
-    """Beats every third of the TTL, or at once when another node or this one has something to announce, and
-    keeps `state` up to date.
+    """Sends a heartbeat every third of the TTL, or at once when this node or another one has announced
+    something, and keeps `state` up to date.
 
     Announcements on the bus are {"kind": "member", "what": "joined" | "changed" | "left", "name", "run"}.
-    They make others look sooner; a lost one is made up for by the next heartbeat.
+    They make other nodes look sooner; the next heartbeat makes up for a lost one.
 
     Args:
-        state: written by this task alone. Its ring is placed before `on_changes` hears of the change.
+        state: written by this task alone. Its ring is set before `on_changes` is called.
         member: this node.
-        load: asked at every heartbeat.
-        on_changes: called with what changed, oneself included. Must return at once and must not raise.
-        on_confirmed: called with the moment (`current_time`) at which a confirmed heartbeat was asked for.
-            It is good for one TTL from then on.
+        load: called at every heartbeat.
+        on_changes: called with the changes, this node included. Must return at once and must not raise.
+        on_confirmed: called with the moment (`current_time`) at which a confirmed heartbeat was sent. It is
+            good for one TTL from that moment.
         current_time: seconds of a clock that runs on while the process is stopped.
         boundary: of the node.
     """
@@ -73,19 +74,20 @@ class Heartbeat:
         return self._member
 
     def announce(self, member: Member) -> None:
-        """From now on this node is this: the same run, draining for instance."""
+        """Announce new values of this node: the same run, draining for instance."""
         self._member = member
         self._hurry.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Started after the first heartbeat, whether it was answered or not. While Redis is away it is tried
-        again and again. When it is cancelled it withdraws, within a second; the bus must run until then."""
+        """Run until cancelled. Started after the first heartbeat, whether Redis answered it or not. While
+        Redis is away, heartbeats are tried again. When cancelled it withdraws the heartbeat, within a second;
+        the bus must run until then."""
         self._bus.listen(self._hear)
         try:
             next_s = await self._beat()
             task_status.started()
             while True:
-                await trio.sleep(_CROWD_S)
+                await trio.sleep(_PAUSE_MIN_S)
                 with trio.move_on_at(next_s):
                     await self._hurry.wait()
                 next_s = await self._beat()
@@ -94,14 +96,15 @@ class Heartbeat:
                 await self._withdraw()
 
     async def _beat(self) -> float:
-        """As `_show`. A heartbeat that ended in a mistake was none, and the next is due soon."""
+        """As `_show`. A heartbeat that raised counts as not answered, and the next is due soon."""
         with self._boundary.within("showing a sign of life"):
             return await self._show()
         self._state.failed()
         return trio.current_time() + self._interval_s / 4
 
     async def _show(self) -> float:
-        """Returns when the next is due: that is counted from the beginning of this one, for so is its TTL."""
+        """Send a heartbeat. Returns when the next is due, counted from the start of this one, as its
+        TTL is."""
         next_s = trio.current_time() + self._interval_s
         self._hurry = trio.Event()
         while self._left:

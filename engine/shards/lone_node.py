@@ -1,7 +1,7 @@
-"""A node alone, as a cluster of one: the only member, with nothing to say on a bus and nobody to link to.
+"""A lone node as a cluster of one: it is the only member, and has no bus and no links.
 
-It needs no heartbeats and no leases. Whatever a run before it, or another release, has left in the store is
-its own to take.
+It needs no heartbeats and no leases. All sessions that an earlier run, or another release, has left in the
+store are its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.shards.session_factory import SessionFactory
 
 
 class LoneMembership:
-    """Port `MembershipView`: one member, which has every shard. No other run has a session for certain.
+    """Port `MembershipView`: one member, which has every shard. Certainly no other run has a session.
 
     Args:
         run: of this node.
@@ -56,7 +56,7 @@ class LoneMembership:
 
 
 class NoLinks:
-    """Port `Links` without another node: whatever is sent is lost."""
+    """Port `Links` without another node: every command is refused."""
 
     def send(self, member: Member, session_id: str, command: Command) -> None:  # noqa: ARG002 - as the port
         command.reply.close(CloseReason.RESTARTING)
@@ -69,7 +69,7 @@ class NoLinks:
 
 
 class NoBus:
-    """Port `Bus` that reaches nobody."""
+    """Port `Bus` without another node: messages are dropped."""
 
     def publish(self, message: BusMessage) -> None:
         pass

@@ -1,8 +1,7 @@
-"""Looking for sessions on behalf of many clients: one look at a time for each session, and one outcome for
-everybody who waits.
+"""Shared look-ups of sessions: one look at a time for each session, and one outcome for all that wait for it.
 
-When a session's node has died, or its players all come back at once, thousands ask for the same in one
-moment. Found or not, they are told from one look, and each of them is woken once.
+When the node of a session has died, or its players all come back at once, thousands of clients ask for one
+session at the same time. One look answers all of them, and each is woken once.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Send = Callable[[Command], None]
 
 
 class _Look(Generic[T]):
-    """A look under way, and then its outcome."""
+    """A look, and its outcome once it is over."""
 
     __slots__ = ("error", "found", "over")
 
@@ -37,9 +36,9 @@ class Lookups(Generic[T]):
     """Looks by key.
 
     Args:
-        nursery: where they run, so that none depends on the patience of the first client that asked.
-        look: finds what the key means.
-        refusals: what `look` raises in the ordinary course of things.
+        nursery: runs the looks, so that none is cancelled with the first client that asked.
+        look: finds the value of a key.
+        refusals: exceptions that `look` raises in ordinary operation.
     """
 
     def __init__(
@@ -56,8 +55,8 @@ class Lookups(Generic[T]):
         self._under_way: dict[str, _Look[T]] = {}
 
     async def find(self, key: str) -> T:
-        """What `look` finds for this key, by a look that others wait for too. Raises the refusals, and
-        Mistake for anything else."""
+        """The value of this key, by a look that is shared. Raises the refusals, and Mistake for anything
+        else."""
         look = self._under_way.get(key)
         if look is None:
             look = self._under_way[key] = _Look()
@@ -82,16 +81,16 @@ class Lookups(Generic[T]):
 
 
 Route = Callable[[str], Awaitable[Send]]
-"""Finds out how commands reach the session with this id or code."""
+"""Finds how commands reach the session with this id or code."""
 
 
 class CommandQueues:
-    """Commands whose session is being found: for one route and key all go in the order in which they came.
+    """Commands whose session is being looked up. The commands of one route and key keep their order.
 
     Args:
-        refuse: tells the sender of a command why it goes nowhere; without a reason, `busy`.
-        refusals: what routes raise in the ordinary course of things.
-        commands_max: commands that may wait at one time, all together. More are refused.
+        refuse: tells the sender of a command why it is refused; without a reason, `busy`.
+        refusals: exceptions that routes raise in ordinary operation.
+        commands_max: the most commands that wait, of all sessions. Further ones are refused.
     """
 
     def __init__(
@@ -114,11 +113,11 @@ class CommandQueues:
         return self._count
 
     def holds(self, route: Route, key: str) -> bool:
-        """Whether earlier commands wait for the same: a later one must not overtake them."""
+        """Whether earlier commands wait for the same route and key: a later one must not overtake them."""
         return bool(self._queues) and (route, key) in self._queues
 
     def add(self, route: Route, key: str, command: Command) -> None:
-        """Send a command once it is known where to."""
+        """Send a command once its route is known."""
         if self._count >= self._commands_max and not isinstance(command, Detach):
             self._refuse(None, command)
             return
@@ -142,7 +141,7 @@ class CommandQueues:
         commands = self._queues.pop((route, key))
         self._count -= len(commands)
         if send is not None:
-            # Without a pause: the session was found just now, and may be elsewhere at the next checkpoint.
+            # Without a checkpoint: after the next one the session may be elsewhere.
             for command in commands:
                 with self._boundary.within("delivering to a session", key):
                     send(command)

@@ -1,10 +1,10 @@
-"""What a node knows of the others: who is alive, and who is certainly not. Pure; moments are seconds of one
-clock, given as arguments.
+"""What a node knows of the others: which nodes are alive, and which are certainly gone. Pure; moments are
+seconds of one clock, given as arguments.
 
-How to think about this: the list that comes back from a heartbeat tells for certain who is there. Who is
-missing from it is dead only if Redis can be believed about the dead, and it can when it has had them in view
-for long enough. A Redis that was away, or that has started empty, knows of nobody until everybody had one TTL
-to come back; until then nobody is declared dead, and all who were members stay so.
+How to think about this: the list that comes back from a heartbeat proves which nodes are there. A node that
+is missing from it is gone only if Redis would have known it, and that takes time. A Redis that was away, or
+that has started empty, knows no node until every node had one TTL to come back; until then no node is
+declared dead, and all members stay members.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from engine.shards.ring import Ring
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a heartbeat or an announcement changed. False when that is nothing."""
+    """What a heartbeat or an announcement changed. False when nothing changed."""
 
     joined: tuple[Member, ...] = ()
     left: tuple[Member, ...] = ()
     changed: tuple[Member, ...] = ()
-    """As they are now."""
+    """Members with their new values."""
 
     def __bool__(self) -> bool:
         return bool(self.joined or self.left or self.changed)
 
 
 PAGES_MAX = 256
+"""The most addresses of web pages that are remembered."""
 
 
 class MembershipView(Protocol):
@@ -41,7 +42,7 @@ class MembershipView(Protocol):
 
     @property
     def live(self) -> Mapping[str, Member]:
-        """By run, this node included."""
+        """The members by run, this node included."""
 
     @property
     def ring(self) -> Ring: ...
@@ -49,7 +50,7 @@ class MembershipView(Protocol):
     def member_named(self, name: str) -> Member | None: ...
 
     def may_run(self, owner: Owner) -> bool:
-        """Whether a run that is not known to live may run its sessions still: its lease holds, or it is not
+        """Whether a run that is not a member may still run its sessions: its lease holds, or it is not
         certain that its heartbeat has ended."""
 
 
@@ -58,8 +59,8 @@ class Membership:
 
     Args:
         ttl_s: how long a heartbeat is good for.
-        differs: what keeps a member from working together with this node, if anything does. It is listed, and
-            so never gone, and yet nothing is sent to it.
+        differs: why a member cannot work together with this node, or None. Such a member is listed, and so
+            never gone, but nothing is sent to it.
     """
 
     def __init__(self, ttl_s: float, differs: Callable[[Member], str | None] = lambda _: None) -> None:
@@ -85,53 +86,54 @@ class Membership:
 
     @property
     def live(self) -> Mapping[str, Member]:
-        """Who is there, by run. Stays as it is while Redis is away."""
+        """The members by run. Unchanged while Redis is away."""
         return MappingProxyType(self._live)
 
     @property
     def pages(self) -> Collection[str]:
-        """Where members have, or had, their web pages: a page outlives its node, and goes on with the others.
-        The latest `PAGES_MAX` of them."""
+        """The addresses of the web pages of members, former ones included: an open page outlives its node,
+        and goes on with the others. The latest `PAGES_MAX` of them."""
         return self._pages.keys()
 
     @property
     def strangers(self) -> Mapping[str, Member]:
-        """By run, who shows signs of life and does not belong here, as of the last heartbeat."""
+        """The nodes, by run, that show signs of life and cannot work together with this one, as of the last
+        heartbeat."""
         return MappingProxyType(self._strangers)
 
     @property
     def listed(self) -> frozenset[str]:
-        """The runs that have shown signs of life of late, strangers included, as of the last heartbeat."""
+        """The runs with a heartbeat, strangers included, as of the last heartbeat of this node."""
         return self._listed
 
     @property
     def loads(self) -> Mapping[str, Load]:
-        """By run, as the members last told them."""
+        """The load of each member, by run, as it was last reported."""
         return MappingProxyType(self._loads)
 
     @property
     def weights(self) -> Mapping[str, int]:
-        """By name, of the members that take sessions: what the ring is to be made of."""
+        """The weights, by name, of the members that take sessions: the ring is made of them."""
         return self._weights
 
     @property
     def ring(self) -> Ring:
-        """The ring that was placed last."""
+        """The ring that was set last."""
         return self._ring
 
     def member_named(self, name: str) -> Member | None:
-        """Its latest run."""
+        """The latest run of the node with this name."""
         runs = [member for member in self._live.values() if member.name == name]
         return max(runs, key=_by_age, default=None)
 
     def placed(self, ring: Ring) -> None:
-        """The ring of `weights` was computed. One of other nodes, because these have changed meanwhile, is
-        passed over."""
+        """Set the ring that was computed from `weights`. A ring of other weights, because these have changed
+        meanwhile, is ignored."""
         if ring.nodes == self._weights:
             self._ring = ring
 
     def heard(self, now_s: float, asked_s: float, beat: Beat) -> Changes:
-        """Redis answered at `now_s` to what it was asked at `asked_s`."""
+        """Take the answer of Redis, at `now_s`, to a heartbeat of `asked_s`."""
         if beat.store_run != self._store_run or now_s - self._asked_s > self._ttl_s:
             self._store_run = beat.store_run
             self._since_s = now_s
@@ -156,17 +158,17 @@ class Membership:
         self._reached = False
 
     def left(self, run: str) -> Changes:
-        """This run has announced its end. An answer that is under way and still names it does not bring it
-        back."""
+        """Remove a run that has announced its end. An answer of Redis that is still in transit does not bring
+        it back."""
         self._left.add(run)
         return self._become({other: member for other, member in self._live.items() if other != run})
 
     def gone(self, run: str, now_s: float) -> bool:
-        """Whether it is certain that this run's heartbeat has ended, by its TTL or because it was taken back.
+        """Whether it is certain that the heartbeat of this run has ended, by its TTL or by withdrawal.
 
-        Needs a Redis that answered the last heartbeat, within the last TTL, that did not list the run, and
-        that is the same and has answered without a break longer than the TTL for one TTL before it was asked.
-        Whoever was confirmed by an earlier Redis, or before the break, has lost that confirmation since.
+        Redis must have answered the last heartbeat, within the last TTL, without listing the run; and it must
+        be the same Redis that, for one TTL before that, has answered without a break longer than the TTL. A
+        run that was confirmed by an earlier Redis, or before the break, has lost that confirmation since.
         """
         return (
             self._reached

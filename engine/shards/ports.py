@@ -1,4 +1,4 @@
-"""What the shards need from the outside world, and what each of them guarantees.
+"""The ports of the shards, and what each of them guarantees.
 
 Every implementation of a port passes the same contract test.
 """
@@ -17,17 +17,17 @@ from engine.actors.delivery.subscriber import Subscriber
 Role = Literal["api", "realtime", "both"]
 
 BUS_VERSION = 1
-"""Of messages on the bus and of heartbeats. Nodes pass over those of a version they do not know."""
+"""The version of messages on the bus and of heartbeats. Nodes ignore those of an unknown version."""
 
 BUS_BYTES_MAX = 8192
-"""A larger message is not sent, and not read."""
-
+"""A larger message is neither sent nor read."""
 
 WEIGHT_MAX = 8
+"""The greatest weight of a node."""
 
 
 class BusUnavailable(Exception):
-    """Redis cannot be reached just now, or does not answer as it should."""
+    """Redis cannot be reached just now, or its answer is not understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,15 @@ class Member:
     """One run of a node, as it announces itself.
 
     Args:
-        name: of the node, unique in the cluster; its place in the ring. A node that starts again keeps it.
-        run: of this one run, as in the row of a session that it owns. Never used twice.
+        name: of the node, unique in the cluster; decides its place in the ring. A node that starts again
+        keeps
+            it.
+        run: the id of this run, as in the row of a session that it owns. Never used twice.
         http_url, ws_url, play_url: its addresses for clients.
         link_url: its address for the other nodes.
-        draining: it is leaving: its sessions move away, and it gets no new ones.
+        draining: the node is leaving: its sessions move away, and it gets no new ones.
         started_at: milliseconds since the epoch.
-        marks: of what must be the same on all nodes (`engine.shards.fingerprint`).
+        marks: of the values that must be the same on all nodes (`engine.shards.fingerprint`).
     """
 
     name: str
@@ -75,9 +77,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a node has to do, for those who look at the cluster. `busy` is the share of the time in which its
-    loop had something to do; `queued` counts facts that wait for Postgres; `lag_ms` is the 99th percentile of
-    the time from a fact to its commit."""
+    """The load of a node, for display. `busy` is the share of the time in which its loop had something to do;
+    `queued` counts facts that wait for PostgreSQL; `lag_ms` is the 99th percentile of the time from a fact to
+    its commit."""
 
     sessions: int = 0
     players: int = 0
@@ -89,9 +91,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What came back from a heartbeat: everybody whose heartbeat is younger than its TTL, oneself included,
-    and which Redis has said so. `store_run` changes when that starts anew and may have forgotten somebody.
-    `strange` are runs whose heartbeat is there as well but not understood: of a newer release, perhaps."""
+    """The answer to a heartbeat: all members whose heartbeat is younger than its TTL, this node included, and
+    the run of the Redis that answered. `store_run` changes when Redis restarts and may have forgotten
+    members. `strange` are runs whose heartbeat is there but not understood: of a newer release, perhaps."""
 
     members: Sequence[tuple[Member, Load]]
     store_run: str
@@ -99,33 +101,33 @@ class Beat:
 
 
 class Heartbeats(Protocol):
-    """Signs of life with a time to live."""
+    """Heartbeats with a time to live."""
 
     async def beat(self, member: Member, load: Load) -> Beat:
-        """Show a sign of life, and see who else has. Raises BusUnavailable."""
+        """Store a heartbeat, and return those of all nodes. Raises BusUnavailable."""
 
     async def look(self) -> Beat:
-        """See who has shown a sign of life, without showing one. Raises BusUnavailable."""
+        """Return the heartbeats of all nodes, without storing one. Raises BusUnavailable."""
 
     async def withdraw(self, member: Member) -> None:
-        """Take the sign of life back: this run is over. Raises BusUnavailable."""
+        """Remove the heartbeat: this run is over. Raises BusUnavailable."""
 
 
 BusMessage = Mapping[str, object]
-"""`kind` tells what it is about. JSON."""
+"""A JSON object. `kind` is the type of the message."""
 
 
 class Bus(Protocol):
-    """Announcements to all nodes, at most once each. Nothing goes on it whose loss is not repaired by
-    something else: the next heartbeat, the next look into Postgres, a time to live."""
+    """Announcements to all nodes, delivered at most once. Every loss is repaired by something else: the next
+    heartbeat, the next look into PostgreSQL, a time to live."""
 
     def publish(self, message: BusMessage) -> None:
-        """Never blocks. Dropped while the bus is away, or when too many wait. Raises ValueError for one that
-        is too large."""
+        """Send a message to all nodes. Never blocks. The message is dropped while the bus is away, or when
+        too many wait. Raises ValueError for a message that is too large."""
 
     def listen(self, hear: Callable[[BusMessage], None]) -> None:
-        """Have `hear` called with every message from now on, one's own included. It must return at once and
-        must not raise."""
+        """Call `hear` with every message from now on, those of this node included. `hear` must return at once
+        and must not raise."""
 
 
 class LinkLost(Exception):
@@ -133,36 +135,37 @@ class LinkLost(Exception):
 
 
 class Links(Protocol):
-    """Direct connections to other nodes: a command goes there, and what its session says comes back.
+    """Direct connections to other nodes: commands go there, and the frames of their sessions come back.
 
-    The first and only hop: a node that gets a command this way runs the session, or refuses.
+    A link is the first and only hop: a node that receives a command over a link runs the session, or refuses.
     """
 
     def send(self, member: Member, session_id: str, command: Command) -> None:
-        """Hand a command to the session on that node. Never blocks. Its `reply` hears what a subscriber there
-        would: one frame, or for `commands.SubscribeNode` all of them in their order; or an end.
+        """Hand a command to the session on that node. Never blocks. Its `reply` receives what a subscriber
+        there would receive: one frame, or for `commands.SubscribeNode` all frames in order; or a close.
 
-        When the link is lost, has no room for the command, or brings nothing back for half a minute, `reply`
-        is closed with `CloseReason.RESTARTING`: what was asked for may have happened, and asking again is
-        safe. A SubscribeNode whose node did not take its frames is closed with `CloseReason.SLOW_CONSUMER`,
-        and a reply to what cannot be said on a link at all with `CloseReason.FAILED`.
+        When the link is lost, has no room for the command, or brings no reply for half a minute, `reply` is
+        closed with `CloseReason.RESTARTING`: the command may have been handled, and sending it again is safe.
+        The reply of a SubscribeNode is closed with `CloseReason.SLOW_CONSUMER` if this node did not keep up
+        with its frames, and the reply of a command that cannot be encoded with `CloseReason.FAILED`.
 
         A Detach is the same as `drop` of its reply."""
 
     def drop(self, reply: Subscriber) -> None:
-        """Forget a reply: it hears nothing more. Unknown ones are no error."""
+        """Forget a reply: it is not called any more. An unknown reply is no error."""
 
     async def ask(self, member: Member, request: Mapping[str, object]) -> Mapping[str, object]:
-        """Something from node to node that is not about a command of a client: JSON there and JSON back.
-        Raises LinkLost, also when there is no answer within 15 s; whether it was done is not known then.
+        """Send a request of this node, not of a client, to another node: JSON there and JSON back. Raises
+        LinkLost, also when there is no answer within 15 s; whether the request was handled is then unknown.
         Raises ValueError for a request that JSON cannot hold, or that is too large."""
 
 
 class LinkService(Protocol):
-    """What a node does for the others, behind its end of a link. Called by the link's task."""
+    """Handles the commands and requests of other nodes. Called by the task of the link."""
 
     def deliver(self, session_id: str, command: Command) -> None:
-        """As `Router.deliver`, but never passed on: what does not run here is refused."""
+        """As `Router.deliver`, but a command for a session that does not run here is refused, not
+        passed on."""
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        """To `Links.ask`."""
+        """The answer to `Links.ask`."""

@@ -1,7 +1,7 @@
-"""Sessions change nodes: taken over from a node that is gone, handed on when the ring wants them elsewhere.
+"""Sessions change nodes: taken over from a node that is gone, handed on when the ring has them elsewhere.
 
-A node looks around whenever the members change, and every few seconds anyway: so whatever announcement was
-lost, what it was about is done a little later.
+A node looks for such sessions whenever the members change, and every few seconds anyway. So an announcement
+that is lost only delays a move.
 """
 
 from __future__ import annotations
@@ -45,40 +45,49 @@ from engine.shards.session_location import RemoteLocation
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
+"""The pause between two looks for sessions to take over."""
+
 LOOK_AGAIN_S = 0.25
-"""While there are sessions of a node whose lease is not over yet."""
+"""The same while there are sessions of a node whose lease has not ended yet."""
 
 SETTLE_S = 5.0
-"""How long the ring must have stayed as it is before sessions are moved only to please it."""
+"""How long the ring must stay unchanged before sessions are moved to follow it."""
 
 AT_ONCE = 2
-"""Sessions that are handed on at the same time to please the ring."""
+"""The most sessions that are handed on at the same time to follow the ring."""
 
 AT_ONCE_DRAINING = 8
+"""The same for a node that drains."""
+
 TAKEN_AT_ONCE = 16
+"""The most sessions that are taken over at the same time."""
+
 PATIENCE_S = 10.0
-"""For one step of a hand-over: what is committed meanwhile stays so, and clients come back by themselves."""
+"""How long one step of a hand-over may take. If it takes longer, committed facts stay committed, and clients
+come back by themselves."""
 
 NO_ANSWER_S = 1.0
-"""Before another try to hand on a session after one that did not come about."""
+"""The pause after a hand-over that failed, before the next try."""
 
 PLAYS_SHARE = 3
-"""And for so many times as long as that try took: a session that cannot be committed plays most of it."""
+"""That pause lasts at least this many times as long as the try took, so that a session whose facts cannot be
+committed is playable most of the time."""
 
 CLIENTS_PER_S = 500
-"""Of one session, sent on to its new node."""
+"""How many clients of one session are sent on to its new node per second."""
 
 SPREAD_MAX_S = 5.0
+"""The most seconds over which the clients of one session are sent on."""
 
 STREAM_BYTES_MAX = 512 << 10
-"""Of the broadcasts that go along with a session, so that they fit into one entry of a link. Older ones stay
-behind: who has missed so many gets the whole picture."""
+"""The most bytes of broadcasts that are handed over with a session, so that they fit into one entry of a
+link. Older ones are left out: a client that missed so many gets the whole state."""
 
 
 @dataclass(slots=True)
 class Moved:
-    """What a node has done since the start: sessions taken over from others that were gone, handed on to
-    others, and hand-overs that did not come about."""
+    """Counts of a node since the start: sessions taken over from nodes that were gone, sessions handed on to
+    other nodes, and hand-overs that failed."""
 
     taken_over: int = 0
     handed_on: int = 0
@@ -86,14 +95,14 @@ class Moved:
 
 
 class Rebalancer:
-    """Keeps the sessions where they should be.
+    """Moves sessions to the nodes that the ring has for them.
 
-    `run` must be running. `wake` is to be called when the members have changed.
+    `run` must be running. Call `wake` when the members have changed.
 
     Args:
         me: this run of this node.
-        may_hand_over: whether everything committed goes straight to the store just now. Nothing is handed on
-            while it does not.
+        may_hand_over: whether facts are committed to the store directly just now. While they go by way of the
+            spool, no session is handed on.
         boundary: of the node.
     """
 
@@ -129,14 +138,14 @@ class Rebalancer:
         self.moved = Moved()
 
     def wake(self) -> None:
-        """The members have changed: look around at once."""
+        """The members have changed: look for sessions to move at once."""
         self._to_look = True
         self._changed.set()
 
     # -- the task --------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Forever."""
+        """Run until cancelled."""
         task_status.started()
         async with trio.open_nursery() as nursery:
             look_at = trio.current_time()
@@ -152,7 +161,7 @@ class Rebalancer:
                     await self._changed.wait()
 
     async def _look(self) -> float:
-        """Take over what there is. Returns after how many seconds to look again."""
+        """Take over sessions. Returns after how many seconds to look again."""
         with self._boundary.within("looking for sessions without an owner"):
             try:
                 return LOOK_AGAIN_S if await self.take_over() else LOOK_EVERY_S
@@ -163,10 +172,10 @@ class Rebalancer:
     # -- taking over -----------------------------------------------------------------------------
 
     async def take_over(self) -> bool:
-        """Bring to life what belongs here and has nobody who runs it. True if some of it is not to be had
-        yet. Raises StorageUnavailable.
+        """Activate the sessions that belong here and that no node runs. True if some of them cannot be taken
+        over yet. Raises StorageUnavailable.
         """
-        # Both looks come before the nursery: what fails inside of one comes out as a group.
+        # Both looks come before the nursery, because an error inside of a nursery is raised as a group.
         orphans = await self._store.orphans(list(self._members.live))
         mine = await self._store.owned_by(self._me)
         waiting = False
@@ -193,7 +202,7 @@ class Rebalancer:
                     self.moved.taken_over += 1
 
     async def _wake_own(self, session_id: str, limit: trio.CapacityLimiter) -> None:
-        """A session that was handed to this node, which never came to run it."""
+        """Activate a session that was handed to this node and never activated here."""
         async with limit:
             with self._boundary.within("waking a session of this node", session_id):
                 try:
@@ -256,10 +265,10 @@ class Rebalancer:
             self._changed.set()
 
     async def hand_on(self, session_id: str, to: Member) -> bool:
-        """Move a session to another node, in the middle of whatever it does. Whether that came about; if not,
-        it plays on here as long as the other node cannot be reached, and else its clients are told to come
-        back, and find it wherever it is."""
-        # A link that has yet to be dialled is, before the session stops for it.
+        """Move a session to another node, in any phase. Returns whether the session was moved. If the other
+        node cannot be reached, the session plays on here. If the move fails later, its clients are told to
+        come back, and find the session wherever it is."""
+        # Dials the link, if there is none yet, before the session stops.
         reached = self._registry.here(session_id) is not None and await self._reaches(to)
         actor = self._registry.here(session_id)
         if actor is None or not reached:
@@ -293,22 +302,21 @@ class Rebalancer:
         return True
 
     def _pass_on(self, command: Command, session_id: str, to: Member | None) -> None:
-        """What came for a session while it moved to that node, or nowhere."""
+        """Deliver a command that arrived during a move to that node; None if the move failed."""
         if isinstance(command, SubscribeNode):
             self._send_on(command.reply, to)
         elif isinstance(command, Attaching) and command.relay is not None:
-            # Another node would seat the client, and hear what it is told by way of this one.
+            # The other node seats the client itself, and would get its frames by way of this node.
             command.reply.push(messages.busy())
         elif isinstance(command, Left) and to is not None:
-            # The next owner hears from that node itself who sits there, and this would come too late.
+            # The node tells the next owner its seats itself, and this would arrive too late.
             command.reply.push(messages.busy())
         else:
             self._router.deliver(session_id, command)
 
     async def drained(self) -> None:
-        """Wait until nothing here needs this node any more. It must be known as draining. Without another
-        node that takes sessions, from the start or because they leave as well, there is nothing to wait
-        for."""
+        """Wait until no session and no client needs this node any more. The node must be announced as
+        draining. If no other node takes sessions, return at once."""
         while self._leaving or any(
             actor.session.phase is not Phase.FINISHED for actor in self._registry.active()
         ):
@@ -325,11 +333,11 @@ class Rebalancer:
             await _send_clients_on(relay)
 
     async def _granted(self, snapshot: HandoffSnapshot, to: Member) -> bool:
-        """Have the other node own the session and run it."""
+        """Make the other node the owner of the session, and have it activate the session."""
         record = snapshot.record
         try:
             with trio.fail_after(PATIENCE_S):
-                # First the stream: once the session is granted, anybody who comes there brings it to life.
+                # The stream goes first: once the session is granted, any command activates it there.
                 stream = _newest(snapshot.stream).to_dict()
                 now = self._clock.now_ms()
                 await self._links.ask(
@@ -354,7 +362,7 @@ class Rebalancer:
         return True
 
     def _send_on(self, relay: Subscriber, to: Member | None) -> None:
-        """Tell the relay of another node where the session is; without that, to ask again."""
+        """Tell the relay of another node where the session is; None to make it look again."""
         if to is None:
             relay.close(CloseReason.RESTARTING)
         else:
@@ -366,11 +374,11 @@ class Rebalancer:
         for subscriber in [*(who for who, _ in snapshot.seated), *snapshot.relays]:
             subscriber.close(CloseReason.RESTARTING)
 
-    # -- asked by others -------------------------------------------------------------------------
+    # -- requests of other nodes -------------------------------------------------------------------------
 
     async def answer(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        """To `Links.ask`: `ready` for a session, `expect` one that is about to be granted to this node, and
-        `adopt` it."""
+        """The answer to `Links.ask`: `ready` for a session, `expect` a session that is about to be granted to
+        this node, `adopt` it."""
         if request.get("do") == "ready":
             return {"ready": True}
         session_id = str(request.get("session"))
@@ -394,7 +402,7 @@ async def _send_clients_on(relay: Relay) -> None:
 
 
 def _newest(stream: StreamState) -> StreamState:
-    """The stream with as many of its last broadcasts as may travel."""
+    """The stream with as many of its last broadcasts as fit into `STREAM_BYTES_MAX`."""
     kept: deque[tuple[int, Message, Message | None]] = deque()
     size = 0
     for entry in reversed(stream.entries):
@@ -406,9 +414,10 @@ def _newest(stream: StreamState) -> StreamState:
 
 
 def _ahead_ms(now: int, said: object) -> int:
-    """How far this node's clock is ahead of one that has just said what time it is. Raises ValueError."""
+    """How far the clock of this node is ahead of `said`, the time of another node just now. Raises
+    ValueError."""
     if said is None:
-        return 0  # an older release does not say
+        return 0  # an older release does not send it
     if type(said) is not int:
         raise ValueError(f"not a time: {said!r}")
     return now - said

@@ -1,9 +1,9 @@
 """A session that runs on another node, for the clients that are connected to this one.
 
-The owner sends each broadcast once, and this node passes it on to all of its own clients; what clients ask
-for goes to the owner, and the answer comes back. So the owner pays for a broadcast by the node, not by the
-player, and a session may have more players than one node takes. It is also what keeps clients playing while
-they are moved, one after another, to the node that their session has gone to.
+The owner sends each broadcast once, and this node relays it to all of its own clients. Commands of clients go
+to the owner, and the answers come back. So the owner pays for a broadcast by the node, not by the player, and
+a session may have more players than one node can serve. A relay also keeps clients playing while they are
+moved, one after another, to the node that their session was handed to.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ from engine.shards.ports import Links, Member
 log = logging.getLogger(__name__)
 
 INBOX_MAX = 20_000
-"""Frames of the owner that wait here. Beyond, this node does not keep up, and its clients come anew."""
+"""The most frames of the owner that wait here. Beyond that this node does not keep up: its clients are
+closed, and come back."""
 
 EMPTY_S = 10.0
-"""How long a relay stays without clients."""
+"""How long a relay without clients stays."""
 
 TRY_AGAIN_S = (0.2, 1.6)
-"""After the link was lost, before each try to take part again: doubling from the first to the second."""
+"""The pause before each try to subscribe again after the link was lost: doubling from the first to the
+second."""
 
 HOLD_S = 8.0
-"""For so long a relay tries, unless something else is said. By then another node runs the session, and tells
-so. Meanwhile the clients stay connected; in the end they look for the session themselves."""
+"""The default of how long a relay tries. By then another node runs the session, and has announced it.
+Meanwhile the clients stay connected; in the end they are closed, and look for the session themselves."""
 
 
 class _Inbox:
-    """Subscriber: what the owner sends to this node. One for each time that the node takes part."""
+    """Subscriber: receives the frames of the owner. There is one for each subscription of this node."""
 
     __slots__ = ("relay",)
 
@@ -64,7 +66,7 @@ class _Inbox:
 
 
 class _Admission:
-    """Subscriber: waits for the answer to the join of one client, who comes back to the place `key`."""
+    """Subscriber: waits for the answer to the join of one client, which comes back to the seat `key`."""
 
     __slots__ = ("_client", "_key", "_may_move", "_relay")
 
@@ -89,9 +91,9 @@ class _Admission:
 
 
 class _Answered:
-    """Subscriber: waits for what comes of something that a client has asked for. If that is nothing because
-    the link was lost, an answer to a question is to be said again, which is safe. For all else the client has
-    to come anew, and its seat is free."""
+    """Subscriber: waits for the reply to a command of a client. If the link is lost before that, the client
+    is told to send an answer to a question again, which is safe. After any other command the client is closed
+    and has to come back, and its seat is free."""
 
     __slots__ = ("_client", "_command", "_relay")
 
@@ -114,7 +116,7 @@ class _Answered:
 
 
 class _Nobody:
-    """Subscriber: of what has no answer."""
+    """Subscriber: the reply of a command without an answer."""
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
@@ -127,20 +129,20 @@ _NOBODY = _Nobody()
 
 
 class Relay:
-    """Stand-in of one session. `deliver` may be called at any time; `run` must be running.
+    """Stand-in for one session. `deliver` may be called at any time; `run` must be running.
 
-    What comes from the owner is handled in the order in which it came: so a client that is let in misses no
-    broadcast and gets none twice.
+    The frames of the owner are handled in the order in which they arrive, so a client that is admitted misses
+    no broadcast and gets none twice.
 
     Args:
         node: the run of this node, as the owner knows it.
         code: of the session.
-        find_owner: finds the node of a session whose owner cannot be reached. None while that is not known,
-            or when this relay has no use any more.
-        hold_s: for how long that is tried.
+        find_owner: finds the node of a session whose owner cannot be reached. Returns None while no owner is
+            known, or when this relay is not needed any more.
+        hold_s: how long the relay tries to reach an owner.
         shared: every node takes players of this session.
-        stream: where the clients stand that are here from the start.
-        seated: those clients.
+        seated: clients that are here from the start.
+        stream: the position of these clients in the stream.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class Relay:
         self.owner = owner
         self.shared = shared
         self.over = False
-        """It takes nothing any more."""
+        """The relay takes no more commands or frames."""
         self._node = node
         self._links = links
         self._clock = clock
@@ -179,15 +181,15 @@ class Relay:
         self._wakeup = trio.Event()
         self._lost: CloseReason | None = None
         self._lost_since: float | None = None
-        """Since when this node takes no part in the session."""
+        """Since when this node is not subscribed."""
         self._tries = 0
         self._told = trio.Event()
-        """When somebody knows of another owner, or the end."""
-        self._taking_part: _Inbox | None = None
+        """Set when another owner is known, or the relay has ended."""
+        self._subscription: _Inbox | None = None
         self._entering: dict[Subscriber, int | str | None] = {}
-        """Clients whose admission is under way, until they leave, and the place that each comes back to."""
+        """Clients that wait for admission, until they leave, and the seat that each comes back to."""
         self._awaited: Counter[int | str | None] = Counter()
-        """How many of them come back to a place."""
+        """How many of them come back to each seat."""
         self._rows: list[relay_messages.Row] = []
         self._subscribe()
 
@@ -210,8 +212,8 @@ class Relay:
                 self._pass_on(command, _Answered(self, command))
 
     def _let_in(self, command: Join | Rejoin | Watch) -> None:
-        if self._taking_part is None:
-            # Over, or about to take part again: what was missed would come after somebody who has seen it.
+        if self._subscription is None:
+            # Over, or about to subscribe again: missed broadcasts would reach a client twice.
             command.reply.push(messages.busy())
         else:
             key: int | str | None = None
@@ -224,7 +226,7 @@ class Relay:
             self._pass_on(replace(command, may_move=False, relay=self._node), admission)
 
     def _has_entered(self, client: Subscriber) -> bool:
-        """Wait for this client no longer. False if that was so already."""
+        """Stop waiting for the admission of this client. False if it was not awaited."""
         if client not in self._entering:
             return False
         key = self._entering.pop(client)
@@ -234,25 +236,26 @@ class Relay:
         return True
 
     def _vacate(self, key: int | str | None) -> None:
-        """Let the owner know that a place here is free. Not while somebody is about to take it: that may have
-        reached the owner first. Nor before this node takes part again: then the owner is told who sits here.
+        """Tell the owner that a seat here is free. Not while a client is about to take it, because its join
+        may have reached the owner first. Nor while this node is not subscribed, because the next subscription
+        lists the seats.
         """
         taken = key in self._audience or key in self._awaited
-        if key is not None and not taken and self._taking_part is not None:
+        if key is not None and not taken and self._subscription is not None:
             self._pass_on(Left(_NOBODY, self._node, key), _NOBODY)
 
     def _pass_on(self, command: Command, reply: Subscriber) -> None:
         self._links.send(self.owner, self.session_id, departing(command, reply, self._clock.now_ms()))
 
     def follow(self, owner: Member) -> None:
-        """The session runs on another node now. If it goes on with the same stream, clients stay."""
+        """Subscribe at the node that runs the session now. If the stream is the same, clients stay."""
         self.owner = owner
         self._subscribe()
         self._told.set()
 
     async def move_all(self, url: str, over_s: float) -> None:
-        """Send the clients that can be moved to the address of the owner, one after another, spread over so
-        many seconds."""
+        """Send the clients that can be moved to the address of the owner, one after another, spread over
+        `over_s` seconds."""
         leaving = [(who, place) for who, place in self._audience.seated() if place.may_move]
         began = trio.current_time()
         for number, (subscriber, _) in enumerate(leaving, start=1):
@@ -263,7 +266,7 @@ class Relay:
             await trio.sleep_until(began + over_s * number / len(leaving))
 
     def end(self, close_reason: CloseReason) -> None:
-        """Close every client. After this the relay takes nothing more."""
+        """Close every client. After this the relay takes no more commands or frames."""
         if not self.over:
             self.over = True
             self._let_go()
@@ -278,7 +281,8 @@ class Relay:
     # -- from the owner --------------------------------------------------------------------------
 
     def receive(self, frame: Frame, admission: tuple[Subscriber, bool] | None) -> None:
-        """Queue what the owner has sent."""
+        """Queue a frame of the owner. Args: admission: the client that it admits, and whether that may be
+        moved."""
         if self.over:
             if admission is not None:
                 admission[0].close(CloseReason.RESTARTING)
@@ -291,26 +295,27 @@ class Relay:
             self._wakeup.set()
 
     def turn_away(self, client: Subscriber, key: int | str | None) -> None:
-        """The owner has not let it in. `key`: of the place that it wanted to come back to."""
+        """The owner has not admitted the client. Args: key: the seat that the client wanted to come
+        back to."""
         self._has_entered(client)
         self._vacate(key)
         self._wakeup.set()
 
     def lose(self, close_reason: CloseReason) -> None:
-        """The owner has ended it, or cannot be reached."""
-        self._taking_part = None
+        """The owner has ended the subscription, or cannot be reached."""
+        self._subscription = None
         self._lost = close_reason
         self._wakeup.set()
 
     def _subscribe(self) -> None:
         self._let_go()
         self._lost = None
-        inbox = self._taking_part = _Inbox(self)
+        inbox = self._subscription = _Inbox(self)
         seats = None if self._epoch is None else self._audience.held()
         self._pass_on(SubscribeNode(inbox, self._node, self._epoch, self._offset, seats), inbox)
 
     def _let_go(self) -> None:
-        inbox, self._taking_part = self._taking_part, None
+        inbox, self._subscription = self._subscription, None
         if inbox is not None:
             inbox.relay = None
             self._links.drop(inbox)
@@ -318,7 +323,7 @@ class Relay:
     # -- the task --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until it ends, or has had no clients for a while."""
+        """Run until the relay ends, or has had no clients for a while."""
         try:
             while not self.over:
                 with trio.move_on_after(math.inf if self._needed else EMPTY_S) as waiting:
@@ -339,8 +344,8 @@ class Relay:
         return len(self._audience) > 0 or len(self._entering) > 0
 
     async def _try_again(self, close_reason: CloseReason) -> None:
-        """A link that was lost may come back at once; if not, another node runs the session before long. All
-        else ends the relay."""
+        """Subscribe again. A lost link may come back at once; if not, another node soon runs the session. Any
+        other close reason ends the relay."""
         self._lost = None
         now = trio.current_time()
         if self._lost_since is None:
@@ -359,7 +364,7 @@ class Relay:
             with trio.move_on_after(left_s):
                 owner = await self._find_owner(self)
         self._tries += 1
-        if self.over or self._taking_part is not None:
+        if self.over or self._subscription is not None:
             return
         if owner is None:
             self._lost = close_reason
@@ -382,7 +387,7 @@ class Relay:
             case "disconnect":
                 self._audience.disconnect(message["key"], CloseReason[message["close_reason"]])
             case "flush":
-                # What came before is on the link already, in front of this.
+                # The answers received before are on the link already, in front of this.
                 self._pass_on(Flushed(_NOBODY, self._node, message["number"]), _NOBODY)
             case "moved_on":
                 self._move_on(Member.parse(message["node"]))
@@ -393,7 +398,8 @@ class Relay:
 
     def _move_on(self, owner: Member) -> None:
         if owner.run == self._node:
-            # Its clients come to it directly: after its next move there would be two relays of one run.
+            # This node runs the session now, and clients come back to its actor. If they stayed, this run
+            # would have two relays after the next move.
             self.end(CloseReason.TAKEN_OVER)
         else:
             self.follow(owner)
@@ -404,7 +410,7 @@ class Relay:
             self._offset,
         )
         if len(self._audience) and not stays:
-            # What they missed is no longer all there, or is told to each by itself.
+            # The broadcasts they missed are no longer all kept.
             self._audience.dismiss(CloseReason.TAKEN_OVER)
         self._epoch, self._offset = message["epoch"], message["offset"]
         self._rows = []  # of a standing that was cut off
@@ -416,7 +422,7 @@ class Relay:
         host_frame = None if message["host"] is None else Frame(message["host"])
         if frame.kind not in PASSING:
             self._offset = message["frame"]["offset"]
-        # The node of an earlier release does not tell whom it is for.
+        # A node of an earlier release does not send `players`.
         await self._audience.send(frame, host_frame, players=message.get("players", True))
 
     def _admit(self, message: Any, client: Subscriber, may_move: bool) -> None:
@@ -443,8 +449,8 @@ class Relay:
 
 
 def _restate(frame: Frame, now: int) -> None:
-    """Put the time at which it came in place of the owner's: this node's clock is the one that its clients
-    know, and clocks differ by more than a message spends on the way."""
+    """Replace the time of the owner by the time of receipt: clients know the clock of this node, and clocks
+    differ by more than a message spends on the way."""
     message: Any = frame.message
     told = (message["frame"], message["host"]) if frame.kind == "cast" else message.get("frames", ())
     for each in told:

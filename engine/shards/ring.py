@@ -9,13 +9,13 @@ as it can be, so neither the order of the members nor the order of the proposals
 Integers alone decide: every node computes the same ring.
 
 Measured with 20 sets of names of equal weight, N nodes with the newcomer: a newcomer gets 0.88 to 1.10 times
-1/N of the shards. Of all shards, so many move between two of the others, because the bound pushes them on:
+1/N of the shards. This share of all shards moves between two other nodes, because the bound pushes them on:
 
     N                2 to 8    12     16     24     32
     mean             0.00 %  0.03 % 0.08 % 0.11 % 0.18 %
     at most          0.00 %  0.29 % 0.32 % 0.22 % 0.42 %
 
-A node that leaves is the same backwards.
+A node that leaves has the same effect backwards.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.shards.ports import WEIGHT_MAX
 SHARDS = 4096
 
 _A_WHILE = 256
-"""Shards or proposals."""
+"""The shards or proposals of one step."""
 
 
 def shard_of(session_id: str) -> int:
@@ -68,8 +68,8 @@ class Ring:
         No node gets more than 1.1 times its share by weight, or its share rounded up if that is more. Raises
         ValueError for a weight that is not 1 to `WEIGHT_MAX`.
 
-        Takes 2 ms for 8 nodes and 12 ms for 64, and 2 ms more for every node that was in none of the rings
-        before. What must not be held up for so long uses `steps`.
+        Takes 2 ms for 8 nodes and 12 ms for 64, and 2 ms more for every node that was in no ring before. A
+        caller on the loop uses `steps`.
         """
         *_, ring = cls.steps(weights)
         assert ring is not None
@@ -79,7 +79,7 @@ class Ring:
     def steps(cls, weights: Mapping[str, int]) -> Iterator[Ring | None]:
         """As `of`, in steps of about 3 ms: yields None after each, and at last the ring.
 
-        A worker thread is no other way: it would hold the interpreter's lock all the while."""
+        A worker thread would not help, because it holds the interpreter's lock all the while."""
         for name, weight in weights.items():
             if not 1 <= weight <= WEIGHT_MAX:
                 raise ValueError(f"the weight of {name} is 1 to {WEIGHT_MAX}, not {weight}")
@@ -123,8 +123,8 @@ def capacity_of(weight: int, weights_total: int) -> int:
 
 @lru_cache(maxsize=256)
 def scores_of(name: str, weight: int) -> tuple[int, ...]:
-    """How much each shard would like to be on this node. The greatest of so many draws as the weight says:
-    so a node of weight 2 wins as often as two nodes of weight 1."""
+    """The score of this node for each shard: the greatest of as many draws as the weight, so that a node of
+    weight 2 wins as often as two nodes of weight 1."""
     draws = struct.Struct(f">{weight}Q")
     digests = (blake2b(b"%d %b" % (shard, name.encode())).digest() for shard in range(SHARDS))
     if weight == 1:
@@ -133,8 +133,8 @@ def scores_of(name: str, weight: int) -> tuple[int, ...]:
 
 
 def _matching(names: Sequence[str], weights: Mapping[str, int], places: list[int]) -> Iterator[None]:
-    """Fills `places`: for each shard the position of its node among the names, which are in order: of equal
-    scores the earlier name's counts for more. Yields when it has worked for a while."""
+    """Fills `places`: for each shard the position of its node in `names`, which are sorted. Of equal scores
+    the one of the earlier name wins. Yields after every step."""
     total = sum(weights.values())
     room = [capacity_of(weights[name], total) for name in names]
     rows = [scores_of(name, weights[name]) for name in names]

@@ -39,16 +39,16 @@ from engine.shards.session_location import RemoteLocation, announced, announceme
 from engine.shards.session_locator import NoOwnerYet, SessionLocator
 
 WAITING_MAX = 10_000
-"""Commands that may wait at one time for their session to be found and activated."""
+"""The most commands that wait for their session to be found and activated."""
 
 LOOK_AGAIN_S = 2.0
-"""Between two looks for a session that nobody runs, for clients that wait until a node does. The bus tells of
-most before that."""
+"""The pause between two looks for a session without an owner, for clients that wait for one. The bus
+announces most owners before that."""
 
 ROUTE_TRIES = 3
 
 LOOKS_FOR_OWNERS_MAX = 16
-"""Looks into the store, at one time, for sessions whose owner was lost."""
+"""The most concurrent looks into the store for sessions whose owner was lost."""
 
 Attaching = Join | Rejoin | Watch
 """These commands make the sender a subscriber."""
@@ -60,7 +60,7 @@ _FINAL = (SessionNotFound, SessionFinished, SessionUnavailable, Unreadable)
 
 
 class RemoteSession:
-    """A session on another node, with the interface of an actor: its commands go there."""
+    """A session on another node, with the interface of an actor: commands go to that node."""
 
     __slots__ = ("_send", "member", "record")
 
@@ -83,8 +83,8 @@ class RemoteSession:
 
 
 class _Forwarded:
-    """Subscriber: the answer to a command that went to another node. If that node does not run the session
-    after all, the session is looked up anew for the next command."""
+    """Subscriber: the reply to a command that went to another node. If that node does not run the session
+    after all, the session is looked up again for the next command."""
 
     __slots__ = ("_forget", "_reply")
 
@@ -106,7 +106,7 @@ class _Forwarded:
 
 @dataclass(slots=True)
 class Routed:
-    """What a router has done since the start."""
+    """Counts of a router since the start: clients moved to another node, and commands forwarded."""
 
     moved: int = 0
     forwarded: int = 0
@@ -114,7 +114,7 @@ class Routed:
 
 @dataclass(slots=True)
 class _Held:
-    """A session on its way to another node, and the commands that came for it meanwhile."""
+    """A session that is being handed to another node, and the commands that arrived meanwhile."""
 
     location: RemoteLocation
     commands: list[Command]
@@ -124,13 +124,13 @@ class Router:
     """Finds sessions in the cluster, brings them into memory on demand, and hands commands to them.
 
     Args:
-        nursery: where relays run, and looks into the store.
+        nursery: runs relays, and looks into the store.
         me: this run of this node.
         factory: stores new sessions.
         relay_above: player limit of a session above which each node takes its players.
         boundary: of the node.
-        hold_s: how long clients of a lost owner are kept, or wait to come in, until another node runs their
-            session.
+        hold_s: how long clients of a lost owner stay connected, or wait to come in, until another node runs
+            their session.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ class Router:
     # -- commands --------------------------------------------------------------------------------
 
     def deliver(self, key: str, command: Command) -> None:
-        """Hand a command to the session with this id or code, wherever it is. Never blocks; whatever goes
-        wrong is an `error` to `command.reply`. A client that may move is told where to."""
+        """Hand a command to the session with this id or code, wherever it is. Never blocks; every failure is
+        an `error` to `command.reply`. A client that may move is told the address of the owner."""
         if self._queues.holds(self._route, key):
             self._queues.add(self._route, key, command)
         elif (actor := self._registry.here(key)) is not None:
@@ -187,7 +187,7 @@ class Router:
             self._find_and_deliver(key, command)
 
     def _deliver_near(self, key: str, command: Command) -> bool:
-        """To a session that leaves this node just now, or to a relay."""
+        """Deliver to a session that is leaving this node, or to a relay. False if there is none."""
         if self._keep(key, command):
             return True
         relay = self._relays.get(key) or self._relays_by_code.get(key)
@@ -212,7 +212,7 @@ class Router:
             self._queues.add(self._route, key, command)
 
     def deliver_from_link(self, session_id: str, command: Command) -> None:
-        """As `deliver`, for a command that another node has passed on: it is not passed on again."""
+        """As `deliver`, for a command from another node, which is not passed on a second time."""
         command = arrived(command, self._clock.now_ms())
         waits = self._queues.holds(self._route_here, session_id)
         if not waits and self._deliver_here(session_id, command):
@@ -222,7 +222,7 @@ class Router:
         elif waits or not isinstance(command, Detach | Left):
             self._queues.add(self._route_here, session_id, command)
         elif isinstance(command, Left):
-            _refuse(None, command)  # the next owner is told anew who sits where
+            _refuse(None, command)  # subscriptions at the next owner list the seats
 
     def _deliver_here(self, key: str, command: Command) -> bool:
         actor = self._registry.here(key)
@@ -232,7 +232,7 @@ class Router:
         return True
 
     def _keep(self, key: str, command: Command) -> bool:
-        """If the session is on its way to another node."""
+        """Keep a command if its session is being handed to another node. False if it is not."""
         held = self._held.get(key)
         if held is None:
             return False
@@ -246,7 +246,7 @@ class Router:
         found = await self._find_in_time(key)
 
         def send(command: Command) -> None:
-            # Since then it may have come here, or be on its way elsewhere.
+            # Since the look-up the session may have come here, or left.
             if self._deliver_here(key, command):
                 return
             if isinstance(found, RemoteLocation):
@@ -257,8 +257,9 @@ class Router:
         return send
 
     async def _route_here(self, session_id: str) -> Callable[[Command], None]:
-        """A session that nobody runs is run here, whatever the ring says: the node that sent this knows
-        another ring, and the session will be handed on if that is wrong."""
+        """The way to a session on this node. A session without an owner is activated here, whatever the ring
+        says: the node that sent the command has another ring, and the session is handed on if that is wrong.
+        """
         self.locator.forget(session_id)
         tries = 0
         while True:
@@ -317,7 +318,8 @@ class Router:
         return RemoteSession(found, self.deliver) if isinstance(found, RemoteLocation) else found
 
     async def find(self, key: str) -> SessionActor | RemoteLocation:
-        """The actor of a session, activated if it belongs here; or where else it is. Raises as `get`."""
+        """The actor of a session, activated if it belongs here; or the location on another node. Raises as
+        `get`."""
         if not is_session_key(key):
             raise SessionNotFound(key)
         for _ in range(ROUTE_TRIES):
@@ -331,8 +333,8 @@ class Router:
         raise NoOwnerYet
 
     async def _find_in_time(self, key: str) -> SessionActor | RemoteLocation:
-        """As `find`, but a client that asks for a session whose owner was lost just now waits until another
-        node runs it. Turned away, all would come back at random moments, seconds after that. Raises as
+        """As `find`, but if the owner of the session was lost just now, wait until another node runs it.
+        Clients that are refused instead would come back at random moments, seconds after that. Raises as
         `get`."""
         try:
             return await self.find(key)
@@ -349,8 +351,8 @@ class Router:
         raise refusal.with_traceback(None)
 
     async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
-        """Store a new session. It is activated where the ring has it: here at once, elsewhere with the first
-        command.
+        """Store a new session. It is activated on the node of its shard: here at once, elsewhere with the
+        first command.
 
         Raises QuizNotFound, NodeFull, StorageUnavailable.
         """
@@ -368,8 +370,8 @@ class Router:
         return not self._registry.full or self.locator.wanted_elsewhere(session_id) is not None
 
     async def activate(self, record: SessionRecord) -> SessionActor:
-        """As `Registry.activate`. The other nodes hear that a session of another owner is here from now on:
-        those that relay it follow, and a relay of it on this node ends. Raises as `get`."""
+        """As `Registry.activate`. If the session had another owner, it is announced to the other nodes: their
+        relays follow it, and a relay of it on this node ends. Raises as `get`."""
         first = not self._registry.holds(record.id)
         actor = await self._registry.activate(record)
         self.locator.runs(record)
@@ -383,11 +385,11 @@ class Router:
     # -- what nodes tell each other ------------------------------------------------------------------
 
     def announce(self, record: SessionRecord, run: str, *, taken_from: str | None = None) -> None:
-        """Let all nodes know where a session is, and which run it was taken from."""
+        """Announce to all nodes where a session is, and which run it was taken from."""
         self._bus.publish(announcement(record, run, taken_from))
 
     def hear(self, message: BusMessage) -> None:
-        """From the bus."""
+        """Take a message of the bus."""
         heard = announced(message)
         if heard is None:
             return
@@ -404,18 +406,18 @@ class Router:
     # -- relays and moves ------------------------------------------------------------------------
 
     def relay_for(self, location: RemoteLocation) -> Relay:
-        """The stand-in for a session elsewhere, made if need be."""
+        """The relay of a session on another node, made if there is none."""
         relay = self._relays.get(location.record.id)
         return self._relayed(location) if relay is None or relay.over else relay
 
     def relay_after(self, location: RemoteLocation, snapshot: HandoffSnapshot) -> Relay:
-        """The stand-in for a session that was here until now, with the clients that still are."""
+        """A relay of a session that was here until now, with its clients, which stay connected."""
         self.locator.remember(location)
         return self._relayed(location, snapshot)
 
     def _relayed(self, location: RemoteLocation, snapshot: HandoffSnapshot | None = None) -> Relay:
-        """Run a relay until it ends, and have commands for its session go to it. There is one at a time: of
-        two, the owner would serve only the one that subscribed last."""
+        """Run a relay until it ends, and route commands for its session to it. There is one at a time: of two
+        relays, the owner would serve only the later subscription."""
         relay = Relay(
             location.record.id,
             location.record.code,
@@ -438,7 +440,7 @@ class Router:
 
     async def _run_relay(self, relay: Relay) -> None:
         try:
-            # However it ends, a relay has closed its clients by then.
+            # A relay that ends has closed its clients, however it ends.
             with self._boundary.within("relaying a session", relay.session_id):
                 await relay.run()
         finally:
@@ -449,8 +451,8 @@ class Router:
                 del self._relays_by_code[relay.code]
 
     async def _find_owner(self, relay: Relay) -> Member | None:
-        """The node of a session whose owner cannot be reached. When the session is over, or here, its relay
-        ends."""
+        """The node of a session whose owner cannot be reached. Ends the relay when the session is over, or
+        here."""
         async with self._looks_for_owners:
             self.locator.forget(relay.session_id)
             try:
@@ -463,7 +465,7 @@ class Router:
         return found.member if isinstance(found, RemoteLocation) else None
 
     def hold(self, location: RemoteLocation) -> None:
-        """From now on keep the commands for this session, while it is on its way to that node."""
+        """Keep the commands for this session from now on, while it is being handed to that node."""
         self._held[location.record.id] = self._held[location.record.code] = _Held(location, [])
 
     def release(self, record: SessionRecord) -> list[Command]:
@@ -482,8 +484,8 @@ class Router:
 
 
 def _refuse(error: Exception | None, command: Command) -> None:
-    """As `refuse`. A node that subscribes to a session hears of a refusal that passes as of a lost link: it
-    tries again."""
+    """As `refuse`. To a node that subscribes, a temporary refusal looks like a lost link, so it tries
+    again."""
     if isinstance(command, SubscribeNode) and not isinstance(error, _FINAL):
         command.reply.close(CloseReason.RESTARTING)
     else:

@@ -14,11 +14,11 @@ from engine.shards.membership import MembershipView
 CODE_TRIES = 20
 
 DEALS_PER_NODE = 10
-"""Ids that are tried, times the number of nodes, before one is taken that falls to another."""
+"""How many ids are tried for each node of the ring. After that an id of another node's shard is taken."""
 
 
 class SessionFactory:
-    """Stores new sessions, which nobody owns yet.
+    """Stores new sessions, which have no owner yet.
 
     Args:
         new_id, new_code: sources of fresh session ids and six-digit codes.
@@ -75,7 +75,8 @@ class SessionFactory:
         raise NodeFull
 
     def deal_id(self, players: int) -> str:
-        """An id for a new session of so many players: each node gets its share of those made here."""
+        """An id for a new session of so many players, such that each node gets its share of the sessions
+        created here."""
         ring = self._members.ring
         if ring.generation != self._dealt_for:
             self._dealt_for, self._dealt = ring.generation, dict.fromkeys(ring.nodes, 0)

@@ -1,7 +1,7 @@
-"""Where a session is: a node's note of it, and what nodes tell each other of it on the bus.
+"""The location of a session, and its announcement on the bus.
 
-A node that hears it need not look into the store when the first command comes. The node that is named finds
-out what is wrong or out of date about it.
+A node that has received the announcement need not look into the store when the first command arrives. The
+node that is named notices when an announcement is wrong or out of date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.shards.ports import BusMessage, Member
 
 @dataclass(frozen=True, slots=True)
 class RemoteLocation:
-    """A session that another node runs, or is to run."""
+    """A session that another node runs, or should run."""
 
     record: SessionRecord
     member: Member
@@ -35,7 +35,7 @@ class Announced:
 
 
 class _Announcement(Struct, tag_field="kind", tag="session"):
-    """What goes over the bus. `taken_from` is the run that had the session and is gone."""
+    """An announcement on the bus. `taken_from` is the run that had the session and is gone."""
 
     run: str
     id: str

@@ -1,9 +1,9 @@
 """On which node a session runs, or should run.
 
 How to think about this: the ring says where a session should be, its row in the store says where it is. A
-session that nobody owns belongs where the ring has it; so does one whose owner is gone, as soon as that is
-certain. What a look into the store has found is remembered, and so, for a moment, is what it has not: when a
-node has died, thousands ask for its sessions, again and again. They all share one look.
+session without an owner belongs to the node of its shard; so does a session whose owner is gone, as soon as
+that is certain. The result of a look into the store is remembered, and so, for a moment, is a failure: when a
+node has died, thousands of clients ask for its sessions, again and again. They all share one look.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from engine.shards.ports import Member
 from engine.shards.session_location import RemoteLocation
 
 REMEMBERED_S = 600.0
-"""How long it is remembered where a session runs. The node there finds out what is wrong about it."""
+"""How long the location of a session is remembered. The node there notices when it is out of date."""
 
 REMEMBERED_MAX = 100_000
+"""The most locations that are remembered, two keys for each session."""
 
 FAILED_S = 0.5
-"""How long a failed look for a session is good for others too. Each look costs more than all else that they
-ask for."""
+"""How long the failure of a look is reused. A look costs more than anything else that clients ask for."""
 
 FAILED_MAX = 10_000
+"""The most failures that are remembered."""
 
 ENDED_LATELY_MS = 60_000
-"""After its end a session stays with its owner for a while, for players who come back."""
+"""How long a session stays with its owner after its end, for players that come back."""
 
 
 class NoOwnerYet(NodeFull):
-    """Nobody runs the session just now, and it is not certain yet that its last owner is gone."""
+    """No node is known to run the session, and it is not certain yet that its last owner is gone."""
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class SessionLocator:
     """Finds the node of a session.
 
     Args:
-        nursery: where the looks into the store run.
+        nursery: runs the looks into the store.
         me: this run of this node.
         boundary: of the node.
     """
@@ -75,12 +76,13 @@ class SessionLocator:
         self._lookups = Lookups(nursery, self._look_up, REFUSALS, boundary)
         self._failed: dict[str, tuple[Exception, float]] = {}
         self._awaited: dict[str, trio.Event] = {}
-        """Sessions that clients wait for and nobody runs, by id or code: set when that may be over."""
+        """Sessions without an owner that clients wait for, by id or code. Set when there may be an owner."""
 
     # -- looking -----------------------------------------------------------------------------------
 
     async def locate(self, key: str) -> SessionRecord | RemoteLocation:
-        """The record of a session that this node is to run; or the other node. Raises the refusals."""
+        """The record of a session that belongs on this node; or its location on another. Raises the
+        refusals."""
         if (location := self.remembered(key)) is not None:
             return location
         if (error := self.failed(key)) is not None:
@@ -105,7 +107,7 @@ class SessionLocator:
         return location
 
     def _member_for(self, record: SessionRecord) -> Member | None:
-        """The node that runs the session, or should; None for this one. Raises SessionFinished,
+        """The node that runs the session, or should run it; None for this node. Raises SessionFinished,
         NoOwnerYet."""
         running = self.running(record)
         if running is not None or (record.owner is not None and record.owner.run == self._me):
@@ -116,7 +118,7 @@ class SessionLocator:
         return self._other(member)
 
     def running(self, record: SessionRecord) -> Member | None:
-        """The other node that runs the session; None for this one, and when it is certain that nobody does.
+        """The other node that runs the session; None for this node, and when certainly no node runs it.
         Raises SessionFinished, NoOwnerYet."""
         owner = record.owner
         if owner is None or owner.run == self._me:
@@ -126,7 +128,7 @@ class SessionLocator:
         running = self._members.live.get(owner.run)
         uncertain = running is None and self._members.may_run(owner)
         if uncertain and owner.holds and owner.address is not None:
-            # Redis does not show it, Postgres does: it runs, and no other node may.
+            # Redis does not list the owner, but its lease in PostgreSQL holds: no other node may run it.
             running = _parsed(owner.address)
         if record.finished_at is not None:
             lately = self._clock.now_ms() - record.finished_at < ENDED_LATELY_MS
@@ -137,7 +139,7 @@ class SessionLocator:
         return running
 
     def wanted_at(self, session_id: str) -> Member | None:
-        """The node on which the ring has the session, perhaps this one; None while it has none."""
+        """The node of the session according to the ring, perhaps this one; None in a ring without nodes."""
         name = self._members.ring.owner_of(session_id)
         return None if name is None else self._members.member_named(name)
 
@@ -152,7 +154,7 @@ class SessionLocator:
     # -- what is remembered --------------------------------------------------------------------------
 
     def remembered(self, key: str) -> RemoteLocation | None:
-        """The other node that was last known to have the session, if it lives."""
+        """The other node that was last known to run the session, if it is alive."""
         remembered = self._remembered.get(key)
         if remembered is None:
             return None
@@ -163,12 +165,12 @@ class SessionLocator:
         return location
 
     def failed(self, key: str) -> Exception | None:
-        """Why the session was not found just now."""
+        """Why the session was not found a moment ago."""
         error, until = self._failed.get(key, (None, 0.0))
         return error if trio.current_time() < until else None
 
     def remember(self, location: RemoteLocation) -> None:
-        """Note where a session is."""
+        """Remember the location of a session."""
         remembered = _Remembered(location, trio.current_time() + REMEMBERED_S)
         for key in (location.record.id, location.record.code):
             self._remembered[key] = remembered
@@ -178,7 +180,7 @@ class SessionLocator:
             self._remembered.popitem(last=False)
 
     def forget(self, key: str) -> None:
-        """Look again where this session is before anything else goes there."""
+        """Forget the location of this session, so that the next command looks it up again."""
         remembered = self._remembered.pop(key, None)
         if remembered is not None:
             self._remembered.pop(remembered.location.record.id, None)
@@ -187,7 +189,7 @@ class SessionLocator:
     # -- waiting for an owner ------------------------------------------------------------------------
 
     async def changed(self, key: str, wait_s: float) -> None:
-        """Wait until a session that nobody runs may have an owner, at most so long."""
+        """Wait until a session without an owner may have one, at most `wait_s`."""
         awaited = self._awaited[key] = trio.Event()
         try:
             with trio.move_on_after(wait_s):
@@ -197,14 +199,14 @@ class SessionLocator:
                 del self._awaited[key]
 
     def runs(self, record: SessionRecord) -> None:
-        """A node runs this session now."""
+        """Note that a node runs this session now."""
         for key in (record.id, record.code):
             self._failed.pop(key, None)
             if (awaited := self._awaited.get(key)) is not None:
                 awaited.set()
 
     def members_changed(self) -> None:
-        """What was not found may be there now."""
+        """Forget failures, because the members have changed."""
         self._failed.clear()
         for awaited in self._awaited.values():
             awaited.set()
