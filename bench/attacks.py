@@ -29,6 +29,7 @@ from bench.figures import machine, percentile
 from bench.neighbour import KINDS, SETTINGS, CompactLedger, Heard, Place, neighbour, quiz
 from loadtest.client.api import ApiUnreachable
 from server.cli.operate.sql import answers_of, psql_command
+from tests.settings import AT_ONCE
 
 WARM_S = 3.0
 HUGE_PLAYERS = 50_000
@@ -93,7 +94,7 @@ async def _huge_session(node: CheckoutNode, dsn: str) -> tuple[str, str]:
         asked = quiz()
         asked["questions"] = asked["questions"][:1]
         await api.add_quiz(asked, "huge")
-        made = await api.create_session("huge", {})
+        made = await api.create_session("huge", AT_ONCE)
         joined = await api.join(made["code"], "First")
         await api.host(made["code"], made["host_token"], "s", "start")
         await api.answer(made["code"], joined["token"], "a", 1, 0)
