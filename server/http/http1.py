@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -47,6 +48,7 @@ def http1_settings(config: Config, log: logging.Logger, head_timeout_s: float) -
     made.ssl_handshake_timeout = head_timeout_s
     made.alpn_protocols = ["http/1.1"]
     made.max_app_queue_size = APP_QUEUE_MAX
+    made.keep_alive_max_requests = sys.maxsize  # a client that answers over HTTP keeps its connection
     if config.tls_cert is not None and config.tls_key is not None:
         made.certfile = str(config.tls_cert)
         made.keyfile = str(config.tls_key)

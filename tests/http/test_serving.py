@@ -17,6 +17,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from hypercorn.config import Config as HypercornConfig
 from quart import request
 from quart.wrappers.request import Body
 
@@ -388,6 +389,17 @@ async def test_no_request_however_broken_harms_the_others(
         await session.do("start")
         await read_until(follower, b"event: question")
     assert not [record for record in caplog.records if record.exc_info and record.levelno > logging.DEBUG]
+
+
+async def test_a_client_keeps_its_connection_for_as_many_requests_as_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HypercornConfig, "keep_alive_max_requests", 2)
+    async with node() as n:
+        asking = await n.raw()
+        for _ in range(5):
+            await asking.send_all(HEAD % b"/healthz" + b"\r\n")
+            assert b"connection: close" not in (await read_until(asking, b"alive")).lower()
 
 
 async def test_a_websocket_is_not_spoken_and_what_follows_its_handshake_is_the_next_request() -> None:
