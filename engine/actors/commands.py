@@ -20,6 +20,10 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 """A seat: the number of a player, or "host"."""
 
 
+PAGE_MAX = 1_000
+"""Players in one frame."""
+
+
 @dataclass(frozen=True, slots=True)
 class Join:
     """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is the value

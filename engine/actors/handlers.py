@@ -14,6 +14,7 @@ from engine.actors import messages, relay_messages
 from engine.actors.admission import AGAIN_MS, BUSY, NOT_ADMITTED
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import (
+    PAGE_MAX,
     Answer,
     Command,
     Detach,
@@ -44,6 +45,7 @@ from engine.ports import JOINS_SHARE
 
 FOREIGN_TOKEN = Refusal("token_invalid", "This token belongs to another session.")
 
+NO_SUCH_PAGE = Refusal("bad_field", f"A page has 1 to {PAGE_MAX:,} players, after a number from 0.")
 NO_SUCH_PLAYER = Refusal("player_not_found", "This session has no such player.")
 
 KICKED = Refusal("kicked", "The host removed you from this session.")
@@ -184,7 +186,8 @@ def rejoin(live: LiveSession, command: Rejoin) -> None:
     if refusal:
         refused(live, command.reply, refusal)
         return
-    attach(live, command, Place(command.role, command.player, command.may_move))
+    player = command.player if command.role == "player" else None
+    attach(live, command, Place(command.role, player, command.may_move))
 
 
 def watch(live: LiveSession, command: Watch) -> None:
@@ -197,7 +200,9 @@ def watch(live: LiveSession, command: Watch) -> None:
 
 def look(live: LiveSession, command: Look) -> None:
     session, player = live.session, command.player
-    if command.top is None:
+    if player is not None and player not in session.players:
+        refused(live, command.reply, BUSY if _may_follow(live, player) else NO_SUCH_PLAYER)
+    elif command.top is None:
 
         def frame() -> Frame:
             state = picture(live, command.role, player)
@@ -210,12 +215,15 @@ def look(live: LiveSession, command: Look) -> None:
     elif (refusal := None if player is None else _not_in(live, player)) is not None:
         refused(live, command.reply, refusal)
     else:
-        command.reply.push(messages.board(session, command.top, player))
+        command.reply.push(messages.board(session, min(command.top, PAGE_MAX), player))
 
 
 def list_players(live: LiveSession, command: ListPlayers) -> None:
     if _replaced(live, command.generation):
         refused(live, command.reply, REPLACED)
+        return
+    if command.after < 0 or not 1 <= command.limit <= PAGE_MAX:  # the edge refuses these; a peer may not
+        refused(live, command.reply, NO_SUCH_PAGE)
         return
     audience = live.audience
     page = messages.players(

@@ -132,7 +132,7 @@ class Answers:
         self._shared = {}
 
     def choice_of(self, player: int) -> Choice | None:
-        return self._choices[player] if player < len(self._choices) else None
+        return self._choices[player] if 0 < player < len(self._choices) else None
 
     def of(self, player: int) -> Answer | None:
         choice = self.choice_of(player)

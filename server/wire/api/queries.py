@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from engine.actors.commands import PAGE_MAX
 from server.wire.api.common import CODE_PATTERN, KEY_PATTERN
 
 VERSION_MAX = 999_999_999
 LISTED_MAX = 200
 """Quiz versions, or sessions, in one listing."""
 
-TOP_MAX = 1_000
-PLAYERS_MAX = 1_000
 AFTER_MAX = 999_999_999
 QUIZ_ID_CHARS_MAX = 100
 
@@ -69,11 +68,11 @@ class PlayersQuery(Query):
             ge=0, le=AFTER_MAX, description="Only players with numbers above this: `next` of the page before."
         ),
     ] = 0
-    limit: Annotated[int, Meta(ge=1, le=PLAYERS_MAX, description="How many at most.")] = PLAYERS_MAX
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="How many at most.")] = PAGE_MAX
 
 
 class LeaderboardQuery(Query):
-    top: Annotated[int, Meta(ge=1, le=TOP_MAX, description="How many of the first.")] = 10
+    top: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="How many of the first.")] = 10
     around: Annotated[
         Literal["me"] | None,
         Meta(description="Also up to two players ahead and two behind; needs a player's token."),
