@@ -82,6 +82,9 @@ class CurrentMembership:
     def may_run(self, owner: Owner) -> bool:
         return owner.holds or not self.gone(owner.run)
 
+    def overdue(self, run: str) -> bool:
+        return self._membership.overdue(run)
+
     def gone(self, run: str) -> bool:
         """Whether it is certain that this run's heartbeat has ended."""
         # The look that says so must be younger than the time after which one who has come back is believed.

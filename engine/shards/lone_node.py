@@ -54,6 +54,9 @@ class LoneMembership:
     def may_run(self, owner: Owner) -> bool:  # noqa: ARG002 - no other owner counts
         return False
 
+    def overdue(self, run: str) -> bool:  # noqa: ARG002 - there is no other run
+        return False
+
 
 class NoLinks:
     """Port `Links` without another node: every command is refused."""

@@ -53,6 +53,9 @@ class MembershipView(Protocol):
         """Whether a run that is not a member may still run its sessions: its lease holds, or it is not
         certain that its heartbeat has ended."""
 
+    def overdue(self, run: str) -> bool:
+        """Whether the heartbeat of a run is late: it may hang, and clients had better not be sent there."""
+
 
 class Membership:
     """The members as of the last heartbeat that Redis answered.
@@ -72,6 +75,7 @@ class Membership:
         self._loads: dict[str, Load] = {}
         self._listed: frozenset[str] = frozenset()
         self._left: set[str] = set()
+        self._overdue: frozenset[str] = frozenset()
         self._store_run: str | None = None
         self._since_s = 0.0
         self._asked_s = 0.0
@@ -141,6 +145,7 @@ class Membership:
         self._reached = True
         self._listed = beat.strange.union(member.run for member, _ in beat.members)
         self._left &= self._listed
+        self._overdue = frozenset(run for run, left_s in beat.left_s.items() if left_s < self._ttl_s / 2)
 
         there = {member.run: member for member, _ in beat.members if member.run not in self._left}
         self._strangers = {run: member for run, member in there.items() if self._differs(member)}
@@ -176,6 +181,11 @@ class Membership:
             and now_s - self._asked_s <= self._ttl_s
             and self._asked_s - self._since_s >= self._ttl_s
         )
+
+    def overdue(self, run: str) -> bool:
+        """Whether the last heartbeat of this run was older than half of its TTL when Redis was asked: half as
+        much again as the time between two. False while Redis does not answer."""
+        return self._reached and run in self._overdue
 
     def _become(self, live: dict[str, Member]) -> Changes:
         before, self._live = self._live, live

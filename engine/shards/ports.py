@@ -93,11 +93,13 @@ class Load:
 class Beat:
     """The answer to a heartbeat: all members whose heartbeat is younger than its TTL, this node included, and
     the run of the Redis that answered. `store_run` changes when Redis restarts and may have forgotten
-    members. `strange` are runs whose heartbeat is there but not understood: of a newer release, perhaps."""
+    members. `strange` are runs whose heartbeat is there but not understood: of a newer release, perhaps.
+    `left_s` has by run for how many seconds its heartbeat is good still."""
 
     members: Sequence[tuple[Member, Load]]
     store_run: str
     strange: frozenset[str] = frozenset()
+    left_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class Heartbeats(Protocol):

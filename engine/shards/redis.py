@@ -82,7 +82,11 @@ redis.call('SET', KEYS[3], ARGV[4], 'NX')
 local found = {}
 for _, run in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     local said = redis.call('GET', KEYS[2] .. run)
-    if said then found[#found + 1] = {run, said} else redis.call('SREM', KEYS[1], run) end
+    if said then
+        found[#found + 1] = {run, said, redis.call('PTTL', KEYS[2] .. run)}
+    else
+        redis.call('SREM', KEYS[1], run)
+    end
 end
 local server = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 return {server .. ':' .. redis.call('GET', KEYS[3]), found}
@@ -115,13 +119,15 @@ class RedisHeartbeats:
         store_run, found = await _ask(self._beat, self._keys, args)
         members: list[tuple[Member, Load]] = []
         strange: set[str] = set()
-        for listed, data in found:
+        left_s: dict[str, float] = {}
+        for listed, data, left_ms in found:
             each = _member(data)
             if each is None:
                 strange.add(listed.decode(errors="replace"))
             else:
                 members.append(each)
-        return Beat(members, store_run.decode(), frozenset(strange))
+                left_s[each[0].run] = left_ms / 1000
+        return Beat(members, store_run.decode(), frozenset(strange), left_s)
 
     async def withdraw(self, member: Member) -> None:
         await _ask(self._forget, member.run)

@@ -284,10 +284,16 @@ class Router:
             self.routed.forwarded += 1
             reply = _Forwarded(command.reply, partial(self.locator.forget, record.id))
             self._links.send(location.member, record.id, departing(command, reply, self._clock.now_ms()))
-        elif command.may_move and not self.is_shared(record):
+        elif command.may_move and not self._stays(location):
             self._move(command, location.member)
         else:
             self.relay_for(location).deliver(command)
+
+    def _stays(self, location: RemoteLocation) -> bool:
+        """Whether clients of a session elsewhere stay at this node: the session is shared, or its owner may
+        hang. Sent to an owner that hangs, a client would lose the time that it takes to notice; here it gets
+        the next owner."""
+        return self.is_shared(location.record) or self._members.overdue(location.member.run)
 
     def _move(self, command: Command, to: Member) -> None:
         self.routed.moved += 1

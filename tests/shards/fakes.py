@@ -99,7 +99,8 @@ class MemoryRedis:
     def look(self) -> Beat:
         now_s = trio.current_time()
         self._signs = {run: sign for run, sign in self._signs.items() if sign[2] > now_s}
-        return Beat([(each, told) for each, told, _ in self._signs.values()], self._store_run)
+        left_s = {run: until_s - now_s for run, (_, _, until_s) in self._signs.items()}
+        return Beat([(each, told) for each, told, _ in self._signs.values()], self._store_run, left_s=left_s)
 
     def publish(self, sender: str, message: BusMessage, data: bytes) -> None:
         for listener in self._listeners if self.reached_by(sender) else ():

@@ -45,12 +45,16 @@ class Known:
         self.live: dict[str, Member] = {}
         self.ring = Ring.of({})
         self.missed: set[str] = set()
+        self.late: set[str] = set()
 
     def member_named(self, name: str) -> Member | None:
         return next((member for member in self.live.values() if member.name == name), None)
 
     def may_run(self, owner: Owner) -> bool:
         return owner.holds or not self.gone(owner.run)
+
+    def overdue(self, run: str) -> bool:
+        return run in self.late
 
     def gone(self, run: str) -> bool:
         return run in self.missed

@@ -131,6 +131,13 @@ async def test_a_heartbeat_ends(two: Two) -> None:
     assert runs(await two.a.heartbeats.beat(A, Load())) == [A.run, B.run]
 
 
+async def test_a_heartbeat_tells_for_how_long_it_is_good(two: Two) -> None:
+    await two.a.heartbeats.beat(A, Load())
+    left_s = (await two.b.heartbeats.beat(B, Load())).left_s
+    assert left_s.keys() == {A.run, B.run}
+    assert 2.0 < left_s[A.run] <= left_s[B.run] <= 3.0
+
+
 async def test_who_only_looks_is_not_seen(two: Two) -> None:
     assert runs(await two.b.heartbeats.look()) == []
     beat = await two.a.heartbeats.beat(A, Load(sessions=1))

@@ -64,6 +64,25 @@ def test_loads_are_no_change() -> None:
     assert state.loads[A.run].sessions == 7
 
 
+def test_a_heartbeat_is_overdue_when_half_of_its_ttl_is_over() -> None:
+    state = Membership(TTL_S)
+
+    def ask(at_s: float, **left_s: float) -> None:
+        state.heard(
+            at_s, at_s, replace(beat(A, B), left_s={f"{name}/1": left for name, left in left_s.items()})
+        )
+
+    ask(0, a=3.0, b=1.9)  # asked just before the next one is due
+    assert not state.overdue(B.run)
+    ask(1, a=3.0, b=1.4)
+    assert (state.overdue(A.run), state.overdue(B.run)) == (False, True)
+    state.failed()
+    assert not state.overdue(B.run), "nothing is known while Redis is away"
+    ask(2, a=3.0, b=2.5)
+    assert not state.overdue(B.run)
+    assert not state.overdue("never heard of")
+
+
 def test_a_member_that_vanishes_is_gone() -> None:
     state = in_view(A, B)
     assert not state.gone(B.run, 3)

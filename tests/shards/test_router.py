@@ -318,6 +318,16 @@ async def test_who_cannot_move_is_relayed(mock_clock: MockClock) -> None:
         assert moved.close_reason is CloseReason.MOVED, "though there is a relay"
 
 
+async def test_nobody_is_sent_to_an_owner_that_may_hang(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        b.known.late.add(a.run)
+        ada = await b.join(record, "Ada", may_move=True)
+        assert (ada.kinds, ada.close_reason) == (["joined"], None), "it does not hang, as it turns out"
+        b.known.late.clear()
+        assert (await b.join(record, "Ben", may_move=True)).close_reason is CloseReason.MOVED
+
+
 async def test_everybody_is_relayed_in_a_session_that_is_shared(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a, player_limit=RELAY_ABOVE + 1)
