@@ -56,11 +56,10 @@ def test_the_table_of_bounds_has_the_defaults() -> None:
     assert checked > 10
 
 
-@pytest.mark.parametrize(
-    "name", ["docs/architecture.md", "docs/operations.md", "CONTRIBUTING.md", "SECURITY.md"]
-)
-def test_the_files_that_are_named_exist(name: str) -> None:
-    named = set(re.findall(r"`((?:engine|server|loadtest|bench|tests|deploy)/[\w/.-]*)`", page(name)))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_files_that_are_named_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:engine|server|loadtest|bench|tests|deploy|docs)/[\w/.-]*)`", text))
     missing = {path for path in named if not (ROOT / path).exists()}
     assert not missing
 
@@ -142,9 +141,31 @@ def test_every_error_code_of_quizzes_is_listed_and_no_other() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_within_the_project_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (path.parent / target).exists(), target
+            name, _, anchor = target.partition("#")
+            file = path.parent / name if name else path
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of the headings of a page."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.strip().lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_modules_and_targets_that_are_run_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for module, names in re.findall(r"python -m ((?:bench|tests)[\w.]*)((?: [a-z_]+)*)", text):
+        file = ROOT / module.replace(".", "/")
+        assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), module
+        for name in names.split() if module == "bench" else ():
+            assert (ROOT / "bench" / f"{name}.py").exists(), name
+    targets = set(re.findall(r"^([\w-]+):", page("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make ([a-z][\w-]*)", text, re.MULTILINE)) <= targets
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
