@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import orjson
 import pytest
 from rich.console import Console
 
-from bench import rates, rooms
+from bench import rates, rooms, wire
+from bench.players import Clients
 from bench.rates import AT_ONCE, NODE, Plan
 
 SMALL = Plan(
@@ -94,3 +96,18 @@ def test_a_room_acknowledges_an_answer_once_while_the_question_is_open() -> None
 def test_ws_is_looked_for_where_node_path_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NODE_PATH", str(tmp_path))
     assert rooms.missing(rooms.WS).startswith("npm install"), "an empty directory has no ws"
+
+
+def test_a_ping_among_the_frames_does_not_hide_what_follows_it() -> None:
+    ours, theirs = socket.socketpair()
+    clients = Clients([ours])
+    ping = b"\x89\x04abcd"
+    data = wire.server_frame(b"one") + ping + ping + wire.server_frame(b"two")
+    heard = []
+    for part in (data[:6], data[6:12], data[12:]):
+        theirs.send(part)
+        clients.listen(1.0)
+        heard.append(clients.take(0))
+    assert heard == [[b"one"], [], [b"two"]]
+    clients.close()
+    theirs.close()
