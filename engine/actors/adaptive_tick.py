@@ -1,48 +1,50 @@
 """How often the sessions of a node send leaderboards.
 
-As often as it is configured while the loop has room for it, and the more rarely the longer it has none: of
-all that a busy node does, leaderboards are what can best be done without. An older one is worth nothing once
-there is a newer one, and at the end of a question and of the session everybody gets the last one anyway.
+As often as configured while the loop has time for it, and more and more rarely while it has none:
+leaderboards are the work that a busy node can best do without. An older leaderboard is worth nothing once
+there is a newer one, and at the end of a question and of the session every client gets the last one anyway.
 """
 
 from __future__ import annotations
 
 BUSY_TARGET = 0.75
-"""Share of the loop's time that may be in use. The rest is what keeps the wait for an ack short."""
+"""The share of the loop's time that may be in use. The rest keeps the wait for an ack short."""
 
 RISE = 1.0
-"""Seconds by which the tick rises in each second in which the loop has no time left at all."""
+"""How many seconds the tick rises in each second in which the loop is never idle."""
 
 FALL = 0.75
-"""Seconds by which it falls in each second in which the loop has nothing to do."""
+"""How many seconds the tick falls in each second in which the loop is always idle."""
 
 SMOOTHED_S = 0.5
-"""A single fan-out to thousands, or a single collection of garbage, is no load yet."""
+"""The time constant of the load: a single fan-out to thousands, or a single garbage collection, is no
+load."""
 
 STANDSTILL_S = 1.0
-"""More time than this between two readings counts as this much: then it was the machine that stood still."""
+"""A longer time between two readings counts as this long, because the machine stood still."""
 
 FAN_OUT_SHARE = 5
-"""A session spends one part in so many of its time on leaderboards at most: meanwhile it handles nothing."""
+"""A session spends at most one part in this many of its time on leaderboards, because it handles nothing
+meanwhile."""
 
 
 CROWD_TICKS = 4
 CROWD_TICK_LEAST_MS = 1_000
-"""So much rarer, and no more often than that, players are told how many have answered: it is for them the
-least of what a session says, and they are by far the most."""
+"""Players get `progress` this many times more rarely, and no more often than this: it matters least to them,
+and they are by far the most clients."""
 
 
 class AdaptiveTick:
     """The tick of a node: the least time between two leaderboards of a session.
 
-    How to think about it: what a change of the tick brings shows only when the sessions have waited out the
-    ticks that they announced, so as late as the tick is long. A controller that changes the tick by a share
-    of itself would go on changing it while it waits for the effect, and swing from one bound to the other. So
-    the tick changes by so many seconds a second: while a tick passes, by as much as itself at most.
+    How to think about it: a change of the tick takes effect only when the sessions have waited out the ticks
+    that they announced, so the delay is as long as the tick. A controller that changed the tick by a share of
+    itself would go on changing it while it waits for the effect, and swing from one bound to the other. So
+    the tick changes by a number of seconds per second: during one tick, at most by the tick itself.
 
     Args:
-        tick_ms: the tick of a node that has room.
-        tick_max_ms: what it rises to at most. As much as `tick_ms`, or less: it never changes.
+        tick_ms: the tick of a node that is not busy.
+        tick_max_ms: the longest tick. If it is not longer than `tick_ms`, the tick never changes.
     """
 
     __slots__ = ("_busy", "_tick_ms", "tick_least_ms", "tick_max_ms")
@@ -68,9 +70,10 @@ class AdaptiveTick:
         self._tick_ms = min(max(tick_ms, self.tick_least_ms), self.tick_max_ms)
 
     def tick_after(self, took_ms: int) -> int:
-        """The tick of a session whose last leaderboard took so long to send."""
+        """The tick of a session whose last leaderboard took `took_ms` to send."""
         return min(max(self.tick_ms, FAN_OUT_SHARE * took_ms), self.tick_max_ms)
 
     def crowd_tick_after(self, took_ms: int) -> int:
-        """The least time between two `progress` to the players of a session. `took_ms`: of the last one."""
+        """The least time between two `progress` to the players of a session whose last one took `took_ms` to
+        send."""
         return max(min(CROWD_TICKS * self.tick_after(took_ms), self.tick_max_ms), CROWD_TICK_LEAST_MS)

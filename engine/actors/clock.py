@@ -11,24 +11,24 @@ from typing import Protocol
 import trio
 
 GAP_S = 1.0
-"""A process in which no task has run for longer has stood still: the process or its machine was stopped."""
+"""If no task has run for longer than this, the process or its machine was stopped."""
 
 BEAT_S = 0.25
-"""Between two looks at the clock when no task looks at it. A gap may seem to be longer by that much."""
+"""The pause between two beats. A gap may seem longer by that much."""
 
 
 SLEW_MS = 1
-"""By how much a beat sets a clock back that is ahead of the wall clock: 4 ms a second."""
+"""How much a beat sets back a clock that is ahead of the wall clock: 4 ms a second."""
 
 AGREE_MS = 10
-"""A clock that differs from the wall clock by less is left as it is."""
+"""A clock that differs less from the wall clock is left unchanged."""
 
 GAPS_MAX = 100
-"""That are kept for those who have not seen them yet."""
+"""The most gaps that are kept for sessions that have not seen them yet."""
 
 
 def gap_s(lease_s: float) -> float:
-    """How long a node may stand still before it looks whether its sessions are its own still."""
+    """How long a node may stand still before it checks whether it still owns its sessions."""
     return min(GAP_S, lease_s / 3)
 
 
@@ -39,7 +39,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time in which the process stood still: from when on, and for how long, in milliseconds."""
+    """A time in which the process stood still: its start and its length, in milliseconds."""
 
     from_ms: int
     by_ms: int
@@ -50,17 +50,17 @@ def wall_clock_ms() -> int:
 
 
 class SessionClock:
-    """Wall time, taken once and carried on by trio's clock.
+    """Wall time, read once and continued by trio's clock.
 
-    So the clock is steady while the wall clock is set, and virtual where trio's clock is. It follows the wall
-    clock by `catch_up` alone. Must be made inside `trio.run`.
+    So the clock is steady while the wall clock is set, and virtual where trio's clock is virtual. It follows
+    the wall clock by `catch_up` alone. Must be made inside `trio.run`.
 
-    Once `beat` is called often, the first reading of the clock after the process has stood still notes that
-    as a gap, before anything else is done.
+    If `beat` is called often, the first reading after the process has stood still records a gap, before
+    anything else is done.
 
     Args:
-        wall_ms: the wall clock; or where it stood when the clock was made, for one that does not follow it.
-        gap_s: standing still for longer is a gap.
+        wall_ms: the wall clock; or its reading at the start, for a clock that does not follow it.
+        gap_s: a longer standstill is a gap.
         machine_s: seconds of a clock that runs on while the machine sleeps.
     """
 
@@ -78,11 +78,11 @@ class SessionClock:
         self._gap_s = gap_s
         self._machine_s = machine_s or self._read_s
         self._beat: tuple[float, float] | None = None
-        """The last one: by trio's clock, and by the machine's."""
+        """The last beat, by trio's clock and by `machine_s`."""
         self._seen_s = self._started_s
         self.gaps_total = 0
         self.stood_still_ms = 0
-        """In all of them."""
+        """The length of all gaps."""
         self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
 
     def _read_s(self) -> float:
@@ -93,7 +93,7 @@ class SessionClock:
         if now_s - self._seen_s > self._gap_s and self._beat is not None:
             self._note(self._at(self._seen_s), now_s - self._seen_s)
         self._seen_s = now_s
-        # It may have been set back by a little: then it waits.
+        # The clock may have been set back by a little: then its reading stays the same for a moment.
         self._told_ms = max(self._told_ms, self._at(now_s))
         return self._told_ms
 
@@ -103,19 +103,19 @@ class SessionClock:
         return self._started_s + (at_ms - self._wall_ms) / 1000
 
     def beat(self) -> None:
-        """To be called much more often than a gap is long."""
+        """Call this much more often than a gap is long."""
         now_ms = self.now_ms()
         now_s, machine_s = self._seen_s, self._machine_s()
         if self._beat is not None:
             slept_s = machine_s - self._beat[1] - (now_s - self._beat[0])
             if slept_s > self._gap_s:
-                # Trio's clock stood still as well while the machine slept, and time has passed nevertheless.
+                # Trio's clock stood still while the machine slept, but time has passed.
                 self._wall_ms += round(slept_s * 1000)
                 self._note(now_ms, slept_s)
         self._beat = now_s, machine_s
 
     def offset_ms(self) -> int:
-        """By how much the wall clock is ahead of this one."""
+        """How far the wall clock is ahead of this clock."""
         return 0 if self._wall is None else self._wall() - self.now_ms()
 
     @property
@@ -124,8 +124,8 @@ class SessionClock:
         return abs(self.offset_ms()) >= AGREE_MS
 
     def catch_up(self) -> None:
-        """Come nearer to the wall clock, which was set, or ran on while the machine was frozen: forward at
-        once, back by a little at a time. To be called while no session waits for a deadline."""
+        """Adjust to the wall clock, which was set, or ran on while the machine was frozen: forward at once,
+        back by a little at a time. Call this while no session waits for a deadline."""
         offset_ms = self.offset_ms()
         if offset_ms >= AGREE_MS:
             self._wall_ms += offset_ms
@@ -133,7 +133,7 @@ class SessionClock:
             self._wall_ms -= SLEW_MS
 
     def gaps_after(self, total: int) -> Sequence[Gap]:
-        """The gaps that were noted after the first `total` of them."""
+        """The gaps that were recorded after the first `total` gaps."""
         missed = min(self.gaps_total - total, len(self._gaps))
         return list(self._gaps)[len(self._gaps) - missed :]
 
@@ -148,8 +148,8 @@ class SessionClock:
 
 
 class GapsSeen:
-    """The gaps of the clock, as one session sees to them: each gap is given back to the session once, and an
-    answer that was received before a gap is dated as if the gap had not been."""
+    """The gaps of the clock that one session has handled: each gap is given back to the session once, and an
+    answer that was received before a gap is dated as if there had been no gap."""
 
     __slots__ = ("_clock", "_seen", "given_back")
 
@@ -161,20 +161,21 @@ class GapsSeen:
 
     @property
     def stood_still(self) -> bool:
-        """Whether the process stood still, and the session has not seen to that yet. Until then the session
-        tells nothing and no time passes in it: another node may have taken it, and nobody could answer."""
+        """Whether the process stood still and the session has not handled that yet. Until then the session
+        sends nothing and no time passes in it, because another node may have taken it and no player could
+        answer."""
         return self._clock.gaps_total != self._seen
 
     def take(self) -> Sequence[Gap]:
-        """The gaps that the session has not seen to. From now on it has."""
+        """The gaps that the session has not handled. They count as handled from now on."""
         gaps = self._clock.gaps_after(self._seen)
         self._seen = self._clock.gaps_total
         self.given_back += gaps
         return gaps
 
     def dated(self, at: int) -> int:
-        """When an answer was received, on the clock of the question: time that was given back since counts
-        for the answer too."""
+        """The time of receipt of an answer on the clock of the question: time that was given back since then
+        is added."""
         for gap in self.given_back:
             if at <= gap.from_ms:
                 at += gap.by_ms

@@ -1,4 +1,4 @@
-"""What a session is handed over with."""
+"""The state that a session is handed over with."""
 
 from __future__ import annotations
 

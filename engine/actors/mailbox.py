@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Many tasks put items without waiting, one task takes them.
+    """A bounded queue: many tasks put items without waiting, one task takes them.
 
-    A full mailbox refuses an item; the caller says what that means (`busy`).
+    A full mailbox refuses an item; the caller decides what that means (`busy`).
     """
 
     __slots__ = ("_items", "_wakeup", "_woken", "arrived", "capacity")
@@ -23,7 +23,7 @@ class Mailbox(Generic[T]):
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.arrived = 0
-        """Items that were ever queued: the number of the newest."""
+        """How many items were ever queued: the number of the newest."""
         self._items: deque[T] = deque()
         self._wakeup: trio.Event | None = None
         self._woken = False
@@ -32,7 +32,7 @@ class Mailbox(Generic[T]):
         return len(self._items)
 
     def put_nowait(self, item: T) -> bool:
-        """Queue an item. False when full: nothing was queued."""
+        """Queue an item. False when the mailbox is full; then nothing is queued."""
         if len(self._items) >= self.capacity:
             return False
         self.put_over(item)
@@ -45,31 +45,31 @@ class Mailbox(Generic[T]):
         self.wake()
 
     def put_back(self, items: Sequence[T]) -> None:
-        """Queue items that were taken out, before all others and in their order, also when that is too
-        many."""
+        """Queue items that were taken out, in their order and before all others, even when the mailbox is
+        full."""
         self._items.extendleft(reversed(items))
 
     @property
     def taken(self) -> int:
-        """Items that were ever taken out: the number of the last of them."""
+        """How many items were ever taken out: the number of the last of them."""
         return self.arrived - len(self._items)
 
     def newest(self, after: int) -> Iterator[tuple[int, T]]:
-        """The items whose number is above `after`, the newest first, and the number of each."""
+        """The number of each item above `after`, and the item, newest first."""
         count = self.arrived - max(after, self.taken)
         return zip(
             range(self.arrived, self.arrived - count, -1), islice(reversed(self._items), count), strict=True
         )
 
     def wake(self) -> None:
-        """Let `wait` return though nothing came."""
+        """Make `wait` return without an item."""
         self._woken = True
         if self._wakeup is not None:
             self._wakeup.set()
 
     async def wait(self, *, for_items: bool = True) -> None:
-        """Return once there are items, unless the caller does not wait `for_items`, or there was a wake since
-        the last return. Always a checkpoint."""
+        """Wait until there are items, if `for_items`, or until a wake since the last return. Always a
+        checkpoint."""
         if self._woken or (for_items and self._items):
             await trio.lowlevel.checkpoint()
         else:
@@ -81,7 +81,7 @@ class Mailbox(Generic[T]):
         self._woken = False
 
     def peek(self) -> T | None:
-        """The oldest item, left where it is."""
+        """The oldest item, which stays in the mailbox; None when there is none."""
         return self._items[0] if self._items else None
 
     def pop(self) -> T:

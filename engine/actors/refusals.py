@@ -35,11 +35,11 @@ REFUSALS = (
     Unreadable,
     Mistake,
 )
-"""What finding a session, or activating it, raises in the ordinary course of things."""
+"""Exceptions that finding or activating a session raises in ordinary operation."""
 
 
 def refuse(error: Exception | None, command: Command) -> None:
-    """Tell the sender of a command why its session cannot be reached: `busy` for a reason that passes, and
+    """Tell the sender of a command why its session cannot be reached: `busy` for a temporary reason, and
     without a reason."""
     mark = command.id if isinstance(command, Answer | Host) else None
     match error:

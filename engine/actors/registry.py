@@ -1,8 +1,8 @@
-"""The sessions in this node's memory: activated, handed off, let go.
+"""The sessions in the memory of this node: activated, handed off, passivated.
 
-How to think about this: the registry knows nothing of where other sessions are. `engine.shards.router` finds
-a session's record and decides on which node it runs; the registry of that node claims the session in the
-store, runs its actor, and restarts it after a crash. A session that rests is given up and belongs to nobody.
+How to think about this: the registry does not know where other sessions are. `engine.shards.router` finds the
+record of a session and decides on which node it runs; the registry of that node claims the session in the
+store, runs its actor, and restarts it after a crash. An idle session is given up, and then has no owner.
 """
 
 from __future__ import annotations
@@ -46,19 +46,20 @@ from engine.ports import (
 log = logging.getLogger(__name__)
 
 GIVE_AWAY_S = 3.0
-"""A session that is given away says nothing until all of it is committed: not for longer than that."""
+"""How long a session that is handed off may wait for its commits. It sends nothing meanwhile."""
 
 EXPECTED_MAX = 1_000
-"""Sessions that are about to be given to this node, and were not yet."""
+"""The most sessions that are announced to this node and not handed to it yet."""
 
 CLAIMS_AT_ONCE = 16
-"""Sessions that are activated at the same time. The others wait for their turn, and not for a connection."""
+"""The most sessions that are activated at the same time. Others wait here, not for a connection to the
+database."""
 
 LET_GO_S = 5.0
-"""For giving up a session that rests. Commands that come for it meanwhile wait."""
+"""How long giving up an idle session may take. Commands for it wait meanwhile."""
 
 _ONCE = RestartPolicy(crashes_max=0)
-"""For sessions that have ended: one that cannot be activated is read from the store instead."""
+"""For finished sessions: one that cannot be activated is read from the store instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class RegistryStatistics:
 
 
 class _Claim:
-    """Port `Owned`: a session that was claimed, and whose actor is still being made."""
+    """Port `Owned`: a session that is claimed, and whose actor is not made yet."""
 
     __slots__ = ("epoch", "lost", "session_id")
 
@@ -97,7 +98,7 @@ class _Claim:
 
 
 class _Slot:
-    """A session's place on this node, whether its actor is there just now or not."""
+    """A session of this node, with or without an actor."""
 
     __slots__ = (
         "actor",
@@ -115,9 +116,9 @@ class _Slot:
     def __init__(self, record: SessionRecord, stream: StreamState | None) -> None:
         self.record = record
         self.stream = stream
-        """The broadcasts with which the first actor goes on."""
+        """The stream that the first actor continues."""
         self.epoch = 0
-        """Of the last actor."""
+        """The epoch of the last actor."""
         self.snapshot: HandoffSnapshot | None = None
         self.elsewhere: OwnedElsewhere | None = None
         self.actor: SessionActor | None = None
@@ -136,12 +137,12 @@ class Registry:
     """Holds the sessions of this node.
 
     Args:
-        nursery: where the actors run. Cancelling it ends them all without a word to the clients; call
-            `close` first.
-        gone: whether another owner is known to be gone, so that its sessions may be claimed. None for a lone
+        nursery: runs the actors. Cancelling it ends them all without closing their connections; call `close`
+            first.
+        gone: whether another owner is certainly gone, so that its sessions may be claimed. None for a lone
             node, which claims any session.
-        in_doubt: whether another node may have taken sessions of this node. It is asked when the process has
-            stood still: until the node is certain of its sessions again, they say nothing and no time passes
+        in_doubt: whether another node may have taken sessions of this node. It is called when the process has
+            stood still: until the node is certain of its sessions again, they send nothing and no time passes
             in them.
         boundary: of the node.
         name_rules: the rules that the names of new players must follow.
@@ -178,7 +179,7 @@ class Registry:
         self._owner = owner
         self._options = options
         self.pace = AdaptiveTick(options.tick_ms, options.tick_max_ms)
-        """The tick of all sessions here. The watch over the loop tells it how busy the loop is."""
+        """The tick of all sessions here. The loop watch reports to it how busy the loop is."""
         self._sessions_max = sessions_max
         self._policy = policy or RestartPolicy()
         self._by_id: dict[str, _Slot] = {}
@@ -197,7 +198,7 @@ class Registry:
         return self._actors.get(key)
 
     def holds(self, key: str) -> bool:
-        """Whether the session with this id or code is in memory, or on its way there."""
+        """Whether the session with this id or code is in memory, or being activated."""
         return key in self._by_code or key in self._by_id
 
     @property
@@ -210,7 +211,7 @@ class Registry:
         next checkpoint.
 
         Raises SessionUnavailable; SessionNotFound when the node does not hold it; and OwnedElsewhere, without
-        an owner when the session was let go meanwhile: look again where it is.
+        an owner when the session was passivated meanwhile: then look it up again.
         """
         slot = self._by_code.get(key) or self._by_id.get(key)
         if slot is None:
@@ -224,14 +225,14 @@ class Registry:
         raise slot.elsewhere or OwnedElsewhere(slot.record.id, None)
 
     async def activate(self, record: SessionRecord) -> SessionActor:
-        """As `get`, for a session that was found in the store and that this node is to run. Raises NodeFull
-        too."""
+        """As `get`, for a session that was found in the store and that this node should run. Also raises
+        NodeFull."""
         self.open(record)
         return await self.get(record.id)
 
     async def revive(self, record: SessionRecord) -> SessionActor:
-        """As `activate`, for a finished session too: it is brought back once more, without its code, which
-        may be another session's by now."""
+        """As `activate`, for a finished session too. A finished session is activated without its code, which
+        may belong to another session by now."""
         if record.finished_at is None:
             return await self.activate(record)
         self.open(record, by_code=False)
@@ -243,8 +244,8 @@ class Registry:
             raise
 
     def open(self, record: SessionRecord, *, by_code: bool = True) -> None:
-        """Begin to run a session, unless the node holds it already. `by_code` tells whether its code leads to
-        it. Raises NodeFull."""
+        """Begin to run a session, unless the node holds it already. Args: by_code: whether the session can be
+        found by its code. Raises NodeFull."""
         if record.id in self._by_id:
             return
         if self.full:
@@ -253,7 +254,7 @@ class Registry:
         self._by_id[record.id] = slot
         if by_code:
             self._by_code[record.code] = slot
-            # A session that has ended, and stays for a while, had the same code.
+            # A finished session that stays for a while may have had the same code.
             self._actors.pop(record.code, None)
         self._nursery.start_soon(self._run, slot)
 
@@ -271,8 +272,8 @@ class Registry:
     # -- handing a session off -------------------------------------------------------------------
 
     def expect(self, session_id: str, stream: StreamState) -> None:
-        """Another node is about to hand the session to this one, which is to go on with this stream. The
-        first command for the session activates it. Raises ValueError for what is no session's id."""
+        """Another node is about to hand over the session, with this stream. The first command for the session
+        activates it. Raises ValueError if the id is not the id of a session."""
         if not is_id(session_id):
             raise ValueError(f"{session_id!r:.60} is not the id of a session")
         while len(self._expected) >= EXPECTED_MAX:
@@ -280,9 +281,9 @@ class Registry:
         self._expected[session_id] = stream
 
     async def give_away(self, session_id: str) -> HandoffSnapshot | None:
-        """Have the actor of the session end with all committed, and leave it to the caller what comes of it.
-        None if it is not here, is over, or ends in another way meanwhile; and if its facts are not committed
-        within `GIVE_AWAY_S`: then it goes on."""
+        """End the actor of the session with every fact committed, and return its snapshot for the next owner.
+        None if the session is not here, is over, or ends in another way meanwhile. None also if its facts are
+        not committed within `GIVE_AWAY_S`; then the session plays on."""
         slot = self._by_id.get(session_id)
         actor = None if slot is None else slot.actor
         if slot is None or actor is None or actor.session.phase is Phase.FINISHED:
@@ -315,13 +316,13 @@ class Registry:
         except (Quarantined, Unreadable) as error:
             if isinstance(error, Unreadable):
                 log.error("session %s is out of service: %s", slot.record.id, error)  # noqa: TRY400 - it says all
-            # One that has ended is read from the store, as if it had never been brought back.
+            # A finished session is read from the store, as if it had never been activated again.
             if not ended:
                 slot.unavailable = True
                 slot.announce()
                 return
         except Fenced:
-            log.warning("session %s was let go: it is somebody else's, or may be", slot.record.id)
+            log.warning("session %s is given up: it has another owner, or may have", slot.record.id)
         except OwnedElsewhere as error:
             slot.elsewhere = error
         except SessionNotFound:
@@ -339,7 +340,7 @@ class Registry:
         record = slot.record
         await self._journal.settled(record.id)
         async with self._claims:
-            # A quiz that cannot be read is found out before the session is this node's.
+            # An unreadable quiz is noticed before this node owns the session.
             try:
                 await self._catalog.get(record.quiz_id, record.quiz_version)
             except QuizNotFound as error:
@@ -380,8 +381,8 @@ class Registry:
         slot.announce()
 
     async def _let_go(self, slot: _Slot) -> None:
-        """A session that rests is nobody's: the next node to need it need not wait for this one, and a start
-        does not bring it back for nothing. While it cannot be given up it stays this node's."""
+        """Give up an idle session: the next node that needs it need not wait for this one, and a start does
+        not activate it for nothing. If the store is away, the session stays this node's."""
         with suppress(StorageUnavailable), trio.move_on_after(LET_GO_S):
             await self._journal.settled(slot.record.id)
             await self._store.grant(slot.record.id, slot.epoch, self._owner, None)
@@ -393,7 +394,7 @@ class Registry:
         return (slot.actor for slot in list(self._by_id.values()) if slot.actor is not None)
 
     def owned(self) -> Iterator[Owned]:
-        """All that this node holds as its own, also what is still on its way into memory."""
+        """All sessions that this node owns, also those that are being activated."""
         for slot in list(self._by_id.values()):
             owned = slot.actor or slot.claim
             if owned is not None:

@@ -1,8 +1,8 @@
 """The crash boundary between actors.
 
-A trio nursery is no supervisor: one child's exception cancels its healthy siblings. Here each actor runs
-inside `supervise`, which catches what escapes from it, lets its clients know, and runs the session again
-from its stored facts; one that keeps failing is taken out of service.
+A trio nursery is no supervisor: the exception of one child cancels its healthy siblings. So each actor runs
+inside `supervise`, which catches its exceptions, closes its connections, and runs the session again from its
+stored facts. A session that keeps failing is taken out of service.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RestartPolicy:
 
 @dataclass(slots=True)
 class Crashes:
-    """What went wrong on a node since it started."""
+    """The crashes of a node since it started."""
 
     total: int = 0
     last: deque[str] = field(default_factory=lambda: deque(maxlen=20))
@@ -54,10 +54,11 @@ async def supervise(
     policy: RestartPolicy,
     crashes: Crashes,
 ) -> None:
-    """Run a session until it rests, restarting it from its facts after every crash.
+    """Run a session until it passivates, restarting it from its facts after every crash.
 
-    `activate` loads an actor under a new epoch; `started` and `stopped` tell when commands can reach it.
-    While the store is away, activation is tried again for as long as it takes: that is nobody's crash.
+    `activate` loads an actor under a new epoch; `started` and `stopped` are called when commands can reach it
+    and when they no longer can. While the store is away, activation is retried for as long as it takes; that
+    does not count as a crash.
 
     Raises:
         Fenced: another owner has taken the session. OwnedElsewhere: another had it from the start.
