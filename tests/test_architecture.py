@@ -66,14 +66,13 @@ IMPURE_BUILTINS = frozenset({"open", "print", "input", "exec", "eval", "breakpoi
 # Neither network nor SQL, and trio alone as the loop.
 NOT_FOR_ACTORS = set(
     """asyncio asyncpg http httpx hypercorn quart quart_trio redis requests socket socketserver sqlite3 ssl
-    subprocess threading trio_asyncio trio_websocket urllib""".split()  # noqa: SIM905  # words read better
+    subprocess threading trio_websocket urllib""".split()  # noqa: SIM905  # words read better
 )
 
 ONE_PLACE = {
     "asyncpg": "engine/storage/postgres.py",
     "hypercorn": "server/http/http1.py",
     "redis": "engine/shards/redis.py",
-    "trio_asyncio": "engine/aio.py",
 }
 
 
@@ -189,7 +188,6 @@ def test_every_layer_was_read() -> None:
         ("engine/storage/catalog.py", "from engine.shards.ring import Ring"),
         ("engine/storage/catalog.py", "if TYPE_CHECKING:\n    from engine.shards.ring import Ring"),
         ("engine/storage/catalog.py", "import asyncpg"),
-        ("engine/storage/postgres.py", "import trio_asyncio"),
         ("engine/shards/ring.py", "from engine.storage import postgres"),
         ("engine/shards/ring.py", "import random"),
         ("engine/shards/ring.py", "async def f(): ..."),
@@ -221,7 +219,7 @@ def test_a_wrong_direction_is_found(path: str, source: str) -> None:
             "import trio\nfrom engine import ports\nfrom engine.actors import mailbox",
         ),
         ("engine/storage/postgres.py", "import asyncpg\nfrom engine.aio import call"),
-        ("engine/aio.py", "import trio_asyncio"),
+        ("engine/aio.py", "import asyncio"),
         ("engine/shards/redis.py", "from redis.asyncio import Redis"),
         ("server/node.py", "from engine.storage import postgres\nfrom engine.shards import ring"),
         ("server/cli/play/demo.py", "from loadtest.bots.bot import Crowd"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,7 +18,7 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from engine.aio import call, open_asyncio
+from engine.aio import call
 from engine.ports import StorageUnavailable
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Connection, Database, NotDurable, UniqueViolation
@@ -364,38 +363,6 @@ async def test_calls_from_tasks_do_not_mix(database: Database) -> None:
         for n in range(50):
             nursery.start_soon(ask, n)
     assert seen == [True] * 50
-
-
-async def test_an_error_that_nobody_waits_for_any_more_is_logged_and_no_more(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def give_up() -> None:
-        asyncio.get_running_loop().create_future().set_exception(ConnectionError("lost"))
-
-    async with open_asyncio():
-        await call(give_up)
-        gc.collect()
-        await wait_all_tasks_blocked()
-        await call(asyncio.sleep, 0)
-    assert "never retrieved: ConnectionError('lost')" in caplog.text
-
-
-async def test_the_bridge_lets_no_other_error_pass() -> None:
-    async def plan_a_mistake() -> None:
-        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-
-    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
-        async with open_asyncio():
-            await call(plan_a_mistake)
-            await trio.sleep_forever()
-
-
-async def test_the_bridge_needs_its_block() -> None:
-    async def nothing() -> None:
-        pass
-
-    with pytest.raises(RuntimeError):
-        await call(nothing)
 
 
 async def test_a_look_may_take_longer_than_to_connect_and_one_that_was_cut_short_is_made_again(

@@ -6,7 +6,6 @@ runs in the one thread that may talk to the browser, while trio goes on in its o
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -172,7 +171,7 @@ class Chromium:
 
     def __init__(self, executable: str) -> None:
         self._executable = executable
-        self._thread = ThreadPoolExecutor(1, "chromium", _ordinary_asyncio)
+        self._thread = ThreadPoolExecutor(1, "chromium")
         self._stack = ExitStack()
         self._playwright: Playwright | None = None
         self._browsers: dict[bool, Browser] = {}
@@ -257,12 +256,6 @@ class Chromium:
             )
         )
         return self._browsers[websockets]
-
-
-def _ordinary_asyncio() -> None:
-    """Playwright needs asyncio's own loop. Once trio_asyncio is imported, another one would be made, unless
-    the thread says what it wants."""
-    asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
 
 
 SETTLED = """() => Promise.all(document.getAnimations()
