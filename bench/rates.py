@@ -55,6 +55,7 @@ RATES_PER_S = (100, 500, 1_000, 2_000, 5_000, AT_ONCE)
 PLAYERS = 15_000
 SESSIONS = (1, 50)
 SECONDS = 5.0
+TICKS_PER_S = 1.0
 FRAME_ROUNDS = 5
 NODE = "node"
 FRAME_MARK = b'"t":"leaderboard"'
@@ -74,8 +75,8 @@ class Plan:
 
     Args:
         seconds: for which a rate goes on, as far as there are players: each answers a question once.
-        ticks_per_s: how often rooms tell everybody how many have answered; a node tells players every few
-            seconds, and its host more often.
+        ticks_per_s: how often rooms tell everybody how many have answered. A node tells players once a second
+            at most, less often while it is busy, and its host more often.
         settings: of the node's sessions.
         options: for `fanfare serve`.
         checkouts: by name, of the project, each of which serves a node.
@@ -90,7 +91,7 @@ class Plan:
     seconds: float = SECONDS
     rounds: int = 1
     rooms: Sequence[str] = (rooms.PICOWS, rooms.WS)
-    ticks_per_s: float = 0.0
+    ticks_per_s: float = TICKS_PER_S
     settings: Mapping[str, object] = field(default_factory=dict)
     options: Sequence[str] = ()
     checkouts: Mapping[str, Path] = field(default_factory=lambda: {NODE: ROOT})
@@ -515,7 +516,7 @@ def _rate(_context: object, _parameter: object, values: tuple[str, ...]) -> tupl
 @click.option("--rounds", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rooms/--no-rooms", "with_rooms", default=True, help="Quiz rooms on other libraries beside.")
 @click.option(
-    "--ticks-per-s", type=float, default=0.0, show_default=True, help="Of rooms, while people answer."
+    "--ticks-per-s", type=float, default=TICKS_PER_S, show_default=True, help="Of rooms, while people answer."
 )
 @click.option("--board", type=click.Choice(["at_close", "live"]), help="Of the node's sessions.")
 @click.option("--node-option", "options", multiple=True, metavar="OPTION", help="For `fanfare serve`.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -12,19 +12,19 @@ from loadtest.chaos.waves import SessionOf, books_file, read_sessions
 from loadtest.client.api import Api, ApiRefused
 from loadtest.runs.fleet import read_books
 from loadtest.runs.ledger import StoredResult
-from loadtest.runs.proof import EXAMPLES_MAX, Proof, StoredAnswer, StoredSession, Verdict
+from loadtest.runs.proof import (
+    EXAMPLES_MAX,
+    AskAnswers,
+    AskMerged,
+    Proof,
+    StoredSession,
+    Verdict,
+)
 
 FINAL_WITHIN_S = 90.0
 """For sessions that all players have left, and that play on by the clock."""
 
 REQUESTS_MAX = 8
-
-AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
-"""Reads the stored answers of sessions, by their ids, from the database itself."""
-
-
-AskMerged = Callable[[], Awaitable[Collection[str]]]
-"""Reads which sessions have facts from the spool of an earlier owner, by their ids."""
 
 
 async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, directory: Path) -> Verdict:

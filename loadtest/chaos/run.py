@@ -11,12 +11,12 @@ import trio
 
 from loadtest.chaos.inject import Stage, StageFailed, inject
 from loadtest.chaos.plan import Fault
-from loadtest.chaos.proof import AskAnswers, AskMerged, prove_all
+from loadtest.chaos.proof import prove_all
 from loadtest.chaos.timeline import AckTimeline
 from loadtest.chaos.waves import Load, Waves
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.runs.fleet import GeneratorDied
-from loadtest.runs.proof import Verdict
+from loadtest.runs.proof import AskAnswers, AskMerged, Verdict
 
 RECOVER_WITHIN_S = 40.0
 """After the clean-up of a fault somebody has been told of an accepted answer, or something hangs."""

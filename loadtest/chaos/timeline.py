@@ -13,6 +13,7 @@ import trio
 
 from loadtest.runs.fleet import Pulse
 from loadtest.runs.histogram import Histogram
+from loadtest.runs.timeline import WaveState, state
 
 PULSE_S = 0.1
 """How often the generators report: moments are known as exactly as this."""
@@ -31,15 +32,6 @@ class Totals:
     reconnects: int
     refused: Mapping[str, int]
     ends: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class WaveState:
-    """How a wave stands. `came` counts those who have joined, and those who have left."""
-
-    came: int = 0
-    gone: int = 0
-    over: bool = False
 
 
 class AckTimeline:
@@ -93,10 +85,7 @@ class AckTimeline:
         return max((later - earlier for earlier, later in itertools.pairwise(heard)), default=0.0)
 
     def state_of(self, wave: int) -> WaveState:
-        pulse = self._latest.get(wave)
-        if pulse is None:
-            return WaveState()
-        return WaveState(pulse["joined"] + pulse["gone"], pulse["gone"], pulse["over"])
+        return state(self._latest.get(wave))
 
     def totals(self) -> Totals:
         latest = self._latest.values()

@@ -7,18 +7,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 import trio
 
-from loadtest.chaos.timeline import PULSE_S, AckTimeline
+from loadtest.chaos.timeline import PULSE_S
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.runs.fleet import Generator, Pulse, generators
 from loadtest.runs.load_quiz import LoadQuiz, load_quiz
 from loadtest.runs.load_sessions import session_sizes
+from loadtest.runs.timeline import WaveState
 from loadtest.swarm.crowd import CrowdPlan, Seats
 from loadtest.swarm.player import Habits
 
@@ -40,6 +41,19 @@ HASTY_EVERY = 5
 
 HASTY_PATIENCE_S = 4.0
 
+HABITS = Habits(
+    even=False,
+    think_s=0.3,
+    skill=0.6,
+    silent_share=0.03,
+    duplicate_share=0.03,
+    drop_share=0.003,
+    stall_share=0.0,
+    stall_s=0.0,
+    patience_s=60.0,
+)
+"""During faults."""
+
 SESSIONS_FILE = "sessions.json"
 
 T = TypeVar("T")
@@ -53,7 +67,8 @@ class Load:
         players: at one time.
         slots: waves at one time, which begin one after the other.
         questions: of one session.
-        patience_s: how long a player goes on trying to come back; some waves have less.
+        habits: of the players; some waves have less patience.
+        pulse_s: how often the generators report.
     """
 
     players: int = 4_000
@@ -62,8 +77,8 @@ class Load:
     questions: int = 20
     question_s: float = 1.0
     reveal_s: float = 0.3
-    think_s: float = 0.3
-    patience_s: float = 60.0
+    habits: Habits = HABITS
+    pulse_s: float = PULSE_S
 
     @property
     def wave_players(self) -> int:
@@ -88,6 +103,14 @@ class SessionOf:
     players: int
 
 
+class WaveTimeline(Protocol):
+    """Takes what the generators report."""
+
+    def take(self, wave: int, pulse: Pulse) -> None: ...
+
+    def state_of(self, wave: int) -> WaveState: ...
+
+
 class Waves:
     """Brings in wave after wave, in several slots at a time.
 
@@ -103,7 +126,7 @@ class Waves:
         ws_urls: Sequence[str],
         load: Load,
         seed: int,
-        timeline: AckTimeline,
+        timeline: WaveTimeline,
         directory: Path,
     ) -> None:
         self.sessions: list[SessionOf] = []
@@ -151,7 +174,7 @@ class Waves:
         players = sum(session.players for session in opened)
         async with generators(1, lambda _, pulse: self._on_pulse(wave, pulse)) as crowds:
             crowd = crowds[0]
-            await crowd.begin(self._crowd_plan(wave, opened), PULSE_S)
+            await crowd.begin(self._crowd_plan(wave, opened), self._load.pulse_s)
             self._crowds[wave] = crowd
             state = self._timeline.state_of
             try:
@@ -160,7 +183,7 @@ class Waves:
                     for session in opened:
                         leading.start_soon(self._lead, session)
                     # Faults stop the clock of a question, and players come back late.
-                    within_s = 4 * self._load.wave_s + self._load.patience_s + END_SPARE_S
+                    within_s = 4 * self._load.wave_s + self._load.habits.patience_s + END_SPARE_S
                     if not await self._until(lambda: state(wave).over, within_s):
                         left = players - state(wave).gone
                         self.stuck.append(
@@ -225,23 +248,16 @@ class Waves:
                 raise
 
     def _crowd_plan(self, wave: int, opened: Sequence[SessionOf]) -> CrowdPlan:
+        habits = self._load.habits
         seats, first = [], 1
         for session in opened:
             seats.append(Seats(session.number, session.code, self._ws_urls, first, session.players))
             first += session.players
         return CrowdPlan(
             seed=self._seed * 1_000 + wave,
-            habits=Habits(
-                think_s=self._load.think_s,
-                even=False,
-                skill=0.6,
-                silent_share=0.03,
-                duplicate_share=0.03,
-                drop_share=0.003,
-                stall_share=0.0,
-                stall_s=0.0,
-                patience_s=HASTY_PATIENCE_S if wave % HASTY_EVERY == 0 else self._load.patience_s,
-            ),
+            habits=replace(habits, patience_s=min(HASTY_PATIENCE_S, habits.patience_s))
+            if wave % HASTY_EVERY == 0
+            else habits,
             join_from_s=time.monotonic() + AHEAD_S,
             join_per_s=1_000.0,
             sources=[f"127.0.{1 + wave % 200}.1"],

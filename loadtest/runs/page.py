@@ -87,6 +87,9 @@ def _opening(report: Report) -> str:
     else:
         broken = ", ".join(f"{kind} {count:,}" for kind, count in proof["broken"].items())
         verdict = f'<p class="verdict no">Not proven: {escape(broken or "nobody played")}</p>'
+    flat = report["flat"]
+    if flat is not None:
+        verdict += f'<p class="verdict{"" if flat["holds"] else " no"}">{escape(flat_sentence(flat))}</p>'
     return f'<p class="dim">{escape(report["fields"]["description"])}<br>{escape(where)}</p>{verdict}'
 
 
@@ -277,6 +280,17 @@ def _memory(memory_mib: Mapping[str, Mapping[str, float]]) -> str:
     return (
         "<table><tr><th></th><th>at its start, MiB</th><th>at its end, MiB</th><th>MiB a minute</th></tr>"
         f"{body}</table>"
+    )
+
+
+def flat_sentence(flat: Mapping[str, Any]) -> str:
+    """What the report says of memory that must not grow."""
+    if flat["growth"] is None:
+        return "The nodes' memory is not known for long enough to say whether it is flat."
+    verdict = "It is flat." if flat["holds"] else "It is not flat."
+    return (
+        f"The nodes' memory was {flat['before']:,.1f} MiB and then {flat['after']:,.1f} MiB in the last two "
+        f"times {flat['seconds']:,} s: {flat['growth']:+.1%}. {verdict}"
     )
 
 

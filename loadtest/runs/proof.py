@@ -9,7 +9,7 @@ what they were told until then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,6 +35,13 @@ class StoredAnswer(NamedTuple):
     elapsed_ms: int
     correct: bool
     points: int
+
+
+AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
+"""Reads the stored answers of sessions, by their ids, from the database itself."""
+
+AskMerged = Callable[[], Awaitable[Collection[str]]]
+"""Reads from there which sessions have facts from the spool of an earlier owner, by their ids."""
 
 
 @dataclass(slots=True)

@@ -46,6 +46,7 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
         "cluster": cluster(outcome),
         "faults": list(outcome.faults),
         "proven": verdict.holds,
+        "flat": flat(timeline, scenario, outcome.play_began_s, outcome.play_ends_s),
         "proof": {
             "players": verdict.players,
             "acknowledged": verdict.acks,
@@ -142,6 +143,26 @@ def memory(timeline: Timeline, from_s: float, to_s: float) -> dict[str, dict[str
                 "per_min": round(per_s * 60, 2),
             }
     return found
+
+
+def flat(timeline: Timeline, scenario: Scenario, from_s: float, to_s: float) -> dict[str, Any] | None:
+    """The nodes' mean memory in the last third of the play beside that in the third before, and whether it
+    grew by no more than the scenario allows; None where that does not matter."""
+    if not scenario.memory_growth_max:
+        return None
+    third_s = (to_s - from_s) / 3
+    before = _sampled(timeline.between(to_s - 2 * third_s, to_s - third_s), "nodes_mib")
+    after = _sampled(timeline.between(to_s - third_s, to_s), "nodes_mib")
+    if not before or not after:
+        return {"seconds": round(third_s), "before": None, "after": None, "growth": None, "holds": False}
+    growth = mean(after) / mean(before) - 1
+    return {
+        "seconds": round(third_s),
+        "before": round(mean(before), 1),
+        "after": round(mean(after), 1),
+        "growth": round(growth, 4),
+        "holds": growth <= scenario.memory_growth_max,
+    }
 
 
 def _merged(seconds: Sequence[Second], name: str) -> Histogram:

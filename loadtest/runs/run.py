@@ -21,8 +21,8 @@ from loadtest.runs.faults import Breakable, Faults, Moments, costs
 from loadtest.runs.fleet import Generator, Pulse, generators, read_books, shared_out, sources_of
 from loadtest.runs.load_quiz import LoadQuiz, load_quiz
 from loadtest.runs.load_sessions import LoadSessions, Session
-from loadtest.runs.proof import Proof, StoredAnswer, StoredSession, Verdict
-from loadtest.runs.sampling import NodeMetrics, Processes, combined
+from loadtest.runs.proof import AskAnswers, AskMerged, Proof, StoredSession, Verdict
+from loadtest.runs.sampling import SAMPLE_S, NodeMetrics, Processes, combined
 from loadtest.runs.scenario import EVEN, LIVE, Scenario
 from loadtest.runs.spread import Spreads
 from loadtest.runs.timeline import Timeline
@@ -37,13 +37,8 @@ AHEAD_S = 1.0
 END_SPARE_S = 60.0
 """How long after the last question everybody has left, at most."""
 
-SAMPLE_S = 1.0
-
-AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
-"""Reads the stored answers of sessions, by their ids, from the database itself."""
-
 AskOwners = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
-"""Reads from the same place which node ran sessions last: its WebSocket's address, by the session's id."""
+"""Reads from the database which node ran sessions last: its WebSocket's address, by the session's id."""
 
 
 class RunFailed(Exception):
@@ -74,6 +69,7 @@ class Plan:
     processes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     ask_answers: AskAnswers | None = None
     ask_owners: AskOwners | None = None
+    ask_merged: AskMerged | None = None
     anywhere: bool = False
     moments: Moments = field(default_factory=Moments)
     breakable: Breakable | None = None
@@ -213,18 +209,7 @@ class LoadRun:
             ws_urls = self._ws_urls or (session.ws_url,)
             seats.append(Seats(session.number, session.code, ws_urls, first, session.players))
             first += session.players
-        habits = Habits(
-            scenario.answer_spread == EVEN,
-            scenario.think_s,
-            scenario.skill,
-            scenario.silent_share,
-            scenario.duplicate_share,
-            scenario.drop_share,
-            scenario.stall_share,
-            scenario.stall_s,
-            scenario.patience_s,
-            scenario.board == LIVE,
-        )
+        habits = habits_of(scenario)
         try:
             loopback = all(Target.of(url).loopback for url in {url for each in seats for url in each.ws_urls})
         except (ValueError, OSError) as exc:
@@ -285,7 +270,7 @@ class LoadRun:
         restarted = 0
         async with trio.open_nursery() as asking:
             for node in self._metrics:
-                asking.start_soon(self._ask_now_and_then, node)
+                asking.start_soon(node.watch)
             while True:
                 await trio.sleep(SAMPLE_S)
                 for pid in self._faults.restarted[restarted:] if self._faults is not None else ():
@@ -293,12 +278,6 @@ class LoadRun:
                     restarted += 1
                 usage = processes.look() | combined(node.told for node in self._metrics)
                 self.timeline.at(time.monotonic()).usage.update(usage)
-
-    async def _ask_now_and_then(self, node: NodeMetrics) -> None:
-        """A node with much to do takes its time to answer; nothing else waits for it."""
-        while True:
-            await node.look()
-            await trio.sleep(SAMPLE_S)
 
     # -- the proof -------------------------------------------------------------------------------
 
@@ -349,3 +328,19 @@ class LoadRun:
             for session in sessions.opened:
                 found[session.number].answers = answers.get(session.id, [])
         return found
+
+
+def habits_of(scenario: Scenario) -> Habits:
+    """What concerns one player."""
+    return Habits(
+        scenario.answer_spread == EVEN,
+        scenario.think_s,
+        scenario.skill,
+        scenario.silent_share,
+        scenario.duplicate_share,
+        scenario.drop_share,
+        scenario.stall_share,
+        scenario.stall_s,
+        scenario.patience_s,
+        scenario.board == LIVE,
+    )

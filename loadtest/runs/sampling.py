@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import psutil  # type: ignore[import-untyped]  # ships no types
+import trio
 
+SAMPLE_S = 1.0
 PAGE_BYTES = 4096
 MEBIBYTE = 1024 * 1024
 
@@ -112,6 +114,13 @@ class NodeMetrics:
         """What it said last; empty before it said anything."""
         self.commits: dict[float, float] = {}
         """Commits since the first look, by the upper bound of their latency in seconds."""
+
+    async def watch(self) -> None:
+        """Ask now and then, forever. A node with much to do takes its time to answer; nothing else waits for
+        it."""
+        while True:
+            await self.look()
+            await trio.sleep(SAMPLE_S)
 
     async def look(self) -> None:
         """Ask, and note what it says. A node that does not answer leaves all as it was."""

@@ -88,7 +88,7 @@ class Scenario:
 
     Args:
         description: one sentence for people.
-        players: how many.
+        players: how many; with waves, at one time.
         duration_s: how long they play, from the first question that opens. The last question is finished.
         session_players: the least and the most players of one session; one session has all if it must.
         join_per_s: how many come in a second.
@@ -107,6 +107,12 @@ class Scenario:
         cut_all_at_s: moments of play at which every connection is lost at once.
         stall_share: players who stop reading at the first question they see, on a small buffer.
         stall_s: for how long.
+        waves: sessions come and go: so many groups of them play at one time, which begin one after the other;
+            when the sessions of a group are over, new ones with new players take their place. 0: every
+            session plays from the beginning to the end.
+        session_questions: of a session of a wave.
+        memory_growth_max: as a share of 1; the run fails when the nodes have more resident memory in the last
+            third of the play than that beyond what they have in the third before. 0: it does not matter.
         probes: players beside the others on an independent WebSocket library.
         patience_s: how long a player goes on trying to come back.
     """
@@ -129,6 +135,9 @@ class Scenario:
     cut_all_at_s: tuple[float, ...]
     stall_share: float
     stall_s: float
+    waves: int
+    session_questions: int
+    memory_growth_max: float
     probes: int
     patience_s: float
 
@@ -149,7 +158,10 @@ class Scenario:
 
     @property
     def questions(self) -> int:
-        """How many are played: as many as begin within the duration, and no more than a quiz may have."""
+        """How many a session plays: as many as begin within the duration, and no more than a quiz may
+        have."""
+        if self.waves:
+            return self.session_questions
         return min(max(round(self.duration_s / self.round_s), 1), QUESTIONS_MAX)
 
     def changed(self, players: int | None, duration_s: float | None) -> Scenario:
@@ -159,8 +171,12 @@ class Scenario:
             changed = replace(changed, players=_read("players", players, "the command line"))
         if duration_s is not None:
             changed = replace(changed, duration_s=_read("duration_s", duration_s, "the command line"))
+        if bool(changed.waves) != bool(changed.session_questions):
+            raise ScenarioError("waves and session_questions go together")
+        if changed.waves and (changed.probes or changed.cut_all_at_s):
+            raise ScenarioError("a scenario with waves has no probes and no cut_all_at_s")
         rounds_s = QUESTIONS_MAX * changed.round_s
-        if changed.duration_s > rounds_s:
+        if not changed.waves and changed.duration_s > rounds_s:
             raise ScenarioError(
                 f"a quiz has at most {QUESTIONS_MAX} questions, which end after {rounds_s:g} s: "
                 "a shorter duration or longer questions, please"
@@ -189,6 +205,9 @@ _KINDS: Mapping[str, Callable[[object], Any]] = {
     "cut_all_at_s": _moments,
     "stall_share": _share,
     "stall_s": _number(0, 3_600),
+    "waves": _whole(0, 100),
+    "session_questions": _whole(0, QUESTIONS_MAX),
+    "memory_growth_max": _share,
     "probes": _whole(0, 100),
     "patience_s": _number(1, 3_600),
 }
@@ -209,6 +228,9 @@ _DEFAULTS: Mapping[str, object] = {
     "cut_all_at_s": (),
     "stall_share": 0.0,
     "stall_s": 0.0,
+    "waves": 0,
+    "session_questions": 0,
+    "memory_growth_max": 0.0,
     "probes": 4,
     "patience_s": 60.0,
 }

@@ -43,6 +43,22 @@ class Second:
     """Whatever was sampled beside, by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class WaveState:
+    """How the players of one generator stand. `came` counts those who have joined or left."""
+
+    came: int = 0
+    gone: int = 0
+    over: bool = False
+
+
+def state(pulse: Mapping[str, Any] | None) -> WaveState:
+    """By the latest word of a generator."""
+    if pulse is None:
+        return WaveState()
+    return WaveState(pulse["joined"] + pulse["gone"], pulse["gone"], pulse["over"])
+
+
 class Timeline:
     """Takes the pulses of the generators.
 
@@ -71,6 +87,9 @@ class Timeline:
         self._latest[generator] = pulse
         second.open = self.open
         second.late_s = max(second.late_s, pulse["late_s"])
+
+    def state_of(self, generator: int) -> WaveState:
+        return state(self._latest.get(generator))
 
     def at(self, moment_s: float) -> Second:
         return self.seconds.setdefault(max(int(moment_s - self.zero_s), 0), Second())

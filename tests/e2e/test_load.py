@@ -66,6 +66,33 @@ async def test_players_of_a_cluster_begin_anywhere_and_end_at_their_owner(tmp_pa
     assert len(found["players_by_node"]) == 2
 
 
+WAVES = """\
+description = "sessions that come and go, small"
+players = 40
+duration_s = 8
+waves = 2
+session_questions = 2
+session_players = [10, 20]
+question_s = 1
+reveal_s = 0.3
+think_s = 0.3
+memory_growth_max = 1
+probes = 0
+"""
+
+
+async def test_sessions_come_and_go_and_memory_is_judged(tmp_path: Path) -> None:
+    scenario, report = tmp_path / "waves.toml", tmp_path / "report.json"
+    scenario.write_text(WAVES)
+    code, said = await fanfare("load", str(scenario), "--json", str(report))
+    assert code == 0, said
+    found = json.loads(report.read_text())
+    assert found["proven"]
+    assert found["flat"]["holds"]
+    assert found["totals"]["joined"] == found["proof"]["players"] > 40, "the first waves have been followed"
+    assert "times 3 s: " in said
+
+
 async def test_where_nodes_are_asked_from_outside_nobody_says_who_owned_what(tmp_path: Path) -> None:
     scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
     scenario.write_text(SCENARIO)

@@ -103,6 +103,38 @@ def test_a_run_without_a_steady_part_says_so() -> None:
     assert "There was no such part." in page(found)
 
 
+@pytest.mark.parametrize(("later_mib", "growth", "holds"), [(101.0, "+1.0%", True), (103.0, "+3.0%", False)])
+def test_memory_that_must_not_grow_is_compared_by_thirds(later_mib: float, growth: str, holds: bool) -> None:
+    timeline = Timeline(100.0)
+    for number in range(90):
+        timeline.take(0, pulse(100.5 + number))
+        mib = (50.0, 100.0, later_mib)[number // 30]
+        timeline.at(100.5 + number).usage.update({"nodes_mib": mib})
+    found = report(
+        "soak",
+        load("soak"),
+        Outcome(timeline, Verdict(players=5), 2, 0, {}, 0.0, 1.0, 90.0, []),
+        nodes=1,
+        generators=1,
+    )
+    assert (found["flat"]["before"], found["flat"]["after"]) == (100.0, later_mib)
+    assert found["flat"]["holds"] is holds
+    sentence = f"times 30 s: {growth}. It is {'' if holds else 'not '}flat."
+    assert sentence in page(found)
+    console = Console(record=True, width=200)
+    summarize(found, console)
+    assert sentence in console.export_text()
+
+
+def test_memory_that_nobody_has_sampled_is_not_called_flat() -> None:
+    found = report("soak", load("soak"), outcome(Verdict(players=5)), nodes=1, generators=1)
+    assert found["flat"]["holds"] is False
+    assert "not known for long enough" in page(found)
+    assert (
+        report("steady", load("steady"), outcome(Verdict(players=5)), nodes=1, generators=1)["flat"] is None
+    )
+
+
 def test_the_page_needs_nothing_else() -> None:
     tags = Tags()
     text = page(made(Verdict(players=5, acks=1234)))

@@ -56,6 +56,18 @@ def test_the_board_stays_until_the_close_unless_it_is_live() -> None:
     assert parse(f'{LEAST}board = "live"', "x.toml").board == "live"
 
 
+def test_sessions_of_a_wave_have_questions_of_their_own_and_may_go_on_for_hours() -> None:
+    waves = parse(
+        'description = "x"\nplayers = 10\nduration_s = 36000\nwaves = 2\nsession_questions = 8\nprobes = 0\n',
+        "x.toml",
+    )
+    assert (waves.questions, waves.rounds_s) == (8, 184.0)
+    with pytest.raises(ScenarioError, match="waves and session_questions go together"):
+        parse(f"{LEAST}waves = 2\n", "x.toml")
+    with pytest.raises(ScenarioError, match="no probes"):
+        parse(f"{LEAST}waves = 2\nsession_questions = 1\n", "x.toml")
+
+
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(ScenarioError, match=r"x\.toml: players is missing"):
         parse('description = "x"\nduration_s = 1', "x.toml")

@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from loadtest.runs.page import flat_sentence
 from loadtest.runs.run import LoadRun
+from loadtest.runs.soak import SoakRun
 
 REFRESH_S = 0.5
 LINE_EVERY_S = 5.0
 """Into a pipe or a file."""
 
 
-async def show(run: LoadRun, players: int, console: Console) -> None:
+async def show(run: LoadRun | SoakRun, players: int, console: Console) -> None:
     """Forever: how the run stands."""
     if not console.is_terminal:
         while True:
@@ -31,7 +33,7 @@ async def show(run: LoadRun, players: int, console: Console) -> None:
             await trio.sleep(REFRESH_S)
 
 
-def _standing(run: LoadRun, players: int) -> dict[str, str]:
+def _standing(run: LoadRun | SoakRun, players: int) -> dict[str, str]:
     timeline = run.timeline
     latest = timeline.latest
     found = {
@@ -58,11 +60,11 @@ def _cost(usage: Mapping[str, float], name: str) -> str:
     return f"{usage[f'{name}_cpu'] * 100:.0f} %, {usage[f'{name}_mib']:,.0f} MiB"
 
 
-def _line(run: LoadRun, players: int) -> str:
+def _line(run: LoadRun | SoakRun, players: int) -> str:
     return "  ".join(f"{name} {value}" for name, value in _standing(run, players).items())
 
 
-def _table(run: LoadRun, players: int) -> Table:
+def _table(run: LoadRun | SoakRun, players: int) -> Table:
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
@@ -108,6 +110,9 @@ def summarize(found: Mapping[str, Any], console: Console) -> None:
             f"Memory of {group}: {mib['start']:,.0f} to {mib['end']:,.0f} MiB, "
             f"{mib['per_min']:+,.2f} MiB a minute"
         )
+    flat = found["flat"]
+    if flat is not None:
+        console.print(flat_sentence(flat), style="" if flat["holds"] else "bold red", soft_wrap=True)
     for heading in ("ends", "refused"):
         if found[heading]:
             told = ", ".join(f"{reason} {count:,}" for reason, count in found[heading].items())
