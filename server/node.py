@@ -24,6 +24,7 @@ from engine.actors.clock import GAP_S, SessionClock, gap_s
 from engine.actors.close_reasons import CloseReason
 from engine.actors.merging import Merging
 from engine.actors.options import ActorOptions
+from engine.actors.pacing import Pacing
 from engine.actors.registry import Registry
 from engine.actors.upkeep import Upkeep
 from engine.boundary import Boundary
@@ -52,7 +53,7 @@ from server.realtime.transport import Transport
 from server.realtime.transports import make_transport
 from server.runtime.background import background_task
 from server.runtime.gc_policy import Collector
-from server.runtime.loop_watch import LoopWatch
+from server.runtime.loop_watch import Beat, LoopWatch
 from server.runtime.machine_clock import machine_s
 from server.runtime.timers import Timers
 from server.security.limits import Attempts
@@ -106,6 +107,7 @@ class _Base:
     run: str
     clock: SessionClock
     boundary: Boundary
+    pacing: Pacing
     tokens: Tokens
     author_key: str
 
@@ -129,7 +131,14 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     database = await stack.enter_async_context(open_database(config, retained))
     cluster = None if config.redis_url is None else await _cluster(base, stack, ports, config.redis_url)
     storage = await open_storage(
-        base.config, stack, database, retained, cluster, run=base.run, clock=base.clock
+        base.config,
+        stack,
+        database,
+        retained,
+        cluster,
+        run=base.run,
+        clock=base.clock,
+        pacing=base.pacing,
     )
     sessions = await _sessions(base, stack, storage, cluster)
     merging = Merging(
@@ -163,7 +172,8 @@ def _base(config: Config) -> _Base:
         author_key = load_author_key(config.author_key, shared_secret, config.data_dir)
     except SecretError as error:
         raise StartError(str(error)) from error
-    return _Base(config, f"{config.node}-{uuid.uuid4().hex[:8]}", clock, Boundary(), tokens, author_key)
+    run = f"{config.node}-{uuid.uuid4().hex[:8]}"
+    return _Base(config, run, clock, Boundary(), Pacing(), tokens, author_key)
 
 
 async def _cluster(base: _Base, stack: AsyncExitStack, ports: Ports, redis_url: str) -> Clustering:
@@ -257,6 +267,7 @@ def _registry(base: _Base, nursery: trio.Nursery, storage: Storage, cluster: Clu
         gone=None if cluster is None else cluster.members.gone,
         in_doubt=(lambda: False) if cluster is None else cluster.in_doubt,
         boundary=base.boundary,
+        pacing=base.pacing,
     )
 
 
@@ -297,6 +308,7 @@ async def _edges(
             tuple if cluster is None else cluster.pages,
             base.boundary,
             timers.call_later,
+            base.pacing,
         ),
         base.config,
     )
@@ -332,7 +344,12 @@ def _services(
 ) -> Services:
     """What the API uses, and the watch over the loop and the garbage."""
     registry = sessions.registry
-    loop_watch = LoopWatch(registry.pace.follow)
+
+    def follow(beat: Beat) -> None:
+        registry.pace.follow(beat.busy, beat.over_s)
+        base.pacing.follow(beat.busy, beat.over_s, beat.starved)
+
+    loop_watch = LoopWatch(follow)
     collector = Collector(
         loop_watch.busy, lambda: any(actor.session.question_open for actor in registry.active())
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from engine.actors.clock import SessionClock
+from engine.actors.pacing import Pacing
 from engine.aio import open_asyncio
 from engine.domain.quiz import Quiz
 from engine.lease import LoneLease
@@ -51,12 +52,13 @@ async def open_storage(
     *,
     run: str,
     clock: SessionClock,
+    pacing: Pacing,
 ) -> Storage:
     """Start what keeps facts and reads them. What an earlier run acknowledged is in the database then.
 
     Raises StartError.
     """
-    journal = _journal(config, stack, database, retained, cluster, run=run, clock=clock)
+    journal = _journal(config, stack, database, retained, cluster, run=run, clock=clock, pacing=pacing)
     await stack.enter_async_context(background_task(journal.run))
     partitions = Partitions(
         database,
@@ -83,6 +85,7 @@ def _journal(
     *,
     run: str,
     clock: SessionClock,
+    pacing: Pacing,
 ) -> WriteBehind:
     only_node = LoneLease()
     spool = SpoolJournal(
@@ -102,6 +105,7 @@ def _journal(
         sign=Alone(only_node) if cluster is None else Leased(cluster.lease, cluster.address),
         clock_s=machine_s,
         facts_max=config.journal_facts_max,
+        pause_s=lambda: pacing.wait_s,
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from server.runtime.loop_watch import MINUTE_S, NO_HOLD, LoopWatch, Recent
+from server.runtime.loop_watch import MINUTE_S, NO_HOLD, Beat, LoopWatch, Recent
 
 
 class Machine:
@@ -21,13 +21,15 @@ class Machine:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.cpu_s = 7.0
+        self.queued_s = 3.0
 
     def work(self, wall_s: float, cpu_s: float | None = None) -> None:
         self.now_s += wall_s
         self.cpu_s += wall_s if cpu_s is None else cpu_s
 
-    def watch(self, on_beat: Callable[[float, float], None] = lambda busy, over_s: None) -> LoopWatch:
-        return LoopWatch(on_beat, now_s=lambda: self.now_s, cpu_s=lambda: self.cpu_s)
+    def watch(self, on_beat: Callable[[Beat], None] = lambda beat: None) -> LoopWatch:
+        clocks = {"now_s": lambda: self.now_s, "cpu_s": lambda: self.cpu_s}
+        return LoopWatch(on_beat, queued_s=lambda: self.queued_s, **clocks)
 
 
 @pytest.fixture
@@ -107,8 +109,8 @@ async def test_many_short_steps_make_a_long_gap_between_looks_at_the_sockets(mac
 async def test_a_loop_that_waits_is_idle_and_one_that_only_looks_is_not(
     machine: Machine, autojump_clock: MockClock
 ) -> None:
-    beats: list[tuple[float, float]] = []
-    watch = machine.watch(lambda busy, over_s: beats.append((round(busy, 6), round(over_s, 6))))
+    beats: list[tuple[float, ...]] = []
+    watch = machine.watch(lambda beat: beats.append(tuple(round(each, 6) for each in beat)))
 
     def beat(looks: int, wait_s: float) -> None:
         """As trio calls it, with a wait and several looks."""
@@ -116,6 +118,7 @@ async def test_a_loop_that_waits_is_idle_and_one_that_only_looks_is_not(
             watch.before_io_wait(timeout)
             machine.now_s += passes_s
             watch.after_io_wait(timeout)
+        machine.queued_s += looks * 0.005
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
@@ -124,7 +127,7 @@ async def test_a_loop_that_waits_is_idle_and_one_that_only_looks_is_not(
             beat(looks, wait_s)
             await trio.sleep(0.25)
         nursery.cancel_scope.cancel()
-    assert beats == [(0.0, 0.25), (0.5, 0.2), (1.0, 0.25)]
+    assert beats == [(0.0, 0.25, 0.0), (0.5, 0.2, 0.25), (1.0, 0.25, 0.5)]
     statistics = watch.statistics()
     assert round(statistics.busy_ratio, 6) == round(1 - 0.35 / 0.7, 6)
     assert round(statistics.busy_total_s, 6) == 0.35

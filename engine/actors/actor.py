@@ -34,6 +34,7 @@ from engine.actors.handlers import HANDLERS, host, refused
 from engine.actors.handoff import HandoffSnapshot
 from engine.actors.live_session import LiveSession, assembled, go_on, replayed, settle_skip
 from engine.actors.options import ActorOptions
+from engine.actors.pacing import Pacing
 from engine.actors.states import ALWAYS_FIT, Fate, State
 from engine.actors.subscriptions import attach, picture
 from engine.actors.tokens import Tokens
@@ -66,6 +67,7 @@ class SessionActor:
         tokens: Tokens,
         options: ActorOptions,
         pace: AdaptiveTick,
+        pacing: Pacing,
         counters: Counters,
         stream: StreamState | None = None,
         in_doubt: Callable[[], bool] = lambda: False,
@@ -86,6 +88,7 @@ class SessionActor:
             tokens=tokens,
             options=options,
             pace=pace,
+            pacing=pacing,
             counters=counters,
         )
         go_on(live, claimed, stream)

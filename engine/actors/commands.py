@@ -134,8 +134,9 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer the open question. `at` is the time of receipt in milliseconds; `choice` is the value that came
-    over the wire. `code`, when given, must be the session's."""
+    """Answer the open question. `at` is when the node read it, in milliseconds. It may have lain in the
+    kernel for `held_ms` before, because reads wait for company (None: it has not). `choice` is the value that
+    came over the wire. `code`, when given, must be the session's."""
 
     reply: Subscriber
     player: int
@@ -144,6 +145,7 @@ class Answer:
     choice: object
     at: int
     code: str | None = None
+    held_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """What time brings to a session, and what has to be judged before it does.
 
 How to think about it: an answer counts if it was received in time, wherever it lies at the deadline: in the
-kernel (`RECEIPT_GRACE_MS`), in the mailbox behind other commands, or at another node that has clients of this
-session (`FlushBarrier` sees to both), or on its way from the former owner (`suspended_until`). A deadline
-waits for all of these, and so does a host's command that ends the answering. Everything else that time brings
-waits for the deadline.
+kernel (`RECEIPT_GRACE_MS`, and longer where reads wait for company), in the mailbox behind other commands,
+at another node that has clients of this session (`FlushBarrier` sees to both), or on its way from the former
+owner (`suspended_until`). A deadline waits for all of these, and so does a host's command that ends the
+answering. Everything else that time brings waits for the deadline.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engine.actors.commands import Answer, Command, Host
 from engine.actors.delivery.audience import Audience
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.mailbox import Mailbox
+from engine.actors.pacing import WAIT_MAX_MS, Pacing
 from engine.actors.states import Lifecycle
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.session import Phase, Session
@@ -129,6 +130,7 @@ class Deadlines:
         attendance: Attendance,
         broadcasts: Broadcasts,
         lifecycle: Lifecycle,
+        pacing: Pacing,
         expires_at: int,
     ) -> None:
         self._session = session
@@ -139,6 +141,7 @@ class Deadlines:
         self._attendance = attendance
         self._broadcasts = broadcasts
         self._lifecycle = lifecycle
+        self._pacing = pacing
         self.expires_at = expires_at
         self.suspended_until = 0
         """No time passes before this moment: answers that were received in time may be in transit."""
@@ -178,8 +181,12 @@ class Deadlines:
         return None if shown_until is None else max(hostless_since + 1000 * away_s, shown_until)
 
     def _closing(self, deadline: int) -> int:
-        """When the deadline is seen to: that of a question once what lay in the kernel has been read."""
-        return deadline + RECEIPT_GRACE_MS if self._session.phase is Phase.QUESTION else deadline
+        """When the deadline is seen to: that of a question once what lay in the kernel has been read, also by
+        other nodes that have clients of this session: how their reads are paced, only they know."""
+        if self._session.phase is not Phase.QUESTION:
+            return deadline
+        read_within_ms = WAIT_MAX_MS if self._audience.relayed else self._pacing.read_within_ms
+        return deadline + RECEIPT_GRACE_MS + read_within_ms
 
     def may_lead(self, command: Host, since: int) -> bool:
         """Whether no answer is in transit that another node had received when the command was taken."""

@@ -83,7 +83,7 @@ def answer(live: LiveSession, command: Answer) -> None:
         refused(live, command.reply, BUSY, command.id)
         return
     at = live.gaps.dated(command.at) if live.gaps.given_back else command.at
-    outcome = live.session.answer(command.player, command.question, command.choice, at)
+    outcome = live.session.answer(command.player, command.question, command.choice, at, command.held_ms or 0)
     match outcome:
         case AnswerAccepted():
             live.counters.answers_accepted += 1

@@ -18,6 +18,7 @@ from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.stream import BroadcastStream, StreamState
 from engine.actors.mailbox import Mailbox
 from engine.actors.options import ActorOptions
+from engine.actors.pacing import Pacing
 from engine.actors.states import Lifecycle, State
 from engine.actors.tokens import Tokens
 from engine.domain.name_rules import PLAIN, NameRules
@@ -101,6 +102,7 @@ def assembled(
     tokens: Tokens,
     options: ActorOptions,
     pace: AdaptiveTick,
+    pacing: Pacing,
     counters: Counters,
 ) -> LiveSession:
     """The parts of an actor for a session that was just claimed and replayed."""
@@ -139,6 +141,7 @@ def assembled(
         attendance=attendance,
         broadcasts=broadcasts,
         lifecycle=lifecycle,
+        pacing=pacing,
         expires_at=record.created_at + int(options.max_age_s * 1000),
     )
     return LiveSession(

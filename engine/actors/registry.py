@@ -22,6 +22,7 @@ from engine.actors.counters import Counters
 from engine.actors.delivery.stream import StreamState
 from engine.actors.handoff import HandoffSnapshot
 from engine.actors.options import ActorOptions
+from engine.actors.pacing import Pacing
 from engine.actors.refusals import NodeFull, SessionUnavailable
 from engine.actors.states import Fenced
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
@@ -146,6 +147,7 @@ class Registry:
             in them.
         boundary: of the node.
         name_rules: the rules that the names of new players must follow.
+        pacing: how long reads and commits of this node wait for company. Without it they never do.
     """
 
     def __init__(
@@ -165,11 +167,13 @@ class Registry:
         boundary: Boundary | None = None,
         in_doubt: Callable[[], bool] = lambda: False,
         name_rules: NameRules = PLAIN,
+        pacing: Pacing | None = None,
     ) -> None:
         self._boundary = boundary or Boundary()
         self._gone = gone
         self._in_doubt = in_doubt
         self._name_rules = name_rules
+        self._pacing = pacing or Pacing()
         self._nursery = nursery
         self._store = store
         self._catalog = catalog
@@ -355,6 +359,7 @@ class Registry:
                 tokens=self._tokens,
                 options=self._options,
                 pace=self.pace,
+                pacing=self._pacing,
                 counters=self._counters,
                 stream=stream,
                 in_doubt=self._in_doubt,

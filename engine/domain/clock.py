@@ -60,6 +60,11 @@ class PlayClock:
             now = self.stopped_at
         return max(0, now - self.began_at)
 
+    def received(self, at: int, held_ms: int) -> int:
+        """When an answer was received that was read `at` and had waited for up to `held_ms` before: so much
+        earlier, but not before the countdown began, for nobody answers a question before it is asked."""
+        return max(at - held_ms, min(at, self.began_at))
+
     def answered_ms(self, at: int, limit_ms: int) -> int | None:
         """How long an answer took that was dated `at`; None when it came too late."""
         elapsed_ms = self.elapsed_ms(at)

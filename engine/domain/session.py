@@ -120,11 +120,13 @@ class Session(ReplayedSession):
         return joined
 
     def answer(
-        self, player: int, question: int, raw_choice: object, at: int
+        self, player: int, question: int, raw_choice: object, at: int, held_ms: int = 0
     ) -> AnswerAccepted | Repeated | Refusal:
         """Take an answer, judge and score it. The first one of a player to a question stands.
 
         `raw_choice` is the JSON value as it came. `at` earlier than the opening counts as no time at all.
+        `held_ms`: how long before `at` it may have lain at the node because reads wait for company. That
+        never counts against the player.
         """
         who = self._players.get(player)
         if who is None:
@@ -146,6 +148,7 @@ class Session(ReplayedSession):
             return Repeated(question, stood_ms, choice == standing, seq)
         if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
             return self._not_open(answers)
+        at = self._clock.received(at, held_ms)
         if at < self._clock.opens_at:
             return _NOT_OPEN_YET
         elapsed_ms = self._clock.answered_ms(at, asked.limit_ms)

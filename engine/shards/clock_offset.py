@@ -30,4 +30,13 @@ def _dated(command: Answer | Join, reply: Subscriber, at: int) -> Command:
     if isinstance(command, Join):
         return replace(command, reply=reply, at=at)
     # Answers are many, and `replace` takes more than twice as long.
-    return Answer(reply, command.player, command.id, command.question, command.choice, at, command.code)
+    return Answer(
+        reply,
+        command.player,
+        command.id,
+        command.question,
+        command.choice,
+        at,
+        command.code,
+        command.held_ms,
+    )

@@ -17,6 +17,7 @@ from engine.actors.clock import Clock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.pacing import Pacing
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
 from server.security.limits import Attempts, Try, network_of
@@ -45,7 +46,8 @@ def _never(wait_s: float, do: Callable[[], None]) -> bool:  # noqa: ARG001 - as 
 class ConversationDeps:
     """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
     in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
-    unless it says False because too many wait already."""
+    unless it says False because too many wait already. `pacing` says how long what is read may have waited
+    to be."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -56,6 +58,7 @@ class ConversationDeps:
     pages: Callable[[], Iterable[str]] = tuple
     boundary: Boundary = field(default_factory=Boundary)
     call_later: Callable[[float, Callable[[], None]], bool] = _never
+    pacing: Pacing = field(default_factory=Pacing)
 
 
 class _State(Enum):
@@ -185,7 +188,15 @@ class Conversation:
             return
         self._deps.sessions.deliver(
             self._session,
-            commands.Answer(self, self._player, message.id, message.question, message.choice, now),
+            commands.Answer(
+                self,
+                self._player,
+                message.id,
+                message.question,
+                message.choice,
+                now,
+                held_ms=self._deps.pacing.held_ms or None,
+            ),
         )
 
     def _host(self, message: protocol.Host) -> None:

@@ -11,6 +11,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
+from server.runtime.run_queue import run_queue_s
+
 BEAT_S = 0.25
 """Between two readings of the share and of the lag."""
 
@@ -38,6 +40,16 @@ class Hold(NamedTuple):
 
 
 NO_HOLD = Hold(0.0, 0.0, "")
+
+
+class Beat(NamedTuple):
+    """What is read at a beat: of the last `over_s` seconds, the share in which the loop had something to do,
+    and the share in which its thread could have run and another process had the processor."""
+
+    busy: float
+    over_s: float
+    starved: float
+
 
 T = TypeVar("T", float, Hold)
 
@@ -100,22 +112,24 @@ class LoopWatch(trio.abc.Instrument):
     a step; a step ends where the next one or the wait for sockets begins.
 
     Args:
-        on_beat: told, at each beat, the share of the time since the last one in which the loop was busy, and
-            how many seconds that was.
+        on_beat: told, at each beat, what the loop did since the last one.
         now_s: the machine's clock, not trio's: what is measured is what the loop does to real time.
         cpu_s: processor time of the loop's thread.
+        queued_s: how long the loop's thread has waited for a processor in all.
     """
 
     def __init__(
         self,
-        on_beat: Callable[[float, float], None] = lambda busy, over_s: None,  # noqa: ARG005 - tells nobody
+        on_beat: Callable[[Beat], None] = lambda beat: None,  # noqa: ARG005 - tells nobody
         *,
         now_s: Callable[[], float] = time.perf_counter,
         cpu_s: Callable[[], float] = time.thread_time,
+        queued_s: Callable[[], float] = run_queue_s,
     ) -> None:
         self._on_beat = on_beat
         self._now_s = now_s
         self._cpu_s = cpu_s
+        self._queued_s = queued_s
         self._started_s = self._woke_s = self._step_s = self._slept_from_s = now_s()
         self._read_s, self._read_cpu_s = self._started_s, cpu_s()
         self._task: trio.lowlevel.Task | None = None
@@ -188,6 +202,7 @@ class LoopWatch(trio.abc.Instrument):
 
     async def run(self) -> None:
         """Forever."""
+        queued_s = self._queued_s()
         while True:
             began_s = self._now_s()
             await trio.sleep(BEAT_S)
@@ -198,8 +213,10 @@ class LoopWatch(trio.abc.Instrument):
             before_s, idle_before_s = self._beats[-1]
             self._beats.append((now_s, self._idle_s))
             over_s = now_s - before_s
+            queued_before_s, queued_s = queued_s, self._queued_s()
             if over_s > 0:
-                self._on_beat(_share(over_s, self._idle_s - idle_before_s), over_s)
+                starved = min(1.0, (queued_s - queued_before_s) / over_s)
+                self._on_beat(Beat(_share(over_s, self._idle_s - idle_before_s), over_s, starved))
 
     def busy(self) -> float:
         """The share of the last second in which the loop had something to do."""

@@ -31,6 +31,7 @@ from engine.actors.commands import (
 )
 from engine.actors.deadlines import FLUSH_MS, HOSTS_WAITING_MAX
 from engine.actors.mailbox import Mailbox
+from engine.actors.pacing import WAIT_MAX_MS
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.facts import QuestionClosed
 from engine.domain.session import Phase
@@ -126,6 +127,44 @@ async def test_what_lay_in_the_kernel_at_the_deadline_counts_as_of_the_last_mome
         assert not actor.session.question_open
         [closed] = [f for f in w.store.facts(actor.session_id) if isinstance(f, QuestionClosed)]
         assert closed.at == deadline, "nobody is given more time"
+
+
+async def test_an_answer_that_a_paced_read_finds_after_the_deadline_is_judged_as_it_came(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor, deadline = await question_open(w)
+        w.pacing.follow(0.3, 60)
+        assert w.pacing.wait_s > 0
+        mock_clock.jump(LIMIT_MS / 1000 + GRACE_S + 0.006)
+        await settle()
+        assert actor.session.question_open, "the reactor may look a moment later yet"
+        now = w.clock.now_ms()
+        in_time, late = Client(), Client()
+        actor.send(Answer(in_time, 1, "a", 1, 0, now, held_ms=now - deadline + 3))
+        actor.send(Answer(late, 2, "a", 1, 0, now, held_ms=5))
+        await settle()
+        assert in_time.last("ack")["elapsed_ms"] == LIMIT_MS - 3
+        assert late.errors == ["late"]
+        mock_clock.jump(0.001 * (WAIT_MAX_MS - 6))
+        await settle()
+        assert not actor.session.question_open
+        [closed] = [f for f in w.store.facts(actor.session_id) if isinstance(f, QuestionClosed)]
+        assert closed.at == deadline, "nobody is given more time"
+
+
+async def test_an_answer_that_was_held_up_is_not_dated_before_its_question_took_answers(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session(get_ready_ms=1_000)
+        player = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        mock_clock.jump(1.002)
+        await settle()
+        actor.send(Answer(player, 1, "a", 1, 0, w.clock.now_ms(), held_ms=WAIT_MAX_MS))
+        await settle()
+        assert (player.errors, player.last("ack")["elapsed_ms"]) == ([], 0)
 
 
 async def test_the_hosts_close_waits_for_what_other_nodes_have_received_before(mock_clock: MockClock) -> None:

@@ -17,6 +17,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Flushed, Host, Join, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
+from engine.actors.pacing import WAIT_MAX_MS, Pacing
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.actors.upkeep import Upkeep
@@ -33,6 +34,9 @@ START_MS = 1_700_000_000_000
 
 GRACE_S = RECEIPT_GRACE_MS / 1000
 """After the deadline of a question, until it is seen to."""
+
+RELAYED_GRACE_S = GRACE_S + WAIT_MAX_MS / 1000
+"""The same for a session that has clients at other nodes: until those have read what lay in their kernels."""
 
 QUIZ = Quiz.parse(
     {
@@ -109,6 +113,7 @@ class LoneNode:
             policy=w.policy,
             gone=w.gone,
             boundary=w.boundary,
+            pacing=w.pacing,
         )
         self.router = lone_router(
             nursery,
@@ -149,6 +154,7 @@ class World:
         self.options = options
         self.policy = policy
         self.boundary = Boundary()
+        self.pacing = Pacing()
         self.numbers = itertools.count(1)
         self.node = self.another("node")
 

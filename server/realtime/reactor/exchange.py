@@ -257,7 +257,16 @@ class Exchange:
         code = None if key == grant.session_id else key
         deps.sessions.deliver(
             grant.session_id,
-            commands.Answer(reply, grant.player, message.id, message.question, message.choice, now, code),
+            commands.Answer(
+                reply,
+                grant.player,
+                message.id,
+                message.question,
+                message.choice,
+                now,
+                code,
+                deps.pacing.held_ms or None,
+            ),
         )
 
     def _stream(self, caller: Caller, key: str, query: str, request: Request) -> None:

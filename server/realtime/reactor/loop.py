@@ -1,23 +1,26 @@
 """One task for all sockets: wait, serve what is ready, give way to other tasks, again.
 
-How to think about it: every socket has one attendant at a time, which is told when the socket is ready and
-when its own time has come. Attendants neither wait nor raise. A round takes all that is ready, and gives way
-after ROUND_S whatever is left of it; a socket gets one call a round, however much it has sent.
+How to think about it: each socket has exactly one handler. The handler is called when the socket is ready
+and when its timer fires; it neither waits nor raises. A round takes all that is ready, and gives way after
+ROUND_S whatever is left of it; a socket gets one call a round, however much it has sent. On a node in use two
+rounds are at least `Pacing.wait_s` apart, so that a round finds more than one frame.
 
-`push` and `close` of a connection are called by sessions, in the middle of their work. What then has to be
-said to sessions in turn is an errand: the loop's own task runs it.
+Sessions call `push` and `close` of a connection in the middle of their own work. What a connection has to
+tell sessions in turn is a callback: the loop's own task runs it.
 """
 
 from __future__ import annotations
 
+import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
 
+from engine.actors.pacing import WAIT_MAX_MS, Pacing
 from engine.boundary import Boundary
 from server.realtime.reactor.timer_wheel import Wheel
 
@@ -56,10 +59,20 @@ class SocketHandler(Protocol):
 
 
 class Loop:
-    """Owns the epoll and the table of attendants; the sockets belong to their attendants."""
+    """Owns the epoll and the table of handlers; the sockets belong to their handlers.
 
-    def __init__(self, boundary: Boundary | None = None) -> None:
+    Args:
+        pacing: how far apart rounds are; and it is told how long that has held up what a round reads.
+    """
+
+    def __init__(self, boundary: Boundary | None = None, pacing: Pacing | None = None) -> None:
         self._boundary = boundary or Boundary()
+        self._pacing = pacing or Pacing()
+        self._looked_at = -math.inf
+        """When the last round that found something took it from the kernel, on trio's clock."""
+        self._found = 0
+        """Sockets that were ready in that round."""
+        self.rounds_total = 0
         self._epoll = select.epoll()
         self._handlers: list[SocketHandler | None] = []
         self._wheel: Wheel[SocketHandler] = Wheel(TICK_S)
@@ -67,19 +80,19 @@ class Loop:
         self._alarm: trio.CancelScope | None = None
         """Around the wait, while it lasts."""
 
-    # -- for attendants --------------------------------------------------------------------------
+    # -- for handlers ----------------------------------------------------------------------------
 
     def add(self, fd: int, handler: SocketHandler, events: int) -> None:
-        """Begin to watch a socket. Raises OSError when the kernel has no memory for it."""
+        """Watch a socket. Raises OSError when the kernel has no memory for it."""
         self._epoll.register(fd, events)
         if fd >= len(self._handlers):
             self._handlers += [None] * (fd + 1 - len(self._handlers))
         self._handlers[fd] = handler
 
     def hand_over(self, fd: int, handler: SocketHandler) -> None:
-        """Let another attendant look after a socket. Raises ValueError for one that is closed."""
+        """Give a socket another handler. Raises ValueError for a socket that is closed."""
         if fd < 0:
-            raise ValueError("the socket is closed")  # as an index, -1 means a stranger
+            raise ValueError("the socket is closed")  # as an index, -1 means another socket
         previous = self._handlers[fd]
         if previous is not None:
             self._wheel.drop(previous)
@@ -89,9 +102,9 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Stop watching a socket, which is to be closed then. Raises ValueError for one that is closed."""
+        """Stop watching a socket, before it is closed. Raises ValueError for a socket that is closed."""
         if fd < 0:
-            raise ValueError("the socket is closed")  # as an index, -1 means a stranger
+            raise ValueError("the socket is closed")  # as an index, -1 means another socket
         handler, self._handlers[fd] = self._handlers[fd], None
         if handler is not None:
             self._wheel.drop(handler)
@@ -117,7 +130,7 @@ class Loop:
         while not over():
             await self._wait()
             until = time.perf_counter() + ROUND_S
-            for fd, events in self._epoll.poll(0, EVENTS_MAX):
+            for fd, events in self._look():
                 handler = self._handlers[fd]
                 if handler is None:
                     continue  # its socket was closed in this round
@@ -138,7 +151,7 @@ class Loop:
             await self._run_callbacks(until)
 
     async def each(self, act: Callable[[SocketHandler], None]) -> None:
-        """Do something with every attendant, and give way now and then."""
+        """Call `act` with every handler, and give way now and then."""
         until = time.perf_counter() + ROUND_S
         for fd in range(len(self._handlers)):
             handler = self._handlers[fd]
@@ -159,15 +172,46 @@ class Loop:
     # -- inside ----------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        """Until a socket is ready, somebody's time has come, or there is an errand."""
+        """Return once a socket is ready and the last round is long enough ago, or a timer fires, or there is
+        a callback."""
+        pacing = self._pacing
+        pacing.held_ms = 0
         if self._callbacks:
             await trio.lowlevel.checkpoint()
             return
         with trio.CancelScope(deadline=self._wheel.next_at) as self._alarm:
             try:
+                # Where the last round found company the next one will, and need not wait for a frame first.
+                if self._found > 1 and await self._gather():
+                    return
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
+                await self._gather()
             finally:
                 self._alarm = None
+
+    async def _gather(self) -> bool:
+        """Wait until the last round is long enough ago. False if it is already."""
+        pacing, began = self._pacing, trio.current_time()
+        rest_s = self._looked_at + pacing.wait_s - began
+        if rest_s <= 0 or self._found == EVENTS_MAX:
+            return False
+        try:
+            await trio.sleep(rest_s)
+        finally:
+            # What is read now may have come at once. However late this task was woken, no frame is dated back
+            # by more than the longest distance.
+            held_ms = math.ceil(1000 * (trio.current_time() - began))
+            pacing.held_ms = min(held_ms, WAIT_MAX_MS)
+        return True
+
+    def _look(self) -> Sequence[tuple[int, int]]:
+        """The sockets that are ready."""
+        ready = self._epoll.poll(0, EVENTS_MAX)
+        self.rounds_total += 1
+        self._found = len(ready)
+        if ready:
+            self._looked_at = trio.current_time()
+        return ready
 
     async def _breathe(self) -> float:
         """Give way. Returns until when to go on."""

@@ -50,7 +50,7 @@ class ReactorTransport:
         if ssl_context is not None:
             raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
         deps, config = self._deps, self._config
-        loop = Loop(deps.boundary)
+        loop = Loop(deps.boundary, deps.pacing)
         guard = Guard(config, deps.tokens, deps.attempts, deps.clock, deps.pages)
         count = ConnectionCount(config.connections_per_address_max)
         streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
@@ -64,6 +64,7 @@ class ReactorTransport:
             try:
                 await loop.run()
             finally:
+                deps.pacing.end()
                 for each in listeners:
                     each.stop()
                 with trio.CancelScope(shield=True):

@@ -1,0 +1,99 @@
+"""How long reads and commits wait for company: not at all on a quiet node, calmly under a load that stays."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.actors.pacing import CURVE, STARVED_TO, WAIT_MAX_MS, Pacing
+
+BEAT_S = 0.25
+BUSY = 0.3
+SHARES = st.floats(0, 1)
+
+
+def follow(pacing: Pacing, busy: float, seconds: float, starved: float = 0.0) -> float:
+    """Milliseconds after so long."""
+    for _ in range(round(seconds / BEAT_S)):
+        pacing.follow(busy, BEAT_S, starved)
+    return 1000 * pacing.wait_s
+
+
+@given(st.lists(st.tuples(SHARES, st.floats(0.001, 20), SHARES), max_size=50))
+def test_the_distance_stays_within_its_bounds(readings: list[tuple[float, float, float]]) -> None:
+    pacing = Pacing()
+    for busy, over_s, starved in readings:
+        pacing.follow(busy, over_s, starved)
+        assert 0 <= 1000 * pacing.wait_s <= pacing.read_within_ms <= WAIT_MAX_MS
+
+
+@pytest.mark.parametrize("busy", [0.0, 0.02, CURVE[0][0]])
+def test_a_quiet_node_waits_for_nobody(busy: float) -> None:
+    pacing = Pacing()
+    assert follow(pacing, busy, 60) == 0
+    assert pacing.read_within_ms == 0
+
+
+def test_a_node_in_use_gathers_within_a_second_and_stops_within_a_second() -> None:
+    pacing = Pacing()
+    assert follow(pacing, BUSY, 1) > 5
+    assert follow(pacing, 0.0, 1) == 0
+    assert follow(pacing, 1.0, 1.25) > 8
+    assert follow(pacing, 0.0, 1) == 0
+
+
+def test_who_is_busier_never_waits_less() -> None:
+    distances = [follow(Pacing(), share / 100, 10) for share in range(101)]
+    assert distances == sorted(distances)
+    assert distances[-1] == pytest.approx(WAIT_MAX_MS)
+
+
+def test_a_node_that_gets_no_processor_waits_for_nobody_from_the_next_reading_on() -> None:
+    pacing = Pacing()
+    assert follow(pacing, BUSY, 5) == pytest.approx(6, abs=0.01)
+    assert follow(pacing, BUSY, BEAT_S, starved=STARVED_TO) == 0
+    assert pacing.read_within_ms == WAIT_MAX_MS, "a read may be waiting yet"
+    assert follow(pacing, BUSY, BEAT_S, starved=0.9) == 0
+    assert pacing.read_within_ms == 0
+    assert follow(pacing, BUSY, 1) > 5
+
+
+def test_a_stop_waits_for_nobody() -> None:
+    pacing = Pacing()
+    follow(pacing, BUSY, 5)
+    pacing.end()
+    assert pacing.wait_s == 0
+    assert follow(pacing, BUSY, 5) == 0
+
+
+# -- and what comes of it ----------------------------------------------------------------------------
+
+
+def busy_share(answers_per_s: float, wait_s: float, step_us: float, answer_us: float) -> float:
+    """Of a node that takes so long for each batch, and so long for each answer in it."""
+    batches_per_s = answers_per_s / (1 + answers_per_s * wait_s)
+    return min(1.0, (batches_per_s * step_us + answers_per_s * answer_us) / 1e6)
+
+
+@given(st.floats(10, 20_000), st.floats(50, 800), st.floats(10, 120))
+def test_under_a_load_that_stays_the_distance_comes_to_rest(
+    answers_per_s: float, step_us: float, answer_us: float
+) -> None:
+    pacing = Pacing()
+    waits_ms = []
+    for _ in range(80):
+        pacing.follow(busy_share(answers_per_s, pacing.wait_s, step_us, answer_us), BEAT_S)
+        waits_ms.append(1000 * pacing.wait_s)
+    late = waits_ms[40:]
+    assert max(late) - min(late) < 0.01
+
+
+@given(st.floats(10, 20_000), st.floats(50, 800), st.floats(10, 120))
+def test_after_a_load_the_distance_is_gone_within_a_second(
+    answers_per_s: float, step_us: float, answer_us: float
+) -> None:
+    pacing = Pacing()
+    for _ in range(40):
+        pacing.follow(busy_share(answers_per_s, pacing.wait_s, step_us, answer_us), BEAT_S)
+    assert follow(pacing, 0.0, 1) == 0
