@@ -25,7 +25,7 @@ from bench.receivers import Receivers, accepted_on, allow_files, receivers
 from engine.actors import commands, messages
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.delivery.fanout import fan_out, fan_out_each, in_slices
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
 from engine.actors.delivery.subscriber import Subscriber
@@ -218,20 +218,21 @@ async def send_bare(costs: Costs, crowd: Crowd, size: int, number: int) -> None:
 async def broadcast(
     costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subscriber], number: int
 ) -> None:
-    size = len(subscribers)
+    size, seats = len(subscribers), dict.fromkeys(subscribers)
     frame = board(number)
     target = crowd.transport.statistics().frames_out_total + size
     crowd.receivers.expect(size * (len(board(number).encoded(EVENTS)) if what == STREAMS else FRAME_BYTES))
     started = time.perf_counter()
     with costs.cpu_us(what, size, size):
-        await fan_out(subscribers, frame, Slicer())
+        await in_slices(fan_out(seats, seats, frame))
         await crowd.sent(target)
     costs.add(WALL + what, size, 1000 * (await crowd.receivers.arrived() - started))
 
 
 async def push(costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subscriber], number: int) -> None:
+    seats = dict.fromkeys(subscribers)
     with costs.cpu_us(what, len(subscribers), len(subscribers)):
-        await fan_out(subscribers, board(number), Slicer())
+        await in_slices(fan_out(seats, seats, board(number)))
     crowd.empty()
 
 
@@ -240,7 +241,7 @@ async def push_results(costs: Costs, crowd: Crowd, size: int) -> None:
     with costs.cpu_us(RESULTS, size, size):
         made = messages.results(session, range(1, size + 1))
         pairs = ((crowd.boxes[player - 1], frame) for player, frame in made if frame is not None)
-        await fan_out_each(pairs, Slicer())
+        await in_slices(fan_out_each(pairs))
     crowd.empty()
 
 
@@ -262,7 +263,7 @@ class Neighbour:
 
 
 async def hold(costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subscriber], number: int) -> None:
-    size = len(subscribers)
+    size, seats = len(subscribers), dict.fromkeys(subscribers)
     neighbour = Neighbour()
     target = crowd.transport.statistics().frames_out_total
     on_wire = subscribers is crowd.subscribers
@@ -272,7 +273,7 @@ async def hold(costs: Costs, what: str, crowd: Crowd, subscribers: Sequence[Subs
     async with trio.open_nursery() as nursery:
         await nursery.start(neighbour.run)
         await trio.lowlevel.checkpoint()
-        await fan_out(subscribers, board(number), Slicer())
+        await in_slices(fan_out(seats, seats, board(number)))
         await crowd.sent(target)
         nursery.cancel_scope.cancel()
     if on_wire:

@@ -29,7 +29,7 @@ from bench import wire
 from bench.fan_out import BARE, FRAME_BYTES, HELLO, Halfway, Seats, at, board, gate_to, sent
 from bench.figures import Costs, Figure, process_cpu_s
 from bench.receivers import Receivers, accepted_on, allow_files, receivers
-from engine.actors.delivery.fanout import Slicer, fan_out
+from engine.actors.delivery.fanout import fan_out, in_slices
 from engine.actors.delivery.frame import Frame
 from server.config.config import Config
 from server.realtime.reactor.transport import ReactorTransport
@@ -102,7 +102,8 @@ async def _serve_reactor(control: Connection) -> None:
                 break
             if payload is not None:
                 target = transport.statistics().frames_out_total + len(seats.subscribers)
-                await fan_out(seats.subscribers, Ready(payload), Slicer())
+                seated = dict.fromkeys(seats.subscribers)
+                await in_slices(fan_out(seated, seated, Ready(payload)))
                 await sent(transport, target)
         nursery.cancel_scope.cancel()
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -26,7 +27,7 @@ from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.admission import BUSY
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Command, Host, Role
+from engine.actors.commands import Answer, Command, Host, Merge, Role
 from engine.actors.counters import Counters
 from engine.actors.deadlines import HOSTS_WAITING_MAX
 from engine.actors.delivery.stream import StreamState
@@ -44,10 +45,6 @@ from engine.ports import ClaimedSession, Journal
 
 BATCH_MAX = 100
 """Commands between two checkpoints: at 10-20 us each well under the 5 ms that a session may hold the loop."""
-
-DOUBT_LOOK_S = 0.05
-DOUBT_LOOK_MAX_S = 1.0
-"""Between two looks whether the session is certainly this node's still: rarer and rarer, as all look."""
 
 
 class SessionActor:
@@ -104,6 +101,8 @@ class SessionActor:
         self.snapshot: HandoffSnapshot | None = None
         """Set once the session was given away."""
         self._in_doubt = in_doubt
+        self._merge_waits = False
+        """Whether the oldest command would change the results that are on their way."""
         self._clock = live.clock
         self._lifecycle = live.lifecycle
         self._mailbox = live.mailbox
@@ -155,6 +154,7 @@ class SessionActor:
     def end(self, close_reason: CloseReason) -> None:
         """Close every subscriber that waits or listens. After this the actor serves nobody any more."""
         self._lifecycle.stop()
+        self._broadcasts.abandon()
         waiting = self._confirmations.abandon()
         waiting += [command.reply for command in self._left_undone()]
         for subscriber in waiting:
@@ -172,8 +172,9 @@ class SessionActor:
     # -- giving the session away -----------------------------------------------------------------
 
     def give_away(self) -> None:
-        """Handle no more commands, let no time pass, and end with a `snapshot` once all is committed.
-        Subscribers stay connected, and hear nothing meanwhile. Does nothing unless the session is running."""
+        """Handle no more commands, let no time pass, and end with a `snapshot` once all is committed, and all
+        that was told has gone out. Subscribers stay connected, and hear nothing else meanwhile. Does nothing
+        unless the session is running."""
         if self._lifecycle.state is State.RUNNING:
             self._lifecycle.enter(State.HANDING_OVER)
             self._mailbox.put_back([command for command, _ in self._deadlines.hosts])
@@ -188,7 +189,7 @@ class SessionActor:
 
     def _given_away(self) -> bool:
         self._confirmations.write()
-        if not self._confirmations.all_committed:
+        if self._broadcasts.in_progress or not self._confirmations.all_committed:
             return False
         self._lifecycle.stop()
         live = self.live
@@ -208,13 +209,14 @@ class SessionActor:
         self._confirmations.write()
         while not self._may_rest():
             with trio.CancelScope(deadline=self._wake_at()):
-                await self._mailbox.wait(for_items=lifecycle.serves)
+                mail = partial(self._mailbox.wait, for_items=lifecycle.serves and not self._merge_waits)
+                await (mail() if (stall := self._broadcasts.stall) is None else stall.over_or(mail))
             if lifecycle.error is not None:
                 raise lifecycle.error
             await self._confirm()
             self._clock.now_ms()  # notes a gap, if there was one just now
             if self._gaps.stood_still:
-                if not await self._certain():
+                if not await lifecycle.certain(self._in_doubt):
                     continue
                 self._active_at = self._clock.now_ms()
                 await self._deadlines.give_back()
@@ -223,6 +225,8 @@ class SessionActor:
                     return
             elif lifecycle.serves:
                 await self._turn()
+            if self._broadcasts.advance():
+                self._mailbox.wake()  # for the next slice, or for what has waited for the last one
 
     async def _turn(self) -> None:
         """Commands come before time, so that an answer that lies in the mailbox is judged before its
@@ -232,8 +236,7 @@ class SessionActor:
         if self._deadlines.hosts:
             await self._lead_on()
         self._confirmations.write()
-        if not self._gaps.stood_still:
-            await self._broadcasts.send_due()
+        self._broadcasts.send_due()
 
     async def _work(self) -> None:
         """Handle a batch. Each command stays in the mailbox until it is done: after a crash its sender is
@@ -245,6 +248,9 @@ class SessionActor:
             self._active_at = self._clock.now_ms()
         for _ in range(BATCH_MAX):
             if self._gaps.stood_still or not self._lifecycle.serves:
+                return
+            self._merge_waits = broadcasts.in_progress and isinstance(command, Merge)
+            if self._merge_waits:
                 return
             if isinstance(command, Host):
                 self._queue(command)
@@ -283,29 +289,25 @@ class SessionActor:
         """Send what was held back until its facts were committed; last of all, the end."""
         confirmations = self._confirmations
         await confirmations.send()
-        if self._lifecycle.state is not State.ENDING or not confirmations.end_committed:
+        if self._broadcasts.in_progress:
             return
-        self._lifecycle.enter(State.OVER)
-        confirmations.end_seq = None
-        self._active_at = self._clock.now_ms()
-        await self._broadcasts.tell_end()
+        if self._lifecycle.state is State.ENDING:
+            if confirmations.end_committed:
+                self._lifecycle.enter(State.OVER)
+                confirmations.end_seq = None
+                self._active_at = self._clock.now_ms()
+                self._broadcasts.tell_end()
+            return
         while confirmations.latecomers:
             attach(self.live, *confirmations.latecomers[0])
             confirmations.latecomers.popleft()
-
-    async def _certain(self) -> bool:
-        """Wait until the session is certainly this node's still. False once it is not."""
-        lifecycle, pause_s = self._lifecycle, DOUBT_LOOK_S
-        while self._in_doubt() and lifecycle.error is None:
-            with trio.move_on_after(pause_s):
-                await lifecycle.fenced.wait()
-            pause_s = min(2 * pause_s, DOUBT_LOOK_MAX_S)
-        return lifecycle.error is None
 
     # -- waiting and resting ---------------------------------------------------------------------
 
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""
+        if (stall := self._broadcasts.stall) is not None:
+            return stall.until
         if not self._lifecycle.serves:
             return math.inf
         due = min(self._deadlines.next_at, self._broadcasts.next_at)
@@ -329,6 +331,7 @@ class SessionActor:
             and self._deadlines.goes_on_at is None
             and (session.phase is Phase.FINISHED or not len(self.live.audience))
             and self._confirmations.all_committed
+            and not self._broadcasts.in_progress
         )
 
     def _may_rest(self) -> bool:

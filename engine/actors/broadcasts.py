@@ -3,6 +3,10 @@
 How to think about it: what must not be missed (questions, reveals, changes of state, the end) takes an offset
 in the stream and is sent when it happens. What an older frame of is worth nothing once there is a newer one
 (the leaderboard, how many have answered, who is here) is sent by a `Ticker`, at most once a tick.
+
+To tell only queues the frames. They go out in slices (`advance`), between which the actor takes answers and
+confirms them. Until all are out, no time passes, no host's command takes effect, and nothing is sent by a
+ticker: what would be told next waits, and the facts that results are made of stay as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from engine.actors.clock import GapsSeen, SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.confirmations import Confirmations
 from engine.actors.delivery.audience import Audience
+from engine.actors.delivery.fanout import FanoutQueue, Stall
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.stream import BroadcastStream
 from engine.actors.states import Lifecycle, State
@@ -41,9 +46,9 @@ from engine.domain.session import Phase, Session
 
 class Ticker:
     """When news that may be coalesced is told next: at once, and then no sooner than a tick later. The tick
-    follows how long the telling took.
+    follows how long the telling held the loop.
 
-    Args: tick_after: the tick in ms, from how long it took to tell the last time in ms.
+    Args: tick_after: the tick in ms, from how long the last telling held the loop in ms.
     """
 
     __slots__ = ("_tick_after", "_took_ms", "dirty", "due_at")
@@ -75,7 +80,7 @@ class Ticker:
         self.put_off(now)
 
     def took(self, ms: int) -> None:
-        """It was told, and that took so long."""
+        """It was told, and that has held the loop for so long, all slices together."""
         self._took_ms = ms
 
 
@@ -116,6 +121,7 @@ class Broadcasts:
         self._crowd = Ticker(pace.crowd_tick_after)
         """For players: the same."""
         self.roster_due_at = 0
+        self._fanouts = FanoutQueue()
         self._choices_to_tell: int | None = session.number if session.settings.reading_ms else None
         """The question whose choices are still to be told to everybody. After a move of the session they may
         be told again."""
@@ -140,21 +146,49 @@ class Broadcasts:
         session = self._session
         return self._choices_to_tell == session.number and session.phase is Phase.QUESTION
 
-    async def send_due(self) -> None:
-        """Tell what is due by now and may be coalesced."""
+    def send_due(self) -> None:
+        """Tell what is due by now and may be coalesced, once nothing else is on its way."""
+        if self.in_progress or self._gaps.stood_still:
+            return
         now_ms = self._clock.now_ms
         if self.board.dirty and self.board.due_at <= now_ms():
-            await self._send_board()
+            self._send_board()
         progress, crowd = self._progress, self._crowd
         if (progress.dirty or crowd.dirty) and min(progress.next_at, crowd.next_at) <= now_ms():
-            await self._send_progress()
+            self._send_progress()
         if self._attendance.has_news and self.roster_due_at <= now_ms():
             self._send_roster()
+
+    # -- on their way ------------------------------------------------------------------------------
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether some of what was told has not gone out to all."""
+        return bool(self._fanouts)
+
+    @property
+    def stall(self) -> Stall | None:
+        """What the next slice has to wait for."""
+        return self._fanouts.stall
+
+    def advance(self) -> bool:
+        """Send one slice of what is on its way; nothing once the session may be another node's. False if
+        nothing is on its way, or the next slice has to wait."""
+        if not self._fanouts:
+            return False
+        if self._lifecycle.error is None and not self._gaps.stood_still:
+            self._fanouts.advance()
+        return self.stall is None
+
+    def abandon(self) -> None:
+        """Send nothing more of what is on its way."""
+        self._fanouts.clear()
 
     # -- after facts -------------------------------------------------------------------------------
 
     async def tell(self) -> None:
-        """Tell the subscribers what the last command or deadline has brought about.
+        """Tell the subscribers what the last command or deadline has brought about. A checkpoint only when
+        many players are found to be gone.
 
         Called after each of them, so that every message speaks of the session at that very moment.
         """
@@ -193,15 +227,15 @@ class Broadcasts:
                         self._crowd.put_off(self._clock.now_ms())
                     else:
                         self.board.dirty = True
-                    await self.tell_question()
+                    self.tell_question()
                 case QuestionClosed() | QuestionSkipped():
-                    await self._tell_reveal()
+                    self._tell_reveal()
                     await self._attendance.question_closed()
                 case Paused() | Resumed() | ClockExtended() | LockChanged():
                     offset, now = self._stream.next_offset(), self._clock.now_ms()
                     given_back = self._gaps.given_back
                     by_ms = fact.by_ms if isinstance(fact, ClockExtended) and given_back else None
-                    await self._broadcast(messages.state_changed(session, offset, now, by_ms))
+                    self._broadcast(messages.state_changed(session, offset, now, by_ms))
                 case HostReplaced():
                     self._audience.disconnect("host", CloseReason.REPLACED)
 
@@ -213,65 +247,67 @@ class Broadcasts:
         board = messages.leaderboard(self._session, self._stream.offset, self._pace.tick_ms)
         self.board_frame = Frame(board)
 
-    async def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
+    def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
         """Send a frame that took the newest offset."""
         self._confirmations.write()
         self._stream.append(frame, host_frame)
-        await self._audience.send(frame, host_frame)
+        self._fanouts.put(self._audience.sending(frame, host_frame))
 
-    async def tell_question(self) -> None:
+    def _cast_standing(self, finished: Frame | None = None) -> None:
+        if self._audience.relayed:
+            standing = relay_messages.standing(self._session, finished)
+            self._fanouts.put(self._audience.casting_each(standing))
+
+    def tell_question(self) -> None:
         """Tell the open question, without its choices as long as they are withheld."""
         session = self._session
         offset, now = self._stream.next_offset(), self._clock.now_ms()
         self._choices_to_tell = session.number if session.withholds_choices(now) else None
-        await self._broadcast(
+        self._broadcast(
             messages.question(session, offset, now, for_host=False),
             messages.question(session, offset, now, for_host=True),
         )
 
-    async def _tell_reveal(self) -> None:
+    def _tell_reveal(self) -> None:
         session, audience = self._session, self._audience
         self._progress.dirty = self._crowd.dirty = False
-        await self._broadcast(messages.reveal(session, self._stream.next_offset()))
-        await audience.send_each(messages.results(session, audience))
-        if audience.relayed:
-            await audience.cast_each(relay_messages.standing(session))
-        await self._send_board()
+        self._broadcast(messages.reveal(session, self._stream.next_offset()))
+        self._fanouts.put(audience.sending_each(messages.results(session, audience)))
+        self._cast_standing()
+        self._send_board()
 
-    async def tell_end(self) -> None:
+    def tell_end(self) -> None:
         """Tell everybody that the session is over, each player with the own place."""
         session, audience = self._session, self._audience
         if self.board.dirty:
-            await self._send_board()
+            self._send_board()
         offset = self._stream.next_offset()
         self._confirmations.write()
         frame = messages.finished(session, offset, None)
         self._stream.append(frame)
-        await audience.send_each(messages.finished_for_all(session, offset, audience), others=frame)
-        if audience.relayed:
-            await audience.cast_each(relay_messages.standing(session, frame))
+        self._fanouts.put(audience.sending_each(messages.finished_for_all(session, offset, audience), frame))
+        self._cast_standing(frame)
 
     # -- by tickers ----------------------------------------------------------------------------------
 
-    async def _send_board(self) -> None:
-        began_at, tick_ms = self._clock.now_ms(), self.board.tick_ms
-        self.board.begin(began_at)
+    def _send_board(self) -> None:
+        tick_ms = self.board.tick_ms
+        self.board.begin(self._clock.now_ms())
         self.board_frame = Frame(messages.leaderboard(self._session, self._stream.offset, tick_ms))
         self._confirmations.write()
-        await self._audience.send(self.board_frame)
-        self.board.took(self._clock.now_ms() - began_at)
+        self._fanouts.put(self._audience.sending(self.board_frame), self.board.took)
 
-    async def _send_progress(self) -> None:
+    def _send_progress(self) -> None:
         """To the host and spectators, and to players when it is time for those."""
-        began_at = self._clock.now_ms()
-        players = self._crowd.next_at <= began_at
-        self._progress.begin(began_at)
+        now = self._clock.now_ms()
+        players = self._crowd.next_at <= now
+        self._progress.begin(now)
         if players:
-            self._crowd.begin(began_at)
+            self._crowd.begin(now)
         self._confirmations.write()
         frame = messages.progress(self._session, self._stream.offset)
-        await self._audience.send(frame, players=players)
-        (self._crowd if players else self._progress).took(self._clock.now_ms() - began_at)
+        ticker = self._crowd if players else self._progress
+        self._fanouts.put(self._audience.sending(frame, players=players), ticker.took)
 
     def _send_roster(self) -> None:
         audience, roster = self._audience, self._attendance.roster

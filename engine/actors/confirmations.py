@@ -64,7 +64,7 @@ class Confirmations:
         self.end_seq: int | None = None
         """The fact that ends the session, from when it is recorded until it is committed and told."""
         self.latecomers: deque[tuple[Rejoin | Watch, Place]] = deque()
-        """Subscribers that came meanwhile."""
+        """Subscribers that came meanwhile, or while what was told went to their node."""
 
     # -- facts -------------------------------------------------------------------------------------
 

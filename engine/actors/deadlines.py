@@ -198,15 +198,17 @@ class Deadlines:
 
     # -- what is due -------------------------------------------------------------------------------
 
-    @property
     def _time_passes(self) -> bool:
-        return self._lifecycle.serves and not self._gaps.stood_still
+        """Not before all that was told has gone out: results are made of what the session is meanwhile."""
+        serves = self._lifecycle.serves and not self._gaps.stood_still
+        return serves and not self._broadcasts.in_progress
 
     async def pass_time(self) -> bool:
-        """See to what is due. False if some of it has to wait, for answers that were received in time."""
+        """See to what is due. False if some of it has to wait, for answers that were received in time, or
+        until what was told has gone out."""
         now = self._clock.now_ms()
         session, attendance = self._session, self._attendance
-        if not self._time_passes:
+        if not self._time_passes():
             return False
         while (due := session.deadline) is not None and due <= now:
             if now < self.suspended_until or not self._barrier.all_here(self._closing(due), now):
@@ -216,24 +218,24 @@ class Deadlines:
             if session.seq == before:
                 raise RuntimeError(f"the deadline at {due} brought nothing about")
             await self._broadcasts.tell()
-            if not self._lifecycle.serves:
+            if not self._time_passes():
                 return False
         if now < self.suspended_until:
             return True
-        slicer, lifecycle = Slicer(), self._lifecycle
-        while lifecycle.serves and (gone_at := attendance.gone_at) is not None and gone_at <= now:
+        slicer = Slicer()
+        while self._time_passes() and (gone_at := attendance.gone_at) is not None and gone_at <= now:
             attendance.miss_the_gone(now)
             await self._broadcasts.tell()
             await slicer.breathe()
-        if lifecycle.serves and self._broadcasts.withheld_choices and session.opens_at <= now:
-            await self._broadcasts.tell_question()
-        if lifecycle.serves and (goes_on_at := self.goes_on_at) is not None and goes_on_at <= now:
+        if self._time_passes() and self._broadcasts.withheld_choices and session.opens_at <= now:
+            self._broadcasts.tell_question()
+        if self._time_passes() and (goes_on_at := self.goes_on_at) is not None and goes_on_at <= now:
             session.next(now)
             await self._broadcasts.tell()
-        if lifecycle.serves and now >= self.expires_at and session.phase is not Phase.FINISHED:
+        if self._time_passes() and now >= self.expires_at and session.phase is not Phase.FINISHED:
             session.finish(now)
             await self._broadcasts.tell()
-        return lifecycle.serves
+        return self._time_passes()
 
     async def give_back(self) -> None:
         """Give back the time in which the process stood still."""

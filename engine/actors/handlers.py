@@ -137,8 +137,10 @@ def join(live: LiveSession, command: Join) -> None:
         live.attendance.note(outcome.player, joined=True)
         if not command.attach:
             return joined(live, place, state=None)
-        if live.lifecycle.state is State.ENDING:
-            # The session has ended meanwhile, and its end is not committed: it could still be otherwise.
+        away = command.relay is not None and live.broadcasts.in_progress
+        if away or live.lifecycle.state is State.ENDING:
+            # The session has ended meanwhile, and its end is not committed: it could still be otherwise. Or
+            # the player's node has not heard all that was told.
             attach(live, Rejoin(command.reply, "player", outcome.player, relay=command.relay), place)
             return None
         frame = joined(live, place, picture(live, "player", outcome.player))

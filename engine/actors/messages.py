@@ -185,14 +185,17 @@ def result_frame(
 def results(session: Session, wanted: Container[int]) -> Iterator[tuple[int, Frame | None]]:
     """Every player in the order of the standing, with their `result` if it is wanted.
 
-    The same as `result` for each, but in one pass over the standing as it is at the beginning: a line of it
-    is made once, and shared by all whom it is next to. To be taken little by little.
+    The same as `result` for each, but in one pass over the standing as it is at the call: a line of it
+    is made once, and shared by all whom it is next to. To be taken little by little, before another question
+    is closed, or answers are merged.
     """
     number = closed_number(session)
     entries, others = tee(session.leaderboard.ranked())
     around_each = neighbourhoods(_lines(session, others), AROUND)
-    for (rank, player, score, _), around in zip(entries, around_each, strict=True):
-        yield player, _result(session, number, player, score, rank, around) if player in wanted else None
+    return (
+        (player, _result(session, number, player, score, rank, around) if player in wanted else None)
+        for (rank, player, score, _), around in zip(entries, around_each, strict=True)
+    )
 
 
 def state_changed(session: Session, offset: int, now: int, extended_ms: int | None = None) -> Frame:
@@ -244,11 +247,10 @@ def finished_for_all(
 ) -> Iterator[tuple[int, Frame | None]]:
     """Every player in the order of the standing, with their `finished` if it is wanted. As `results`."""
     podium = _podium(session)
-    for entry in session.leaderboard.ranked():
-        frame = None
-        if entry.player in wanted:
-            frame = finished_frame(offset, podium, {"rank": entry.rank, "score": entry.score})
-        yield entry.player, frame
+    return (
+        (player, finished_frame(offset, podium, {"rank": rank, "score": score}) if player in wanted else None)
+        for rank, player, score, _ in session.leaderboard.ranked()
+    )
 
 
 def state(

@@ -6,12 +6,13 @@ None of these reach a client as they are. `engine/shards/relay.py` turns them in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 from engine.actors import messages
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
+from engine.domain.leaderboard import Entry
 from engine.domain.session import Session
 
 ROWS_PER_CHUNK = 250
@@ -64,18 +65,21 @@ def moved_on(node: object) -> Frame:
 
 
 def standing(session: Session, finished: Frame | None = None) -> Iterator[Frame]:
-    """The whole standing, in chunks, from which a node makes the `result` of each of its players, or after
-    the end their `finished`. To be iterated little by little."""
+    """The whole standing as it is at the call, in chunks, from which a node makes the `result` of each of its
+    players, or after the end their `finished`. To be iterated little by little, as `messages.results`."""
     number = messages.closed_number(session)
     about = {"t": "standing", "number": number, "skipped": session.skipped(number)}
-    rows = _rows(session)
+    told = None if finished is None else finished.message
+    end = Frame({**about, "rows": [], "last": True, "finished": told})
+    return chain(_chunks(about, _rows(session, session.leaderboard.ranked())), (end,))
+
+
+def _chunks(about: Mapping[str, object], rows: Iterator[Row]) -> Iterator[Frame]:
     while chunk := list(islice(rows, ROWS_PER_CHUNK)):
         yield Frame({**about, "rows": chunk, "last": False, "finished": None})
-    told = None if finished is None else finished.message
-    yield Frame({**about, "rows": [], "last": True, "finished": told})
 
 
-def _rows(session: Session) -> Iterator[Row]:
-    for rank, player, score, _ in session.leaderboard.ranked():
+def _rows(session: Session, ranked: Iterable[Entry]) -> Iterator[Row]:
+    for rank, player, score, _ in ranked:
         correct, points = session.result_of(player)
         yield rank, player, session.name_of(player), score, correct, points, session.streak(player)

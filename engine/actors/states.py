@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final, get_args
 
 import trio
 
 from engine.actors.commands import Command, Detach, Flushed, Left, Look, Rejoin, Watch
+
+DOUBT_LOOK_S = 0.05
+DOUBT_LOOK_MAX_S = 1.0
+"""Between two looks whether the session is certainly this node's still: rarer and rarer, as all look."""
 
 
 class Fenced(Exception):
@@ -137,6 +141,15 @@ class Lifecycle:
             self.error = error
         if State.FAILED in MOVES[self.state]:
             self._set(State.FAILED)
+
+    async def certain(self, in_doubt: Callable[[], bool]) -> bool:
+        """Wait until the session is certainly this node's still. False once it is not."""
+        pause_s = DOUBT_LOOK_S
+        while in_doubt() and self.error is None:
+            with trio.move_on_after(pause_s):
+                await self.fenced.wait()
+            pause_s = min(2 * pause_s, DOUBT_LOOK_MAX_S)
+        return self.error is None
 
     def stop(self) -> None:
         """Serve nobody any more."""

@@ -41,8 +41,10 @@ def joined(live: LiveSession, place: Place, state: Message | None) -> Frame:
 
 
 def attach(live: LiveSession, command: Rejoin | Watch, place: Place) -> None:
-    """Seat a subscriber and bring it up to date: once the end is told, if that is to be told just now."""
-    if FATES[live.lifecycle.state][type(command)] is Fate.AFTER_THE_END:
+    """Seat a subscriber and bring it up to date: once the end is told, if that is to be told just now. At
+    another node: once that node has heard all that was told. It tells all who are there by then."""
+    away = command.relay is not None and live.broadcasts.in_progress
+    if away or FATES[live.lifecycle.state][type(command)] is Fate.AFTER_THE_END:
         live.confirmations.latecomers.append((command, place))
         return
     reply = command.reply

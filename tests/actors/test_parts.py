@@ -12,7 +12,7 @@ from engine.actors.adaptive_tick import FAN_OUT_SHARE, AdaptiveTick
 from engine.actors.broadcasts import Ticker
 from engine.actors.close_reasons import BY_CODE, CloseReason
 from engine.actors.delivery import fanout
-from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.delivery.fanout import fan_out, fan_out_each, in_slices
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
 from engine.actors.delivery.stream import BroadcastStream
@@ -142,9 +142,10 @@ async def test_fan_out_gives_way_between_slices(monkeypatch: pytest.MonkeyPatch)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbour)
-        await fan_out(clients, frame("question"), Slicer())
+        seats = dict.fromkeys(clients)
+        await in_slices(fan_out(seats, seats, frame("question")))
         together = turns
-        await fan_out_each(((client, frame("result", n=n)) for n, client in enumerate(clients)), Slicer())
+        await in_slices(fan_out_each((client, frame("result", n=n)) for n, client in enumerate(clients)))
         done = True
     assert together >= 4
     assert turns >= 20

@@ -6,9 +6,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.actor import DOUBT_LOOK_MAX_S, SessionActor
+from engine.actors.actor import SessionActor
 from engine.actors.clock import BEAT_S, GAP_S, Gap, SessionClock
 from engine.actors.commands import Answer, Flushed
+from engine.actors.states import DOUBT_LOOK_MAX_S
 from engine.domain.facts import ClockExtended
 from engine.domain.session import Phase
 from tests.actors.world import START_MS, Client, World, node, settle, world

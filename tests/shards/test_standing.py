@@ -14,6 +14,7 @@ from engine.actors import relay_messages
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import SubscribeNode
 from engine.actors.delivery.audience import EACH_S, STALL_S, Audience, Sent
+from engine.actors.delivery.fanout import in_slices
 from engine.shards.link.codec import command_entry
 from engine.shards.link.server import LinkServer
 from engine.shards.link.transport import BATCH_BYTES_MAX, ROOM_BYTES, BatchedTransport
@@ -95,7 +96,7 @@ async def _tell(*nodes: _Node, then_s: float = 1.0) -> tuple[float, Audience]:
             await node.connect(audience, nursery, f"node-{number}")
         began = trio.current_time()
         session: Any = _Session()
-        await audience.cast_each(relay_messages.standing(session))
+        await in_slices(audience.casting_each(relay_messages.standing(session)))
         took_s = trio.current_time() - began
         await trio.sleep(then_s)
         nursery.cancel_scope.cancel()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import trio
 
 from engine.actors import relay_messages
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Role
-from engine.actors.delivery.fanout import Slicer, fan_out, fan_out_each
+from engine.actors.delivery.fanout import Stall, Steps, fan_out, fan_out_each, in_slices
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Paced, Subscriber
 
 STALL_S = 1.0
 EACH_S = 5.0
 """How long a session waits for one node, at one time and in all, while it tells the nodes what is different
-for each player. A node that needs longer is left out: its clients come back. Meanwhile all others wait."""
+for each player. A node that needs longer is left out: its clients come back. Meanwhile all others wait for
+what the session tells, but not for their acks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Sent:
 
 @dataclass(slots=True)
 class Audience:
-    """Subscribers by their place. Sending gives way to other tasks now and then (see `fanout`); who comes or
-    goes meanwhile is not part of it.
+    """Subscribers by their place. A fan-out takes a while (see `fanout`): subscribers that come meanwhile are
+    not part of it, and those that go, or take another place, get no more of it.
 
     Some places may be at other nodes. Those nodes are reached with one frame each, by way of their relay, and
     of who sits there only the number of the player is known here.
@@ -201,19 +203,26 @@ class Audience:
             places.clear()
         return relays
 
-    async def send(self, frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> None:
-        """Push a frame to everyone, or to all but the players; where the host gets one of its own, that one
-        to the host."""
-        subscribers = list(self._places if players else self._watching)
-        host = self._holders.get("host")
-        if host_frame is not None and host is not None:
-            subscribers.remove(host)
-            host.push(host_frame)
+    def sending(self, frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> Steps:
+        """The fan-out of a frame to everyone, or to all but the players: other nodes first, then the host;
+        where the host gets a frame of its own, of that one to the host."""
+        if players:
+            seats = self._places.copy()
+        else:
+            seats = {subscriber: self._places[subscriber] for subscriber in self._watching}
         self.sent.broadcasts += 1
-        self.sent.frames += len(self._places if players else self._watching)
-        if self._relays:
-            self._cast(relay_messages.cast(frame, host_frame, players=players))
-        await fan_out(subscribers, frame, Slicer())
+        self.sent.frames += len(seats)
+        host = self._holders.get("host")
+        hosts = {} if host is None else {host: seats.pop(host)}
+        here = chain(fan_out(hosts, self._places, host_frame or frame), fan_out(seats, self._places, frame))
+        if not self._relays:
+            return here
+        cast = relay_messages.cast(frame, host_frame, players=players)
+        return chain(self._casting(cast, self._relays.copy()), here)
+
+    async def send(self, frame: Frame, host_frame: Frame | None = None, *, players: bool = True) -> None:
+        """As `sending`, to the end."""
+        await in_slices(self.sending(frame, host_frame, players=players))
 
     def tell_host(self, frame: Frame) -> None:
         """Push a frame to the host, wherever it sits, if it is connected."""
@@ -236,48 +245,69 @@ class Audience:
     def has_node(self, node: str) -> bool:
         return node in self._relays
 
-    async def cast_each(self, frames: Iterable[Frame]) -> None:
-        """Push frames that are made one by one to the nodes that take part, no faster than they take them. A
-        node that does not keep up takes part no longer."""
-        slicer = Slicer()
+    def casting_each(self, frames: Iterable[Frame]) -> Steps:
+        """The fan-out of frames that are made one by one to the nodes that take part, no faster than they
+        take them. A node that does not keep up takes part no longer."""
+        return self._casting_each(frames, self._relays.copy())
+
+    def _casting_each(self, frames: Iterable[Frame], relays: Mapping[str, Subscriber]) -> Steps:
         waited_s: dict[Subscriber, float] = {}
         for frame in frames:
-            await self._wait_for_room(waited_s)
-            self._cast(frame)
-            await slicer.breathe()
+            yield from self._waiting_for_room(relays, waited_s)
+            yield from self._casting(frame, relays)
 
-    async def _wait_for_room(self, waited_s: dict[Subscriber, float]) -> None:
+    def _casting(self, frame: Frame, relays: Mapping[str, Subscriber]) -> Steps:
+        for node, relay in relays.items():
+            if self._relays.get(node) is relay:
+                relay.push(frame)
+        yield None
+
+    def _waiting_for_room(self, relays: Mapping[str, Subscriber], waited_s: dict[Subscriber, float]) -> Steps:
         """Args: waited_s: for each node so far."""
-        behind = [relay for relay in self._relays.values() if isinstance(relay, Paced) and not relay.has_room]
+        behind = [
+            relay
+            for node, relay in relays.items()
+            if isinstance(relay, Paced) and not relay.has_room and self._relays.get(node) is relay
+        ]
         began = trio.current_time() if behind else 0.0
         for relay in behind:
+            before_s = waited_s.get(relay, 0.0)
+            stall = Stall(relay, began + min(STALL_S, EACH_S - before_s))
             if relay.has_room:  # since the one before it was waited for
                 continue
-            before_s = waited_s.get(relay, 0.0)
-            with trio.move_on_at(began + min(STALL_S, EACH_S - before_s)):
-                await relay.wait_for_room()
+            while not stall.is_over:
+                yield stall
             waited_s[relay] = before_s + trio.current_time() - began
             if not relay.has_room:
                 self.leave(relay)
                 relay.close(CloseReason.SLOW_CONSUMER)
 
+    def sending_each(self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None) -> Steps:
+        """The fan-out to each player of the frame that is theirs, made as the player is reached. `others`
+        goes to all who are no players, before that."""
+        seats, holders = self._places.copy(), self._holders.copy()
+        to_each = fan_out_each(self._paired(frames, seats, holders))
+        if others is None:
+            return to_each
+        rest = {subscriber: seats[subscriber] for subscriber in self._watching}
+        self.sent.frames += len(rest)
+        return chain(fan_out(rest, self._places, others), to_each)
+
     async def send_each(
         self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None
     ) -> None:
-        """Push to each player the frame that is theirs, made as they are reached. `others` goes to all who
-        are no players, before that."""
-        if others is not None:
-            rest = list(self._watching)
-            self.sent.frames += len(rest)
-            await fan_out(rest, others, Slicer())
-        await fan_out_each(self._paired(frames), Slicer())
+        """As `sending_each`, to the end."""
+        await in_slices(self.sending_each(frames, others))
 
     def _paired(
-        self, frames: Iterable[tuple[int, Frame | None]]
+        self,
+        frames: Iterable[tuple[int, Frame | None]],
+        seats: Mapping[Subscriber, Place],
+        holders: Mapping[int | str, Subscriber],
     ) -> Iterator[tuple[Subscriber, Frame] | None]:
         for player, frame in frames:
-            subscriber = self._holders.get(player)
-            if frame is None or subscriber is None:
+            subscriber = holders.get(player)
+            if frame is None or subscriber is None or self._places.get(subscriber) is not seats[subscriber]:
                 yield None
             else:
                 self.sent.frames += 1
