@@ -24,8 +24,7 @@ STANDSTILL_S = 1.0
 """A longer time between two readings counts as this long, because the machine stood still."""
 
 FAN_OUT_SHARE = 5
-"""A session spends at most one part in this many of its time on leaderboards, because it handles nothing
-meanwhile."""
+"""The leaderboards of a session hold the loop for at most one part in this many of its time."""
 
 
 CROWD_TICKS = 4
@@ -70,7 +69,7 @@ class AdaptiveTick:
         self._tick_ms = min(max(tick_ms, self.tick_least_ms), self.tick_max_ms)
 
     def tick_after(self, took_ms: int) -> int:
-        """The tick of a session whose last leaderboard took `took_ms` to send."""
+        """The tick of a session whose last leaderboard has held the loop for `took_ms`."""
         return min(max(self.tick_ms, FAN_OUT_SHARE * took_ms), self.tick_max_ms)
 
     def crowd_tick_after(self, took_ms: int) -> int:
