@@ -8,7 +8,7 @@ import pytest
 from loadtest.runs import scenario as scenarios
 from loadtest.runs.faults import Moments
 from server.cli.load.command import _nodes_for
-from server.cli.load.nodes import room_for
+from server.cli.load.nodes import players_per_node, room_for
 from tests.cli.conftest import Fanfare
 
 
@@ -25,6 +25,18 @@ def test_nodes_are_given_room_for_what_they_are_to_take(monkeypatch: pytest.Monk
     assert room_for(38_000, 2) == ["--connections-max=19500"]
     with pytest.raises(click.ClickException, match="20,000 players on one node need 20,700 open files"):
         room_for(20_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "players"),
+    [(4_096, 3_396), (20_000, 19_000), (1_000_000, 19_000), (resource.RLIM_INFINITY, 19_000)],
+)
+def test_a_node_gets_as_many_players_as_files_allow(
+    monkeypatch: pytest.MonkeyPatch, files: int, players: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, files))
+    assert players_per_node() == players
+    assert room_for(players, 1) in ([], [f"--connections-max={players + 500}"])
 
 
 def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:
@@ -46,9 +58,13 @@ def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:
     assert "there is no scenario 'storm'; there are" in unknown.output
 
 
-def test_a_cluster_has_enough_nodes_for_those_who_are_left_to_take_everybody() -> None:
+def test_a_cluster_has_enough_nodes_for_those_who_are_left_to_take_everybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 20_000))
     giant = scenarios.load("giant")
-    assert _nodes_for(giant, False, Moments()) == 7
-    assert _nodes_for(giant, True, Moments()) == 8
-    assert _nodes_for(giant, True, Moments(kill_s=[1, 2], roll_s=[3])) == 11
+    assert _nodes_for(giant, False, Moments()) == 6
+    assert _nodes_for(giant, True, Moments()) == 6
+    assert _nodes_for(giant, True, Moments(kill_s=[1, 2], roll_s=[3])) == 9
+    assert _nodes_for(scenarios.load("spike"), False, Moments()) == 8
     assert _nodes_for(giant.changed(10, None), True, Moments()) == 2

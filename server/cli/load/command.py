@@ -172,12 +172,12 @@ def _nodes_for(scenario: Scenario, cluster: bool, moments: Moments) -> int:
     """How many nodes to start: in a cluster, enough for those who are left to take everybody."""
     import math
 
-    from server.cli.load.nodes import PLAYERS_PER_NODE, UNEVEN
+    from server.cli.load.nodes import UNEVEN, players_per_node
 
     players = scenario.players + scenario.probes
     if not cluster:
-        return math.ceil(players / PLAYERS_PER_NODE)
-    return max(math.ceil(players * UNEVEN / PLAYERS_PER_NODE), 2) + _away(moments)
+        return math.ceil(players / players_per_node())
+    return max(math.ceil(players * UNEVEN / players_per_node()), 2) + _away(moments)
 
 
 def _away(moments: Moments) -> int:

@@ -22,8 +22,12 @@ from server.cli.cluster.node_process import CROWDED, NODE, START_WITHIN_S, NodeP
 if TYPE_CHECKING:
     from engine.shards.embedded_redis import EmbeddedRedis
 
-PLAYERS_PER_NODE = 14_500
-"""Of the 15,000 connections that a node takes by itself."""
+PLAYERS_PER_NODE_MAX = 19_000
+"""Few large nodes do the same work with fewer, larger commits than many small ones. A process may often have
+no more than 20,000 files."""
+
+CONNECTIONS_MAX = 15_000
+"""Of a node by itself."""
 
 COMING_BACK_PER_NODE = 500
 """Connections that nobody uses any more, and of which the node does not know it yet."""
@@ -36,15 +40,26 @@ DATABASE_CONNECTIONS_PER_NODE = 12
 READY_EVERY_S = 0.1
 
 
+def players_per_node() -> int:
+    """How many players a node gets unless `--spawn` says how many nodes there are: as many as the limit of
+    open files allows, and PLAYERS_PER_NODE_MAX at most."""
+    from server.cli.operate.doctor import FILES_BESIDE
+
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return PLAYERS_PER_NODE_MAX
+    return max(min(files - FILES_BESIDE - COMING_BACK_PER_NODE, PLAYERS_PER_NODE_MAX), 1)
+
+
 def room_for(players: int, nodes: int) -> list[str]:
     """Options for nodes that are to take more players than they do by themselves. Raises ClickException when
     the system does not allow it."""
     from server.cli.operate.doctor import FILES_BESIDE
 
     each = math.ceil(players / nodes)
-    if each <= PLAYERS_PER_NODE:
-        return []
     connections = each + COMING_BACK_PER_NODE
+    if connections <= CONNECTIONS_MAX:
+        return []
     files = connections + FILES_BESIDE
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed != resource.RLIM_INFINITY and allowed < files:
@@ -155,7 +170,7 @@ async def spawned(
         dsn = await stack.enter_async_context(_database(directory, count))
         shared = ["--database-url", dsn, "--no-samples"]
         # All players come from a few addresses of this machine.
-        shared += [*CROWDED, "--connections-per-address-max", str(PLAYERS_PER_NODE * 2)]
+        shared += [*CROWDED, "--connections-per-address-max", str(PLAYERS_PER_NODE_MAX * 2)]
         redis_pid = None
         if cluster:
             redis = await stack.enter_async_context(_redis(directory / "redis"))
