@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # ships no types
@@ -299,28 +300,34 @@ class DedicatedConnection:
         self._looked = False
         """Whether the look at this connection has come to its end."""
 
-    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
-        """All rows of one statement, which is its own transaction. Raises StorageUnavailable."""
-
+    async def fetch(self, sql: str, *args: object, timeout_s: float = inf) -> Sequence[Row]:
+        """All rows of one statement, which is its own transaction. Raises StorageUnavailable; also when it
+        takes longer than `timeout_s`, which includes the time to connect."""
+        deadline_s = trio.current_time() + timeout_s
         if self._connection is None or self._connection.is_closed():
             self._looked = False
-            await self._within(self._connect_timeout_s, self._connect)
+            await self._until(deadline_s, self._connect_timeout_s, self._connect)
         if not self._looked:
             # Where the server has lost commits this takes longer than to connect.
-            await self._within(self._statement_timeout_s, self._run, self._look)
+            await self._until(deadline_s, self._statement_timeout_s, self._run, self._look)
             self._looked = True
-        return await self._within(
-            self._statement_timeout_s, self._run, lambda connection: connection.fetch(sql, *args)
+        return await self._until(
+            deadline_s,
+            self._statement_timeout_s,
+            self._run,
+            lambda connection: connection.fetch(sql, *args),
         )
 
-    async def _within(self, timeout_s: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
+    async def _until(
+        self, deadline_s: float, timeout_s: float, function: Callable[..., Awaitable[T]], *args: object
+    ) -> T:
         """By trio's clock: a time-out of asyncpg's leaves a timer in the loop after every statement, for as
         long as it would have lasted."""
-        try:
-            with trio.fail_after(timeout_s):
-                return await _call(function, *args)
-        except trio.TooSlowError as error:
-            raise _unavailable(TimeoutError(f"no answer within {timeout_s:g} s")) from error
+        began_s = trio.current_time()
+        until_s = min(deadline_s, began_s + timeout_s)
+        with trio.move_on_at(until_s):
+            return await _call(function, *args)
+        raise _unavailable(TimeoutError(f"no answer within {max(0.0, until_s - began_s):g} s"))
 
     async def _connect(self) -> None:
         self._connection = await _connecting(

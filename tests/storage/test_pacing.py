@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from engine.domain import facts as f
-from engine.storage.journal.statement import COMMIT
 from engine.storage.journal.writer import WriteBehind
 from tests.storage.making import AT, Listener, joined
+from tests.storage.statements import as_commit
 from tests.storage.test_path import Server
 
 PAUSE_S = 0.02
@@ -26,12 +26,11 @@ class Watched(Server):
         super().__init__()
         self.commits: list[tuple[float, int]] = []
 
-    async def fetch(self, sql: str, *args: Any) -> Sequence[dict[str, int]]:
-        if sql == COMMIT:
-            self.commits.append(
-                (round(trio.current_time() - self.started_s, 3), len(args[2]) + len(args[16]))
-            )
-        return await super().fetch(sql, *args)
+    async def _fetch(self, sql: str, *args: Any) -> Sequence[dict[str, int]]:
+        if commit := as_commit(sql, args):
+            facts = len(commit[2]) + len(commit[16])
+            self.commits.append((round(trio.current_time() - self.started_s, 3), facts))
+        return await super()._fetch(sql, *args)
 
     started_s = 0.0
 

@@ -18,7 +18,6 @@ from engine.ports import CodeTaken, SessionRecord
 from engine.storage import heartbeat
 from engine.storage import partitions as p
 from engine.storage.catalog import PostgresCatalog
-from engine.storage.journal import path
 from engine.storage.journal.rows import FactRows
 from engine.storage.journal.statement import COMMIT, Batch
 from engine.storage.journal.writer import WriteBehind
@@ -207,9 +206,11 @@ async def test_nothing_is_lost_when_the_step_is_applied_under_load(
     empty_database: Empty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers commit and sessions begin and end while the step is applied and slices are made."""
-    arguments = Batch.arguments
-    monkeypatch.setattr(Batch, "arguments", lambda batch, _: arguments(batch)[:OLD_ARGUMENTS])
-    monkeypatch.setattr(path, "COMMIT", OLD_COMMIT)
+
+    def statement(batch: Batch, _: str) -> tuple[str, Sequence[object]]:
+        return OLD_COMMIT, batch.arguments()[:OLD_ARGUMENTS]
+
+    monkeypatch.setattr(Batch, "statement", statement)
     monkeypatch.setattr(heartbeat, "FORGET_NODES", "SELECT $1::float8")
     database, _ = empty_database
     await migrate.apply(database, BEFORE)
@@ -504,10 +505,17 @@ async def test_a_commit_touches_the_partitions_of_its_sessions_alone(stored: Sto
     await stored.partitions().maintain()
     names = (await stored.names())[2:]
     record = await stored.session(*ONE_OF_EACH[:9])
-    batch = Batch()
-    batch.add(record.id, 1, FactRows(ONE_OF_EACH[9:]))
-    text = await plan(stored.database, COMMIT, *batch.arguments())
-    assert touched(text) & {"past", "default", *names} == {names[0]}
+    other = await stored.session(joined(1))
+    answers = [answered(100 + player, player) for player in range(5)]
+    for facts in (ONE_OF_EACH[9:], answers, [joined(100)]):
+        one, two = Batch(), Batch()
+        one.add(record.id, 1, FactRows(facts))
+        two.add(record.id, 1, FactRows(facts))
+        two.add(other.id, 1, FactRows(facts))
+        for batch in (one, two):
+            sql, arguments = batch.statement("writer")
+            text = await plan(stored.database, sql, *arguments)
+            assert touched(text) & {"past", "default", *names} == {names[0]}
 
 
 async def test_results_touch_one_partition_and_only_rows_of_the_session(stored: Stored) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,10 +15,10 @@ import trio
 from engine.ports import StorageUnavailable
 from engine.storage.journal.path import CommitPath, PathState
 from engine.storage.journal.queue import FactQueue
-from engine.storage.journal.statement import COMMIT
 from engine.storage.spool.journal import SpoolJournal
 from tests.shards.simulation.storage import Disk, MemorySpool
 from tests.storage.making import AT, Listener, joined
+from tests.storage.statements import as_commit
 
 AFTER_S = 1.0
 BATCH = 10
@@ -46,15 +47,21 @@ class Server:
     def connection(self) -> Server:
         return self
 
-    async def fetch(self, sql: str, *args: Any) -> Sequence[dict[str, int]]:
+    async def fetch(self, sql: str, *args: Any, timeout_s: float = math.inf) -> Sequence[dict[str, int]]:
         await trio.lowlevel.checkpoint()
-        if sql == COMMIT:
+        with trio.move_on_after(timeout_s):
+            return await self._fetch(sql, *args)
+        raise StorageUnavailable("no answer")
+
+    async def _fetch(self, sql: str, *args: Any) -> Sequence[dict[str, int]]:
+        args = as_commit(sql, args) or ()
+        if args:
             self.commits_asked += 1
         while self.state == "hangs":
             await self._changed.wait()
         if self.state == "away":
             raise StorageUnavailable("the database is away")
-        if sql != COMMIT:
+        if not args:
             return []
         await trio.sleep(self.takes_s)
         if self.fenced:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +127,72 @@ async def test_many_listeners_are_told_in_slices(world: World) -> None:
     assert len(seen) == 120
     # trio shuffles: the others may come first in one turn and last in the next.
     assert max(seen.count(turn) for turn in set(seen)) <= 2 * 50
+
+
+# One kind of facts
+
+ONE_KIND: dict[str, Sequence[f.Fact]] = {
+    "answers": [answered(1, 7, choice="a \U0001f389"), answered(2, 8, points=900), answered(2, 8)],
+    "players": [joined(1), joined(2, name="Zoë"), joined(2, name="Zoë")],
+}
+
+
+@pytest.mark.parametrize("sessions", [1, 3])
+@pytest.mark.parametrize("kind", ONE_KIND)
+async def test_a_statement_for_one_kind_of_facts_does_what_the_one_for_all_does(
+    world: World, kind: str, sessions: int
+) -> None:
+    """Also for a session under an epoch that is over, for one of another owner, and said again."""
+    asked: list[tuple[str, int]] = []
+    for _ in range(sessions):
+        record, epoch = await world.session()
+        asked.append((record.id, epoch))
+    batch = Batch()
+    over, theirs = asked[0], (await world.session("other"))[0]
+    cases = [asked, [(over[0], over[1] + 1), *asked[1:]], [(theirs.id, 1), *asked[1:]]]
+    for owner in ("node", None):
+        for case in cases:
+            batch = Batch()
+            for session_id, epoch in case:
+                batch.add(session_id, epoch, FactRows(ONE_KIND[kind]))
+            sql, arguments = batch.statement(owner)
+            assert sql != COMMIT
+            assert len(arguments) < len(batch.arguments(owner)) / 2
+            lean, twice = await outcomes(world, batch, (sql, arguments), (sql, arguments))
+            [general] = await outcomes(world, batch, (COMMIT, batch.arguments(owner)))
+            assert lean == twice == general
+            assert (lean[0] == set()) == (case is asked or (owner is None and case is cases[2]))
+
+
+async def outcomes(
+    world: World, batch: Batch, *statements: tuple[str, Sequence[object]]
+) -> list[tuple[set[int], list[tuple[object, ...]]]]:
+    """Who is fenced, and what is stored, after each of some statements, all of which are taken back."""
+    found = []
+    connection = world.database.connection()
+    await connection.fetch("BEGIN")
+    for sql, arguments in statements:
+        fenced = batch.fenced(await connection.fetch(sql, *arguments))
+        rows = await connection.fetch(_STORED)
+        found.append((fenced, [tuple(row) for row in rows]))
+    await connection.fetch("ROLLBACK")
+    await connection.aclose()
+    return found
+
+
+_STORED = """
+SELECT 'answers' AS kind, to_jsonb(a)::text AS fact FROM answers a
+UNION ALL SELECT 'players', to_jsonb(p)::text FROM players p
+ORDER BY 1, 2
+"""
+
+
+async def test_facts_of_several_kinds_go_in_one_statement(world: World) -> None:
+    record, epoch = await world.session()
+    for facts in (ONE_OF_EACH, [joined(1), answered(2, 1)], [f.Finished(1, AT)]):
+        batch = Batch()
+        batch.add(record.id, epoch, FactRows(facts))
+        assert batch.statement("node") == (COMMIT, batch.arguments("node"))
 
 
 # Equality

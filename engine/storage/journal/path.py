@@ -51,7 +51,7 @@ from engine.storage.journal.latency import Latency, LatencyStatistics
 from engine.storage.journal.queue import FactQueue, Taken
 from engine.storage.journal.retained import PUT_ASIDE, Retained
 from engine.storage.journal.rows import FactRows
-from engine.storage.journal.statement import COMMIT, Batch
+from engine.storage.journal.statement import Batch
 from engine.storage.postgres import Database, Row
 from engine.storage.spool.codec import SessionFacts, encode_facts
 from engine.storage.spool.journal import Entry, Portion, SpoolingStatistics, SpoolJournal, facts_in
@@ -199,14 +199,14 @@ class CommitPath:
 
         Raises what shows a mistake of ours, but never StorageUnavailable.
         """
-        arguments = taken.batch.arguments(self._owner)
+        sql, arguments = taken.batch.statement(self._owner)
         patience_s = math.inf if self._spool is None else self._after_s
         deadline_s = trio.current_time() + patience_s
         pause_s = self._retry_min_s
         while True:
             await self._switched()
             before = self._state
-            if before is PathState.STRAIGHT and await self._commit(taken, arguments, deadline_s):
+            if before is PathState.STRAIGHT and await self._commit(taken, sql, arguments, deadline_s):
                 break
             if before is not PathState.STRAIGHT or trio.current_time() >= deadline_s:
                 if await self._put_into_spool(taken, before):
@@ -232,7 +232,7 @@ class CommitPath:
         if self._state is PathState.SWITCHING:
             self._become(PathState.SPOOLING)
 
-    async def _commit(self, taken: Taken, arguments: Sequence[object], deadline_s: float) -> bool:
+    async def _commit(self, taken: Taken, sql: str, arguments: Sequence[object], deadline_s: float) -> bool:
         """False when the commit failed, or took until the deadline while the spool may be used instead. Then
         it is not known whether anything is stored."""
         started = trio.current_time()
@@ -240,12 +240,9 @@ class CommitPath:
         may_spool = self._spool is not None and self._spool.certain()
         limit_s = max(self._retry_min_s, deadline_s - started) if may_spool else math.inf
         try:
-            with trio.fail_after(limit_s):
-                live = await self._connection.fetch(COMMIT, *arguments)
+            live = await self._connection.fetch(sql, *arguments, timeout_s=limit_s)
         except StorageUnavailable as error:
             self._trouble = str(error)
-        except trio.TooSlowError:
-            self._trouble = f"a commit has taken longer than {limit_s:.1f} s"
         else:
             ended = trio.current_time()
             self._answered()
@@ -266,8 +263,9 @@ class CommitPath:
         return False
 
     async def _report(self, taken: Taken, fenced: set[int]) -> None:
-        for told, number in enumerate(fenced):
-            await _slice(told)
+        for told, number in enumerate(fenced, start=1):
+            if told % REPORTS_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
             self.fenced_total += 1
             taken.last[number].listener.fenced()
         theirs = {(taken.last[number].session_id, taken.last[number].epoch) for number in fenced}
@@ -277,8 +275,9 @@ class CommitPath:
             for part in taken.parts:
                 if (part.session_id, part.epoch) not in theirs:
                     self._retained.stored(part.session_id, part.facts)
-        for told, (number, waiting) in enumerate(taken.last.items()):
-            await _slice(told)
+        for told, (number, waiting) in enumerate(taken.last.items(), start=1):
+            if told % REPORTS_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
             if number not in fenced:
                 waiting.listener.committed(waiting.seq)
         self.committed_total += taken.count
@@ -304,8 +303,9 @@ class CommitPath:
                 self._pace = _Pace(self._since_s, hurry=False)
                 _log.warning("facts go to the spool, and are acknowledged from there: %s", self._trouble)
                 self._become(PathState.SPOOLING)
-        for told, entry in enumerate(entries):
-            await _slice(told)
+        for told, entry in enumerate(entries, start=1):
+            if told % REPORTS_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
             if not self._spool.certain():
                 break
             self._spool.acknowledge(entry)
@@ -366,7 +366,7 @@ class CommitPath:
         self._become(PathState.SWITCHING if last else PathState.SPOOLING)
         # The sessions of an earlier run were owned by that run.
         owner = None if portion.begins_inherited else self._owner
-        live, took_s = await self._persist(COMMIT, *batch.arguments(owner))
+        live, took_s = await self._persist(*batch.statement(owner))
         fenced = batch.fenced(live)
         for number in fenced:
             await self._put_aside(by_number[number])
@@ -382,7 +382,7 @@ class CommitPath:
         spool.release(portion, own)
         await self._give_way(took_s)
 
-    async def _persist(self, sql: str, *args: object) -> tuple[Sequence[Row], float]:
+    async def _persist(self, sql: str, args: Sequence[object]) -> tuple[Sequence[Row], float]:
         """One statement, again and again until PostgreSQL has taken it. Returns the rows, and how long the
         last attempt took: without the time for which PostgreSQL was away."""
         pause_s = self._retry_min_s
@@ -401,9 +401,8 @@ class CommitPath:
         for part in parts:
             count = len(part.facts)
             data = orjson.dumps(encode_facts(part.facts)).decode()
-            await self._persist(
-                PUT_ASIDE, part.session_id, part.epoch, part.facts[0].seq, count, self._owner, data
-            )
+            first = part.facts[0].seq
+            await self._persist(PUT_ASIDE, (part.session_id, part.epoch, first, count, self._owner, data))
             self._put_aside_total += count
             _log.warning(
                 "session %s has another owner: %d facts of epoch %d from the spool are put aside for it",
@@ -445,9 +444,3 @@ class _Pace:
             self._hurry = left > 0.9 * self._left_before
             self._since_s, self._left_before = now_s, left
         return 0.0 if self._hurry else min(took_s, self._REST_MAX_S)
-
-
-async def _slice(told: int) -> None:
-    """Give all other tasks a turn after so many listeners in a row."""
-    if told % REPORTS_PER_SLICE == REPORTS_PER_SLICE - 1:
-        await trio.lowlevel.checkpoint()

@@ -63,7 +63,7 @@ class FactQueue:
         self._waiting: deque[Waiting] = deque()
         self._queued = 0
         self._urgent = False
-        self._arrived = trio.Event()
+        self._arrivals = trio.lowlevel.ParkingLot()
         self._pressing = trio.Event()
         self._emptied = trio.Event()
         self._emptied.set()
@@ -89,7 +89,7 @@ class FactQueue:
         self._waiting += waiting
         self._queued += len(facts)
         self._urgent = self._urgent or any(part.rows.changes for part in waiting)
-        self._arrived.set()
+        self._arrivals.unpark_all()
         if self.presses:
             self._pressing.set()
         if self._queued and self._emptied.is_set() and not self._ended:
@@ -142,8 +142,7 @@ class FactQueue:
 
     async def arrival(self) -> None:
         """Wait until something was appended since this was called, or `wake`."""
-        self._arrived = trio.Event()
-        await self._arrived.wait()
+        await self._arrivals.park()
 
     async def company(self, until_s: float) -> None:
         """Wait until then for more facts, or until the batch `presses`, or `wake`."""
@@ -154,7 +153,7 @@ class FactQueue:
 
     def wake(self) -> None:
         """End the wait in `arrival` or `company`."""
-        self._arrived.set()
+        self._arrivals.unpark_all()
         self._pressing.set()
 
     async def emptied(self) -> None:

@@ -8,31 +8,68 @@ from typing import Any, Generic, TypeVar
 from engine.storage.journal.rows import AnswerRow, ChangeRow, FactRows, PlayerRow
 from engine.storage.postgres import Row
 
-COMMIT = """
-WITH live AS MATERIALIZED (
+# How to think about it: PostgreSQL runs every part of a statement, whether there are rows for it or not. Most
+# commits have answers alone, or players that join alone, and often of one session. So there are statements of
+# these parts alone, and `Batch.statement` chooses.
+
+# `$1` and `$2` are the sessions' ids and epochs. That the ids are said once more, as an array, keeps the plan
+# to the partitions in which they are, however many there have become.
+_LIVE = """live AS MATERIALIZED (
     SELECT batch.n, s.id
     FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS batch (id, epoch, n)
     JOIN sessions s ON s.id = batch.id AND s.epoch = batch.epoch
-    WHERE s.id = ANY ($1::uuid[]) AND ($36::text IS NULL OR s.owner = $36)
+    WHERE s.id = ANY ($1::uuid[]) AND (${owner}::text IS NULL OR s.owner = ${owner})
     ORDER BY s.id
     FOR NO KEY UPDATE OF s
-), joined AS (
+)"""
+
+_ONE_LIVE = """live AS MATERIALIZED (
+    SELECT 1 AS n, s.id
+    FROM sessions s
+    WHERE s.id = $1::uuid AND s.epoch = $2::bigint AND (${owner}::text IS NULL OR s.owner = ${owner})
+    FOR NO KEY UPDATE OF s
+)"""
+
+_JOINED = """joined AS (
     INSERT INTO players (session_id, player, name, joined_at, seq)
     SELECT live.id, p.player, p.name, 'epoch'::timestamptz + p.at * interval '1 ms', p.seq
-    FROM unnest($3::bigint[], $4::integer[], $5::text[], $6::float8[], $7::integer[])
-         AS p (n, player, name, at, seq)
-    JOIN live USING (n)
+    FROM unnest({rows})
+         AS p ({n}player, name, at, seq)
+    {join}
     ON CONFLICT DO NOTHING
-), answered AS (
+)"""
+
+_ANSWERED = """answered AS (
     INSERT INTO answers (session_id, question, player, seq, choice, elapsed_ms, correct, points, at)
     SELECT live.id, a.question, a.player, a.seq, a.choice, a.elapsed_ms, a.correct, a.points,
            'epoch'::timestamptz + a.at * interval '1 ms'
-    FROM unnest($8::bigint[], $9::smallint[], $10::integer[], $11::integer[], $12::jsonb[], $13::integer[],
-                $14::boolean[], $15::integer[], $16::float8[])
-         AS a (n, question, player, seq, choice, elapsed_ms, correct, points, at)
-    JOIN live USING (n)
+    FROM unnest({rows})
+         AS a ({n}question, player, seq, choice, elapsed_ms, correct, points, at)
+    {join}
     ON CONFLICT DO NOTHING
-), changed AS (
+)"""
+
+_PLAYER_TYPES = ("integer", "text", "float8", "integer")
+_ANSWER_TYPES = ("smallint", "integer", "integer", "jsonb", "integer", "boolean", "integer", "float8")
+
+
+def _of_many(write: str, types: Sequence[str], first: int) -> str:
+    """Rows of many sessions: the arguments from `first` on are the sessions' numbers, and the columns."""
+    return write.format(rows=_arrays(("bigint", *types), first), n="n, ", join="JOIN live USING (n)")
+
+
+def _of_one(write: str, types: Sequence[str], first: int) -> str:
+    """Rows of one session: the arguments from `first` on are the columns."""
+    return write.format(rows=_arrays(types, first), n="", join="CROSS JOIN live")
+
+
+def _arrays(types: Sequence[str], first: int) -> str:
+    return ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, first))
+
+
+COMMIT = f"""
+WITH {_LIVE.format(owner=36)}, {_of_many(_JOINED, _PLAYER_TYPES, 3)},
+{_of_many(_ANSWERED, _ANSWER_TYPES, 8)}, changed AS (
     INSERT INTO session_changes (session_id, seq, kind, question, player, by_ms, locked, at)
     SELECT live.id, c.seq, c.kind, c.question, c.player, c.by_ms, c.locked,
            'epoch'::timestamptz + c.at * interval '1 ms'
@@ -62,12 +99,26 @@ SELECT n FROM live
 numbers. A database that has lost a claim may grant the same epoch to two owners.
 
 A claim that got hold of a row first is waited for, and its new epoch is seen; one that comes later waits
-until the facts are in. Facts that are there already change nothing. That the ids are said once more, as an
-array, keeps the plan to the partitions in which they are, however many there have become.
+until the facts are in. Facts that are there already change nothing.
 """
 
-_PLAYER_COLUMNS = 4
-_ANSWER_COLUMNS = 8
+
+def _one_kind(live: str, written: str, arguments: int) -> str:
+    return f"\nWITH {live.format(owner=arguments)}, {written}\nSELECT n FROM live\n"
+
+
+COMMIT_PLAYERS = _one_kind(_LIVE, _of_many(_JOINED, _PLAYER_TYPES, 3), 8)
+"""As `COMMIT`, of players that joined, and nothing else."""
+
+COMMIT_ANSWERS = _one_kind(_LIVE, _of_many(_ANSWERED, _ANSWER_TYPES, 3), 12)
+"""As `COMMIT`, of answers, and nothing else."""
+
+COMMIT_PLAYERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one(_JOINED, _PLAYER_TYPES, 3), 7)
+"""As `COMMIT`, of players that joined one session: its id and its epoch are no arrays."""
+
+COMMIT_ANSWERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one(_ANSWERED, _ANSWER_TYPES, 3), 11)
+"""As `COMMIT`, of answers in one session: its id and its epoch are no arrays."""
+
 _CHANGE_COLUMNS = 7
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
@@ -85,6 +136,9 @@ class _Table(Generic[_Row]):
         self._numbers += [number] * len(rows)
         self._rows += rows
 
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
     def columns(self) -> Sequence[Sequence[object]]:
         """One array a column, that of the numbers first."""
         return [self._numbers, *(zip(*self._rows, strict=True) if self._rows else [()] * self._columns)]
@@ -95,11 +149,11 @@ class Batch:
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, int], int] = {}
-        self._players = _Table[PlayerRow](_PLAYER_COLUMNS)
-        self._answers = _Table[AnswerRow](_ANSWER_COLUMNS)
+        self._players = _Table[PlayerRow](len(_PLAYER_TYPES))
+        self._answers = _Table[AnswerRow](len(_ANSWER_TYPES))
         self._changes = _Table[ChangeRow](_CHANGE_COLUMNS)
         self._finished: dict[int, int] = {}
-        self._merged = _Table[AnswerRow](_ANSWER_COLUMNS)
+        self._merged = _Table[AnswerRow](len(_ANSWER_TYPES))
 
     def add(self, session_id: str, epoch: int, rows: FactRows) -> int:
         """Returns the number of the session."""
@@ -111,6 +165,20 @@ class Batch:
         if rows.finished_at is not None:
             self._finished[number] = rows.finished_at
         return number
+
+    def statement(self, owner: str | None = None) -> tuple[str, Sequence[object]]:
+        """The cheapest statement that writes the batch, and its arguments. `owner` is as for `arguments`."""
+        if self._changes or self._merged or self._finished or bool(self._players) == bool(self._answers):
+            return COMMIT, self.arguments(owner)
+        if self._answers:
+            of_one, of_many, table = COMMIT_ANSWERS_OF_ONE, COMMIT_ANSWERS, self._answers.columns()
+        else:
+            of_one, of_many, table = COMMIT_PLAYERS_OF_ONE, COMMIT_PLAYERS, self._players.columns()
+        if len(self._numbers) == 1:
+            [(session_id, epoch)] = self._numbers
+            return of_one, [session_id, epoch, *table[1:], owner]
+        ids, epochs = zip(*self._numbers, strict=True)
+        return of_many, [ids, epochs, *table, owner]
 
     def arguments(self, owner: str | None = None) -> Sequence[object]:
         """The arguments of `COMMIT`. `owner` is whose the sessions are to be; None when that is not known."""
@@ -127,5 +195,5 @@ class Batch:
         ]
 
     def fenced(self, live: Sequence[Row]) -> set[int]:
-        """The numbers of the sessions that are missing from the result of `COMMIT`."""
+        """The numbers of the sessions that are missing from the result of the statement."""
         return set(self._numbers.values()) - {row["n"] for row in live}

@@ -6,6 +6,7 @@ write-behind, spooling and signs of life run over it.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ from engine.storage import heartbeat
 from engine.storage.heartbeat import FORGET_NODES, STILL_OWN
 from engine.storage.journal.retained import PUT_ASIDE
 from engine.storage.journal.rows import fact_of
-from engine.storage.journal.statement import COMMIT
 from engine.storage.spool.codec import decode_facts
 from engine.storage.spool.records import Record
 from engine.storage.spool.segments import SpoolStatistics
 from tests.fakes import MemoryCatalog, MemorySessionStore
+from tests.storage.statements import as_commit
 
 if TYPE_CHECKING:
     from tests.shards.simulation.world import Process, World
@@ -168,8 +169,8 @@ class Postgres:
 
     def say(self, process: Process, sql: str, args: Sequence[Any]) -> Rows:
         """One statement, all of it at one moment."""
-        if sql == COMMIT:
-            return self._commit(process, args)
+        if (commit := as_commit(sql, args)) is not None:
+            return self._commit(process, commit)
         if sql == heartbeat._RENEW:
             return self._renew(*args)
         if sql == heartbeat._GIVE_BACK:
@@ -278,11 +279,13 @@ class Ends:
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def fetch(self, sql: str, *args: object) -> Rows:
+    async def fetch(self, sql: str, *args: object, timeout_s: float = math.inf) -> Rows:
         async def say() -> Rows:
             return self._postgres.say(self._process, sql, args)
 
-        return await self._ask(say)
+        with trio.move_on_after(timeout_s):
+            return await self._ask(say)  # type: ignore[no-any-return]
+        raise StorageUnavailable("no answer in the simulation")
 
     async def _ask(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Raises StorageUnavailable; then it may be done, or be done later all the same."""
