@@ -24,10 +24,9 @@ from engine.actors.upkeep import Upkeep
 from engine.boundary import Boundary
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.quiz import Quiz
-from engine.shards.lone_node import lone_router
 from engine.shards.router import Router
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
-from tests.keys import session_id
+from tests.lone_node import LoneNode
 from tests.settings import at_once
 
 START_MS = 1_700_000_000_000
@@ -97,44 +96,28 @@ class PlainTokens:
         return f"{session_id}/{role}/{player}"
 
 
-class LoneNode:
-    """One run of a node, a cluster of one."""
+class RunningNode(LoneNode):
+    """One run of a node in a world."""
 
     def __init__(self, w: World, run: str, nursery: trio.Nursery) -> None:
-        self.registry = Registry(
+        super().__init__(
             nursery,
             store=w.store,
             catalog=w.catalog,
             journal=w.journal,
             tokens=PlainTokens(),
             clock=w.clock,
-            owner=run,
+            run=run,
             options=w.options,
             policy=w.policy,
             gone=w.gone,
             boundary=w.boundary,
             pacing=w.pacing,
-        )
-        self.router = lone_router(
-            nursery,
-            registry=self.registry,
-            store=w.store,
-            catalog=w.catalog,
-            clock=w.clock,
-            me=run,
-            new_id=lambda: session_id(next(w.numbers)),
-            new_code=lambda: f"{next(w.numbers):06}",
-            boundary=w.boundary,
+            numbers=w.numbers,
         )
         self.upkeep = Upkeep(
             self.registry, w.store, w.clock, max_age_s=w.options.max_age_s, boundary=w.boundary
         )
-
-    async def get(self, key: str) -> SessionActor:
-        """The actor of a session, which is nowhere but here."""
-        found = await self.router.get(key)
-        assert isinstance(found, SessionActor)
-        return found
 
 
 class World:
@@ -158,14 +141,14 @@ class World:
         self.numbers = itertools.count(1)
         self.node = self.another("node")
 
-    def start(self, owner: str = "node", nursery: trio.Nursery | None = None) -> LoneNode:
+    def start(self, owner: str = "node", nursery: trio.Nursery | None = None) -> RunningNode:
         """From now on this run of the node is the one that the test talks to."""
         self.node = self.another(owner, nursery)
         return self.node
 
-    def another(self, owner: str = "next", nursery: trio.Nursery | None = None) -> LoneNode:
+    def another(self, owner: str = "next", nursery: trio.Nursery | None = None) -> RunningNode:
         """A run of a node beside that."""
-        return LoneNode(self, owner, nursery or self.nursery)
+        return RunningNode(self, owner, nursery or self.nursery)
 
     @property
     def registry(self) -> Registry:

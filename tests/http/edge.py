@@ -16,10 +16,6 @@ from openapi_schema_validator import OAS31Validator
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.options import ActorOptions
-from engine.actors.registry import Registry
-from engine.actors.supervisor import RestartPolicy
-from engine.shards.lone_node import lone_router
 from engine.storage.journal.latency import Latency
 from engine.storage.journal.retained import RetainedStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
@@ -34,7 +30,7 @@ from server.runtime.loop_watch import LoopWatch
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
-from tests.keys import session_id
+from tests.lone_node import LoneNode, options_of
 from tests.settings import AT_ONCE
 
 START_MS = 1_700_000_000_000
@@ -128,31 +124,17 @@ class Edge:
         self.tokens = Tokens(b"0123456789abcdef", config.token_ttl_s, self.clock)
         self.numbers = itertools.count(1)
         self.tally = Tally()
-        self.registry = Registry(
+        node = LoneNode(
             nursery,
             store=self.store,
             catalog=self.catalog,
             journal=self.journal,
             tokens=self.tokens,
             clock=self.clock,
-            owner="node",
-            options=ActorOptions(
-                joins_per_s=config.joins_per_s,
-                seats_per_address_max=config.seats_per_address_max,
-                seats_per_address_per_s=config.seats_per_address_per_s,
-            ),
-            policy=RestartPolicy(),
+            options=options_of(config),
+            numbers=self.numbers,
         )
-        self.router = lone_router(
-            nursery,
-            registry=self.registry,
-            store=self.store,
-            catalog=self.catalog,
-            clock=self.clock,
-            me="node",
-            new_id=lambda: session_id(next(self.numbers)),
-            new_code=lambda: f"{next(self.numbers):06}",
-        )
+        self.registry, self.router, self.actor = node.registry, node.router, node.get
         self.services = Services(
             config=config,
             clock=self.clock,
@@ -256,9 +238,7 @@ class Played:
         return await self.edge.post(f"{self.url}/answers", body, token=player["token"])
 
     async def actor(self) -> SessionActor:
-        found = await self.edge.router.get(self.id)
-        assert isinstance(found, SessionActor)
-        return found
+        return await self.edge.actor(self.id)
 
     async def leave_memory(self) -> None:
         """Let the idle actor go. Needs the mock clock."""

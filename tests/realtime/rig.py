@@ -22,10 +22,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from wsproto.utilities import LocalProtocolError
 
 from engine.actors.clock import SessionClock
-from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.ports import SessionRecord
-from engine.shards.lone_node import lone_router
 from server.config.config import Config
 from server.realtime.conversation import ConversationDeps
 from server.realtime.transport import Transport, TransportStatistics
@@ -33,7 +31,7 @@ from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.actors.world import QUIZ
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
-from tests.keys import session_id
+from tests.lone_node import LoneNode, options_of
 from tests.settings import at_once
 
 PATIENCE_S = 8.0
@@ -242,27 +240,82 @@ def request(*headers: str, path: str = "/ws", host: str = "127.0.0.1") -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
-class Rig:
+class ListeningPort:
+    """A transport on a port of its own, and raw connections to it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.serving = trio.CancelScope()
+        self.stopped = trio.Event()
+
+    @asynccontextmanager
+    async def raw(self, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
+        """A TCP connection, nothing said yet."""
+        sock = trio.socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", self.port))
+        stream = trio.SocketStream(sock)
+        try:
+            yield RawClient(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    @property
+    def statistics(self) -> TransportStatistics:
+        return self.transport.statistics()
+
+    async def settle(self) -> None:
+        """Wait until nothing moves any more: not here, and not on the loopback interface."""
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until the server's own times have brought something about."""
+        with trio.fail_after(PATIENCE_S):
+            while not true():
+                await self.settle()
+
+    async def until_connections(self, count: int) -> None:
+        await self.until(lambda: self.statistics.connections == count)
+
+    async def serve(
+        self,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with self.serving:
+            await self.transport.serve([self._listener], ssl_context=ssl_context, task_status=task_status)
+        self.stopped.set()
+
+    async def stop(self) -> None:
+        """Stop serving, and wait until every connection is gone."""
+        self.serving.cancel()
+        with trio.fail_after(PATIENCE_S):
+            await self.stopped.wait()
+        assert self.statistics.connections == 0
+        assert self.statistics.event_streams == 0
+
+
+class Rig(ListeningPort):
     """A running port with one session behind it."""
 
     def __init__(
         self,
-        port: int,
         transport: Transport,
         registry: Registry,
         journal: MemoryJournal,
         tokens: Tokens,
         record: SessionRecord,
     ) -> None:
-        self.port = port
-        self.transport = transport
+        super().__init__(transport)
         self.registry = registry
         self.journal = journal
         self.tokens = tokens
         self.code = record.code
         self.session_id = record.id
-        self.serving = trio.CancelScope()
-        self.stopped = trio.Event()
         self.client_ssl: ssl.SSLContext | None = None
 
     # -- clients ---------------------------------------------------------------------------------
@@ -309,19 +362,6 @@ class Rig:
             yield client
 
     @asynccontextmanager
-    async def raw(self, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
-        """A TCP connection, nothing said yet."""
-        sock = trio.socket.socket()
-        if receive_buffer is not None:
-            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
-        await sock.connect(("127.0.0.1", self.port))
-        stream = trio.SocketStream(sock)
-        try:
-            yield RawClient(stream)
-        finally:
-            await trio.aclose_forcefully(stream)
-
-    @asynccontextmanager
     async def opened(self, *headers: str, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
         """An open WebSocket."""
         async with self.raw(receive_buffer) as raw:
@@ -347,37 +387,8 @@ class Rig:
 
     # -- the server ------------------------------------------------------------------------------
 
-    @property
-    def statistics(self) -> TransportStatistics:
-        return self.transport.statistics()
-
     async def subscribers(self) -> int:
         return (await self.registry.get(self.session_id)).subscribers
-
-    async def settle(self) -> None:
-        """Until nothing moves any more: not here, and not on the loopback interface."""
-        await trio.testing.wait_all_tasks_blocked(0.01)
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Until the server's own times have brought something about."""
-        with trio.fail_after(PATIENCE_S):
-            while not true():
-                await self.settle()
-
-    async def stop(self) -> None:
-        self.serving.cancel()
-        with trio.fail_after(PATIENCE_S):
-            await self.stopped.wait()
-
-    async def serve(
-        self,
-        listener: socket.socket,
-        ssl_context: ssl.SSLContext | None,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        with self.serving:
-            await self.transport.serve([listener], ssl_context=ssl_context, task_status=task_status)
-        self.stopped.set()
 
 
 @asynccontextmanager
@@ -394,37 +405,20 @@ async def rig(
     tokens = Tokens(SECRET, config.token_ttl_s, clock)
     store = MemorySessionStore(MemoryCatalog())
     journal = MemoryJournal(store)
-    numbers = itertools.count(1)
     async with trio.open_nursery() as nursery:
-        registry = Registry(
+        lone = LoneNode(
             nursery,
             store=store,
             catalog=store.catalog,
             journal=journal,
             tokens=tokens,
             clock=clock,
-            owner="node",
-            options=ActorOptions(
-                tick_ms=20,
-                joins_per_s=config.joins_per_s,
-                seats_per_address_max=config.seats_per_address_max,
-                seats_per_address_per_s=config.seats_per_address_per_s,
-            ),
+            options=options_of(config, tick_ms=20),
         )
         stored = await store.catalog.add(QUIZ)
-        router = lone_router(
-            nursery,
-            registry=registry,
-            store=store,
-            catalog=store.catalog,
-            clock=clock,
-            me="node",
-            new_id=lambda: session_id(next(numbers)),
-            new_code=lambda: f"{next(numbers):06}",
-        )
-        record = await router.create(stored.id, at_once())
+        record = await lone.router.create(stored.id, at_once())
         deps = ConversationDeps(
-            sessions=router,
+            sessions=lone.router,
             tokens=tokens,
             clock=clock,
             attempts=Attempts(config.attempts_per_min),
@@ -432,12 +426,9 @@ async def rig(
             messages_burst=config.messages_burst,
             pages=lambda: OTHER_PAGES,
         )
-        listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        running = Rig(port, make_transport(deps, config), registry, journal, tokens, record)
-        await nursery.start(running.serve, listener, ssl_context)
+        running = Rig(make_transport(deps, config), lone.registry, journal, tokens, record)
+        await nursery.start(running.serve, ssl_context)
         with trio.fail_after(patience_s):
             yield running
         await running.stop()
-        assert running.statistics.connections == 0
         nursery.cancel_scope.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,19 +30,13 @@ from server.wire.sse import EventDialect
 from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
 from tests.http.test_cluster_api import FakeCluster, member
-from tests.realtime.rig import RawClient
+from tests.realtime.rig import PATIENCE_S, ListeningPort, RawClient
 from tests.realtime.rig import request as handshake
 from tests.refusals import ANSWERS, HTTP_ONLY
 
-PATIENCE_S = 8.0
 
-
-class Ports(Edge):
+class Ports(Edge, ListeningPort):
     """An edge whose sessions are reached over the reactor's port as well."""
-
-    reactor: ReactorTransport
-    port: int
-    serving: trio.CancelScope
 
     @property
     def base(self) -> str:
@@ -51,18 +44,6 @@ class Ports(Edge):
 
     def pages(self) -> list[str]:
         return [member.http_url for member in self.services.members()]
-
-    @asynccontextmanager
-    async def raw(self, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
-        sock = trio.socket.socket()
-        if receive_buffer is not None:
-            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
-        await sock.connect(("127.0.0.1", self.port))
-        stream = trio.SocketStream(sock)
-        try:
-            yield RawClient(stream)
-        finally:
-            await trio.aclose_forcefully(stream)
 
     @asynccontextmanager
     async def stream(
@@ -92,14 +73,6 @@ class Ports(Edge):
         with trio.fail_after(PATIENCE_S):
             return bytes(await raw.stream.receive_some())
 
-    async def settle(self) -> None:
-        await trio.testing.wait_all_tasks_blocked(0.01)
-
-    async def until_connections(self, count: int) -> None:
-        with trio.fail_after(PATIENCE_S):
-            while self.reactor.statistics().connections != count:
-                await self.settle()
-
 
 @asynccontextmanager
 async def ports(
@@ -111,31 +84,12 @@ async def ports(
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
         deps = ConversationDeps(sessions(e), e.tokens, e.clock, e.services.attempts, *limits, pages=e.pages)
-        e.reactor = ReactorTransport(deps, e.config)
-        listener = socket.create_server(("127.0.0.1", 0))
-        e.port = listener.getsockname()[1]
-        e.serving = trio.CancelScope()
-        stopped = trio.Event()
-
-        async def serve(task_status: trio.TaskStatus[None]) -> None:
-            with e.serving:
-                await e.reactor.serve([listener], task_status=task_status)
-            stopped.set()
-
+        ListeningPort.__init__(e, ReactorTransport(deps, e.config))
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve)
+            await nursery.start(e.serve)
             with trio.fail_after(30):
                 yield e
-            e.serving.cancel()
-            await stopped.wait()
-        assert e.reactor.statistics().connections == 0
-        assert e.reactor.statistics().event_streams == 0
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PARTING_S", 0.3)
-    monkeypatch.setattr(transport, "SHUTDOWN_S", 0.6)
+            await e.stop()
 
 
 def request(method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
@@ -323,7 +277,7 @@ async def test_one_connection_carries_the_answers_of_many_in_their_order() -> No
             await raw.send(request("GET", "/nowhere", {"Connection": "close"}))
             assert (await read_response(raw))[0] == 404
             assert await raw.rest() == b""
-        assert e.reactor.statistics().requests_total == 11
+        assert e.statistics.requests_total == 11
 
 
 async def test_who_sends_more_than_may_wait_is_cut_off() -> None:
@@ -492,7 +446,7 @@ async def test_what_waits_is_bounded_in_bytes_too() -> None:
             long = request("GET", "/nowhere", {"X-Long": "x" * 12_000})
             await raw.send(answer(session, ada["token"]) + 2 * long)
             await e.settle()
-            assert e.reactor.statistics().connections == 1
+            assert e.statistics.connections == 1
             await raw.send(long)
             with pytest.raises((EOFError, trio.BrokenResourceError)):
                 await raw.head()
@@ -597,7 +551,7 @@ async def test_a_handshake_may_come_after_requests() -> None:
         await raw.open()
         await raw.send_message(t="join", code=session.code, token=ada["token"])
         assert (await raw.expect_message("joined"))["name"] == "Ada"
-        counted = e.reactor.statistics()
+        counted = e.statistics
         assert (counted.connections, counted.accepted_total, counted.requests_total) == (1, 1, 1)
 
 
@@ -629,7 +583,7 @@ async def test_a_late_handshake_is_judged_like_an_early_one(asked: bytes, status
         told, body = await read_response(raw)
         assert (told, body["error"]["code"]) == (status, code)
         assert await raw.rest() == b""
-        assert e.reactor.statistics().refused_total == {code: 1}
+        assert e.statistics.refused_total == {code: 1}
 
 
 async def test_a_late_handshake_must_be_followed_by_a_join_in_time() -> None:
@@ -651,7 +605,7 @@ async def test_players_and_spectators_follow_a_session() -> None:
             joined = await player.until("joined")
             assert (joined.message["player"], joined.id) == (1, f"{joined.message['epoch']}:0")
             assert (await spectator.until("joined")).message["role"] == "spectator"
-            assert e.reactor.statistics().event_streams == 2
+            assert e.statistics.event_streams == 2
             await session.do("start")
             assert (await player.until("question")).id == f"{joined.message['epoch']}:1"
             await session.answer(ada, 0)

@@ -12,7 +12,6 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -29,7 +28,6 @@ from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from engine.websocket import Parser
 from server.config.config import Config
-from server.realtime import transport
 from server.realtime.conversation import Conversation, ConversationDeps
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
@@ -48,7 +46,7 @@ from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.transport import TlsUnsupported
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
-from tests.realtime.rig import RawClient, frame, request
+from tests.realtime.rig import ListeningPort, RawClient, frame, request
 
 WATCH = frame(b'{"t":"join","code":"123456","role":"spectator"}')
 
@@ -72,32 +70,19 @@ class Seats:
             self.detached.append((command.reply, trio.lowlevel.current_task().name))
 
 
-class Node:
-    def __init__(self, seats: Seats, reactor: ReactorTransport, port: int) -> None:
+class Node(ListeningPort):
+    def __init__(self, seats: Seats, reactor: ReactorTransport) -> None:
+        super().__init__(reactor)
         self.seats = seats
-        self.transport = reactor
-        self.port = port
 
     @asynccontextmanager
     async def seated(self, receive_buffer: int | None = None) -> AsyncIterator[tuple[RawClient, Subscriber]]:
         """A client, and what the session has of it."""
-        sock = trio.socket.socket()
-        if receive_buffer is not None:
-            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
-        await sock.connect(("127.0.0.1", self.port))
-        client = RawClient(trio.SocketStream(sock))
-        try:
+        async with self.raw(receive_buffer) as client:
             await client.open()
             await client.send(WATCH)
             await client.expect_message("joined")
             yield client, self.seats.subscribers[-1]
-        finally:
-            await trio.aclose_forcefully(client.stream)
-
-    async def until(self, connections: int) -> None:
-        with trio.fail_after(8):
-            while self.transport.statistics().connections != connections:
-                await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 @asynccontextmanager
@@ -106,19 +91,12 @@ async def reactor(**settings: Any) -> AsyncIterator[Node]:
     clock = SessionClock()
     tokens = Tokens(b"a secret for these tests", 3600, clock)
     deps = ConversationDeps(seats, tokens, clock, Attempts(1000), 1000, 1000)
-    subject = ReactorTransport(deps, Config(**settings))
-    listener = socket.create_server(("127.0.0.1", 0))
+    node = Node(seats, ReactorTransport(deps, Config(**settings)))
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(subject.serve, [listener]))
-        yield Node(seats, subject, listener.getsockname()[1])
+        await nursery.start(node.serve)
+        yield node
         nursery.cancel_scope.cancel()
-    assert subject.statistics().connections == 0
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PARTING_S", 0.3)
-    monkeypatch.setattr(transport, "SHUTDOWN_S", 0.6)
+    assert node.statistics.connections == 0
 
 
 def long(number: int, kind: str = "question", size: int = 300_000) -> Frame:
@@ -135,13 +113,13 @@ async def test_a_push_to_who_has_vanished_neither_raises_nor_calls_back() -> Non
         client.stream.socket.close()
         for number in range(3):  # before the reactor can have noticed
             subscriber.push(Frame({"t": "question", "number": number}))
-        assert node.transport.statistics().frames_out_total == 1
+        assert node.statistics.frames_out_total == 1
         assert node.seats.detached == []
-        await node.until(connections=0)
+        await node.until_connections(0)
         ((gone, task),) = node.seats.detached
         assert gone is subscriber
         assert "serve" in task
-        assert node.transport.statistics().closed_total == {"connection_lost": 1}
+        assert node.statistics.closed_total == {"connection_lost": 1}
         subscriber.push(Frame({"t": "question", "number": 4}))
         subscriber.close(CloseReason.FINISHED)
 
@@ -151,10 +129,10 @@ async def test_closing_thousands_in_a_row_is_marking_them() -> None:
         subscriber.close(CloseReason.RESTARTING)
         subscriber.close(CloseReason.FINISHED)
         subscriber.push(Frame({"t": "question"}))
-        assert node.transport.statistics().closed_total == {}
+        assert node.statistics.closed_total == {}
         assert (await client.expect(8)).close_code == CloseReason.RESTARTING.code
         assert await client.rest() == b""
-        assert node.transport.statistics().closed_total == {"restarting": 1}
+        assert node.statistics.closed_total == {"restarting": 1}
         assert node.seats.detached == []
 
 
@@ -165,7 +143,7 @@ async def test_what_the_kernel_does_not_take_arrives_whole_and_in_order() -> Non
     ):
         for number in range(8):
             subscriber.push(long(number))
-        assert node.transport.statistics().frames_out_total < 5
+        assert node.statistics.frames_out_total < 5
         await client.send(frame(b"still there?", 9))
         kinds: list[Any] = []
         while len(kinds) < 9:
@@ -173,7 +151,7 @@ async def test_what_the_kernel_does_not_take_arrives_whole_and_in_order() -> Non
             kinds.append(wire.message["number"] if wire.opcode == 1 else bytes(wire.payload))
         assert [each for each in kinds if isinstance(each, int)] == list(range(8))
         assert b"still there?" in kinds
-        assert node.transport.statistics().frames_out_total == 9
+        assert node.statistics.frames_out_total == 9
         subscriber.push(Frame({"t": "question", "number": 9}))
         assert (await client.receive_frame()).message["number"] == 9
 
@@ -250,7 +228,7 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector
             for _ in range(3):
                 async with node.seated():
                     pass
-                await node.until(connections=0)
+                await node.until_connections(0)
                 node.seats.subscribers.clear()
                 node.seats.detached.clear()
             await trio.testing.wait_all_tasks_blocked(0.01)
@@ -286,8 +264,8 @@ async def test_out_of_files_new_clients_are_told_and_others_go_on(caplog: pytest
         for each in knocking:
             each.close()
         async with node.seated():
-            assert node.transport.statistics().connections == 2
-        assert node.transport.statistics().refused_total == {"busy": 5}
+            assert node.statistics.connections == 2
+        assert node.statistics.refused_total == {"busy": 5}
     (record,) = caplog.records
     assert "no room for new connections" in record.getMessage()
     assert "1 are open" in record.getMessage()
@@ -344,7 +322,7 @@ async def test_who_has_sent_too_much_is_not_read_any_more(monkeypatch: pytest.Mo
             pass
         assert wire.close_code == CloseReason.RATE_LIMITED.code
         assert drained == 0
-        await node.until(connections=0)
+        await node.until_connections(0)
         assert drained <= 1
         nursery.cancel_scope.cancel()
 
@@ -367,7 +345,7 @@ async def test_no_round_goes_on_for_long_whatever_comes() -> None:
 
             for client in clients:
                 nursery.start_soon(flood, client)
-            while node.transport.statistics().connections:
+            while node.statistics.connections:
                 await trio.lowlevel.checkpoint()
                 turns += 1
         assert turns > 30
@@ -423,7 +401,7 @@ async def test_a_connection_that_is_cut_twice_is_counted_off_once(
     async with reactor() as node, node.seated() as (client, _), node.seated() as (neighbour, follows):
         monkeypatch.setattr(Connection, "take", mistaken)
         await client.send(frame(b"x"))
-        await node.until(connections=1)
+        await node.until_connections(1)
         follows.push(Frame({"t": "question", "number": 1}))
         assert (await neighbour.receive_frame()).message["number"] == 1
         monkeypatch.undo()

@@ -39,13 +39,6 @@ def make(request: pytest.FixtureRequest) -> MakeTransport:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that do not answer are given up soon."""
-    monkeypatch.setattr(transport, "PARTING_S", 0.3)
-    monkeypatch.setattr(transport, "SHUTDOWN_S", 0.6)
-
-
-@pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No client, however bad, is worth a warning in the log. Tests that expect one take it out."""
     yield

@@ -16,7 +16,7 @@ from engine.boundary import Mistake
 from engine.domain.settings import Settings
 from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards.session_locator import FAILED_S
-from tests.actors.world import QUIZ, Client, LoneNode, World, settle, world
+from tests.actors.world import QUIZ, Client, RunningNode, World, settle, world
 from tests.keys import NOT_QUITE
 
 N = 1_000
@@ -49,7 +49,7 @@ class Steps(trio.abc.Instrument):
         self.total += 1
 
 
-async def asked(node: LoneNode, key: str) -> Counter[type[Exception]]:
+async def asked(node: RunningNode, key: str) -> Counter[type[Exception]]:
     """What `get` raises for all who ask at once. Each of them is woken a few times at most."""
     raised: Counter[type[Exception]] = Counter()
 

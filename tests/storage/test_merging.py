@@ -14,12 +14,10 @@ from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Host, Join
 from engine.actors.merging import Merging
-from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
 from engine.domain.session import Phase, Session
 from engine.ports import SessionRecord
-from engine.shards.lone_node import lone_router
 from engine.shards.router import Router
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.journal.writer import WriteBehind
@@ -27,6 +25,7 @@ from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.spool.put_aside import PostgresSpooledFacts
 from tests.actors.world import Client, PlainTokens
+from tests.lone_node import LoneNode
 from tests.settings import at_once
 from tests.storage.making import results_of
 from tests.storage.waiting import until
@@ -96,28 +95,19 @@ async def players(database: Database, journal: WriteBehind, owner: str) -> Async
     catalog = PostgresCatalog(database, clock.now_ms)
     store = PostgresSessionStore(database, catalog)
     async with trio.open_nursery() as nursery:
-        registry = Registry(
+        lone = LoneNode(
             nursery,
             store=store,
             catalog=catalog,
             journal=journal,
             tokens=PlainTokens(),
             clock=clock,
-            owner=owner,
-            options=ActorOptions(),
-        )
-        router = lone_router(
-            nursery,
-            registry=registry,
-            store=store,
-            catalog=catalog,
-            clock=clock,
-            me=owner,
+            run=owner,
             new_id=lambda: str(uuid4()),
             new_code=lambda: str(next(_codes)),
         )
-        merging = Merging(registry, store, PostgresSpooledFacts(database), owner)
-        yield Players(registry, router, store, merging, clock)
+        merging = Merging(lone.registry, store, PostgresSpooledFacts(database), owner)
+        yield Players(lone.registry, lone.router, store, merging, clock)
         nursery.cancel_scope.cancel()
 
 
