@@ -1,4 +1,4 @@
-"""A node among others: what it is to them, and they to it."""
+"""A node in a cluster: its services for the other nodes, and theirs for it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ from server.http.services import ClusterTraffic, NodeState
 log = logging.getLogger(__name__)
 
 MARGIN_SHARE = 0.2
-"""Of the time for which a sign of life is good: so much earlier whoever gave it stops to rely on it, and
-whoever looks for it looks again. It covers how differently clocks run, and how long an acknowledgement takes
-to leave."""
+"""The share of a lease by which its owner stops to rely on it earlier, and by which other nodes look again
+later. It covers clocks that run at different speeds, and the time that an acknowledgement takes to leave."""
 
 DOUBT_LOOKS = 6
 """In the time of a lease, whether this node may still believe that its sessions are its own. If none of so
@@ -51,7 +50,7 @@ after a lease and a little more."""
 
 KNOCKS = 12
 KNOCKS_PER_LEASE = 4
-"""So a node that is not let in waits for three leases: who is dead has no heartbeat any more by then."""
+"""So a node that is not let in waits for three leases. By then a dead node has no heartbeat any more."""
 
 GUARDED_LOOKS = 12
 """So often a node looks, once Redis answers, whether it has to yield to another that was there before."""
@@ -134,7 +133,7 @@ async def let_go_in_doubt(
 
 
 class ClusterNode:
-    """Ports `Cluster` of the API and `LinkService` of the links: this node, for those who ask it."""
+    """Ports `Cluster` of the API and `LinkService` of the links."""
 
     def __init__(
         self,
@@ -227,7 +226,7 @@ class ClusterNode:
             self._rebalancer.wake()
 
     async def left(self) -> None:
-        """Leave, and wait until nobody needs this node any more."""
+        """Leave, and wait until no session and no client needs this node any more."""
         self.leave()
         await self._rebalancer.drained()
 
@@ -431,7 +430,7 @@ class Clustering:
                         raise refusal
 
     def _elders(self) -> Mapping[str, NotLetIn]:
-        """Who was there before this node and keeps it out, by run."""
+        """The earlier members, by run, that this node cannot work together with."""
         membership, own = self._membership, self._member
         there = {**membership.live, **membership.strangers}
         older = {
@@ -452,7 +451,7 @@ class Clustering:
             log.warning("node %s was not let in: %s", message.get("name"), message.get("why"))
 
     def _against(self, other: Member) -> NotLetIn | None:
-        """What keeps this node and that one from being in one cluster."""
+        """Why this node and that one cannot be in one cluster."""
         if other.run == self._member.run:
             return None
         what = difference(self._member.marks, other.marks)
@@ -470,8 +469,8 @@ class Clustering:
 
 
 def _silence_s(config: Config) -> float:
-    """How long a link stays without a sign of life: no longer than a lease, so that whoever is taken over has
-    no links any more."""
+    """How long a link stays without a sign of life: no longer than a lease, so that a node whose sessions are
+    taken over has no links any more."""
     return min(config.lease_s, SILENCE_MAX_S)
 
 

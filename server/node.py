@@ -66,19 +66,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where a node can be reached, as bound or as configured, and what it brought back."""
+    """The addresses of a node, as bound or as configured, and how many sessions it recovered."""
 
     http_url: str
     ws_url: str
     sessions_recovered: int
     author_key: str | None
-    """The one that was made for want of a configured one."""
+    """The author key that was made because none is configured."""
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
     """Run a node until cancelled; then end it in good order, which takes a few seconds at most.
 
-    Raises StartError when it cannot start, and whatever shows that it must not go on.
+    Raises StartError if it cannot start, and any error after which it must not go on.
     """
     async with AsyncExitStack() as stack:
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
@@ -177,7 +177,7 @@ def _base(config: Config) -> _Base:
 
 
 async def _cluster(base: _Base, stack: AsyncExitStack, ports: Ports, redis_url: str) -> Clustering:
-    """Connect to Redis and bind the link port. Nobody sees the node yet."""
+    """Connect to Redis and bind the link port. The node is not announced yet."""
     config = base.config
     link_socket = stack.enter_context(bound(config.link_host, config.link_port, "link_port"))
     redis = await stack.enter_async_context(

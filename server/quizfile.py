@@ -51,7 +51,7 @@ _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _OCTAL = re.compile(r"[-+]?0[0-9]")
-"""Begins what is ten to one reader of YAML and eight to another."""
+"""The prefix of numbers that are ten to one reader of YAML and eight to another."""
 _DECIMAL = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 
@@ -154,7 +154,7 @@ class _Reading:
         self._events: Iterator[Event] = iter(())
 
     def quiz(self) -> dict[str, object]:
-        """The whole document. Raises QuizFileError for whatever is wrong with it before its meaning."""
+        """The whole document. Raises QuizFileError for a mistake of syntax."""
         try:
             return self._document()
         except yaml.reader.ReaderError as error:

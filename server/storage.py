@@ -1,4 +1,4 @@
-"""What a node keeps: the database, the path of facts to it, and what is read from it."""
+"""The storage of a node: the database, the path of facts to it, and the queries."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ def _spool(config: Config) -> Iterator[Spool]:
 
 
 async def _add_samples(catalog: QuizCatalog) -> None:
-    """On the first start only: what an author has made of a sample since then stays, and so does that one was
-    deleted."""
+    """On the first start only: a sample that an author has changed since then stays changed, and a deleted
+    one stays deleted."""
     for quiz_id, loaded in zip(samples.ids(), samples.load_all(), strict=True):
         if not await catalog.is_taken(quiz_id):
             await catalog.add(Quiz.parse(loaded.data), quiz_id)

@@ -1,6 +1,6 @@
-"""The key of a question: what is right, apart from all else that the question says.
+"""The key of a question: its correct answer, apart from the rest of the question.
 
-A key is the fields of a quiz file that say it: `correct`, `accept`, or `correct` and `tolerance`.
+A key is these fields of a quiz file: `correct`, `accept`, or `correct` and `tolerance`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from engine.domain.questions import Question
 
 
 class Answer(NamedTuple):
-    """What a player answered, after how much play time, and what came of it."""
+    """The answer of a player, its play time, and its outcome."""
 
     choice: Choice
     elapsed_ms: int
@@ -126,7 +126,7 @@ class Answers:
         return [player for player, choice in enumerate(self._choices) if choice is not None]
 
     def close(self, seq: int) -> None:
-        """No more answers. `seq` is the fact of the close; whoever waits for it waits for every answer."""
+        """Take no more answers. `seq` is the fact of the close: every answer is committed before it."""
         self.closed_seq = seq
         self._seqs = array("I")
         self._shared = {}
@@ -145,7 +145,7 @@ class Answers:
         return self._ats[player]
 
     def elapsed_ms_of(self, player: int) -> int:
-        """Of a player who answered."""
+        """The answer of a player that has answered."""
         return self._elapsed_ms[player]
 
     def seq_of(self, player: int) -> int:

@@ -1,8 +1,7 @@
-"""Whether what is stored of a session is what the rules make of it.
+"""Checks whether the stored results of a session follow from its facts by the rules.
 
-Everything is computed again from the facts: which answers could be taken at all, whether they were right,
-what they earned, who came where. Nothing that was stored as a result goes into the computation; it is only
-compared.
+Everything is computed again from the facts: which answers could be accepted, whether they were right, their
+points, and the ranks. Stored results do not go into the computation; they are only compared with it.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ KINDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`kind` is one of KINDS. `stored` is what was found and `computed` what the rules make of it; None where
-    there is nothing to say."""
+    """`kind` is one of KINDS. `stored` is the stored value and `computed` the value by the rules; None where
+    there is none."""
 
     kind: str
     seq: int | None = None
@@ -68,10 +67,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is stored of a session.
+    """Everything that is stored of a session.
 
-    `facts` come in the order of `seq`; `corrected_marks` are the answers that corrections made worth
-    something else; `results` are as everybody may read them.
+    `facts` are in the order of `seq`; `corrected_marks` are the answers whose points corrections have
+    changed; `results` are the final results as the API shows them.
     """
 
     quiz: Quiz
@@ -277,11 +276,11 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.Resumed: _Course._moved,
     f.Finished: _Course._moved,
 }
-"""What is looked at, for every kind of fact."""
+"""The checks for every kind of fact."""
 
 
 def _after_corrections(evidence: Evidence) -> tuple[Marks, list[Difference]]:
-    """What each answer is worth in the end by the rules, and where what is stored of corrections differs."""
+    """The final points of each answer by the rules, and where the stored corrections differ."""
     found: list[Difference] = []
     quiz = evidence.quiz
     for count, each in enumerate(evidence.corrections, start=1):

@@ -14,11 +14,12 @@ when the node reads it, and until then it may have lain in the kernel while the 
 class PlayClock:
     """How long the running countdown has run. Moments are milliseconds since the epoch.
 
-    `began_at` is when the countdown would have begun had it never stood still. While the clock is stopped,
-    `stopped_at` says since when. A moment before the beginning counts as the beginning.
+    `began_at` is when the countdown would have begun if it had never stopped. While the clock is stopped,
+    `stopped_at` is the moment of the stop. A moment before the beginning counts as the beginning.
 
-    `opens_at` is when a countdown begins that everybody gets ready for, and 0 for others. It moves with the
-    countdown until it has come, and never after: what has begun stays so, whatever is given back.
+    `opens_at` is the beginning of a countdown that players get ready for, and 0 for any other. It moves with
+    the countdown until that moment, and never after: a countdown that has begun stays begun when time is
+    given back.
     """
 
     began_at: int
@@ -52,7 +53,7 @@ class PlayClock:
             self.opens_at += by_ms
 
     def opens_in_ms(self, now: int) -> int:
-        """How long everybody still gets ready; 0 once the countdown has begun."""
+        """How long the get-ready time still lasts; 0 once the countdown has begun."""
         return max(0, self.opens_at - (now if self.stopped_at is None else self.stopped_at))
 
     def elapsed_ms(self, now: int) -> int:

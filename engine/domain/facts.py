@@ -1,7 +1,7 @@
-"""What has happened in a session, in the past tense.
+"""The facts of a session: what has happened, in the past tense.
 
-Facts are all that is stored of a live session: replayed in the order of `seq` they rebuild the aggregate,
-and the result equals the one that was lost. `seq` counts from 1 without gaps within a session; `at` is the
+Facts are all that is stored of a live session. Replayed in the order of `seq` they rebuild the aggregate, and
+the result equals the one that was lost. `seq` counts from 1 without gaps within a session; `at` is the
 server's clock in milliseconds since the epoch.
 """
 
@@ -41,7 +41,7 @@ class PlayerKicked:
 
 @dataclass(frozen=True, slots=True)
 class PlayerReadmitted:
-    """Who was removed is in again, with all that was answered before."""
+    """A removed player is in again, with all earlier answers."""
 
     seq: int
     at: int
@@ -99,8 +99,8 @@ class QuestionClosed:
 
 @dataclass(frozen=True, slots=True)
 class QuestionSkipped:
-    """The last question that was opened counts for nobody, whatever was answered. If it was still open, this
-    closes it."""
+    """The last question that was opened counts for no player, whatever was answered. If it was still open,
+    this closes it."""
 
     seq: int
     at: int

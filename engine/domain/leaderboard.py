@@ -1,4 +1,4 @@
-"""Who is ahead: every player in order, each change and each question about it in O(log n)."""
+"""The leaderboard: every player in order, with each change and each query in O(log n)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Leaderboard:
     """Players by score. Equal scores share a rank and the next rank counts them all (1, 2, 2, 4); within a
     rank the smaller total answering time comes first, then the player who joined earlier.
 
-    Asking for or changing a player who is not in raises KeyError.
+    Querying or changing a player that is not in it raises KeyError.
     """
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class Leaderboard:
     __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
 
     def snapshot(self) -> Leaderboard:
-        """Another one that is as this one is now. It is quickly made, and slow to change: for the few who
-        come and go while it stands."""
+        """A copy of this leaderboard. Making it is fast and changing it is slow: only the few players that
+        come and go while it is shown change it."""
         made = Leaderboard()
         made._keys = self._keys.copy()
         made._order = _Row(self._order)

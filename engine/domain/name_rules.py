@@ -1,11 +1,10 @@
 """Names that mislead or offend.
 
 How to think about it: two names that look alike have the same *skeleton* (Unicode Technical Standard 39):
-every character stands for the one that it can be taken for. Nobody may come in under a name whose skeleton
-somebody has. And nobody calls themselves what only the house may be called, or a swearword, unless the host
-lets them. Words are looked up whole: Scunthorpe is a place. What is a swearword in one language is a first
-name in the next, so a quiz has the words of its own language, those of English, and those that several
-languages share.
+every character is replaced by the one that it can be taken for. No player may have a name whose skeleton
+another player has. Names such as Host and Admin, and swearwords, are refused unless the host allows them.
+Words are looked up whole: Scunthorpe is a place. A swearword in one language is a first name in another, so a
+quiz uses the words of its own language, those of English, and those that several languages share.
 
 The tables come from outside. Stored names are never judged again.
 """
@@ -28,7 +27,7 @@ _RESERVED: Final = frozenset(
     quizmaster quizleiter quizleitung quizmeister presenter fanfare
     """.split()  # noqa: SIM905 - a list of words is read more easily than a list of strings
 )
-"""What says who leads, as a whole name; folded."""
+"""Whole names that claim to lead the session; folded."""
 
 _WITHIN: Final = (
     "fuck",
@@ -65,7 +64,7 @@ _EVERYWHERE: Final = frozenset(
     caralho gilipollas cabron maricon connard salope blyat cyka suka pizda klootzak godverdomme neger perkele
     """.split()  # noqa: SIM905
 )
-"""Known for what they are beyond their language; folded."""
+"""Swearwords that are known beyond their language; folded."""
 
 _OF_AN_ERASED: Final = re.compile(r"[#♯]\s*\d+")
 """What stands in place of an erased name, and what can be taken for it; folded."""
@@ -91,10 +90,10 @@ def stands_for_erased(likeness: str) -> bool:
 
 
 class NameRules:
-    """What names are held against, besides each other.
+    """The tables that names are checked against, besides each other.
 
     Args:
-        skeletons: for a code point, what it can be taken for; what is missing stands for itself.
+        skeletons: for a code point, the text it can be taken for; a missing code point stands for itself.
         words: swearwords by language (`en`, `de`), in any spelling.
     """
 
@@ -119,16 +118,16 @@ class NameRules:
         self._reserved = _RESERVED | frozenset(map(self.skeleton, _RESERVED))
 
     def skeleton(self, name: str) -> str:
-        """Equal for names that look alike, whatever their case and accents, but for the large L, which looks
-        like no other letter: Lan is not taken for Ian."""
+        """Equal for names that look alike, whatever their case and accents. A capital L looks like no other
+        letter: Lan is not taken for Ian."""
         if not name.isascii():
             apart = unicodedata.normalize("NFD", name)
             name = "".join(char for char in apart if unicodedata.combining(char) < _ABOVE)
         return fold(name.translate(self._skeletons)) or name
 
     def refuses(self, plain: str, skeleton: str, language: str) -> bool:
-        """Whether players of a quiz in this language may not have a name, of which these are what `fold` and
-        `skeleton` make: because it says that somebody leads here, or holds a swearword."""
+        """Whether a name is refused in a quiz of this language, because it claims to lead the session or
+        contains a swearword. Args: the results of `fold` and `skeleton` for the name."""
         spellings = {plain, plain.translate(_LEET)}
         if skeleton != plain:
             seen = skeleton.replace(_LARGE_L, "l")

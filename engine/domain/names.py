@@ -37,14 +37,14 @@ class Names:
         )
 
     def player(self, name: str) -> int | None:
-        """The player whose name is this or too much like it; None when nobody's is. An erased player is
-        called what stands in place of the name."""
+        """The player whose name equals this one or is too similar; None if there is none. The name of an
+        erased player is its placeholder."""
         found = self._folded.get(_likeness(name))
         return self._erased.get(name) if found is None else found
 
     def refuse(self, name: str, language: str, *, filtered: bool) -> Refusal | None:
-        """Why a new player cannot have this name, which is clean; None if one can. `filtered`: names that
-        offend, or say that somebody leads here, are refused."""
+        """Why a new player cannot have this clean name; None if it can. Args: filtered: names that offend, or
+        that claim to lead the session, are refused."""
         likeness, skeleton = _likeness(name), self._rules.skeleton(name)
         if filtered and self._rules.refuses(likeness, skeleton, language):
             return _NAME_REFUSED
@@ -65,7 +65,7 @@ class Names:
         self._erased[name] = player
 
     def take_away(self, name: str, player: int, *, shut: bool) -> None:
-        """Free the name of a player. With `shut` nobody can have it nevertheless."""
+        """Free the name of a player. With `shut` no other player can have it nevertheless."""
         likeness, skeleton = _likeness(name), self._rules.skeleton(name)
         if self._folded.get(likeness) == player:
             del self._folded[likeness]
@@ -76,5 +76,5 @@ class Names:
 
 
 def _likeness(name: str) -> str:
-    """Two names with the same one are too much alike. Of a name all of marks nothing is left to fold."""
+    """Names with an equal key are too similar. A name that consists of marks only folds to nothing."""
     return fold(name) or name

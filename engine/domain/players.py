@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Player:
-    """Who plays, with how many points after how much answering time.
+    """A player, with the points and the answering time.
 
-    `streak` counts the right answers in a row that end at `streak_question`. It is not touched when
-    a player lets a question pass: that `streak_question` falls behind says the streak is broken, so that
-    closing a question costs nothing per player.
+    `streak` counts the right answers in a row that end at `streak_question`. It does not change when a player
+    gives no answer: a `streak_question` that falls behind means that the streak is broken. So closing a
+    question costs nothing per player.
     """
 
     id: int
@@ -20,7 +20,7 @@ class Player:
     elapsed_ms: int = 0
     kicked: bool = False
     erased: bool = False
-    """Whether the name was taken away, and nobody may be this player any more."""
+    """Whether the name was erased; no client may be this player any more."""
     streak: int = 0
     streak_question: int = 0
 

@@ -1,4 +1,4 @@
-"""The five types of question: what may be answered, what is right, and what may be shown before the close."""
+"""The five types of question: valid answers, right answers, and what may be shown before the close."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Question(ABC):
     @property
     @abstractmethod
     def correct(self) -> object:
-        """What is right, as `reveal.correct` in docs/protocol.md has it. Not for players before the close."""
+        """The correct answer, as `reveal.correct` in docs/protocol.md. Not for players before the close."""
 
     @property
     @abstractmethod
@@ -394,7 +394,7 @@ def read_question(data: object, path: str, problems: Problems) -> Question | Non
 
 
 def _has_right(fields: Fields, name: str) -> bool:
-    """Whether the field that says what is right says anything at all."""
+    """Whether the field with the correct answer has a value."""
     if fields.has(name) and fields.get(name) not in (None, [], ()):
         return True
     fields.add(name, f"`{name}` does not say what is right", "no_right_answer")

@@ -23,7 +23,7 @@ from engine.domain.quiz import Quiz
 
 
 class Mark(NamedTuple):
-    """What came of an answer."""
+    """The outcome of an answer."""
 
     correct: bool
     points: int
@@ -38,8 +38,8 @@ Marks = Mapping[AnswerKey, Mark]
 
 
 def standing_answers(facts: Iterable[Fact]) -> dict[AnswerKey, Answered]:
-    """The answers that stand: of those of a player to a question the one that was received first, and on a
-    tie the one that was here first."""
+    """The answers that count: of the answers of a player to a question the one that was received first, and
+    on a tie the one that was stored first."""
     found: dict[AnswerKey, Answered] = {}
     for fact in facts:
         if isinstance(fact, AnswerAccepted | AnswerMerged):
@@ -60,7 +60,7 @@ class Marking:
         self.skipped: set[int] = set()
 
     def skip(self, question: int) -> None:
-        """From now on this question counts for nobody."""
+        """Make this question count for no player."""
         self.skipped.add(question)
         for player, standing in self._standing.items():
             if question in standing:
@@ -85,8 +85,8 @@ class Marking:
         return mark
 
     def _merged(self, answer: AnswerMerged, who: Player) -> Mark:
-        """Points are those that were given when it was taken, by an owner whose streaks nobody knows any
-        more; only where the key says otherwise now are they worked out."""
+        """Points stay as the owner gave them when it accepted the answer, because its streaks are not known
+        any more. They are computed only where the key has changed."""
         question = self._quiz.questions[answer.question - 1]
         correct = question.judge(answer.choice)
         if correct == answer.correct:
@@ -137,7 +137,7 @@ def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
 
 
 def changed(marked: Marks, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
-    """Those of `marked` that are not what was found when the answer was taken."""
+    """The marks in `marked` that differ from the mark at the time of the answer."""
     taken = standing_answers(facts)
     return {
         answer: mark
@@ -191,10 +191,11 @@ def rescore(
     reason: str,
     at: int,
 ) -> Rescore:
-    """Work out a correction, on top of `earlier` ones.
+    """Compute a correction, on top of `earlier` ones.
 
     Raises:
-        DomainError: `same_key` when this is the key already; else what is wrong with it (see `with_key`).
+        DomainError: `same_key` if the question already has this key; else the problem of the key (see
+        `with_key`).
     """
     current = corrected(quiz, earlier)
     new = with_key(current, question, key)

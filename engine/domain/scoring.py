@@ -75,7 +75,7 @@ class Scoring:
 
     @classmethod
     def read(cls, data: object, path: str, problems: Problems) -> Scoring:
-        """From the `scoring` of a quiz. What is wrong goes to `problems`; the default stands in for it."""
+        """Read the `scoring` of a quiz. Mistakes go to `problems`, and the default is used instead."""
         fields = Fields.of(data, path, problems, ("rule", "streak"))
         if fields is None:
             return cls()

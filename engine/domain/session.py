@@ -63,10 +63,9 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The player had answered this question before; that answer stands and nothing has changed.
+    """The player has answered this question before: the first answer counts, and nothing has changed.
 
-    `same` tells whether this choice equals the one that stands. The commit of the fact `seq` covers
-    the answer that stands.
+    `same` tells whether this choice equals that of the first answer, which is committed with the fact `seq`.
     """
 
     question: int
@@ -78,8 +77,8 @@ class Repeated:
 class Session(ReplayedSession):
     """The aggregate: phases, players, answers, scores and the play clock of one session.
 
-    Commands return a `Refusal`, and then nothing has changed, or what came of them. `SessionState` has what
-    may be read. Two sessions are equal when they would answer every command alike.
+    Commands return their outcome, or a `Refusal`, and then nothing has changed. `SessionState` has the
+    queries. Two sessions are equal if they would answer every command alike.
     """
 
     @classmethod
@@ -92,9 +91,9 @@ class Session(ReplayedSession):
     # Players
 
     def join(self, name: object, at: int, *, admitted: bool = False) -> PlayerJoined | Applied | Refusal:
-        """Let a new player in under a name that no player here has or had. Where names are given, the player
-        gets the given one, whatever `name` is. `name` is None when it was left out. `admitted`: the host has
-        agreed."""
+        """Admit a new player under a name that no player here has or had. Where names are given, the player
+        gets a given one, whatever `name` is. `name` is None when it was left out. Args: admitted: the host
+        has approved."""
         if self.phase is Phase.FINISHED:
             return _FINISHED
         if self.locked:
@@ -170,8 +169,8 @@ class Session(ReplayedSession):
     # What an earlier owner had acknowledged
 
     def merge_player(self, fact: PlayerJoined) -> None:
-        """Let a player in whom an earlier owner of the session had let in, whatever phase, lock and limit
-        say. A player who has that name already is taken to be the same one; otherwise the player gets the
+        """Admit a player that an earlier owner of the session had admitted, whatever phase, lock and
+        limit say. A player with that name is taken to be the same one; otherwise the player gets the
         next number."""
         if self.called(fact.name) is None:
             self._record(PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, fact.name))
@@ -217,7 +216,7 @@ class Session(ReplayedSession):
         return refusal
 
     def next(self, at: int) -> Refusal | None:
-        """Open the question after the one that is closed; after the last, finish."""
+        """Open the next question; after the last one, finish."""
         refusal = refuse("next", self.phase)
         if refusal is None:
             self._advance(at)
@@ -231,8 +230,8 @@ class Session(ReplayedSession):
         return refusal
 
     def skip(self, at: int, *, piecemeal: bool = False) -> Refusal | None:
-        """Let the question that is open, or shown, count for nobody; an open question is closed. Nothing
-        happens when that was done already. `piecemeal`: `settle_skip` takes the points back afterwards."""
+        """Make the question that is open, or shown, count for no player; an open question is closed. Nothing
+        happens if it was skipped already. Args: piecemeal: `settle_skip` takes the points back afterwards."""
         refusal = refuse("skip", self.phase)
         if refusal is not None:
             return refusal
@@ -288,7 +287,7 @@ class Session(ReplayedSession):
         return refusal
 
     def replace_host(self, at: int) -> Refusal | None:
-        """The host who has led the session until now leads it no longer."""
+        """Replace the host: earlier host tokens become invalid."""
         if self.phase is Phase.FINISHED:
             return _FINISHED
         self._record(HostReplaced(self.seq + 1, at))
@@ -308,8 +307,8 @@ class Session(ReplayedSession):
         return None
 
     def readmit(self, player: int, at: int) -> Refusal | None:
-        """Let a removed player in again, under the same name and with all points. Nothing happens to a player
-        who is in."""
+        """Readmit a removed player, with the same name and all points. Nothing happens to a player that is
+        in."""
         refusal = refuse("readmit", self.phase)
         if refusal is not None:
             return refusal
@@ -372,7 +371,7 @@ class Session(ReplayedSession):
             due = self.deadline
 
     def take_facts(self) -> list[Fact]:
-        """What was recorded since the last call."""
+        """The facts that were recorded since the last call."""
         taken, self._untaken = self._untaken, []
         return taken
 

@@ -22,8 +22,8 @@ _NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited"})
 
 
 class SessionState:
-    """The state of one session. Only facts change it (`ReplayedSession`), but for who is here at the moment.
-    Reading never changes anything."""
+    """The state of one session. Only facts change it (`ReplayedSession`), except for which players are
+    present. Queries change nothing."""
 
     def __init__(
         self, quiz: Quiz, settings: Settings, created_at: int, name_rules: NameRules = PLAIN
@@ -105,13 +105,13 @@ class SessionState:
 
     @property
     def players(self) -> Mapping[int, Player]:
-        """All players who ever joined, removed ones too. Their scores count every answer that was taken and
-        are not to be shown: `leaderboard` has what is shown."""
+        """All players that ever joined, removed ones included. Their scores count every accepted answer, and
+        must not be shown: `leaderboard` has the scores to show."""
         return self._players
 
     @property
     def active(self) -> int:
-        """How many players there are, without those who were removed."""
+        """How many players there are, without removed ones."""
         return len(self._running)
 
     @property
@@ -128,8 +128,8 @@ class SessionState:
         return self._players[player].name
 
     def called(self, name: str) -> int | None:
-        """The player whose name is this or too much like it; None when nobody's is. An erased
-        player is called what stands in place of the name."""
+        """The player whose name equals this one or is too similar; None if there is none. The name of an
+        erased player is its placeholder."""
         return self._names.player(name)
 
     def streak(self, player: int) -> int:
@@ -172,7 +172,7 @@ class SessionState:
         return (None, 0) if answer is None else (answer.correct, answer.points)
 
     def skipped(self, question: int) -> bool:
-        """Whether this question counts for nobody."""
+        """Whether this question was skipped, and counts for no player."""
         return question in self._skipped
 
     def _before(self, question: int) -> int:
@@ -207,7 +207,7 @@ class SessionState:
 
     @property
     def shown_until(self) -> int | None:
-        """Until when the question that is closed now is to be shown at least; None when none is shown."""
+        """Until when the closed question is shown at least; None if none is shown."""
         return self._clock.moment(self.settings.reveal_ms) if self.phase is Phase.REVEAL else None
 
     def remaining_ms(self, now: int) -> int | None:
@@ -222,7 +222,7 @@ class SessionState:
         return self._clock.opens_in_ms(now) if self.question_open else None
 
     def withholds_choices(self, now: int) -> bool:
-        """Whether the choices of the open question are not for everybody to see yet."""
+        """Whether the choices of the open question are still withheld from players."""
         return bool(self.settings.reading_ms and self.opens_in_ms(now))
 
     @property

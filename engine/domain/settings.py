@@ -57,23 +57,24 @@ class Settings:
         reveal_ms: how long a closed question is shown before the next opens by itself.
         lobby_ms: `auto` only: the session starts by itself that long after its creation; None waits for
             the host.
-        board: when the standing moves: `at_close` of each question, so that nobody learns from it what is
-            right while others still answer; or `live`, with every answer.
-        get_ready_ms: how long everybody sees a question before its clock starts and answers are taken.
+        board: when the standing moves: `at_close` of each question, so that no player learns the correct
+        answer
+            from it while others still answer; or `live`, with every answer.
+        get_ready_ms: how long a question is shown before its clock starts and answers are accepted.
         reading_ms: how much longer that takes so that the question is read; where it is not 0, its choices
             are withheld until then.
-        early_close: a question closes as soon as every player who is in, and here, has answered it.
+        early_close: a question closes as soon as every present player has answered it.
         scoring: the rule (`speed`, `flat`); None: the quiz's own.
         streak: whether right answers in a row earn a bonus; None: as the quiz has it.
-        host_away_s: `host` only: once no host has been connected for so many seconds, the next question opens
-            by itself; None waits for the host.
+        host_away_s: `host` only: after this many seconds without a connected host, the next question opens by
+            itself; None waits for the host.
         names: `chosen` by the players, or `given` to them.
-        results_public: whether anybody who knows the code may see how the session came out once it is over;
-            else only its host, authors, and whoever took part.
-        name_filter: whether players may not choose names that offend, or that only who leads may have.
-        approval: players wait until the host lets them in. The host may change that at any time.
-        foldings: the version of what typed text is matched by. Those of the release that opens a session go
-            for it to its end and for its audit; nobody else has a reason to choose.
+        results_public: whether everyone who knows the code may see the results once the session is over; else
+            only its host, authors, and its participants.
+        name_filter: whether names that offend, or that claim to lead the session, are refused. approval:
+        players wait until the host lets them in. The host may change that at any time. foldings: the version
+        of the rules that typed text is matched by. The version of the release that opens
+            a session holds to its end and for its audit; there is no reason to choose another.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -104,7 +105,7 @@ class Settings:
         """From a document; what is absent has its default.
 
         Raises:
-            DomainError: the first thing that is wrong; its path begins with `path`.
+            DomainError: the first mistake; its path begins with `path`.
         """
         fields = Fields.of(data, path, Problems(1), FIELDS)
         assert fields is not None, "with a bound of one, the first problem is raised"

@@ -4,8 +4,8 @@ How to think about it: a spelling has one form or several, and two spellings are
 Several, because being the same does not pass on: *e-mail* is as good as *email* and as *e mail*, and yet
 *newyork* is not New York. So a hyphen leaves two forms, one with a blank and one with nothing in its place.
 
-What is folded away is what a person who knows the answer may well type otherwise, by habit, keyboard or
-script. docs/quizzes.md lists it.
+The differences that are folded away are those that a person who knows the answer may type by habit, keyboard
+or script. docs/quizzes.md lists them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Match = Literal["loose", "spelling", "exact"]
 MATCHES: Final[tuple[Match, ...]] = ("loose", "spelling", "exact")
 
 FOLDINGS: Final = 2
-"""The version of `loose`. A session keeps the one that it was opened with, so that all answers to it are
-judged alike. 1 knew accents, case, blanks and the shapes of quotes and hyphens only."""
+"""The version of `loose`. A session keeps the version that it was opened with, so that all answers to it are
+judged alike. Version 1 folded accents, case, blanks and the shapes of quotes and hyphens only."""
 
 _KEYBOARDS: Final = str.maketrans(
     {"\u06a9": "\u0643", "\u06aa": "\u0643", "\u06cc": "\u064a", "\u0640": None, "\u2044": "/"}

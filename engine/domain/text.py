@@ -21,7 +21,7 @@ _VIRAMA: Final = 9
 EMOJI_STYLE: Final = "\ufe0f"
 """Says that what stands before it is an emoji."""
 FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e007a]{1,6}\U000e007f")
-"""Of a part of a country, spelt with tag characters."""
+"""The flag of a part of a country, spelt with tag characters."""
 _FLAGS: Final = tuple(
     "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f"
     for region in ("gbeng", "gbsct", "gbwls")
@@ -172,8 +172,8 @@ def _is_significant(char: str) -> bool:
 
 
 def clean_answer(raw: str) -> str:
-    """Typed text as it is kept: composed (NFC), on one line, without control and format characters. Kept are
-    those that make another sign of what they stand in: tags of flags, and joiners."""
+    """Typed text as it is stored: composed (NFC), on one line, without control and format characters, except
+    those that change the sign they belong to: tags of flags, and joiners."""
     if raw.isascii() and raw.isprintable():
         return " ".join(raw.split())
     while (text := _without_format(raw)) != raw:

@@ -1,8 +1,8 @@
-"""Reading data that somebody wrote: every mistake is found, named and located.
+"""Reads data that a person wrote: every mistake is found, named and located.
 
-`Problems` collects the mistakes in the order of the document; `Fields` reads the members of one mapping
-and puts what is wrong there. A member that is wrong reads as a stand-in of the right type, so that reading
-goes on and finds the next mistake; whoever reads looks at `Problems.count` before using the result.
+`Problems` collects the mistakes in the order of the document; `Fields` reads the members of one mapping and
+reports mistakes there. A wrong member reads as a stand-in of the right type, so that reading goes on and
+finds the next mistake; a caller checks `Problems.count` before it uses the result.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Word = TypeVar("Word", bound=str)
 _MISSING: Final = object()
 _SHOWN_MAX: Final = 40
 _WHOLE_FLOATS: Final = 2**53
-"""Above this a float no longer tells neighbouring whole numbers apart, and JSON is not sure to carry them.
-What was stored as a whole number beyond it cannot be used either: clients could not be told of it."""
+"""Above this a float cannot tell neighbouring whole numbers apart, and JSON may not carry them. A stored
+whole number beyond it cannot be used either, because it could not be sent to clients."""
 
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters except tab and line feed, and halves of surrogate pairs: not every store takes them."""
@@ -33,11 +33,10 @@ _HALVES: Final = re.compile("[\ud800-\udfff]")
 class Problems:
     """Mistakes in the order of the document, at most `most` of them.
 
-    The one that reaches the bound is raised; with a bound of 1 that is the first.
+    The mistake that reaches the bound is raised; with a bound of 1 that is the first.
 
-    In what was stored it is no mistake to break a rule or to have fields that are not known: it was good when
-    it was written, by this release or another. So it is read with `strict` off, and a mistake there is only
-    what cannot be used at all.
+    A stored document may break a rule or have unknown fields: it was valid when it was written, by this
+    release or another. So it is read with `strict` off, and then only unusable data is a mistake.
     """
 
     def __init__(self, most: int, *, strict: bool = True) -> None:

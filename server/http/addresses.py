@@ -12,7 +12,7 @@ from server.http.services import LiveSession, Services
 from server.security.client_address import EVERYWHERE, host_name, is_loopback
 
 ELSEWHERE = "192.0.2.1"
-"""An address of nobody (RFC 5737), so that any route to it is the one to everybody."""
+"""An unused address (RFC 5737): the route to it is the default route."""
 
 
 def ws_url(services: Services, session: LiveSession | None) -> str:
@@ -31,10 +31,10 @@ def play_url(services: Services, session: LiveSession | None) -> str:
 
 
 def join_url(services: Services, code: str) -> str | None:
-    """The page that joins the session with this code; None if nobody can know its address.
+    """The page that joins the session with this code; None if its address is unknown.
 
-    Who leads a session on the node's own machine asks by a loopback name, which leads nobody else here: where
-    the node listens on all addresses, it is the one in the network.
+    A host on the node's own machine asks by a loopback name, which is of no use to other machines. If the
+    node listens on all addresses, the address in the network is returned instead.
     """
     base = services.config.public_url
     if base is None:
@@ -50,8 +50,8 @@ def join_url(services: Services, code: str) -> str | None:
 
 
 def network_address() -> str | None:
-    """Of this machine towards others; None if it is in no network. Nothing is sent to find out: a datagram
-    socket that is connected has only asked the kernel which way it would take."""
+    """The address of this machine in its network; None without a network. Nothing is sent: connecting a
+    datagram socket only asks the kernel for the route."""
     with socket(AF_INET, SOCK_DGRAM) as asking:
         try:
             asking.connect((ELSEWHERE, 9))

@@ -55,8 +55,8 @@ QUIZ_BODIES = frozenset(
 
 
 class _Connection(TrioASGIHTTPConnection):
-    """One request. What it has tied to its exit stack is let go however it ends: a client can leave
-    between the answer of a view and the first byte of its body."""
+    """One request. Its exit stack is closed however the request ends: a client can leave between the answer
+    of a view and the first byte of its body."""
 
     def _create_request_from_scope(self, send: Any) -> Request:
         """With the bound of its route: a longer body is refused by its Content-Length, and one without is
@@ -74,8 +74,7 @@ class _Connection(TrioASGIHTTPConnection):
 
 
 class Api(QuartTrio):
-    """The application, the event streams that are open in it, and what is counted of the port it is served
-    on."""
+    """The application, its open event streams, and the counts of its port."""
 
     asgi_http_class = _Connection
 
@@ -156,7 +155,7 @@ def openapi_json(play_url: str) -> bytes:
 
 
 def _frame_requests(app: Api, access: Access) -> None:
-    """What comes before every view, and what is added to every answer."""
+    """The checks before every view, and the headers of every answer."""
 
     @app.before_request
     async def check_origin() -> Answer | None:

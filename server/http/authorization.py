@@ -1,4 +1,4 @@
-"""Who is asking, and whether they may."""
+"""Authorization of requests: which of them need which token or key."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Access:
         return network_of(self._guard.address(self.caller()))
 
     def know(self, code: str) -> None:
-        """Who asks has shown to be in the session with this code."""
+        """Note that the client of this request has shown a token of the session with this code."""
         self._guard.know(self.caller(), code)
 
     # -- tokens ----------------------------------------------------------------------------------
@@ -96,11 +96,11 @@ class Access:
     # -- authors ---------------------------------------------------------------------------------
 
     def is_author(self) -> bool:
-        """Whether the request may write quizzes and open sessions: it brings the author key along. Raises
-        ApiError for what is neither that nor a token of a session.
+        """Whether the request may write quizzes and open sessions: it carries the author key. Raises ApiError
+        for a bearer that is neither the key nor a token of a session.
 
-        Nothing else counts, neither where it comes from nor what it says of itself: a forwarder on this
-        machine makes everybody's requests look like those of whoever sits at it.
+        Neither the address nor any header makes an author: behind a forwarder on this machine all requests
+        seem to come from this machine.
         """
         given = self.bearer()
         if given is None:

@@ -26,7 +26,8 @@ DELETING_MAX_S = 120.0
 
 
 class Erasing:
-    """For the host of a session and for authors. Connected clients, on whichever node, are told first."""
+    """Delete a session. For its host and for authors. Clients that are connected, on any node, are closed
+    first."""
 
     def __init__(
         self, services: Services, access: Access, sessions: Sessions, final_results: FinalResults
@@ -84,8 +85,8 @@ class Erasing:
         return json_answer(ErasedPlayer(record.id, player, erased_name(player)))
 
     async def _refuse_removed(self, found: LiveSession | SessionRecord, player: int) -> None:
-        """Whoever was removed does not free the name of the own accord as long as somebody could come in
-        under it. Raises ApiError."""
+        """A removed player cannot erase the name while the session runs, because another player could then
+        join under it. Raises ApiError."""
         shown = await self._sessions.look(found, lambda reply: commands.Look(reply, top=0))
         if (
             isinstance(found, SessionRecord)

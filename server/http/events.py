@@ -37,23 +37,23 @@ from server.wire.sse import (
 )
 
 EXIT_STACK = "fanfare.exit_stack"
-"""Where a request's scope holds what is to be done when the request is over, however it ends."""
+"""The key in the scope of a request under which the callbacks for its end are kept."""
 
 CHUNK_BYTES = 32 * 1024
 
 COST = 4
-"""Of the event streams that an address may have on the realtime port, this port takes one in so many: here
-each costs ten times as much."""
+"""An address may have this many times fewer event streams here than on the realtime port, because each costs
+ten times as much here."""
 
 
 class EventStream:
     """One open stream; to the session it is a subscriber.
 
-    Frames wait in a bounded outbox for the task that sends. A client that does not keep up is let go: the
-    session forgets it at once, and the connection ends with what was taken and a last `close`.
+    Frames wait in a bounded outbox for the task that sends. A client that does not keep up is disconnected:
+    the session forgets it at once, and the connection ends with the frames in the outbox and a last `close`.
 
     Args:
-        deliver: hands a command to the session, wherever it is by then.
+        deliver: hands a command to the session, on whichever node it is.
     """
 
     def __init__(self, deliver: Callable[[Command], None], bytes_max: int, throttle: Throttle) -> None:
@@ -218,7 +218,8 @@ class Events:
         return answer
 
     def _take_place(self) -> None:
-        """Until the request is over. Raises ApiError when the address has as many streams as it may."""
+        """Count a stream until the request is over. Raises ApiError if the address has the most streams it
+        may have."""
         address = self._access.address()
         if not self._streams.count.enter(address, trio.current_time()):
             raise too_many_streams()

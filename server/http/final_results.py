@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def without_standing(state: Message) -> dict[str, object]:
-    """The `state` of a session that is over, for whoever was not there: it is over, and nobody is named."""
+    """The `state` of a session that is over, for a client that was not in it: no player is named."""
     board = {"top": [], "players": state["players"], "answered": 0}
     return {**state, "question": None, "reveal": None, "leaderboard": board, "podium": None, "you": None}
 
@@ -79,7 +79,8 @@ class FinalResults:
         }
 
     async def board(self, record: SessionRecord, count: int, me: int | None) -> dict[str, object]:
-        """The first `count`, and those around the player `me`. Raises ApiError for a player who is not in."""
+        """The first `count` lines, and the lines around the player `me`. Raises ApiError for an unknown
+        player."""
         store = self._services.store
         around = None
         if me is not None:

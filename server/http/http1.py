@@ -1,10 +1,10 @@
 """hypercorn's connection, kept to HTTP/1.
 
-hypercorn goes over to HTTP/2 whenever a client of a connection without TLS says the preface or asks for h2c,
-and cannot be told not to. Nothing here needs it: browsers speak it over TLS alone, where it is not offered,
-and load balancers speak HTTP/1 to what is behind them. What it would bring is a second set of states, each of
-which needs a limit: a connection without streams, which lives for ever, windows that the client does not
-grant, streams without end.
+hypercorn switches to HTTP/2 whenever a client without TLS sends the preface or asks for h2c, and has no
+option against it. Nothing here needs HTTP/2: browsers speak it over TLS alone, where it is not offered, and
+load balancers speak HTTP/1 to their backends. It would bring a second set of states, each of which needs a
+limit: connections without streams, which live for ever, windows that the client does not grant, streams
+without end.
 """
 
 from __future__ import annotations
@@ -77,15 +77,15 @@ class Unanswerable(Exception):
 
 
 class Http1Protocol(H11Protocol):
-    """Answers what is asked in HTTP/1 in HTTP/1, whatever else the client offers to speak."""
+    """Answers in HTTP/1, whatever else the client offers."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.reading = trio.CancelScope()
-        """Of the task that reads what the client sends, over once there is nobody to answer.
+        """The scope of the task that reads from the client. It is cancelled once the client is gone.
 
-        It waits with the next request until the last one is answered; hypercorn does not tell it that the
-        client has gone meanwhile, and would keep the connection for ever.
+        The task waits with the next request until the last one is answered. hypercorn does not tell it that
+        the client has gone meanwhile, and would keep the connection for ever.
         """
 
     async def handle(self, event: Event) -> None:

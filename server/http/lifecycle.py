@@ -53,7 +53,7 @@ class Lifecycle:
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
 
     async def take_over(self, key: str) -> Answer:
-        """A fresh host token. The older tokens are void from then on, and a connected host is told."""
+        """A new host token. Older tokens become invalid, and a connected host is closed with `replaced`."""
         self._access.require_author()
         read_query(NoQuery)
         session = await self._sessions.live(key)
@@ -74,8 +74,8 @@ class Lifecycle:
         )
 
     async def get(self, key: str) -> Answer:
-        """`types.Session`, as a spectator sees it. Once the session is over, who won is for those who were
-        there."""
+        """`types.Session`, as a spectator sees it. Once the session is over, only its participants see the
+        standing."""
         read_query(NoQuery)
         found = await self._sessions.live_or_over(key)
         look = await self._sessions.look(found, Look)

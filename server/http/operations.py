@@ -1,4 +1,4 @@
-"""For those who run the node."""
+"""Routes for operators of the node."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Operations:
         return json_answer(types.Health("alive", self._services.version, ws_url(self._services, None)))
 
     async def readyz(self) -> Answer:
-        """A node that acknowledges from its spool is ready: sent elsewhere, its players would find nobody who
-        knows their session. Nobody is asked for the answer, so it comes at once whatever hangs."""
+        """Whether the node is ready. A node that acknowledges from its spool is ready, because no other node
+        knows its sessions. The answer waits for nothing, so it comes at once, whatever hangs."""
         journal = self._services.journal
         reasons: list[str] = []
         degraded: list[str] = []

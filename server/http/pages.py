@@ -78,20 +78,20 @@ class Pages:
         return self._page("author")
 
     async def by_code(self, code: str) -> Answer:
-        """The page that joins the session whose code somebody has typed behind the host's name."""
+        """The page that joins the session with the code in the path."""
         if not (len(code) == CODE_DIGITS and code.isdecimal()):
             raise NotFound
         return _forward(f"/?code={int(code):06}")
 
     async def elsewhere(self) -> Answer:
-        """An address that people type, near to that of a page: the page. What is behind a `#` comes along."""
+        """Redirect a mistyped address to its page. Browsers keep the part behind a `#`."""
         name = request.path.strip("/")
         query = request.query_string.decode("latin-1")
         return _forward(f"/{name if name in PAGES[1:] else ''}" + (f"?{query}" if query else ""))
 
     async def asset(self, digest: str, name: str, folder: str | None = None) -> Answer:
-        """Under the digest of another release too: during a rolling restart a page may come from one node and
-        what it needs from another. That is not kept."""
+        """A file, under the digest of another release too: during a rolling restart a page may come from one
+        node and its files from another. Such an answer is not cached."""
         file = self._assets.files.get(name if folder is None else f"{folder}/{name}")
         if file is None:
             raise NotFound
@@ -105,7 +105,8 @@ class Pages:
         )
 
     def _language(self) -> str:
-        """What the address asks for, else what was chosen here before, else what the browser prefers."""
+        """The language of the address, else the one that was chosen before, else the one that the browser
+        prefers."""
         languages = self._assets.languages
         for chosen in (request.args.get("lang"), request.cookies.get("lang")):
             if chosen in languages:
@@ -173,7 +174,8 @@ def _forward(address: str) -> Answer:
 
 
 def _file_answer(file: File, headers: Mapping[str, str]) -> Answer:
-    """The file, or 304 for who has it already. A page with other rights is another page."""
+    """The file, or 304 if the browser has it already. A page with another Content-Security-Policy counts as
+    another page."""
     rights = headers.get("Content-Security-Policy", "")
     etag = sha256(file.digest + rights.encode()).hexdigest()[:DIGEST_CHARS]
     # Weak, because it stands for the packed body too.

@@ -74,7 +74,7 @@ class Playing:
         return json_answer(body, 201)
 
     async def players(self, key: str) -> Answer:
-        """One page of the players who are in, or of those who were removed. For the host and for authors."""
+        """One page of the players, or of the removed players. For the host and for authors."""
         query = read_query(PlayersQuery)
         generation = None
         if self._access.is_author():

@@ -25,7 +25,7 @@ class QrCode:
         self._services = services
 
     async def show(self) -> Answer:
-        """Of any code: whether a session has it is not asked, so nobody can look for sessions here."""
+        """A QR code for any session code. It is not looked up, so sessions cannot be searched for here."""
         code = read_query(QrQuery).code
         if not is_code(code):
             raise ApiError("bad_field", "code must be the six digits of a session's code.", "code")
@@ -36,7 +36,7 @@ class QrCode:
 
 
 def svg_of(text: str) -> bytes:
-    """Black on white, as large as whoever shows it wants."""
+    """Black on white, scalable."""
     written = BytesIO()
     segno.make_qr(text, error="m").save(
         written,

@@ -47,7 +47,7 @@ class Quizzes:
         return json_answer(_identity(stored), status, {"Location": location})
 
     async def check(self) -> Answer:
-        """200 for whatever can be complained about: the complaints are what was asked for."""
+        """200 for a file with mistakes too: the mistakes are the answer."""
         self._access.require_author()
         read_query(NoQuery)
         body = await read_body(YAML_TYPES)
@@ -101,7 +101,7 @@ def _summaries(found: Iterable[QuizSummary]) -> list[types.QuizSummary]:
 
 
 def _checked(text: bytes) -> dict[str, object]:
-    """`CheckedQuiz`: the quiz, or what is wrong with it beside as much as could be read."""
+    """`CheckedQuiz`: the quiz; or its problems, and as much of it as could be read."""
     try:
         quiz = quizfile.parse(text, "quiz").quiz
     except quizfile.QuizFileError as error:
@@ -114,7 +114,7 @@ def _checked(text: bytes) -> dict[str, object]:
 
 
 def may_be_quiz_id(text: str) -> bool:
-    """Whether a quiz can have this id: one that fits into an address and that the store takes."""
+    """Whether a quiz can have this id: it must fit into an address and be valid for the store."""
     return (
         0 < len(text) <= QUIZ_ID_CHARS_MAX
         and text.isprintable()

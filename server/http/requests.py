@@ -1,4 +1,4 @@
-"""What comes in: JSON objects and query strings with known fields, and nothing else."""
+"""Reads requests: JSON objects and query strings with known fields, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def read_body(other_types: Collection[str] = ()) -> bytes:
 
 
 async def read_object(kind: type[Body], bytes_max: int | None = None) -> dict[str, object]:
-    """The body as an object with the fields of `kind`, whatever their values. Raises ApiError, which names
-    the field."""
+    """The body as an object with no other fields than those of `kind`. Raises ApiError with the path of the
+    field."""
     return object_of(await read_body(), kind, bytes_max)
 
 

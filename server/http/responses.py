@@ -19,7 +19,7 @@ from server.wire.errors import ApiError
 Answer = Response
 
 EXIT_STACK = "fanfare.exit_stack"
-"""Where a request keeps what is to be done when it is over."""
+"""The key under which a request keeps the callbacks for its end."""
 
 
 def json_answer(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:

@@ -45,7 +45,7 @@ SENDING_MAX_S = 120.0
 
 
 class Results:
-    """For the host and for authors; once the session is over also for whoever took part, and with
+    """The results. For the host and for authors; once the session is over also for its participants, and with
     `results_public` for all."""
 
     def __init__(

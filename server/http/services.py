@@ -113,7 +113,8 @@ class Cluster(Protocol):
         """Whether Redis has answered lately."""
 
     def generation(self) -> int:
-        """Of the ring. It follows from the members: nodes that know the same have the same number."""
+        """The generation of the ring. It follows from the members: nodes that know the same members have the
+        same number."""
 
     def traffic(self) -> ClusterTraffic: ...
 

@@ -188,7 +188,7 @@ async def _discard(receive: Receive) -> None:
 
 
 def _address(scope: Any, proxy_hops: int) -> str:
-    """Of the client who sends a request."""
+    """The address of the client of a request."""
     forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     client = scope.get("client")
     return client_address(client[0] if client else "", ",".join(forwarded) or None, proxy_hops)

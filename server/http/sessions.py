@@ -31,9 +31,9 @@ NO_SESSION = ApiError("session_not_found", "No session has this code.")
 
 @contextmanager
 def bounded_wait() -> Iterator[None]:
-    """For what a request waits for: raises ApiError `busy` after `REPLY_TIMEOUT_S`.
+    """Limits a wait of a request: raises ApiError `busy` after `REPLY_TIMEOUT_S`.
 
-    What was asked for may still happen; asking again is safe.
+    The command may still be handled; sending it again is safe.
     """
     try:
         with trio.fail_after(REPLY_TIMEOUT_S):
@@ -45,8 +45,8 @@ def bounded_wait() -> Iterator[None]:
 async def ask(session: LiveSession, command: Callable[[Subscriber], Command]) -> Frame:
     """Send a command to a session and wait for its answer.
 
-    Raises ApiError for a refusal, and `busy` when no answer comes in time or the session is being restored:
-    what was asked for may have happened, and asking again is safe.
+    Raises ApiError for a refusal, and `busy` if no answer comes in time or the session is being restored: the
+    command may have been handled, and sending it again is safe.
     """
     waiter = Waiter()
     session.send(command(waiter))
@@ -92,8 +92,8 @@ class Sessions:
     async def look(
         self, found: LiveSession | SessionRecord, look: Callable[[Subscriber], Command]
     ) -> Frame | SessionRecord:
-        """What a session shows; or its record when it is over and out of memory. Of one on another node that
-        may turn out only now."""
+        """The reply of a session; or its record if the session is over and out of memory. For a session on
+        another node that may turn out only now."""
         if isinstance(found, SessionRecord):
             return found
         try:
@@ -120,10 +120,10 @@ class Sessions:
         return found
 
     async def may_see_end(self, record: SessionRecord, token: str | None = None) -> bool:
-        """Whether the asker may see how a session came out that is over: its host, authors, whoever took part
-        and was not removed, and with `results_public` everybody.
+        """Whether the client may see the results of a session that is over: its host, authors, participants
+        that were not removed, and with `results_public` everyone.
 
-        Raises ApiError for a token, the given one or else the bearer's, that is of no use here.
+        Raises ApiError for a token, the given one or else the bearer's, that is invalid here.
         """
         if record.settings.results_public or (token is None and self._access.is_author()):
             return True
@@ -144,7 +144,7 @@ class Sessions:
             raise ApiError("token_replaced", "Somebody else leads this session now, with a newer token.")
 
     async def refuse_outsiders(self, record: SessionRecord, token: str | None = None) -> None:
-        """Raises ApiError for whoever may not see how a session came out that is over."""
+        """Raises ApiError if the client may not see the results of a session that is over."""
         if not await self.may_see_end(record, token):
             raise ApiError(
                 "token_missing", "This session is over: its results are for its host and those who took part."

@@ -25,7 +25,7 @@ SEND_BUFFER_BYTES = 128 * 1024
 read, and a slow consumer is noticed that much later."""
 
 RECEIVE_BYTES = 16 * 1024
-"""What is read at a time, and so what hypercorn holds for each client in its buffers."""
+"""The most bytes read at a time, and so the most that hypercorn buffers for each client."""
 
 ACCEPTED_AT_ONCE_MAX = 32
 """Connections taken out of the kernel's queue in one turn of the loop, be it to be turned away."""
@@ -33,7 +33,8 @@ ACCEPTED_AT_ONCE_MAX = 32
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 TOLD_PER_S, TOLD_AT_ONCE_MAX = 20, 64
-"""Connections past a bound that are told so; further ones are closed without a word, which costs a tenth."""
+"""How many connections beyond a bound get a refusal. Further ones are closed without a word, which costs a
+tenth."""
 
 FULL = busy()
 CROWDED = ApiError(
@@ -52,12 +53,12 @@ class HttpTally:
 class BoundedStream(trio.abc.HalfCloseableStream):
     """A socket stream in which a send that makes no progress breaks the connection.
 
-    `over` is set once nothing more will come from the client, and by whoever wants the connection to end.
+    `over` is set once nothing more will come from the client, or when the connection should end.
 
     Args:
-        stream: the accepted connection.
-        send_timeout_s: how long one `send_all` may take. Keep what is sent at once small (64 KiB), so
-            that this speaks of progress and not of size.
+        stream: the accepted connection. send_timeout_s: how long one `send_all` may take. Keep each send
+        small (64 KiB), so that this bounds the
+            lack of progress, not the size.
         address: for which the connection is counted; None when that is not known yet.
     """
 
@@ -92,8 +93,8 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         return data
 
     async def send_eof(self) -> None:
-        """Raises BusyResourceError while something is sent, as trio's streams do: whoever ends a connection
-        does not wait for a client that does not read."""
+        """Raises BusyResourceError during a send, as trio's streams do: ending a connection must not wait for
+        a client that does not read."""
         if self._sending.locked():
             raise trio.BusyResourceError("something is still being sent")
         async with self._sending:
@@ -112,15 +113,14 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
     once; a few are told why, where that can be said.
 
     Args:
-        listening: where the connections come in; it does not block.
+        listening: the listening socket, non-blocking.
         send_timeout_s: as in BoundedStream.
         connections_max: how many there may be, so that the process keeps file descriptors for everything
             else.
-        count: how many there are and may be for each address.
-        arrivals: how fast they may come from each.
-        by_peer: whether the socket shows whose the connection is. Else each request tells: `take_place`.
-        tls: whether the clients speak TLS, so that nothing can be said to them before they have.
-        tally: the running counts.
+        count: how many there are and may be for each address. arrivals: how fast they may come from each.
+        by_peer: whether the address of the socket is that of the client. Else each request tells it:
+        `take_place`. tls: whether the clients speak TLS, so that nothing can be said to them before they
+        have. tally: the running counts.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
     ) -> None:
         self._socket = listening
         self._knocking: OrderedDict[str, deque[BoundedStream]] = OrderedDict()
-        """By address, who is to be served next; an address that has had its turn goes to the end."""
+        """The waiting connections by address; an address that has had its turn goes to the end."""
         self._send_timeout_s = send_timeout_s
         self._connections_max = connections_max
         self._count = count
@@ -149,8 +149,8 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         self._open: set[BoundedStream] = set()
 
     async def accept(self) -> BoundedStream:
-        """One in a turn of the loop, because what hypercorn does to begin with takes its time; the addresses
-        take turns, so that nobody waits behind the crowd of another."""
+        """Serve one connection in a turn of the loop, because the start of hypercorn takes long. The
+        addresses take turns, so that no client waits behind the crowd of another address."""
         self._take_in()
         while not self._knocking:
             await trio.lowlevel.wait_readable(self._socket)

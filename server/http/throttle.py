@@ -33,7 +33,7 @@ class Throttle:
 
 
 class FairThrottle:
-    """A turnstile before which each address has a queue of its own: however many requests one of them sends,
+    """A throttle with a queue for each address: however many requests one of them sends,
     the others wait for the few at its front, and not for all."""
 
     def __init__(self, width: int = AT_A_TIME, width_each: int = AT_A_TIME_EACH) -> None:

@@ -13,7 +13,7 @@ import trio
 async def background_task(
     task: Callable[..., Awaitable[object]], *, end: Callable[[], object] | None = None
 ) -> AsyncIterator[Any]:
-    """Run a task beside the block, from its start until the block has ended.
+    """Run a task in the background of the block, from its start until the block has ended.
 
     A cancellation from outside reaches the block alone; the task goes on until the block is left, and is then
     ended: by `end` if it is given, else by cancelling it. If the task fails, the block is cancelled.

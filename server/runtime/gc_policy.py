@@ -1,14 +1,14 @@
 """When this process collects garbage, and how much of it at a time.
 
-Almost everything here ends by reference counting. Python's collector is for what refers to itself in a
-circle: some of what a request, an exception or a cancelled task leaves behind. It looks for it among all that
-lives, on the loop; by its own rules it goes through all connections and players again and again, and holds
-the loop for tens of milliseconds each time.
+Almost every object here is freed by reference counting. Python's collector is for cycles: some of the objects
+that a request, an exception or a cancelled task leaves behind. It searches all live objects for them, on the
+loop; by its own rules it walks all connections and players again and again, and holds the loop for tens of
+milliseconds each time.
 
-How to think about it: what is new is *young*, and collected often, few objects at a time. What has been
-through that for a while is *frozen*, and nobody looks at it any more; it still ends by reference counting.
-What becomes a circle only after it was frozen stays until everything is looked at once: a *full* collection.
-That takes long, so it waits for a quiet moment, but not for ever.
+How to think about it: new objects are *young*, and collected often, few at a time. Objects that have survived
+that for a while are *frozen*, and the collector does not look at them any more; reference counting still
+frees them. A cycle that forms among frozen objects stays until a *full* collection, which looks at
+everything. That takes long, so it waits for a quiet moment, but not for ever.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Collector:
             gc.unfreeze()
 
     async def run(self) -> None:
-        """Forever: look for moments for a full collection."""
+        """Look for moments for a full collection, until cancelled."""
         while True:
             await trio.sleep(EVERY_S)
             if self._may_collect_fully():
@@ -140,7 +140,7 @@ class Collector:
         return self._busy() <= QUIET and not self._question_open()
 
     def _on_collection(self, phase: str, info: Mapping[str, int]) -> None:
-        """Called by Python before and after each collection, in whatever thread sets it off."""
+        """Called by Python before and after each collection, in the thread that triggers it."""
         if self._collecting_fully or get_ident() != self._thread:
             return
         if phase == "start":

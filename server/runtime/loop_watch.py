@@ -24,7 +24,7 @@ BUSY_OVER_BEATS = 20
 MINUTE_S = 60.0
 
 NOTED_S = 0.001
-"""A hold below this is not noted: nobody waits for long because of it."""
+"""A shorter hold is not recorded."""
 
 PROMISED_S = 0.005
 """What no connection, session or fan-out holds the loop over."""
@@ -74,7 +74,7 @@ class Recent(Generic[T]):
         self._forget(now_s)
 
     def most(self, now_s: float) -> T:
-        """What was given as nothing, if nothing was noted."""
+        """The given default, if nothing was recorded."""
         self._forget(now_s)
         return self._kept[0][1] if self._kept else self._nothing
 
@@ -201,7 +201,7 @@ class LoopWatch(trio.abc.Instrument):
                 trio.lowlevel.remove_instrument(self)
 
     async def run(self) -> None:
-        """Forever."""
+        """Run until cancelled."""
         queued_s = self._queued_s()
         while True:
             began_s = self._now_s()

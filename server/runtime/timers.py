@@ -1,4 +1,4 @@
-"""What is done later, for those who have no task of their own to wait in."""
+"""Calls functions later, for callers without a task to wait in."""
 
 from __future__ import annotations
 

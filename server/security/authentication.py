@@ -1,4 +1,4 @@
-"""Who is asking over HTTP, and whether they may: what holds on whichever port the request comes in."""
+"""Authentication of HTTP requests: the same rules on both ports."""
 
 from __future__ import annotations
 

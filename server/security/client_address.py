@@ -1,4 +1,4 @@
-"""Who is at the other end: the client's address behind proxies, and the web page it speaks for."""
+"""The address of a client behind proxies, and the origin of its web page."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _address(text: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def origin_of(url: str) -> str | None:
-    """Scheme, host and port of an address, as browsers write an origin: in lower case, and without a port
-    that goes without saying. None for what is no address of a server."""
+    """Scheme, host and port of an address, as browsers write an origin: in lower case, and without a default
+    port. None if the text is not the address of a server."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -73,8 +73,9 @@ def origin_allowed(
     """Whether a browser page from `origin` may use this node.
 
     Browsers send Origin, and a page cannot make them lie about it; programs need not send it. A page of this
-    node is one from the very host and port that it asks, or from that host at the port of the web pages,
-    which the WebSocket has not, or from the public address. Another port of the host is somebody else.
+    node comes from the same host and port as the request, or from that host at the port of the web pages,
+    which differs from that of the WebSocket, or from the public address. Another port of the host is another
+    origin.
 
     Args:
         origin: the Origin header; None without one.
@@ -100,7 +101,7 @@ def origin_allowed(
 
 
 def host_name(host: str) -> str:
-    """The name or address in a Host header, without brackets and port; empty for what is none."""
+    """The name or address in a Host header, without brackets and port; empty if there is none."""
     match = _HOST_HEADER.fullmatch(host)
     return match["name"].strip("[]").lower() if match else ""
 

@@ -1,4 +1,4 @@
-"""Limits against abuse. Every call takes constant time, and memory is bounded whoever asks.
+"""Limits against abuse. Every call takes constant time, and memory is bounded.
 
 Times are milliseconds of one clock that does not run backwards.
 """
@@ -21,7 +21,7 @@ TRIES_WAITING_MAX = 100
 
 
 class _Buckets:
-    """A bucket per key; the one that was used longest ago makes room for a new one."""
+    """A bucket per key; the least recently used bucket makes room for a new one."""
 
     def __init__(self, rate_per_s: float, burst: int, keys_max: int) -> None:
         self._rate_per_s = rate_per_s
@@ -47,7 +47,7 @@ class _Buckets:
 
 
 class _Charge:
-    """What one code costs an address, while nobody knows yet whether it is good."""
+    """The charge for one code that an address tries, while it is not known whether the code is good."""
 
     __slots__ = ("due_ms", "open", "tries")
 
@@ -80,19 +80,19 @@ class Try:
             self._attempts.know(*self._place)
 
     def wrong(self, now_ms: int) -> None:
-        """There is not, or nobody has waited to hear."""
+        """The code is not good, or the client has gone before it was known."""
         if self._charge is None:
             self._attempts.forget(self._place, now_ms)
         else:
             self._close()
 
     def unjudged(self) -> None:
-        """Nobody has looked."""
+        """The code was not looked up."""
         if self._close():
             self._attempts.give_back(self._place)
 
     def _close(self) -> bool:
-        """Whether what it has cost was open until now."""
+        """Whether the charge was still open."""
         charge = self._charge
         if charge is None or not charge.open:
             return False
@@ -104,21 +104,21 @@ class Try:
 class Attempts:
     """Codes and keys that were tried, by address, so that they cannot be found by trying.
 
-    How to think about it: a try is charged when it is made, so that a thousand at once are no more than a
-    thousand in a row, and the charge is given back once the code turns out to be good. An address that has
-    used up its tries waits: each further one has its turn when the bucket has filled so far, and those for
-    whom that would take too long are turned away, unjudged. A guesser thus hears of so many codes a minute
-    and no more, and a good code in between has its turn as well. A code that the address was right about
-    lately is no guess and costs nothing: a class goes on coming in, whatever one of them types. Nor does the
-    same code again before the first answer: a class that comes in all at once is one try.
+    How to think about it: a try is charged when it is made, so that a thousand tries at once cost as much as
+    a thousand in a row, and the charge is given back once the code turns out to be good. An address without
+    tries left waits: each further try has its turn when the bucket has filled up enough, and a try that would
+    wait too long is refused without a look-up. So a guesser learns about a limited number of codes a minute,
+    and a good code in between has its turn as well. A good code that the address used lately costs nothing: a
+    class keeps joining, whatever one of its players types. The same code again before the first answer costs
+    nothing either: a class that joins all at once is one try.
 
-    IPv6 addresses count by their /64, which is what one household or one server is given.
+    IPv6 addresses count by their /64, the range of one household or one server.
 
     Args:
         per_min: tries a minute, at once or spread.
         wait_max_ms: how long a try may wait for its turn.
-        addresses_max: addresses remembered; past it the one that tried longest ago is forgotten.
-        known_max: good codes remembered, by address; past it the one that was used longest ago is forgotten.
+        addresses_max: addresses that are remembered; beyond that the least recent one is forgotten.
+        known_max: good codes that are remembered, by address; beyond that the least recent one is forgotten.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Attempts:
         return Try(self, place, charge, max(charge.due_ms - now_ms, 0))
 
     def charge(self, address: str, now_ms: int) -> bool:
-        """Count what has been judged already and was wrong. False when the address had nothing left."""
+        """Charge a wrong try that needed no look-up. False if the address had no tries left."""
         return self._buckets.use(network_of(address)).charge(now_ms, self._wait_max_ms) == 0
 
     def know(self, address: str, code: str) -> None:
@@ -184,12 +184,12 @@ class Attempts:
 
 
 class MessageRate:
-    """Messages a second, by player: for those who have no connection of their own to be counted on.
+    """Messages a second, by player, for players without a connection of their own.
 
     Args:
         per_s: messages a second in the long run.
         burst: as many may come at once.
-        players_max: players remembered; past it the one that spoke longest ago is forgotten.
+        players_max: players that are remembered; beyond that the least recent one is forgotten.
     """
 
     def __init__(self, per_s: float, burst: int, players_max: int = 20_000) -> None:
@@ -201,13 +201,13 @@ class MessageRate:
 
 
 class ArrivalRate:
-    """New connections a second, by address: who is shown out and comes back at once costs a handshake each
-    time.
+    """New connections a second, by address: a client that is disconnected and comes back at once costs a
+    handshake each time.
 
     Args:
         per_s: connections a second in the long run.
         burst: as many may come at once.
-        addresses_max: addresses remembered; past it the one that came longest ago is forgotten.
+        addresses_max: addresses that are remembered; beyond that the least recent one is forgotten.
     """
 
     def __init__(self, per_s: float, burst: int, addresses_max: int = 20_000) -> None:

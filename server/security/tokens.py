@@ -1,4 +1,4 @@
-"""Tokens: who may speak as which player or host of which session."""
+"""Tokens: a signed token lets its bearer act as one player, or as the host, of one session."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ class Grant:
 
 
 def generation_of(grant: Grant) -> int | None:
-    """As commands have it: None for whoever is no host."""
+    """The generation as commands carry it: None unless this is a host's token."""
     return grant.generation if grant.role == "host" else None
 
 
 def former_of(read: Callable[[str], Grant], token: str | None) -> tuple[str, int] | tuple[None, None]:
-    """Who a new player was before, by that token: the session's id and the player. One that is not good, or
-    no player's, tells nothing: nobody is kept out for it."""
+    """The session id and the number of the player that a new player was before, by that token. An invalid
+    token, or one that is not a player's, is ignored: it refuses no join."""
     if token is None:
         return None, None
     try:
@@ -113,7 +113,7 @@ class Tokens:
         return self._serializer.dumps([session_id, role, generation or None if role == "host" else player])
 
     def read(self, token: str) -> Grant:
-        """What the token grants. Raises TokenError, whatever the text is."""
+        """The grant of the token. Raises TokenError for any other text."""
         known = self._known.get(token)
         grant, issued_s = known if known is not None else self._verify(token)
         age_s = self._clock.now_ms() / 1000 - issued_s
@@ -152,7 +152,7 @@ def _invalid() -> TokenError:
 
 
 class _Signer(TimestampSigner):
-    """Dates what it signs by the given clock instead of the machine's."""
+    """Signs with the time of the given clock instead of the machine's."""
 
     def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -163,7 +163,8 @@ class _Signer(TimestampSigner):
 
 
 def new_ticket() -> str:
-    """For a join that brings none: whoever waits for the host is known by it, and nobody can guess it."""
+    """A ticket for a join without one. It identifies a player that waits for the host, and cannot be
+    guessed."""
     return secrets.token_urlsafe(12)
 
 

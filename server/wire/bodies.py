@@ -38,7 +38,7 @@ def too_large(bytes_max: int) -> ApiError:
 
 
 def object_of(body: bytes, kind: type[Body], bytes_max: int | None = None) -> dict[str, object]:
-    """An object with the fields of `kind`, whatever their values. Raises ApiError, which names the field."""
+    """A JSON object with no other fields than those of `kind`. Raises ApiError with the path of the field."""
     data = json_of(body, bytes_max)
     if not isinstance(data, dict):
         raise ApiError("bad_message", "The body must be one JSON object.")

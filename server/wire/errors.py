@@ -64,8 +64,8 @@ RETRY_AFTER_S = {429: 10, 503: 1}
 
 
 class ApiError(Exception):
-    """A request that is turned down. To be made anew for each: one that is raised again and again keeps the
-    frames of every time.
+    """The refusal of a request. Make a new one each time: an exception that is raised again keeps the frames
+    of every raise.
 
     Args:
         code: one of docs/protocol.md; it fixes the status.

@@ -59,8 +59,8 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """From who comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`, and
-    with the `ticket` that it was given when it waits for the host, and the token of who it was before
+    """A client comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`, with
+    the `ticket` that it was given if it waits for the host, and with the token of an earlier player
     (`former`)."""
 
     code: str
@@ -140,8 +140,8 @@ def read_answer(data: Mapping[str, object]) -> Answer:
 
 
 def read_name(data: Mapping[str, object]) -> object:
-    """The name that somebody joins with: whatever JSON value was sent, None when it was left out. A null is a
-    name, though no good one."""
+    """The name of a join: any JSON value, None when it was left out. A null is a name, but not a valid
+    one."""
     name = data.get("name")
     return "" if name is None and "name" in data else name
 
@@ -155,7 +155,7 @@ def read_token(data: Mapping[str, object], name: str = "token") -> str | None:
 
 
 def read_ticket(data: Mapping[str, object]) -> str | None:
-    """What whoever waits for the host was given. Raises ProtocolError."""
+    """The ticket of a player that waits for the host. Raises ProtocolError."""
     ticket = data.get("ticket")
     if "ticket" in data and (
         type(ticket) is not str

@@ -21,7 +21,7 @@ KEEP_ALIVE = b'event: alive\ndata: {"t":"alive"}\n\n'
 """An event and no comment: a page cannot see those, and so could not tell a quiet stream from a dead one."""
 
 UNCONFIRMED_MAX_S = 30.0
-"""How long a client may leave unconfirmed what it was sent: one that has vanished is found by that."""
+"""How long a client may leave sent bytes unacknowledged. A vanished client is noticed by that."""
 
 POSITION = re.compile(r"(\d{1,15}):(\d{1,15})", re.ASCII)
 
@@ -37,11 +37,11 @@ told not to."""
 
 @dataclass(frozen=True, slots=True)
 class EventDialect:
-    """How a message becomes an event. Equal for all streams of an epoch, so that they share the bytes.
+    """Encodes a message as an event. Equal for all streams of an epoch, so that they share the bytes.
 
-    The id is where the client stands: a browser sends it back by itself as Last-Event-ID. It is given only
-    with what moves a client on: not with what has no offset of its own, and not with a
-    `joined` that what was missed has yet to follow.
+    The id is the position of the client in the stream: a browser sends it back by itself as Last-Event-ID.
+    Only events that move the position have one: not messages without an offset of their own, and not a
+    `joined` that is followed by missed messages.
     """
 
     epoch: int
@@ -57,7 +57,8 @@ class EventDialect:
 
 
 def position(last_event_id: str) -> tuple[int | None, int | None]:
-    """Epoch and offset. What is not ours counts as none: the stream then begins with the whole picture."""
+    """Epoch and offset of a Last-Event-ID. An unknown text counts as none: the stream then begins with the
+    whole state."""
     match = POSITION.fullmatch(last_event_id.strip())
     return (int(match[1]), int(match[2])) if match else (None, None)
 

@@ -663,18 +663,18 @@ async def test_a_session_is_given_away_though_its_last_acks_leave_without_it(moc
         w.journal.auto = "off"
         w.answer(actor, ann, 1)
         await settle()
-        parcels: list[object] = []
+        snapshots: list[object] = []
 
         async def give_away() -> None:
-            parcels.append(await w.registry.give_away(actor.session_id))
+            snapshots.append(await w.registry.give_away(actor.session_id))
 
         w.nursery.start_soon(give_away)
         await settle()
-        assert not parcels
+        assert not snapshots
         w.journal.commit()
         await settle()
         assert ann.last("ack")["status"] == "accepted"
-        assert parcels == [actor.snapshot]
+        assert snapshots == [actor.snapshot]
         assert actor.snapshot is not None
 
 

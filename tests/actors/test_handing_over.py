@@ -66,7 +66,7 @@ async def given(w: World, actor: SessionActor) -> HandoffSnapshot:
 async def brought(
     w: World, snapshot: HandoffSnapshot, stream: StreamState | None, registry: Registry | None = None
 ) -> SessionActor:
-    """What the next node makes of a parcel."""
+    """The actor that the next node makes of a snapshot."""
     assert await w.store.grant(snapshot.record.id, snapshot.epoch, "node", "next")
     following = registry or w.another("next").registry
     if stream is not None:
@@ -145,7 +145,7 @@ async def test_what_comes_while_a_session_is_given_away_is_bounded(mock_clock: M
         assert len(handing.made.commands) == 6, "a place that is free is told of whatever the bound"
 
 
-async def test_who_is_connected_stays_so_and_is_named_in_the_parcel(mock_clock: MockClock) -> None:
+async def test_a_snapshot_has_the_connected_clients_with_their_seats(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada, host, watching = await w.join(actor, "Ada"), await w.host(actor), await w.watch(actor)
@@ -156,7 +156,7 @@ async def test_who_is_connected_stays_so_and_is_named_in_the_parcel(mock_clock: 
         assert actor.subscribers == 0
 
 
-async def test_what_comes_too_late_is_in_the_parcel(mock_clock: MockClock) -> None:
+async def test_a_snapshot_has_the_commands_that_came_too_late(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
@@ -175,7 +175,7 @@ async def test_what_comes_too_late_is_in_the_parcel(mock_clock: MockClock) -> No
         assert actor.session.question_open
 
 
-async def test_what_lies_in_the_mailbox_is_left_undone_and_in_the_parcel(mock_clock: MockClock) -> None:
+async def test_a_snapshot_has_the_commands_of_the_mailbox_unhandled(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")

@@ -512,7 +512,7 @@ async def test_without_nodes_a_deadline_is_seen_to_at_once(mock_clock: MockClock
 # -- moving on ---------------------------------------------------------------------------------------
 
 
-async def test_the_nodes_that_take_part_are_in_the_parcel(mock_clock: MockClock) -> None:
+async def test_a_snapshot_has_the_subscribed_nodes(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         relay = await node(actor)

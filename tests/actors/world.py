@@ -228,7 +228,7 @@ async def world(
 
 
 class Node(Client):
-    """A node that takes part. `prompt`: it answers a roll call at once; nothing is on its way."""
+    """A subscribed node. `prompt`: it answers a flush at once, because nothing is in transit."""
 
     def __init__(self, actor: SessionActor, run: str, prompt: bool) -> None:
         super().__init__()

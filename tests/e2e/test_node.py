@@ -1,4 +1,4 @@
-"""The whole thing: real processes, real sockets, a real PostgreSQL, and books that must agree."""
+"""The whole thing: real processes, real sockets, a real PostgreSQL, and ledgers that must agree."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def data_dir() -> Iterator[Path]:
 
 
 async def play(node: Node, api: Api, *, kill_in: int | None = None) -> str:
-    """A session with bots from the lobby to the podium, and the books afterwards. Returns its code.
+    """A session with bots from the lobby to the podium, and the ledgers afterwards. Returns its code.
 
     Args:
         kill_in: the question in the middle of which the node is killed and started again.
@@ -311,7 +311,7 @@ async def test_the_commands_of_the_readme(data_dir: Path) -> None:
                 "--silent-share", "0", *at, data_dir=data_dir,
             )  # fmt: skip
         assert code == 0, said
-        assert "The books agree" in said
+        assert "The ledgers agree" in said
         assert seen[0][0] == 0
         assert "Podium" in seen[0][1]
         code, said = await fanfare("session", "results", session, "--csv", *at, data_dir=data_dir)

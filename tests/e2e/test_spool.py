@@ -1,4 +1,5 @@
-"""Real nodes whose PostgreSQL goes away, that are killed or stopped meanwhile, and books that must agree."""
+"""Real nodes whose PostgreSQL goes away, that are killed or stopped meanwhile, and ledgers that must
+agree."""
 
 from __future__ import annotations
 

@@ -354,7 +354,7 @@ async def test_no_round_goes_on_for_long_whatever_comes() -> None:
 
 
 class Cut:
-    """An attendant that only counts how often it was cut."""
+    """A socket handler that only counts how often it was cut."""
 
     tick = NEVER
 
@@ -371,7 +371,7 @@ class Cut:
         self.times_cut += 1
 
 
-async def test_a_socket_that_is_closed_costs_no_stranger_its_attendant() -> None:
+async def test_a_closed_socket_costs_no_other_socket_its_handler() -> None:
     loop = Loop()
     one, other = socket.socketpair()
     with one, other:

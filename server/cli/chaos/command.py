@@ -92,7 +92,7 @@ REPORT_FILE = "report.json"
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep logs, books and data in this new directory, whatever comes of it.",
+    help="Keep logs, ledgers and data in this new directory, whatever comes of it.",
 )
 @click.option(
     "--prove",
@@ -125,7 +125,7 @@ def chaos(
     one by one. Which faults come in which order, how long each lasts, and how long after the one before it,
     follows from --seed, --faults, --minutes, --nodes, --only and --without alone. The exit code is 0 only
     if every acknowledged answer is stored exactly once with the figures that the player was told, scores are
-    the stored ones, and every player came to an end. A run that fails keeps its logs, books and data.
+    the stored ones, and every player came to an end. A run that fails keeps its logs, ledgers and data.
     """
     from loadtest.chaos.plan import CLOCK_KINDS, make_plan
     from loadtest.chaos.run import Aim
@@ -182,7 +182,7 @@ def chaos(
         if proven and keep is None:
             shutil.rmtree(directory, ignore_errors=True)
         else:
-            click.echo(f"Logs, books and data: {directory}", err=not proven)
+            click.echo(f"Logs, ledgers and data: {directory}", err=not proven)
         if not proven:
             click.echo(f"To repeat it: {repeat}", err=True)
             several = f" --nodes {nodes}" if nodes > 1 else ""

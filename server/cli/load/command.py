@@ -1,4 +1,4 @@
-"""`fanfare load`: many real connections, and books that must agree."""
+"""`fanfare load`: many real connections, and ledgers that must agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Letting a crowd of bots play, and holding its books against the results."""
+"""Letting a crowd of bots play, and holding its ledgers against the results."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def _keep_drawing(progress: Progress) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The bots' books and the stored results, side by side."""
+    """The bots' ledgers and the stored results, side by side."""
 
     told: Tally
     stored: Sequence[StoredResult]
@@ -159,10 +159,11 @@ async def settle(api: Api, code: str, crowd: Crowd, console: Console) -> int:
         raise click.ClickException(f"No bot came into session {code}.")
     found = await audit(api, code, crowd.ledgers, crowd.token)
     if found.mismatches:
-        click.echo(f"The books do not agree with the results of session {code}:", err=True)
+        click.echo(f"The ledgers do not agree with the results of session {code}:", err=True)
         report_mismatches(found.mismatches)
         return 1
     console.print(
-        f"The books agree with the results: {found.stored_answers:,} answers, {found.stored_score:,} points."
+        f"The ledgers agree with the results: {found.stored_answers:,} answers, "
+        f"{found.stored_score:,} points."
     )
     return 0

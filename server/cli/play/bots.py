@@ -60,8 +60,8 @@ def bots(
 ) -> None:
     """Let bots play in the session CODE until it is over.
 
-    They keep books of every ack and result. When the session is over the books are compared with its results;
-    the exit code is 0 only if they agree.
+    They keep ledgers of every ack and result. When the session is over the ledgers are compared with its
+    results; the exit code is 0 only if they agree.
     """
 
     async def main() -> int:

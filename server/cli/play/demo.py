@@ -1,4 +1,4 @@
-"""`fanfare demo`: a whole session, from an empty directory to books that agree."""
+"""`fanfare demo`: a whole session, from an empty directory to ledgers that agree."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ THINK_S = 0.8
     help="Keep the data here.  [default: a temporary directory]",
 )
 def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
-    """Start a node, let bots play a whole session, and compare the books.
+    """Start a node, let bots play a whole session, and compare the ledgers.
 
     What the bots were told, results.csv and the answers table must say the same; the exit code is 0 only
     then. Nothing it started is left running.
@@ -132,7 +132,7 @@ async def _watch(spectator: SpectatorClient, screen: TerminalView) -> None:
 
 
 async def _compare(api: Api, crowd: Crowd, opened: Message, directory: Path, console: Console) -> int:
-    """The bots' books, the results and the table, side by side. Returns the exit code."""
+    """The bots' ledgers, the results and the table, side by side. Returns the exit code."""
     from rich.table import Table
 
     from server.cli.operate.sql import totals, totals_query
@@ -141,7 +141,7 @@ async def _compare(api: Api, crowd: Crowd, opened: Message, directory: Path, con
     found = await audit(api, opened["code"], crowd.ledgers, crowd.token)
     report(found.told, crowd, console)
     query = totals_query(opened["session_id"])
-    books = {
+    ledgers = {
         "what the bots were told": (found.told.answered, found.told.score),
         "results.csv": (found.stored_answers, found.stored_score),
         "SQL": await totals(directory, opened["session_id"]),
@@ -149,14 +149,14 @@ async def _compare(api: Api, crowd: Crowd, opened: Message, directory: Path, con
     table = Table("", box=None)
     table.add_column("answers", justify="right")
     table.add_column("points", justify="right")
-    for source, (answers, points) in books.items():
+    for source, (answers, points) in ledgers.items():
         table.add_row(source, f"{answers:,}", f"{points:,}")
     console.print()
     console.print(table)
     console.print(f"{query};", style="dim", soft_wrap=True)
     report_mismatches(found.mismatches)
-    if found.mismatches or len(set(books.values())) != 1:
-        console.print("The books do not agree.", style="bold red")
+    if found.mismatches or len(set(ledgers.values())) != 1:
+        console.print("The ledgers do not agree.", style="bold red")
         return 1
-    console.print("The books agree.", style="bold green")
+    console.print("The ledgers agree.", style="bold green")
     return 0

@@ -20,7 +20,7 @@ from server.http.results import Results
 LOCATION = {"Location": "Where it can be read."}
 PLAYER_CODES = ("player_not_found", "kicked")
 OVER_CODES = ("token_missing", "token_invalid", "token_expired", "kicked", "token_replaced")
-"""Where the standing of a session that is over is for those who took part."""
+"""Routes on which only participants see the standing of a session that is over."""
 
 OF_SESSION = {"key": "$response.body#/session_id"}
 
