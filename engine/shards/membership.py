@@ -183,9 +183,9 @@ class Membership:
         )
 
     def overdue(self, run: str) -> bool:
-        """Whether the last heartbeat of this run was older than half of its TTL when Redis was asked: half as
-        much again as the time between two. False while Redis does not answer."""
-        return self._reached and run in self._overdue
+        """Whether the last heartbeat of this run was older than half of its TTL when Redis was asked (the
+        time between two is a third), or has expired. False while Redis does not answer."""
+        return self._reached and (run in self._overdue or run not in self._listed)
 
     def _become(self, live: dict[str, Member]) -> Changes:
         before, self._live = self._live, live

@@ -193,7 +193,7 @@ class Router:
         relay = self._relays.get(key) or self._relays_by_code.get(key)
         if relay is None:
             return False
-        if isinstance(command, Attaching) and command.may_move and not relay.shared:
+        if isinstance(command, Attaching) and command.may_move and not self._stays(relay.owner, relay.shared):
             self._move(command, relay.owner)
         else:
             relay.deliver(command)
@@ -284,16 +284,16 @@ class Router:
             self.routed.forwarded += 1
             reply = _Forwarded(command.reply, partial(self.locator.forget, record.id))
             self._links.send(location.member, record.id, departing(command, reply, self._clock.now_ms()))
-        elif command.may_move and not self._stays(location):
+        elif command.may_move and not self._stays(location.member, self.is_shared(record)):
             self._move(command, location.member)
         else:
             self.relay_for(location).deliver(command)
 
-    def _stays(self, location: RemoteLocation) -> bool:
+    def _stays(self, owner: Member, shared: bool) -> bool:
         """Whether clients of a session elsewhere stay at this node: the session is shared, or its owner may
         hang. Sent to an owner that hangs, a client would lose the time that it takes to notice; here it gets
         the next owner."""
-        return self.is_shared(location.record) or self._members.overdue(location.member.run)
+        return shared or self._members.overdue(owner.run)
 
     def _move(self, command: Command, to: Member) -> None:
         self.routed.moved += 1

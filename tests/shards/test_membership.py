@@ -80,7 +80,9 @@ def test_a_heartbeat_is_overdue_when_half_of_its_ttl_is_over() -> None:
     assert not state.overdue(B.run), "nothing is known while Redis is away"
     ask(2, a=3.0, b=2.5)
     assert not state.overdue(B.run)
-    assert not state.overdue("never heard of")
+    hear(state, 2.5, A)
+    assert state.live[B.run] == B
+    assert state.overdue(B.run), "it has expired, and Redis is not believed yet about that"
 
 
 def test_a_member_that_vanishes_is_gone() -> None:

@@ -324,8 +324,10 @@ async def test_nobody_is_sent_to_an_owner_that_may_hang(mock_clock: MockClock) -
         b.known.late.add(a.run)
         ada = await b.join(record, "Ada", may_move=True)
         assert (ada.kinds, ada.close_reason) == (["joined"], None), "it does not hang, as it turns out"
+        ben = await b.join(record, "Ben", may_move=True)
+        assert (ben.kinds, ben.close_reason) == (["joined"], None), "though there is a relay"
         b.known.late.clear()
-        assert (await b.join(record, "Ben", may_move=True)).close_reason is CloseReason.MOVED
+        assert (await b.join(record, "Cem", may_move=True)).close_reason is CloseReason.MOVED
 
 
 async def test_everybody_is_relayed_in_a_session_that_is_shared(mock_clock: MockClock) -> None:
