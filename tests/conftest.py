@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
+from math import inf
 from pathlib import Path
 
 import pytest
 import trustme
 from hypothesis import HealthCheck, settings
 
+from engine.actors.delivery import fanout
 from engine.aio import open_asyncio
 from engine.shards.embedded_redis import EmbeddedRedis
 from engine.storage.embedded import EmbeddedPostgres
@@ -79,6 +81,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         blob.write_to_path(chain, append=True)
     authority.cert_pem.write_to_path(chain, append=True)
     return chain, key
+
+
+@pytest.fixture(autouse=True)
+def whole_broadcasts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where time is virtual, how fast the machine is must not decide where a broadcast gives way: it goes
+    out in one slice, unless the test says how long a slice is."""
+    if "mock_clock" in request.fixturenames or "autojump_clock" in request.fixturenames:
+        monkeypatch.setattr(fanout, "SLICE_S", inf)
 
 
 @pytest.fixture

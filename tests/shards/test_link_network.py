@@ -20,6 +20,7 @@ from trio_websocket import ConnectionClosed
 from engine.actors import commands
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import SubscribeNode
+from engine.actors.delivery import fanout
 from engine.actors.delivery.fanout import CHUNK
 from engine.actors.delivery.frame import Frame
 from engine.shards.link import auth, codec, entries, listener, pool, transport
@@ -101,8 +102,9 @@ async def test_what_is_sent_in_one_turn_goes_as_one_message(
 
 
 async def test_a_batch_does_not_hold_the_loop(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fanout, "SLICE_S", 0.001)
     sessions = Sessions()
     turns = 0
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Host, Join, Look, Rejoin
+from engine.actors.deadlines import HOSTS_WAITING_MAX
 from engine.actors.live_session import CLOCKS_AGREE_MS
 from engine.actors.options import ActorOptions
 from engine.domain.facts import AnswerAccepted, ClockExtended
@@ -510,7 +511,7 @@ async def test_what_is_kept_of_a_stream_always_fits_onto_a_link(mock_clock: Mock
         a.journal.auto = "now"
         for number in range(12_000):
             a.here(record).send(Host(Client(), None, "lock", on=number % 2 == 0))
-            if number % 500 == 0:
+            if number % HOSTS_WAITING_MAX == 0:
                 await settle()
         await settle()
         assert ada.offsets[-1] == 12_000
