@@ -6,6 +6,7 @@ turn, and how an actor ends. Each part has its own module:
 
     states.py          the states of an actor, and what becomes of a command in each
     handlers.py        what each command does
+    direct.py          what happens to an answer while the actor's task sleeps
     subscriptions.py   how a subscriber comes, and is brought up to date
     confirmations.py   what is told only once its facts are committed
     broadcasts.py      what is told to all, and when
@@ -20,8 +21,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import trio
-
 from engine.actors import messages
 from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.admission import BUSY
@@ -31,6 +30,7 @@ from engine.actors.commands import Answer, Command, Host, Merge, Role
 from engine.actors.counters import Counters
 from engine.actors.deadlines import HOSTS_WAITING_MAX
 from engine.actors.delivery.stream import StreamState
+from engine.actors.direct import DirectAnswers
 from engine.actors.handlers import HANDLERS, host, refused
 from engine.actors.handoff import HandoffSnapshot
 from engine.actors.live_session import LiveSession, assembled, go_on, replayed, settle_skip
@@ -110,13 +110,14 @@ class SessionActor:
         self._confirmations = live.confirmations
         self._broadcasts = live.broadcasts
         self._deadlines = live.deadlines
-        self._active_at = live.clock.now_ms()
-        """When somebody last asked the session for something; once it is over, when everybody was told."""
+        self._direct = DirectAnswers(live)
 
     # -- for others ------------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
         """Hand over a command; `states.py` has what becomes of it. Never blocks."""
+        if isinstance(command, Answer) and self._direct.take(command):
+            return
         fate = self._lifecycle.fates[type(command)]
         if fate is Fate.DROPPED:
             return
@@ -208,9 +209,9 @@ class SessionActor:
         await self._broadcasts.tell()
         self._confirmations.write()
         while not self._may_rest():
-            with trio.CancelScope(deadline=self._wake_at()):
-                mail = partial(self._mailbox.wait, for_items=lifecycle.serves and not self._merge_waits)
-                await (mail() if (stall := self._broadcasts.stall) is None else stall.over_or(mail))
+            mail = partial(self._mailbox.wait, for_items=lifecycle.serves and not self._merge_waits)
+            stall = self._broadcasts.stall
+            await self._direct.sleep(self._wake_at(), mail if stall is None else partial(stall.over_or, mail))
             if lifecycle.error is not None:
                 raise lifecycle.error
             await self._confirm()
@@ -218,8 +219,9 @@ class SessionActor:
             if self._gaps.stood_still:
                 if not await lifecycle.certain(self._in_doubt):
                     continue
-                self._active_at = self._clock.now_ms()
+                self.live.active_at = self._clock.now_ms()
                 await self._deadlines.give_back()
+            await self._broadcasts.tell()
             if lifecycle.state is State.HANDING_OVER:
                 if self._given_away():
                     return
@@ -245,7 +247,7 @@ class SessionActor:
         if (command := mailbox.peek()) is None:
             return
         if session.phase is not Phase.FINISHED:  # from then on its time is measured from the end
-            self._active_at = self._clock.now_ms()
+            self.live.active_at = self._clock.now_ms()
         for _ in range(BATCH_MAX):
             if self._gaps.stood_still or not self._lifecycle.serves:
                 return
@@ -295,7 +297,7 @@ class SessionActor:
             if confirmations.end_committed:
                 self._lifecycle.enter(State.OVER)
                 confirmations.end_seq = None
-                self._active_at = self._clock.now_ms()
+                self.live.active_at = self._clock.now_ms()
                 self._broadcasts.tell_end()
             return
         while confirmations.latecomers:
@@ -312,7 +314,7 @@ class SessionActor:
             return math.inf
         due = min(self._deadlines.next_at, self._broadcasts.next_at)
         if self._at_rest:
-            due = min(due, self._active_at + self._patience_ms)
+            due = min(due, self.live.active_at + self._patience_ms)
         return self._clock.trio_time(due)
 
     @property
@@ -337,7 +339,7 @@ class SessionActor:
     def _may_rest(self) -> bool:
         if not self._at_rest or len(self._mailbox) or not self._lifecycle.serves:
             return False
-        if self._clock.now_ms() - self._active_at < self._patience_ms:
+        if self._clock.now_ms() - self.live.active_at < self._patience_ms:
             return False
         self.end(CloseReason.FINISHED if self.session.phase is Phase.FINISHED else CloseReason.RESTARTING)
         return True

@@ -203,12 +203,8 @@ class Broadcasts:
             self._confirmations.end_seq = session.seq
         for fact in facts:
             match fact:
-                case AnswerAccepted() | PlayerJoined() if session.withholds:
-                    self._progress.dirty = self._crowd.dirty = True
                 case AnswerAccepted() | AnswerMerged() | PlayerJoined():
-                    # After the end nobody is told: whoever comes back sees it in the whole picture.
-                    self.board.dirty = session.phase is not Phase.FINISHED
-                    self._note_progress()
+                    self._note_standing(merged=isinstance(fact, AnswerMerged))
                 case PlayerKicked():
                     self.board.dirty = True
                     self._note_progress()
@@ -238,6 +234,26 @@ class Broadcasts:
                     self._broadcast(messages.state_changed(session, offset, now, by_ms))
                 case HostReplaced():
                     self._audience.disconnect("host", CloseReason.REPLACED)
+
+    def tell_answer(self) -> bool:
+        """As `tell`, after the actor's task was not needed for an answer. False, and nothing is told, if the
+        answer has brought more about than itself: then the actor's task has to tell it."""
+        session = self._session
+        if session.seq > self.told_seq:
+            if session.seq > self.told_seq + 1:
+                return False
+            self.told_seq = session.seq
+            self._confirmations.record(session.take_facts())
+            self._note_standing()
+        return True
+
+    def _note_standing(self, *, merged: bool = False) -> None:
+        """Somebody has answered or joined: how many have answered is news, and so is the standing unless it
+        does not move while the question is open."""
+        if merged or not self._session.withholds:
+            # After the end nobody is told: whoever comes back sees it in the whole picture.
+            self.board.dirty = self._session.phase is not Phase.FINISHED
+        self._note_progress()
 
     def _note_progress(self) -> None:
         self._progress.dirty = self._crowd.dirty = self._session.withholds

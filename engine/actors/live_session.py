@@ -66,6 +66,8 @@ class LiveSession:
     broadcasts: Broadcasts
     barrier: FlushBarrier
     deadlines: Deadlines
+    active_at: int
+    """When somebody last asked the session for something; once it is over, when everybody was told."""
     joins_follow_until: int
     """Until when a join of the former owner may still be merged."""
     linger_s: float = FINISHED_LINGER_S
@@ -164,6 +166,7 @@ def assembled(
         broadcasts=broadcasts,
         barrier=barrier,
         deadlines=deadlines,
+        active_at=clock.now_ms(),
         joins_follow_until=clock.now_ms() + JOINS_FOLLOW_MS if claimed.epoch > 1 else 0,
     )
 

@@ -61,6 +61,11 @@ class Mailbox(Generic[T]):
             range(self.arrived, self.arrived - count, -1), islice(reversed(self._items), count), strict=True
         )
 
+    @property
+    def is_due(self) -> bool:
+        """Whether `wait` returns, or would return, without anything more."""
+        return self._woken or bool(self._items)
+
     def wake(self) -> None:
         """Make `wait` return without an item."""
         self._woken = True

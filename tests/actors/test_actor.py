@@ -553,6 +553,7 @@ async def test_a_full_journal_and_a_full_mailbox_answer_busy(mock_clock: MockClo
         }
         assert (await w.do(actor, "pause")).errors == ["busy"]
         w.journal.facts_max = 50_000
+        w.answer(actor, ada, 1, id="at once")
         for n in range(5):
             w.answer(actor, ada, 1, id=str(n))
         refused = [message["id"] for message in ada.got("error")][1:]
@@ -560,7 +561,7 @@ async def test_a_full_journal_and_a_full_mailbox_answer_busy(mock_clock: MockClo
         await settle()
         assert refused == ["3", "4"]
         assert actor.subscribers == 0, "a departure is heard though the mailbox was full"
-        assert len(ada.got("ack")) == 3
+        assert len(ada.got("ack")) == 4
 
 
 async def test_idle_sessions_leave_memory_and_come_back_equal(mock_clock: MockClock) -> None:

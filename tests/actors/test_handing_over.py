@@ -180,12 +180,13 @@ async def test_a_snapshot_has_the_commands_of_the_mailbox_unhandled(mock_clock: 
         actor = await w.session()
         ada = await w.join(actor, "Ada")
         await w.do(actor, "start")
+        actor.send(Detach(ada))
         w.answer(actor, ada, 1)
         actor.give_away()
         actor.send(Detach(ada))
         await settle()
         assert actor.snapshot is not None
-        assert [type(command) for command in actor.snapshot.commands] == [Answer, Detach]
+        assert [type(command) for command in actor.snapshot.commands] == [Detach, Answer, Detach]
         assert ada.got("ack") == []
         assert actor.session.answered == 0
 
