@@ -31,6 +31,8 @@ Ts = TypeVarTuple("Ts")
 _ROUNDS_MAX = 20
 """Of asyncio's loop in one step of trio's. A request and its reply take two or three."""
 
+_READ_BYTES_MAX = 65_536
+
 _UNWIND_S = 5.0
 """What is left in the loop at the end of its block has so long to end."""
 
@@ -137,6 +139,12 @@ class _Loop(asyncio.SelectorEventLoop):
         heappush(self._due, when)
         self._waiting.deadline = min(self._waiting.deadline, when)
         return super().call_at(when, callback, *args, context=context)
+
+    async def create_connection(self, *args: Any, **more: Any) -> Any:
+        return _reading_little(await super().create_connection(*args, **more))
+
+    async def create_unix_connection(self, *args: Any, **more: Any) -> Any:
+        return _reading_little(await super().create_unix_connection(*args, **more))
 
     # -- running it --------------------------------------------------------------------------------
 
@@ -245,6 +253,15 @@ class _Loop(asyncio.SelectorEventLoop):
         self._ended = True
         self._waiting.cancel()
         self.close()
+
+
+def _reading_little(connected: tuple[Any, T]) -> tuple[Any, T]:
+    """What a transport reads at a time goes into memory of the size that is asked for. asyncio asks for 256
+    KiB, and to get and return so much costs several times what it costs to read a short reply."""
+    transport, _ = connected
+    if hasattr(transport, "max_size"):
+        transport.max_size = _READ_BYTES_MAX
+    return connected
 
 
 _current: ContextVar[_Loop | None] = ContextVar("asyncio loop", default=None)

@@ -183,6 +183,22 @@ async def test_timers_follow_the_clock_of_trio(autojump_clock: MockClock) -> Non
     assert fired == [0, 10, 20, 30]
 
 
+async def test_a_short_reply_is_not_read_into_a_large_buffer(
+    asyncio_loop: None, nursery: trio.Nursery
+) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def connect() -> int:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, *listener.socket.getsockname())
+        size: int = transport.max_size
+        transport.close()
+        return size
+
+    async with listener:
+        assert await call(connect) <= 65_536
+
+
 async def test_a_thread_of_asyncio_is_heard(asyncio_loop: None) -> None:
     async def in_a_thread() -> int:
         return await asyncio.get_running_loop().run_in_executor(None, lambda: 7)

@@ -121,6 +121,10 @@ def _unavailable(error: BaseException) -> StorageUnavailable:
     return StorageUnavailable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
+def _late(after_s: float) -> StorageUnavailable:
+    return _unavailable(TimeoutError(f"no answer within {after_s:g} s"))
+
+
 async def _on(connection: Any, work: Callable[[Connection], Awaitable[T]]) -> T:
     """Run `work` and sort its errors."""
     try:
@@ -299,6 +303,12 @@ class DedicatedConnection:
         self._connection: Any = None
         self._looked = False
         """Whether the look at this connection has come to its end."""
+        self._watched: asyncio.Task[Any] | None = None
+        """The task of the statement that has to end by `_until_s`."""
+        self._until_s = inf
+        self._is_late = False
+        self._timer: asyncio.TimerHandle | None = None
+        """Fires by `_until_s` at the latest."""
 
     async def fetch(self, sql: str, *args: object, timeout_s: float = inf) -> Sequence[Row]:
         """All rows of one statement, which is its own transaction. Raises StorageUnavailable; also when it
@@ -306,45 +316,70 @@ class DedicatedConnection:
         deadline_s = trio.current_time() + timeout_s
         if self._connection is None or self._connection.is_closed():
             self._looked = False
-            await self._until(deadline_s, self._connect_timeout_s, self._connect)
+            await self._within(min(timeout_s, self._connect_timeout_s), self._connect)
         if not self._looked:
             # Where the server has lost commits this takes longer than to connect.
-            await self._until(deadline_s, self._statement_timeout_s, self._run, self._look)
+            left_s = max(0.0, deadline_s - trio.current_time())
+            await self._within(min(left_s, self._statement_timeout_s), self._run, self._look)
             self._looked = True
-        return await self._until(
-            deadline_s,
-            self._statement_timeout_s,
-            self._run,
-            lambda connection: connection.fetch(sql, *args),
-        )
+        until_s = min(deadline_s, trio.current_time() + self._statement_timeout_s)
+        return await _call(self._run, lambda connection: connection.fetch(sql, *args), until_s)
 
-    async def _until(
-        self, deadline_s: float, timeout_s: float, function: Callable[..., Awaitable[T]], *args: object
-    ) -> T:
-        """By trio's clock: a time-out of asyncpg's leaves a timer in the loop after every statement, for as
-        long as it would have lasted."""
-        began_s = trio.current_time()
-        until_s = min(deadline_s, began_s + timeout_s)
-        with trio.move_on_at(until_s):
+    async def _within(self, timeout_s: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        with trio.move_on_after(timeout_s):
             return await _call(function, *args)
-        raise _unavailable(TimeoutError(f"no answer within {max(0.0, until_s - began_s):g} s"))
+        raise _late(timeout_s)
 
     async def _connect(self) -> None:
         self._connection = await _connecting(
             asyncpg.connect(self._dsn, timeout=self._connect_timeout_s, server_settings=_DEDICATED_SETTINGS)
         )
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], until_s: float = inf) -> T:
+        """asyncio-flavoured. Raises StorageUnavailable when `work` has not ended by then."""
+        began_s = asyncio.get_running_loop().time()
+        if until_s < inf:
+            self._watch(until_s)
         try:
             return await _on(self._connection, work)
-        except BaseException:
+        except BaseException as error:
             self._connection.terminate()
             self._connection = None
+            if self._is_late and isinstance(error, asyncio.CancelledError):
+                raise _late(until_s - began_s) from error
             raise
+        finally:
+            self._watched, self._is_late = None, False
+
+    def _watch(self, until_s: float) -> None:
+        """Cancel the task that runs just now if it does not end by then. The timer outlives the statement, to
+        watch the next ones too: to set and to cancel one costs more than all the rest of this."""
+        self._watched, self._until_s = asyncio.current_task(), until_s
+        if self._timer is None or self._timer.when() > until_s:
+            self._stop_timer()
+            self._timer = asyncio.get_running_loop().call_at(until_s, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        watched = self._watched
+        if watched is None:
+            return
+        loop = watched.get_loop()
+        if loop.time() < self._until_s:
+            self._timer = loop.call_at(self._until_s, self._fire)
+        else:
+            self._is_late = True
+            watched.cancel()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     async def aclose(self) -> None:
         """Close in good order, within a second."""
         connection, self._connection = self._connection, None
+        self._stop_timer()
 
         async def close() -> None:
             try:

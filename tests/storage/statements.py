@@ -7,8 +7,10 @@ from typing import Any
 
 from engine.storage.journal.statement import (
     COMMIT,
+    COMMIT_ANSWER,
     COMMIT_ANSWERS,
     COMMIT_ANSWERS_OF_ONE,
+    COMMIT_PLAYER,
     COMMIT_PLAYERS,
     COMMIT_PLAYERS_OF_ONE,
 )
@@ -26,11 +28,14 @@ def as_commit(sql: str, args: Sequence[Any]) -> Sequence[Any] | None:
     elif sql in (COMMIT_PLAYERS_OF_ONE, COMMIT_ANSWERS_OF_ONE):
         session_id, epoch, *columns, owner = args
         ids, epochs, table = [session_id], [epoch], [[1] * len(columns[0]), *columns]
+    elif sql in (COMMIT_PLAYER, COMMIT_ANSWER):
+        session_id, epoch, *row, owner = args
+        ids, epochs, table = [session_id], [epoch], [[1], *([value] for value in row)]
     else:
         return None
     commit: list[Any] = [()] * _ARGUMENTS
     commit[0], commit[1], commit[-1] = ids, epochs, owner
-    players = sql in (COMMIT_PLAYERS, COMMIT_PLAYERS_OF_ONE)
+    players = sql in (COMMIT_PLAYERS, COMMIT_PLAYERS_OF_ONE, COMMIT_PLAYER)
     first = _FIRST_OF_PLAYERS if players else _FIRST_OF_ANSWERS
     commit[first : first + len(table)] = table
     return commit

@@ -58,6 +58,20 @@ async def test_a_server_that_does_not_answer_is_unavailable_after_a_while(databa
         assert len(await database.fetch("SELECT 1")) == 1
 
 
+async def test_each_statement_has_its_own_time_however_long_after_another(database: Database) -> None:
+    dedicated = database.connection()
+    await dedicated.fetch("SELECT 1")
+    for timeout_s in (0.3, 0.2, 0.25):
+        await dedicated.fetch("SELECT 1", timeout_s=timeout_s)
+        await trio.sleep(timeout_s / 2)
+        began_s = trio.current_time()
+        with pytest.raises(StorageUnavailable, match="no answer within"):
+            await dedicated.fetch("SELECT pg_sleep(10)", timeout_s=timeout_s)
+        assert trio.current_time() - began_s >= timeout_s
+        assert len(await dedicated.fetch("SELECT 1", timeout_s=9)) == 1
+    await dedicated.aclose()
+
+
 async def test_waiting_while_others_use_all_connections_is_no_trouble(database_dsn: str) -> None:
     async with (
         Database.open(database_dsn, connections_max=1, connect_timeout_s=0.5) as database,

@@ -134,6 +134,8 @@ async def test_many_listeners_are_told_in_slices(world: World) -> None:
 ONE_KIND: dict[str, Sequence[f.Fact]] = {
     "answers": [answered(1, 7, choice="a \U0001f389"), answered(2, 8, points=900), answered(2, 8)],
     "players": [joined(1), joined(2, name="Zoë"), joined(2, name="Zoë")],
+    "an answer": [answered(1, 7, choice=(2, 0), points=500)],
+    "a player": [joined(1, name="Zoë")],
 }
 
 

@@ -33,7 +33,7 @@ _ONE_LIVE = """live AS MATERIALIZED (
 _JOINED = """joined AS (
     INSERT INTO players (session_id, player, name, joined_at, seq)
     SELECT live.id, p.player, p.name, 'epoch'::timestamptz + p.at * interval '1 ms', p.seq
-    FROM unnest({rows})
+    FROM {rows}
          AS p ({n}player, name, at, seq)
     {join}
     ON CONFLICT DO NOTHING
@@ -43,7 +43,7 @@ _ANSWERED = """answered AS (
     INSERT INTO answers (session_id, question, player, seq, choice, elapsed_ms, correct, points, at)
     SELECT live.id, a.question, a.player, a.seq, a.choice, a.elapsed_ms, a.correct, a.points,
            'epoch'::timestamptz + a.at * interval '1 ms'
-    FROM unnest({rows})
+    FROM {rows}
          AS a ({n}question, player, seq, choice, elapsed_ms, correct, points, at)
     {join}
     ON CONFLICT DO NOTHING
@@ -55,12 +55,20 @@ _ANSWER_TYPES = ("smallint", "integer", "integer", "jsonb", "integer", "boolean"
 
 def _of_many(write: str, types: Sequence[str], first: int) -> str:
     """Rows of many sessions: the arguments from `first` on are the sessions' numbers, and the columns."""
-    return write.format(rows=_arrays(("bigint", *types), first), n="n, ", join="JOIN live USING (n)")
+    return write.format(
+        rows=f"unnest({_arrays(('bigint', *types), first)})", n="n, ", join="JOIN live USING (n)"
+    )
 
 
 def _of_one(write: str, types: Sequence[str], first: int) -> str:
     """Rows of one session: the arguments from `first` on are the columns."""
-    return write.format(rows=_arrays(types, first), n="", join="CROSS JOIN live")
+    return write.format(rows=f"unnest({_arrays(types, first)})", n="", join="CROSS JOIN live")
+
+
+def _of_row(write: str, types: Sequence[str], first: int) -> str:
+    """One row of one session: the arguments from `first` on are its values."""
+    values = ", ".join(f"${number}::{name}" for number, name in enumerate(types, first))
+    return write.format(rows=f"(VALUES ({values}))", n="", join="CROSS JOIN live")
 
 
 def _arrays(types: Sequence[str], first: int) -> str:
@@ -118,6 +126,11 @@ COMMIT_PLAYERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one(_JOINED, _PLAYER_TYPES, 3),
 
 COMMIT_ANSWERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one(_ANSWERED, _ANSWER_TYPES, 3), 11)
 """As `COMMIT`, of answers in one session: its id and its epoch are no arrays."""
+COMMIT_PLAYER = _one_kind(_ONE_LIVE, _of_row(_JOINED, _PLAYER_TYPES, 3), 7)
+"""As `COMMIT`, of one player that joined: without arrays."""
+
+COMMIT_ANSWER = _one_kind(_ONE_LIVE, _of_row(_ANSWERED, _ANSWER_TYPES, 3), 11)
+"""As `COMMIT`, of one answer: without arrays."""
 
 _CHANGE_COLUMNS = 7
 
@@ -171,14 +184,19 @@ class Batch:
         if self._changes or self._merged or self._finished or bool(self._players) == bool(self._answers):
             return COMMIT, self.arguments(owner)
         if self._answers:
-            of_one, of_many, table = COMMIT_ANSWERS_OF_ONE, COMMIT_ANSWERS, self._answers.columns()
+            of_row, of_one, of_many = COMMIT_ANSWER, COMMIT_ANSWERS_OF_ONE, COMMIT_ANSWERS
+            columns = self._answers.columns()
         else:
-            of_one, of_many, table = COMMIT_PLAYERS_OF_ONE, COMMIT_PLAYERS, self._players.columns()
-        if len(self._numbers) == 1:
-            [(session_id, epoch)] = self._numbers
-            return of_one, [session_id, epoch, *table[1:], owner]
-        ids, epochs = zip(*self._numbers, strict=True)
-        return of_many, [ids, epochs, *table, owner]
+            of_row, of_one, of_many = COMMIT_PLAYER, COMMIT_PLAYERS_OF_ONE, COMMIT_PLAYERS
+            columns = self._players.columns()
+        if len(self._numbers) > 1:
+            ids, epochs = zip(*self._numbers, strict=True)
+            return of_many, [ids, epochs, *columns, owner]
+        [(session_id, epoch)] = self._numbers
+        numbers, *columns = columns
+        if len(numbers) > 1:
+            return of_one, [session_id, epoch, *columns, owner]
+        return of_row, [session_id, epoch, *(value for [value] in columns), owner]
 
     def arguments(self, owner: str | None = None) -> Sequence[object]:
         """The arguments of `COMMIT`. `owner` is whose the sessions are to be; None when that is not known."""

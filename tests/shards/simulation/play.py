@@ -169,7 +169,7 @@ class _Run:
             (node.run, relay.session_id): relay
             for node in self._world.up()
             for relay in node.router.relays()
-            if relay._taking_part is not None
+            if relay._subscription is not None
         }
         for node in self._world.up():
             for actor in node.registry.active():
