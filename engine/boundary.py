@@ -1,13 +1,14 @@
-"""The crash boundary of whatever is no session's actor (that one's is `engine.actors.supervisor`).
+"""The crash boundary of all tasks but the actors of sessions (theirs is `engine.actors.supervisor`).
 
 How to think about it: a trio nursery cancels all its tasks for the exception of one, so a mistake in a task
 that a client, another node, a row or the clock can start would end the node. Such a task does its work
 `within` the boundary: a mistake there costs the one command or session that it was about, is logged with the
-session, and is counted; the task, or the next round of it, goes on. What a mistake leaves half done is for
-the task to clear up: whoever waits for it gets an answer all the same.
+session, and is counted; the task, or its next round, goes on. The task has to clean up after a mistake: a
+client that waits for it gets an answer all the same.
 
-Outside of it stays what would make acknowledgements untrue: the journal's writer, its signs of life and its
-spool. There a mistake ends the node, which loses nothing that was acknowledged.
+Tasks whose mistakes would make acknowledgements untrue are outside of the boundary: the writer of the
+journal, its signs of life and its spool. There a mistake ends the node, which loses nothing that was
+acknowledged.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from types import TracebackType
 log = logging.getLogger(__name__)
 
 TRACEBACK_EVERY_S = 10.0
-"""Of one kind of work. Who can have a mistake repeated must not fill the log with it."""
+"""The pause between two tracebacks of one kind of work. A client that can repeat a mistake must not fill the
+log."""
 
 
 class Mistake(Exception):
-    """A mistake of ours, which was logged and counted where it was made. What was asked for was not done, or
-    not for certain; asking again is safe."""
+    """A bug, which was logged and counted where it occurred. The request was not handled, or perhaps not;
+    sending it again is safe."""
 
 
 class Boundary:
@@ -33,14 +35,14 @@ class Boundary:
     def __init__(self) -> None:
         self.mistakes_total = 0
         self._told_s: dict[str, float] = {}
-        """When there was a traceback last, by the work and the type of the mistake."""
+        """The time of the last traceback, by the work and the type of the mistake."""
 
     def within(self, work: str, session_id: str | None = None) -> _Within:
-        """Do this within the boundary: no Exception leaves it. Args: work: what it is, for the log."""
+        """A context that no Exception leaves. Args: work: its name, for the log."""
         return _Within(self, work, session_id)
 
     def caught(self, error: Exception, work: str, session_id: str | None = None) -> None:
-        """Log and count a mistake that was caught by other means."""
+        """Log and count a mistake that the caller has caught."""
         self.mistakes_total += 1
         whose = "" if session_id is None else f", session {session_id:.60}"
         kind = f"{work}: {type(error).__name__}"

@@ -1,7 +1,7 @@
-"""Whether a node can be certain that its sessions are still its own, without asking anybody.
+"""Whether a node can be certain that it still owns its sessions, without asking the database.
 
-Acknowledging from the spool needs that: the database, which would fence a stale owner, is away. Moments are
-seconds of a clock that runs on while the process is stopped. Pure: no clock, no I/O.
+Acknowledging from the spool needs this certainty, because the database, which would fence a stale owner, is
+away. Moments are seconds of a clock that runs on while the process is stopped. Pure: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 class LoneLease:
     """Port `Lease` for a node without leases: certain while it is the only one.
 
-    It is the only one when, for `settle_s`, no other node has given a sign of life in the database, and then
-    every session it holds was found to be its own still. It stays certain while the database is away, for
-    nobody can claim a session then. A node that was stopped for longer than `frozen_max_s` knows nothing any
-    more, and begins anew.
+    It is the only one if, for `settle_s`, no other node has stored a sign of life, and after that it was
+    found to own every session it holds. It stays certain while the database is away, because no node can
+    claim a session then. A node that was stopped for longer than `frozen_max_s` is not certain any more, and
+    begins anew.
 
-    What this cannot see: another node that reaches the database while this one does not.
+    It cannot see another node that reaches the database while this one does not.
     """
 
     def __init__(self, *, settle_s: float = 2.0, frozen_max_s: float = 2.0) -> None:
@@ -30,13 +30,13 @@ class LoneLease:
         self._proven = False
 
     def beat(self, now_s: float) -> None:
-        """To be called much more often than every `frozen_max_s`."""
+        """Call this much more often than every `frozen_max_s`."""
         if self._frozen(now_s):
             self._doubt()
         self._beat_s = now_s
 
     def looked(self, now_s: float, signs: Mapping[str, int]) -> None:
-        """The last signs of life of all others, by node, as the database had them at `now_s`."""
+        """Take the last signs of life of all other nodes, as the database had them at `now_s`."""
         moved = self._signs is None or any(self._signs.get(node) != at for node, at in signs.items())
         self._signs = dict(signs)
         self._looked_s = now_s
@@ -45,12 +45,13 @@ class LoneLease:
             self._quiet_since_s = now_s
 
     def to_prove(self, now_s: float) -> bool:
-        """Whether all that is missing is to find every session its own, and to say so with `proved`."""
+        """Whether the only missing step is to check that every session is still owned, and to call
+        `proved`."""
         quiet = self._quiet_since_s is not None and self._looked_s - self._quiet_since_s >= self._settle_s
         return quiet and not self._proven and not self._frozen(now_s)
 
     def proved(self, asked_at_s: float, now_s: float) -> None:
-        """Every session was found to be this node's own, by a look that began at `asked_at_s`."""
+        """Every session was found to be owned by this node, by a query that began at `asked_at_s`."""
         if self.to_prove(now_s) and asked_at_s >= self._looked_s:
             self._proven = True
 
@@ -69,14 +70,15 @@ class LoneLease:
 class ClusterLease:
     """Port `Lease` for a node among others: certain while its lease in the database holds, or its heartbeat.
 
-    Whoever takes a session over needs both to be gone: the lease in the transaction that takes the session,
-    the heartbeat by a look that is not older than `ttl_s - margin_s` then. Each counts for `ttl_s - margin_s`
-    from when it was asked for; the margin covers how differently clocks run, and how long an acknowledgement
-    takes to leave.
+    A node that takes a session over needs both to have ended: the lease, in the transaction that takes the
+    session, and the heartbeat, by a look that is then not older than `ttl_s - margin_s`. Each counts for
+    `ttl_s - margin_s` from the moment it was asked for; the margin covers clocks that run at different
+    speeds, and the time that an acknowledgement takes to leave.
 
-    When neither has held for a moment, or the database tells of a gap that this node has not noticed, every
-    session has to be proved again: somebody may have taken it. And a heartbeat that was gone counts only once
-    it has been there for `ttl_s` without a gap: until then somebody may act on not having seen it.
+    If neither has held for a moment, or the database reports a gap that this node has not noticed, the
+    ownership of every session has to be proved again, because another node may have taken it. And a heartbeat
+    that was gone counts only once it has been there for `ttl_s` without a gap: until then another node may
+    act on its absence.
     """
 
     def __init__(self, *, ttl_s: float, margin_s: float) -> None:
@@ -93,15 +95,15 @@ class ClusterLease:
         self._proven = False
 
     def lease_renewed(self, asked_s: float, now_s: float, since: int) -> None:
-        """The answer to a renewal has come, at `now_s`. `since` is since when the lease has held without a
-        gap, by the clock of the database: what matters is only whether it is the same as before."""
+        """The answer to a renewal has arrived, at `now_s`. `since` is the start of the lease without a gap,
+        by the clock of the database: only a change of it matters."""
         if not self.holds(now_s) or since != self._lease_since:
             self._doubt(now_s)
         self._lease_since = since
         self._lease_s = asked_s
 
     def heartbeat_confirmed(self, asked_s: float, now_s: float) -> None:
-        """The answer to a heartbeat has come, at `now_s`."""
+        """The answer to a heartbeat has arrived, at `now_s`."""
         if not self.holds(now_s):
             self._doubt(now_s)
         if not self._recent(self._seen_s, now_s):
@@ -111,15 +113,16 @@ class ClusterLease:
             self._heartbeat_s = asked_s
 
     def lease_ends(self) -> None:
-        """To be called before the lease is given back."""
+        """Call this before the lease is given back."""
         self._lease_s = None
 
     def heartbeat_ends(self) -> None:
-        """To be called before the heartbeat is withdrawn."""
+        """Call this before the heartbeat is withdrawn."""
         self._heartbeat_s = self._seen_s = None
 
     def to_prove(self, now_s: float) -> bool:
-        """Whether all that is missing is to find every session its own, and to say so with `proved`."""
+        """Whether the only missing step is to check that every session is still owned, and to call
+        `proved`."""
         return self.holds(now_s) and not self._proven
 
     def proved(self, asked_at_s: float, now_s: float) -> None:

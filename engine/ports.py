@@ -1,4 +1,4 @@
-"""What the layers above need from the outside world, and what each of them guarantees.
+"""The ports of the actors to the outside world, and what each of them guarantees.
 
 Every implementation of a port passes the same contract test. Times are milliseconds since the epoch unless
 a name says otherwise.
@@ -16,12 +16,12 @@ from engine.domain.session import Settings
 
 
 class StorageUnavailable(Exception):
-    """The store cannot be reached just now. Nothing was changed, or it cannot be known whether it was;
-    every operation that raises this may be repeated without harm."""
+    """The store cannot be reached just now. Nothing was changed, or it is unknown whether it was; every
+    operation that raises this may be repeated without harm."""
 
 
 class CodeTaken(Exception):
-    """Another unfinished session already answers to this code."""
+    """Another unfinished session has this code."""
 
 
 class SessionNotFound(Exception):
@@ -29,12 +29,12 @@ class SessionNotFound(Exception):
 
 
 class Unreadable(Exception):
-    """What is stored of a session or a quiz is nothing that this release can use: a later one wrote it, or
-    something is broken. One sentence."""
+    """This release cannot use the stored session or quiz: a later one wrote it, or it is broken. The message
+    is one sentence."""
 
 
 class OwnedElsewhere(Exception):
-    """Somebody else owns the session, and may still be running it."""
+    """Another owner has the session, and may still be running it."""
 
     def __init__(self, session_id: str, owner: str | None) -> None:
         super().__init__(f"session {session_id} belongs to {owner}")
@@ -56,8 +56,8 @@ class QuizNotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredQuiz:
-    """A quiz under its id. `version` counts from 1; a stored version never changes, but for being deleted:
-    then it is there for the sessions that use it alone."""
+    """A quiz under its id. `version` counts from 1. A stored version never changes, except that it may be
+    deleted: then it is kept only for the sessions that use it."""
 
     id: str
     version: int
@@ -80,8 +80,8 @@ class QuizSummary:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns a session: one run of a node. `address` is what that run has told of itself, for the other
-    nodes to read; None when it is not known. `holds` tells whether its lease had not ended."""
+    """The owner of a session: one run of a node. `address` is the address that the run has announced to other
+    nodes; None when it is unknown. `holds` tells whether its lease had not ended."""
 
     run: str
     address: str | None
@@ -90,8 +90,8 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """The row of a session: what is fixed at creation, and where it stands. `owner` is who owned it when the
-    row was read; None for a session that nobody owns."""
+    """The row of a session: the values fixed at creation, and its end. `owner` is the owner at the time the
+    row was read; None for a session without an owner."""
 
     id: str
     code: str
@@ -105,12 +105,12 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedSession:
-    """A session that this node now owns, with all that is needed to rebuild it.
+    """A session that this node now owns, with everything that is needed to rebuild it.
 
-    `facts` come in the order of `seq`. `last_alive_at` is the last moment at which the last owner is
-    known to have run the session, by the clock of that owner; None when none ever did. The clock of a
-    question in progress is moved by the difference to now: so nobody loses the time without an owner, nor by
-    how much the two clocks differ.
+    `facts` are in the order of `seq`. `last_alive_at` is the last moment at which the last owner is known to
+    have run the session, by the clock of that owner; None if no node ever ran it. The clock of a question in
+    progress is moved by the difference to now, so that players lose neither the time without an owner nor the
+    difference of the two clocks.
     """
 
     record: SessionRecord
@@ -122,9 +122,9 @@ class ClaimedSession:
 
 class QuizCatalog(Protocol):
     async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
-        """Store a quiz. Without an id one is made from the title. Under an id that exists, a quiz equal to
-        the newest version changes nothing and returns that; a different one becomes the next version, and so
-        does any after a deletion.
+        """Store a quiz. Without an id one is made from the title. Under an existing id, a quiz equal to the
+        newest version changes nothing and returns that version; a different quiz becomes the next version,
+        and so does any quiz after a deletion.
 
         Repeated without an id after StorageUnavailable, it may be stored twice, under two ids."""
 
@@ -139,9 +139,10 @@ class QuizCatalog(Protocol):
         """The last versions of one quiz, newest first. Raises QuizNotFound."""
 
     async def delete(self, quiz_id: str) -> None:
-        """Let no session of any version of this quiz begin any more, and list it no more. Sessions that use
-        one go on with it; what is in a version is gone for good when no session uses it, at once or with the
-        last of them. Raises QuizNotFound, also when there is nothing left to delete."""
+        """Delete all versions of a quiz: no new session of it begins, and it is not listed any more.
+        Sessions that use a version go on with it; the content of a version is removed for good when no
+        session uses it, at once or with the last of them. Raises QuizNotFound, also when there is
+        nothing left to delete."""
 
     async def is_taken(self, quiz_id: str) -> bool:
         """Whether a quiz has this id, or had it before it was deleted."""
@@ -161,12 +162,12 @@ class PlayerResult:
 
 
 RESULTS_PER_SLICE = 250
-"""A millisecond or two."""
+"""Results in one slice: a millisecond or two of work."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """One line of a listing of sessions. `players` counts those who were not kicked."""
+    """One line of a listing of sessions. `players` does not count kicked players."""
 
     id: str
     code: str
@@ -178,15 +179,15 @@ class SessionSummary:
 
 
 class SessionStore(Protocol):
-    """What is listed leaves out sessions that cannot be read."""
+    """Listings leave out sessions that cannot be read."""
 
     async def create(self, record: SessionRecord) -> None:
-        """Store a new session. Raises CodeTaken; QuizNotFound when its quiz is not there, or was deleted.
+        """Store a new session. Raises CodeTaken; QuizNotFound if its quiz does not exist, or was deleted.
         Repeated with the same id, it changes nothing."""
 
     async def find(self, key: str) -> SessionRecord:
-        """By id, or by six-digit code: then the unfinished session with this code, else the one that
-        was created last. Raises SessionNotFound, without a look for what is neither; Unreadable."""
+        """Find a session by id, or by six-digit code: the unfinished session with this code, else the one
+        created last. Raises SessionNotFound, without a query if the key is neither; Unreadable."""
 
     async def claim(
         self, session_id: str, owner: str, gone: Callable[[str], bool] | None = None
@@ -195,28 +196,28 @@ class SessionStore(Protocol):
         commit under an older epoch can succeed any more, and loads the facts. Raises SessionNotFound;
         Unreadable, and then nothing has changed.
 
-        `owner` names one run of a node, and no earlier one: signs of life are told apart by it. With `gone` a
-        session of another owner is taken only if `gone` says so of it and its lease is over as well; else
+        `owner` names one run of a node: signs of life are told apart by it. With `gone`, the session of
+        another owner is taken only if `gone(owner)` and the lease of that owner has ended; else
         OwnedElsewhere is raised and nothing has changed. A lease that is renewed at the same time is either
-        seen here, or its holder is told that it had lapsed."""
+        seen here, or its holder is told that it had ended."""
 
     async def grant(self, session_id: str, epoch: int, owner: str, to: str | None) -> bool:
-        """Hand the session on to another run, or with None to nobody, if it still is `owner`'s under this
-        epoch: whether it was. The epoch stays, so every fact must be in the store before."""
+        """Hand the session on to another run, or with None give it up, if `owner` still has it under this
+        epoch. Returns whether it had. The epoch stays, so every fact must be in the store before."""
 
     async def orphans(self, live: Collection[str]) -> Sequence[SessionRecord]:
-        """Unfinished sessions whose owner is none of these, oldest first. Those without an owner are left
+        """Unfinished sessions whose owner is not in `live`, oldest first. Sessions without an owner are left
         out."""
 
     async def owned_by(self, owner: str) -> Sequence[str]:
         """Ids of the unfinished sessions of this owner."""
 
     async def unfinished(self) -> Sequence[SessionRecord]:
-        """Every session without an end, oldest first."""
+        """Every unfinished session, oldest first."""
 
     async def ended_since(self, at: int) -> Sequence[SessionRecord]:
-        """Sessions that have ended at that time or later, oldest first. One that was created more than a day
-        before it may be missing."""
+        """Sessions that ended at that time or later, oldest first. A session that was created more than a day
+        before that time may be missing."""
 
     async def recent(self, limit: int) -> Sequence[SessionSummary]:
         """The sessions created last, newest first."""
@@ -231,18 +232,18 @@ class SessionStore(Protocol):
         rank the smaller total answering time first. Kicked players are left out. With `up_to`, so are the
         answers to the questions after that one.
 
-        `take` is called with one slice of at most `RESULTS_PER_SLICE` after another, with others having their
-        turn in between, and must be as quick as a slice is short. Raises SessionNotFound."""
+        `take` is called with one slice of at most `RESULTS_PER_SLICE` after another, with checkpoints in
+        between. Each call must be as quick as making a slice. Raises SessionNotFound."""
 
     async def first_results(self, session_id: str, count: int) -> tuple[Sequence[PlayerResult], int]:
         """The first `count` of the results, which may be none, and how many there are in all. Raises
         SessionNotFound."""
 
     async def host_generation(self, session_id: str) -> int:
-        """How often the session was taken over; 0 for one that is not stored."""
+        """How often the host was replaced; 0 for a session that is not stored."""
 
     async def skipped(self, session_id: str) -> Sequence[int]:
-        """The questions that count for nobody, in their order; none of a session that is not stored."""
+        """The skipped questions, in their order; none for a session that is not stored."""
 
     async def results_around(self, session_id: str, player: int, reach: int) -> Sequence[PlayerResult]:
         """The player's result with as many as `reach` before and after it; empty if there is none."""
@@ -250,22 +251,22 @@ class SessionStore(Protocol):
     async def results_by_player(
         self, session_id: str, after: int, limit: int
     ) -> tuple[Sequence[PlayerResult], int]:
-        """As many as `limit` of the results of players with numbers above `after`, in the order of the
-        numbers, and how many results there are in all. Raises SessionNotFound."""
+        """At most `limit` results of players with numbers above `after`, in the order of the numbers, and the
+        total count of results. Raises SessionNotFound."""
 
     async def is_in(self, session_id: str, player: int) -> bool:
         """Whether this player has joined the session and was neither removed nor erased, as far as it is
         committed."""
 
     async def erase_player(self, session_id: str, player: int) -> None:
-        """Take the name of a player out of all that is stored of the session: `erased_name` stands in its
-        place, and the fact of the join says so. Answers and scores stay. Repeated, it changes nothing.
+        """Erase the name of a player everywhere in the stored session: `erased_name` replaces it, also in the
+        fact of the join. Answers and scores stay. Repeated, it changes nothing.
 
-        Raises PlayerNotFound, also for a player who is not in the store yet. An owner that runs the session
-        is to be told by the caller."""
+        Raises PlayerNotFound, also for a player that is not in the store yet. The caller must tell the owner
+        that runs the session."""
 
     async def delete(self, session_id: str) -> None:
-        """Remove a session that is over, with everything that is stored of it. Raises SessionNotFound,
+        """Delete a finished session, with everything that is stored of it. Raises SessionNotFound,
         SessionRunning."""
 
     async def progress(self, session_id: str) -> int:
@@ -274,8 +275,8 @@ class SessionStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpooledFacts:
-    """Facts that an earlier owner acknowledged from its spool under `epoch`, and that came here after another
-    had taken the session. `merged` says that an owner has folded them in."""
+    """Facts that an earlier owner acknowledged from its spool under `epoch`, and that reached the store after
+    another owner had taken the session. `merged` tells whether an owner has merged them."""
 
     id: int
     epoch: int
@@ -284,36 +285,36 @@ class SpooledFacts:
 
 
 class SpooledFactsStore(Protocol):
-    """What was acknowledged and waits for the owner of its session to fold it in."""
+    """Acknowledged facts that wait for the owner of their session to merge them."""
 
     async def waiting(self, owner: str) -> Sequence[str]:
-        """Ids of the sessions that have spooled facts nobody has merged, and that `owner` may see to: its
-        own; and of those that nobody has seen to for a while, the ones that nobody owns, and the finished
-        ones whose owner has no lease."""
+        """Ids of the sessions with unmerged facts that `owner` may merge: its own sessions; and of those
+        whose facts have waited for a while, the sessions without an owner, and the finished ones whose owner
+        has no lease."""
 
     async def spooled(self, session_id: str) -> Sequence[SpooledFacts]:
-        """All of a session, merged ones too, in the order in which they came here."""
+        """All spooled facts of a session, merged ones too, in the order in which they arrived."""
 
     async def set_merged(self, ids: Sequence[int]) -> None:
-        """These are folded in, and what came of it is committed. Repeated, it changes nothing."""
+        """Note that these facts are merged, and the merged facts committed. Repeated, it changes nothing."""
 
 
 class CommitListener(Protocol):
-    """Who hears of the fate of appended facts. Called from the journal's task: must return at once and
+    """Is told the outcome of appended facts. Called from the task of the journal: must return at once and
     must not raise."""
 
     def committed(self, seq: int) -> None:
-        """Every fact of the session up to and including `seq` outlives a crash: it is in Postgres, or on the
-        disk of this node from where it will get there, and nobody else can have taken the session."""
+        """Every fact of the session up to and including `seq` outlives a crash: it is in PostgreSQL, or on
+        the disk of this node and will get there, and no other node can have taken the session."""
 
     def fenced(self) -> None:
-        """Somebody else owns the session now. What was appended and not yet reported as committed never will
-        be. None of it is stored, unless a commit took effect whose answer was lost: then the new owner has
-        found it there."""
+        """Another owner has the session now. Facts that were appended and not yet reported as committed never
+        will be. None of them are stored, unless a commit took effect whose answer was lost: then the new
+        owner has found them there."""
 
 
 class Owned(Protocol):
-    """A session that this node holds as its own."""
+    """A session that this node owns."""
 
     @property
     def session_id(self) -> str: ...
@@ -325,32 +326,34 @@ class Owned(Protocol):
 
 
 class Lease(Protocol):
-    """Whether this node is still the owner of what it owned, as far as it can know by itself."""
+    """Whether this node still owns its sessions, as far as it can know by itself."""
 
     def certain(self, now_s: float) -> bool:
-        """True only while it is impossible that somebody else has claimed a session of this node. `now_s`
-        is of the clock that the lease was told everything else by."""
+        """True only while no other node can have claimed a session of this node. `now_s` is a time of the
+        clock that the lease was updated by."""
 
 
 JOINS_SHARE = 0.8
-"""Of the journal's room: beyond it new players are refused, so that those who play can go on for longer."""
+"""The share of the journal's room beyond which new players are refused, so that present players can play
+longer."""
 
 
 class Journal(Protocol):
-    """Write-behind: accepted facts queue up and reach Postgres many sessions at a time, if need be by way of
-    a spool on this node's disk."""
+    """Write-behind: accepted facts queue up and reach PostgreSQL many sessions at a time, if need be by way
+    of a spool on the disk of this node."""
 
     def has_room(self, share: float = 1.0) -> bool:
-        """Whether an append is welcome. False means: refuse the request with `busy` and change nothing.
+        """Whether there is room for an append. If not, refuse the request with `busy` and change nothing.
 
-        `share` says how much of the room this kind of request may fill: what matters less has less."""
+        `share` is the part of the room that this kind of request may fill: less important requests may fill
+        less."""
 
     def append(self, session_id: str, epoch: int, facts: Sequence[Fact], listener: CommitListener) -> None:
-        """Queue facts behind all earlier ones. Never blocks, never drops. A fact that follows from the
-        clock may be appended without room; the few a session has of those are not bounded by it.
+        """Queue facts behind all earlier ones. Never blocks, never drops. A fact that follows from the clock
+        may be appended without room, because a session has only a few of these.
 
-        Raises ValueError, and queues nothing, when a fact can never be stored (not-a-number, a NUL)."""
+        Raises ValueError, and queues nothing, if a fact can never be stored (not-a-number, a NUL)."""
 
     async def settled(self, session_id: str) -> None:
-        """Wait until every fact of this session that was reported as committed is in Postgres. A claim
-        before that would not find them all."""
+        """Wait until every fact of this session that was reported as committed is in PostgreSQL. A claim
+        before that would not find all of them."""

@@ -62,7 +62,7 @@ def test_nobody_is_gone_before_redis_was_there_for_long_enough() -> None:
     assert not gone(seen(1.0, 2.0), 2.0)
 
 
-def test_who_is_there_is_not_gone() -> None:
+def test_a_present_member_is_not_gone() -> None:
     known = seen(1.0, 2.0, 3.0, 4.0)
     known.heard(5.0, 5.0, beat(member_of("a"), member_of("b")))
     assert not gone(known, 5.0)
@@ -126,7 +126,7 @@ NOT_LET_IN = [
 
 
 @pytest.mark.parametrize(("other", "own", "words"), NOT_LET_IN)
-async def test_who_does_not_belong_is_refused_before_it_shows_itself(
+async def test_a_stranger_is_refused_before_its_first_heartbeat(
     other: Member, own: Any, words: str, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     redis = MemoryRedis(ttl_s=TTL_S)
@@ -147,7 +147,7 @@ async def test_who_does_not_belong_is_refused_before_it_shows_itself(
 
 
 @pytest.mark.parametrize(("other", "own", "words"), NOT_LET_IN)
-async def test_who_is_dead_keeps_nobody_out_for_long(
+async def test_a_dead_node_keeps_no_other_out_for_long(
     other: Member, own: Any, words: str, autojump_clock: MockClock
 ) -> None:
     """Its heartbeat is there for a while: that of an earlier run, or of a cluster that was stopped."""
@@ -205,7 +205,7 @@ async def test_of_two_that_start_at_once_the_later_yields(
     nursery.cancel_scope.cancel()
 
 
-async def test_who_came_while_redis_was_away_yields_when_it_is_back(
+async def test_a_node_that_came_while_redis_was_away_yields_when_it_is_back(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     redis = MemoryRedis(ttl_s=TTL_S)
@@ -221,7 +221,7 @@ async def test_who_came_while_redis_was_away_yields_when_it_is_back(
     nursery.cancel_scope.cancel()
 
 
-async def test_who_is_there_stays_and_says_who_is_not_let_in(
+async def test_an_earlier_member_stays_and_logs_the_stranger(
     nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also when the other's clock says that it was there before."""
@@ -270,7 +270,7 @@ class Leaving:
 
 
 @pytest.mark.parametrize(("takes_s", "waited_s", "warned"), [(2.0, 2.0, False), (60.0, 8.0, True)])
-async def test_who_leaves_waits_for_its_sessions_but_not_for_ever(
+async def test_a_node_that_leaves_waits_for_its_sessions_but_not_for_ever(
     takes_s: float,
     waited_s: float,
     warned: bool,

@@ -46,7 +46,7 @@ async def test_after_a_lease_in_doubt_everything_is_let_go_once(
     assert len(let_go) == 2
 
 
-async def test_who_was_stopped_first_gets_to_ask(
+async def test_a_stopped_node_asks_before_its_sessions_go_on(
     mock_clock: trio.testing.MockClock, let_go: list[float], held: list[bool]
 ) -> None:
     await trio.testing.wait_all_tasks_blocked()

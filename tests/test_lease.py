@@ -102,7 +102,7 @@ def test_the_database_goes_away_while_another_node_is_there() -> None:
     assert not life.certain
 
 
-def test_who_was_stopped_is_not_certain_not_even_before_its_next_beat() -> None:
+def test_a_stopped_node_is_not_certain_even_before_its_next_beat() -> None:
     life = Life()
     life.live(5)
     life.now_s += 2.5
@@ -117,7 +117,7 @@ def test_who_was_stopped_is_not_certain_not_even_before_its_next_beat() -> None:
     assert life.certain
 
 
-def test_who_was_stopped_while_another_came_and_went_must_prove_every_session() -> None:
+def test_a_node_stopped_while_another_came_and_went_must_prove_every_session() -> None:
     life = Life()
     life.live(5)
     life.proofs = False

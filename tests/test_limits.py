@@ -133,7 +133,7 @@ def test_a_code_that_is_good_no_longer_is_a_guess_like_any_other() -> None:
     assert judged(attempts, GUESSER, ["123456"], 0) == 0
 
 
-def test_whoever_was_not_judged_has_not_tried() -> None:
+def test_a_try_without_a_look_up_is_not_charged() -> None:
     attempts = Attempts(per_min=1)
     for _ in range(5):
         entered = attempts.enter(GUESSER, "123456", 0)

@@ -1,4 +1,4 @@
-"""Whose coming and going matters to a session: the host, and players for whom questions are held open."""
+"""Attendance: the coming and going of the host, and of the players that questions are held open for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from engine.actors.presence import Presence
 from engine.domain.session import Phase, Session
 
 AWAY_AT_ONCE_MAX = 100
-"""Players who are found to be gone between two checkpoints."""
+"""The most players that are found to be gone between two checkpoints."""
 
 
 class Attendance:
-    """Hears from the audience which places are taken and left, and tells the session and the host's roster.
+    """Learns from the audience which seats are taken and left, and tells the session and the host's roster.
 
-    A connected host hears of every player who comes, goes, joins or is removed. A session that closes
-    questions early waits for those players alone who are here.
+    A connected host is told of every player that connects, disconnects, joins or is removed. A session that
+    closes questions early waits only for present players.
     """
 
     def __init__(
@@ -29,18 +29,18 @@ class Attendance:
         self._admission = admission
         self._clock = clock
         self.roster: Roster | None = None
-        """What the host has yet to hear, as long as a host is connected."""
+        """The changes that the host has yet to be told; None while no host is connected."""
         self.hostless_since: int | None = clock.now_ms()
-        """Since when no host is here, as far as this actor knows. None while a host is connected."""
+        """Since when no host is connected, as far as this actor knows; None while a host is connected."""
         self._presence: Presence | None = None
-        """Where it matters who is here."""
+        """Set only in sessions that close questions early."""
         if session.settings.early_close:
             players = (player for player, who in session.players.items() if not who.kicked)
             self._presence = Presence(players, clock.now_ms())
         audience.on_change = self._on_change
 
     def _on_change(self, key: int | str) -> None:
-        """A place was taken or left. A host who comes hears of what changes from then on."""
+        """A seat was taken or left. A host that connects is told the changes from then on."""
         if key == "host":
             here = "host" in self._audience.connected
             self.roster = Roster() if here else None
@@ -59,37 +59,38 @@ class Attendance:
     # -- the host ----------------------------------------------------------------------------------
 
     def note(self, player: int, *, joined: bool = False) -> None:
-        """Let the host hear of this player, as of a new one if the player has `joined`."""
+        """Tell the host about this player, as a new one if the player has `joined`."""
         if self.roster is not None:
             self.roster.note(player, joined=joined)
 
     def note_all(self) -> None:
-        """Let the host hear of every player: what the host was told last, by way of another node, is not
-        known."""
+        """Tell the host about every player, because it is unknown what the host was told by way of another
+        node."""
         self.roster = Roster(self._session.players)
 
     def host_spoke(self, now: int) -> None:
-        """A host who leads by requests alone is here as well."""
+        """A host that leads by requests alone is present too."""
         if self.hostless_since is not None:
             self.hostless_since = now
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something to tell the host. After the end there is not: a host who hears the end
-        may go."""
+        """Whether there are changes to tell the host. Not after the end, because a host may leave after
+        it."""
         news = self.roster is not None and (bool(self.roster) or self._admission.news)
         return news and self._session.phase is not Phase.FINISHED
 
     # -- players -----------------------------------------------------------------------------------
 
     def spoke(self, player: int) -> None:
-        """A player who has no connection, and plays by requests, is here as well."""
+        """A player without a connection that plays by requests is present too."""
         if self._presence is not None and player not in self._audience.connected:
             self._presence.spoke(player)
             self._session.back(player)
 
     def expect(self, player: int) -> None:
-        """Hold questions open for this player for a moment, as for one whose connection was just lost."""
+        """Hold questions open for this player for a moment, as for a player that has just lost the
+        connection."""
         if self._presence is not None:
             self._presence.left(player, self._clock.now_ms())
 
@@ -98,7 +99,8 @@ class Attendance:
             self._presence.opened()
 
     async def question_closed(self) -> None:
-        """The next question is not held open for players who play by requests and have sent none."""
+        """The next question is not held open for players that play by requests and did not answer this
+        one."""
         if self._presence is None:
             return
         slicer, silent = Slicer(), self._presence.silent()
@@ -109,13 +111,13 @@ class Attendance:
 
     @property
     def gone_at(self) -> int | None:
-        """When a question may have to be closed, because a player for whom it is held open is gone."""
+        """When the open question may have to be closed, because a player that it is held open for is gone."""
         if self._presence is None or self._session.phase is not Phase.QUESTION:
             return None
         return self._presence.due_at
 
     def miss_the_gone(self, now: int) -> None:
-        """Hold the question open no longer for some players who are gone by now."""
+        """Stop holding the question open for some players that are gone by now."""
         if self._presence is not None:
             self._session.away(self._presence.gone(now, AWAY_AT_ONCE_MAX), now)
 

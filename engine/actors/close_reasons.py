@@ -1,4 +1,4 @@
-"""Every way a connection ends: its name, its WebSocket close code, and what the client does next.
+"""Every way a connection ends: its name, its WebSocket close code, and whether the client reconnects.
 
 Codes below 4000 belong to RFC 6455 and are listed because the client meets them too.
 """
@@ -9,20 +9,20 @@ from enum import Enum, StrEnum
 
 
 class Reconnect(StrEnum):
-    """What a client does after the end."""
+    """Whether and how a client reconnects."""
 
     NO = "no"
-    """Do not come back by itself."""
+    """Do not reconnect."""
 
     RESUME = "resume"
-    """Come back at once, after up to 250 ms of jitter, with the token, epoch and offset."""
+    """Reconnect at once, after up to 250 ms of jitter, with the token, epoch and offset."""
 
     LATER = "later"
-    """Come back with the token after 0.5 to 3 s, chosen at random, doubling from the third
+    """Reconnect with the token after 0.5 to 3 s, chosen at random, doubling from the third
     failure in a row."""
 
     MOVE = "move"
-    """Go on at the address that the `moved` before it has named, after the time it has named."""
+    """Connect to the address in the preceding `moved`, after the time that it gives."""
 
 
 class CloseReason(Enum):

@@ -1,4 +1,4 @@
-"""What the actors of a node count together."""
+"""Counters that the actors of a node share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.actors.delivery.audience import Sent
 
 @dataclass(slots=True)
 class Counters:
-    """What the actors of a node have done since the node started. `refused` counts refusals by their code."""
+    """Counts since the start of the node. `refused` counts refusals by their code."""
 
     answers_accepted: int = 0
     answers_repeated: int = 0

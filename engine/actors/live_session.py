@@ -1,4 +1,4 @@
-"""What the actor of one session is made of."""
+"""The parts of the actor of one session."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from engine.domain.session import Phase, Session
 from engine.ports import ClaimedSession, Journal, SessionRecord
 
 REPLAYED_AT_ONCE_MAX = 100
-"""Stored facts that are applied between two checkpoints."""
+"""The most stored facts that are replayed between two checkpoints."""
 
 SETTLED_AT_ONCE_MAX = 25
-"""Players whose points for a skipped question are taken back between two checkpoints: their streaks are
-counted anew, question by question."""
+"""The most players whose points for a skipped question are taken back between two checkpoints: their streaks
+are counted again, question by question."""
 
 FINISHED_LINGER_S = 30.0
-"""How long a finished session stays in memory for those who come back a moment too late for the podium."""
+"""How long a finished session stays in memory, for players that come back a moment too late for the
+podium."""
 
 CLOCKS_AGREE_MS = 20
-"""Clocks of two nodes that differ by less are not told apart: a link takes some of it."""
+"""A smaller difference between the clocks of two nodes is ignored, because a link takes some of it."""
 
 JOINS_FOLLOW_MS = 30_000
-"""After another owner: how long a player that the session does not know is told to come again. The join may
-lie in the spool of that owner, and then it is merged."""
+"""How long after a change of owner an unknown player is told to come back. The join may be in the spool of
+the former owner, and is then merged."""
 
 
 @dataclass(slots=True)
 class LiveSession:
-    """The parts of one actor, each with the one thing that it knows. Handlers act on these."""
+    """The parts of one actor, each with one responsibility. Handlers act on these."""
 
     record: SessionRecord
     epoch: int
@@ -75,7 +76,7 @@ class LiveSession:
 
 
 async def replayed(claimed: ClaimedSession, name_rules: NameRules = PLAIN) -> Session:
-    """The session as its facts have it. Raises DomainError if the facts cannot have happened."""
+    """The session that results from its facts. Raises DomainError if the facts cannot have happened."""
     record = claimed.record
     session = Session(claimed.quiz, record.settings, record.created_at, name_rules)
     slicer = Slicer()
@@ -88,8 +89,8 @@ async def replayed(claimed: ClaimedSession, name_rules: NameRules = PLAIN) -> Se
 
 
 async def settle_skip(session: Session) -> None:
-    """Take back what a question that was skipped has brought, if one was just now. Nobody asks for scores
-    meanwhile: the actor's task, which this runs in, answers that."""
+    """Take back the points of a question, if one was just skipped. Scores are not read meanwhile, because
+    only the actor's task reads them, and this runs in it."""
     slicer = Slicer()
     while session.settle_skip(SETTLED_AT_ONCE_MAX):
         await slicer.breathe()
@@ -172,11 +173,11 @@ def assembled(
 
 
 def go_on(live: LiveSession, claimed: ClaimedSession, stream: StreamState | None) -> None:
-    """Go on where the former owner left off: with its stream, if the session was handed over by an actor that
-    ran until now.
+    """Continue where the former owner stopped: with its stream, if the session was handed over by an actor
+    that ran until now.
 
-    Otherwise a countdown that ran while no owner was there to run it starts that much later. That holds also
-    when the clocks of the two owners differ: from the one to the other, it has run as far as it had then."""
+    Otherwise running countdowns are extended by the time without an owner. This also corrects the difference
+    between the clocks of the two owners: the countdown has run exactly as far as it had then."""
     session, now = live.session, live.clock.now_ms()
     if stream is not None and stream.left_under + 1 == claimed.epoch:
         live.stream.go_on(stream)

@@ -1,4 +1,4 @@
-"""Brings what earlier owners acknowledged from their spools to the sessions of this node."""
+"""Merges facts that earlier owners acknowledged from their spools into the sessions of this node."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ from engine.ports import (
 log = logging.getLogger(__name__)
 
 FACTS_PER_COMMAND = 200
-"""Folded in by one command: about as long as a batch of answers holds the loop."""
+"""The most facts that one command merges: it holds the loop about as long as a batch of answers."""
 
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
+"""How long the merge of one session may take."""
 
 
 class NotMerged(Exception):
-    """The session could not take all just now. What it took it knows again."""
+    """The session could not take all facts just now. Those it took are recognized when they are sent
+    again."""
 
 
 class Merging:
-    """Looks for spooled facts of the sessions of `owner`, and of finished ones, and has them merged."""
+    """Looks for spooled facts of the sessions of `owner`, and of finished sessions, and merges them."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Merging:
         self._owner = owner
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Forever. Reports as started when it has looked once."""
+        """Run until cancelled. Started after the first look."""
         await self.look()
         task_status.started()
         while True:
@@ -65,7 +67,7 @@ class Merging:
             await self.look()
 
     async def look(self) -> None:
-        """Merge what waits. What cannot be merged now still waits at the next look."""
+        """Merge the facts that wait. Facts that cannot be merged now wait for the next look."""
         with self._boundary.within("looking for spooled facts"):
             await self._look()
 
@@ -124,8 +126,8 @@ def _facts(parts: Sequence[SpooledFacts], epoch: int) -> Iterator[object]:
 async def _renumbered(
     actor: SessionActor, joins: Sequence[PlayerJoined], answers: Sequence[AnswerAccepted | AnswerMerged]
 ) -> list[AnswerAccepted | AnswerMerged]:
-    """The answers with the numbers that their players have in the session as it is now. Those who joined
-    before the spool began have the same."""
+    """The answers with the present numbers of their players in the session. Players that joined before the
+    spool began have the same numbers."""
     slicer = Slicer()
     numbers: dict[int, int | None] = {}
     for fact in joins:

@@ -1,4 +1,4 @@
-"""How the actors of a node behave."""
+"""The options of the actors of a node."""
 
 from __future__ import annotations
 

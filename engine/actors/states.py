@@ -1,4 +1,4 @@
-"""The states of a session actor, and what becomes of a command in each of them."""
+"""The states of a session actor, and the fate of a command in each of them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class State(Enum):
 
 
 class Fate(Enum):
-    """What becomes of a command. Where it is `HANDLED`, `AFTER_THE_END`, `HANDED_ON` or `CLOSED`, it waits in
-    the mailbox. When the mailbox is full, the actor answers `busy` instead, but for `ALWAYS_FIT`."""
+    """The fate of a command. If it is `HANDLED`, `AFTER_THE_END`, `HANDED_ON` or `CLOSED`, the command waits
+    in the mailbox. If the mailbox is full, the actor answers `busy` instead, except for `ALWAYS_FIT`."""
 
     HANDLED = "the actor handles the command in its turn"
     AFTER_THE_END = "the actor checks the command in its turn, and answers once the end is committed"
@@ -54,15 +54,15 @@ class Fate(Enum):
 #    away   v  |          all is committed
 #       HANDING_OVER ---------------------------> STOPPED
 #
-# From each of these an actor becomes FENCED or FAILED, and FAILED becomes FENCED; each state but STOPPED ends
-# in STOPPED. Nothing leads out of STOPPED: but an actor that is fenced, or fails, after it has stopped still
-# raises that error from its task (`Lifecycle.error`), because its supervisor has to know.
+# From each of these an actor can become FENCED or FAILED, and FAILED can become FENCED; every state ends in
+# STOPPED. Nothing leads out of STOPPED. An actor that is fenced, or fails, after it has stopped still raises
+# that error from its task (`Lifecycle.error`), because its supervisor has to know.
 #
 # Time passes (deadlines, ticks) in RUNNING, ENDING and OVER alone. FENCED and FAILED last until the actor's
 # task notices them, at the end of its turn at the latest.
 
 SERVING: Final = frozenset({State.RUNNING, State.ENDING, State.OVER})
-"""In these the actor handles commands, and time passes."""
+"""The states in which the actor handles commands, and time passes."""
 
 MOVES: Final[Mapping[State, frozenset[State]]] = {
     State.RUNNING: frozenset({State.ENDING, State.HANDING_OVER, State.FENCED, State.FAILED, State.STOPPED}),
@@ -75,7 +75,7 @@ MOVES: Final[Mapping[State, frozenset[State]]] = {
 }
 
 ALWAYS_FIT: Final = frozenset({Detach, Flushed, Left})
-"""Commands that free something, or that others wait for: a full mailbox takes them too."""
+"""Commands that free something, or that other nodes wait for: a full mailbox takes them too."""
 
 _SHOWN: Final = frozenset({Rejoin, Watch, Look})
 """Commands that are answered with the state of the session."""
@@ -102,7 +102,7 @@ def _fate(state: State, command: type[Command]) -> Fate:
 FATES: Final[Mapping[State, Mapping[type[Command], Fate]]] = {
     state: {command: _fate(state, command) for command in get_args(Command)} for state in State
 }
-"""What becomes of each command that is sent to an actor in each state."""
+"""The fate of each command in each state of the actor."""
 
 
 class Lifecycle:
@@ -113,7 +113,7 @@ class Lifecycle:
     def __init__(self, session_id: str, state: State) -> None:
         self.session_id = session_id
         self.error: Exception | None = None
-        """What the actor's task raises at its next turn."""
+        """The error that the actor's task raises at its next turn."""
         self.fenced = trio.Event()
         self._set(state)
 
@@ -123,20 +123,21 @@ class Lifecycle:
         self.serves = state in SERVING
 
     def enter(self, state: State) -> None:
-        """Raises RuntimeError for what is not in `MOVES`; the state is then as before."""
+        """Change the state. Raises RuntimeError for a move that is not in `MOVES`; the state then stays as it
+        is."""
         if state not in MOVES[self.state]:
             raise RuntimeError(f"an actor that is {self.state.name} cannot become {state.name}")
         self._set(state)
 
     def fence(self) -> None:
-        """Another owner has the session. Whatever else was to be raised, Fenced is."""
+        """Another owner has the session. The task raises Fenced, instead of any other error."""
         self.error = Fenced(self.session_id)
         self.fenced.set()
         if State.FENCED in MOVES[self.state]:
             self._set(State.FENCED)
 
     def fail(self, error: Exception) -> None:
-        """Have the actor's task raise this error, unless it has another one to raise."""
+        """Make the actor's task raise this error, unless it already has another error to raise."""
         if self.error is None:
             self.error = error
         if State.FAILED in MOVES[self.state]:
@@ -152,6 +153,6 @@ class Lifecycle:
         return self.error is None
 
     def stop(self) -> None:
-        """Serve nobody any more."""
+        """Serve no clients any more."""
         if self.state is not State.STOPPED:
             self._set(State.STOPPED)

@@ -1,4 +1,4 @@
-"""How a subscriber, or a node with its clients, comes to a session and is brought up to date."""
+"""How a subscriber, or a node with its clients, subscribes to a session and is brought up to date."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from engine.actors.live_session import LiveSession
 from engine.actors.states import FATES, Fate
 
 RESULTS_AT_ONCE_MAX = 500
-"""Players whose results are said again to a node that takes part anew: a few milliseconds."""
+"""The most players whose results are sent again to a node that subscribes again: a few milliseconds."""
 
 
 def picture(live: LiveSession, role: Role, player: int | None = None) -> dict[str, object]:
-    """The whole session as this role may see it."""
+    """The whole state of the session, as this role may see it."""
     board, now = live.broadcasts.board_frame.message, live.clock.now_ms()
     return messages.state(live.session, board, now, player=player, for_host=role == "host")
 
 
 def joined(live: LiveSession, place: Place, state: Message | None) -> Frame:
-    """The first frame of a subscriber at this place, with a token to come back with. Without a `state` the
+    """The first frame of a subscriber with this seat, with a token to come back with. If `state` is None, the
     frames that the subscriber has missed follow."""
     session, record = live.session, live.record
     return messages.joined(
@@ -58,14 +58,14 @@ def attach(live: LiveSession, command: Rejoin | Watch, place: Place) -> None:
 
 
 def _up_to_date(live: LiveSession, place: Place, epoch: int | None, offset: int | None) -> list[Frame]:
-    """What a subscriber missed that stands at this epoch and offset, or else the whole picture."""
+    """The frames that a subscriber at this epoch and offset has missed, or else the whole state."""
     missed = None
     if epoch == live.stream.epoch and offset is not None:
         missed = live.stream.since(offset, host=place.role == "host")
     if missed is None:
         return [joined(live, place, picture(live, place.role, place.player))]
     frames = [joined(live, place, state=None)]
-    # The end of the session comes last, as for those who were there: who hears it may go.
+    # The end of the session comes last, as for connected clients: a client may leave after it.
     end = missed.pop() if missed and missed[-1].kind == "finished" else None
     frames += [_replayed(live, frame, place) for frame in missed]
     if place.player is not None and offset is not None and live.stream.results_missed_since(offset):
@@ -79,8 +79,7 @@ def _up_to_date(live: LiveSession, place: Place, epoch: int | None, offset: int 
 
 
 def _replayed(live: LiveSession, frame: Frame, place: Place) -> Frame:
-    """A broadcast for a subscriber that comes late: the countdown as it stands, the ending as it is for that
-    place."""
+    """A missed broadcast, with the countdown as of now, and `finished` as of that seat."""
     offset = frame.message["offset"]
     assert isinstance(offset, int)
     session, now = live.session, live.clock.now_ms()
@@ -94,8 +93,8 @@ def _replayed(live: LiveSession, frame: Frame, place: Place) -> Frame:
 
 
 def subscribe_node(live: LiveSession, command: SubscribeNode) -> None:
-    """Let a node take part. A node that has clients already gets what they missed. If that is no longer all
-    there, or is too much to be said at once, the clients have to come one by one."""
+    """Subscribe a node. A node that has clients already gets the broadcasts that they missed. If these are no
+    longer all kept, or are too many to send at once, the clients have to come back one by one."""
     session, stream, audience, reply = live.session, live.stream, live.audience, command.reply
     missed = None
     if command.epoch == stream.epoch and command.offset is not None:

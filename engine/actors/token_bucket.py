@@ -1,10 +1,10 @@
-"""How often something may happen."""
+"""A token bucket: a rate limit with bursts."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Lets `burst` through at once and `rate_per_s` a second in the long run. Starts full.
+    """Allows `burst` events at once and `rate_per_s` a second in the long run. Starts full.
 
     Times are milliseconds of one clock that does not run backwards.
     """
@@ -18,7 +18,7 @@ class TokenBucket:
         self._at_ms = 0
 
     def take(self, now_ms: int, count: int = 1) -> bool:
-        """Take so many tokens. False when there are fewer; then none was taken."""
+        """Take `count` tokens. False if there are fewer; then none is taken."""
         level = self._level + (now_ms - self._at_ms) * self._rate_per_ms
         if level > self._burst:
             level = self._burst
@@ -30,12 +30,12 @@ class TokenBucket:
         return True
 
     def empty(self, now_ms: int) -> bool:
-        """Whether `take` would say no."""
+        """Whether `take` would return False."""
         return self._level + (now_ms - self._at_ms) * self._rate_per_ms < 1
 
     def charge(self, now_ms: int, wait_max_ms: float) -> float | None:
-        """Take one token, also one that is yet to come: milliseconds until it is there, 0 for now. None when
-        that is longer than `wait_max_ms`; then nothing was taken."""
+        """Take one token, possibly a future one. Returns the milliseconds until it is there, 0 for now. None
+        if that is longer than `wait_max_ms`; then nothing is taken."""
         level = min(self._level + (now_ms - self._at_ms) * self._rate_per_ms, self._burst) - 1
         wait_ms = max(-level, 0) / self._rate_per_ms
         if wait_ms > wait_max_ms:
@@ -44,5 +44,5 @@ class TokenBucket:
         return wait_ms
 
     def give_back(self) -> None:
-        """The last token that was taken was not used."""
+        """Give back a token that was taken and not used."""
         self._level = min(self._level + 1, self._burst)

@@ -1,4 +1,4 @@
-"""What the sessions of a node need now and then, whether anybody comes for them or not."""
+"""Periodic work for the sessions of a node, with or without clients."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from engine.ports import SessionStore, StorageUnavailable
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 600.0
+"""The pause between two looks for sessions past their greatest age."""
 
 ENDED_LATELY_MS = 120_000
-"""How long ago a session may have ended that a start brings back: its node was down for some of that."""
+"""How long ago a session may have ended that a start activates again: its node was down for some of that."""
 
 
 class Upkeep:
-    """Brings sessions back at the start, keeps their time, and wakes those past their greatest age.
+    """Activates sessions at the start, keeps their time, and wakes sessions past their greatest age.
 
     Args:
         max_age_s: greatest age of a session.
@@ -43,11 +44,11 @@ class Upkeep:
         self._boundary = boundary or Boundary()
 
     async def recover(self) -> int:
-        """Bring back every unfinished session that a node ran, and wait until each runs or has failed.
-        Returns how many. A session that rested is nobody's, and waits for the first command.
+        """Activate every unfinished session that a node ran, and wait until each runs or has failed. Returns
+        how many. An idle session has no owner, and waits for its first command.
 
-        Sessions that have ended lately come too, for as long as a finished session stays: some of their
-        players were cut off before they heard of the end, or of their last answer.
+        Sessions that ended lately are activated too, for as long as a finished session stays, because some of
+        their players were cut off before they received the end, or their last ack.
         """
         records = await self._store.orphans(())
         ended = await self._store.ended_since(self._clock.now_ms() - ENDED_LATELY_MS)
@@ -55,14 +56,14 @@ class Upkeep:
             if self._registry.full:
                 log.warning("this node is full: not every session could be brought back")
                 break
-            # The code of one that has ended may be another's by now, also of one that rests.
+            # The code of a finished session may belong to another session by now, also to an idle one.
             self._registry.open(record, by_code=record.finished_at is None)
         await self._registry.opened()
         return len(records)
 
     async def keep_time(self) -> None:
-        """Forever: notice when the process has stood still, so that the sessions give that time back, and
-        follow the wall clock while no countdown runs here."""
+        """Until cancelled: notice when the process has stood still, so that the sessions give that time back,
+        and follow the wall clock while no countdown runs here."""
         seen = self._clock.gaps_total
         while True:
             with self._boundary.within("keeping the time"):
@@ -82,7 +83,7 @@ class Upkeep:
             await trio.sleep(BEAT_S)
 
     async def sweep(self) -> None:
-        """Forever: wake the sessions that sleep past their greatest age, so that they end and free their
+        """Until cancelled: wake idle sessions past their greatest age, so that they end and free their
         codes."""
         while True:
             await trio.sleep(SWEEP_EVERY_S)

@@ -390,7 +390,7 @@ async def test_an_end_that_is_lost_was_heard_by_nobody() -> None:
 
 
 @pytest.mark.parametrize(("epoch", "offset"), [(1, 99), (1, -1), (7, 1), (1, None), (None, None)])
-async def test_who_cannot_resume_gets_the_whole_picture(
+async def test_a_client_that_cannot_resume_gets_the_whole_state(
     mock_clock: MockClock, epoch: int | None, offset: int | None
 ) -> None:
     async with world() as w:
@@ -518,7 +518,7 @@ async def test_refusals_name_the_request_and_change_nothing(mock_clock: MockCloc
         assert len(w.store.facts(actor.session_id)) == 2
 
 
-async def test_who_joins_is_turned_away_before_those_who_play(mock_clock: MockClock) -> None:
+async def test_new_players_are_refused_before_answers_are(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session(early_close=False)
         players = [await w.join(actor, f"Player {n}") for n in range(1, 6)]
@@ -679,7 +679,7 @@ async def test_a_session_is_given_away_though_its_last_acks_leave_without_it(moc
         assert actor.snapshot is not None
 
 
-async def test_who_asks_does_not_keep_a_finished_session_in_memory(mock_clock: MockClock) -> None:
+async def test_requests_do_not_keep_a_finished_session_in_memory(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
@@ -694,7 +694,7 @@ async def test_who_asks_does_not_keep_a_finished_session_in_memory(mock_clock: M
 
 
 @pytest.mark.parametrize("end", [False, True])
-async def test_whoever_waits_for_a_commit_is_told_when_its_answer_cannot_be_made(
+async def test_a_client_that_waits_for_a_commit_is_told_when_its_reply_cannot_be_made(
     mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, end: bool
 ) -> None:
     async with world() as w:

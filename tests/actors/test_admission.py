@@ -119,7 +119,7 @@ def test_the_refused_are_remembered_for_as_long_as_they_may_ask_and_no_more_than
     assert crowded.decision(f"bot-{REFUSED_MAX}", REFUSED_MAX) is None
 
 
-def test_who_is_let_in_is_not_turned_away_with_all_others() -> None:
+def test_an_admitted_player_is_not_refused_with_all_others() -> None:
     calm = admission()
     for n in range(3):
         calm.wait(f"ticket-{n}", n, str(n), "school", 0)
@@ -140,7 +140,7 @@ def test_addresses_take_turns_in_the_list_so_that_none_hides_the_others() -> Non
     assert names[:7] == ["bot 0", "pupil 0", "bot 1", "pupil 1", "bot 2", "pupil 2", "bot 3"]
 
 
-def test_whoever_asks_no_longer_has_gone() -> None:
+def test_a_waiting_player_that_stops_asking_is_dropped() -> None:
     quiet = admission()
     quiet.wait("a", "Ada", "Ada", "x", 0)
     quiet.wait("b", "Ben", "Ben", "x", 0)
@@ -217,7 +217,7 @@ async def test_the_host_hears_who_waits_and_those_hear_what_it_decides(mock_cloc
         assert actor.session.active == 1
 
 
-async def test_whoever_waits_is_on_the_list_again_by_itself_after_a_crash(mock_clock: MockClock) -> None:
+async def test_a_waiting_player_is_listed_again_after_a_crash(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         await w.do(actor, "approval", on=True)

@@ -212,7 +212,7 @@ async def test_no_time_passes_while_a_session_is_given_away(mock_clock: MockCloc
         assert ada.got("reveal") == []
 
 
-async def test_who_is_fenced_meanwhile_has_nothing_to_give(mock_clock: MockClock) -> None:
+async def test_an_actor_that_is_fenced_meanwhile_hands_nothing_over(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
@@ -236,7 +236,7 @@ async def test_who_is_fenced_meanwhile_has_nothing_to_give(mock_clock: MockClock
         )
 
 
-async def test_who_crashes_meanwhile_has_nothing_to_give(mock_clock: MockClock) -> None:
+async def test_an_actor_that_crashes_meanwhile_hands_nothing_over(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")
@@ -484,7 +484,7 @@ async def test_one_who_comes_while_a_session_goes_to_rest_finds_it_again(mock_cl
         assert w.store.epoch(actor.session_id) == actor.epoch + 1
 
 
-async def test_whoever_asks_hears_that_the_session_is_elsewhere(mock_clock: MockClock) -> None:
+async def test_a_caller_is_told_that_the_session_has_another_owner(mock_clock: MockClock) -> None:
     async with world(gone=nobody_gone) as w:
         actor = await w.session()
         other = w.another("next")

@@ -94,7 +94,7 @@ async def test_a_host_who_comes_back_leads_again(mock_clock: MockClock) -> None:
         assert stands(actor) == (Phase.QUESTION, 3)
 
 
-async def test_who_leads_by_requests_alone_is_there(mock_clock: MockClock) -> None:
+async def test_a_host_that_leads_by_requests_alone_is_present(mock_clock: MockClock) -> None:
     async with world() as w:
         actor, host = await revealed(w)
         await leave(actor, host)

@@ -150,7 +150,7 @@ async def test_points_of_many_are_taken_back_little_by_little(
         assert again.session.leaderboard == actor.session.leaderboard
 
 
-async def test_who_was_removed_by_mistake_is_let_in_again(mock_clock: MockClock) -> None:
+async def test_a_player_removed_by_mistake_is_readmitted(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         host, ada, ben = await w.host(actor), *[await w.join(actor, name) for name in ("Ada", "Ben")]
@@ -188,7 +188,7 @@ async def test_who_was_removed_by_mistake_is_let_in_again(mock_clock: MockClock)
         )
 
 
-async def test_who_was_removed_does_not_come_in_under_another_name() -> None:
+async def test_a_removed_player_cannot_join_under_another_name() -> None:
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")

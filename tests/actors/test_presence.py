@@ -38,7 +38,7 @@ async def passes(mock_clock: MockClock, ms: int) -> None:
     await settle()
 
 
-async def test_who_has_lost_the_connection_holds_nobody_up_for_long(mock_clock: MockClock) -> None:
+async def test_a_lost_connection_does_not_hold_a_question_open_for_long(mock_clock: MockClock) -> None:
     async with world() as w:
         actor, ada, ben = await question_to_two(w)
         await leave(actor, ben)
@@ -63,7 +63,7 @@ async def test_who_has_lost_the_connection_holds_nobody_up_for_long(mock_clock: 
         assert actor.session.phase is Phase.REVEAL
 
 
-async def test_who_is_back_in_time_is_waited_for(mock_clock: MockClock) -> None:
+async def test_a_question_waits_for_a_player_that_reconnects_in_time(mock_clock: MockClock) -> None:
     async with world() as w:
         actor, ada, ben = await question_to_two(w)
         w.answer(actor, ada, 1)
@@ -98,7 +98,9 @@ async def test_nobody_left_closes_nothing(mock_clock: MockClock) -> None:
         assert actor.session.phase is Phase.QUESTION
 
 
-async def test_who_plays_by_requests_is_waited_for_as_long_as_answers_come(mock_clock: MockClock) -> None:
+async def test_a_question_waits_for_a_player_by_requests_as_long_as_answers_come(
+    mock_clock: MockClock,
+) -> None:
     async with world() as w:
         actor = await w.session()
         ada = await w.join(actor, "Ada")

@@ -104,7 +104,7 @@ async def test_a_node_gets_each_broadcast_once_with_the_hosts_beside_it(mock_clo
         assert (paused["frame"]["t"], paused["frame"]["phase"], paused["host"]) == ("state", "paused", None)
 
 
-async def test_who_is_let_in_for_a_node_is_answered_with_all_it_gets_first(mock_clock: MockClock) -> None:
+async def test_the_admission_of_a_client_of_a_node_has_its_first_frames(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         await node(actor)
@@ -130,9 +130,7 @@ async def test_nobody_is_let_in_before_the_commit(mock_clock: MockClock) -> None
 
 
 @pytest.mark.parametrize("place", ["player", "host", "spectator"])
-async def test_who_comes_back_by_way_of_a_node_gets_what_was_missed(
-    place: str, mock_clock: MockClock
-) -> None:
+async def test_resume_by_way_of_a_node_sends_missed_frames(place: str, mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")
@@ -371,7 +369,7 @@ async def test_the_players_of_a_node_that_comes_back_are_its_own_again(mock_cloc
         assert again.got("disconnect") == [{"t": "disconnect", "key": 1, "close_reason": "KICKED"}]
 
 
-async def test_who_has_moved_on_meanwhile_is_not_replaced(mock_clock: MockClock) -> None:
+async def test_a_client_that_has_moved_on_meanwhile_is_not_replaced(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         first = await node(actor, "one")
@@ -390,7 +388,7 @@ async def test_who_has_moved_on_meanwhile_is_not_replaced(mock_clock: MockClock)
         ]
 
 
-async def test_who_was_kicked_meanwhile_is_shown_out(mock_clock: MockClock) -> None:
+async def test_a_player_kicked_meanwhile_is_disconnected(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         first = await node(actor)

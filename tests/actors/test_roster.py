@@ -139,7 +139,9 @@ async def test_one_message_tells_of_so_many_and_the_rest_waits(
         assert (rosters[-1]["players"], rosters[-1]["connected"]) == (5, 5)
 
 
-async def test_who_is_at_another_node_counts_until_the_node_says_otherwise(mock_clock: MockClock) -> None:
+async def test_a_client_of_another_node_counts_as_connected_until_that_node_says_otherwise(
+    mock_clock: MockClock,
+) -> None:
     async with world() as w:
         actor = await w.session()
         relay, host = Client(), await w.host(actor)
@@ -166,7 +168,7 @@ async def test_who_is_at_another_node_counts_until_the_node_says_otherwise(mock_
         assert told(host)[-1] == NOTHING | {"off": [2], "players": 2, "connected": 0}
 
 
-async def test_who_is_kicked_at_another_node_is_not_connected(mock_clock: MockClock) -> None:
+async def test_a_player_kicked_at_another_node_is_not_connected(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         await node(actor)
@@ -246,7 +248,7 @@ async def test_the_list_goes_page_by_page_without_those_who_were_removed(mock_cl
         assert (await listed(actor, after=5))["players"] == []
 
 
-async def test_who_joins_is_told_of_once_that_is_stored(mock_clock: MockClock) -> None:
+async def test_the_roster_has_a_player_once_the_join_is_committed(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         host = await w.host(actor)
@@ -259,7 +261,7 @@ async def test_who_joins_is_told_of_once_that_is_stored(mock_clock: MockClock) -
         assert [each["joined"] for each in told(host)] == [[{"id": 1, "name": "Ada"}]]
 
 
-async def test_who_is_merged_is_told_of(mock_clock: MockClock) -> None:
+async def test_the_roster_has_a_merged_player(mock_clock: MockClock) -> None:
     async with world() as w:
         actor = await w.session()
         await w.join(actor, "Ada")

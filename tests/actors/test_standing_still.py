@@ -93,7 +93,7 @@ async def test_short_pauses_and_time_without_a_countdown_are_not_given_back(mock
         assert extended(w, actor) == []
 
 
-async def test_who_is_waited_for_is_waited_for_as_long_as_the_process_runs(mock_clock: MockClock) -> None:
+async def test_the_wait_for_a_flush_counts_only_while_the_process_runs(mock_clock: MockClock) -> None:
     async with world() as w:
         actor, _ = await question_open(w)
         relay = await node(actor, prompt=False)
@@ -157,7 +157,7 @@ async def test_without_certainty_nothing_is_told_and_no_time_passes(
         assert asked.last("ack")["elapsed_ms"] == 19_000
 
 
-async def test_who_lost_the_session_meanwhile_says_nothing_of_it(
+async def test_an_actor_that_lost_its_session_meanwhile_sends_nothing(
     mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world() as w:

@@ -104,7 +104,7 @@ async def test_a_mistake_in_an_ack_is_a_crash_of_its_session_and_not_of_the_jour
         assert ben.close_reason is None
 
 
-async def test_one_that_keeps_failing_is_quarantined(mock_clock: MockClock) -> None:
+async def test_a_session_that_keeps_failing_is_quarantined(mock_clock: MockClock) -> None:
     async with world(policy=RestartPolicy(crashes_max=3, window_s=60)) as w:
         actor, other = await w.session(), await w.session()
         for _ in range(4):
@@ -218,7 +218,9 @@ async def test_a_session_that_rests_is_nobody_s_and_comes_back_when_somebody_doe
         assert client.last("joined")["epoch"] == 2
 
 
-async def test_one_that_rested_under_an_earlier_release_comes_back_once(mock_clock: MockClock) -> None:
+async def test_a_session_that_was_idle_under_an_earlier_release_comes_back_once(
+    mock_clock: MockClock,
+) -> None:
     async with world(ActorOptions(idle_s=1)) as w:
         record = (await w.session()).record
         mock_clock.jump(2)
@@ -254,7 +256,9 @@ async def test_a_session_that_cannot_be_given_up_just_now_stays_this_node_s(
         assert await w.node.get(record.code)
 
 
-async def test_who_was_cut_off_before_the_end_hears_it_from_the_next_node(mock_clock: MockClock) -> None:
+async def test_a_player_cut_off_before_the_end_gets_finished_from_the_next_node(
+    mock_clock: MockClock,
+) -> None:
     async with world() as w:
         async with trio.open_nursery() as first_life:
             w.start("node", first_life)

@@ -20,7 +20,7 @@ def test_the_plan_of_a_seed_is_printed_and_nothing_is_done(fanfare: Fanfare) -> 
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_who_cannot_set_a_clock_is_told_what_to_install(
+def test_chaos_without_faketime_says_what_to_install(
     fanfare: Fanfare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.cli.chaos.node.CLOCK_PLACES", ("/nowhere",))

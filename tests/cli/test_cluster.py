@@ -77,7 +77,7 @@ def test_status_as_json_is_what_the_server_says(fanfare: Fanfare, server: FakeSe
     assert server.heard == [("GET", "/api/cluster", "the-key", None)]
 
 
-def test_who_is_no_author_is_told_about_the_key(fanfare: Fanfare, server: FakeServer) -> None:
+def test_a_request_without_the_author_key_is_told_about_it(fanfare: Fanfare, server: FakeServer) -> None:
     server.refuses("GET /api/cluster", 401, "token_missing", "This needs Authorization.")
     assert "FANFARE_AUTHOR_KEY" in fanfare("cluster", "status", "--url", server.url).stderr
 

@@ -118,7 +118,7 @@ def test_the_servers_own_words_reach_the_person(fanfare: Fanfare, server: FakeSe
     assert result.stderr == "Error: No session has this code (session_not_found).\n"
 
 
-def test_who_is_no_author_is_told_about_the_key(fanfare: Fanfare, server: FakeServer) -> None:
+def test_a_request_without_the_author_key_is_told_about_it(fanfare: Fanfare, server: FakeServer) -> None:
     server.refuses("POST /api/sessions", 401, "token_missing", "This needs Authorization.")
     result = fanfare("session", "start", "two", "--url", server.url)
     assert "FANFARE_AUTHOR_KEY" in result.stderr

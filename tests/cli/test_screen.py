@@ -131,7 +131,7 @@ async def test_plain_lines_tell_the_story_once() -> None:
     ]
 
 
-async def test_who_comes_late_is_told_the_open_question() -> None:
+async def test_a_late_viewer_is_told_the_open_question() -> None:
     lines = told(joined(state=state_of("question", number=1, question=question(0))))
     assert lines[-1].startswith("Question 1 of 3")
 

@@ -235,7 +235,9 @@ async def test_metrics_stay_inside(tmp_path: Path, path: str) -> None:
         assert await proxy.ask(path) == (404, None)
 
 
-async def test_who_is_not_ready_gets_nothing_new_and_keeps_what_it_has(tmp_path: Path) -> None:
+async def test_a_node_that_is_not_ready_gets_no_new_connections_and_keeps_its_old_ones(
+    tmp_path: Path,
+) -> None:
     async with proxied(tmp_path, one="both", two="both") as proxy:
         stream, head = await proxy.open_websocket("/n/two/ws")
         assert "x-node: two" in head
@@ -342,7 +344,7 @@ async def test_behind_a_proxy_a_client_counts_by_the_address_that_it_names(tmp_p
 @pytest.mark.parametrize(
     "said", [b"", b"GET / HTTP/1.1\r\nHost: quiz.ex", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
 )
-async def test_who_does_not_get_to_the_end_of_a_head_is_let_go(tmp_path: Path, said: bytes) -> None:
+async def test_a_request_whose_head_does_not_end_is_cut_off(tmp_path: Path, said: bytes) -> None:
     def impatient(text: str) -> str:
         assert "timeout http-request 10s" in text
         return text.replace("timeout http-request 10s", "timeout http-request 200ms")

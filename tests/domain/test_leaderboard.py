@@ -43,7 +43,7 @@ def test_a_tie_that_begins_before_the_window_keeps_its_rank() -> None:
     assert [e.rank for e in made.around(5, 1)] == [1, 1, 1]
 
 
-def test_who_is_not_in_cannot_be_asked_about_or_changed() -> None:
+def test_an_unknown_player_raises_key_error() -> None:
     made = board((1, 5, 5))
     made.remove(1)
     assert 1 not in made

@@ -455,7 +455,7 @@ def test_until_the_close_nothing_shows_that_the_open_question_has_changed(second
     ]
 
 
-def test_who_comes_and_goes_while_a_question_is_open_shows_at_once() -> None:
+def test_joins_and_removals_during_a_question_show_at_once() -> None:
     session = started(2)
     session.answer(1, 1, RIGHT, T)
     session.join("late", T)

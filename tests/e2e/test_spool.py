@@ -193,7 +193,7 @@ async def test_every_ack_before_a_kill_is_kept_and_so_is_who_joined(site: Site) 
         assert not list((node.data_dir / "spool").glob("*.spool"))
 
 
-async def test_who_was_stopped_while_another_took_the_session_says_nothing_more(site: Site) -> None:
+async def test_a_node_stopped_while_another_took_its_session_sends_nothing_more(site: Site) -> None:
     async with site.node("one") as (first, api, _):
         made, ada = await begun(api)
         await certain(first)

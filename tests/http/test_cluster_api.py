@@ -93,7 +93,7 @@ async def test_a_node_is_told_to_leave() -> None:
         assert cluster.drained == ["node-2"]
 
 
-async def test_who_is_not_there_cannot_leave() -> None:
+async def test_an_unknown_node_cannot_be_drained() -> None:
     async with edge() as e:
         cluster = FakeCluster(member("node-1"), member("node-2"))
         e.but(cluster=cluster)
@@ -126,7 +126,7 @@ async def test_a_node_alone_has_nobody_to_leave_to() -> None:
 
 
 @pytest.mark.parametrize("failure", [LinkLost(), BusUnavailable()])
-async def test_who_cannot_be_told_is_asked_again_later(failure: Exception) -> None:
+async def test_a_drain_that_does_not_reach_its_node_is_answered_busy(failure: Exception) -> None:
     async with edge() as e:
         cluster = FakeCluster(member("node-1"), member("node-2"))
         cluster.fails = failure

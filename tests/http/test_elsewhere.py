@@ -226,7 +226,7 @@ async def test_a_stream_from_afar_shows_what_the_owners_stream_shows() -> None:
         assert relay.subscribers == 0, "who goes gives the seat back"
 
 
-async def test_who_comes_back_to_a_stream_from_afar_gets_what_was_missed() -> None:
+async def test_resume_of_an_event_stream_on_another_node_sends_missed_frames() -> None:
     async with elsewhere() as (e, _):
         session = await e.session()
         async with stream(e, f"{session.url}/events") as watching:
@@ -250,7 +250,7 @@ async def test_refusals_of_a_stream_from_afar_are_ordinary_errors() -> None:
         assert sum(relay.subscribers for relay in pair.near.router.relays()) == 0
 
 
-async def test_who_was_removed_does_not_come_in_under_another_name_from_afar() -> None:
+async def test_a_removed_player_cannot_join_on_another_node_under_another_name() -> None:
     async with elsewhere() as (e, _):
         session = await e.session()
         ada = await session.join("Ada")

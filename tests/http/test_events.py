@@ -99,7 +99,7 @@ async def test_the_newer_of_two_streams_of_a_token_stays() -> None:
                 assert (await session.actor()).subscribers == 1
 
 
-async def test_who_comes_back_gets_what_was_missed() -> None:
+async def test_resume_of_an_event_stream_sends_missed_frames() -> None:
     async with edge() as e:
         session = await e.session()
         await session.join("Ada")

@@ -63,7 +63,7 @@ SPOOLING = SpoolingStatistics(
 )
 
 
-async def test_who_acknowledges_from_its_spool_is_ready_and_says_that_it_is_degraded() -> None:
+async def test_a_node_that_acknowledges_from_its_spool_is_ready_and_degraded() -> None:
     async with edge() as e:
         e.journal.problem = "the database has not answered for 3 s"
         e.journal.acknowledging = True

@@ -223,7 +223,7 @@ async def test_seats_that_were_taken_away_are_not_given_back_to_their_address() 
         assert (await e.post(url, {"name": "Ada"}, peer=OUTSIDE)).status == 201
 
 
-async def test_who_was_removed_does_not_come_in_under_another_name() -> None:
+async def test_a_removed_player_cannot_join_under_another_name() -> None:
     async with edge() as e:
         session, other = await e.session(), await e.session()
         url = f"{session.url}/players"

@@ -63,7 +63,7 @@ async def test_it_leads_to_the_page_that_joins(host: str, public_url: str | None
         ("127.0.0.1", "192.168.1.5", "127.0.0.1:5001", "127.0.0.1:5001"),
     ],
 )
-async def test_who_leads_on_the_nodes_own_machine_shows_others_the_way(
+async def test_the_qr_code_on_the_nodes_own_machine_has_the_address_in_the_network(
     monkeypatch: pytest.MonkeyPatch, bound: str, own: str | None, host: str, shown: str
 ) -> None:
     monkeypatch.setattr(addresses, "network_address", lambda: own)

@@ -468,7 +468,9 @@ async def test_the_silent_count_for_their_address() -> None:
         assert "fanfare_http_connections 2.0" in metrics
 
 
-async def test_who_comes_back_again_and_again_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_that_reconnects_again_and_again_is_slowed_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sockets, "TOLD_AT_ONCE_MAX", 1)
     async with node(http_connections_per_address_max=3, connections_per_address_per_s=0.1) as n:
         for _ in range(3):

@@ -41,7 +41,7 @@ def sessions() -> Sessions:
     return Sessions(cast(Any, SimpleNamespace(get=get)), cast(Any, None), cast(Any, None))
 
 
-async def test_one_that_has_left_memory_meanwhile_is_its_record() -> None:
+async def test_a_session_that_has_left_memory_meanwhile_is_its_record() -> None:
     assert await sessions().look(cast(Any, Elsewhere("session_finished")), Look) is RECORD
     assert await sessions().look(RECORD, Look) is RECORD
 

@@ -36,7 +36,7 @@ async def test_a_few_go_through_in_each_turn_of_the_loop() -> None:
     assert len({at for at, _ in passed}) >= 500 / 16
 
 
-async def test_who_gives_up_makes_room() -> None:
+async def test_a_caller_that_gives_up_makes_room() -> None:
     throttle = Throttle(1)
     with trio.move_on_after(0) as gone:
         await throttle.go_through()

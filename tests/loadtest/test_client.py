@@ -302,7 +302,9 @@ async def test_moved_in_the_midst_goes_on_where_it_stood_and_asks_again(autojump
     assert (client.gaps, client.moves, client.reconnects) == ([], 1, 0)
 
 
-async def test_who_did_not_hear_where_to_go_asks_later_at_another_address(autojump_clock: object) -> None:
+async def test_a_client_without_the_address_of_moved_reconnects_later_at_another_address(
+    autojump_clock: object,
+) -> None:
     async def first(peer: Peer) -> None:
         await peer.hear()
         await peer.say(joined())

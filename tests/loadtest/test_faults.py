@@ -130,7 +130,7 @@ def test_what_a_fault_cost_is_told_from_the_moment_of_the_fault() -> None:
     assert cost["beside_ack_ms"]["p99"] == pytest.approx(30, rel=0.03)
 
 
-def test_those_who_do_not_come_back_are_not_forgotten() -> None:
+def test_players_that_do_not_come_back_are_counted() -> None:
     timeline = Timeline(100.0)
     timeline.take(0, pulse(100.5))
     seen = Seen()

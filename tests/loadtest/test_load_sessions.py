@@ -114,7 +114,7 @@ async def test_results_are_read_when_they_are_final(autojump_clock: MockClock) -
             await made.results(made.opened[0])
 
 
-async def test_who_stays_busy_is_given_up(autojump_clock: MockClock) -> None:
+async def test_a_request_that_stays_busy_is_given_up(autojump_clock: MockClock) -> None:
     nodes = Nodes()
     nodes.busy = 10_000
     async with sessions(nodes) as made:

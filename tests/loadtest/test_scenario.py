@@ -12,7 +12,7 @@ LEAST = 'description = "x"\nplayers = 10\nduration_s = 60\n'
 
 
 @pytest.mark.parametrize("name", scenarios.names())
-def test_those_that_come_with_the_program_are_valid(name: str) -> None:
+def test_the_built_in_scenarios_are_valid(name: str) -> None:
     scenario = load(name)
     assert scenario.players > 0
     assert scenario.questions > 0

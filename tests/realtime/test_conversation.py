@@ -251,7 +251,7 @@ def test_a_host_s_command_says_what_the_host_saw() -> None:
     assert scene.sessions.delivered[-1] == (SESSION, expected)
 
 
-def test_who_has_not_joined_may_not_speak() -> None:
+def test_messages_before_a_join_are_refused() -> None:
     scene = Scene()
     scene.answer()
     scene.say(t="host", id="h-1", do="start")
@@ -408,7 +408,7 @@ def test_wrong_codes_do_not_slow_down_those_who_come_to_a_session_that_is_known_
     assert len(scene.sessions.delivered) == 102
 
 
-def test_whoever_waits_for_the_host_asks_again_on_the_same_connection() -> None:
+def test_a_player_that_waits_for_the_host_joins_again_on_the_same_connection() -> None:
     scene = Scene()
     scene.sessions.answers = [messages.waiting(CODE, "a-ticket", 2_000)]
     scene.join()
@@ -436,7 +436,7 @@ def test_a_new_player_says_who_it_was_before() -> None:
     assert scene.connection.errors == []
 
 
-def test_who_has_a_good_token_comes_back_even_from_a_blocked_address() -> None:
+def test_a_good_token_works_from_a_blocked_address() -> None:
     scene = Scene(attempts_per_min=1)
     for _ in range(2):
         scene.converse()
@@ -487,7 +487,7 @@ def test_leaving_closes_the_connection_and_gives_the_seat_back() -> None:
     assert scene.sessions.detached == 1
 
 
-def test_who_never_joined_has_nothing_to_give_back() -> None:
+def test_a_disconnect_before_a_join_gives_back_no_seat() -> None:
     scene = Scene()
     scene.talk.disconnected()
     assert scene.sessions.delivered == []

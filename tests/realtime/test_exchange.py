@@ -280,7 +280,7 @@ async def test_one_connection_carries_the_answers_of_many_in_their_order() -> No
         assert e.statistics.requests_total == 11
 
 
-async def test_who_sends_more_than_may_wait_is_cut_off() -> None:
+async def test_a_client_that_sends_more_requests_than_may_wait_is_cut_off() -> None:
     async with ports() as e:
         session = await e.session()
         ada = await session.join("Ada")
@@ -313,7 +313,7 @@ async def test_the_wait_for_the_session_is_bounded_and_a_late_word_is_not_taken_
             assert (await read_response(raw))[1]["id"] == "second"
 
 
-async def test_who_leaves_while_waiting_harms_nobody_and_has_answered() -> None:
+async def test_a_client_that_leaves_while_waiting_has_answered() -> None:
     async with ports() as e:
         session = await e.session()
         ada, ben = await session.join("Ada"), await session.join("Ben")
@@ -460,7 +460,7 @@ async def test_the_idle_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await raw.rest() == b""
 
 
-async def test_who_does_not_read_is_cut_off_in_time() -> None:
+async def test_a_client_that_does_not_read_is_cut_off_in_time() -> None:
     async with ports(send_timeout_s=0.3) as e, e.raw(receive_buffer=4096) as raw:
 
         async def ask_on() -> None:
@@ -474,7 +474,7 @@ async def test_who_does_not_read_is_cut_off_in_time() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-async def test_who_waits_to_be_told_that_the_body_may_come_is_told(first: bool) -> None:
+async def test_expect_100_continue_is_answered(first: bool) -> None:
     async with ports() as e, e.raw() as raw:
         if not first:
             await raw.send(request("GET", "/nowhere"))
@@ -616,7 +616,7 @@ async def test_players_and_spectators_follow_a_session() -> None:
             assert (await spectator.until("finished")).message["you"] is None
 
 
-async def test_who_comes_back_gets_what_was_missed() -> None:
+async def test_resume_of_an_event_stream_sends_missed_frames() -> None:
     async with ports() as e:
         session = await e.session()
         async with e.stream(session.url) as before:
@@ -699,7 +699,7 @@ async def test_a_slow_consumer_is_let_go_with_a_whole_last_event() -> None:
             )
 
 
-async def test_who_talks_on_a_stream_is_cut_off() -> None:
+async def test_a_client_that_sends_on_an_event_stream_is_cut_off() -> None:
     async with ports() as e:
         session = await e.session()
         async with e.raw() as raw:

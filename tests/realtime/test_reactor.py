@@ -192,7 +192,7 @@ async def test_the_end_of_a_slow_consumer_waits_for_the_frame_that_has_begun_onl
         assert (await client.receive_frame()).close_code == CloseReason.SLOW_CONSUMER.code
 
 
-async def test_who_is_behind_when_the_node_goes_down_is_cut_off_in_time() -> None:
+async def test_a_slow_client_is_cut_off_in_time_at_shutdown() -> None:
     async with reactor(outbox_bytes_max=16_000_000) as node, node.seated(receive_buffer=4096) as (_, slow):
         slow.push(long(0, size=8_000_000))
         slow.push(long(1))
@@ -301,7 +301,7 @@ async def test_tls_is_refused_with_advice() -> None:
         )
 
 
-async def test_who_has_sent_too_much_is_not_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_has_sent_too_much_is_not_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     drained = 0
     drain = LingeringClose._drain
 

@@ -100,7 +100,7 @@ async def test_a_whole_session(make: MakeTransport) -> None:
         assert (await screen.expect("finished"))["podium"][0]["name"] == "Ada"
 
 
-async def test_who_lost_the_connection_comes_back_to_where_it_was(make: MakeTransport) -> None:
+async def test_resume_after_a_lost_connection_sends_missed_frames(make: MakeTransport) -> None:
     async with rig(make) as node, node.host() as host:
         async with node.opened() as raw:
             await raw.send_message(t="join", code=node.code, name="Ada")
@@ -174,7 +174,7 @@ async def test_a_close_frame_is_answered(make: MakeTransport) -> None:
         assert await raw.rest() == b""
 
 
-async def test_who_just_vanishes_gives_its_seat_back(make: MakeTransport) -> None:
+async def test_a_client_that_vanishes_gives_its_seat_back(make: MakeTransport) -> None:
     async with rig(make) as node, node.neighbour():
         async with node.opened() as raw:
             await raw.send_message(t="join", code=node.code, name="Ada")
@@ -474,7 +474,7 @@ async def test_a_few_pieces_and_pings_are_no_hurry(make: MakeTransport) -> None:
         assert (await raw.expect(1)).message["code"] == "rate_limited"
 
 
-async def test_who_only_answers_pings_stays_for_ever(
+async def test_a_client_that_only_answers_pings_stays_for_ever(
     make: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A screen that nobody touches for a night: pongs are no messages, and no hurry either."""
@@ -621,7 +621,7 @@ async def test_a_handshake_a_byte_at_a_time_is_as_late(make: MakeTransport) -> N
         (request("Sec-WebSocket-Protocol: chat, fanfare.v2"), (400, "subprotocol_refused")),
     ],
 )
-async def test_who_may_not_come_in_is_told_why(
+async def test_a_refused_client_is_told_why(
     make: MakeTransport, data: bytes, answer: tuple[int, str]
 ) -> None:
     async with rig(make) as node, node.neighbour():
@@ -679,7 +679,7 @@ async def test_the_silent_count_for_their_address(
     caplog.clear()
 
 
-async def test_who_comes_back_again_and_again_is_slowed_down(
+async def test_an_address_that_reconnects_again_and_again_is_slowed_down(
     make: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (listener, trio_websocket):
@@ -752,7 +752,7 @@ async def test_at_shutdown_everybody_is_told(make: MakeTransport) -> None:
         assert node.statistics.connections == 0
 
 
-async def test_who_does_not_listen_does_not_hold_the_shutdown_up(make: MakeTransport) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_shutdown(make: MakeTransport) -> None:
     limits = {"messages_per_s": 1_000_000, "messages_burst": 1_000_000}
     async with (
         rig(make, **limits) as node,

@@ -107,7 +107,7 @@ def runs(beat: Beat) -> list[str]:
     return sorted(member.run for member, _ in beat.members)
 
 
-async def test_who_beats_sees_itself_and_the_others(two: Two) -> None:
+async def test_a_heartbeat_returns_all_nodes(two: Two) -> None:
     load = Load(sessions=1, players=2, connections=3, queued=4, lag_ms=5.5, busy=0.25)
     alone = await two.a.heartbeats.beat(A, load)
     assert alone.members == [(A, load)]
@@ -138,7 +138,7 @@ async def test_a_heartbeat_tells_for_how_long_it_is_good(two: Two) -> None:
     assert 2.0 < left_s[A.run] <= left_s[B.run] <= 3.0
 
 
-async def test_who_only_looks_is_not_seen(two: Two) -> None:
+async def test_a_look_without_a_heartbeat_is_not_listed(two: Two) -> None:
     assert runs(await two.b.heartbeats.look()) == []
     beat = await two.a.heartbeats.beat(A, Load(sessions=1))
     looked = await two.b.heartbeats.look()

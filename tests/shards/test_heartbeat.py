@@ -132,7 +132,7 @@ async def test_repeated_and_reordered_announcements_do_no_harm(autojump_clock: M
         assert list(again.state.live) == ["a/1", "b/2"]
 
 
-async def test_who_ends_in_good_order_is_dropped_at_once(autojump_clock: MockClock) -> None:
+async def test_a_node_that_ends_in_good_order_is_dropped_at_once(autojump_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (_, [a, b]):
         b.scope.cancel()
         await trio.sleep(0.2)
@@ -142,7 +142,7 @@ async def test_who_ends_in_good_order_is_dropped_at_once(autojump_clock: MockClo
         assert a.state.gone("b/1", trio.current_time())
 
 
-async def test_who_is_killed_is_gone_after_its_ttl(autojump_clock: MockClock) -> None:
+async def test_a_killed_node_is_gone_after_its_ttl(autojump_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         killed_s = trio.current_time()
         cluster.kill(b)
@@ -194,7 +194,7 @@ async def test_a_redis_that_starts_empty_loses_nobody(autojump_clock: MockClock)
         assert a.names() == b.names() == ["a", "b"]
 
 
-async def test_who_is_cut_off_stops_being_certain_before_others_think_it_gone(
+async def test_a_node_that_is_cut_off_stops_being_certain_before_others_consider_it_gone(
     autojump_clock: MockClock,
 ) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):

@@ -102,7 +102,7 @@ async def test_commands_keep_their_order(pair: Pair) -> None:
     assert pair.sessions.session_ids == [f"s{number}" for number in range(1000)]
 
 
-async def test_whoever_drops_a_relay_hears_nothing_more_and_the_session_learns_it(pair: Pair) -> None:
+async def test_a_dropped_relay_gets_no_more_frames_and_the_session_is_told(pair: Pair) -> None:
     client, other = Client(), Client()
     pair.links.send(pair.member, "s", SubscribeNode(client, NEAR))
     pair.links.send(pair.member, "s", SubscribeNode(other, NEAR))

@@ -255,7 +255,7 @@ async def test_without_room_a_command_is_refused(
     assert later.close_reasons == []
 
 
-async def test_who_does_not_take_its_broadcasts_loses_the_link_and_may_resume(
+async def test_a_node_that_does_not_read_its_broadcasts_loses_the_link_and_may_resume(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "WAITING_MAX", 100)
@@ -350,7 +350,7 @@ async def test_a_node_that_has_died_without_a_word_is_found_by_its_silence(
     assert late.close_reasons == [CloseReason.RESTARTING], "nothing is dialled for a while"
 
 
-async def test_who_is_missing_from_redis_and_answers_pings_keeps_its_links(
+async def test_a_node_missing_from_redis_that_answers_pings_keeps_its_links(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Its lease in PostgreSQL may hold, and then its sessions go on."""
@@ -518,7 +518,7 @@ async def test_nothing_is_read_before_the_proof(
     assert sessions.commands == []
 
 
-async def test_who_says_nothing_is_cut_off(
+async def test_a_silent_connection_is_cut_off(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     server = LinkListener(FAR, SECRET, Sessions())

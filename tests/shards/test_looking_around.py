@@ -45,7 +45,7 @@ async def test_a_store_that_is_away_ends_nothing_and_is_asked_again(
     assert len(asked) > 3
 
 
-async def test_who_drains_waits_for_nobody_when_the_others_leave_too(
+async def test_a_drain_waits_for_nothing_when_all_nodes_leave(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     other = member_of("other")

@@ -36,7 +36,7 @@ def in_view(*members: Member) -> Membership:
     return state
 
 
-def test_who_comes_changes_and_goes_is_told() -> None:
+def test_changes_have_members_that_join_change_and_leave() -> None:
     state = Membership(TTL_S)
     assert hear(state, 0, A) == Changes(joined=(A,))
     assert not hear(state, 1, A)
@@ -164,7 +164,7 @@ def test_an_answer_counts_from_when_it_was_asked_for() -> None:
     assert state.gone(B.run, 4.1)
 
 
-def test_who_has_announced_its_end_is_dropped_at_once() -> None:
+def test_a_node_that_has_announced_its_end_is_dropped_at_once() -> None:
     state = Membership(TTL_S)
     hear(state, 0, A, B)
     assert state.left(B.run) == Changes(left=(B,))
@@ -225,7 +225,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_whoever_is_dropped_or_gone_has_been_missing_from_a_redis_in_view_for_a_ttl(
+def test_a_dropped_member_was_missing_from_a_redis_in_view_for_a_ttl(
     history: list[tuple[float, float, frozenset[str], str | None]],
 ) -> None:
     """Written down once more, from the history alone."""

@@ -315,7 +315,7 @@ async def test_a_node_that_comes_to_take_part_meanwhile_is_sent_to_the_next_owne
 
 
 @pytest.mark.parametrize("way", ["join", "rejoin"])
-async def test_who_comes_by_way_of_another_node_meanwhile_is_not_left_in_silence(
+async def test_a_client_of_another_node_gets_an_answer_during_a_hand_over(
     way: str, mock_clock: MockClock
 ) -> None:
     async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
@@ -578,7 +578,7 @@ async def test_what_makes_no_sense_is_refused(request_: Mapping[str, object], mo
         assert list(await b.rebalancer.answer(request_)) == ["error"]
 
 
-async def test_whoever_comes_first_to_the_next_owner_finds_the_stream_going_on(mock_clock: MockClock) -> None:
+async def test_the_first_client_of_the_next_owner_gets_the_continued_stream(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         await a.do(record, "start")
@@ -683,7 +683,7 @@ async def test_so_many_move_at_the_same_time(mock_clock: MockClock) -> None:
         assert [b.registry.here(record.id) is not None for record in records] == [True] * 12
 
 
-async def test_who_drains_does_not_wait_for_the_ring_to_settle(mock_clock: MockClock) -> None:
+async def test_a_drain_does_not_wait_for_the_ring_to_settle(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         await a.nursery.start(a.rebalancer.run)
@@ -742,7 +742,7 @@ async def test_a_node_leaves_when_its_sessions_and_their_clients_have_gone(mock_
         assert a.registry.here(over.id), "it is not needed by anybody else"
 
 
-async def test_who_leaves_sends_on_those_whom_it_only_relays(mock_clock: MockClock) -> None:
+async def test_a_node_that_leaves_sends_on_the_clients_of_its_relays(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(b, player_limit=RELAY_ABOVE + 1)
         ada, fixed = await a.join(record, "Ada", may_move=True), await a.watch(record)

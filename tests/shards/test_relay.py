@@ -182,7 +182,7 @@ async def test_a_refused_join_takes_no_seat_at_the_relay(mock_clock: MockClock) 
         assert relay_at(b, record).subscribers == 0
 
 
-async def test_who_joins_a_large_standing_gets_the_results_of_its_chunks(
+async def test_a_new_player_in_a_large_standing_gets_the_results_of_its_chunks(
     mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_messages, "ROWS_PER_CHUNK", 2)
@@ -216,7 +216,7 @@ async def test_a_client_that_left_while_it_was_let_in_gets_no_seat(mock_clock: M
         assert ada.frames == []
 
 
-async def test_who_came_again_on_the_same_connection_is_let_in_once(mock_clock: MockClock) -> None:
+async def test_a_repeated_join_on_one_connection_is_admitted_once(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         client = Client()
@@ -251,7 +251,7 @@ async def test_a_relay_whose_client_is_being_let_in_does_not_end(mock_clock: Moc
         assert (ada.kinds, ada.close_reason) == (["joined"], None)
 
 
-async def test_who_comes_to_a_relay_that_has_ended_is_told_to_come_again(mock_clock: MockClock) -> None:
+async def test_a_join_at_a_relay_that_has_ended_is_told_to_come_again(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         watching = await b.watch(record)
@@ -265,7 +265,7 @@ async def test_who_comes_to_a_relay_that_has_ended_is_told_to_come_again(mock_cl
         assert (await b.watch(record)).kinds[0] == "joined", "the next one is another relay"
 
 
-async def test_who_is_kicked_loses_the_connection_at_the_relay(mock_clock: MockClock) -> None:
+async def test_a_kicked_player_is_disconnected_at_the_relay(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
@@ -303,7 +303,7 @@ async def test_a_relay_that_is_flooded_ends_as_a_slow_consumer(
         assert (watching.close_reason, relay.over) == (CloseReason.SLOW_CONSUMER, True)
 
 
-async def test_who_waits_in_the_inbox_is_told_when_the_relay_ends(mock_clock: MockClock) -> None:
+async def test_clients_in_the_inbox_are_closed_when_the_relay_ends(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         relay = b.router.relay_for(await found(b, record))
@@ -368,7 +368,7 @@ async def test_questions_that_were_missed_are_brought(mock_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("why", ["reveal", "epoch"])
-async def test_who_missed_too_much_comes_anew(
+async def test_a_client_that_missed_too_much_comes_back(
     why: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriptions, "RESULTS_AT_ONCE_MAX", 0)
@@ -453,7 +453,7 @@ async def test_an_answer_whose_ack_is_lost_with_the_link_is_said_again(mock_cloc
         assert relay_at(b, record).subscribers == 2
 
 
-async def test_who_waits_for_something_else_when_the_link_is_lost_comes_anew(mock_clock: MockClock) -> None:
+async def test_a_client_with_another_command_when_the_link_is_lost_comes_back(mock_clock: MockClock) -> None:
     """Whether it was done is not known."""
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
@@ -537,7 +537,7 @@ async def test_clients_come_to_the_session_when_it_moves_to_their_node(mock_cloc
         assert ada.offsets == [2]
 
 
-async def test_those_who_can_move_are_sent_on_one_after_another(mock_clock: MockClock) -> None:
+async def test_clients_that_can_move_are_sent_on_one_after_another(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         clients = [await a.watch(record, may_move=True) for _ in range(4)]
@@ -653,7 +653,7 @@ async def test_a_host_at_a_relay_hears_of_the_players_there(mock_clock: MockCloc
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
-async def test_who_comes_back_to_a_relay_while_it_leaves_stays_connected(
+async def test_a_client_that_comes_back_to_a_relay_while_it_leaves_stays_connected(
     first: str, mock_clock: MockClock
 ) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
@@ -669,7 +669,7 @@ async def test_who_comes_back_to_a_relay_while_it_leaves_stays_connected(
         assert (new.close_reason, other.close_reason) == (CloseReason.REPLACED, None)
 
 
-async def test_who_leaves_while_it_comes_back_is_not_taken_to_be_there(mock_clock: MockClock) -> None:
+async def test_a_client_that_leaves_while_it_comes_back_is_not_connected(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         old, new = await b.join(record, "Ada"), Client()
@@ -682,7 +682,7 @@ async def test_who_leaves_while_it_comes_back_is_not_taken_to_be_there(mock_cloc
         assert (refused.errors, connected(a, record)) == (["kicked"], set())
 
 
-async def test_who_left_a_relay_while_its_session_moved_is_not_taken_to_be_there(
+async def test_a_client_that_left_a_relay_while_its_session_moved_is_not_connected(
     mock_clock: MockClock,
 ) -> None:
     async with cluster_of("a", "b", "c") as (cluster, [a, b, c]):
@@ -710,7 +710,7 @@ async def handed_on(a: Node, b: Node, record: SessionRecord, moved: list[bool]) 
     moved.append(await a.rebalancer.hand_on(record.id, b.member))
 
 
-async def test_those_who_are_sent_on_are_connected_where_they_come_to(mock_clock: MockClock) -> None:
+async def test_clients_that_are_sent_on_are_connected_at_the_new_node(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = await a.join(record, "Ada", may_move=True)
@@ -725,7 +725,7 @@ async def test_those_who_are_sent_on_are_connected_where_they_come_to(mock_clock
 # -- the door ----------------------------------------------------------------------------------------
 
 
-async def test_whoever_waits_at_another_node_is_let_in_there(mock_clock: MockClock) -> None:
+async def test_a_player_that_waits_at_another_node_is_admitted_there(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b", options=ActorOptions(seats_per_address_max=1)) as (cluster, [a, b]):
         record = await cluster.session(a, approval=True)
         host = await b.rejoin(record, "host")
@@ -747,7 +747,7 @@ async def test_whoever_waits_at_another_node_is_let_in_there(mock_clock: MockClo
         assert (await ask("Ben", "ticket-b")).errors == ["address_full"], "the owner counts for all nodes"
 
 
-async def test_who_was_removed_is_refused_at_another_node_under_another_name() -> None:
+async def test_a_removed_player_is_refused_at_another_node_under_another_name() -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = Client()

@@ -130,7 +130,7 @@ async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_wait_
 
 
 @pytest.mark.parametrize("told", ["members", "bus", "nobody"])
-async def test_whoever_asks_for_a_session_that_has_lost_its_owner_is_in_as_soon_as_another_runs_it(
+async def test_a_join_without_an_owner_waits_until_another_node_runs_the_session(
     told: str, mock_clock: MockClock
 ) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
@@ -160,7 +160,7 @@ async def test_whoever_asks_for_a_session_that_has_lost_its_owner_is_in_as_soon_
         assert len(looks) <= 4
 
 
-async def test_whoever_is_faster_has_it_and_the_other_hears_so(mock_clock: MockClock) -> None:
+async def test_the_faster_of_two_nodes_gets_the_session_and_the_other_is_told(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         both = a.member, b.member
         record = await cluster.record(a)
@@ -181,7 +181,7 @@ async def test_whoever_is_faster_has_it_and_the_other_hears_so(mock_clock: MockC
         assert ada.kinds == ben.kinds == ["joined"]
 
 
-async def test_who_loses_every_race_for_a_session_gives_up(mock_clock: MockClock) -> None:
+async def test_a_node_that_loses_every_race_for_a_session_gives_up(mock_clock: MockClock) -> None:
     class Losing:
         tries = 0
 
@@ -272,7 +272,7 @@ async def test_storage_away_is_busy_and_not_a_session_that_is_not_there(mock_clo
         assert (await a.join(record, "Ada")).kinds == ["joined"], "what is here needs no look"
 
 
-async def test_those_who_ask_at_the_same_time_cost_one_look(mock_clock: MockClock) -> None:
+async def test_concurrent_requests_for_a_session_share_one_look(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         looks = Counter[str]()
@@ -293,7 +293,7 @@ async def test_those_who_ask_at_the_same_time_cost_one_look(mock_clock: MockCloc
 # -- how a command gets there ------------------------------------------------------------------------
 
 
-async def test_who_can_move_is_told_where_to(mock_clock: MockClock) -> None:
+async def test_a_client_that_can_move_gets_moved(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         for client in (
@@ -308,7 +308,7 @@ async def test_who_can_move_is_told_where_to(mock_clock: MockClock) -> None:
         assert a.here(record).session.active == 0, "nobody has joined yet"
 
 
-async def test_who_cannot_move_is_relayed(mock_clock: MockClock) -> None:
+async def test_a_client_that_cannot_move_is_relayed(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         ada = await b.join(record, "Ada")
@@ -426,7 +426,7 @@ async def test_a_link_that_is_lost_has_the_session_looked_up_again(mock_clock: M
         assert b.router.locator._remembered == {}
 
 
-async def test_who_has_no_connection_any_more_is_not_looked_up(mock_clock: MockClock) -> None:
+async def test_a_detach_is_not_looked_up(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
         cluster.store.available = False

@@ -139,7 +139,7 @@ def test_nobody_is_let_in_between_a_lost_link_and_what_was_missed() -> None:
     scene(act, "a", "b")
 
 
-def test_who_comes_by_way_of_a_third_node_during_a_hand_over_is_seated_or_told_to_come_again() -> None:
+def test_a_client_of_a_third_node_during_a_hand_over_is_seated_or_told_to_come_again() -> None:
     async def act(world: World) -> None:
         record = await made(world.nodes["a"])
         owner = owner_of(world, record)

@@ -623,7 +623,7 @@ async def test_a_session_knows_how_often_it_was_taken_over(storage: Storage) -> 
     assert generations == [2, 0, 0]
 
 
-async def test_who_was_let_in_again_is_in_the_results(storage: Storage) -> None:
+async def test_a_readmitted_player_is_in_the_results(storage: Storage) -> None:
     record = await storage.session()
     there = f.PlayerKicked(5, AT, 1), f.PlayerReadmitted(6, AT, 1), f.PlayerKicked(7, AT, 2)
     await storage.write(record, joined(1), joined(2), answered(3, 1, points=9), answered(4, 2), *there)
@@ -782,7 +782,7 @@ async def test_a_name_that_is_written_again_after_it_was_erased_stays_erased(sto
     ]
 
 
-async def test_who_is_in_is_known_by_number(storage: Storage) -> None:
+async def test_is_in_knows_players_by_number(storage: Storage) -> None:
     record = await storage.session()
     await storage.write(
         record, f.PlayerJoined(1, AT, 1, "Ada"), f.PlayerJoined(2, AT, 2, "Ben"), f.PlayerKicked(3, AT, 2)

@@ -222,7 +222,7 @@ async def test_a_node_alone_has_no_lease(world: World) -> None:
         assert tuple(row) == (None, None, None)
 
 
-async def test_who_was_stopped_finds_the_sessions_that_were_taken(world: World) -> None:
+async def test_a_stopped_node_finds_the_sessions_that_were_taken(world: World) -> None:
     taken, kept, granted = [await world.session() for _ in range(3)]
     held = [Held(record.id, epoch) for record, epoch in (taken, kept, granted)]
     async with node(world, *held) as running:

@@ -341,7 +341,7 @@ async def test_cancellation_leaves_every_connection_in_order(database_dsn: str) 
         assert row["n"] == 0
 
 
-async def test_who_gives_up_does_not_wait_for_a_server_that_does_not_answer(
+async def test_a_cancelled_query_does_not_wait_for_a_server_that_does_not_answer(
     asyncio_loop: None, database_dsn: str
 ) -> None:
     async with Gate(database_dsn).standing() as gate, Database.open(gate.dsn) as database:

@@ -213,9 +213,7 @@ async def test_of_connections_that_come_back_together_one_writes_again_what_is_m
 
 
 @pytest.mark.parametrize("seen", ["before it had the epoch", "with the same epoch", "with a later epoch"])
-async def test_who_has_claimed_the_session_meanwhile_keeps_it_and_gets_what_was_acknowledged(
-    node: Node, seen: str
-) -> None:
+async def test_a_new_owner_keeps_the_session_and_gets_the_acknowledged_facts(node: Node, seen: str) -> None:
     record, epoch, listener = await node.session()
     for _ in range(2):
         epoch = (await node.store.claim(record.id, "node")).epoch

@@ -279,7 +279,7 @@ async def test_without_certainty_nothing_is_acknowledged_and_requests_are_turned
     assert await stored(away, record.id) == [joined(1)]
 
 
-async def test_who_becomes_uncertain_while_it_writes_acknowledges_nothing_of_it(away: Away) -> None:
+async def test_a_node_that_becomes_uncertain_while_it_writes_acknowledges_nothing(away: Away) -> None:
     record, epoch = await away.world.session()
     listener = Listener()
     async with away.node() as node:
@@ -339,7 +339,7 @@ async def test_a_node_alone_becomes_certain_and_finds_the_sessions_that_it_lost(
     assert await stored(away, kept.id) == [joined(1)]
 
 
-async def test_who_spooled_and_finds_another_owner_stops_and_puts_the_facts_aside(away: Away) -> None:
+async def test_a_node_that_spooled_for_a_session_with_another_owner_puts_the_facts_aside(away: Away) -> None:
     record, epoch = await away.world.session()
     kept, kept_epoch = await away.world.session()
     listener, keeping = Listener(), Listener()

@@ -50,7 +50,7 @@ async def test_an_author_takes_a_session_over_and_the_older_page_is_told(
         await chromium.run(partial(play, session))
 
 
-async def test_who_was_removed_by_mistake_is_let_in_again(chromium: Chromium, shared_node: Node) -> None:
+async def test_a_player_removed_by_mistake_is_readmitted(chromium: Chromium, shared_node: Node) -> None:
     def play(session: Session, visit: Visit) -> None:
         page = visit.page(size="desktop", reduced_motion=True)
         page.goto(f"{shared_node.url}/host?code={session.code}#{session.token}")

@@ -229,7 +229,7 @@ async def test_where_websockets_are_blocked_one_plays_over_http(
         assert await session.answers("Ada") == 1
 
 
-async def test_who_may_not_come_in_is_told_why(chromium: Chromium, shared_node: Node) -> None:
+async def test_a_refused_client_is_told_why(chromium: Chromium, shared_node: Node) -> None:
     def play(session: Session, visit: Visit) -> None:
         visit.allow(r"status of 40[0-9]")
         page = visit.page()
