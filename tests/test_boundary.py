@@ -30,11 +30,14 @@ from tests.test_architecture import modules
 WITHIN = "engine.boundary: the task's own code names it"
 LINK = "engine.shards.link.listener: it costs the link"
 CONNECTION = "it costs the connection"
+ACTOR = "engine.actors.supervisor: it costs the session a restart"
 JOURNAL = "none: a mistake here would make acknowledgements untrue, and ends the node"
 PARTS = "none of its own: all that it calls has one"
 
 TASKS = {
     ("engine/actors/registry.py", "Registry.open", "self._run"): WITHIN,
+    ("engine/actors/delivery/fanout.py", "Stall.over_or", "until_room"): ACTOR,
+    ("engine/aio.py", "open_asyncio", "loop.pump"): "none: without asyncio's loop there is no database",
     ("engine/shards/link/transport.py", "BatchedTransport.carry", "until_over"): LINK,
     ("engine/shards/link/server.py", "LinkServer._request", "self._answer"): WITHIN,
     ("engine/shards/link/pool.py", "LinkPool._carry", "expire"): LINK,

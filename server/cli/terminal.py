@@ -1,6 +1,6 @@
-"""What all commands share: how they run, how they fail, and where the server is.
+"""Shared by all commands: how they run, how they fail, and the address of the server.
 
-The command modules import click and this one; whatever is heavy is imported where it is used, so that
+The command modules import click and this one; heavy modules are imported where they are used, so that
 `--help` and a mistyped option answer at once.
 """
 

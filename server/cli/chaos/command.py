@@ -284,8 +284,7 @@ async def break_and_prove(
 
 
 async def audited(database: str) -> tuple[bool, str]:
-    """Have every session computed again from its facts, as an operator would: whether all agree, and what was
-    said."""
+    """Audit every session, as an operator would. Returns whether all agree, and the output."""
     import trio
 
     command = [sys.executable, "-m", "server.cli.main", "audit", "--all", "--database-url", database]

@@ -22,13 +22,13 @@ _SOCK_DIAG = 20
 
 
 class Neighbours:
-    """In front of each node's link port is one port. Who connects there is told by its process, so that the
-    way from each other node is a proxy of its own. Made by `neighbours`.
+    """In front of the link port of each node is another port. The process that connects there tells which
+    node it is, so that the way from each other node is a proxy of its own. Made by `neighbours`.
 
     Args:
-        ports: where nodes reach each other.
-        link_ports: where they listen.
-        pid_of: the process of the node at this place; None while it does not run.
+        ports: the ports at which nodes reach each other.
+        link_ports: the ports at which nodes listen.
+        pid_of: the process of the node with this index; None while it does not run.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ def _same(port: int) -> int:
 
 
 def _inode(port: int, to_port: int) -> int | None:
-    """Of the socket that is connected from one port of this machine to the other. The kernel is asked for
-    that one alone: a table of all takes seconds while load runs."""
+    """The inode of the socket that is connected from one port of this machine to the other. The kernel is
+    asked for that socket alone: a table of all sockets takes seconds under load."""
     loopback = socket.inet_aton("127.0.0.1").ljust(16, b"\0")
     asked = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF)
     asked += _ENDS.pack(port, to_port, loopback, loopback) + _ANY_COOKIE

@@ -24,11 +24,11 @@ from server.cli.cluster.node_process import CROWDED
 START_WITHIN_S = 60.0
 END_WITHIN_S = 30.0
 DISK_MIB = 64
-"""Of the file system that the node's data directory is on, if we may mount one."""
+"""The size of the file system of the node's data directory, if mounting one is allowed."""
 
 LINES_KEPT = 10
 AUTHOR_KEY = secrets.token_urlsafe(18)
-"""Of the nodes of this run, for they have to agree."""
+"""Secrets of the nodes of this run, which have to agree."""
 
 CLOCK_PACKAGE = "libfaketime"
 CLOCK_PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/lib64/faketime", "/usr/local/lib/faketime")
@@ -37,15 +37,15 @@ _UP = b"HTTP API"
 
 
 class StagedNode:
-    """A node that can be started again, always with the same data on the same ports. What it says goes to a
-    log beside its data.
+    """A node that can be started again, always with the same data on the same ports. Its output goes to a log
+    next to its data.
 
     Args:
-        data_dir: is there. Its name is that of the log.
-        nursery: where it is listened to. StageFailed is raised there when the node ends by itself.
+        data_dir: exists. The log has its name.
+        nursery: runs the reader of its output. StageFailed is raised there when the node ends by itself.
         options: for `fanfare serve`, ports included.
-        program: what takes the place of `fanfare`.
-        clock_library: what makes its wall clock one that can be set, from `clock_library`.
+        program: replaces `fanfare`.
+        clock_library: makes its wall clock settable, from `clock_library`.
     """
 
     def __init__(
@@ -203,8 +203,8 @@ class StagedNode:
 async def end_by_itself(
     data_dir: Path, options: Sequence[str], program: Sequence[str], within_s: float
 ) -> tuple[int | None, str]:
-    """Start a node that is to end by itself. Returns its exit code, None if it had to be killed, and the last
-    of what it said. Its data directory is removed."""
+    """Start a node that should end by itself. Returns its exit code, None if it had to be killed, and the end
+    of its output. Its data directory is removed."""
     log = data_dir.with_suffix(".log")
     with log.open("ab") as file:
         process = await trio.lowlevel.open_process(
@@ -248,8 +248,8 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def disk_of(data_dir: Path) -> Iterator[None]:
-    """A small file system for a node's data while the block runs, if we may mount one. What is in it stays
-    there."""
+    """A small file system for the data of a node while the block runs, if mounting one is allowed. Its
+    content is kept."""
     data_dir.mkdir(exist_ok=True)
     mounted = os.geteuid() == 0 and _runs(
         "mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "fanfare-chaos", str(data_dir)

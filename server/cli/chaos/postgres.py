@@ -92,7 +92,7 @@ class StagedPostgres:
             raise StageFailed(f"PostgreSQL's data cannot be copied: {done.stdout.decode(errors='replace')}")
 
     async def restore(self) -> None:
-        """It is killed, and started with what was copied."""
+        """Kill the server, and start it from the copy."""
         await self.kill()
         (self._copy / "postmaster.pid").unlink(missing_ok=True)
         await trio.to_thread.run_sync(shutil.rmtree, self._data)
@@ -133,7 +133,8 @@ class StagedPostgres:
         await self._let_go()
 
     async def _let_go(self) -> None:
-        """Of the data directory of a server that is gone, so that another can take it; or end the server."""
+        """Free the data directory of a server that is gone, so that another can take it; or end the
+        server."""
         postgres, self._postgres = self._postgres, None
         if postgres is not None:
             with suppress(EmbeddedPostgresError):

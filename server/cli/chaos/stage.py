@@ -21,7 +21,7 @@ from server.cli.chaos.node import AUTHOR_KEY, NODE, StagedNode, disk_of, end_by_
 from server.cli.chaos.postgres import StagedPostgres
 
 CONNECTIONS = 40
-"""That PostgreSQL takes for the first node and for whoever looks in; and for each further one, a third."""
+"""Connections of PostgreSQL for the first node and for tools; for each further node a third of that."""
 
 SECRET = "of-nodes-that-are-gone-when-the-run-is-over"
 """Tokens of a run are good when it is proved again, though the disk of its nodes is gone."""
@@ -345,7 +345,7 @@ async def staged(
 
 
 def _shared(to_postgres: Proxy, to_redis: Proxy | None = None) -> list[str]:
-    """Where a node finds what it shares with others."""
+    """The settings under which a node finds the shared services."""
     found = [f"--database-url=postgresql://postgres@127.0.0.1:{to_postgres.port}/postgres"]
     if to_redis is not None:
         found.append(f"--redis-url=redis://127.0.0.1:{to_redis.port}/0")

@@ -61,7 +61,7 @@ def configuration(
     proxy_hops: int = 0,
     note: str = "",
 ) -> str:
-    """What goes into haproxy.cfg, for HAProxy 2.6 and later.
+    """The content of haproxy.cfg, for HAProxy 2.6 and later.
 
     Args:
         bind: address and port to listen on.
@@ -71,7 +71,7 @@ def configuration(
             right in X-Forwarded-For. With 0 it is what the socket shows.
         note: goes into the first line.
 
-    Raises ValueError when two nodes have one name, or when nobody is there for the API or for sessions.
+    Raises ValueError if two nodes have one name, or if no node serves the API or sessions.
     """
     names = [node.name for node in nodes]
     if len(set(names)) != len(names):

@@ -49,8 +49,8 @@ async def node_process(
     ClickException when the node does not start or dies.
 
     Args:
-        program: what takes the place of `fanfare`.
-        author_key: by default one that nobody else has.
+        program: replaces `fanfare`.
+        author_key: by default a random one.
     """
     key = author_key or secrets.token_urlsafe(18)
     process = await trio.lowlevel.open_process(

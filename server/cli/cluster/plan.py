@@ -1,4 +1,4 @@
-"""Who listens where in a cluster on one machine, and what its nodes are told."""
+"""The ports of a cluster on one machine, and the settings of its nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PORTS_APART = 10
 PER_NODE = frozenset(
     """data_dir node http_port realtime_port link_port link_url role database_url redis_url secret""".split()  # noqa: SIM905  # words read better
 )
-"""Settings that the command decides, whatever the environment says."""
+"""Settings that the command sets, and that override the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who listens where. `listens_on` is what is bound, `host` how it is reached from this machine.
+    """The ports of a cluster. `listens_on` is the address that is bound, `host` the one to reach it from this
+    machine.
 
-    `author_key` is that of all nodes; `key_made` tells that nobody has configured it.
+    `author_key` is that of all nodes; `key_made` tells that it is not configured.
     """
 
     places: Sequence[Place]
@@ -78,7 +79,7 @@ def plan_for(nodes: int, base_port: int, config: Config, author_key: str, *, pro
 def environment(
     environ: Mapping[str, str], plan: Plan, place: Place, directory: Path, shared: Mapping[str, str]
 ) -> dict[str, str]:
-    """Of one node: what the person has set, and above it what is decided here."""
+    """The environment of one node: the settings of the user, overridden by those of the command."""
     decided: dict[str, object] = {
         "data_dir": directory / place.name,
         "node": place.name,

@@ -1,7 +1,7 @@
-"""The processes of a cluster on one machine: its nodes, and the supervisor of what they stand on.
+"""The processes of a cluster on one machine: its nodes, and the supervisor of their services.
 
 Nothing outlives `fanfare cluster`, not even when it is killed: each process has a pipe for standard input,
-and ends in good order when nobody holds the other end any more.
+and ends in good order when no process holds the other end any more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ UP = "Fanfare is up."
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What runs beside the nodes. `held` is a file descriptor: who has it keeps all of that running."""
+    """The services of the nodes. `held` is a file descriptor: a process that has it keeps the services
+    running."""
 
     database_url: str
     redis_url: str
@@ -79,9 +80,9 @@ class ClusterNode:
 
     Args:
         data_dir: its working directory too, so it must be there.
-        environment: all of it, settings included.
-        held: what it is to hold, from `Kept`.
-        say: told, line by line, what a person should know.
+        environment: the whole environment, settings included.
+        held: the file descriptor from `Kept`, which the node holds.
+        say: called with each line for the user.
     """
 
     def __init__(
@@ -107,9 +108,10 @@ class ClusterNode:
         self._complaints: deque[str] = deque(maxlen=LINES_KEPT)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until it ends by itself, which is told, or this is cancelled; then it is ended in good order.
+        """Run the node until it ends by itself, which is reported, or until cancelled; then end it in good
+        order.
 
-        Has started when the node is up. Raises ClickException when it ends before that, or never is.
+        Started when the node is up. Raises ClickException if the node ends before that, or never gets up.
         """
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "server.cli.main", "serve", "--until-eof", *self._options],

@@ -1,8 +1,8 @@
-"""What a cluster on one machine has besides its nodes, kept by a process of its own while anybody needs it.
+"""The services of a cluster on one machine, in a process of their own that runs as long as they are needed.
 
-Anybody: `fanfare cluster` and each of its nodes hold the write end of a pipe whose read end is standard input
-here. The kernel closes it for whoever ends, killed or not. So the end of standard input says that all of them
-are gone, and in which order things end needs no more than that: nodes first, then what they stood on.
+`fanfare cluster` and each of its nodes hold the write end of a pipe whose read end is standard input here.
+The kernel closes it for every process that ends, killed or not. So the end of standard input means that all
+of them are gone, which gives the right order: nodes end first, then their services.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ HAPROXY_END_WITHIN_S = 5.0
 
 LISTENER_VARIABLE = "LISTENER"
 LISTENER = f'"fd@${{{LISTENER_VARIABLE}}}"'
-"""What HAProxy binds: a socket that listens already, so nobody who comes early is turned away."""
+"""The socket that HAProxy binds. It listens already, so no early client is refused."""
 
 
 class Service(Protocol):
-    """Something that runs beside the nodes."""
+    """A service of the nodes."""
 
     def start(self) -> str:
         """Returns how it is reached, once it can be used. Raises what keeps it from that."""
@@ -37,9 +37,9 @@ class Service(Protocol):
 
 
 class Haproxy:
-    """An HAProxy over a file, in which it binds `LISTENER`. Its log lies beside the file.
+    """An HAProxy over a file, in which it binds `LISTENER`. Its log is next to the file.
 
-    From `start` on clients can connect. `go` lets it look for the nodes, which it takes to be up then.
+    From `start` on clients can connect. `go` lets it look for the nodes, which should be up by then.
     """
 
     def __init__(self, program: str, file: Path, host: str, port: int) -> None:

@@ -169,7 +169,7 @@ def serve_option(text: str) -> str:
 
 
 def _nodes_for(scenario: Scenario, cluster: bool, moments: Moments) -> int:
-    """How many nodes to start: in a cluster, enough for those who are left to take everybody."""
+    """How many nodes to start: in a cluster, enough that the remaining nodes can take all players."""
     import math
 
     from server.cli.load.nodes import UNEVEN, players_per_node
@@ -189,7 +189,7 @@ def _away(moments: Moments) -> int:
 async def _aimed(
     scenario: Scenario, urls: Sequence[str], database: str | None, seed: int, anywhere: bool
 ) -> AsyncGenerator[Plan]:
-    """What is to be done to nodes that run."""
+    """The faults for nodes that run."""
     from loadtest.runs.fleet import generators_for
     from loadtest.runs.run import Plan
     from server.cli.operate.sql import answers_of, merged_in, owners_of
@@ -216,7 +216,7 @@ async def _spawned(
     cluster: bool,
     moments: Moments,
 ) -> AsyncGenerator[Plan]:
-    """What is to be done, with the nodes to do it to."""
+    """The faults, with their nodes."""
     from loadtest.runs.fleet import generators_for
     from loadtest.runs.run import Plan
     from server.cli.load.nodes import UNEVEN, room_for, spawned

@@ -30,7 +30,7 @@ CONNECTIONS_MAX = 15_000
 """Of a node by itself."""
 
 COMING_BACK_PER_NODE = 500
-"""Connections that nobody uses any more, and of which the node does not know it yet."""
+"""Connections that are not used any more, which the node does not know yet."""
 
 UNEVEN = 1.02
 """How many more players than others a node of a cluster may get. Each node deals out evenly the sessions that
@@ -93,7 +93,8 @@ class LoadNode:
         self._up = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until it is killed. Started once it is up. Raises ClickException if it does not start, or dies."""
+        """Run the node until it is killed. Started once it is up. Raises ClickException if it does not start,
+        or dies."""
         self._data_dir.mkdir()
         self._again = True
         while self._again:
@@ -125,12 +126,12 @@ class LoadNode:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Nodes of a run, by their places. As `loadtest.runs.faults.Breakable` has it.
+    """The nodes of a run, by index, as in `loadtest.runs.faults.Breakable`.
 
     Args:
-        database: the DSN of what they share.
-        author_key: the same for all of them.
-        redis_pid: None when they are no cluster.
+        database: the DSN of the shared database.
+        author_key: the same for all nodes.
+        redis_pid: None without a cluster.
     """
 
     nodes: Sequence[LoadNode]

@@ -1,4 +1,4 @@
-"""What a load run looks like while it runs, and what it says at its end."""
+"""The progress of a load run, and its report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_EVERY_S = 5.0
 
 
 async def show(run: LoadRun | SoakRun, players: int, console: Console) -> None:
-    """Forever: how the run stands."""
+    """Show the progress of the run, until cancelled."""
     if not console.is_terminal:
         while True:
             console.print(_line(run, players))

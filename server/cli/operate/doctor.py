@@ -1,4 +1,4 @@
-"""`fanfare doctor`: what is configured, and what of it works."""
+"""`fanfare doctor`: checks every setting and every service that a node needs."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def data_directory(config: Config) -> Finding:
 
 
 async def database(config: Config) -> list[Finding]:
-    """Whether the database can be reached, and keeps what it has committed. Nothing is said of an embedded
-    one that does not run."""
+    """Whether the database can be reached, and keeps its commits. An embedded database that does not run is
+    not reported."""
     from engine.aio import open_asyncio
     from engine.ports import StorageUnavailable
     from engine.storage import embedded

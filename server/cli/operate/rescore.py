@@ -125,10 +125,10 @@ def rescore(
 
 
 def read_key(question: Question, words: Sequence[str]) -> Key:
-    """A key as it is typed. What it means is left to the domain, and so is most of what can be wrong with it.
+    """A key as it is typed. The domain decides its meaning, and finds most of the mistakes in it.
 
-    A choice or a spelling is its text. JSON is understood wherever it cannot be such a text: a list for
-    several choices or spellings, a string, an object with the fields of a quiz file.
+    A choice or a spelling is given as its text. JSON is understood wherever it cannot be such a text: a list
+    for several choices or spellings, a string, an object with the fields of a quiz file.
     """
     kind = question.type
     choices = getattr(question, "choices", ())

@@ -86,7 +86,7 @@ def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
 
 
 async def _cancel_at_eof(scope: trio.CancelScope) -> None:
-    """The kernel closes a pipe for whoever dies, however that happens."""
+    """The kernel closes the pipe of a process that dies, however that happens."""
     import trio
 
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:

@@ -49,9 +49,9 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
 
 
 async def owners_of(database: str, session_ids: Sequence[str]) -> dict[str, str]:
-    """By session id, the WebSocket's address of the node of a cluster that runs the session, or ran it last.
+    """By session id, the WebSocket address of the node of a cluster that runs the session, or ran it last.
 
-    Sessions that nobody ran, or a node alone, are left out. Raises ClickException.
+    Sessions that no node ran, or a lone node, are left out. Raises ClickException.
     """
     found: dict[str, str] = {}
     for ids in _listed(session_ids):

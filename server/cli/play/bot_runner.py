@@ -1,4 +1,4 @@
-"""Letting a crowd of bots play, and holding its ledgers against the results."""
+"""Lets a crowd of bots play, and compares its ledgers with the results."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Audit:
 async def audit(api: Api, code: str, ledgers: Sequence[Ledger], token: str | None = None) -> Audit:
     """Compare with the final results, as soon as they are final. Raises ClickException if they never are.
 
-    `token`: of one who was there at the end, and so may see them; None asks as an author.
+    Args: token: of a participant, who may see them; None asks as an author.
     """
     with trio.move_on_after(FINAL_WITHIN_S):
         while not await _final(api, code, token):  # noqa: ASYNC110 - the event is in another process

@@ -71,7 +71,7 @@ def demo(players: int, quiz: str, seed: int, data_dir: Path | None) -> None:
 
 @contextmanager
 def _directory(given: Path | None) -> Iterator[Path]:
-    """The given directory, which stays, or one that goes."""
+    """The given directory, which is kept, or a temporary one."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given.absolute()

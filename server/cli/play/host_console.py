@@ -25,7 +25,7 @@ _ENTER = {"lobby": "start", "question": "close", "reveal": "next", "paused": "re
 _ABOUT_WHAT_IS_SEEN = frozenset({"start", "close", "next", "skip"})
 
 _TWICE = {"f": ("finish", "the session"), "s": ("skip", "the question, which then counts for nobody")}
-"""Keys that cannot be taken back, with what they do."""
+"""Keys that cannot be undone, with their effect."""
 
 
 class HostConsole:
@@ -115,9 +115,9 @@ async def lead(ws_url: str, code: str, token: str) -> str:
 
 
 async def _obey(console: HostConsole) -> None:
-    """Hand over what is typed, key by key. At the end of the input the host leaves.
+    """Hand over the typed keys, one by one. At the end of the input the host leaves.
 
-    Read in a thread that is left behind when nobody waits any longer: a read cannot be called off.
+    The thread that reads is abandoned at the end, because a read cannot be cancelled.
     """
     while key := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 1, abandon_on_cancel=True):
         try:

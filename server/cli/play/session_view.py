@@ -11,8 +11,8 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the leaderboard. `moved`: ranks gained since the question opened; None for who was not
-    among the first."""
+    """One line of the leaderboard. `moved`: ranks gained since the question opened; None for a player that
+    was not listed."""
 
     rank: int
     name: str
@@ -85,13 +85,13 @@ class SessionView:
             self.podium = self._lines(state["podium"])
 
     def remaining_s(self, now: float) -> float | None:
-        """Of the time to answer, until the question closes; None while none is open."""
+        """The remaining time to answer; None while no question is open."""
         if self._closes_at is None or self.phase != "question":
             return None
         return max(self._closes_at - max(now, self._opens_at), 0.0)
 
     def ready_s(self, now: float) -> float:
-        """Until the question takes answers; 0 once it does, and without one."""
+        """The time until the question takes answers; 0 once it does, and without a question."""
         return max(self._opens_at - now, 0.0) if self.phase == "question" else 0.0
 
     @property
@@ -111,7 +111,7 @@ class SessionView:
         return [Line(entry["rank"], entry["name"], entry["score"], self._moved(entry)) for entry in entries]
 
     def _compare_with_now(self) -> None:
-        """From now on ranks are told as they move. Before the first points nobody has one to lose."""
+        """Report moves of ranks from now on. Before the first points no player has a rank to lose."""
         scored = any(entry["score"] for entry in self._top)
         self._ranks_before = {entry["id"]: entry["rank"] for entry in self._top} if scored else {}
 

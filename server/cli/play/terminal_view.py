@@ -61,7 +61,7 @@ class TerminalView:
             self._console.print(Text(line), soft_wrap=True)
 
     def _board_was_told(self) -> bool:
-        """In lines, the leaderboard is told once a question."""
+        """In plain lines, the leaderboard is printed once for each question."""
         if self._view.phase != "reveal" or self._view.number == self._board_told:
             return True
         self._board_told = self._view.number
