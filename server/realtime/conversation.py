@@ -1,7 +1,7 @@
-"""What is said on one connection: who speaks, what they may say, and who hears of it.
+"""The conversation on one connection: which client it is, which messages it may send, and where they go.
 
 The same for every transport. A transport feeds `receive` with the text frames of one connection and calls
-`disconnected` once at the end; what the client gets to hear goes to the connection's `push` and `close`.
+`disconnected` once at the end; frames to the client go to the connection's `push` and `close`.
 Everything here is synchronous, and nothing waits for a client.
 """
 
@@ -64,11 +64,10 @@ class ConversationDeps:
 class _State(Enum):
     """How far a conversation has come.
 
-    NEW -> JOINING on a join that is passed on; JOINING -> JOINED or back to NEW by the session's word, or
-    WAITING for the host to let the player in, from where each new join leads to JOINING again; any of them ->
-    OVER when somebody ends it: the client, the session, a limit, the network. Nothing leads out of OVER. A
-    session may still be about to seat a conversation that is over; that seat is given back as soon as it is
-    offered.
+    NEW -> JOINING on a join that is passed on; JOINING -> JOINED, or back to NEW, or WAITING for the host's
+    approval, by the reply of the session; WAITING -> JOINING with each further join; any state -> OVER when
+    the client, the session, a limit or the network ends it. Nothing leads out of OVER. A session may still be
+    about to seat a conversation that is over; that seat is given back as soon as it is offered.
     """
 
     NEW = "new"
@@ -88,12 +87,12 @@ _UNJUDGED = frozenset({"busy", "session_unavailable"})
 
 
 class Conversation:
-    """One connection's side of the talk; to the session it is the connection's subscriber.
+    """The conversation on one connection; for the session it is a subscriber.
 
     Args:
-        gate: what is shared.
-        connection: takes frames to the client, and ends the connection.
-        address: the client's, for the limit on attempts.
+        deps: shared by all conversations of the node.
+        connection: sends frames to the client, and ends the connection.
+        address: of the client, for the limit on attempts.
     """
 
     __slots__ = (
@@ -120,18 +119,19 @@ class Conversation:
         self._role: str | None = None
         self._player = 0
         self._generation: int | None = None
-        """Of the token that a host has brought."""
+        """The generation of the host's token."""
         self._try: Try | None = None
-        """Of the code that is being tried."""
+        """The charge for the code that is being tried."""
 
     @property
     def idle(self) -> bool:
-        """Whether nobody has joined and no join is under way: what a connection may be for a while only."""
+        """Whether no client has joined and no join is in progress, which a connection may be for a while
+        only."""
         return self._state is _State.NEW
 
     @property
     def joining(self) -> bool:
-        """Whether a join waits for the word of its session."""
+        """Whether a join waits for the reply of its session."""
         return self._state is _State.JOINING
 
     # -- from the client -------------------------------------------------------------------------
@@ -319,7 +319,8 @@ class Conversation:
         self._end(CloseReason.RATE_LIMITED, "rate_limited", "Too many messages; slow down.")
 
     def _settle(self, frame: Frame | None) -> None:
-        """What the first word about a code that was tried says of it; None: nobody has waited for that."""
+        """What the first reply about a code that was tried tells of it; None if the client has gone before
+        it."""
         entered, self._try = self._try, None
         if entered is None:
             return

@@ -1,4 +1,4 @@
-"""Who may come in: the judgement over an opening handshake, the same for every transport. Pure."""
+"""Whether an opening handshake is accepted, the same for every transport. Pure."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ PARTING_S = 2.0
 """Time for a client to answer a close frame, or to take the last bytes of a refusal, before it is cut off."""
 
 JOIN_REPLY_S = 15.0
-"""How long a session may take to let in who has asked in time, counted from the end of `join_timeout_s`."""
+"""How long a session may take to answer a join that came in time, counted from the end of
+`join_timeout_s`."""
 
 SHUTDOWN_S = 5.0
 """Time for all clients together to be told that the node is going down."""
@@ -32,7 +33,7 @@ CONNECTION_LOST = "connection_lost"
 """The end of a connection that broke."""
 
 UNFLUSHED = frozenset({CloseReason.SLOW_CONSUMER, CloseReason.PING_TIMEOUT})
-"""Endings of clients that do not take what is sent: the close frame does not wait for the backlog."""
+"""Close reasons of clients that do not read: the close frame does not wait for the backlog."""
 
 
 class TlsUnsupported(Exception):

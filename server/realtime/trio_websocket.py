@@ -38,8 +38,8 @@ BACKLOG = 4096
 """Connections that the kernel completes before we accept them: a class joins in one second."""
 
 REFUSED_AT_ONCE_MAX = 64
-"""Connections past the limit, of the node or of their address, that are told so; further ones are cut off
-without a word."""
+"""How many connections beyond a limit, of the node or of their address, get a refusal. Further ones are cut
+off without a word."""
 
 MALFORMED = (1002, 1007)
 """Close codes of RFC 6455 for broken framing and broken UTF-8."""
@@ -52,7 +52,7 @@ class TrioWebSocketTransport:
     """Transport.
 
     Args:
-        gate: what the conversations share.
+        deps: shared by the conversations.
         config: the limits and times.
         rng: spreads the pings, so that the clients of one start do not answer in step.
     """

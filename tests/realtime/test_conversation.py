@@ -76,7 +76,7 @@ class FakeConnection:
 
 
 class Scene:
-    """One node's gate and one conversation at it."""
+    """One conversation, and what it shares with others of its node."""
 
     def __init__(self, **limits: Any) -> None:
         self.clock = SetClock()

@@ -1,4 +1,4 @@
-"""What is sent to one client, and how that ends: the half that WebSockets and event streams share."""
+"""The buffered sender to one client, and its end: the half that WebSockets and event streams share."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BUSY_KERNEL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
 class End(NamedTuple):
-    """How a connection ends. `reason` is for the statistics; `words` are the last ones, empty when nobody is
-    there to hear them; `waits` says whether they wait for what was pushed before."""
+    """How a connection ends. `reason` is for the statistics; `words` are its last bytes, empty if the client
+    is gone; `waits` tells whether they wait for the frames that were pushed before."""
 
     reason: str
     words: bytes = b""
@@ -41,18 +41,18 @@ LOST = End(transport.CONNECTION_LOST)
 
 
 class ClientConnection:
-    """Attendant in its sending half, and Subscriber.
+    """The sending half of a SocketHandler, and a Subscriber.
 
-    How to think about it: it is open until it is ended, once, by either side; from then on nothing is pushed
-    or heard any more. Ending it is no more than a mark, because a session may be doing it to thousands in a
-    row. The rest is an errand of the loop: the conversation is told, and the socket goes to a Parting, after
-    what was pushed before and within `send_timeout_s`.
+    How to think about it: the connection is open until either side ends it, once; from then on it pushes and
+    receives nothing. Ending it only sets a mark, because a session may end thousands in a row. The rest is a
+    callback of the loop: it tells the conversation, and hands the socket to a LingeringClose, after the
+    frames that were pushed before and within `send_timeout_s`.
 
     A client that keeps up has no buffers: frames go to the kernel as they are pushed. Only what the kernel
     does not take makes a Backlog.
 
-    Whoever extends it says what is heard (`take`), what the end sounds like (`close`), and what is to be
-    done in time (`due`, `_set_alarm`).
+    A subclass defines what it does with received bytes (`take`), with the end (`close`), and with its timer
+    (`due`, `_set_alarm`).
 
     Args:
         encoder: how frames become bytes.
@@ -105,10 +105,10 @@ class ClientConnection:
         """Subscriber."""
         raise NotImplementedError
 
-    # -- Attendant -------------------------------------------------------------------------------
+    # -- SocketHandler -------------------------------------------------------------------------------
 
     def ready(self, events: int) -> None:
-        """Attendant."""
+        """SocketHandler."""
         if self._leaving:
             return
         if events & WRITABLE and self._backlog is not None:
@@ -117,18 +117,18 @@ class ClientConnection:
             self._read()
 
     def stop(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
         self.close(CloseReason.SHUTDOWN)
 
     def cut(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
         self._conclude(LOST)
         self._port.release(self._socket, self._address)
 
     # -- from the client -------------------------------------------------------------------------
 
     def take(self, data: bytes) -> None:
-        """Hear what came."""
+        """Take received bytes."""
         raise NotImplementedError
 
     def _read(self) -> None:
@@ -161,7 +161,7 @@ class ClientConnection:
             self.close(CloseReason.SLOW_CONSUMER)
 
     def _send_aside(self, data: bytes) -> None:
-        """Send what is no frame: of several that wait, only the last is sent."""
+        """Send bytes that are no frame. If several wait, only the last is sent."""
         if self._backlog is not None:
             self._backlog.control = data
             return
@@ -176,7 +176,7 @@ class ClientConnection:
             self._fall_behind(data, sent, 0)
 
     def _fall_behind(self, data: bytes, sent: int, counted: int) -> None:
-        """Begin a backlog with what is left of a frame."""
+        """Begin a backlog with the rest of a frame."""
         config = self._port.config
         now = trio.current_time()
         self._backlog = Backlog(self._encoder.dialect, config.outbox_bytes_max, data[sent:], counted)
@@ -216,7 +216,7 @@ class ClientConnection:
     # -- time ------------------------------------------------------------------------------------
 
     def due(self, now: float) -> None:
-        """Attendant."""
+        """SocketHandler."""
         raise NotImplementedError
 
     def _set_alarm(self, now: float) -> None:
@@ -248,7 +248,7 @@ class ClientConnection:
             self._port.loop.call_soon(self._leave)
 
     def _leave(self) -> None:
-        """The errand after the end."""
+        """The callback after the end."""
         end, conversation, self._conversation = self._end, self._conversation, None
         assert end is not None
         assert conversation is not None

@@ -14,7 +14,7 @@ from server.realtime.reactor.client_connection import ClientConnection, End
 from server.realtime.reactor.port import Port
 
 PARSED_AT_ONCE_BYTES = 256
-"""What is parsed before the limit on messages is asked again: it may hold forty frames that say nothing."""
+"""The most bytes that are parsed before the limit on messages is checked again: up to forty empty frames."""
 
 PING = websocket.encode_frame(websocket.PING, b"")
 
@@ -29,13 +29,13 @@ CLOSE_FRAMES = {
 
 
 class Connection(ClientConnection):
-    """Attendant of an open WebSocket, and Subscriber.
+    """SocketHandler of an open WebSocket, and Subscriber.
 
-    Only what is not one whole text frame makes a Parser.
+    Only bytes that are not one whole text frame make a Parser.
 
     Args:
         address: the client's, for the conversation.
-        join_by: until when somebody must have joined, on trio's clock.
+        join_by: until when the client must have joined, on trio's clock.
     """
 
     __slots__ = ("_heard", "_join_by", "_parser", "_pinged_at", "_pong_due")
@@ -58,7 +58,7 @@ class Connection(ClientConnection):
         self._conclude(CLOSE_FRAMES[close_reason])
 
     def due(self, now: float) -> None:
-        """Attendant."""
+        """SocketHandler."""
         if self._leaving or self._too_slow(now):
             return
         if self._end is None and self._sign_of_life(now):
@@ -67,7 +67,7 @@ class Connection(ClientConnection):
     # -- from the client -------------------------------------------------------------------------
 
     def take(self, data: bytes) -> None:
-        """Hear what came."""
+        """Take received bytes."""
         if self._end is not None:
             return
         self._heard = True
@@ -173,7 +173,7 @@ class Connection(ClientConnection):
         self._port.loop.call_at(self, at)
 
     def _leave(self) -> None:
-        """The errand after the end."""
+        """The callback after the end."""
         self._parser = None
         super()._leave()
 

@@ -28,8 +28,8 @@ HEARD_BYTES_MAX = 65_536
 
 
 class EventStream(ClientConnection):
-    """Attendant and Subscriber. The response begins with the first word of the session: a `joined` opens the
-    stream, an `error` is an ordinary refusal.
+    """SocketHandler and Subscriber. The response begins with the first word of the session: a `joined` opens
+    the stream, an `error` is an ordinary refusal.
 
     The body has no length and no chunks, it ends with the connection: so a frame is the same bytes for every
     stream of its epoch.
@@ -88,10 +88,10 @@ class EventStream(ClientConnection):
         else:
             self._refuse(busy())
 
-    # -- Attendant -------------------------------------------------------------------------------
+    # -- SocketHandler -------------------------------------------------------------------------------
 
     def due(self, now: float) -> None:
-        """Attendant."""
+        """SocketHandler."""
         if self._leaving or self._too_slow(now) or self._end is not None:
             return
         if not self._open:
@@ -104,7 +104,7 @@ class EventStream(ClientConnection):
             self._set_alarm(now)
 
     def take(self, data: bytes) -> None:
-        """Hear what came: nothing that matters."""
+        """Ignore received bytes."""
         self._heard_bytes += len(data)
         if self._heard_bytes > HEARD_BYTES_MAX:
             self._conclude(LOST)
@@ -138,7 +138,7 @@ class EventStream(ClientConnection):
         self._port.loop.call_at(self, at)
 
     def _leave(self) -> None:
-        """The errand after the end."""
+        """The callback after the end."""
         if self._open:
             self._port.tally.event_streams -= 1
         self._port.streams.leave(self._address)

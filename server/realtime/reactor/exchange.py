@@ -35,7 +35,7 @@ from server.wire.errors import ApiError, busy, refused, too_many_streams
 from server.wire.sse import position
 
 REPLY_TIMEOUT_S = 15.0
-"""How long a request waits for its session. What was asked for may still happen; asking again is safe."""
+"""How long a request waits for its session. The command may still be handled; sending it again is safe."""
 
 IDLE_S = 75.0
 """How long a connection stays open between two requests: longer than load balancers keep theirs."""
@@ -53,11 +53,10 @@ METHODS = {"answers": ("POST",), "events": ("GET", "HEAD")}
 
 
 class Exchange:
-    """Attendant of a connection that speaks plain HTTP.
+    """SocketHandler of a connection that speaks plain HTTP.
 
-    How to think about it: one request is served at a time, in their order; what comes meanwhile waits, up to
-    a bound. An answer waits for its session with a `_Reply` in between: a session that speaks late finds
-    nobody there.
+    How to think about it: requests are served one at a time, in order; further requests wait, up to a bound.
+    An answer waits for its session with a `_Reply` in between, which ignores a reply that comes too late.
     """
 
     __slots__ = (
@@ -83,7 +82,7 @@ class Exchange:
         self._address = address
         self._reader = reader
         self._reply: _Reply | None = None
-        """Of the request that waits for its session."""
+        """The reply of the request that waits for its session."""
         self._unsent = b""
         self._closing = False
         """Whether the connection ends with the response under way."""
@@ -94,10 +93,10 @@ class Exchange:
         port.loop.hand_over(client.fileno(), self)
         self.serve()
 
-    # -- Attendant -------------------------------------------------------------------------------
+    # -- SocketHandler -------------------------------------------------------------------------------
 
     def ready(self, events: int) -> None:
-        """Attendant."""
+        """SocketHandler."""
         if self._over:
             return
         if events & WRITABLE and self._unsent:
@@ -112,8 +111,8 @@ class Exchange:
         else:
             self.cut()
 
-    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
-        """Attendant."""
+    def due(self, now: float) -> None:  # noqa: ARG002 - SocketHandler
+        """SocketHandler."""
         if self._over:
             return
         if self._unsent:
@@ -127,13 +126,13 @@ class Exchange:
             self._end_with(handshake.TOO_LATE.response)
 
     def stop(self) -> None:
-        """Attendant. A request that waits for its session still gets its answer."""
+        """SocketHandler. A request that waits for its session still gets its answer."""
         self._closing = True
         if self._reply is None and not self._unsent and not self._over:
             self._part()
 
     def cut(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
         self._let_go()
         self._port.release(self._socket, self._address)
 
@@ -345,7 +344,7 @@ class Exchange:
         self._port.loop.call_at(self, self._since(trio.current_time()) + wait_s)
 
     def _since(self, now: float) -> float:
-        """When what is waited for has begun. However slowly a request comes, that does not begin again."""
+        """When the present wait began. A request that arrives slowly does not restart it."""
         if self._reply is not None or self._reader.between:
             self._begun_at = None
             return now
@@ -372,8 +371,8 @@ class Exchange:
 
 
 class _Reply:
-    """Subscriber: takes the first word of a session to a request. Nobody listens any more once `exchange` is
-    None."""
+    """Subscriber: takes the first frame of a session for a request. Once `exchange` is None, frames are
+    ignored."""
 
     __slots__ = ("caller", "exchange")
 

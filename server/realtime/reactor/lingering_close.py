@@ -1,4 +1,4 @@
-"""The end of a connection: the last words, and time for them to arrive."""
+"""The end of a connection: the last bytes, and time for them to arrive."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from server.realtime.reactor.port import Port
 from server.realtime.reactor.timer_wheel import NEVER
 
 DRAINED_BYTES_MAX = 4 * 1024 * 1024
-"""What is read and thrown away while a connection ends."""
+"""The most bytes that are read and thrown away while a connection ends."""
 
 DRAIN_BYTES = 65_536
 
 
 class LingeringClose:
-    """Attendant: says the last words, closes our side, and waits until the client has closed its side too,
-    but not longer than PARTING_S.
+    """SocketHandler: sends the last bytes, closes the sending half, and waits until the client has closed its
+    half too, but not longer than PARTING_S.
 
-    A socket that is closed with bytes of the client still unread makes the kernel reset the connection, and
-    the client then never sees what was said last. So everything is read first.
+    If a socket is closed while bytes of the client are unread, the kernel resets the connection, and the
+    client never sees the last bytes. So everything is read first.
 
     Args:
-        address: for which the connection is counted, until the socket is closed; None for nobody's.
-        heard_out: whether all is read that still comes. A client that has sent too much is not: what it
-            sends stays with it, and costs nothing here.
+        address: the connection is counted for it until the socket is closed; None if it is not counted.
+        heard_out: whether further bytes of the client are read. If the client has sent too much they are not:
+            they stay with the client, and cost nothing here.
     """
 
     __slots__ = ("_address", "_awaited", "_drained", "_port", "_socket", "_words", "tick")
@@ -53,21 +53,21 @@ class LingeringClose:
         self._say()
 
     def ready(self, events: int) -> None:
-        """Attendant."""
+        """SocketHandler."""
         if events & WRITABLE:
             self._say()
         elif not self._drain() or self._awaited == ENDED:
             self.cut()
 
-    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
-        """Attendant."""
+    def due(self, now: float) -> None:  # noqa: ARG002 - SocketHandler
+        """SocketHandler."""
         self.cut()
 
     def stop(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
 
     def cut(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
         self._port.release(self._socket, self._address)
 
     def _say(self) -> None:

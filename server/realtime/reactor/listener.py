@@ -20,32 +20,32 @@ from server.security.limits import COMPLAINT_INTERVAL_S
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
-"""Connections that the kernel completes before we accept them: a class joins in one second."""
+"""Connections that the kernel completes before they are accepted: a class joins in one second."""
 
 ACCEPTED_AT_ONCE_MAX = 32
 """Connections accepted in one call."""
 
 REFUSED_AT_ONCE_MAX = 64
-"""Connections past the limit, of the node or of their address, that are told so; further ones are cut off
-without a word."""
+"""How many connections beyond a limit, of the node or of their address, get a refusal. Further ones are cut
+off without a word."""
 
 SEND_BUFFER_BYTES = 65_536
-"""What the kernel may hold for one client. Left alone it grows to megabytes for each that does not read, and
-a slow consumer is noticed that much later."""
+"""The most bytes that the kernel buffers for one client. By default that grows to megabytes for a client that
+does not read, and a slow consumer is noticed that much later."""
 
 PAUSE_S = 0.5
-"""How long nobody is accepted when not even refusing works."""
+"""How long no connection is accepted when not even refusing works."""
 
 NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
 
 
 class Listener:
-    """Attendant of a listening socket.
+    """SocketHandler of a listening socket.
 
-    One file is kept open in reserve. When there are no more to be had it is given up for a moment, so that
-    who knocks can be let in, told to come back later, and shown out: otherwise they would hang in the
-    kernel's queue, and the loop would be woken for them again and again.
+    One file is kept open in reserve. When there are no more files it is given up for a moment, so that a
+    client can be accepted, told to come back later, and disconnected: otherwise it would hang in the kernel's
+    queue, and the loop would be woken for them again and again.
     """
 
     __slots__ = ("_complained_at", "_port", "_reserve", "_socket", "tick")
@@ -63,8 +63,8 @@ class Listener:
         bound.listen(BACKLOG)
         port.loop.add(bound.fileno(), self, READABLE)
 
-    def ready(self, events: int) -> None:  # noqa: ARG002 - Attendant
-        """Attendant."""
+    def ready(self, events: int) -> None:  # noqa: ARG002 - SocketHandler
+        """SocketHandler."""
         for _ in range(ACCEPTED_AT_ONCE_MAX):
             try:
                 client, address = self._socket.accept()
@@ -77,14 +77,14 @@ class Listener:
                 continue  # of one client who has gone again
             self._welcome(client, address[0])
 
-    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
-        """Attendant: the pause is over."""
+    def due(self, now: float) -> None:  # noqa: ARG002 - SocketHandler
+        """SocketHandler: the pause is over."""
         if self._reserve is None:
             self._reserve = _reserve()
         self._port.loop.want(self._socket.fileno(), READABLE)
 
     def stop(self) -> None:
-        """Attendant: accepts no more."""
+        """SocketHandler: accepts no more."""
         if self._socket.fileno() >= 0:  # else whoever made the socket has closed it
             self._port.loop.remove(self._socket.fileno())
             self._socket.close()
@@ -93,7 +93,7 @@ class Listener:
             self._reserve = None
 
     def cut(self) -> None:
-        """Attendant: a mistake here must not end the listening."""
+        """SocketHandler: a mistake here must not end the listening."""
 
     def _welcome(self, client: socket.socket, peer: str) -> None:
         port = self._port
@@ -137,7 +137,7 @@ class Listener:
             self._port.loop.call_at(self, now + PAUSE_S)
 
     def _turn_away(self) -> bool:
-        """Refuse who is waiting, with the file in reserve. False when that cannot be done."""
+        """Refuse the waiting connections, with the file in reserve. False if that is not possible."""
         for _ in range(ACCEPTED_AT_ONCE_MAX):
             if self._reserve is not None:
                 os.close(self._reserve)
@@ -159,7 +159,7 @@ class Listener:
 
 
 def _reserve() -> int | None:
-    """A file that is open for nothing but to be closed when there are no others."""
+    """A file that is open only to be closed when there are no others."""
     try:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

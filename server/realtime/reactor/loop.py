@@ -224,7 +224,7 @@ class Loop:
             try:
                 callback()
             except Exception as error:  # noqa: BLE001 - the boundary logs it
-                self._boundary.caught(error, "an errand of the realtime port")
+                self._boundary.caught(error, "a callback of the realtime port")
             if time.perf_counter() >= until:
                 until = await self._breathe()
 

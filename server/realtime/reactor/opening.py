@@ -21,10 +21,9 @@ from server.security.client_address import client_address
 
 
 class Opening:
-    """Attendant: reads the first request, has a handshake judged, and hands the socket over.
+    """SocketHandler: reads the first request, has a handshake judged, and hands the socket over.
 
-    The time allowed runs from the acceptance to the join; however slowly the head comes, it does not start
-    again.
+    The time allowed runs from the acceptance to the join; a head that arrives slowly does not restart it.
 
     Args:
         peer: the address that the socket shows.
@@ -52,8 +51,8 @@ class Opening:
         port.loop.call_at(self, self._join_by)
         port.tally.connections += 1
 
-    def ready(self, events: int) -> None:  # noqa: ARG002 - Attendant: whatever it is, reading tells
-        """Attendant."""
+    def ready(self, events: int) -> None:  # noqa: ARG002 - SocketHandler: whatever it is, reading tells
+        """SocketHandler."""
         data = receive(self._socket)
         if data is None:
             return
@@ -77,16 +76,16 @@ class Opening:
         if len(self._reader):
             self._answer(self._reader)
 
-    def due(self, now: float) -> None:  # noqa: ARG002 - Attendant
-        """Attendant."""
+    def due(self, now: float) -> None:  # noqa: ARG002 - SocketHandler
+        """SocketHandler."""
         self._refuse(handshake.TOO_LATE)
 
     def stop(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
         self._refuse(handshake.SHUTTING_DOWN)
 
     def cut(self) -> None:
-        """Attendant."""
+        """SocketHandler."""
         self._forget()
         self._port.release(self._socket, self._address)
 

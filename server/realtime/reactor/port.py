@@ -49,7 +49,7 @@ def text_frame(message: Message) -> bytes:
 
 
 def receive(client: socket.socket) -> bytes | None:
-    """What came from a client: None if nothing has yet, empty once nothing will, whoever ended it."""
+    """Received bytes: None if there are none yet, empty once none will follow, whichever side ended it."""
     try:
         return client.recv(READ_BYTES)
     except BlockingIOError:
@@ -85,8 +85,8 @@ class Port:
         return encoder
 
     def release(self, client: socket.socket, address: str | None) -> None:
-        """Close a connection's socket, and give back its place in the count, if it had one. Nothing happens
-        to one that is closed: whatever went wrong before, it has been counted off."""
+        """Close the socket of a connection, and give back its place in the count, if it had one. Nothing
+        happens if it is closed already, and so counted off."""
         if client.fileno() < 0:
             return
         self.loop.remove(client.fileno())

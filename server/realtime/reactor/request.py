@@ -19,7 +19,7 @@ _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
 
 class Malformed(Exception):
-    """What came is no HTTP request."""
+    """The bytes are not an HTTP request."""
 
 
 class NoHandshake(Exception):
@@ -32,8 +32,8 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request. Names of headers are in lower case; `rest` is what came behind one that asks to speak
-    another protocol from then on."""
+    """A whole request. Names of headers are in lower case; `rest` are the bytes that follow a request to
+    switch protocols."""
 
     method: str
     target: str
@@ -155,7 +155,7 @@ class RequestReader:
             raise Malformed("no end, or no beginning")
 
     def close(self) -> None:
-        """Takes no more. What was read can still be taken."""
+        """Read no more requests. Those that were read can still be taken."""
         self._parser = None
 
     def pop(self) -> Request | None:

@@ -1,4 +1,4 @@
-"""What is due when, for very many who each wait for one moment: constant time to set, to move and to drop."""
+"""A timing wheel for very many items with one timer each: setting, moving and dropping take constant time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Wheel(Generic[T]):
         self._reached = NEVER
 
     def set(self, item: T, at: float) -> None:
-        """Make an item due at a time, whatever was set before. What is due already comes in the next tick."""
+        """Set the timer of an item, instead of any earlier one. A time in the past fires in the next tick."""
         tick = max(math.ceil(at / self._tick_s), self._reached + 1)
         if tick == item.tick:
             return
@@ -47,7 +47,7 @@ class Wheel(Generic[T]):
         item.tick = tick
 
     def drop(self, item: T) -> None:
-        """Let an item never be due. Nothing happens to one that is not here."""
+        """Drop the timer of an item, if it has one."""
         if item.tick != NEVER:
             self._slots[item.tick].discard(item)
             item.tick = NEVER

@@ -73,7 +73,7 @@ class ReactorTransport:
             loop.close()
 
     async def _end(self, loop: Loop) -> None:
-        """Tell everyone, give them time, and cut off who has not taken it."""
+        """Tell every client, give them time, and cut off those that have not taken it."""
         with trio.move_on_after(transport.SHUTDOWN_S):
             await loop.each(lambda handler: handler.stop())
             await loop.run(lambda: self._tally.connections == 0)

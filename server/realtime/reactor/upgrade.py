@@ -49,10 +49,10 @@ def open_websocket(
     port: Port, client: socket.socket, admission: Admission, request: Request, join_by: float
 ) -> bool:
     """Answer the handshake and hand the socket over to a Connection, which keeps its place in the count.
-    False when the client has gone; then nothing has changed.
+    False if the client is gone; then nothing has changed.
 
     Args:
-        join_by: until when somebody must have joined, on trio's clock.
+        join_by: until when the client must have joined, on trio's clock.
     """
     response = _SWITCH + websocket.accept_key(read_handshake(request).key)
     if admission.subprotocol is not None:
