@@ -51,7 +51,8 @@ class SessionActor:
     """One live session.
 
     Others may call the synchronous methods at any time and read `session`; only the actor's own task
-    changes it. `run` must be running for anything to happen. Made by `revive`.
+    changes it, or `send` while that task sleeps. `run` must be running for anything to happen. Made by
+    `revive`.
     """
 
     @classmethod
