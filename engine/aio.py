@@ -112,10 +112,10 @@ class _Loop(asyncio.SelectorEventLoop):
         """Callbacks run just now, or are about to in this same step."""
         self._more = False
         """There is a callback to run."""
-        self._due: list[float] = []
-        """When timers were to fire, also those that were cancelled since: a heap."""
+        self._timers: list[asyncio.TimerHandle] = []
+        """A heap, in the order in which they are due. Most are cancelled before that."""
         self._waiting = trio.CancelScope()
-        """The pump's wait. Its deadline is the first of `_due`."""
+        """The pump's wait. It ends when the first of `_timers` is due."""
         self._ended = False
         super().__init__(selector)
         self.set_exception_handler(lambda _, context: self._on_trouble(context))
@@ -136,9 +136,10 @@ class _Loop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        heappush(self._due, when)
+        timer = super().call_at(when, callback, *args, context=context)
+        heappush(self._timers, timer)
         self._waiting.deadline = min(self._waiting.deadline, when)
-        return super().call_at(when, callback, *args, context=context)
+        return timer
 
     async def create_connection(self, *args: Any, **more: Any) -> Any:
         return _reading_little(await super().create_connection(*args, **more))
@@ -185,7 +186,7 @@ class _Loop(asyncio.SelectorEventLoop):
         """Run what is ready, until `end`. Raises an error that no call could."""
         while not self._ended:
             with trio.CancelScope(shield=True) as self._waiting:
-                self._waiting.deadline = self._due[0] if self._due else inf
+                self._waiting.deadline = self._first_due_s()
                 while not self._more:
                     await trio.lowlevel.wait_readable(self._readable)
                     self._run_ready()
@@ -204,7 +205,7 @@ class _Loop(asyncio.SelectorEventLoop):
         try:
             for _ in range(_ROUNDS_MAX):
                 self._more = False
-                self._forget_timers()
+                self._forget_due_timers()
                 # A loop that is told to stop before it runs looks at its sockets once, without waiting, runs
                 # what is ready, and stops.
                 self.stop()
@@ -215,12 +216,18 @@ class _Loop(asyncio.SelectorEventLoop):
             self._running = False
         self._waiting.cancel()
 
-    def _forget_timers(self) -> None:
-        """The timers that are due fire in the round that begins now."""
-        if self._due and self._due[0] <= (now := self.time()):
-            while self._due and self._due[0] <= now:
-                heappop(self._due)
-            self._waiting.deadline = self._due[0] if self._due else inf
+    def _forget_due_timers(self) -> None:
+        """They fire in the round that begins now."""
+        now_s = self.time()
+        if self._timers and self._timers[0].when() <= now_s:
+            while self._timers and self._timers[0].when() <= now_s:
+                heappop(self._timers)
+            self._waiting.deadline = self._first_due_s()
+
+    def _first_due_s(self) -> float:
+        while self._timers and self._timers[0].cancelled():
+            heappop(self._timers)
+        return self._timers[0].when() if self._timers else inf
 
     def _on_trouble(self, context: dict[str, Any]) -> None:
         """An error that nobody waits for any more, such as that of a connection whose set-up was given up,

@@ -183,6 +183,22 @@ async def test_timers_follow_the_clock_of_trio(autojump_clock: MockClock) -> Non
     assert fired == [0, 10, 20, 30]
 
 
+async def test_timers_that_were_cancelled_wake_the_loop_once_at_most(autojump_clock: MockClock) -> None:
+    async def set_timers() -> None:
+        loop = asyncio.get_running_loop()
+        for delay_s in range(1, 101):
+            loop.call_later(delay_s, print).cancel()
+
+    turns = Turns()
+    async with open_asyncio():
+        await call(set_timers)
+        trio.lowlevel.add_instrument(turns)
+        await trio.sleep(200)
+        trio.lowlevel.remove_instrument(turns)
+    # Once the pump, once this task.
+    assert turns.steps <= 4
+
+
 async def test_a_short_reply_is_not_read_into_a_large_buffer(
     asyncio_loop: None, nursery: trio.Nursery
 ) -> None:

@@ -139,7 +139,7 @@ async def test_a_statement_leaves_no_timer_in_the_loop(
 ) -> None:
     dedicated = database.connection()
     await dedicated.fetch("SELECT 1")
-    loop = await call(_running_loop)
+    loop = await call(running_loop)
     timers = 0
 
     def counted(*args: object, **more: object) -> object:
@@ -157,7 +157,7 @@ async def test_a_statement_leaves_no_timer_in_the_loop(
     await dedicated.aclose()
 
 
-async def _running_loop() -> Any:
+async def running_loop() -> Any:
     return asyncio.get_running_loop()
 
 
