@@ -139,6 +139,11 @@ class Turn:
     turns: float | None = None
     waits: float | None = None
 
+    @property
+    def net(self) -> float | None:
+        """`net_us`; None when most of the cost was that of other frames, beside which answers do not show."""
+        return self.net_us if self.net_us > self.cpu_us / 2 else None
+
 
 @dataclass(slots=True)
 class Found:
@@ -425,7 +430,7 @@ def table(found: Found, sessions: int) -> Table:
         shown.add_row(
             "" if before is not None and turn.rate == before.rate else at_rate(turn.rate),
             turn.server,
-            *(_number(each) for each in (turn.cpu_us, turn.net_us, turn.postgres_us)),
+            *(_number(each) for each in (turn.cpu_us, turn.net, turn.postgres_us)),
             *(_number(each) for each in (turn.commits, turn.turns, turn.frames)),
             *(_number(each) for each in (turn.p50_ms, turn.p99_ms)),
             f"{turn.refused:,}",
@@ -472,15 +477,15 @@ def plots(found: Found, sessions: int) -> tuple[str, str]:
     ticks = [(place, at_rate(rate)) for rate, place in x.items()]
     names = list(dict.fromkeys(turn.server for turn in turns))
 
-    def drawn(y_name: str, value: Callable[[Turn], float]) -> str:
-        lines = [
-            Line(name, sorted((x[turn.rate], value(turn)) for turn in turns if turn.server == name))
-            for name in names
-        ]
+    def drawn(y_name: str, value: Callable[[Turn], float | None]) -> str:
+        lines = []
+        for name in names:
+            found = [(x[turn.rate], value(turn)) for turn in turns if turn.server == name]
+            lines.append(Line(name, sorted((place, y) for place, y in found if y is not None)))
         return svg_file(lines, Axes("answers", y_name, log_y=True, least_y=1, x_ticks=ticks))
 
     return (
-        drawn("µs CPU an answer, net of other frames", lambda turn: turn.net_us),
+        drawn("µs CPU an answer, net of other frames", lambda turn: turn.net),
         drawn("ms to the ack, p99", lambda turn: turn.p99_ms),
     )
 

@@ -57,6 +57,8 @@ def test_rounds_are_shown_as_medians_and_refusals_are_added_up() -> None:
     turn = rates.Turn(NODE, 1, 100, 500, 1, 30.0, 30.0, None, 0.0, 1.0, 2.0, 0.0, 5.0)
     other = replace(turn, refused=2, cpu_us=50.0, net_us=40.0)
     [merged] = rates.merged([turn, other])
+    assert merged.net == 35.0
+    assert replace(turn, net_us=14.0).net is None, "where other frames cost more, it says nothing of answers"
     assert (merged.refused, merged.cpu_us, merged.net_us, merged.postgres_us) == (3, 40.0, 35.0, None)
 
 
