@@ -133,6 +133,14 @@ async def test_a_loop_that_waits_is_idle_and_one_that_only_looks_is_not(
     assert round(statistics.busy_total_s, 6) == 0.35
 
 
+async def test_turns_of_the_loop_are_counted(machine: Machine) -> None:
+    async with watched(machine) as watch:
+        before = watch.statistics().turns_total
+        for _ in range(7):
+            await trio.lowlevel.checkpoint()
+        assert watch.statistics().turns_total == before + 7
+
+
 async def test_the_lag_of_the_loop_is_measured(autojump_clock: MockClock) -> None:
     readings = itertools.chain([0.0], [0.0, 0.25, 1.0, 2.25, 3.0, 3.5], itertools.repeat(9.0))
     watch = LoopWatch(now_s=lambda: next(readings))

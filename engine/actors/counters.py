@@ -13,6 +13,7 @@ class Counters:
 
     answers_accepted: int = 0
     answers_repeated: int = 0
+    acks: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     players_joined: int = 0
     sent: Sent = field(default_factory=Sent)

@@ -98,9 +98,10 @@ def answer(live: LiveSession, command: Answer) -> None:
             perhaps = perhaps or _may_follow(live, command.player)
             refused(live, command.reply, BUSY if perhaps else outcome, command.id)
             return
-    elapsed_ms = outcome.elapsed_ms
+    elapsed_ms, counters = outcome.elapsed_ms, live.counters
 
     def frame() -> Frame:
+        counters.acks += 1
         return messages.ack(command.id, command.question, status, elapsed_ms)
 
     live.confirmations.on_commit(seq, command.reply, frame, short=True)

@@ -76,6 +76,7 @@ class RegistryStatistics:
     crashes: int
     answers_accepted: int
     answers_repeated: int
+    acks: int
     refused: dict[str, int]
     players_joined: int
     broadcasts: int
@@ -173,7 +174,7 @@ class Registry:
         self._gone = gone
         self._in_doubt = in_doubt
         self._name_rules = name_rules
-        self._pacing = pacing or Pacing()
+        self.pacing = pacing or Pacing()
         self._nursery = nursery
         self._store = store
         self._catalog = catalog
@@ -359,7 +360,7 @@ class Registry:
                 tokens=self._tokens,
                 options=self._options,
                 pace=self.pace,
-                pacing=self._pacing,
+                pacing=self.pacing,
                 counters=self._counters,
                 stream=stream,
                 in_doubt=self._in_doubt,
@@ -417,6 +418,7 @@ class Registry:
             crashes=self._crashes.total,
             answers_accepted=counters.answers_accepted,
             answers_repeated=counters.answers_repeated,
+            acks=counters.acks,
             refused=dict(counters.refused),
             players_joined=counters.players_joined,
             broadcasts=counters.sent.broadcasts,

@@ -33,6 +33,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from engine.actors.clock import SessionClock
+from engine.actors.pacing import Pacing
 from engine.actors.registry import RegistryStatistics
 from engine.storage.journal.latency import LatencyStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
@@ -79,6 +80,7 @@ class NodeSnapshot:
     http: HttpTally
     journal: WriteBehindStatistics
     loop: LoopStatistics
+    pacing: Pacing
     clock: SessionClock
     garbage: CollectorStatistics
 
@@ -167,6 +169,7 @@ NODE: tuple[Row[NodeSnapshot], ...] = (
     Row(COUNTER, "fanfare_players_joined", "Players who joined.", lambda s: s.registry.players_joined),
     Row(COUNTER, "fanfare_answers_accepted", "Answers accepted.", lambda s: s.registry.answers_accepted),
     Row(COUNTER, "fanfare_answers_repeated", "Answers sent again.", lambda s: s.registry.answers_repeated),
+    Row(COUNTER, "fanfare_acks", "Acknowledgements of answers sent.", lambda s: s.registry.acks),
     Row(COUNTER, "fanfare_refused", "Requests refused, by code.", lambda s: s.registry.refused, ("code",)),
     Row(COUNTER, "fanfare_broadcasts", "Broadcasts of all sessions.", lambda s: s.registry.broadcasts),
     Row(COUNTER, "fanfare_frames_pushed", "Frames handed to subscribers.",
@@ -179,6 +182,8 @@ NODE: tuple[Row[NodeSnapshot], ...] = (
         lambda s: s.streams + s.transports.event_streams),
     Row(COUNTER, "fanfare_realtime_requests", "HTTP requests to the realtime port.",
         lambda s: s.transports.requests_total),
+    Row(COUNTER, "fanfare_realtime_looks", "Times that the realtime port asked which sockets are ready.",
+        lambda s: s.transports.looks_total),
     Row(COUNTER, "fanfare_messages_in", "Messages from WebSocket clients.",
         lambda s: s.transports.messages_in_total),
     Row(COUNTER, "fanfare_frames_out", "Frames sent to WebSocket clients.",
@@ -219,6 +224,9 @@ NODE: tuple[Row[NodeSnapshot], ...] = (
         lambda s: s.journal.retained.put_aside_total),
     Row(COUNTER, "fanfare_facts_lost", "Facts that the database had lost for good.",
         lambda s: s.journal.retained.lost_total),
+    Row(COUNTER, "fanfare_loop_turns", "Turns of the event loop.", lambda s: s.loop.turns_total),
+    Row(GAUGE, "fanfare_pacing_seconds", "Least time between two reads, and two commits, just now.",
+        lambda s: s.pacing.wait_s),
     Row(GAUGE, "fanfare_loop_lag_seconds", "Lateness of the event loop, last reading.",
         lambda s: s.loop.lag_s),
     Row(GAUGE, "fanfare_loop_lag_max_seconds", "Worst of the last minute.", lambda s: s.loop.lag_max_s),
@@ -336,6 +344,7 @@ class NodeCollector(Collector):
             http=self._http,
             journal=journal,
             loop=services.loop_watch.statistics(),
+            pacing=services.registry.pacing,
             clock=services.clock,
             garbage=services.collector.statistics(),
         )
@@ -358,6 +367,7 @@ def _total(transports: Iterable[TransportStatistics]) -> TransportStatistics:
         bytes_out_total=sum(t.bytes_out_total for t in each),
         event_streams=sum(t.event_streams for t in each),
         requests_total=sum(t.requests_total for t in each),
+        looks_total=sum(t.looks_total for t in each),
     )
 
 

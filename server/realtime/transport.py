@@ -46,9 +46,10 @@ class TransportStatistics:
 
     `connections` are open now, those in the handshake included; `refused_total` counts failed handshakes by
     reason; `closed_total` ended connections by the reason in their close frame, or PEER_CLOSED, MALFORMED or
-    CONNECTION_LOST. `event_streams` are among the connections, and `requests_total` are plain HTTP requests:
-    only the reactor has them. Messages, frames and bytes are those of the protocol, without pings; the bytes
-    that were sent may include the few that frame them, and those of HTTP responses.
+    CONNECTION_LOST. `event_streams` are among the connections, `requests_total` are plain HTTP requests, and
+    `looks_total` counts how often the kernel was asked which sockets are ready: only the reactor has these.
+    Messages, frames and bytes are those of the protocol, without pings; the bytes that were sent may include
+    the few that frame them, and those of HTTP responses.
     """
 
     connections: int
@@ -60,6 +61,7 @@ class TransportStatistics:
     bytes_out_total: int
     event_streams: int = 0
     requests_total: int = 0
+    looks_total: int = 0
 
 
 class Tally:

@@ -87,12 +87,14 @@ class Recent(Generic[T]):
 class LoopStatistics:
     """Seconds, but for `busy_ratio` (of the last five seconds), the counts and the names.
 
-    `lag` is how late a sleep ended. `hold_s` is the longest step of a task, `hold` the one that took most of
-    the processor, `gap_s` the longest time between two looks at the sockets, each in the last minute; 0
-    stands for anything below a millisecond. `hold_ever`, `busy_total_s` and `holds_total` (steps that took
+    `turns_total` counts turns of the loop: its looks which of its tasks can go on. `lag` is how late a sleep
+    ended. `hold_s` is the longest step of a task, `hold` the one that took most of the processor, `gap_s` the
+    longest time between two looks at the sockets, each in the last minute; 0 stands for anything below a
+    millisecond. `hold_ever`, `busy_total_s` and `holds_total` (steps that took
     over 5 ms of the processor) are since the start.
     """
 
+    turns_total: int
     lag_s: float
     lag_max_s: float
     beats_total: int
@@ -140,6 +142,7 @@ class LoopWatch(trio.abc.Instrument):
         self._lags: Recent[float] = Recent(0.0)
         self._hold_ever = NO_HOLD
         self._holds_total = 0
+        self._turns_total = 0
         self._lag_s = 0.0
         self._beats_total = 0
         self._beats: deque[tuple[float, float]] = deque([(self._started_s, 0.0)], maxlen=BUSY_OVER_BEATS + 1)
@@ -158,6 +161,7 @@ class LoopWatch(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - trio's
         """Instrument."""
         now_s = self._now_s()
+        self._turns_total += 1
         if now_s - self._step_s > NOTED_S:
             self._note_hold(now_s)
         if now_s - self._woke_s > NOTED_S:
@@ -230,6 +234,7 @@ class LoopWatch(trio.abc.Instrument):
     def statistics(self) -> LoopStatistics:
         now_s = self._now_s()
         return LoopStatistics(
+            turns_total=self._turns_total,
             lag_s=self._lag_s,
             lag_max_s=self._lags.most(now_s),
             beats_total=self._beats_total,

@@ -121,6 +121,8 @@ async def test_metrics_tell_what_happens() -> None:
             "fanfare_players": 2,
             "fanfare_answers_accepted_total": 1,
             "fanfare_answers_repeated_total": 1,
+            "fanfare_acks_total": 2,
+            "fanfare_pacing_seconds": 0,
             "fanfare_refused_total[wrong_question]": 1,
             "fanfare_connections": 7,
             "fanfare_messages_in_total": 11,
@@ -155,11 +157,18 @@ async def test_metrics_tell_who_held_the_loop() -> None:
         watch = e.services.loop_watch
         hold = Hold(0.041, 0.043, "a session")
         statistics = replace(
-            watch.statistics(), hold_s=0.2, hold=hold, hold_ever=hold, holds_total=3, busy_ratio=0.5
+            watch.statistics(),
+            turns_total=17,
+            hold_s=0.2,
+            hold=hold,
+            hold_ever=hold,
+            holds_total=3,
+            busy_ratio=0.5,
         )
         e.but(loop_watch=SimpleNamespace(statistics=lambda: statistics))
         seen = await samples(e)
         expected = {
+            "fanfare_loop_turns_total": 17,
             "fanfare_loop_busy_ratio": 0.5,
             "fanfare_loop_hold_seconds": 0.2,
             "fanfare_loop_hold_cpu_seconds": 0.041,

@@ -99,7 +99,7 @@ async def test_what_comes_soon_after_a_look_is_read_together_and_dated_back(mock
         assert r.reads == [(0, 0)]
         await r.after(2)
         assert r.reads == [(0, 0), (6, 4), (6, 4)]
-        assert r.loop.rounds_total == 2
+        assert r.loop.looks_total == 2
 
 
 async def test_where_the_last_look_found_company_the_next_one_does_not_wait_for_a_frame_first(

@@ -72,7 +72,7 @@ class Loop:
         """When the last round that found something took it from the kernel, on trio's clock."""
         self._found = 0
         """Sockets that were ready in that round."""
-        self.rounds_total = 0
+        self.looks_total = 0
         self._epoll = select.epoll()
         self._handlers: list[SocketHandler | None] = []
         self._wheel: Wheel[SocketHandler] = Wheel(TICK_S)
@@ -207,7 +207,7 @@ class Loop:
     def _look(self) -> Sequence[tuple[int, int]]:
         """The sockets that are ready."""
         ready = self._epoll.poll(0, EVENTS_MAX)
-        self.rounds_total += 1
+        self.looks_total += 1
         self._found = len(ready)
         if ready:
             self._looked_at = trio.current_time()

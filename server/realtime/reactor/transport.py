@@ -6,6 +6,7 @@ import random
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 
 import trio
 
@@ -35,9 +36,11 @@ class ReactorTransport:
         self._config = config
         self._rng = rng or random.Random()
         self._tally = Tally()
+        self._loop: Loop | None = None
 
     def statistics(self) -> TransportStatistics:
-        return self._tally.snapshot()
+        looks = 0 if self._loop is None else self._loop.looks_total
+        return replace(self._tally.snapshot(), looks_total=looks)
 
     async def serve(
         self,
@@ -50,7 +53,7 @@ class ReactorTransport:
         if ssl_context is not None:
             raise TlsUnsupported("the reactor has no TLS in process: use the transport trio-websocket for it")
         deps, config = self._deps, self._config
-        loop = Loop(deps.boundary, deps.pacing)
+        loop = self._loop = Loop(deps.boundary, deps.pacing)
         guard = Guard(config, deps.tokens, deps.attempts, deps.clock, deps.pages)
         count = ConnectionCount(config.connections_per_address_max)
         streams = ConnectionCount(config.event_streams_per_address_max, "event_streams_per_address_max")
