@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import socket
 import ssl
 from contextlib import ExitStack
@@ -87,10 +86,3 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"the certificate {config.tls_cert} with its key: {error}") from error
     return context
-
-
-def allow_many_files() -> None:
-    """A connection is an open file: use all that the process is allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -41,13 +41,14 @@ from engine.storage.migrations import migrate
 from engine.storage.session_ids import new_id
 from engine.storage.spool.journal import SWITCH_INTERVAL_S
 from engine.storage.spool.put_aside import PostgresSpooledFacts
+from server import file_limit
 from server.cluster import Clustering, NotLetIn
 from server.config.config import Config
 from server.http import serving
 from server.http.app import create_app
 from server.http.cluster import own_load
 from server.http.services import Services
-from server.listening import Ports, StartError, allow_many_files, bound, open_ports, url_of
+from server.listening import Ports, StartError, bound, open_ports, url_of
 from server.realtime.conversation import ConversationDeps
 from server.realtime.transport import Transport
 from server.realtime.transports import make_transport
@@ -122,7 +123,7 @@ class _Sessions:
 
 
 async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clustering | None]:
-    allow_many_files()
+    file_limit.raise_limit()
     config = _for_this_node(config)
     ports = open_ports(config, stack.enter_context(ExitStack()))
     # Pages come from there, whichever port it turned out to be.

@@ -205,12 +205,18 @@ class Config:
         kinds.optional(kinds.choice("reactor", "trio-websocket")),
         "what carries WebSockets; by default reactor, or trio-websocket for TLS in process or off Linux",
     )
-    connections_max: int = _setting(15_000, kinds.integer(1, 1_000_000), "connections to the realtime port")
+    connections_max: int = _setting(
+        0,
+        kinds.integer(0, 1_000_000),
+        "connections to the realtime port; 0 for as many as the limit of open files leaves room for",
+    )
     connections_per_address_max: int = _setting(
         5_000, kinds.integer(1, 1_000_000), "connections to the realtime port from one address"
     )
     http_connections_per_address_max: int = _setting(
-        2_000, kinds.integer(1, 1_000_000), "connections to the HTTP API from one address, of 4,000 in all"
+        2_000,
+        kinds.integer(1, 1_000_000),
+        "connections to the HTTP API from one address; 4,000 in all at most",
     )
     event_streams_per_address_max: int = _setting(
         1_000,

@@ -26,6 +26,7 @@ import trio
 
 from engine.actors.close_reasons import CloseReason
 from server.config.config import Config
+from server.file_limit import room
 from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
@@ -38,7 +39,6 @@ HEAD_TIMEOUT_S = 10.0
 GRACE_S = 2.0
 """What a request in progress is given at shutdown."""
 
-CONNECTIONS_MAX = 4_000
 BACKLOG = 1_024
 SLICE_BYTES = 64 * 1024
 
@@ -68,7 +68,7 @@ async def serve(
     listener = BoundedListener(
         sock,
         send_timeout_s=config.send_timeout_s,
-        connections_max=CONNECTIONS_MAX,
+        connections_max=room(config.connections_max).http,
         count=ConnectionCount(config.http_connections_per_address_max, "http_connections_per_address_max"),
         arrivals=ArrivalRate(config.connections_per_address_per_s, config.http_connections_per_address_max),
         by_peer=config.proxy_hops == 0,

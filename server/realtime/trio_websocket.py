@@ -24,6 +24,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
 from server.config.config import Config
+from server.file_limit import room
 from server.realtime import handshake, transport
 from server.realtime.client_stream import Accepted, ClientStream
 from server.realtime.conversation import Conversation, ConversationDeps
@@ -60,6 +61,7 @@ class TrioWebSocketTransport:
     def __init__(self, deps: ConversationDeps, config: Config, rng: random.Random | None = None) -> None:
         self._deps = deps
         self._config = config
+        self._connections_max = room(config.connections_max).realtime
         self._rng = rng or random.Random()
         self._tally = Tally()
         self._count = ConnectionCount(config.connections_per_address_max)
@@ -113,7 +115,7 @@ class TrioWebSocketTransport:
 
     async def _serve_client(self, accepted: Accepted) -> None:
         tally = self._tally
-        if tally.connections >= self._config.connections_max + REFUSED_AT_ONCE_MAX:
+        if tally.connections >= self._connections_max + REFUSED_AT_ONCE_MAX:
             tally.refused[handshake.OVERLOADED.code] += 1
             await trio.aclose_forcefully(accepted)
             return
@@ -188,7 +190,7 @@ class TrioWebSocketTransport:
         """The open connection and the client's address; None when the client was turned away."""
         request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
         verdict: Admission | Rejection = handshake.OVERLOADED
-        if self._tally.connections <= self._config.connections_max:
+        if self._tally.connections <= self._connections_max:
             verdict = handshake.judge(_upgrade(stream, request), self._config, self._deps.pages())
         if isinstance(verdict, Admission) and not place.take(verdict.address):
             verdict = handshake.CROWDED

@@ -22,6 +22,7 @@ from quart import request
 from quart.wrappers.request import Body
 
 from engine.actors.actor import SessionActor
+from server.file_limit import Room
 from server.http import app as app_module
 from server.http import serving, sockets
 from server.http.http1 import Http1Protocol
@@ -623,7 +624,7 @@ async def test_what_is_kept_of_a_body_is_bounded_by_its_route(monkeypatch: pytes
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(serving, "room", lambda connections_max: Room(connections_max, 2))
     async with node() as n:
         first, second = [await n.raw(HEAD % b"/healthz" + b"\r\n") for _ in range(2)]
         for stream in (first, second):

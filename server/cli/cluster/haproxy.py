@@ -170,7 +170,7 @@ global
     hard-stop-after 60s
     # A connection to a node takes one of the local ports, of which Linux gives 28,000 for each address and
     # port that is connected to. Nodes have an address or a port of their own, so that holds for each node,
-    # and a node takes 15,000 connections unless connections_max says more. For more than 28,000 on one node:
+    # and a node takes as many connections as its open files allow. For more than 28,000 on one node:
     # sysctl net.ipv4.ip_local_port_range="1024 65535", or several "source" addresses.
 {resolvers}
 defaults

@@ -219,18 +219,18 @@ async def _spawned(
     """The faults, with their nodes."""
     from loadtest.runs.fleet import generators_for
     from loadtest.runs.run import Plan
-    from server.cli.load.nodes import UNEVEN, room_for, spawned
+    from server.cli.load.nodes import UNEVEN, check_room, spawned
     from server.cli.operate.sql import answers_of, merged_in, owners_of
 
     players = scenario.players + scenario.probes
     if cluster:
-        options = room_for(int(players * UNEVEN), max(count - _away(moments), 1))
+        check_room(int(players * UNEVEN), max(count - _away(moments), 1))
     else:
-        options = room_for(players, count)
+        check_room(players, count)
     with tempfile.TemporaryDirectory(prefix="fanfare-load-", ignore_cleanup_errors=True) as directory:
         what = f"node{'s' if count > 1 else ''}{' of one cluster' if cluster else ''}"
         output().print(f"Starting {count} {what} in {directory}", soft_wrap=True)
-        async with spawned(count, Path(directory), [*options, *settings], cluster=cluster) as nodes:
+        async with spawned(count, Path(directory), settings, cluster=cluster) as nodes:
             yield Plan(
                 scenario,
                 [node.url for node in nodes.processes],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import secrets
 import signal
 import socket
@@ -18,6 +17,7 @@ import click
 import trio
 
 from server.cli.cluster.node_process import CROWDED, NODE, START_WITHIN_S, NodeProcess, node_process
+from server.file_limit import files_allowed, room
 
 if TYPE_CHECKING:
     from engine.shards.embedded_redis import EmbeddedRedis
@@ -26,10 +26,7 @@ PLAYERS_PER_NODE_MAX = 19_000
 """Few large nodes do the same work with fewer, larger commits than many small ones. A process may often have
 no more than 20,000 files."""
 
-CONNECTIONS_MAX = 15_000
-"""Of a node by itself."""
-
-COMING_BACK_PER_NODE = 500
+COMING_BACK_PER_NODE = 400
 """Connections that are not used any more, which the node does not know yet."""
 
 UNEVEN = 1.02
@@ -43,31 +40,18 @@ READY_EVERY_S = 0.1
 def players_per_node() -> int:
     """How many players a node gets unless `--spawn` says how many nodes there are: as many as the limit of
     open files allows, and PLAYERS_PER_NODE_MAX at most."""
-    from server.cli.operate.doctor import FILES_BESIDE
-
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return PLAYERS_PER_NODE_MAX
-    return max(min(files - FILES_BESIDE - COMING_BACK_PER_NODE, PLAYERS_PER_NODE_MAX), 1)
+    return max(min(room(0).realtime - COMING_BACK_PER_NODE, PLAYERS_PER_NODE_MAX), 1)
 
 
-def room_for(players: int, nodes: int) -> list[str]:
-    """Options for nodes that are to take more players than they do by themselves. Raises ClickException when
-    the system does not allow it."""
-    from server.cli.operate.doctor import FILES_BESIDE
-
+def check_room(players: int, nodes: int) -> None:
+    """Refuse to run more players than the nodes can take. Raises ClickException."""
     each = math.ceil(players / nodes)
-    connections = each + COMING_BACK_PER_NODE
-    if connections <= CONNECTIONS_MAX:
-        return []
-    files = connections + FILES_BESIDE
-    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < files:
+    allowed = files_allowed()
+    if each + COMING_BACK_PER_NODE > room(0, allowed).realtime:
         raise click.ClickException(
-            f"{each:,} players on one node need {files:,} open files, and a process may have {allowed:,}: "
+            f"A process may have {allowed:,} open files, and {each:,} players on one node need more: "
             "more nodes, please (--spawn)."
         )
-    return [f"--connections-max={connections}"]
 
 
 class LoadNode:

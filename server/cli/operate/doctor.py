@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from server.config.config import Config, Resolved
-
-FILES_BESIDE = 200
-"""Open files of a node besides its WebSocket connections."""
 
 State = Literal["ok", "warning", "failed"]
 MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
@@ -151,21 +147,17 @@ async def database(config: Config) -> list[Finding]:
 
 
 def file_limit(config: Config) -> Finding:
-    """Whether as many connections can be open as are allowed."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = config.connections_max + FILES_BESIDE
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        return Finding("open files", "ok", f"{needed:,} needed, {_limit(hard)} allowed")
+    """How many connections the limit of open files leaves room for."""
+    from server.file_limit import files_allowed, problem, room
+
+    if (sentence := problem(config.connections_max)) is not None:
+        return Finding("open files", "warning", sentence[0].upper() + sentence[1:])
+    taken, allowed = room(config.connections_max), files_allowed()
     return Finding(
         "open files",
-        "warning",
-        f"{config.connections_max:,} connections need {needed:,}, and {_limit(hard)} are allowed: "
-        "raise the limit or lower connections_max",
+        "ok",
+        f"{allowed:,} allowed: room for {taken.realtime:,} connections, and {taken.http:,} to the HTTP API",
     )
-
-
-def _limit(count: int) -> str:
-    return "any number" if count == resource.RLIM_INFINITY else f"{count:,}"
 
 
 def certificates(config: Config) -> list[Finding]:

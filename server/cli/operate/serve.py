@@ -62,6 +62,7 @@ def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
     async def main() -> int:
         import trio
 
+        from server.file_limit import problem as file_problem
         from server.listening import StartError
         from server.node import serve as serve_node
 
@@ -74,8 +75,9 @@ def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
                     nursery.start_soon(_cancel_at_eof, nursery.cancel_scope)
                 running: Running = await nursery.start(serve_node, config)
                 greet(running)
-                if config.plain_behind_tls:
-                    click.echo(f"Warning: {config.plain_behind_tls}.", err=True)
+                for problem in (config.plain_behind_tls, file_problem(config.connections_max)):
+                    if problem:
+                        click.echo(f"Warning: {problem}.", err=True)
         except* StartError as group:
             failed = [str(each) for each in leaves(group)]
         if failed:

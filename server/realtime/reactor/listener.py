@@ -97,7 +97,7 @@ class Listener:
 
     def _welcome(self, client: socket.socket, peer: str) -> None:
         port = self._port
-        if port.tally.connections >= port.config.connections_max + REFUSED_AT_ONCE_MAX:
+        if port.tally.connections >= port.connections_max + REFUSED_AT_ONCE_MAX:
             port.tally.refused[handshake.OVERLOADED.code] += 1
             client.close()
             return

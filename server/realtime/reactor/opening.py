@@ -91,7 +91,7 @@ class Opening:
 
     def _answer(self, reader: RequestReader) -> None:
         port = self._port
-        if port.tally.connections > port.config.connections_max:
+        if port.tally.connections > port.connections_max:
             self._refuse(handshake.OVERLOADED)
             return
         if self._crowded:

@@ -62,7 +62,8 @@ def receive(client: socket.socket) -> bytes | None:
 class Port:
     """`rng` spreads the pings, so that the clients of one start do not answer in step. `count` is of all
     connections by address, from their acceptance until their socket is closed; `streams` of the event streams
-    among them; `arrivals` says how fast new ones may come from an address."""
+    among them; `arrivals` says how fast new ones may come from an address. `connections_max`: how many
+    there is room for."""
 
     deps: ConversationDeps
     config: Config
@@ -74,6 +75,7 @@ class Port:
     streams: ConnectionCount
     arrivals: ArrivalRate
     rate: MessageRate
+    connections_max: int
     text: Encoder = field(default_factory=partial(Encoder, text_frame))
     _events: WeakValueDictionary[int, Encoder] = field(default_factory=WeakValueDictionary)
 

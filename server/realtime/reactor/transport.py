@@ -11,6 +11,7 @@ from dataclasses import replace
 import trio
 
 from server.config.config import Config
+from server.file_limit import room
 from server.realtime import transport
 from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor import listener
@@ -60,7 +61,20 @@ class ReactorTransport:
         at_once = config.connections_per_address_max + listener.REFUSED_AT_ONCE_MAX
         arrivals = ArrivalRate(config.connections_per_address_per_s, at_once)
         rate = MessageRate(config.messages_per_s, config.messages_burst)
-        port = Port(deps, config, self._tally, self._rng, loop, guard, count, streams, arrivals, rate)
+        connections_max = room(config.connections_max).realtime
+        port = Port(
+            deps,
+            config,
+            self._tally,
+            self._rng,
+            loop,
+            guard,
+            count,
+            streams,
+            arrivals,
+            rate,
+            connections_max,
+        )
         try:
             listeners = [Listener(port, each) for each in sockets]
             task_status.started()
