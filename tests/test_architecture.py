@@ -20,12 +20,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, tuple[str, ...]] = {
     "engine": (),
     "engine.aio": (),
+    "engine.beats": (),
     "engine.boundary": (),
     "engine.domain": ("engine.domain",),
     "engine.ports": ("engine.domain",),
-    "engine.actors": ("engine.boundary", "engine.domain", "engine.ports", "engine.actors"),
+    "engine.actors": ("engine.beats", "engine.boundary", "engine.domain", "engine.ports", "engine.actors"),
     "engine.storage": (
         "engine.aio",
+        "engine.beats",
         "engine.boundary",
         "engine.domain",
         "engine.ports",

@@ -14,6 +14,7 @@ from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.refusals import NodeFull, SessionUnavailable
 from engine.actors.registry import Registry
+from engine.beats import sleep_to_beat
 from engine.boundary import Boundary, Mistake
 from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
 from engine.ports import (
@@ -63,7 +64,7 @@ class Merging:
         await self.look()
         task_status.started()
         while True:
-            await trio.sleep(LOOK_EVERY_S)
+            await sleep_to_beat(LOOK_EVERY_S)
             await self.look()
 
     async def look(self) -> None:

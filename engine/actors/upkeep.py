@@ -8,6 +8,7 @@ import trio
 
 from engine.actors.clock import BEAT_S, SessionClock
 from engine.actors.registry import Registry
+from engine.beats import sleep_to_beat
 from engine.boundary import Boundary
 from engine.ports import SessionStore, StorageUnavailable
 
@@ -80,7 +81,7 @@ class Upkeep:
                     )
                     for actor in self._registry.active():
                         actor.wake()
-            await trio.sleep(BEAT_S)
+            await sleep_to_beat(BEAT_S)
 
     async def sweep(self) -> None:
         """Until cancelled: wake idle sessions past their greatest age, so that they end and free their

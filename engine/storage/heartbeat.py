@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
+from engine.beats import sleep_to_beat
 from engine.lease import ClusterLease, LoneLease
 from engine.ports import Owned, StorageUnavailable
 from engine.storage.postgres import Database, Row
@@ -67,7 +68,7 @@ class Alone(SignOfLife):
     async def watch(self, clock_s: Callable[[], float]) -> None:
         while True:
             self._lease.beat(clock_s())
-            await trio.sleep(_BEAT_S)
+            await sleep_to_beat(_BEAT_S)
 
 
 class Leased(SignOfLife):
@@ -155,7 +156,7 @@ class Heartbeat:
         await self._show_life()
         task_status.started()
         while True:
-            await trio.sleep(self._interval_s)
+            await sleep_to_beat(self._interval_s)
             await self._show_life()
 
     async def beat(self) -> None:

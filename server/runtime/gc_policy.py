@@ -22,6 +22,7 @@ from threading import get_ident
 
 import trio
 
+from engine.beats import sleep_to_beat
 from server.runtime.loop_watch import Recent
 
 THRESHOLDS = (1_000, 3, 1)
@@ -110,7 +111,7 @@ class Collector:
     async def run(self) -> None:
         """Look for moments for a full collection, until cancelled."""
         while True:
-            await trio.sleep(EVERY_S)
+            await sleep_to_beat(EVERY_S)
             if self._may_collect_fully():
                 self.collect_fully()
 

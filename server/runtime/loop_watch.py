@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
+from engine.beats import next_beat
 from server.runtime.run_queue import run_queue_s
 
 BEAT_S = 0.25
@@ -208,10 +209,11 @@ class LoopWatch(trio.abc.Instrument):
         """Run until cancelled."""
         queued_s = self._queued_s()
         while True:
-            began_s = self._now_s()
-            await trio.sleep(BEAT_S)
+            began_s, beat_at = self._now_s(), next_beat(BEAT_S)
+            planned_s = beat_at - trio.current_time()
+            await trio.sleep_until(beat_at)
             now_s = self._now_s()
-            self._lag_s = max(0.0, now_s - began_s - BEAT_S)
+            self._lag_s = max(0.0, now_s - began_s - planned_s)
             self._lags.note(now_s, self._lag_s)
             self._beats_total += 1
             before_s, idle_before_s = self._beats[-1]
