@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
+from itsdangerous import BadData, Serializer, Signer, TimestampSigner, URLSafeTimedSerializer
+from itsdangerous.encoding import base64_encode
 
 from engine.actors.clock import Clock
 from engine.actors.commands import Role
@@ -101,7 +102,7 @@ class Tokens:
         self._clock = clock
         self._known: dict[str, tuple[Grant, float]] = {}
         """Tokens whose signature was found good, the oldest first."""
-        self._serializer = URLSafeTimedSerializer(
+        self._serializer = _Serializer(
             secret,
             salt="fanfare",
             signer=_Signer,
@@ -151,12 +152,32 @@ def _invalid() -> TokenError:
     return TokenError("token_invalid", "This token was not issued here.")
 
 
+class _Serializer(URLSafeTimedSerializer):
+    """Writes tokens without trying to compress them first: what is in them is too short for that. Reads
+    tokens that are compressed as well."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._signer = super().make_signer(self.salt)
+
+    def make_signer(self, salt: str | bytes | None = None) -> Signer:
+        """The same one for all tokens: they have one salt."""
+        return self._signer if salt is None else super().make_signer(salt)
+
+    def dump_payload(self, *args: Any, **kwargs: Any) -> bytes:
+        return base64_encode(Serializer.dump_payload(self, *args, **kwargs))
+
+
 class _Signer(TimestampSigner):
-    """Signs with the time of the given clock instead of the machine's."""
+    """Signs with the time of the given clock instead of the machine's, and with one key, derived once."""
 
     def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._clock = clock
+        self._key = super().derive_key()
+
+    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:  # noqa: ARG002 - there is one secret
+        return self._key
 
     def get_timestamp(self) -> int:
         return self._clock.now_ms() // 1000
