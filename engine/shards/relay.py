@@ -34,6 +34,9 @@ INBOX_MAX = 20_000
 """The most frames of the owner that wait here. Beyond that this node does not keep up: its clients are
 closed, and come back."""
 
+KNOCKING_MAX = 10_000
+"""Clients that wait for a relay to subscribe again, at most."""
+
 EMPTY_S = 10.0
 """How long a relay without clients stays."""
 
@@ -191,6 +194,8 @@ class Relay:
         self._awaited: Counter[int | str | None] = Counter()
         """How many of them come back to each seat."""
         self._rows: list[relay_messages.Row] = []
+        self._knocking: list[Join | Rejoin | Watch] = []
+        """Clients that have come while this node was not subscribed."""
         self._subscribe()
 
     @property
@@ -204,6 +209,7 @@ class Relay:
         match command:
             case Detach():
                 self._has_entered(command.reply)
+                self._knocking = [each for each in self._knocking if each.reply is not command.reply]
                 self._vacate(self._audience.leave(command.reply))
                 self._wakeup.set()
             case Join(attach=True) | Rejoin() | Watch():
@@ -212,9 +218,11 @@ class Relay:
                 self._pass_on(command, _Answered(self, command))
 
     def _let_in(self, command: Join | Rejoin | Watch) -> None:
-        if self._subscription is None:
-            # Over, or about to subscribe again: missed broadcasts would reach a client twice.
+        if self.over or len(self._knocking) >= KNOCKING_MAX:
             command.reply.push(messages.busy())
+        elif self._subscription is None:
+            # Let in before the node has subscribed again, a client would get missed broadcasts twice.
+            self._knocking.append(command)
         else:
             key: int | str | None = None
             if isinstance(command, Rejoin):
@@ -272,6 +280,8 @@ class Relay:
             self._let_go()
             waiting = [admission[0] for _, admission in self._inbox if admission is not None]
             self._inbox.clear()
+            waiting += [command.reply for command in self._knocking]
+            self._knocking.clear()
             for subscriber in waiting:
                 subscriber.close(close_reason)
             self._audience.dismiss(close_reason)
@@ -313,6 +323,9 @@ class Relay:
         inbox = self._subscription = _Inbox(self)
         seats = None if self._epoch is None else self._audience.held()
         self._pass_on(SubscribeNode(inbox, self._node, self._epoch, self._offset, seats), inbox)
+        knocking, self._knocking = self._knocking, []
+        for command in knocking:
+            self._let_in(command)
 
     def _let_go(self) -> None:
         inbox, self._subscription = self._subscription, None
@@ -341,7 +354,7 @@ class Relay:
 
     @property
     def _needed(self) -> bool:
-        return len(self._audience) > 0 or len(self._entering) > 0
+        return len(self._audience) > 0 or len(self._entering) > 0 or len(self._knocking) > 0
 
     async def _try_again(self, close_reason: CloseReason) -> None:
         """Subscribe again. A lost link may come back at once; if not, another node soon runs the session. Any

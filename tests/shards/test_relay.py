@@ -265,6 +265,34 @@ async def test_a_join_at_a_relay_that_has_ended_is_told_to_come_again(mock_clock
         assert (await b.watch(record)).kinds[0] == "joined", "the next one is another relay"
 
 
+async def test_a_client_that_comes_while_the_link_is_lost_is_let_in_once_it_is_back(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await b.join(record, "Ada")
+        await broken(cluster, a, b)
+        ben, gone, again = await b.join(record, "Ben"), await b.join(record, "Cem"), await b.watch(record)
+        relay_at(b, record).deliver(Detach(gone))
+        assert [(each.frames, each.close_reason) for each in (ben, again)] == [([], None)] * 2
+        cluster.links.heal(a.run, b.run)
+        await later(mock_clock, 2)
+        assert (ben.kinds[0], again.kinds[0], gone.frames) == ("joined", "joined", [])
+        await b.do(record, "start")
+        assert ben.offsets == again.offsets == [1]
+        assert a.here(record).session.active == 2
+
+
+async def test_a_client_that_waits_for_the_link_is_sent_on_when_the_relay_ends(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a)
+        await b.join(record, "Ada")
+        await broken(cluster, a, b)
+        ben = await b.join(record, "Ben")
+        relay_at(b, record).end(CloseReason.TAKEN_OVER)
+        assert (ben.frames, ben.close_reason) == ([], CloseReason.TAKEN_OVER)
+
+
 async def test_a_kicked_player_is_disconnected_at_the_relay(mock_clock: MockClock) -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a)
