@@ -117,15 +117,20 @@ def subscribe_node(live: LiveSession, command: SubscribeNode) -> None:
     revealed = [frame for frame, _ in missed if frame.kind == "reveal"]
     if not revealed and results_missed:
         push_each(reply, relay_messages.standing(session))
+    end: Frame | None = None
     for frame, host_frame in missed:
         for_all = _replayed(live, frame, Place("spectator"))
         if frame.kind == "finished":
-            push_each(reply, relay_messages.standing(session, for_all))
+            end = for_all
             continue
         for_host = None if host_frame is None else _replayed(live, host_frame, Place("host"))
         reply.push(relay_messages.cast(for_all, for_host))
         if revealed and frame is revealed[-1]:
             push_each(reply, relay_messages.standing(session))
+    # No leaderboard has an offset, so nothing tells whether the node has heard the last one.
+    reply.push(relay_messages.cast(live.broadcasts.board_frame, None))
+    if end is not None:
+        push_each(reply, relay_messages.standing(session, end))
 
 
 def push_each(reply: Subscriber, frames: Iterable[Frame]) -> None:

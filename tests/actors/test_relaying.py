@@ -293,9 +293,10 @@ async def test_a_node_that_comes_back_gets_the_questions_it_missed(mock_clock: M
         await w.do(actor, "start")
         await w.do(actor, "pause")
         relay = await node(actor, epoch=actor.epoch, offset=0, seats=())
-        assert relay.kinds == ["relayed", "cast", "cast"]
+        assert relay.kinds == ["relayed", "cast", "cast", "cast"]
         assert relay.last("relayed")["offset"] == 0, "where it stands; the rest follows"
-        question, state = relay.got("cast")
+        question, state, board = relay.got("cast")
+        assert board["frame"]["t"] == "leaderboard", "which has no offset to be missed by"
         assert (question["frame"]["offset"], question["host"]["correct"]) == (1, 0)
         assert state["frame"]["offset"] == 2
 
@@ -341,7 +342,7 @@ async def test_a_node_that_missed_the_end_of_a_question_gets_the_results_of_a_sm
         for do in ("start", "close", "next", "close", "next"):
             await w.do(actor, do)
         relay = await node(actor, epoch=actor.epoch, offset=0, seats=())
-        told = ["relayed", "cast", "cast", "cast", "cast", "standing", "standing", "cast"]
+        told = ["relayed", "cast", "cast", "cast", "cast", "standing", "standing", "cast", "cast"]
         assert relay.kinds == told, "those of the last question, after its reveal"
         assert relay.last("standing")["number"] == 2
 
@@ -353,8 +354,11 @@ async def test_a_node_that_missed_the_end_gets_it_with_the_standing(mock_clock: 
         await w.do(actor, "start")
         await w.do(actor, "finish")
         relay = await node(actor, epoch=actor.epoch, offset=2, seats=())
-        told = ["relayed", *["standing"] * 4]
-        assert relay.kinds == told, "the results, which the link may have lost after the reveal, and the end"
+        told = ["relayed", "standing", "standing", "cast", "standing", "standing"]
+        assert relay.kinds == told, (
+            "the results and the last board, which the link may have lost, and the end"
+        )
+        assert relay.last("cast")["frame"]["t"] == "leaderboard"
         assert relay.last("standing")["finished"]["offset"] == 3
 
 
