@@ -29,7 +29,7 @@ from tests.e2e.node import Node, running_node
 from tests.web.chromium import Chromium, Visit
 from tests.web.install_chromium import executable, missing
 from tests.web.leading import opened, press
-from tests.web.speed import AdaptiveTick, bytes_over_the_wire, interactive_ms, pace
+from tests.web.speed import Pace, bytes_over_the_wire, interactive_ms, pace
 
 PLAYERS = 5_000
 JOINS_PER_S = 500
@@ -116,7 +116,7 @@ class Pages:
         self._players = players
         self._rounds = rounds
         self.costs = Costs()
-        self.spells: dict[str, AdaptiveTick] = {}
+        self.spells: dict[str, Pace] = {}
 
     @property
     def paths(self) -> Mapping[str, str]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 
 import pytest
 from rich.console import Console
 
 from bench import answer, fan_out, forwarded, handover, http_answers, leaderboard, links, peers
-from bench.__main__ import table
+from bench.__main__ import BENCHMARKS, EXTRA, table
 from bench.figures import Costs, Figure
 from bench.memory_node import answer_everything, beside
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, *EXTRA])
+def test_a_benchmark_that_is_named_can_be_loaded(name: str) -> None:
+    assert import_module(f"bench.{name}").run
 
 
 def test_the_benchmarks_run_and_are_shown() -> None:
