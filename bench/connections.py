@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import psutil
 import trio
 
 from bench import wire
+from bench.child import child
 from bench.figures import Figure, process_cpu_s
 from bench.memory_node import memory_router
 from bench.receivers import allow_files
@@ -118,18 +118,8 @@ def _kernel_bytes() -> int:
 
 @contextmanager
 def serving(name: str, count: int) -> Iterator[Server]:
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(name, count, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        assert process.pid is not None
-        yield Server(process.pid, ours)
-    finally:
-        ours.close()
-        process.join(20)
-        process.kill()
+    with child(serve, name, count, patience_s=20.0) as (control, pid):
+        yield Server(pid, control)
 
 
 def hear(sockets: list[socket.socket], mark: bytes) -> None:

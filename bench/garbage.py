@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 import trio
@@ -21,6 +20,7 @@ from rich.console import Console
 
 import server.node  # noqa: F401 - all that a node has loaded is there to be looked at
 from bench.__main__ import WIDTH, table
+from bench.child import child
 from bench.fan_out import allow_files
 from bench.figures import Costs, Figure, machine
 from bench.leaderboard import quiz
@@ -108,25 +108,15 @@ async def _serve(rules: str, size: int, control: Connection) -> None:
 
 def play(rules: str, size: int) -> tuple[float, float, float]:
     """Milliseconds of the longest collection, of all, and of a full one."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(rules, size, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        address = ours.recv()
-        players = Players([address], size)
+    with child(serve, rules, size) as (control, _):
+        players = Players([control.recv()], size)
         players.open_question()
         players.answer(size)
         players.open_question()
-        ours.send(None)
-        longest_ms, all_ms, full_ms = ours.recv()
+        control.send(None)
+        longest_ms, all_ms, full_ms = control.recv()
         players.close()
         return longest_ms, all_ms, full_ms
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
 
 
 def run(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Figure]:

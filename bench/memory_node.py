@@ -6,17 +6,18 @@ from __future__ import annotations
 import itertools
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from random import Random
 
 import trio
 
 from bench import wire
+from bench.child import child
 from engine.actors.clock import SessionClock
 from engine.actors.options import ActorOptions
 from engine.actors.registry import Registry
@@ -57,7 +58,8 @@ class Address:
 
 
 def answer_everything(control: Connection, reply: bytes = ACK) -> None:
-    """Every read is answered with the reply, until the control connection ends."""
+    """Every read is answered with the reply, until the control connection ends. A frame that comes over that
+    is sent to everybody, and it is told what that took: processor seconds for each."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     control.send(Address(listener.getsockname()[1]))
     poll = select.epoll()
@@ -79,7 +81,14 @@ def answer_everything(control: Connection, reply: bytes = ACK) -> None:
                 clients[client.fileno()] = client
                 poll.register(client.fileno(), select.EPOLLIN)
             else:
-                return
+                try:
+                    frame = control.recv()
+                except EOFError:
+                    return
+                started = time.process_time()
+                for client in clients.values():
+                    client.send(frame)
+                control.send((time.process_time() - started) / max(len(clients), 1))
 
 
 def serve_from_memory(transport: str, quiz: dict[str, object], tick_ms: int, control: Connection) -> None:
@@ -140,17 +149,7 @@ async def _serve_from_memory(transport: str, quiz: Quiz, tick_ms: int, control: 
 @contextmanager
 def beside(serve: Callable[[Connection], None]) -> Iterator[tuple[Address, int]]:
     """Run a server in another process during the block. Gives its address and its process id."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        address = ours.recv()
+    with child(serve) as (control, pid):
+        address = control.recv()
         assert isinstance(address, Address)
-        assert process.pid is not None
-        yield address, process.pid
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
+        yield address, pid

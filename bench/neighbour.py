@@ -13,8 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,6 +20,7 @@ import orjson
 import trio
 
 from bench import wire
+from bench.child import child
 from engine.websocket import CLOSE, PING, PONG, TEXT, FramingError, Parser, encode_frame, read_close
 from tests.settings import AT_ONCE
 
@@ -387,14 +386,5 @@ def neighbour(place: Place, cpu: int | None = None) -> Iterator[Neighbour]:
     Args:
         cpu: the only one that it may use; None: any.
     """
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=partial(_run, place, cpu), args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield Neighbour(ours)
-    finally:
-        ours.close()
-        process.join(5)
-        process.kill()
+    with child(_run, place, cpu, patience_s=5.0) as (control, _):
+        yield Neighbour(control)

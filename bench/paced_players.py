@@ -14,11 +14,10 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.child import child
 from bench.memory_node import Address
 from bench.players import Players
 from bench.receivers import allow_files
@@ -89,17 +88,8 @@ def paced_players(sessions: Sequence[Address], count: int, cpu: int | None) -> I
         count: of players in each session.
         cpu: the only one that they may use; None: any.
     """
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=partial(_run, sessions, count, cpu), args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield PacedPlayers(ours)
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
+    with child(_run, sessions, count, cpu) as (control, _):
+        yield PacedPlayers(control)
 
 
 def _run(sessions: Sequence[Address], count: int, cpu: int | None, control: Connection) -> None:

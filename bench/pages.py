@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import trio
 from playwright.sync_api import Page, expect
 
 from bench import wire
+from bench.child import child
 from bench.figures import Costs, Figure
 from bench.players import Clients
 from tests.e2e.node import Node, running_node
@@ -76,7 +76,7 @@ class _Crowd:
             clients.listen(0)
 
 
-def _serve(orders: Connection, port: int, code: str) -> None:
+def _serve(port: int, code: str, orders: Connection) -> None:
     crowd = _Crowd(port, code)
     while (order := orders.recv()) is not None:
         name, *parts = order
@@ -87,21 +87,16 @@ def _serve(orders: Connection, port: int, code: str) -> None:
 @contextmanager
 def crowd(port: int, code: str) -> Iterator[Callable[..., None]]:
     """Orders to players in another process, each of which is waited for."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, port, code), daemon=True)
-    process.start()
+    with child(_serve, port, code) as (control, _):
 
-    def order(*parts: object) -> None:
-        ours.send(parts)
-        assert ours.recv() == "done"
+        def order(*parts: object) -> None:
+            control.send(parts)
+            assert control.recv() == "done"
 
-    try:
-        yield order
-    finally:
-        ours.send(None)
-        process.join(10)
-        process.kill()
+        try:
+            yield order
+        finally:
+            control.send(None)
 
 
 class Pages:

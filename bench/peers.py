@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,6 +25,7 @@ import click
 import trio
 
 from bench import wire
+from bench.child import child
 from bench.fan_out import BARE, FRAME_BYTES, HELLO, Halfway, Seats, at, board, gate_to, sent
 from bench.figures import Costs, Figure, process_cpu_s
 from bench.receivers import Receivers, accepted_on, allow_files, receivers
@@ -282,23 +282,14 @@ def run_server(serve: Callable[[Connection], None], control: Connection) -> None
 @contextmanager
 def served(name: str, count: int) -> Iterator[Served]:
     """A server and its subscribers, all of whom are there."""
-    ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=run_server, args=(PEERS[name].serve, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        port, hello_bytes = ours.recv()
+    with child(run_server, PEERS[name].serve) as (control, pid):
+        port, hello_bytes = control.recv()
         with receivers(port, count) as listening:
             listening.wait()
             if hello_bytes:
                 listening.expect(count * hello_bytes)
                 listening.wait()
-            assert process.pid is not None
-            yield Served(name, count, process.pid, ours, listening)
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
+            yield Served(name, count, pid, control, listening)
 
 
 def measure(costs: Costs, names: Sequence[str], size: int, rounds: int) -> None:

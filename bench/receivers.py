@@ -11,13 +11,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import trio
 
 from bench import wire
+from bench.child import child
 
 
 def allow_files() -> None:
@@ -49,16 +49,8 @@ class Receivers:
 def receivers(port: int, count: int, streams: int = 0) -> Iterator[Receivers]:
     """That many spectators of session 000000: on WebSockets, and after these on event streams. They begin to
     come at once. What opens a stream is not counted."""
-    ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=receive, args=(port, count, streams, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield Receivers(ours)
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
+    with child(receive, port, count, streams) as (control, _):
+        yield Receivers(control)
 
 
 def receive(port: int, count: int, streams: int, control: Connection) -> None:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +20,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from bench.memory_node import ACK
+from bench.child import child
+from bench.memory_node import Address, answer_everything
 from bench.receivers import allow_files
 
 LOOP, PICOWS, WS = "bare epoll loop", "picows room", "Node ws room"
@@ -157,7 +155,7 @@ def serve_picows(ticks_per_s: float, control: Connection) -> None:
 
     async def main() -> None:
         server = await picows.ws_create_server(lambda request: Listener(), "127.0.0.1", 0, backlog=4096)
-        control.send(server.sockets[0].getsockname()[1])
+        control.send(Address(server.sockets[0].getsockname()[1]))
         over = asyncio.Event()
         asyncio.get_running_loop().add_reader(control.fileno(), over.set)
         ticks = asyncio.create_task(tick()) if ticks_per_s else None
@@ -176,43 +174,14 @@ def serve_picows(ticks_per_s: float, control: Connection) -> None:
 
 
 def serve_loop(control: Connection) -> None:
-    """Acknowledges every read. Sends what comes over the control connection to everybody, and tells what that
-    took: processor seconds a frame."""
+    """The bare loop."""
     allow_files()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    control.send(listener.getsockname()[1])
-    poll = select.epoll()
-    for each in (listener, control):
-        poll.register(each.fileno(), select.EPOLLIN)
-    clients: dict[int, socket.socket] = {}
-    while True:
-        for fd, _ in poll.poll():
-            if fd in clients:
-                if clients[fd].recv(4096):
-                    clients[fd].send(ACK)
-                else:
-                    poll.unregister(fd)
-                    clients.pop(fd).close()
-            elif fd == listener.fileno():
-                client, _ = listener.accept()
-                client.setblocking(False)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                clients[client.fileno()] = client
-                poll.register(client.fileno(), select.EPOLLIN)
-            else:
-                try:
-                    frame = control.recv()
-                except EOFError:
-                    return
-                started = time.process_time()
-                for client in clients.values():
-                    client.send(frame)
-                control.send((time.process_time() - started) / max(len(clients), 1))
+    answer_everything(control)
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that runs. `control` is that of `serve_loop`."""
+    """A server that runs. `control` is that of `answer_everything`."""
 
     port: int
     pid: int
@@ -222,19 +191,8 @@ class Served:
 @contextmanager
 def beside(serve: Callable[[Connection], None]) -> Iterator[Served]:
     """A server in another process during the block."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        port = ours.recv()
-        assert process.pid is not None
-        yield Served(port, process.pid, ours)
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
+    with child(serve) as (control, pid):
+        yield Served(control.recv().port, pid, control)
 
 
 @contextmanager
