@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock, Sequencer, wait_all_tasks_blocked
 
 from engine.aio import call, open_asyncio
+from tests.counting import Steps
 
 
 @pytest.fixture
@@ -29,16 +30,6 @@ async def ask(near: socket.socket) -> bytes:
     return await loop.sock_recv(near, 10)
 
 
-class Turns(trio.abc.Instrument):
-    """Counts the steps of tasks."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
-
-
 async def test_a_request_is_sent_in_the_step_of_its_caller_and_its_reply_takes_two_more(
     asyncio_loop: None, pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
 ) -> None:
@@ -48,21 +39,20 @@ async def test_a_request_is_sent_in_the_step_of_its_caller_and_its_reply_takes_t
     async def caller() -> None:
         replies.append(await call(ask, near))
 
-    turns = Turns()
     nursery.start_soon(caller)
-    trio.lowlevel.add_instrument(turns)
+    sending = Steps()
     await wait_all_tasks_blocked()
-    steps = turns.steps
+    sending.stop()
     assert far.recv(10) == b"?"
-    turns.steps = 0
+    receiving = Steps()
     far.send(b"!")
     await wait_all_tasks_blocked(0.05)
-    trio.lowlevel.remove_instrument(turns)
+    receiving.stop()
     assert replies == [b"!"]
     # The caller's, and that of this task, which waits for it.
-    assert steps == 2
+    assert len(sending.names) == 2
     # The pump's, the caller's, and that of this task.
-    assert turns.steps == 3
+    assert len(receiving.names) == 3
 
 
 async def test_cancellation_waits_until_what_was_called_has_unwound(asyncio_loop: None) -> None:
@@ -189,14 +179,13 @@ async def test_timers_that_were_cancelled_wake_the_loop_once_at_most(autojump_cl
         for delay_s in range(1, 101):
             loop.call_later(delay_s, print).cancel()
 
-    turns = Turns()
     async with open_asyncio():
         await call(set_timers)
-        trio.lowlevel.add_instrument(turns)
+        steps = Steps()
         await trio.sleep(200)
-        trio.lowlevel.remove_instrument(turns)
+        steps.stop()
     # Once the pump, once this task.
-    assert turns.steps <= 4
+    assert len(steps.names) <= 4
 
 
 async def test_a_short_reply_is_not_read_into_a_large_buffer(

@@ -5,8 +5,6 @@ What it costs is counted in steps of tasks, commits, frames and timers.
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -19,28 +17,13 @@ from engine.actors.direct import DIRECT_MAX
 from engine.actors.options import ActorOptions
 from engine.domain.session import Phase
 from tests.actors.world import GRACE_S, Client, World, settle, world
+from tests.counting import Steps
 
 TICK_S = 0.25
 
 
-class Steps(trio.abc.Instrument):
-    """Counts the steps of every task, by its name."""
-
-    def __init__(self) -> None:
-        self.of: Counter[str] = Counter()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.of[task.name] += 1
-
-    @property
-    def actor(self) -> int:
-        return sum(count for name, count in self.of.items() if "Registry._run" in name)
-
-
-async def counted() -> Steps:
-    steps = Steps()
-    trio.lowlevel.add_instrument(steps)
-    return steps
+def of_the_actor(counted: Steps) -> int:
+    return sum("Registry._run" in name for name in counted.names)
 
 
 async def opened(
@@ -63,24 +46,24 @@ async def test_a_lone_answer_takes_no_step_of_the_actor(mock_clock: MockClock, b
     async with world() as w:
         actor, clients = await opened(w, mock_clock, 3, board=board)
         wakes_s = trio.lowlevel.current_statistics().seconds_to_next_deadline
-        commits, steps = w.journal.commits_total, await counted()
+        commits, steps = w.journal.commits_total, Steps()
         w.answer(actor, clients[1], 2)
         assert actor.session.answered == 2, "handled before anybody else had a turn"
         await settle()
         assert clients[1].kinds == ["ack"]
-        assert steps.actor == 0
+        assert of_the_actor(steps) == 0
         assert w.journal.commits_total - commits == 1
         assert [client.kinds for client in clients] == [[], ["ack"], []]
         sooner_s = trio.lowlevel.current_statistics().seconds_to_next_deadline
         assert (wakes_s, sooner_s) == (pytest.approx(18 + GRACE_S), pytest.approx(TICK_S))
         w.answer(actor, clients[2], 3)
         await settle()
-        assert steps.actor == 0
+        assert of_the_actor(steps) == 0
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == sooner_s, "no other timer"
         mock_clock.jump(TICK_S)
         await settle()
-        assert steps.actor == 2, "it tells the news, and looks whether something has waited"
-        trio.lowlevel.remove_instrument(steps)
+        assert of_the_actor(steps) == 2, "it tells the news, and looks whether something has waited"
+        steps.stop()
 
 
 async def test_a_crowd_of_a_hundred_takes_two_steps_of_the_actor(
@@ -90,31 +73,31 @@ async def test_a_crowd_of_a_hundred_takes_two_steps_of_the_actor(
     async with world(ActorOptions(tick_ms=60_000, tick_max_ms=60_000)) as w:
         actor, clients = await opened(w, mock_clock, 101)
         w.journal.auto = "off"
-        steps = await counted()
+        steps = Steps()
         for player, client in enumerate(clients[1:], 2):
             w.answer(actor, client, player)
         assert actor.session.answered == 1 + DIRECT_MAX
         await settle()
         assert actor.session.answered == 101
-        assert steps.actor == 1, "the rest is one batch"
+        assert of_the_actor(steps) == 1, "the rest is one batch"
         assert [len(appended.facts) for appended in w.journal.queue] == [1] * DIRECT_MAX + [100 - DIRECT_MAX]
         w.journal.commit()
         await settle()
         assert [client.kinds for client in clients[1:]] == [["ack"]] * 100
-        assert steps.actor == 2, "and another one sends the acks"
-        trio.lowlevel.remove_instrument(steps)
+        assert of_the_actor(steps) == 2, "and another one sends the acks"
+        steps.stop()
 
 
 async def test_answers_in_a_row_wake_the_actor_now_and_then(mock_clock: MockClock) -> None:
     async with world(ActorOptions(tick_ms=60_000, tick_max_ms=60_000)) as w:
         actor, clients = await opened(w, mock_clock, 2 * DIRECT_MAX + 3)
-        steps = await counted()
+        steps = Steps()
         for player, client in enumerate(clients[1:], 2):
             w.answer(actor, client, player)
             await settle()
-        assert steps.actor == 2, "every 17th"
+        assert of_the_actor(steps) == 2, "every 17th"
         assert all(client.kinds == ["ack"] for client in clients[1:])
-        trio.lowlevel.remove_instrument(steps)
+        steps.stop()
 
 
 async def test_an_answer_is_not_handled_before_a_command_that_came_earlier(mock_clock: MockClock) -> None:

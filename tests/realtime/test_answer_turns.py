@@ -6,8 +6,7 @@ The reactor, the actor and the journal are real ones, and so is the PostgreSQL b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 
 import trio
 
@@ -23,33 +22,12 @@ from server.realtime.reactor.transport import ReactorTransport
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.actors.world import QUIZ, Client
+from tests.counting import Steps
 from tests.lone_node import LoneNode, options_of
 from tests.realtime.rig import SECRET, ListeningPort
 from tests.settings import at_once
 
 PLAYERS = 11
-
-
-class Steps(trio.abc.Instrument):
-    """Counts the steps of every task but the test's own, by its name."""
-
-    def __init__(self) -> None:
-        self.of: Counter[str] = Counter()
-        self._me = trio.lowlevel.current_task()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is not self._me:
-            self.of[task.name.rpartition(".")[2]] += 1
-
-
-@contextmanager
-def counted() -> Iterator[Counter[str]]:
-    steps = Steps()
-    trio.lowlevel.add_instrument(steps)
-    try:
-        yield steps.of
-    finally:
-        trio.lowlevel.remove_instrument(steps)
 
 
 async def test_a_lone_answer_takes_four_steps_from_its_frame_to_its_ack(database: Database) -> None:
@@ -87,10 +65,12 @@ async def test_a_lone_answer_takes_four_steps_from_its_frame_to_its_ack(database
         for player in players:
             await port.settle()
             before = port.statistics.frames_out_total
-            with counted() as steps:
-                await player.send_message(t="answer", id="a", question=1, choice=0)
-                await player.expect_message("ack")
-            found.append(steps)
+            steps = Steps()
+            await player.send_message(t="answer", id="a", question=1, choice=0)
+            await player.expect_message("ack")
+            steps.stop()
+            own = trio.lowlevel.current_task().name.rpartition(".")[2]
+            found.append(Counter(name for name in steps.functions if name != own))
             frames.append(port.statistics.frames_out_total - before)
         # The first answer also has its statement prepared, and everybody is told of it. A reply of PostgreSQL
         # that comes in pieces takes a step for each piece: so the least of ten is what counts.

@@ -17,6 +17,7 @@ from engine.domain.settings import Settings
 from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards.session_locator import FAILED_S
 from tests.actors.world import QUIZ, Client, RunningNode, World, settle, world
+from tests.counting import Steps
 from tests.keys import NOT_QUITE
 
 N = 1_000
@@ -39,16 +40,6 @@ class Looks:
         return await self._find(key)
 
 
-class Steps(trio.abc.Instrument):
-    """Counts the steps of all tasks."""
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.total += 1
-
-
 async def asked(node: RunningNode, key: str) -> Counter[type[Exception]]:
     """What `get` raises for all who ask at once. Each of them is woken a few times at most."""
     raised: Counter[type[Exception]] = Counter()
@@ -60,12 +51,11 @@ async def asked(node: RunningNode, key: str) -> Counter[type[Exception]]:
             raised[type(error)] += 1
 
     steps = Steps()
-    trio.lowlevel.add_instrument(steps)
     async with trio.open_nursery() as nursery:
         for _ in range(N):
             nursery.start_soon(ask)
-    trio.lowlevel.remove_instrument(steps)
-    assert steps.total < 5 * N
+    steps.stop()
+    assert len(steps.names) < 5 * N
     return raised
 
 
@@ -87,13 +77,12 @@ async def test_all_who_send_to_a_session_that_is_not_to_be_had_are_told_from_one
         looks = Looks(w, error)
         clients = [Client() for _ in range(N)]
         steps = Steps()
-        trio.lowlevel.add_instrument(steps)
         for client in clients:
             w.router.deliver("999999", Watch(client))
         await settle()
-        trio.lowlevel.remove_instrument(steps)
+        steps.stop()
         assert looks.total == 1
-        assert steps.total < N / 2, "one task tells them, and gives way now and then"
+        assert len(steps.names) < N / 2, "one task tells them, and gives way now and then"
         assert all(client.errors == [code] for client in clients)
         assert w.router.waiting == 0
 

@@ -26,6 +26,7 @@ from server.cli.operate import doctor
 from server.config.config import Config
 from server.listening import StartError
 from server.node import serve
+from tests.counting import counted_timers
 from tests.storage.gate import Gate
 
 
@@ -140,20 +141,12 @@ async def test_a_statement_leaves_no_timer_in_the_loop(
     dedicated = database.connection()
     await dedicated.fetch("SELECT 1")
     loop = await call(running_loop)
-    timers = 0
-
-    def counted(*args: object, **more: object) -> object:
-        nonlocal timers
-        timers += 1
-        return call_at(*args, **more)
-
-    call_at = loop.call_at
-    monkeypatch.setattr(loop, "call_at", counted)
+    timers = counted_timers(loop, monkeypatch)
     for _ in range(20):
         await dedicated.fetch("SELECT 1")
-    assert timers == 0
+    assert timers == []
     await database.fetch("SELECT 1")
-    assert timers > 0, "a pool sets them: this test sees them"
+    assert timers, "a pool sets them: this test sees them"
     await dedicated.aclose()
 
 
