@@ -203,8 +203,8 @@ def watch(live: LiveSession, command: Watch) -> None:
 
 def look(live: LiveSession, command: Look) -> None:
     session, player = live.session, command.player
-    if player is not None and player not in session.players:
-        refused(live, command.reply, BUSY if _may_follow(live, player) else NO_SUCH_PLAYER)
+    if player is not None and (refusal := _not_in(live, player)) is not None:
+        refused(live, command.reply, refusal)
     elif command.top is None:
 
         def frame() -> Frame:
@@ -215,8 +215,6 @@ def look(live: LiveSession, command: Look) -> None:
             command.reply.push(frame())
         else:
             live.confirmations.on_commit(live.confirmations.end_seq, command.reply, frame)
-    elif (refusal := None if player is None else _not_in(live, player)) is not None:
-        refused(live, command.reply, refusal)
     else:
         command.reply.push(messages.board(session, min(command.top, PAGE_MAX), player))
 

@@ -55,5 +55,6 @@ async def _survives(said: Sequence[Mapping[str, Any]]) -> None:
 @example(said=[{"t": "listplayers", "after": -1, "limit": 5}])
 @example(said=[{"t": "listplayers", "after": 0, "limit": 0}])
 @example(said=[{"t": "look", "role": "player", "player": 1, "top": -(2**63)}])
+@example(said=[{"t": "host", "do": "kick", "player": 1}, {"t": "look", "role": "player", "player": 1}])
 def test_no_command_of_a_peer_ends_a_session(said: Sequence[Mapping[str, Any]]) -> None:
     trio.run(_survives, said, clock=MockClock())
