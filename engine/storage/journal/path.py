@@ -264,8 +264,7 @@ class CommitPath:
 
     async def _report(self, taken: Taken, fenced: set[int]) -> None:
         for told, number in enumerate(fenced, start=1):
-            if told % REPORTS_PER_SLICE == 0:
-                await trio.lowlevel.checkpoint()
+            await _slice(told)
             self.fenced_total += 1
             taken.last[number].listener.fenced()
         theirs = {(taken.last[number].session_id, taken.last[number].epoch) for number in fenced}
@@ -276,8 +275,7 @@ class CommitPath:
                 if (part.session_id, part.epoch) not in theirs:
                     self._retained.stored(part.session_id, part.facts)
         for told, (number, waiting) in enumerate(taken.last.items(), start=1):
-            if told % REPORTS_PER_SLICE == 0:
-                await trio.lowlevel.checkpoint()
+            await _slice(told)
             if number not in fenced:
                 waiting.listener.committed(waiting.seq)
         self.committed_total += taken.count
@@ -304,8 +302,7 @@ class CommitPath:
                 _log.warning("facts go to the spool, and are acknowledged from there: %s", self._trouble)
                 self._become(PathState.SPOOLING)
         for told, entry in enumerate(entries, start=1):
-            if told % REPORTS_PER_SLICE == 0:
-                await trio.lowlevel.checkpoint()
+            await _slice(told)
             if not self._spool.certain():
                 break
             self._spool.acknowledge(entry)
@@ -444,3 +441,8 @@ class _Pace:
             self._hurry = left > 0.9 * self._left_before
             self._since_s, self._left_before = now_s, left
         return 0.0 if self._hurry else min(took_s, self._REST_MAX_S)
+
+
+async def _slice(told: int) -> None:
+    if told % REPORTS_PER_SLICE == 0:
+        await trio.lowlevel.checkpoint()
