@@ -134,7 +134,7 @@ async def test_an_answer_that_a_paced_read_finds_after_the_deadline_is_judged_as
 ) -> None:
     async with world() as w:
         actor, deadline = await question_open(w)
-        w.pacing.follow(0.3, 60)
+        w.pacing.follow(1.0, 60)
         assert w.pacing.wait_s > 0
         mock_clock.jump(LIMIT_MS / 1000 + GRACE_S + 0.006)
         await settle()
