@@ -146,9 +146,9 @@ async def measure(
         took_s = trio.current_time() - began
         alive, more_mb, used_s = node.alive, node.memory_mb - memory_mb, node.cpu_s() - cpu_s
         answers = alive and await _answers(node)
-        books = played.books()
+        ledger = played.ledger()
     stored = await answers_of(dsn, [made["session_id"]])
-    missing = missing_in(books, stored.get(made["session_id"], []))
+    missing = missing_in(ledger, stored.get(made["session_id"], []))
     said_since = node.log.read_bytes()[said:].decode(errors="replace")
     return Found(
         name,
@@ -159,15 +159,15 @@ async def measure(
         more_mb if alive else 0.0,
         used_s / took_s if alive else 0.0,
         said_since.count("Traceback (most recent call last)"),
-        len(books),
+        len(ledger),
         missing,
     )
 
 
-def missing_in(books: CompactLedger, rows: Sequence[Any]) -> int:
+def missing_in(ledger: CompactLedger, rows: Sequence[Any]) -> int:
     """Acknowledged answers that are not stored with the time that the player was told."""
     stored = {(row.player, row.question): row.elapsed_ms for row in rows}
-    return sum(stored.get(key) != elapsed_ms for key, elapsed_ms in books.items())
+    return sum(stored.get(key) != elapsed_ms for key, elapsed_ms in ledger.items())
 
 
 async def _answers(node: CheckoutNode) -> bool:

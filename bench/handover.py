@@ -6,7 +6,7 @@ Its players are sent on to the next node, one after another, and come back as th
 moves follow each other, with the same players.
 
 Who is sent on wants an answer acknowledged from that very moment on, so everybody's longest wait has the way
-to the other node in it. At the end all books are compared with what is stored, as after a load run.
+to the other node in it. At the end all ledgers are compared with what is stored, as after a load run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PATIENCE_S = 60.0
 LIMIT_S = 300
 QUESTION = 1
 SESSION = 0
-"""In the books."""
+"""In the ledger."""
 
 FIRST_ACK = "order to first ack of the new owner"
 SILENCE = "no ack for anybody"
@@ -67,7 +67,7 @@ class Player:
     """One player. Holder of its connection."""
 
     def __init__(self, crowd: Crowd, number: int) -> None:
-        self.books = CompactLedger(0, f"Player {number}")
+        self.ledger = CompactLedger(0, f"Player {number}")
         self.longest_s = 0.0
         """From an answer to its ack, since the move began."""
         self.away_s = 0.0
@@ -78,7 +78,7 @@ class Player:
         self._number = number
         self._target = crowd.target
         self._link: Link | None = None
-        self._seat = Seat(crowd.code, gaps=self.books.gaps)
+        self._seat = Seat(crowd.code, gaps=self.ledger.gaps)
         self._answers = False
         self._mark = 0
         self._waits_since: float | None = None
@@ -102,7 +102,7 @@ class Player:
 
     def _answer(self) -> None:
         crowd = self._crowd
-        if crowd.over or self.books.final is not None:
+        if crowd.over or self.ledger.final is not None:
             return
         if self._waits_since is None:
             self._want(crowd.loop.now())
@@ -112,8 +112,8 @@ class Player:
         """An ack, from that moment on."""
         self._mark += 1
         self._waits_since = now
-        if QUESTION not in self.books.acks:
-            self.books.unsettled.add(QUESTION)
+        if QUESTION not in self.ledger.acks:
+            self.ledger.unsettled.add(QUESTION)
         self._ask()
 
     def _ask(self) -> None:
@@ -126,7 +126,7 @@ class Player:
     def opened(self) -> None:
         """Holder."""
         assert self._link is not None
-        self._link.send(orjson.dumps(self._seat.join(name=self.books.name)))
+        self._link.send(orjson.dumps(self._seat.join(name=self.ledger.name)))
 
     def heard(self, payload: bytes) -> None:
         """Holder."""
@@ -135,11 +135,11 @@ class Player:
             case "ack":
                 self._on_ack(message)
             case "leaderboard":
-                self.books.top = message["top"]
+                self.ledger.top = message["top"]
             case "question" | "reveal" | "state":
                 self._follow(message["offset"])
             case "result":
-                self.books.told(message["number"], message["correct"], message["points"], message["score"])
+                self.ledger.told(message["number"], message["correct"], message["points"], message["score"])
             case "joined":
                 self._on_joined(message)
             case "moved":
@@ -148,7 +148,7 @@ class Player:
                 self._crowd.loop.at(self._left_at + message["after_ms"] / 1000, self._go)
             case "finished":
                 self._follow(message["offset"])
-                self.books.final = (message["you"]["rank"], message["you"]["score"])
+                self.ledger.final = (message["you"]["rank"], message["you"]["score"])
                 self._crowd.finished()
             case "error":
                 self._on_error(message)
@@ -157,7 +157,7 @@ class Player:
         """Holder."""
         self._link = None
         policy = after_close(code)
-        if policy is Policy.MOVE or self.books.final is not None:
+        if policy is Policy.MOVE or self.ledger.final is not None:
             return
         self._crowd.noted[reason or "broken"] += 1
         self._come_back(policy)
@@ -165,7 +165,7 @@ class Player:
     def _come_back(self, policy: Policy) -> None:
         crowd = self._crowd
         if policy is Policy.NO:
-            self.books.faults.append("sent away")
+            self.ledger.faults.append("sent away")
             return
         if self.where is not None:
             self._leave(crowd.loop.now())
@@ -192,9 +192,9 @@ class Player:
             self.away_s = max(self.away_s, now - self._left_at)
         wrong = self._seat.joined(message)
         if wrong is not None:
-            self.books.faults.append(wrong)
+            self.ledger.faults.append(wrong)
         self._failures = 0
-        self.books.player, self.books.name = message["player"], message["name"]
+        self.ledger.player, self.ledger.name = message["player"], message["name"]
         self.where = self._target
         self._crowd.came(self._target, now)
         if message["state"] is not None and before is not None:
@@ -203,7 +203,7 @@ class Player:
 
     def _on_ack(self, message: dict[str, Any]) -> None:
         now = self._crowd.loop.now()
-        self.books.acked(message["question"], message["status"], message["elapsed_ms"])
+        self.ledger.acked(message["question"], message["status"], message["elapsed_ms"])
         if message["id"] == str(self._mark) and self._waits_since is not None:
             self.longest_s = max(self.longest_s, now - self._waits_since)
             self._waits_since = None
@@ -419,7 +419,7 @@ def note(costs: Costs, size: int, move: Move) -> None:
 
 
 async def compare(served: Cluster, address: Address, crowd: Crowd) -> None:
-    """Everybody's books with the results and the stored answers. Raises AssertionError."""
+    """Everybody's ledger with the results and the stored answers. Raises AssertionError."""
     api = served.nodes[0].api
     with trio.fail_after(PATIENCE_S):
         while not (told := await api.results(address.code, address.host_token))["final"]:  # noqa: ASYNC110
@@ -429,7 +429,7 @@ async def compare(served: Cluster, address: Address, crowd: Crowd) -> None:
     stored = StoredSession(
         [StoredResult(**each) for each in told["players"]], rows.get(session["session_id"], [])
     )
-    verdict = prove((player.books for player in crowd.players), {SESSION: stored})
+    verdict = prove((player.ledger for player in crowd.players), {SESSION: stored})
     assert verdict.holds, (verdict.broken, verdict.examples)
     assert verdict.acks == len(crowd.players), verdict
 

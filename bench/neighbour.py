@@ -93,7 +93,7 @@ class _Session:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.heard = Heard()
-        self.books: CompactLedger = {}
+        self.ledger: CompactLedger = {}
         self.waiting: dict[tuple[str, int], float] = {}
         """Who waits for a reply, and since when."""
         self.number = 0
@@ -120,7 +120,7 @@ class _Session:
 
     def acked(self, player: int, message: dict[str, Any]) -> None:
         if message["status"] == "accepted":
-            self.books.setdefault((player, message["question"]), message["elapsed_ms"])
+            self.ledger.setdefault((player, message["question"]), message["elapsed_ms"])
 
     @contextmanager
     def wait_of(self, kind: str, who: int) -> Iterator[None]:
@@ -350,7 +350,7 @@ async def _serve(place: Place, control: Connection) -> None:
                 asked = control.recv()
             except EOFError:
                 break
-            control.send(session.ask() if asked == "heard" else session.books)
+            control.send(session.ask() if asked == "heard" else session.ledger)
         nursery.cancel_scope.cancel()
 
 
@@ -370,9 +370,9 @@ class Neighbour:
         """Since it was asked last."""
         return self._ask("heard")
 
-    def books(self) -> CompactLedger:
+    def ledger(self) -> CompactLedger:
         """All that was acknowledged so far."""
-        return self._ask("books")
+        return self._ask("ledger")
 
     def _ask(self, what: str) -> Any:
         self._control.send(what)

@@ -33,7 +33,7 @@ from bench.figures import machine
 from loadtest.chaos.inject import cut_off
 from loadtest.chaos.proof import prove_all
 from loadtest.chaos.proxy import Proxy
-from loadtest.chaos.waves import SessionOf, books_file, write_sessions
+from loadtest.chaos.waves import SessionOf, ledgers_file, write_sessions
 from loadtest.client.api import Api
 from loadtest.runs.fleet import Generator, Pulse, generators
 from loadtest.runs.histogram import Histogram
@@ -288,7 +288,7 @@ class Play:
             while not all(side.over for side in sides):  # noqa: ASYNC110 - pulses of other processes
                 await trio.sleep(PULSE_S)
         for side, crowd in enumerate(crowds):
-            await crowd.write(books_file(self._directory, self._waves + side))
+            await crowd.write(ledgers_file(self._directory, self._waves + side))
         self._waves += len(crowds)
 
     async def _look(self, api: Api, seen: Seen, place: int) -> None:

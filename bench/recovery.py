@@ -7,7 +7,7 @@
 A cluster of three nodes as processes, with a proxy before all that one of them can be cut off from, its
 players too. In half of the runs all players are at the owner. In the others a third is; another third sits at
 relays on the other nodes, and the last third hears event streams there and answers over HTTP. Everybody
-answers four times a second, and keeps books.
+answers four times a second, and keeps ledger.
 
 A player plays again when both acks and broadcasts come again as they did before, without a gap of over a
 second and a half. Who hears nothing from the lost node itself leaves it after `--patience` seconds, as a
@@ -83,7 +83,7 @@ class Player:
         self.role = role
         self.heard_at: list[float] = []
         self.acked_at: list[float] = []
-        self.books: dict[int, int] = {}
+        self.ledger: dict[int, int] = {}
         self.player = 0
         self._play = play
         self._number = number
@@ -130,7 +130,7 @@ class Player:
     def _acked(self, message: dict[str, Any]) -> None:
         self.acked_at.append(trio.current_time())
         if message["status"] == "accepted":
-            self.books.setdefault(message["question"], message["elapsed_ms"])
+            self.ledger.setdefault(message["question"], message["elapsed_ms"])
 
     def _answer(self) -> dict[str, object] | None:
         """To the open question, if there is one."""
@@ -390,12 +390,12 @@ async def one_run(
         await apis[others[0]].host(made["code"], made["host_token"], "f", "finish")
         await trio.sleep(0.5)
         nursery.cancel_scope.cancel()
-    books: CompactLedger = {(p.player, n): ms for p in players for n, ms in p.books.items()}
+    ledger: CompactLedger = {(p.player, n): ms for p in players for n, ms in p.ledger.items()}
     rows = (await _final(stage, apis[others[0]], made))[made["session_id"]]
     stored = {(row.player, row.question): row.elapsed_ms for row in rows}
-    seen.acked += len(books)
-    seen.missing += sum(key not in stored for key in books)
-    seen.changed += sum(stored.get(key, ms) != ms for key, ms in books.items())
+    seen.acked += len(ledger)
+    seen.missing += sum(key not in stored for key in ledger)
+    seen.changed += sum(stored.get(key, ms) != ms for key, ms in ledger.items())
 
 
 async def _final(stage: Stage, api: Api, made: dict[str, Any]) -> dict[str, Any]:

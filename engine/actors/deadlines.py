@@ -41,7 +41,7 @@ HOSTS_WAITING_MAX = 100
 class FlushBarrier:
     """Knows when every answer that was received by a moment has been judged.
 
-    It asks the nodes that take part to pass on what they had received by then, and waits for them for
+    It asks the subscribed nodes to pass on what they had received by then, and waits for them for
     `FLUSH_MS` at most; links keep their order. And it looks for such answers in the mailbox. For each moment
     it asks each node once, and looks at each command once.
     """

@@ -244,7 +244,7 @@ def detach(live: LiveSession, command: Detach) -> None:
     live.confirmations.forget(command.reply)
 
 
-# -- nodes that take part ----------------------------------------------------------------------------
+# -- subscribed nodes --------------------------------------------------------------------------------
 
 
 def flushed(live: LiveSession, command: Flushed) -> None:

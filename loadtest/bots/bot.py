@@ -1,7 +1,7 @@
 """Players that play by themselves: of mixed skill and speed, some careless, some with a bad connection.
 
 What a bot does follows from the plan's seed and the bot's number; only when things happen depends on the
-server and the network. Each bot keeps its own books.
+server and the network. Each bot keeps its own ledger.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Bot:
             if intent.twice and intent.number in self.ledger.acks:
                 await send(intent)
         except Gone:
-            return  # an answer without an ack stays unsettled in the books
+            return  # an answer without an ack stays unsettled in the ledger
 
     async def _cut(self, after_s: float) -> None:
         await trio.sleep(after_s)

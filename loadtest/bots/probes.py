@@ -72,12 +72,12 @@ class Probes:
                     joining.start_soon(bot.join, staying)
             task_status.started()
 
-    def books(self) -> list[CompactLedger]:
-        """What they were told, in the form of the swarm's books."""
-        return [_books(session, bot.ledger, bot.ended) for session, bot in self._sat]
+    def ledgers(self) -> list[CompactLedger]:
+        """What they were told, in the form of the swarm's ledgers."""
+        return [_compact(session, bot.ledger, bot.ended) for session, bot in self._sat]
 
 
-def _books(session: int, ledger: Ledger, ended: str | None) -> CompactLedger:
+def _compact(session: int, ledger: Ledger, ended: str | None) -> CompactLedger:
     return CompactLedger(
         session=session,
         name=ledger.name,

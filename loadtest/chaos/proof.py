@@ -1,4 +1,4 @@
-"""The books of all waves against what the database and the node say when all is over."""
+"""The ledgers of all waves against what the database and the node say when all is over."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import trio
 
-from loadtest.chaos.waves import SessionOf, books_file, read_sessions
+from loadtest.chaos.waves import SessionOf, ledgers_file, read_sessions
 from loadtest.client.api import Api, ApiRefused
-from loadtest.runs.fleet import read_books
+from loadtest.runs.fleet import read_ledgers
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import (
     EXAMPLES_MAX,
@@ -30,7 +30,7 @@ REQUESTS_MAX = 8
 async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, directory: Path) -> Verdict:
     """The verdict over everything that a run has written into the directory.
 
-    Raises ApiRefused, ApiUnreachable, and OSError or ValueError when the books cannot be read.
+    Raises ApiRefused, ApiUnreachable, and OSError or ValueError when the ledgers cannot be read.
     """
     whole = Verdict()
     by_wave: dict[int, list[SessionOf]] = defaultdict(list)
@@ -38,7 +38,7 @@ async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, di
         by_wave[session.wave].append(session)
     deadline = trio.current_time() + FINAL_WITHIN_S
     for wave, sessions in sorted(by_wave.items()):
-        path = books_file(directory, wave)
+        path = ledgers_file(directory, wave)
         if not path.exists():
             continue  # it was opened when the run ended, and nobody came
         stored = await _stored(api, ask_answers, sessions, deadline, whole)
@@ -46,7 +46,7 @@ async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, di
         for session in sessions:
             stored[session.number].merged = session.id in merged
         proof = Proof(stored, may_give_up=True)
-        await read_books(path, proof.take)
+        await read_ledgers(path, proof.take)
         add(whole, proof.verdict())
         for number, found in stored.items():
             for sentence in sums_that_differ(found):

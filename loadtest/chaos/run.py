@@ -90,7 +90,7 @@ class ChaosRun:
 
     Args:
         apis: of the nodes. Any of them is asked.
-        directory: where books are written.
+        directory: where ledgers are written.
         on_fault: called with each fault when it is over, how many there are, and the answers acknowledged
             so far.
     """

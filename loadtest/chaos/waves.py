@@ -117,7 +117,7 @@ class Waves:
     Args:
         apis: of the nodes. They are asked in turn.
         ws_urls: of the nodes. Players begin at any of them.
-        directory: where the books and the list of sessions are written.
+        directory: where the ledgers and the list of sessions are written.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Waves:
                     leading.cancel_scope.cancel()
             finally:
                 del self._crowds[wave]
-            await crowd.write(books_file(self._directory, wave))
+            await crowd.write(ledgers_file(self._directory, wave))
 
     async def _open(self, wave: int) -> list[SessionOf]:
         sizes = session_sizes(self._load.wave_players, self._load.session_players, self._rng)
@@ -291,8 +291,8 @@ class Waves:
             await trio.sleep(self._rng.uniform(*AGAIN_S))
 
 
-def books_file(directory: Path, wave: int) -> Path:
-    return directory / f"books-{wave}.jsonl"
+def ledgers_file(directory: Path, wave: int) -> Path:
+    return directory / f"ledgers-{wave}.jsonl"
 
 
 def write_sessions(directory: Path, sessions: Sequence[SessionOf]) -> None:

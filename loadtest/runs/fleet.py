@@ -38,9 +38,9 @@ class Generator:
     def __init__(self, process: trio.Process, number: int, on_pulse: Callable[[int, Pulse], None]) -> None:
         self.pid = process.pid
         self.written = trio.Event()
-        """Set once the books are in their file."""
+        """Set once the ledgers are in their file."""
         self.faults: dict[str, dict[str, Any]] = {}
-        """As `Crowd.faults` has them, once the books are written."""
+        """As `Crowd.faults` has them, once the ledgers are written."""
         self._marked: dict[int, trio.Event] = {}
         self._process = process
         self._number = number
@@ -64,7 +64,7 @@ class Generator:
         await self._tell({"do": "struck", "fault": fault, "at": at_s})
 
     async def write(self, path: Path) -> None:
-        """Have the books written, and wait until they are."""
+        """Have the ledgers written, and wait until they are."""
         await self._tell({"do": "write", "file": str(path)})
         await self.written.wait()
 
@@ -162,12 +162,12 @@ def shared_out(seats: Sequence[Seats], count: int) -> list[list[Seats]]:
     return shares + [[] for _ in range(count - len(shares))]
 
 
-async def read_books(path: Path, take: Callable[[CompactLedger], None]) -> None:
-    """Read a file of books, a slice at a time. A checkpoint now and then."""
+async def read_ledgers(path: Path, take: Callable[[CompactLedger], None]) -> None:
+    """Read a file of ledgers, a slice at a time. A checkpoint now and then."""
     from loadtest.swarm.compact_ledger import read
 
     with path.open("rb") as file:
-        for count, books in enumerate(read(orjson.loads(line) for line in file)):
-            take(books)
+        for count, ledger in enumerate(read(orjson.loads(line) for line in file)):
+            take(ledger)
             if not count % 500:
                 await trio.lowlevel.checkpoint()

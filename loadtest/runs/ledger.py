@@ -1,7 +1,7 @@
-"""The bots' own books, and how they are compared with what the server has stored.
+"""The bots' own ledgers, and how they are compared with what the server has stored.
 
 A bot writes down what it was told: every ack, every result, its final score and rank. After the session
-the books must agree with the results, player by player. What a bot could not hear, because it was cut
+the ledgers must agree with the results, player by player. What a bot could not hear, because it was cut
 off when it was said, is told apart from what contradicts.
 """
 
@@ -33,7 +33,7 @@ class Told:
 
 @dataclass(slots=True)
 class Ledger:
-    """The books of one bot."""
+    """The ledger of one bot."""
 
     name: str
     player: int | None = None
@@ -43,7 +43,7 @@ class Ledger:
     unsettled: set[int] = field(default_factory=set)
     """Questions answered without having heard what became of it."""
     skipped: set[int] = field(default_factory=set)
-    """Questions that count for nobody, and are not in the books any more."""
+    """Questions that count for nobody, and are not in the ledger any more."""
     final: tuple[int, int] | None = None
     """Score and rank at the end."""
     top: list[Message] | None = None
@@ -146,7 +146,7 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The books of all bots, added up. Latencies are None when nothing was acknowledged."""
+    """The ledgers of all bots, added up. Latencies are None when nothing was acknowledged."""
 
     players: int
     answered: int

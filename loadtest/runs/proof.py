@@ -1,4 +1,4 @@
-"""Holding the players' books against what is stored.
+"""Holding the players' ledgers against what is stored.
 
 What is proven: every acknowledged answer is stored exactly once, with the time and the points that the player
 was told; nothing is stored that the player did not send; every player's score, rank and last leaderboard are
@@ -89,7 +89,7 @@ class Verdict:
 
 
 class Proof:
-    """Takes the books of one player after another, and gives the verdict at the end.
+    """Takes the ledgers of one player after another, and gives the verdict at the end.
 
     Args:
         stored: by the number of the session within the run.
@@ -102,30 +102,32 @@ class Proof:
         self._may_give_up = may_give_up
         self._sessions = {number: _Session(each) for number, each in stored.items()}
 
-    def take(self, books: CompactLedger) -> None:
+    def take(self, ledger: CompactLedger) -> None:
         verdict = self._verdict
         verdict.players += 1
-        session = self._sessions.get(books.session)
-        gave_up = self._may_give_up and books.ended in MISSED_IT and books.final is None
+        session = self._sessions.get(ledger.session)
+        gave_up = self._may_give_up and ledger.ended in MISSED_IT and ledger.final is None
         verdict.gave_up += gave_up
-        for kind, sentence in _contradictions(books, session, gave_up):
-            verdict.add(kind, f"session {books.session}, {books.name}: {sentence}")
-        verdict.acks += len(books.acks)
-        verdict.unsettled += len(books.unsettled)
-        verdict.boards += books.top is not None
-        if session is not None and books.player is not None:
-            if books.player in session.taken:
-                verdict.add("two books", f"session {books.session}: player {books.player} has two books")
-            session.taken.add(books.player)
+        for kind, sentence in _contradictions(ledger, session, gave_up):
+            verdict.add(kind, f"session {ledger.session}, {ledger.name}: {sentence}")
+        verdict.acks += len(ledger.acks)
+        verdict.unsettled += len(ledger.unsettled)
+        verdict.boards += ledger.top is not None
+        if session is not None and ledger.player is not None:
+            if ledger.player in session.taken:
+                verdict.add(
+                    "two ledgers", f"session {ledger.session}: player {ledger.player} has two ledgers"
+                )
+            session.taken.add(ledger.player)
 
     def verdict(self) -> Verdict:
-        """Call once, after the last books."""
+        """Call once, after the last ledger."""
         verdict = self._verdict
         for number, session in self._sessions.items():
             verdict.rows += session.rows
             for sentence in session.twice:
                 verdict.add("stored twice", f"session {number}: {sentence}")
-            # Who joined and never heard of it has no books, and cannot have answered.
+            # Who joined and never heard of it has no ledger, and cannot have answered.
             for player, result in session.results.items():
                 if player not in session.taken and (result.answered or session.answers.get(player)):
                     verdict.add("stored, never sent", f"session {number}: player {player} is nobody's")
@@ -160,51 +162,51 @@ def top_of(results: Sequence[StoredResult]) -> Top:
 
 
 def _contradictions(
-    books: CompactLedger, session: _Session | None, gave_up: bool
+    ledger: CompactLedger, session: _Session | None, gave_up: bool
 ) -> Iterator[tuple[str, str]]:
-    for fault in books.faults:
+    for fault in ledger.faults:
         yield "contradicting messages", fault
     if session is None or not session.merged:
-        for question in books.unmerged:
+        for question in ledger.unmerged:
             yield (
                 "contradicting messages",
                 f"question {question}: acknowledged, but the result knows no answer",
             )
-        for told, shown in books.early:
+        for told, shown in ledger.early:
             yield "learned early", f"the leaderboard showed {shown} points before the result, after {told}"
-    for epoch, expected, got in books.gaps:
+    for epoch, expected, got in ledger.gaps:
         yield "gap", f"epoch {epoch}: offset {got} instead of {expected}"
-    if books.player is None:
+    if ledger.player is None:
         if not gave_up:
-            yield "never in", f"left as {books.ended}"
+            yield "never in", f"left as {ledger.ended}"
         return
-    result = session.results.get(books.player) if session is not None else None
+    result = session.results.get(ledger.player) if session is not None else None
     if session is None or result is None:
-        yield "player not stored", f"player {books.player} is not in the results"
+        yield "player not stored", f"player {ledger.player} is not in the results"
         return
     if not gave_up:
-        yield from _end(books, result, session)
-    yield from _sums(books, result, session.merged)
+        yield from _end(ledger, result, session)
+    yield from _sums(ledger, result, session.merged)
     if session.by_row:
-        yield from _rows(books, session.answers.get(books.player, {}), gave_up, session.merged)
+        yield from _rows(ledger, session.answers.get(ledger.player, {}), gave_up, session.merged)
 
 
-def _end(books: CompactLedger, result: StoredResult, session: _Session) -> Iterator[tuple[str, str]]:
-    if books.final is None:
-        yield "left early", f"left as {books.ended}, before the end was heard"
+def _end(ledger: CompactLedger, result: StoredResult, session: _Session) -> Iterator[tuple[str, str]]:
+    if ledger.final is None:
+        yield "left early", f"left as {ledger.ended}, before the end was heard"
         return
-    if session.merged and books.final[1] <= result.score:
+    if session.merged and ledger.final[1] <= result.score:
         return
-    if books.final != (result.rank, result.score):
-        yield "score or rank", f"told {books.final}, stored {(result.rank, result.score)}"
-    if books.top != session.top:
-        yield "last leaderboard", f"told {books.top}, stored {session.top}"
+    if ledger.final != (result.rank, result.score):
+        yield "score or rank", f"told {ledger.final}, stored {(result.rank, result.score)}"
+    if ledger.top != session.top:
+        yield "last leaderboard", f"told {ledger.top}, stored {session.top}"
 
 
-def _sums(books: CompactLedger, result: StoredResult, merged: bool) -> Iterator[tuple[str, str]]:
-    acked, told_ms = len(books.acks), sum(books.acks.values())
+def _sums(ledger: CompactLedger, result: StoredResult, merged: bool) -> Iterator[tuple[str, str]]:
+    acked, told_ms = len(ledger.acks), sum(ledger.acks.values())
     # Where a spool was merged, of two answers to a question the earlier one counts, whatever became of it.
-    most = acked + len(books.unsettled) + (len(books.refused) if merged else 0)
+    most = acked + len(ledger.unsettled) + (len(ledger.refused) if merged else 0)
     if not acked <= result.answered <= most:
         yield "number of answers", f"{acked} acknowledged, {result.answered} in the results"
     if result.answered == acked and told_ms != result.elapsed_ms and not merged:
@@ -212,24 +214,24 @@ def _sums(books: CompactLedger, result: StoredResult, merged: bool) -> Iterator[
 
 
 def _rows(
-    books: CompactLedger, rows: Mapping[int, StoredAnswer], gave_up: bool, merged: bool
+    ledger: CompactLedger, rows: Mapping[int, StoredAnswer], gave_up: bool, merged: bool
 ) -> Iterator[tuple[str, str]]:
-    for question, elapsed_ms in books.acks.items():
+    for question, elapsed_ms in ledger.acks.items():
         row = rows.get(question)
         if row is None:
             yield "acknowledged, not stored", f"question {question}"
         elif row.elapsed_ms != elapsed_ms and not (merged and row.elapsed_ms < elapsed_ms):
             yield "answering time", f"question {question}: told {elapsed_ms}, stored {row.elapsed_ms} ms"
-    for question in rows.keys() - books.acks.keys() - books.unsettled:
-        why = books.refused.get(question)
+    for question in rows.keys() - ledger.acks.keys() - ledger.unsettled:
+        why = ledger.refused.get(question)
         if merged and why is not None:
             continue  # the one owner had it in its spool, and another told that it came too late
         yield "stored, never acknowledged", f"question {question}: {why or 'never sent'}"
-    for question, code in books.results.items():
-        if gave_up and question not in books.acks:
+    for question, code in ledger.results.items():
+        if gave_up and question not in ledger.acks:
             continue  # what it was told may be lost with the memory it came from: it never came back to hear
         row = rows.get(question)
-        told_ms = books.acks.get(question)
+        told_ms = ledger.acks.get(question)
         earlier = row is not None and told_ms is not None and row.elapsed_ms < told_ms
         if merged and (decoded(code) == (None, 0) or earlier):
             continue
@@ -238,8 +240,8 @@ def _rows(
             yield "points of an answer", f"question {question}: told {decoded(code)}, stored {stored}"
 
 
-def prove(books: Iterable[CompactLedger], stored: Mapping[int, StoredSession]) -> Verdict:
+def prove(ledgers: Iterable[CompactLedger], stored: Mapping[int, StoredSession]) -> Verdict:
     proof = Proof(stored)
-    for each in books:
+    for each in ledgers:
         proof.take(each)
     return proof.verdict()

@@ -18,11 +18,11 @@ import trio
 from loadtest.bots.probes import Probes
 from loadtest.client.api import Api
 from loadtest.runs.faults import Breakable, Faults, Moments, costs
-from loadtest.runs.fleet import Generator, Pulse, generators, read_books, shared_out, sources_of
+from loadtest.runs.fleet import Generator, Pulse, generators, read_ledgers, shared_out, sources_of
 from loadtest.runs.load_quiz import LoadQuiz, load_quiz
 from loadtest.runs.load_sessions import LoadSessions, Session
 from loadtest.runs.proof import AskAnswers, AskMerged, Proof, StoredSession, Verdict
-from loadtest.runs.sampling import SAMPLE_S, NodeMetrics, Processes, combined
+from loadtest.runs.sampling import NodeMetrics, Processes, sample
 from loadtest.runs.scenario import EVEN, LIVE, Scenario
 from loadtest.runs.spread import Spreads
 from loadtest.runs.timeline import Timeline
@@ -83,12 +83,12 @@ class Places:
     at_owner: int | None = None
     """Those who were with the node that ran their session last; None if nobody could say which that was."""
 
-    def take(self, books: CompactLedger, owners: Mapping[int, str]) -> None:
+    def take(self, ledger: CompactLedger, owners: Mapping[int, str]) -> None:
         """Args: owners: the same of nodes, by the number of the session; empty if unknown."""
-        if books.place is not None:
-            self.players[books.place] += 1
+        if ledger.place is not None:
+            self.players[ledger.place] += 1
             if owners:
-                self.at_owner = (self.at_owner or 0) + (books.place == owners.get(books.session))
+                self.at_owner = (self.at_owner or 0) + (ledger.place == owners.get(ledger.session))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class LoadRun:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=30.0, trust_env=False))
             self._metrics = [NodeMetrics(url, http) for url in plan.nodes]
             crowds = await stack.enter_async_context(generators(plan.generators, self._on_pulse))
-            books = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanfare-load-")))
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanfare-load-")))
             if plan.breakable is not None:
                 rng = random.Random(f"{plan.seed}/faults")
                 self._faults = Faults(plan.breakable, self._ws_urls, crowds, rng)
@@ -159,7 +159,7 @@ class LoadRun:
                 beside.start_soon(self._sample, crowds)
                 await self._play(sessions, probes, crowds, quiz)
                 beside.cancel_scope.cancel()
-            verdict = await self._prove(sessions, probes, crowds, books)
+            verdict = await self._prove(sessions, probes, crowds, directory)
         return Outcome(
             self.timeline,
             verdict,
@@ -266,25 +266,22 @@ class LoadRun:
 
     async def _sample(self, crowds: Sequence[Generator]) -> None:
         groups = {**self._plan.processes, "generators": [crowd.pid for crowd in crowds]}
-        processes = Processes(groups)
-        restarted = 0
-        async with trio.open_nursery() as asking:
-            for node in self._metrics:
-                asking.start_soon(node.watch)
-            while True:
-                await trio.sleep(SAMPLE_S)
-                for pid in self._faults.restarted[restarted:] if self._faults is not None else ():
-                    processes.add("nodes", pid)
-                    restarted += 1
-                usage = processes.look() | combined(node.told for node in self._metrics)
-                self.timeline.at(time.monotonic()).usage.update(usage)
+        known = 0
+
+        def restarted() -> Sequence[int]:
+            nonlocal known
+            fresh = self._faults.restarted[known:] if self._faults is not None else []
+            known += len(fresh)
+            return fresh
+
+        await sample(self._metrics, Processes(groups), self.timeline, restarted)
 
     # -- the proof -------------------------------------------------------------------------------
 
     async def _prove(
         self, sessions: LoadSessions, probes: Probes, crowds: Sequence[Generator], directory: Path
     ) -> Verdict:
-        self.phase = "comparing the books"
+        self.phase = "comparing the ledgers"
         async with trio.open_nursery() as writing:
             for number, crowd in enumerate(crowds):
                 writing.start_soon(crowd.write, directory / f"{number}")
@@ -292,15 +289,15 @@ class LoadRun:
         owners = await self._owners(sessions)
         proof = Proof(stored)
 
-        def take(books: CompactLedger) -> None:
-            proof.take(books)
-            self._places.take(books, owners)
+        def take(ledger: CompactLedger) -> None:
+            proof.take(ledger)
+            self._places.take(ledger, owners)
 
         for number in range(len(crowds)):
-            await read_books(directory / f"{number}", take)
+            await read_ledgers(directory / f"{number}", take)
             self._spreads.read((directory / f"{number}").with_suffix(SPREADS))
-        for books in probes.books():
-            proof.take(books)
+        for ledger in probes.ledgers():
+            proof.take(ledger)
         return proof.verdict()
 
     async def _owners(self, sessions: LoadSessions) -> dict[int, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import psutil  # type: ignore[import-untyped]  # ships no types
 import trio
+
+from loadtest.runs.timeline import Timeline
 
 SAMPLE_S = 1.0
 PAGE_BYTES = 4096
@@ -159,6 +161,25 @@ def combined(told: Iterable[Mapping[str, float]]) -> dict[str, float]:
             before = found.get(name, 0.0)
             found[name] = max(before, value) if name.endswith(("_ms", "_share")) else before + value
     return found
+
+
+async def sample(
+    nodes: Sequence[NodeMetrics],
+    processes: Processes,
+    timeline: Timeline,
+    restarted: Callable[[], Iterable[int]] = tuple,
+) -> None:
+    """Write what processes use and nodes say on the timeline once a second, forever. `restarted` gives the
+    process ids of nodes that were started since the last call."""
+    async with trio.open_nursery() as asking:
+        for node in nodes:
+            asking.start_soon(node.watch)
+        while True:
+            await trio.sleep(SAMPLE_S)
+            for pid in restarted():
+                processes.add("nodes", pid)
+            usage = processes.look() | combined(node.told for node in nodes)
+            timeline.at(time.monotonic()).usage.update(usage)
 
 
 def parse_metrics(text: str) -> tuple[dict[str, float], dict[float, float]]:

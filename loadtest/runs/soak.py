@@ -16,7 +16,7 @@ from loadtest.chaos.waves import Load, Waves
 from loadtest.client.api import Api
 from loadtest.runs.proof import Verdict
 from loadtest.runs.run import Outcome, Plan, RunFailed, habits_of
-from loadtest.runs.sampling import SAMPLE_S, NodeMetrics, Processes, combined
+from loadtest.runs.sampling import NodeMetrics, Processes, sample
 from loadtest.runs.timeline import Timeline
 
 
@@ -33,7 +33,7 @@ class SoakRun:
         """Raises RunFailed, GeneratorDied, ApiRefused, ApiUnreachable."""
         plan, scenario = self._plan, self._plan.scenario
         if plan.ask_answers is None or plan.ask_merged is None:
-            raise RunFailed("where sessions come and go, the books are compared with the database: name it")
+            raise RunFailed("where sessions come and go, the ledgers are compared with the database: name it")
         load = Load(
             players=scenario.players,
             slots=scenario.waves,
@@ -58,10 +58,10 @@ class SoakRun:
             self.phase = "playing"
             began_s = self._now_s()
             async with trio.open_nursery() as beside:
-                beside.start_soon(self._sample)
+                beside.start_soon(sample, self._metrics, Processes(plan.processes), self.timeline)
                 await waves.run(lambda: self._now_s() < began_s + scenario.duration_s)
                 beside.cancel_scope.cancel()
-            self.phase = "comparing the books"
+            self.phase = "comparing the ledgers"
             verdict = await prove_all(apis[0], plan.ask_answers, plan.ask_merged, directory)
         for sentence in waves.stuck:
             verdict.add("players without an end", sentence)
@@ -75,13 +75,3 @@ class SoakRun:
     def _now_s(self) -> float:
         """On the timeline."""
         return time.monotonic() - self.timeline.zero_s
-
-    async def _sample(self) -> None:
-        processes = Processes(self._plan.processes)
-        async with trio.open_nursery() as asking:
-            for node in self._metrics:
-                asking.start_soon(node.watch)
-            while True:
-                await trio.sleep(SAMPLE_S)
-                usage = processes.look() | combined(node.told for node in self._metrics)
-                self.timeline.at(time.monotonic()).usage.update(usage)

@@ -16,7 +16,7 @@ _VERDICTS: tuple[bool | None, ...] = (None, False, True)
 
 @dataclass(slots=True, eq=False)
 class CompactLedger:
-    """The books of one player. Questions count from 1.
+    """The ledger of one player. Questions count from 1.
 
     A `Top` may be shared with other players; it must not be changed.
     """
@@ -106,10 +106,10 @@ def decoded(code: int) -> tuple[bool | None, int]:
     return _VERDICTS[code % 3], code // 3
 
 
-def lines(books: Iterable[CompactLedger]) -> Iterator[dict[str, Any]]:
+def lines(ledgers: Iterable[CompactLedger]) -> Iterator[dict[str, Any]]:
     """One object a player, and one before the first player who has it for each distinct leaderboard."""
     written: dict[int, int] = {}
-    for each in books:
+    for each in ledgers:
         top = None
         if each.top is not None:
             top = written.get(id(each.top))
@@ -137,7 +137,7 @@ def lines(books: Iterable[CompactLedger]) -> Iterator[dict[str, Any]]:
 
 
 def read(objects: Iterable[Mapping[str, Any]]) -> Iterator[CompactLedger]:
-    """The books that `lines` wrote, one at a time."""
+    """The ledgers that `lines` wrote, one at a time."""
     tops: dict[int, Top] = {}
     for each in objects:
         if "entries" in each:

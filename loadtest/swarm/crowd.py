@@ -13,7 +13,7 @@ from loadtest.swarm.loop import Loop
 from loadtest.swarm.player import Habits, Measures, Player, SessionView, Surroundings
 
 SPREADS = ".spreads"
-"""Suffix of the file beside the books with what `Crowd.spreads` tells."""
+"""Suffix of the file beside the ledgers with what `Crowd.spreads` tells."""
 
 _HISTOGRAMS = ("join", "ack", "beside", "board", "tick", "late")
 

@@ -228,7 +228,7 @@ class Sent:
 
 
 class Player:
-    """One player. `books` are its own; all else is for the crowd.
+    """One player. `ledger` are its own; all else is for the crowd.
 
     Args:
         skill: how likely it is right.
@@ -256,7 +256,7 @@ class Player:
         "_target",
         "_wanted",
         "_with",
-        "books",
+        "ledger",
     )
 
     def __init__(
@@ -269,7 +269,7 @@ class Player:
         slowness: float,
         slow: bool,
     ) -> None:
-        self.books = CompactLedger(session.number, name)
+        self.ledger = CompactLedger(session.number, name)
         self._with = around
         self._session = session
         self._place = around.rng.randrange(len(session.targets)) if len(session.targets) > 1 else 0
@@ -286,7 +286,7 @@ class Player:
         self._failures = self._moves = 0
         """In a row: since it was in, and for failures not counting moves."""
         self._intended = self._away_since = 0.0
-        self._seat = Seat(session.code, gaps=self.books.gaps)
+        self._seat = Seat(session.code, gaps=self.ledger.gaps)
         self._begun = 0
         """The newest question that it has thought about."""
         self._awaits_board: float | None = None
@@ -342,11 +342,11 @@ class Player:
 
     def _ask_in(self) -> None:
         assert self._link is not None
-        self._link.send(orjson.dumps(self._seat.join(name=self.books.name)))
+        self._link.send(orjson.dumps(self._seat.join(name=self.ledger.name)))
 
     def ended(self, code: int | None, reason: str) -> None:
         """Holder."""
-        if self.books.final is not None and not self._pending:
+        if self.ledger.final is not None and not self._pending:
             self._leave("finished")
         elif self._stage is Stage.MOVING:
             self._link = None
@@ -395,7 +395,7 @@ class Player:
             self._link.close()
             self._link = None
         self._stage = Stage.GONE
-        self.books.ended = reason
+        self.ledger.ended = reason
         self._with.measures.gone += 1
 
     def _moved(self, message: Message) -> None:
@@ -410,7 +410,7 @@ class Player:
         try:
             target = around.target(message["url"])
         except (ValueError, OSError) as exc:
-            self.books.faults.append(f"moved to {exc}")
+            self.ledger.faults.append(f"moved to {exc}")
             return
         if self._stage is Stage.IN:
             around.measures.handed += 1
@@ -439,7 +439,7 @@ class Player:
         try:
             told = self._session.read(payload)
         except ValueError as exc:
-            self.books.faults.append(str(exc))
+            self.ledger.faults.append(str(exc))
             return
         kind, message = told.kind, told.message
         if kind in PASSING:
@@ -467,43 +467,43 @@ class Player:
             self._moved(message)
 
     def _on_board(self, told: Told) -> None:
-        books, player = self.books, self.books.player
+        ledger, player = self.ledger, self.ledger.player
         assert player is not None
-        books.top = told.message["top"]
-        shown = told.scores.get(player, books.score)
-        if shown != books.score and not self._with.habits.live:
-            books.early.append((books.score, shown))
-        if self._awaits_board is not None and shown > books.score:
+        ledger.top = told.message["top"]
+        shown = told.scores.get(player, ledger.score)
+        if shown != ledger.score and not self._with.habits.live:
+            ledger.early.append((ledger.score, shown))
+        if self._awaits_board is not None and shown > ledger.score:
             self._with.measures.board.add(self._with.loop.now() - self._awaits_board)
             self._awaits_board = None
 
     def _on_result(self, message: Message) -> None:
-        self.books.told(message["number"], message["correct"], message["points"], message["score"])
+        self.ledger.told(message["number"], message["correct"], message["points"], message["score"])
         self._awaits_board = None
 
     def _on_joined(self, message: Message) -> None:
         measures, state = self._with.measures, message["state"]
-        if self.books.player is None:
-            self.books.player, self.books.name = message["player"], message["name"]
+        if self.ledger.player is None:
+            self.ledger.player, self.ledger.name = message["player"], message["name"]
             measures.joined += 1
             measures.join.add(self._with.loop.now() - self._intended)
         else:
             measures.reconnects += self._failures > 0
-            if message["player"] != self.books.player:
-                self.books.faults.append(f"was player {self.books.player}, now {message['player']}")
+            if message["player"] != self.ledger.player:
+                self.ledger.faults.append(f"was player {self.ledger.player}, now {message['player']}")
         before = self._seat.epoch
         wrong = self._seat.joined(message)
         if wrong is not None:
-            self.books.faults.append(wrong)
+            self.ledger.faults.append(wrong)
         self._stage = Stage.IN
         self._failures = self._moves = 0
-        self.books.place = self._target.place
+        self.ledger.place = self._target.place
         measures.open += 1
         if self._ordeal is not None:
             self._ordeal.joined(self._with.loop.now())
         if state is not None:
             if before is not None and before != message["epoch"]:
-                self.books.restored()
+                self.ledger.restored()
             self._look(state)
         if self._link is not None:
             for sent in self._pending.values():
@@ -513,8 +513,8 @@ class Player:
         """Take in the whole picture."""
         you, top = state["you"], state["leaderboard"]["top"]
         if top:
-            self.books.top = top
-        self.books.score = you["score"]
+            self.ledger.top = top
+        self.ledger.score = you["score"]
         if you["result"] is not None:
             self._on_result(you["result"])
         if state["phase"] == "question" and you["answered"] is None:
@@ -523,8 +523,8 @@ class Player:
             self._on_end(you)
 
     def _on_end(self, you: Message) -> None:
-        self.books.final = (you["rank"], you["score"])
-        self.books.score = you["score"]
+        self.ledger.final = (you["rank"], you["score"])
+        self.ledger.score = you["score"]
         if not self._pending:
             self._leave("finished")
         else:
@@ -540,7 +540,7 @@ class Player:
         elif self._stage is not Stage.JOINING or self._link is None:
             return
         elif code == "name_taken" and (another := self._seat.another_name(self._wanted)) is not None:
-            self.books.name = another
+            self.ledger.name = another
             self._ask_in()
         else:
             self._link.close()
@@ -585,7 +585,7 @@ class Player:
         mark = f"{number}"
         choice = right if rng.random() < self._skill else wrong
         payload = f'{{"t":"answer","id":"{mark}","question":{number},"choice":{choice}}}'.encode()
-        self.books.unsettled.add(number)
+        self.ledger.unsettled.add(number)
         self._pending[mark] = Sent(number, payload, intended)
         self._awaits_board = intended
         measures, now = around.measures, around.loop.now()
@@ -603,10 +603,10 @@ class Player:
     def _on_ack(self, message: Message) -> None:
         measures = self._with.measures
         sent = self._pending.pop(message["id"], None)
-        first = self.books.acked(message["question"], message["status"], message["elapsed_ms"])
+        first = self.ledger.acked(message["question"], message["status"], message["elapsed_ms"])
         if sent is not None:
             if sent.question != message["question"]:
-                self.books.faults.append(f"an ack of question {message['question']} for {sent.question}")
+                self.ledger.faults.append(f"an ack of question {message['question']} for {sent.question}")
             if first:
                 now = self._with.loop.now()
                 measures.acks += 1
@@ -627,14 +627,14 @@ class Player:
         sent = self._pending.get(mark)
         if sent is None:
             if mark.isdigit() and code not in _NOT_NOW:
-                self.books.refuse(int(mark), code)
+                self.ledger.refuse(int(mark), code)
             return
         if code in _NOT_NOW:
             now = self._with.loop.now()
             self._with.loop.at(now + self._with.rng.uniform(0.2, 1.0), self._send_again, mark)
             return
         del self._pending[mark]
-        self.books.refuse(sent.question, code)
+        self.ledger.refuse(sent.question, code)
         self._finish_if_settled()
 
     def _send_again(self, mark: str) -> None:
@@ -643,5 +643,5 @@ class Player:
             self._link.send(sent.payload)
 
     def _finish_if_settled(self) -> None:
-        if self.books.final is not None and not self._pending:
+        if self.ledger.final is not None and not self._pending:
             self._leave("finished")

@@ -7,7 +7,7 @@ way. It ends when its standard input does.
          {"do": "cut_all"}              every connection is lost
          {"do": "mark", "fault": n, "ws_url": ...}   something is about to happen to that node; say `marked`
          {"do": "struck", "fault": n, "at": s}       it has happened
-         {"do": "write", "file": ...}   write the books, and beside them what `Crowd.spreads` tells; say
+         {"do": "write", "file": ...}   write the ledgers, and beside them what `Crowd.spreads` tells; say
                                         `written`, and end
     out  {"t": "pulse", ...}            for every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
          {"t": "marked", "fault": n, "players": n}
@@ -91,7 +91,7 @@ class Conductor:
         players = self._begun.players
         self._begun.take()
         with path.open("wb") as file:
-            for each in lines(player.books for player in players):
+            for each in lines(player.ledger for player in players):
                 file.write(orjson.dumps(each) + b"\n")
         with path.with_suffix(SPREADS).open("wb") as file:
             for spread in self._begun.spreads():

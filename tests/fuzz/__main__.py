@@ -152,11 +152,13 @@ async def _fuzz_nodes(
         for kind, waits_ms in heard.waits_ms.items():
             found.waits[kind] = (len(waits_ms), percentile(waits_ms, 0.5), percentile(waits_ms, 0.99))
         found.faults += [f"the neighbour lost its connection: {kind} {n}" for kind, n in heard.lost.items()]
-        books = played.books()
-        found.acked = len(books)
+        ledger = played.ledger()
+        found.acked = len(ledger)
     rows = await answers_of(dsn, [made["session_id"]])
-    if missing := missing_in(books, rows.get(made["session_id"], [])):
-        found.faults.append(f"{missing} of {len(books)} acknowledged answers of the neighbour are not stored")
+    if missing := missing_in(ledger, rows.get(made["session_id"], [])):
+        found.faults.append(
+            f"{missing} of {len(ledger)} acknowledged answers of the neighbour are not stored"
+        )
 
 
 async def _knock(name: str, grammar: Grammar, nodes: Nodes, seen: Seen, per_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Crowds of bots in a toy session, on virtual time: their books must agree with what it stored."""
+"""Crowds of bots in a toy session, on virtual time: their ledgers must agree with what it stored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def crowd_of(session: ToySession, server: ScriptedServer, plan: CrowdPlan) -> Cr
     )
 
 
-async def test_every_bot_plays_to_the_end_and_the_books_agree(autojump_clock: object) -> None:
+async def test_every_bot_plays_to_the_end_and_the_ledgers_agree(autojump_clock: object) -> None:
     session = ToySession()
     joined: list[int] = []
     async with trio.open_nursery() as nursery:

@@ -166,8 +166,8 @@ async def test_a_generator_tells_whom_it_has_marked_and_what_came_of_it(tmp_path
         with trio.fail_after(30):
             await crowd.mark(0, url)
             await crowd.struck(0, time.monotonic())
-            await crowd.write(tmp_path / "books")
+            await crowd.write(tmp_path / "ledgers")
     assert crowd.faults["0"]["affected"] == 0
     spreads = Spreads()
-    spreads.read(tmp_path / "books.spreads")
+    spreads.read(tmp_path / "ledgers.spreads")
     assert (spreads.questions(), spreads.end()) == ([], None)

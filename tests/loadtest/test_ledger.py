@@ -1,4 +1,4 @@
-"""The bots' books: what is written down, and which disagreements with the results are found."""
+"""The bots' ledgers: what is written down, and which disagreements with the results are found."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def told(book: Ledger, *stored: StoredResult) -> list[str]:
     return [mismatch.what for mismatch in compare([book], stored)]
 
 
-def test_equal_books_have_no_mismatch() -> None:
+def test_equal_ledgers_have_no_mismatch() -> None:
     assert compare([ledger()], [row(), StoredResult(1, 8, "A human", 5000, 2, 2, 900)]) == []
 
 

@@ -65,7 +65,7 @@ class Nodes:
                 return httpx.Response(409, json={"error": {"code": self.refuse_start, "message": "No."}})
             self.started.append(f"{request.url.host}{path}")
             return httpx.Response(200, json={"t": "done"})
-        # By id: the code may be that of a later session by the time the books are compared.
+        # By id: the code may be that of a later session by the time the ledgers are compared.
         assert path.startswith("/api/sessions/s")
         self.final_after -= 1
         return httpx.Response(200, json={"final": self.final_after < 0, "players": [RESULT]})

@@ -1,4 +1,4 @@
-"""The proof holds for books that agree, and finds every way in which they can not."""
+"""The proof holds for ledgers that agree, and finds every way in which they can not."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def agreeing() -> Case:
     return [ada, ben], {0: StoredSession(results, answers)}
 
 
-def test_books_that_agree_are_proven() -> None:
-    books, stored = agreeing()
-    verdict = prove(books, stored)
+def test_ledgers_that_agree_are_proven() -> None:
+    ledgers, stored = agreeing()
+    verdict = prove(ledgers, stored)
     assert verdict.holds
     assert (verdict.players, verdict.acks, verdict.rows, verdict.boards) == (2, 3, 3, 2)
 
 
-def test_books_that_were_a_file_agree_as_well() -> None:
-    books, stored = agreeing()
-    assert list(read(list(lines(books)))) != books  # they are told apart by identity
-    assert prove(read(list(lines(books))), stored).holds
+def test_ledgers_that_were_a_file_agree_as_well() -> None:
+    ledgers, stored = agreeing()
+    assert list(read(list(lines(ledgers)))) != ledgers  # they are told apart by identity
+    assert prove(read(list(lines(ledgers))), stored).holds
 
 
 def answers(stored: dict[int, StoredSession]) -> list[StoredAnswer]:
@@ -77,98 +77,98 @@ def results(stored: dict[int, StoredSession]) -> list[StoredResult]:
     return found
 
 
-def lost_row(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def lost_row(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     del answers(stored)[1]
 
 
-def second_row(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def second_row(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored).append(answers(stored)[0])
 
 
-def ack_for_nothing(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[1].acks[2] = 77
+def ack_for_nothing(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[1].acks[2] = 77
 
 
-def row_never_sent(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def row_never_sent(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored).append(StoredAnswer(2, 2, 100, True, 1000))
 
 
-def row_that_was_refused(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def row_that_was_refused(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored).append(StoredAnswer(2, 2, 100, False, 0))
-    books[1].refused[2] = "late"
+    ledgers[1].refused[2] = "late"
 
 
-def other_time(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[0].acks[1] += 1
+def other_time(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[0].acks[1] += 1
 
 
-def other_points(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def other_points(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored)[0] = answers(stored)[0]._replace(points=974)
 
 
-def other_verdict(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def other_verdict(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     answers(stored)[2] = answers(stored)[2]._replace(correct=True)
 
 
-def other_score(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[0].final = (1, 1899)
+def other_score(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[0].final = (1, 1899)
 
 
-def other_rank(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[1].final = (1, 0)
+def other_rank(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[1].final = (1, 0)
 
 
-def other_board(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[1].top = deepcopy(books[1].top)
-    assert books[1].top is not None
-    books[1].top[0]["score"] = 975
+def other_board(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[1].top = deepcopy(ledgers[1].top)
+    assert ledgers[1].top is not None
+    ledgers[1].top[0]["score"] = 975
 
 
-def no_board(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[1].top = None
+def no_board(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[1].top = None
 
 
-def more_in_results(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def more_in_results(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     results(stored)[1] = replace(results(stored)[1], answered=2)
 
 
-def other_sum(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def other_sum(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     results(stored)[0] = replace(results(stored)[0], elapsed_ms=2999)
 
 
-def gap(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[0].gaps.append((1, 4, 6))
+def gap(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[0].gaps.append((1, 4, 6))
 
 
-def learned_early(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[0].early.append((0, 900))
+def learned_early(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[0].early.append((0, 900))
 
 
-def fault(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[0].faults.append("question 1: two results")
+def fault(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[0].faults.append("question 1: two results")
 
 
-def left(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books[0].final, books[0].ended = None, "unreachable"
+def left(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers[0].final, ledgers[0].ended = None, "unreachable"
 
 
-def never_in(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books.append(CompactLedger(0, "Cem", ended="busy"))
+def never_in(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers.append(CompactLedger(0, "Cem", ended="busy"))
 
 
-def forgotten(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books.append(CompactLedger(0, "Cem", player=3, final=(3, 0), ended="finished"))
+def forgotten(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers.append(CompactLedger(0, "Cem", player=3, final=(3, 0), ended="finished"))
 
 
-def nobodys(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    del books[0]
+def nobodys(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    del ledgers[0]
 
 
-def two_books(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
-    books.append(books[0])
+def two_ledgers(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+    ledgers.append(ledgers[0])
 
 
-def lost_session(books: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
+def lost_session(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> None:
     del stored[0]
 
 
@@ -196,16 +196,16 @@ def lost_session(books: list[CompactLedger], stored: dict[int, StoredSession]) -
         (never_in, "never in"),
         (forgotten, "player not stored"),
         (nobodys, "stored, never sent"),
-        (two_books, "two books"),
+        (two_ledgers, "two ledgers"),
         (lost_session, "player not stored"),
     ],
 )
 def test_tampering_is_found(
     tamper: Callable[[list[CompactLedger], dict[int, StoredSession]], None], kind: str
 ) -> None:
-    books, stored = agreeing()
-    tamper(books, stored)
-    verdict = prove(books, stored)
+    ledgers, stored = agreeing()
+    tamper(ledgers, stored)
+    verdict = prove(ledgers, stored)
     assert not verdict.holds
     assert kind in verdict.broken
     assert verdict.examples[kind]
@@ -215,54 +215,54 @@ def test_tampering_is_found(
 def test_without_rows_the_results_tell(
     tamper: Callable[[list[CompactLedger], dict[int, StoredSession]], None],
 ) -> None:
-    books, stored = agreeing()
+    ledgers, stored = agreeing()
     stored[0].answers = None
-    assert prove(books, stored).holds
-    tamper(books, stored)
-    assert not prove(books, stored).holds
+    assert prove(ledgers, stored).holds
+    tamper(ledgers, stored)
+    assert not prove(ledgers, stored).holds
 
 
 def test_an_answer_without_an_ack_may_be_stored_or_not() -> None:
-    books, stored = agreeing()
-    books[1].unsettled.add(2)
-    assert prove(books, stored).holds
-    del books[0].acks[2]
-    books[0].unsettled.add(2)
-    assert prove(books, stored).holds
+    ledgers, stored = agreeing()
+    ledgers[1].unsettled.add(2)
+    assert prove(ledgers, stored).holds
+    del ledgers[0].acks[2]
+    ledgers[0].unsettled.add(2)
+    assert prove(ledgers, stored).holds
 
 
 def test_one_who_joined_and_never_heard_of_it_is_nobodys_fault() -> None:
-    books, stored = agreeing()
+    ledgers, stored = agreeing()
     results(stored).append(
         StoredResult(rank=2, player=3, name="Ben 2", score=0, correct=0, answered=0, elapsed_ms=0)
     )
-    books[0].top = books[1].top = top_of(results(stored))
-    assert prove(books, stored).holds
+    ledgers[0].top = ledgers[1].top = top_of(results(stored))
+    assert prove(ledgers, stored).holds
 
 
-def verdict_on(books: list[CompactLedger], stored: dict[int, StoredSession]) -> Verdict:
+def verdict_on(ledgers: list[CompactLedger], stored: dict[int, StoredSession]) -> Verdict:
     """Where players may miss the end."""
     proof = Proof(stored, may_give_up=True)
-    for each in books:
+    for each in ledgers:
         proof.take(each)
     return proof.verdict()
 
 
 @pytest.mark.parametrize("ended", ["unreachable", "session_finished"])
 def test_one_who_missed_the_end_is_held_to_what_it_was_told_until_then(ended: str) -> None:
-    books, stored = agreeing()
-    ada = books[0]
+    ledgers, stored = agreeing()
+    ada = ledgers[0]
     ada.final, ada.ended, ada.top = None, ended, None
     del ada.acks[2]
     ada.unsettled.add(2)
     ada.results[2] = coded(True, 1)  # of an answer that was lost before it was acknowledged, and sent again
-    books.append(CompactLedger(0, "Cem", ended=ended))
-    verdict = verdict_on(books, stored)
+    ledgers.append(CompactLedger(0, "Cem", ended=ended))
+    verdict = verdict_on(ledgers, stored)
     assert verdict.holds, verdict.broken
     assert verdict.gave_up == 2
     ada.acks[1] += 1
     del answers(stored)[2]
-    assert set(verdict_on(books, stored).broken) == {
+    assert set(verdict_on(ledgers, stored).broken) == {
         "answering time",
         "acknowledged, not stored",
         "points of an answer",
@@ -271,9 +271,9 @@ def test_one_who_missed_the_end_is_held_to_what_it_was_told_until_then(ended: st
 
 @pytest.mark.parametrize("ended", [None, "kicked"])
 def test_one_who_is_stuck_has_not_missed_the_end(ended: str | None) -> None:
-    books, stored = agreeing()
-    books[0].final, books[0].ended = None, ended
-    assert verdict_on(books, stored).broken == {"left early": 1}
+    ledgers, stored = agreeing()
+    ledgers[0].final, ledgers[0].ended = None, ended
+    assert verdict_on(ledgers, stored).broken == {"left early": 1}
 
 
 def test_results_that_are_not_the_sum_of_the_answers() -> None:
@@ -283,29 +283,29 @@ def test_results_that_are_not_the_sum_of_the_answers() -> None:
     assert sums_that_differ(stored[0]) == ["player 1: results [1901, 2, 2, 3000], answers [1900, 2, 2, 3000]"]
 
 
-def test_no_books_prove_nothing() -> None:
+def test_no_ledgers_prove_nothing() -> None:
     assert not prove([], {}).holds
 
 
-def test_books_find_what_contradicts_itself() -> None:
-    books = CompactLedger(0, "Ada", player=1)
-    assert books.acked(1, "accepted", 100)
-    assert not books.acked(1, "accepted", 100)
-    assert books.faults == []
-    books.acked(1, "accepted", 101)
-    books.acked(2, "duplicate", 100)
-    books.refuse(1, "late")
-    books.refuse(3, "late")
-    books.acked(3, "accepted", 5)
-    books.told(1, None, 0, 0)
-    books.told(4, True, 10, 10)
-    books.told(4, True, 11, 11)
-    assert len(books.faults) == 6
+def test_ledgers_find_what_contradicts_itself() -> None:
+    ledgers = CompactLedger(0, "Ada", player=1)
+    assert ledgers.acked(1, "accepted", 100)
+    assert not ledgers.acked(1, "accepted", 100)
+    assert ledgers.faults == []
+    ledgers.acked(1, "accepted", 101)
+    ledgers.acked(2, "duplicate", 100)
+    ledgers.refuse(1, "late")
+    ledgers.refuse(3, "late")
+    ledgers.acked(3, "accepted", 5)
+    ledgers.told(1, None, 0, 0)
+    ledgers.told(4, True, 10, 10)
+    ledgers.told(4, True, 11, 11)
+    assert len(ledgers.faults) == 6
 
 
 def test_only_where_a_spool_was_merged_a_later_owner_may_not_have_known_of_an_acknowledged_answer() -> None:
-    books, stored = agreeing()
-    ada = books[0]
+    ledgers, stored = agreeing()
+    ada = ledgers[0]
     ada.results.clear()
     ada.told(1, True, 975, 975)
     ada.restored()
@@ -313,8 +313,11 @@ def test_only_where_a_spool_was_merged_a_later_owner_may_not_have_known_of_an_ac
     ada.told(2, None, 0, 0)
     ada.final = (1, 0)
     assert (ada.faults, ada.unmerged) == ([], {1, 2})
-    assert set(prove(read(list(lines(books))), stored).broken) == {"contradicting messages", "score or rank"}
+    assert set(prove(read(list(lines(ledgers))), stored).broken) == {
+        "contradicting messages",
+        "score or rank",
+    }
     stored[0].merged = True
-    assert prove(read(list(lines(books))), stored).holds
+    assert prove(read(list(lines(ledgers))), stored).holds
     answers(stored).pop(1)
-    assert set(prove(books, stored).broken) == {"acknowledged, not stored"}
+    assert set(prove(ledgers, stored).broken) == {"acknowledged, not stored"}

@@ -76,8 +76,8 @@ class Play:
         return self.listener.peers[-1]
 
     @property
-    def books(self) -> Any:
-        return self.crowd.players[0].books
+    def ledger(self) -> Any:
+        return self.crowd.players[0].ledger
 
     def run(self, seconds: float = 1.0) -> None:
         self.loop.run_for(seconds)
@@ -120,12 +120,12 @@ def test_a_session_from_the_join_to_the_podium(play: Make) -> None:
         scripted.result(1, 900, 900, correct=True),
         scripted.finished(3, 900, 1),
     )
-    books = one.books
-    assert books.ended == "finished"
-    assert books.faults == books.gaps == books.early == []
-    assert list(books.acks) == [1]
-    assert books.final == (1, 900)
-    assert books.top == board["top"]
+    ledger = one.ledger
+    assert ledger.ended == "finished"
+    assert ledger.faults == ledger.gaps == ledger.early == []
+    assert list(ledger.acks) == [1]
+    assert ledger.final == (1, 900)
+    assert ledger.top == board["top"]
     assert one.crowd.over
     taken = one.crowd.take()
     assert (taken["joined"], taken["acks"], taken["open"], taken["reconnects"]) == (1, 1, 0, 0)
@@ -137,18 +137,18 @@ def test_a_leaderboard_that_shows_points_before_the_result_is_noted(play: Make) 
     one.run()
     one.say(scripted.question(1, 1), scripted.leaderboard(1, (1, "P1", 0)), scripted.progress(1, 1, 1))
     one.run(20)
-    assert one.books.early == []
+    assert one.ledger.early == []
     one.say(scripted.leaderboard(1, (1, "P1", 900)))
-    assert one.books.early == [(0, 900)]
+    assert one.ledger.early == [(0, 900)]
     one.say(
         scripted.reveal(2, 1),
         scripted.result(1, 900, 900, correct=True),
         scripted.leaderboard(2, (1, "P1", 900)),
     )
-    assert one.books.early == [(0, 900)]
-    assert one.books.gaps == []
+    assert one.ledger.early == [(0, 900)]
+    assert one.ledger.gaps == []
     one.say(scripted.progress(4, 2, 0))
-    assert one.books.gaps == [(1, 3, 5)], "it tells up to where broadcasts were sent"
+    assert one.ledger.gaps == [(1, 3, 5)], "it tells up to where broadcasts were sent"
 
 
 def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:
@@ -157,7 +157,7 @@ def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:
     one.on = lambda peer, message: None
     one.say(scripted.question(1, 1))
     one.run(18)
-    assert one.books.unsettled == {1}
+    assert one.ledger.unsettled == {1}
     first = one.peer
     one.on = lambda peer, message: (
         welcome(peer, message, state=None, epoch=1, offset=1)
@@ -171,8 +171,8 @@ def test_an_answer_without_an_ack_is_sent_again_after_a_cut(play: Make) -> None:
         {"t": "join", "code": "123456", "token": "t", "epoch": 1, "offset": 1},
         first.heard[1],
     ]
-    assert one.books.acks.keys() == {1}
-    assert one.books.unsettled == set()
+    assert one.ledger.acks.keys() == {1}
+    assert one.ledger.unsettled == set()
     taken = one.crowd.take()
     assert taken["reconnects"] == 1
     assert taken["ack"]["max_s"] > 1, "it counts from the moment it was meant for"
@@ -194,7 +194,7 @@ def test_endings_as_the_protocol_has_them(play: Make, code: int, reason: str, co
     one.peer.close(code, reason)
     one.run(4)
     assert len(one.listener.peers) == (2 if comes_back else 1)
-    assert one.books.ended == (None if comes_back else reason)
+    assert one.ledger.ended == (None if comes_back else reason)
     assert one.crowd.take()["ends"] == {reason: 1}
 
 
@@ -231,9 +231,9 @@ def test_gaps_are_noted_and_repeats_are_not(play: Make) -> None:
     one = play()
     one.run()
     one.say(scripted.question(1, 1), scripted.question(1, 1), scripted.reveal(3, 1))
-    assert one.books.gaps == [(1, 2, 3)]
+    assert one.ledger.gaps == [(1, 2, 3)]
     one.say(scripted.leaderboard(5))
-    assert one.books.gaps == [(1, 2, 3), (1, 4, 6)]
+    assert one.ledger.gaps == [(1, 2, 3), (1, 4, 6)]
 
 
 def test_one_who_is_told_busy_asks_again(play: Make) -> None:
@@ -243,18 +243,18 @@ def test_one_who_is_told_busy_asks_again(play: Make) -> None:
     one.on = lambda peer, message: peer.say(next(replies))
     one.say(scripted.question(1, 1))
     one.run(20)
-    assert one.books.acks.keys() == {1}
+    assert one.ledger.acks.keys() == {1}
     assert one.crowd.take()["refused"] == {"busy": 1}
 
 
-def test_a_refused_answer_is_in_the_books(play: Make) -> None:
+def test_a_refused_answer_is_in_the_ledger(play: Make) -> None:
     one = play()
     one.run()
     one.on = lambda peer, message: peer.say(scripted.error("late", message))
     one.say(scripted.question(1, 1))
     one.run(20)
-    assert one.books.refused == {1: "late"}
-    assert one.books.unsettled == set()
+    assert one.ledger.refused == {1: "late"}
+    assert one.ledger.unsettled == set()
 
 
 def test_a_name_that_its_own_lost_join_took(play: Make) -> None:
@@ -265,8 +265,8 @@ def test_a_name_that_its_own_lost_join_took(play: Make) -> None:
         peer.say(scripted.error("name_taken")) if message["name"] == "P1" else welcome(peer, message)
     )
     one.run(5)
-    assert one.books.name.startswith("P1 ")
-    assert one.books.player == 1
+    assert one.ledger.name.startswith("P1 ")
+    assert one.ledger.player == 1
 
 
 @pytest.mark.parametrize("status", [b"503 Service Unavailable", b"408 Request Timeout", b"429 Too Many"])
@@ -276,18 +276,18 @@ def test_a_full_server_is_tried_again_and_a_refusal_is_not(play: Make, status: b
     one.run()
     one.listener.refuse_with = None
     one.run(10)
-    assert one.books.player == 1
+    assert one.ledger.player == 1
     other = play()
     other.listener.refuse_with = b"HTTP/1.1 403 Forbidden\r\n\r\n"
     other.run(10)
-    assert other.books.ended == "http_403"
+    assert other.ledger.ended == "http_403"
 
 
 def test_patience_ends(play: Make) -> None:
     one = play(patience_s=20.0)
     one.listener.refuse_with = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
     one.run(60)
-    assert one.books.ended == "unreachable"
+    assert one.ledger.ended == "unreachable"
     assert one.crowd.over
 
 
@@ -321,7 +321,7 @@ def test_a_join_at_the_wrong_node_is_sent_on(play: Make, listeners: Another) -> 
     assert one.peer.closed_by_client
     taken = one.crowd.take()
     assert (taken["joined"], taken["moved"], taken["handed"], taken["ends"]) == (1, 1, 0, {})
-    assert one.books.place == owner.url.removeprefix("ws://").removesuffix("/ws")
+    assert one.ledger.place == owner.url.removeprefix("ws://").removesuffix("/ws")
 
 
 def test_moved_in_the_midst_goes_on_where_it_stood_and_answers_there(play: Make, listeners: Another) -> None:
@@ -347,8 +347,8 @@ def test_moved_in_the_midst_goes_on_where_it_stood_and_answers_there(play: Make,
         {"t": "join", "code": "123456", "token": "t", "epoch": 1, "offset": 1},
         first.heard[1],
     ]
-    assert one.books.acks.keys() == {1}
-    assert one.books.gaps == one.books.faults == []
+    assert one.ledger.acks.keys() == {1}
+    assert one.ledger.gaps == one.ledger.faults == []
     taken = one.crowd.take()
     assert (taken["handed"], taken["reconnects"], taken["ends"], taken["open"]) == (1, 0, {}, 1)
 
@@ -374,7 +374,7 @@ def test_a_node_that_cannot_be_reached_is_left_for_one_known_before(play: Make) 
     assert len(one.listener.peers) == 2
     taken = one.crowd.take()
     assert (taken["reconnects"], taken["ends"]) == (1, {"Connection refused": 1})
-    assert one.books.faults == []
+    assert one.ledger.faults == []
 
 
 def test_players_begin_anywhere_and_leave_a_node_that_does_not_take_them(play: Make) -> None:
@@ -391,7 +391,7 @@ def test_moved_in_a_circle_slows_down(play: Make) -> None:
     one = play(patience_s=20.0)
     one.on = lambda peer, message: peer.say(moved(one.listener, 0))
     one.run(60)
-    assert one.books.ended == "unreachable"
+    assert one.ledger.ended == "unreachable"
     assert 9 <= len(one.listener.peers) < 20
 
 
@@ -425,7 +425,7 @@ def test_what_a_node_takes_with_it_is_told_of_its_own_players_only(play: Make, l
     assert ack.max_s >= away.max_s
     assert told["first_ack_at"] is not None
     assert Histogram.from_dict(one.crowd.take()["beside"]).count == 1
-    assert stays.books.acks.keys() == goes.books.acks.keys() == {1}
+    assert stays.ledger.acks.keys() == goes.ledger.acks.keys() == {1}
 
 
 def test_when_the_first_and_the_last_heard_of_a_question_and_of_the_end(play: Make) -> None:
@@ -453,9 +453,9 @@ def test_a_slow_one_stops_reading_for_a_while(play: Make) -> None:
     one.say(scripted.question(1, 1))
     one.say(scripted.leaderboard(1, (1, "P1", 5)))
     one.run(20)
-    assert one.books.top is None
+    assert one.ledger.top is None
     one.run(20)
-    assert one.books.top is not None
+    assert one.ledger.top is not None
 
 
 def test_players_come_from_all_addresses_in_turn(play: Make) -> None:
@@ -499,7 +499,7 @@ def test_frames_in_pieces_and_control_frames(play: Make) -> None:
         one.peer.raw(bytes([byte]))
         one.run(0.01)
     assert one.peer.pongs == [b"hi"]
-    assert one.books.top == []
+    assert one.ledger.top == []
     assert one.crowd.take()["ends"] == {}
 
 
@@ -508,7 +508,7 @@ def test_what_is_no_message_is_a_fault(play: Make) -> None:
     one.run()
     one.peer.raw(websocket.encode_text_frame(b"[1]") + websocket.encode_text_frame(b"{"))
     one.run(0.1)
-    assert len(one.books.faults) == 2
+    assert len(one.ledger.faults) == 2
 
 
 def test_a_wrong_handshake_is_no_connection(play: Make) -> None:

@@ -95,7 +95,7 @@ class Audience:
 
     @property
     def relayed(self) -> bool:
-        """Whether other nodes take part."""
+        """Whether other nodes are subscribed."""
         return bool(self._relays)
 
     def seated(self) -> list[tuple[Subscriber, Place]]:
@@ -118,7 +118,7 @@ class Audience:
         self._changed(place.key)
 
     def seat_away(self, node: str, key: int | str | None) -> None:
-        """Note that a place is taken at another node, which takes part already."""
+        """Note that a place is taken at another node, which is subscribed already."""
         if key is not None:
             self._replace(key, None, node)
             self._away[key] = node
@@ -166,8 +166,8 @@ class Audience:
             self.leave_away(node, key)
 
     def subscribe_node(self, node: str, relay: Subscriber, keys: Iterable[int | str]) -> None:
-        """Let a node take part, for those with these places and for whoever will be seated there. One of them
-        who has taken a seat elsewhere meanwhile has left that node, or is told to."""
+        """Subscribe a node for the clients with these places, and for all that will be seated there. A client
+        that has taken a seat elsewhere meanwhile has left that node, or is told to."""
         self._relays[node] = relay
         keys = set(keys)
         self._forget_away(node, keys)
@@ -238,7 +238,7 @@ class Audience:
             relay.push(frame)
 
     def start_flush(self, number: int) -> set[str]:
-        """Ask the nodes that take part to say when all answers are on their way. Returns who was asked."""
+        """Ask the subscribed nodes to say when all answers are on their way. Returns who was asked."""
         self._cast(relay_messages.flush(number))
         return set(self._relays)
 
@@ -246,8 +246,8 @@ class Audience:
         return node in self._relays
 
     def casting_each(self, frames: Iterable[Frame]) -> Steps:
-        """The fan-out of frames that are made one by one to the nodes that take part, no faster than they
-        take them. A node that does not keep up takes part no longer."""
+        """The fan-out of frames that are made one by one to the subscribed nodes, no faster than they
+        take them. A node that does not keep up is unsubscribed."""
         return self._casting_each(frames, self._relays.copy())
 
     def _casting_each(self, frames: Iterable[Frame], relays: Mapping[str, Subscriber]) -> Steps:

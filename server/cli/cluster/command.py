@@ -236,7 +236,7 @@ def _print_status(found: Message) -> None:
 def drain(node: str, wait: bool, url: str) -> None:
     """Have the node NODE move its sessions to the others, and take no new ones.
 
-    It stays until somebody ends it, and takes part again after a restart.
+    It stays until somebody ends it, and joins the cluster again after a restart.
     """
 
     async def main() -> int:
