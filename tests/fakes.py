@@ -347,7 +347,7 @@ class MemorySessionStore:
         facts = {} if session_id not in self._rows else self._rows[session_id].facts
         for fact in facts.values():
             if isinstance(fact, PlayerJoined) and fact.player == player:
-                facts[fact.seq] = replace(fact, name=erased_name(player), erased=True)
+                facts[fact.seq] = replace(fact, name=erased_name(player), erased=True, user_id=None)
                 return
         raise ports.PlayerNotFound(player)
 

@@ -132,7 +132,7 @@ async def _renumbered(
     slicer = Slicer()
     numbers: dict[int, int | None] = {}
     for fact in joins:
-        numbers[fact.player] = actor.session.called(fact.name)
+        numbers[fact.player] = actor.session.seat_of(fact)
         await slicer.breathe()
     renumbered: list[AnswerAccepted | AnswerMerged] = []
     for answer in answers:

@@ -26,6 +26,7 @@ KINDS: Final[Mapping[str, str]] = {
     "unknown_player": "the player never joined",
     "unknown_question": "the quiz has no such question",
     "not_open": "the question was not open",
+    "user": "the user had a seat in the session before",
     "twice": "the player had answered this question before",
     "kicked": "the player had been removed",
     "choice": "nobody can have chosen this",
@@ -102,6 +103,7 @@ class _Course:
         self._clock = PlayClock(evidence.created_at)
         self._number = 0
         self._players: set[int] = set()
+        self._users: set[str] = set()
         self._kicked: set[int] = set()
         self._answered: set[tuple[int, int]] = set()
 
@@ -132,6 +134,10 @@ class _Course:
         if fact.player != len(self._players) + 1:
             self._disorder(fact, fact.player)
         self._players.add(fact.player)
+        if fact.user_id is not None:
+            if fact.user_id in self._users:
+                self._found.append(Difference("user", fact.seq, player=fact.player, stored=fact.user_id))
+            self._users.add(fact.user_id)
 
     def _was_kicked(self, fact: f.PlayerKicked) -> None:
         if fact.player not in self._players:

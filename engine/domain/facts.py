@@ -17,14 +17,16 @@ Choice = int | float | bool | str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class PlayerJoined:
-    """`erased`: the name that the player had is gone for good, and `name` stands in its place. The only thing
-    that ever changes in a fact."""
+    """`user_id`: the user of the app that the player is, in the app's own words; None for a guest.
+    `erased`: the name and the user that the player had are gone for good, and `name` stands in place of the
+    name. Nothing else in a fact ever changes."""
 
     seq: int
     at: int
     player: int
     name: str
     erased: bool = False
+    user_id: str | None = None
 
 
 def erased_name(player: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 from engine.domain.errors import Refusal
 from engine.domain.name_rules import NameRules, stands_for_erased
-from engine.domain.text import fold
+from engine.domain.text import NAME_MAX, fold
 
 _NAME_TAKEN: Final = Refusal("name_taken", "Somebody here has this name already, or one that looks like it.")
 _NAME_REFUSED: Final = Refusal("name_refused", "This name is not for players here.")
@@ -56,6 +58,12 @@ class Names:
             return _NAME_TAKEN
         return None
 
+    def free(self, name: str, taken: Callable[[str], bool]) -> str:
+        """This clean name, or if it is taken, a numbered one that is not."""
+        if not taken(name):
+            return name
+        return next(each for number in count(2) if not taken(each := numbered(name, number)))
+
     def give(self, name: str, player: int) -> None:
         self._folded[_likeness(name)] = player
         self._skeletons[self._rules.skeleton(name)] = player
@@ -73,6 +81,12 @@ class Names:
             del self._skeletons[skeleton]
         if shut:
             self._shut |= {hash(likeness), hash(skeleton)}
+
+
+def numbered(name: str, number: int) -> str:
+    """The clean name of the second, third, ... player of this name: shortened where it gets too long."""
+    suffix = f" {number}"
+    return name[: NAME_MAX - len(suffix)].rstrip() + suffix
 
 
 def _likeness(name: str) -> str:

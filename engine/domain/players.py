@@ -21,6 +21,8 @@ class Player:
     kicked: bool = False
     erased: bool = False
     """Whether the name was erased; no client may be this player any more."""
+    user_id: str | None = None
+    """The user of the app that the player is; None for a guest, and once the player is erased."""
     streak: int = 0
     streak_question: int = 0
 

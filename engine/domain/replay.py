@@ -71,7 +71,9 @@ class ReplayedSession(SessionState):
         self.seq = fact.seq
 
     def _apply_player_joined(self, fact: PlayerJoined) -> None:
-        who = self._players[fact.player] = Player(fact.player, fact.name)
+        who = self._players[fact.player] = Player(fact.player, fact.name, user_id=fact.user_id)
+        if fact.user_id is not None:
+            self._users[fact.user_id] = fact.player
         if fact.erased:
             self._call_erased(who)
         else:
@@ -233,7 +235,10 @@ class ReplayedSession(SessionState):
         self._shown = None
 
     def _call_erased(self, who: Player) -> None:
-        who.name, who.erased = erased_name(who.id), True
+        if who.user_id is not None:
+            self._users.pop(who.user_id, None)
+            self._erased_users.add(hash(who.user_id))
+        who.name, who.user_id, who.erased = erased_name(who.id), None, True
         self._names.give_erased(who.name, who.id)
 
     def _miss(self, players: Iterable[int]) -> None:

@@ -170,10 +170,12 @@ class Session(ReplayedSession):
 
     def merge_player(self, fact: PlayerJoined) -> None:
         """Admit a player that an earlier owner of the session had admitted, whatever phase, lock and
-        limit say. A player with that name is taken to be the same one; otherwise the player gets the
-        next number."""
-        if self.called(fact.name) is None:
-            self._record(PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, fact.name))
+        limit say. Does nothing if the player is here (`seat_of`); otherwise the player gets the next
+        number, and a name that no player here has."""
+        if self.seat_of(fact) is None:
+            name = self._names.free(fact.name, lambda name: self.called(name) is not None)
+            joined = PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, name, user_id=fact.user_id)
+            self._record(joined)
 
     def merge_answer(self, fact: AnswerAccepted | AnswerMerged) -> None:
         """Take an answer that an earlier owner had acknowledged; `fact.player` is a number of this session.

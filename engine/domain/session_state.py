@@ -7,17 +7,17 @@ from typing import Final
 
 from engine.domain.answers import Answer, Answers
 from engine.domain.clock import PlayClock
-from engine.domain.facts import AnswerMerged, Choice, Fact
+from engine.domain.facts import AnswerMerged, Choice, Fact, PlayerJoined
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.name_rules import PLAIN, NameRules
-from engine.domain.names import Names
+from engine.domain.names import Names, numbered
 from engine.domain.phases import Phase
 from engine.domain.players import Player
 from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
 
-_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited"})
+_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited", "_erased_users"})
 """What two sessions may differ in and still be equal."""
 
 
@@ -46,6 +46,11 @@ class SessionState:
         self._shown: Leaderboard | None = None
         """Without those that are not shown yet, as long as there may be some: see `_hold_back`."""
         self._names: Final = Names(name_rules)
+        self._users: dict[str, int] = {}
+        """The seat of each user of the app."""
+        # Hashes of the users that were erased, who do not get another seat. They mean nothing outside of this
+        # process, and no fact holds them.
+        self._erased_users: set[int] = set()
         self._answers: list[Answers] = []
         self._paused_in: Phase | None = None
         self._clock = PlayClock(created_at)
@@ -131,6 +136,23 @@ class SessionState:
         """The player whose name equals this one or is too similar; None if there is none. The name of an
         erased player is its placeholder."""
         return self._names.player(name)
+
+    def seat_of_user(self, user_id: str) -> int | None:
+        """The player that is this user of the app; None if there is none."""
+        return self._users.get(user_id)
+
+    def seat_of(self, fact: PlayerJoined) -> int | None:
+        """The player whom an earlier owner had admitted by this fact; None if there is none. It is the player
+        of the same user. For a guest it is the guest whose name equals this one, or is too similar, or was
+        numbered because users have the name."""
+        if fact.user_id is not None:
+            return self._users.get(fact.user_id)
+        player = self.called(fact.name)
+        number = 2
+        while player is not None and self._players[player].user_id is not None:
+            player = self.called(numbered(fact.name, number))
+            number += 1
+        return player
 
     def streak(self, player: int) -> int:
         """Right answers in a row, as anybody may see it: without those that were skipped, and with the board

@@ -37,7 +37,7 @@ async def delete_session(connection: Connection, session_id: str) -> None:
 async def erase_player(connection: Connection, session_id: str, player: int) -> None:
     """In a transaction. Raises PlayerNotFound."""
     row = await connection.fetchrow(
-        "SELECT name, erased_at IS NOT NULL AS erased FROM players "
+        "SELECT name, user_id, erased_at IS NOT NULL AS erased FROM players "
         "WHERE session_id = $1 AND player = $2 FOR UPDATE",
         session_id,
         player,
@@ -47,7 +47,8 @@ async def erase_player(connection: Connection, session_id: str, player: int) -> 
     if row["erased"]:
         return
     await connection.execute(
-        "UPDATE players SET name = $3, erased_at = now() WHERE session_id = $1 AND player = $2",
+        "UPDATE players SET name = $3, user_id = NULL, erased_at = now() "
+        "WHERE session_id = $1 AND player = $2",
         session_id,
         player,
         erased_name(player),
@@ -57,7 +58,7 @@ async def erase_player(connection: Connection, session_id: str, player: int) -> 
     )
     for part in spooled:
         facts = decode_facts(orjson.loads(part["facts"]))
-        cleared = [_without_name(fact, row["name"], player) for fact in facts]
+        cleared = [_without_name(fact, row["name"], row["user_id"], player) for fact in facts]
         if cleared != facts:
             await connection.execute(
                 "UPDATE spooled_facts SET facts = $2::jsonb WHERE id = $1",
@@ -66,9 +67,12 @@ async def erase_player(connection: Connection, session_id: str, player: int) -> 
             )
 
 
-def _without_name(fact: Fact, name: str, player: int) -> Fact:
-    """Where names are alike, it is the same player, whatever number an earlier owner had given."""
-    if isinstance(fact, PlayerJoined) and fold(fact.name) == fold(name):
+def _without_name(fact: Fact, name: str, user_id: str | None, player: int) -> Fact:
+    """The fact of the same player loses name and user, whatever number an earlier owner had given: of a user
+    the fact with the same user, of a guest that of a guest whose name is alike."""
+    if not isinstance(fact, PlayerJoined) or fact.user_id != user_id:
+        return fact
+    if user_id is not None or fold(fact.name) == fold(name):
         return PlayerJoined(fact.seq, fact.at, fact.player, erased_name(player), erased=True)
     return fact
 

@@ -175,6 +175,47 @@ def test_a_player_comes_in_whatever_the_lock_and_the_limit_say() -> None:
     assert len(session.players) == 3
 
 
+def test_a_player_of_a_user_is_told_by_the_user_and_a_guest_by_the_name() -> None:
+    session = session_of(0)
+    user, guest = PlayerJoined(8, LATER, 1, "Zoë", user_id="zoe"), PlayerJoined(9, LATER, 2, "Zoë")
+    other = PlayerJoined(10, LATER, 3, "Zoë", user_id="another zoe")
+    for _ in range(2):
+        for fact in (user, guest, other):
+            session.merge_player(fact)
+    assert [session.seat_of(fact) for fact in (user, guest, other)] == [1, 2, 3]
+    assert [(each.name, each.user_id) for each in session.players.values()] == [
+        ("Zoë", "zoe"),
+        ("Zoë 2", None),
+        ("Zoë 3", "another zoe"),
+    ]
+    facts = session.take_facts()
+    assert recovered(session, facts) == session
+    assert not [
+        each
+        for each in audit(Evidence(session.quiz, CREATED_AT, None, facts, (), {}, []))
+        if each.kind == "user"
+    ]
+
+
+def test_a_second_seat_of_a_user_is_found_by_the_audit() -> None:
+    facts = [
+        PlayerJoined(1, LATER, 1, "Zoë", user_id="zoe"),
+        PlayerJoined(2, LATER, 2, "Zoë 2", user_id="zoe"),
+    ]
+    found = audit(Evidence(STREAKS, CREATED_AT, None, facts, (), {}, []))
+    assert [(each.kind, each.player) for each in found if each.kind == "user"] == [("user", 2)]
+
+
+def test_an_erased_player_is_no_user_any_more() -> None:
+    session = session_of(0)
+    session.merge_player(PlayerJoined(8, LATER, 1, "Zoë", user_id="zoe"))
+    [fact] = session.take_facts()
+    assert isinstance(fact, PlayerJoined)
+    session.erase(1, LATER)
+    assert session.seat_of_user("zoe") is None
+    assert recovered(session, [replace(fact, name="#1", erased=True, user_id=None)]) == session
+
+
 def test_a_number_that_was_given_to_another_is_not_given_twice() -> None:
     session = session_of(3)
     session.merge_player(PlayerJoined(9, LATER, 3, "Zoë"))

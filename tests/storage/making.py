@@ -50,9 +50,11 @@ def record_of(quiz_id: str, code: str | None = None, created_at: int = AT, versi
     return SessionRecord(str(uuid4()), code or str(next(_codes)), quiz_id, version, settings, created_at)
 
 
-def joined(seq: int, player: int | None = None, name: str | None = None) -> f.PlayerJoined:
+def joined(
+    seq: int, player: int | None = None, name: str | None = None, user_id: str | None = None
+) -> f.PlayerJoined:
     player = player or seq
-    return f.PlayerJoined(seq, AT + seq, player, name or f"player {player}")
+    return f.PlayerJoined(seq, AT + seq, player, name or f"player {player}", user_id=user_id)
 
 
 def answered(
@@ -121,7 +123,7 @@ _merged = st.builds(
     **_here,
 )
 _facts = st.one_of(
-    st.builds(f.PlayerJoined, player=_players, name=_names, **_here),
+    st.builds(f.PlayerJoined, player=_players, name=_names, user_id=st.none() | _names, **_here),
     st.builds(f.PlayerKicked, player=_players, **_here),
     st.builds(f.PlayerReadmitted, player=_players, **_here),
     _answers,

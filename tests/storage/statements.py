@@ -15,8 +15,10 @@ from engine.storage.journal.statement import (
     COMMIT_PLAYERS_OF_ONE,
 )
 
-_ARGUMENTS = 36
-_FIRST_OF_PLAYERS, _FIRST_OF_ANSWERS = 2, 7
+_ARGUMENTS = 37
+_FIRST_OF_PLAYERS, _FIRST_OF_ANSWERS = 2, 8
+FIRST_OF_CHANGES = 17
+"""Places among the arguments of `COMMIT`, from 0."""
 
 
 def as_commit(sql: str, args: Sequence[Any]) -> Sequence[Any] | None:

@@ -767,6 +767,20 @@ async def test_of_an_erased_player_the_name_is_gone_and_the_rest_stays(storage: 
             await storage.store.erase_player(session_id, player)
 
 
+async def test_a_player_that_is_a_user_stays_one_until_erased(storage: Storage) -> None:
+    record = await storage.session()
+    facts = [
+        joined(1, 1, "Ada", "user-7"),
+        joined(2, 2, "Ben"),
+        joined(3, 3, "Ada 2", "ünïcødé \U0001f600" * 8),
+    ]
+    await storage.write(record, *facts[:1])
+    await storage.write(record, *facts[1:], f.QuestionOpened(4, AT, 1))
+    assert (await storage.facts(record.id))[:3] == facts
+    await storage.store.erase_player(record.id, 1)
+    assert (await storage.facts(record.id))[:3] == [f.PlayerJoined(1, facts[0].at, 1, "#1", True), *facts[1:]]
+
+
 async def test_a_name_that_is_written_again_after_it_was_erased_stays_erased(storage: Storage) -> None:
     """A spool may hold it still."""
     record = await storage.session()

@@ -12,7 +12,7 @@ import trio
 from engine.domain import facts as f
 from engine.storage.journal.writer import WriteBehind
 from tests.storage.making import AT, Listener, joined
-from tests.storage.statements import as_commit
+from tests.storage.statements import FIRST_OF_CHANGES, as_commit
 from tests.storage.test_path import Server
 
 PAUSE_S = 0.02
@@ -28,7 +28,7 @@ class Watched(Server):
 
     async def _fetch(self, sql: str, *args: Any) -> Sequence[dict[str, int]]:
         if commit := as_commit(sql, args):
-            facts = len(commit[2]) + len(commit[16])
+            facts = len(commit[2]) + len(commit[FIRST_OF_CHANGES])
             self.commits.append((round(trio.current_time() - self.started_s, 3), facts))
         return await super()._fetch(sql, *args)
 

@@ -24,6 +24,7 @@ RELEASED = {
     "0007_skipped_questions_and_readmitted_players.sql": (
         "cb786fa35dcbae260cf4a6c6c829d93fe7d3d83d2f90a63de11967ca43ae63e8"
     ),
+    "0008_users.sql": ("394f94fa9ae3f3fbd69fcc49cf646ab4ed01c6a5076270a8ab73516dcc19ff7e"),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import orjson
 import pytest
 import trio
 from hypothesis import given
@@ -40,6 +41,23 @@ def test_facts_come_back_from_the_spool_as_they_were(facts: list[f.Fact]) -> Non
     assert [type(getattr(fact, "choice", None)) for fact in back.facts] == [
         type(getattr(fact, "choice", None)) for fact in facts
     ]
+
+
+def test_a_guest_is_kept_as_an_earlier_release_reads_it() -> None:
+    """Such a release does not know the member of the user."""
+    [[_, _, facts]] = orjson.loads(
+        encode([SessionFacts("id", 3, [joined(1, 1, "Ann"), joined(2, 2, "Ben", "ben")])])
+    )
+    assert facts == [
+        ["PlayerJoined", 1, AT + 1, 1, "Ann"],
+        ["PlayerJoined", 2, AT + 2, 2, "Ben", False, "ben"],
+    ]
+
+
+@pytest.mark.parametrize("members", [[], [False]])
+def test_what_an_earlier_release_has_kept_of_a_player_is_read_as_a_guest(members: list[object]) -> None:
+    payload = orjson.dumps([["id", 3, [["PlayerJoined", 1, AT + 1, 1, "Ann", *members]]]])
+    assert decode(payload) == [SessionFacts("id", 3, [joined(1, 1, "Ann")])]
 
 
 # In and out

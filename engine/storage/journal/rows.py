@@ -12,7 +12,7 @@ import orjson
 from engine.domain import facts as f
 from engine.storage.postgres import Row
 
-PlayerRow = tuple[int, str, int, int]
+PlayerRow = tuple[int, str, int, int, str | None]
 AnswerRow = tuple[int, int, int, str, int, bool, int, int]
 ChangeRow = tuple[int, str, int | None, int | None, int | None, bool | None, int]
 
@@ -38,11 +38,16 @@ class FactRows:
             elif isinstance(fact, f.AnswerMerged):
                 self.merged.append(_answer(fact))
             elif isinstance(fact, f.PlayerJoined):
-                self.players.append((fact.player, _storable(fact.name), fact.at, fact.seq))
+                self.players.append(_player(fact))
             else:
                 self.changes.append(_change(fact))
                 if isinstance(fact, f.Finished):
                     self.finished_at = fact.at
+
+
+def _player(fact: f.PlayerJoined) -> PlayerRow:
+    user_id = None if fact.user_id is None else _storable(fact.user_id)
+    return fact.player, _storable(fact.name), fact.at, fact.seq, user_id
 
 
 def _answer(fact: f.AnswerAccepted | f.AnswerMerged) -> AnswerRow:
@@ -58,11 +63,11 @@ def _answer(fact: f.AnswerAccepted | f.AnswerMerged) -> AnswerRow:
     )
 
 
-def _storable(name: str) -> str:
-    name.encode()
-    if "\0" in name:
-        raise ValueError("a name with a NUL cannot be stored")
-    return name
+def _storable(text: str) -> str:
+    text.encode()
+    if "\0" in text:
+        raise ValueError("a text with a NUL cannot be stored")
+    return text
 
 
 def _change(
@@ -111,19 +116,19 @@ def _change(
 READ_FACTS = """
 SELECT seq, 'joined' AS kind, (extract(epoch FROM joined_at) * 1000)::bigint AS at,
        player, NULL::smallint AS question, name AS text,
-       NULL::integer AS elapsed_ms, erased_at IS NOT NULL AS flag, NULL::bigint AS number
+       NULL::integer AS elapsed_ms, erased_at IS NOT NULL AS flag, NULL::bigint AS number, user_id
 FROM players WHERE session_id = $1 AND seq > $2
 UNION ALL
 SELECT seq, 'answered', (extract(epoch FROM at) * 1000)::bigint,
-       player, question, choice::text, elapsed_ms, correct, points
+       player, question, choice::text, elapsed_ms, correct, points, NULL
 FROM answers WHERE session_id = $1 AND seq > $2
 UNION ALL
 SELECT seq, 'merged', (extract(epoch FROM at) * 1000)::bigint,
-       player, question, choice::text, elapsed_ms, correct, points
+       player, question, choice::text, elapsed_ms, correct, points, NULL
 FROM merged_answers WHERE session_id = $1 AND seq > $2
 UNION ALL
 SELECT seq, kind, (extract(epoch FROM at) * 1000)::bigint,
-       player, question, NULL, NULL, locked, by_ms
+       player, question, NULL, NULL, locked, by_ms, NULL
 FROM session_changes WHERE session_id = $1 AND seq > $2
 ORDER BY seq
 """
@@ -132,11 +137,11 @@ ORDER BY seq
 
 def fact_of(row: Row) -> f.Fact:
     """The fact in one row of `READ_FACTS`."""
-    seq, kind, at, player, question, text, elapsed_ms, flag, number = row
+    seq, kind, at, player, question, text, elapsed_ms, flag, number, user_id = row
     if kind in _ANSWERS:
         return _ANSWERS[kind](seq, at, player, question, choice_from_json(text), elapsed_ms, flag, number)
     if kind == "joined":
-        return f.PlayerJoined(seq, at, player, text, flag)
+        return f.PlayerJoined(seq, at, player, text, flag, user_id)
     return _CHANGES[kind](row)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from engine.storage.journal.rows import AnswerRow, ChangeRow, FactRows, PlayerRow
@@ -31,10 +31,10 @@ _ONE_LIVE = """live AS MATERIALIZED (
 )"""
 
 _JOINED = """joined AS (
-    INSERT INTO players (session_id, player, name, joined_at, seq)
-    SELECT live.id, p.player, p.name, 'epoch'::timestamptz + p.at * interval '1 ms', p.seq
+    INSERT INTO players (session_id, player, name, joined_at, seq, user_id)
+    SELECT live.id, p.player, p.name, 'epoch'::timestamptz + p.at * interval '1 ms', p.seq, p.user_id
     FROM {rows}
-         AS p ({n}player, name, at, seq)
+         AS p ({n}player, name, at, seq, user_id)
     {join}
     ON CONFLICT DO NOTHING
 )"""
@@ -49,7 +49,7 @@ _ANSWERED = """answered AS (
     ON CONFLICT DO NOTHING
 )"""
 
-_PLAYER_TYPES = ("integer", "text", "float8", "integer")
+_PLAYER_TYPES = ("integer", "text", "float8", "integer", "text")
 _ANSWER_TYPES = ("smallint", "integer", "integer", "jsonb", "integer", "boolean", "integer", "float8")
 
 
@@ -75,28 +75,36 @@ def _arrays(types: Sequence[str], first: int) -> str:
     return ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, first))
 
 
+_CHANGE_TYPES = ("integer", "text", "smallint", "integer", "bigint", "boolean", "float8")
+
+# Where the arguments of `COMMIT` begin: each table has the numbers of the sessions before its columns.
+_PLAYERS = 3
+_ANSWERS = _PLAYERS + 1 + len(_PLAYER_TYPES)
+_CHANGES = _ANSWERS + 1 + len(_ANSWER_TYPES)
+_FINISHED = _CHANGES + 1 + len(_CHANGE_TYPES)
+_MERGED = _FINISHED + 2
+_OWNER = _MERGED + 1 + len(_ANSWER_TYPES)
+
 COMMIT = f"""
-WITH {_LIVE.format(owner=36)}, {_of_many(_JOINED, _PLAYER_TYPES, 3)},
-{_of_many(_ANSWERED, _ANSWER_TYPES, 8)}, changed AS (
+WITH {_LIVE.format(owner=_OWNER)}, {_of_many(_JOINED, _PLAYER_TYPES, _PLAYERS)},
+{_of_many(_ANSWERED, _ANSWER_TYPES, _ANSWERS)}, changed AS (
     INSERT INTO session_changes (session_id, seq, kind, question, player, by_ms, locked, at)
     SELECT live.id, c.seq, c.kind, c.question, c.player, c.by_ms, c.locked,
            'epoch'::timestamptz + c.at * interval '1 ms'
-    FROM unnest($17::bigint[], $18::integer[], $19::text[], $20::smallint[], $21::integer[], $22::bigint[],
-                $23::boolean[], $24::float8[])
+    FROM unnest({_arrays(("bigint", *_CHANGE_TYPES), _CHANGES)})
          AS c (n, seq, kind, question, player, by_ms, locked, at)
     JOIN live USING (n)
     ON CONFLICT DO NOTHING
 ), ended AS (
     UPDATE sessions SET finished_at = 'epoch'::timestamptz + f.at * interval '1 ms'
-    FROM unnest($25::bigint[], $26::float8[]) AS f (n, at)
+    FROM unnest({_arrays(("bigint", "float8"), _FINISHED)}) AS f (n, at)
     JOIN live USING (n)
     WHERE sessions.id = live.id AND sessions.id = ANY ($1::uuid[]) AND sessions.finished_at IS NULL
 ), merged AS (
     INSERT INTO merged_answers (session_id, question, player, seq, choice, elapsed_ms, correct, points, at)
     SELECT live.id, m.question, m.player, m.seq, m.choice, m.elapsed_ms, m.correct, m.points,
            'epoch'::timestamptz + m.at * interval '1 ms'
-    FROM unnest($27::bigint[], $28::smallint[], $29::integer[], $30::integer[], $31::jsonb[], $32::integer[],
-                $33::boolean[], $34::integer[], $35::float8[])
+    FROM unnest({_arrays(("bigint", *_ANSWER_TYPES), _MERGED)})
          AS m (n, question, player, seq, choice, elapsed_ms, correct, points, at)
     JOIN live USING (n)
     ON CONFLICT DO NOTHING
@@ -111,28 +119,31 @@ until the facts are in. Facts that are there already change nothing.
 """
 
 
-def _one_kind(live: str, written: str, arguments: int) -> str:
-    return f"\nWITH {live.format(owner=arguments)}, {written}\nSELECT n FROM live\n"
+def _one_kind(
+    live: str, of: Callable[[str, Sequence[str], int], str], write: str, types: Sequence[str]
+) -> str:
+    numbers = 1 if of is _of_many else 0
+    owner = _PLAYERS + numbers + len(types)
+    return f"\nWITH {live.format(owner=owner)}, {of(write, types, _PLAYERS)}\nSELECT n FROM live\n"
 
 
-COMMIT_PLAYERS = _one_kind(_LIVE, _of_many(_JOINED, _PLAYER_TYPES, 3), 8)
+COMMIT_PLAYERS = _one_kind(_LIVE, _of_many, _JOINED, _PLAYER_TYPES)
 """As `COMMIT`, of players that joined, and nothing else."""
 
-COMMIT_ANSWERS = _one_kind(_LIVE, _of_many(_ANSWERED, _ANSWER_TYPES, 3), 12)
+COMMIT_ANSWERS = _one_kind(_LIVE, _of_many, _ANSWERED, _ANSWER_TYPES)
 """As `COMMIT`, of answers, and nothing else."""
 
-COMMIT_PLAYERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one(_JOINED, _PLAYER_TYPES, 3), 7)
+COMMIT_PLAYERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one, _JOINED, _PLAYER_TYPES)
 """As `COMMIT`, of players that joined one session: its id and its epoch are no arrays."""
 
-COMMIT_ANSWERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one(_ANSWERED, _ANSWER_TYPES, 3), 11)
+COMMIT_ANSWERS_OF_ONE = _one_kind(_ONE_LIVE, _of_one, _ANSWERED, _ANSWER_TYPES)
 """As `COMMIT`, of answers in one session: its id and its epoch are no arrays."""
-COMMIT_PLAYER = _one_kind(_ONE_LIVE, _of_row(_JOINED, _PLAYER_TYPES, 3), 7)
+
+COMMIT_PLAYER = _one_kind(_ONE_LIVE, _of_row, _JOINED, _PLAYER_TYPES)
 """As `COMMIT`, of one player that joined: without arrays."""
 
-COMMIT_ANSWER = _one_kind(_ONE_LIVE, _of_row(_ANSWERED, _ANSWER_TYPES, 3), 11)
+COMMIT_ANSWER = _one_kind(_ONE_LIVE, _of_row, _ANSWERED, _ANSWER_TYPES)
 """As `COMMIT`, of one answer: without arrays."""
-
-_CHANGE_COLUMNS = 7
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
@@ -164,7 +175,7 @@ class Batch:
         self._numbers: dict[tuple[str, int], int] = {}
         self._players = _Table[PlayerRow](len(_PLAYER_TYPES))
         self._answers = _Table[AnswerRow](len(_ANSWER_TYPES))
-        self._changes = _Table[ChangeRow](_CHANGE_COLUMNS)
+        self._changes = _Table[ChangeRow](len(_CHANGE_TYPES))
         self._finished: dict[int, int] = {}
         self._merged = _Table[AnswerRow](len(_ANSWER_TYPES))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from operator import attrgetter
 from typing import Any, get_args
 
@@ -17,6 +17,13 @@ _VALUES = {
     kind: attrgetter(*(each.name for each in fields(kind) if each.name != "choice"))
     for kind in _KINDS.values()
 }
+
+
+_DEFAULTS = {
+    kind: [each.default for each in fields(kind) if each.default is not MISSING] for kind in _KINDS.values()
+}
+"""Of the last fields of a kind. Fields at the end that have their defaults are left out, so an earlier
+release, which does not know the youngest of them, can read the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,10 @@ def decode_facts(data: Sequence[Sequence[Any]]) -> list[f.Fact]:
 def _encode(fact: f.Fact) -> list[Any]:
     kind = type(fact)
     encoded: list[Any] = [kind.__name__, *_VALUES[kind](fact)]
+    for default in reversed(_DEFAULTS[kind]):
+        if encoded[-1] != default:
+            break
+        encoded.pop()
     if isinstance(fact, f.AnswerAccepted | f.AnswerMerged):
         encoded.append(choice_to_json(fact.choice))
     return encoded
