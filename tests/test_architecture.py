@@ -57,11 +57,11 @@ OURS = ("engine", "server", "loadtest", "bench", "tests")
 # Pure rules need no more of the world than this: no clock, no randomness, no files, no loop.
 PURE = set(
     """__future__ abc array bisect collections contextlib dataclasses decimal enum fractions functools
-    itertools math operator re sortedcontainers string types typing unicodedata""".split()  # noqa: SIM905  # words read better
+    hashlib itertools math operator re sortedcontainers string types typing unicodedata""".split()  # noqa: SIM905  # words read better
 )
-# Beyond the domain: what every node must compute alike. Beside what is PURE, it needs a stable hash.
+# Beyond the domain: what every node must compute alike.
 PURE_SHARDS = ("engine/shards/membership.py", "engine/shards/ring.py")
-PURE_FOR_SHARDS = PURE | {"hashlib", "heapq", "struct"}
+PURE_FOR_SHARDS = PURE | {"heapq", "struct"}
 DYNAMIC_IMPORTS = {"import_module", "__import__"}
 IMPURE_BUILTINS = frozenset({"open", "print", "input", "exec", "eval", "breakpoint"})
 

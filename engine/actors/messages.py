@@ -397,18 +397,21 @@ def joined(
     state: Message | None,
     epoch: int,
     offset: int,
+    shuffle: int | None = None,
 ) -> Frame:
-    return Frame(
-        {
-            "t": "joined",
-            "player": player,
-            "token": token,
-            "name": name,
-            "session": session_id,
-            "code": code,
-            "role": role,
-            "state": state,
-            "epoch": epoch,
-            "offset": offset,
-        }
-    )
+    """Args: shuffle: the seed of the order in which the player sees choices, where they are shuffled."""
+    body: dict[str, object] = {
+        "t": "joined",
+        "player": player,
+        "token": token,
+        "name": name,
+        "session": session_id,
+        "code": code,
+        "role": role,
+        "state": state,
+        "epoch": epoch,
+        "offset": offset,
+    }
+    if shuffle is not None:
+        body["shuffle"] = shuffle
+    return Frame(body)

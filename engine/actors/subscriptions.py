@@ -12,6 +12,7 @@ from engine.actors.delivery.frame import Frame, Message
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.live_session import LiveSession
 from engine.actors.states import FATES, Fate
+from engine.domain.shuffling import seed_of
 
 RESULTS_AT_ONCE_MAX = 500
 """The most players whose results are sent again to a node that subscribes again: a few milliseconds."""
@@ -27,6 +28,7 @@ def joined(live: LiveSession, place: Place, state: Message | None) -> Frame:
     """The first frame of a subscriber with this seat, with a token to come back with. If `state` is None, the
     frames that the subscriber has missed follow."""
     session, record = live.session, live.record
+    shuffled = place.player is not None and session.settings.shuffle_choices
     return messages.joined(
         player=place.player,
         name=None if place.player is None else session.name_of(place.player),
@@ -37,6 +39,7 @@ def joined(live: LiveSession, place: Place, state: Message | None) -> Frame:
         state=state,
         epoch=live.stream.epoch,
         offset=live.stream.offset,
+        shuffle=seed_of(record.id, place.player or 0) if shuffled else None,
     )
 
 

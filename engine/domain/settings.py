@@ -43,6 +43,8 @@ FIELDS: Final = (
     "results_public",
     "name_filter",
     "approval",
+    "shuffle_choices",
+    "shuffle_questions",
     "foldings",
 )
 
@@ -58,8 +60,7 @@ class Settings:
         lobby_ms: `auto` only: the session starts by itself that long after its creation; None waits for
             the host.
         board: when the standing moves: `at_close` of each question, so that no player learns the correct
-        answer
-            from it while others still answer; or `live`, with every answer.
+            answer from it while others still answer; or `live`, with every answer.
         get_ready_ms: how long a question is shown before its clock starts and answers are accepted.
         reading_ms: how much longer that takes so that the question is read; where it is not 0, its choices
             are withheld until then.
@@ -71,10 +72,13 @@ class Settings:
         names: `chosen` by the players, or `given` to them.
         results_public: whether everyone who knows the code may see the results once the session is over; else
             only its host, authors, and its participants.
-        name_filter: whether names that offend, or that claim to lead the session, are refused. approval:
-        players wait until the host lets them in. The host may change that at any time. foldings: the version
-        of the rules that typed text is matched by. The version of the release that opens
-            a session holds to its end and for its audit; there is no reason to choose another.
+        name_filter: whether names that offend, or that claim to lead the session, are refused.
+        approval: players wait until the host lets them in. The host may change that at any time.
+        shuffle_choices: each player sees the choices of a question in an order of their own.
+        shuffle_questions: each player gets the questions in an order of their own; only where each player
+            advances at their own pace.
+        foldings: the version of the rules that typed text is matched by. The version of the release that
+            opens a session holds to its end and for its audit; there is no reason to choose another.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -95,6 +99,8 @@ class Settings:
     results_public: bool = False
     name_filter: bool = True
     approval: bool = False
+    shuffle_choices: bool = False
+    shuffle_questions: bool = False
     foldings: int = FOLDINGS
 
     def __post_init__(self) -> None:
@@ -145,6 +151,8 @@ class Settings:
             "results_public": fields.flag("results_public", default=False),
             "name_filter": fields.flag("name_filter", default=True),
             "approval": fields.flag("approval", default=False),
+            "shuffle_choices": fields.flag("shuffle_choices", default=False),
+            "shuffle_questions": fields.flag("shuffle_questions", default=False),
             # A session that was stored without was opened by a release that knew no others.
             "foldings": fields.whole(
                 "foldings", 1, FOLDINGS, default=FOLDINGS if fields.problems.strict else 1
@@ -162,6 +170,8 @@ class Settings:
             read["host_away_s"] = fields.whole("host_away_s", HOST_AWAY_MIN_S, HOST_AWAY_MAX_S, default=60)
             if pace == "auto":
                 fields.rule("host_away_s", "only a session with the pace `host` waits for one")
+        if read["shuffle_questions"] and pace in ("host", "auto"):
+            fields.rule("shuffle_questions", "all players of a session with this pace get the same question")
         return read
 
     @property

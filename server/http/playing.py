@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+from msgspec import UNSET
 
 from engine.actors import commands
 from engine.domain.phases import Phase
@@ -62,10 +63,12 @@ class Playing:
             return json_answer(part_of(joined.message, types.Waiting), 202)
         player = joined.message["player"]
         assert isinstance(player, int)
+        shuffle = joined.message.get("shuffle")
         body = types.Joined(
             player_id=player,
             name=str(joined.message["name"]),
             token=str(joined.message["token"]),
+            shuffle=shuffle if isinstance(shuffle, int) else UNSET,
             session_id=session.session_id,
             code=session.code,
             ws_url=ws_url(self._services, session),

@@ -371,6 +371,8 @@ def test_settings_have_defaults() -> None:
         "results_public": False,
         "name_filter": True,
         "approval": False,
+        "shuffle_choices": False,
+        "shuffle_questions": False,
         "foldings": 2,
     }
 

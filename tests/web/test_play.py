@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
+from engine.domain.shuffling import order_of_choices, seed_of
 from loadtest.client.connection import Message
+from tests.domain.test_shuffling import VECTORS
 from tests.e2e.node import Node, running_node
 from tests.web.accessibility import no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
-from tests.web.leading import LOST, Session, join, opened
+from tests.web.leading import LOST, QUESTIONS, Session, join, opened
 from tests.web.speed import bytes_over_the_wire
 
 
@@ -463,3 +465,43 @@ async def test_the_first_load_is_small(chromium: Chromium, shared_node: Node) ->
         return fetched.total()
 
     assert await chromium.run(load) < 150_000
+
+
+async def test_each_player_sees_the_choices_in_an_order_of_their_own(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    types = ("single", "multiple")
+
+    def play(session: Session, visit: Visit) -> None:
+        page = join(visit, shared_node.url, session.code, "Ada")
+        orders = page.evaluate(
+            """async (vectors) => {
+                const { href } = document.querySelector("link[href$='lib/shuffling.js']");
+                const { orderOfChoices } = await import(href);
+                return vectors.map(([seed, question, count]) => orderOfChoices(seed, question, count));
+            }""",
+            VECTORS,
+        )
+        assert orders == [vector[3] for vector in VECTORS]
+        seed = seed_of(session.session_id, 1)
+        visit.run(session.lead, "start")
+        for number, kind in enumerate(types, start=1):
+            texts = QUESTIONS[kind]["choices"]
+            shown = [texts[place] for place in order_of_choices(seed, number, len(texts))]
+            buttons = page.locator("#choices .text")
+            expect(buttons).to_have_text(shown)
+            right = [QUESTIONS[kind]["correct"]] if kind == "single" else QUESTIONS[kind]["correct"]
+            for choice in right:
+                page.get_by_role("button", name=choice).click()
+            if kind == "multiple":
+                page.get_by_role("button", name="Send").click()
+            expect(page.locator(".verdict h1")).to_have_text("Correct!")
+            expect(page.locator("#bars .text")).to_have_text(shown)
+            expect(page.locator("#bars .right .text")).to_have_text([each for each in shown if each in right])
+            expect(page.locator("#bars .mine .text")).to_have_text([each for each in shown if each in right])
+            visit.run(session.lead, "next")
+
+    async with opened(
+        shared_node.url, *types, author_key=shared_node.author_key, shuffle_choices=True
+    ) as session:
+        await chromium.run(partial(play, session))

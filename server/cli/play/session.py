@@ -107,6 +107,11 @@ def session() -> None:
     help="Whether players wait until the host lets them in.",
 )
 @click.option(
+    "--shuffle-choices/--no-shuffle-choices",
+    default=None,
+    help="Whether each player sees the choices of a question in an order of their own.  [default: no]",
+)
+@click.option(
     "--name-filter/--no-name-filter",
     default=None,
     help="Whether swearwords, and names like Host, are refused to players.  [default: they are]",
@@ -134,6 +139,7 @@ def start(
     name_filter: bool | None,
     results_public: bool | None,
     approval: bool,
+    shuffle_choices: bool | None,
     url: str,
 ) -> None:
     """Open a session of the quiz QUIZ and print its code.
@@ -153,6 +159,7 @@ def start(
         "name_filter": name_filter,
         "results_public": results_public,
         "approval": approval or None,
+        "shuffle_choices": shuffle_choices,
     }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}
     settings |= {name: value for name, value in given.items() if value is not None}

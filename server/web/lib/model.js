@@ -1,3 +1,5 @@
+import { orderOfChoices } from "./shuffling.js";
+
 /** Whether the choices of a question are still to come. */
 export const withheld = ({ type, choices }) => !choices && /single|multiple/.test(type);
 
@@ -31,6 +33,8 @@ export class Model {
 	readyLeft = 0;
 
 	#clock;
+	/** The seed of the order in which this player sees choices; null where all see that of the quiz. */
+	#shuffle = null;
 
 	constructor(clock) {
 		this.#clock = clock;
@@ -66,6 +70,7 @@ export class Model {
 	apply(message) {
 		switch (message.t) {
 			case "joined":
+				this.#shuffle = message.shuffle ?? null;
 				if (message.player) this.you = { score: 0, rank: null, streak: 0, ...this.you, player: message.player, name: message.name };
 			// falls through
 			case "over":
@@ -123,7 +128,8 @@ export class Model {
 	#ask(question) {
 		const { number, of } = question;
 		if (number !== this.number) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
-		Object.assign(this, { question, number, of });
+		const order = this.#shuffle === null || !question.choices ? null : orderOfChoices(this.#shuffle, number, question.choices.length);
+		Object.assign(this, { question: { ...question, order }, number, of });
 	}
 
 	#count({ phase = this.phase, remaining_ms: ms, opens_in_ms: ready = 0, now }) {

@@ -67,6 +67,13 @@ class Joined(Body):
     code: Code
     ws_url: WsUrl
     play_url: PlayUrl
+    shuffle: Annotated[
+        Annotated[int, Meta(ge=0, lt=2**32)] | UnsetType,
+        Meta(
+            description="Only where choices are shuffled: from this number docs/protocol.md has the order in "
+            "which the player sees them. Answers name choices by their places in the quiz all the same."
+        ),
+    ] = UNSET
 
 
 class Waiting(Body):

@@ -105,6 +105,17 @@ class Settings(Body):
         bool,
         Meta(description="Players wait until the host lets them in. The host may change that at any time."),
     ] = _DEFAULTS.approval
+    shuffle_choices: Annotated[
+        bool,
+        Meta(description="Each player sees the choices of a question in an order of their own."),
+    ] = _DEFAULTS.shuffle_choices
+    shuffle_questions: Annotated[
+        bool,
+        Meta(
+            description="Each player gets the questions in an order of their own: not with the paces host "
+            "and auto, where all get the same question."
+        ),
+    ] = _DEFAULTS.shuffle_questions
     foldings: Annotated[
         int,
         Meta(
