@@ -54,6 +54,15 @@ class QuizNotFound(Exception):
     """No quiz has this id, or it has no such version."""
 
 
+Owners = Sequence[str | None] | None
+"""Whose quizzes or sessions a listing has: those of these authors, where None stands for what was made with
+the author key; or with None in place of the list, everybody's."""
+
+
+def anyone(owner_id: str | None) -> None:
+    """Lets every author write to the quiz of this owner."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredQuiz:
     """A quiz under its id. `version` counts from 1. A stored version never changes, except that it may be
@@ -64,6 +73,8 @@ class StoredQuiz:
     quiz: Quiz
     created_at: int
     deleted: bool = False
+    owner_id: str | None = None
+    """The author who made the quiz; None for what was made with the author key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ class QuizSummary:
     language: str
     questions: int
     created_at: int
+    owner_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,8 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
     """The row of a session: the values fixed at creation, and its end. `owner` is the owner at the time the
-    row was read; None for a session without an owner."""
+    row was read; None for a session without an owner. `owner_id` is the author who opened the session; None
+    for a session that was opened with the author key, and where another node has told of the session."""
 
     id: str
     code: str
@@ -101,6 +114,7 @@ class SessionRecord:
     created_at: int
     finished_at: int | None = None
     owner: Owner | None = field(default=None, compare=False)
+    owner_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +135,20 @@ class ClaimedSession:
 
 
 class QuizCatalog(Protocol):
-    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
+    async def add(
+        self,
+        quiz: Quiz,
+        quiz_id: str | None = None,
+        owner_id: str | None = None,
+        allow: Callable[[str | None], None] = anyone,
+    ) -> StoredQuiz:
         """Store a quiz. Without an id one is made from the title. Under an existing id, a quiz equal to the
         newest version changes nothing and returns that version; a different quiz becomes the next version,
         and so does any quiz after a deletion.
+
+        A new quiz, and one after a deletion, belongs to `owner_id`; a next version to the owner of the
+        version before it. Before anything is written under an existing id, `allow` is called with that owner,
+        and what it raises is raised.
 
         Repeated without an id after StorageUnavailable, it may be stored twice, under two ids."""
 
@@ -132,8 +156,16 @@ class QuizCatalog(Protocol):
         """One version, also a deleted one that a session uses; by default the newest that is not deleted.
         Raises QuizNotFound, Unreadable."""
 
-    async def list(self) -> Sequence[QuizSummary]:
-        """The newest version of every quiz, by title."""
+    async def page(
+        self,
+        limit: int,
+        after: tuple[str, str] | None = None,
+        owners: Owners = None,
+        title: str | None = None,
+    ) -> Sequence[QuizSummary]:
+        """The newest version of each quiz of these owners, by title and id, at most `limit` of them: those
+        behind the title and the id of `after`; with `title` only those with this text in their title,
+        whatever its case."""
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         """The last versions of one quiz, newest first. Raises QuizNotFound."""
@@ -176,6 +208,7 @@ class SessionSummary:
     players: int
     created_at: int
     finished_at: int | None
+    owner_id: str | None = None
 
 
 class SessionStore(Protocol):
@@ -219,8 +252,16 @@ class SessionStore(Protocol):
         """Sessions that ended at that time or later, oldest first. A session that was created more than a day
         before that time may be missing."""
 
-    async def recent(self, limit: int) -> Sequence[SessionSummary]:
-        """The sessions created last, newest first."""
+    async def page(
+        self,
+        limit: int,
+        after: tuple[int, str] | None = None,
+        owners: Owners = None,
+        title: str | None = None,
+    ) -> Sequence[SessionSummary]:
+        """The sessions that these authors opened, newest first, at most `limit` of them: those behind the
+        time of creation and the id of `after`; with `title` only sessions of quizzes with this text in their
+        title, whatever its case."""
 
     async def results(
         self,

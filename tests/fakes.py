@@ -63,7 +63,13 @@ class MemoryCatalog:
         if not self.available:
             raise ports.StorageUnavailable("made unavailable by the test")
 
-    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> ports.StoredQuiz:
+    async def add(
+        self,
+        quiz: Quiz,
+        quiz_id: str | None = None,
+        owner_id: str | None = None,
+        allow: Callable[[str | None], None] = ports.anyone,
+    ) -> ports.StoredQuiz:
         await self._checkpoint()
         if quiz_id is None:
             slug = _slug(quiz.title)
@@ -72,9 +78,12 @@ class MemoryCatalog:
                 n += 1
                 quiz_id = f"{slug}-{n}"
         versions = self._versions.setdefault(quiz_id, [])
-        if versions and versions[-1].quiz == quiz and not versions[-1].deleted:
-            return versions[-1]
-        versions.append(ports.StoredQuiz(quiz_id, len(versions) + 1, quiz, self.now_ms))
+        if versions and not versions[-1].deleted:
+            owner_id = versions[-1].owner_id
+            allow(owner_id)
+            if versions[-1].quiz == quiz:
+                return versions[-1]
+        versions.append(ports.StoredQuiz(quiz_id, len(versions) + 1, quiz, self.now_ms, owner_id=owner_id))
         return versions[-1]
 
     async def get(self, quiz_id: str, version: int | None = None) -> ports.StoredQuiz:
@@ -94,10 +103,23 @@ class MemoryCatalog:
     def _there(self, quiz_id: str) -> list[ports.StoredQuiz]:
         return [each for each in self._versions.get(quiz_id, []) if not each.deleted]
 
-    async def list(self) -> Sequence[ports.QuizSummary]:
+    async def page(
+        self,
+        limit: int,
+        after: tuple[str, str] | None = None,
+        owners: ports.Owners = None,
+        title: str | None = None,
+    ) -> Sequence[ports.QuizSummary]:
         await self._checkpoint()
         newest = [there[-1] for quiz_id in self._versions if (there := self._there(quiz_id))]
-        return [_summary(stored) for stored in sorted(newest, key=_by_title)]
+        found = [
+            each
+            for each in sorted(newest, key=_by_title)
+            if (after is None or _by_title(each) > after)
+            and (owners is None or each.owner_id in owners)
+            and (title is None or title.lower() in each.quiz.title.lower())
+        ]
+        return [_summary(stored) for stored in found[:limit]]
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[ports.QuizSummary]:
         await self._checkpoint()
@@ -122,7 +144,13 @@ class MemoryCatalog:
 def _summary(stored: ports.StoredQuiz) -> ports.QuizSummary:
     quiz = stored.quiz
     return ports.QuizSummary(
-        stored.id, stored.version, quiz.title, quiz.language, len(quiz.questions), stored.created_at
+        stored.id,
+        stored.version,
+        quiz.title,
+        quiz.language,
+        len(quiz.questions),
+        stored.created_at,
+        stored.owner_id,
     )
 
 
@@ -247,12 +275,26 @@ class MemorySessionStore:
         records = [self._seen(row) for row in self._rows.values() if (row.record.finished_at or 0) >= at]
         return sorted(records, key=lambda record: (record.created_at, record.id))
 
-    async def recent(self, limit: int) -> Sequence[ports.SessionSummary]:
+    async def page(
+        self,
+        limit: int,
+        after: tuple[int, str] | None = None,
+        owners: ports.Owners = None,
+        title: str | None = None,
+    ) -> Sequence[ports.SessionSummary]:
         await self._checkpoint()
-        rows = sorted(
-            self._rows.values(), key=lambda row: (row.record.created_at, row.record.id), reverse=True
+        found = sorted(
+            [await self._summary(row) for row in self._rows.values()],
+            key=lambda each: (each.created_at, each.id),
+            reverse=True,
         )
-        return [await self._summary(row) for row in rows[:limit]]
+        return [
+            each
+            for each in found
+            if (after is None or (each.created_at, each.id) < after)
+            and (owners is None or each.owner_id in owners)
+            and (title is None or title.lower() in each.title.lower())
+        ][:limit]
 
     async def _summary(self, row: _Row) -> ports.SessionSummary:
         record = row.record
@@ -265,6 +307,7 @@ class MemorySessionStore:
             len(_active_names(row.facts.values())),
             record.created_at,
             record.finished_at,
+            record.owner_id,
         )
 
     async def results(

@@ -25,7 +25,7 @@ from engine.aio import call
 from engine.boundary import Boundary
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
-from engine.ports import QuizCatalog, QuizSummary, StoredQuiz
+from engine.ports import Owners, QuizCatalog, QuizSummary, StoredQuiz, anyone
 from engine.shards.ports import (
     BUS_BYTES_MAX,
     BUS_VERSION,
@@ -343,13 +343,19 @@ class RedisQuizCache:
 
     def __init__(self, client: redis.asyncio.Redis, cluster: str, bus: Bus, behind: QuizCatalog) -> None:
         self._client = client
-        self._key = f"{cluster}:quiz:{BUS_VERSION}"
+        self._key = f"{cluster}:owned-quiz:{BUS_VERSION}"
         self._bus = bus
         self._behind = behind
         self._away_until_s = 0.0
 
-    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
-        stored = await self._behind.add(quiz, quiz_id)
+    async def add(
+        self,
+        quiz: Quiz,
+        quiz_id: str | None = None,
+        owner_id: str | None = None,
+        allow: Callable[[str | None], None] = anyone,
+    ) -> StoredQuiz:
+        stored = await self._behind.add(quiz, quiz_id, owner_id, allow)
         await self._try(self._client.delete, self._newest_key(stored.id))
         self._bus.publish({"kind": "quiz", "id": stored.id})
         return stored
@@ -362,13 +368,20 @@ class RedisQuizCache:
         if wanted is not None:
             found = _quiz(await self._try(self._client.get, self._version_key(quiz_id, wanted)))
             if found is not None:
-                return StoredQuiz(quiz_id, wanted, *found)
+                quiz, created_at, owner_id = found
+                return StoredQuiz(quiz_id, wanted, quiz, created_at, owner_id=owner_id)
         stored = await self._behind.get(quiz_id, version)
         await self._try(self._keep, stored, version is None)
         return stored
 
-    async def list(self) -> Sequence[QuizSummary]:
-        return await self._behind.list()
+    async def page(
+        self,
+        limit: int,
+        after: tuple[str, str] | None = None,
+        owners: Owners = None,
+        title: str | None = None,
+    ) -> Sequence[QuizSummary]:
+        return await self._behind.page(limit, after, owners, title)
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         return await self._behind.versions(quiz_id, limit)
@@ -388,7 +401,9 @@ class RedisQuizCache:
     async def _keep(self, stored: StoredQuiz, newest: bool) -> None:
         if stored.deleted:
             return  # only its sessions ask for it
-        definition = orjson.dumps({"quiz": stored.quiz.to_dict(), "created_at": stored.created_at})
+        definition = orjson.dumps(
+            {"quiz": stored.quiz.to_dict(), "created_at": stored.created_at, "owner_id": stored.owner_id}
+        )
         async with self._client.pipeline(transaction=False) as pipeline:
             pipeline.set(self._version_key(stored.id, stored.version), definition, px=_DEFINITION_MS)
             if newest:
@@ -413,13 +428,13 @@ class RedisQuizCache:
         return f"{self._key}:{quiz_id}:{version}"
 
 
-def _quiz(data: object) -> tuple[Quiz, int] | None:
+def _quiz(data: object) -> tuple[Quiz, int, str | None] | None:
     """None for what is not there, and for what another release has written and this one cannot read."""
     if not isinstance(data, bytes):
         return None
     try:
         kept = orjson.loads(data)
-        return Quiz.stored(kept["quiz"]), int(kept["created_at"])
+        return Quiz.stored(kept["quiz"]), int(kept["created_at"]), kept["owner_id"]
     except (orjson.JSONDecodeError, DomainError, KeyError, TypeError, ValueError):
         return None
 

@@ -356,13 +356,15 @@ class Router:
                     refusal = error
         raise refusal.with_traceback(None)
 
-    async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
-        """Store a new session. It is activated on the node of its shard: here at once, elsewhere with the
-        first command.
+    async def create(
+        self, quiz_id: str, settings: Settings, version: int | None = None, owner_id: str | None = None
+    ) -> SessionRecord:
+        """Store a new session of the author `owner_id`. It is activated on the node of its shard: here at
+        once, elsewhere with the first command.
 
         Raises QuizNotFound, NodeFull, StorageUnavailable.
         """
-        record = await self._factory.store(quiz_id, settings, version, self._may_take)
+        record = await self._factory.store(quiz_id, settings, version, self._may_take, owner_id)
         member = self.locator.wanted_elsewhere(record.id)
         if member is None:
             with suppress(OwnedElsewhere):  # it is stored, and found wherever it is

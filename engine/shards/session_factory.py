@@ -48,9 +48,10 @@ class SessionFactory:
         settings: Settings,
         version: int | None = None,
         may_take: Callable[[str], bool] = lambda session_id: True,  # noqa: ARG005 - any id will do
+        owner_id: str | None = None,
     ) -> SessionRecord:
-        """Store a new session under a free code. `may_take` tells whether there is room for the session with
-        this id.
+        """Store a new session of the author `owner_id` under a free code. `may_take` tells whether there is
+        room for the session with this id.
 
         Raises QuizNotFound, NodeFull, StorageUnavailable.
         """
@@ -68,6 +69,7 @@ class SessionFactory:
                 quiz_version=stored.version,
                 settings=settings,
                 created_at=self._clock.now_ms(),
+                owner_id=owner_id,
             )
             with suppress(CodeTaken):
                 await self._store.create(record)

@@ -14,8 +14,9 @@ import trio
 
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
-from engine.ports import QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz, Unreadable
+from engine.ports import Owners, QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz, Unreadable, anyone
 from engine.storage.erasing import empty_deleted_quizzes
+from engine.storage.listing import quizzes_page
 from engine.storage.postgres import Connection, Database, Row
 
 _SLUG_MAX = 60
@@ -28,23 +29,32 @@ class PostgresCatalog:
         self._database = database
         self._now_ms = now_ms
 
-    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
+    async def add(
+        self,
+        quiz: Quiz,
+        quiz_id: str | None = None,
+        owner_id: str | None = None,
+        allow: Callable[[str | None], None] = anyone,
+    ) -> StoredQuiz:
         if quiz_id is None:
-            return await self._add_new(quiz)
+            return await self._add_new(quiz, owner_id)
         while True:
             last = await self._database.fetchrow(
                 f"{_SELECT} WHERE id = $1 ORDER BY version DESC LIMIT 1", quiz_id
             )
+            whose = owner_id
             if last is not None and not last["deleted"]:
+                whose = last["owner_id"]
+                allow(whose)
                 newest = _stored(last)
                 if newest.quiz == quiz:
                     return newest
             # Somebody else may take the number meanwhile; then this is an edit of theirs.
-            stored = await self._insert(quiz_id, 1 if last is None else last["version"] + 1, quiz)
+            stored = await self._insert(quiz_id, 1 if last is None else last["version"] + 1, quiz, whose)
             if stored is not None:
                 return stored
 
-    async def _add_new(self, quiz: Quiz) -> StoredQuiz:
+    async def _add_new(self, quiz: Quiz, owner_id: str | None) -> StoredQuiz:
         slug = _slug(quiz.title)
         rows = await self._database.fetch(
             "SELECT DISTINCT id FROM quizzes WHERE id = $1 OR id LIKE $2", slug, f"{slug}-%"
@@ -52,17 +62,19 @@ class PostgresCatalog:
         taken = {row["id"] for row in rows}
         for quiz_id in (slug if n == 1 else f"{slug}-{n}" for n in count(1)):
             if quiz_id not in taken:
-                stored = await self._insert(quiz_id, 1, quiz)
+                stored = await self._insert(quiz_id, 1, quiz, owner_id)
                 if stored is not None:
                     return stored
         raise AssertionError("unreachable")
 
-    async def _insert(self, quiz_id: str, version: int, quiz: Quiz) -> StoredQuiz | None:
+    async def _insert(
+        self, quiz_id: str, version: int, quiz: Quiz, owner_id: str | None
+    ) -> StoredQuiz | None:
         """None when this version exists."""
         created_at = self._now_ms()
         row = await self._database.fetchrow(
-            "INSERT INTO quizzes (id, version, title, language, definition, created_at) "
-            "VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms') "
+            "INSERT INTO quizzes (id, version, title, language, definition, created_at, owner_id) "
+            "VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms', $7) "
             "ON CONFLICT DO NOTHING RETURNING id",
             quiz_id,
             version,
@@ -70,8 +82,11 @@ class PostgresCatalog:
             quiz.language,
             json.dumps(quiz.to_dict(), ensure_ascii=False),
             created_at,
+            owner_id,
         )
-        return None if row is None else StoredQuiz(quiz_id, version, quiz, created_at)
+        if row is None:
+            return None
+        return StoredQuiz(quiz_id, version, quiz, created_at, owner_id=owner_id)
 
     async def get(self, quiz_id: str, version: int | None = None) -> StoredQuiz:
         if version is None:
@@ -82,8 +97,15 @@ class PostgresCatalog:
             raise QuizNotFound(quiz_id if version is None else f"{quiz_id}, version {version}")
         return _stored(row)
 
-    async def list(self) -> Sequence[QuizSummary]:
-        return [_summary(row) for row in await self._database.fetch(_LIST)]
+    async def page(
+        self,
+        limit: int,
+        after: tuple[str, str] | None = None,
+        owners: Owners = None,
+        title: str | None = None,
+    ) -> Sequence[QuizSummary]:
+        rows = await quizzes_page(self._database, _SUMMARY, limit, after, owners, title)
+        return [_summary(row) for row in rows]
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         rows = await self._database.fetch(_VERSIONS, quiz_id, limit)
@@ -110,7 +132,8 @@ class PostgresCatalog:
 
 _SELECT = (
     "SELECT id, version, definition::text AS definition, "
-    "(extract(epoch FROM created_at) * 1000)::bigint AS created_at, deleted_at IS NOT NULL AS deleted "
+    "(extract(epoch FROM created_at) * 1000)::bigint AS created_at, deleted_at IS NOT NULL AS deleted, "
+    "owner_id "
     "FROM quizzes"
 )
 
@@ -128,14 +151,7 @@ _SUMMARY = """
 id, version, title, language,
 CASE jsonb_typeof(definition -> 'questions')
     WHEN 'array' THEN jsonb_array_length(definition -> 'questions') ELSE 0 END AS questions,
-(extract(epoch FROM created_at) * 1000)::bigint AS created_at
-"""
-
-_LIST = f"""
-SELECT * FROM (
-    SELECT DISTINCT ON (id) {_SUMMARY} FROM quizzes WHERE deleted_at IS NULL ORDER BY id, version DESC
-) AS newest
-ORDER BY title COLLATE "C", id COLLATE "C"
+(extract(epoch FROM created_at) * 1000)::bigint AS created_at, owner_id
 """
 
 _VERSIONS = (
@@ -145,7 +161,13 @@ _VERSIONS = (
 
 def _summary(row: Row) -> QuizSummary:
     return QuizSummary(
-        row["id"], row["version"], row["title"], row["language"], row["questions"], row["created_at"]
+        row["id"],
+        row["version"],
+        row["title"],
+        row["language"],
+        row["questions"],
+        row["created_at"],
+        row["owner_id"],
     )
 
 
@@ -154,7 +176,7 @@ def _stored(row: Row) -> StoredQuiz:
         quiz = Quiz.stored(json.loads(row["definition"]))
     except DomainError as error:
         raise Unreadable(f"quiz {row['id']}, version {row['version']}: {error}") from None
-    return StoredQuiz(row["id"], row["version"], quiz, row["created_at"], row["deleted"])
+    return StoredQuiz(row["id"], row["version"], quiz, row["created_at"], row["deleted"], row["owner_id"])
 
 
 def _slug(title: str) -> str:
@@ -192,8 +214,14 @@ class CachedCatalog:
         self._cached: OrderedDict[tuple[str, int | None], _Cached] = OrderedDict()
         self._invalidations = 0
 
-    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> StoredQuiz:
-        stored = await self._behind.add(quiz, quiz_id)
+    async def add(
+        self,
+        quiz: Quiz,
+        quiz_id: str | None = None,
+        owner_id: str | None = None,
+        allow: Callable[[str | None], None] = anyone,
+    ) -> StoredQuiz:
+        stored = await self._behind.add(quiz, quiz_id, owner_id, allow)
         self.invalidate(stored.id)
         return stored
 
@@ -211,8 +239,14 @@ class CachedCatalog:
                 self._keep((quiz_id, None), stored)
         return stored
 
-    async def list(self) -> Sequence[QuizSummary]:
-        return await self._behind.list()
+    async def page(
+        self,
+        limit: int,
+        after: tuple[str, str] | None = None,
+        owners: Owners = None,
+        title: str | None = None,
+    ) -> Sequence[QuizSummary]:
+        return await self._behind.page(limit, after, owners, title)
 
     async def versions(self, quiz_id: str, limit: int) -> Sequence[QuizSummary]:
         return await self._behind.versions(quiz_id, limit)

@@ -15,6 +15,7 @@ from engine.ports import (
     CodeTaken,
     OwnedElsewhere,
     Owner,
+    Owners,
     PlayerNotFound,
     PlayerResult,
     QuizCatalog,
@@ -28,6 +29,7 @@ from engine.storage import results
 from engine.storage.erasing import delete_session, erase_player
 from engine.storage.journal.retained import Retained, put_aside
 from engine.storage.journal.rows import READ_FACTS, fact_of
+from engine.storage.listing import sessions_page
 from engine.storage.postgres import Connection, Database, Row, UniqueViolation
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class PostgresSessionStore:
                 record.quiz_version,
                 json.dumps(record.settings.to_dict()),
                 record.created_at,
+                record.owner_id,
             )
         except UniqueViolation:
             raise CodeTaken(record.code) from None
@@ -168,8 +171,14 @@ class PostgresSessionStore:
             self._passed_over.add(session_id)
             _log.warning("a session is passed over: %s", error)
 
-    async def recent(self, limit: int) -> Sequence[SessionSummary]:
-        rows = await self._database.fetch(_RECENT, limit)
+    async def page(
+        self,
+        limit: int,
+        after: tuple[int, str] | None = None,
+        owners: Owners = None,
+        title: str | None = None,
+    ) -> Sequence[SessionSummary]:
+        rows = await sessions_page(self._database, limit, after, owners, title)
         return [
             SessionSummary(
                 str(row["id"]),
@@ -179,6 +188,7 @@ class PostgresSessionStore:
                 row["players"],
                 row["created_at"],
                 row["finished_at"],
+                row["owner_id"],
             )
             for row in rows
         ]
@@ -318,6 +328,7 @@ def record_of(row: Row) -> SessionRecord:
         created_at=row["created_at"],
         finished_at=row["finished_at"],
         owner=None if row["owner"] is None else Owner(row["owner"], row["address"], row["holds"]),
+        owner_id=row["owner_id"],
     )
 
 
@@ -332,7 +343,7 @@ def _last_alive_at(row: Row, facts: Sequence[Fact]) -> int | None:
 _COLUMNS = """id, code, quiz_id, quiz_version, settings::text AS settings,
        (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at,
-       owner, address, coalesce(lease_until > clock_timestamp(), false) AS holds"""
+       owner_id, owner, address, coalesce(lease_until > clock_timestamp(), false) AS holds"""
 
 SELECT = f"SELECT {_COLUMNS} FROM sessions LEFT JOIN nodes ON node = owner"
 
@@ -354,8 +365,8 @@ ORDER BY sessions.created_at, id
 """
 
 _CREATE = """
-INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
-SELECT $1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms'
+INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at, owner_id)
+SELECT $1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms', $7
 FROM (SELECT FROM quizzes WHERE id = $3 AND version = $4 AND deleted_at IS NULL FOR KEY SHARE) AS quiz
 ON CONFLICT (id) DO NOTHING
 RETURNING id
@@ -394,18 +405,6 @@ ORDER BY sessions.created_at, id
 """
 
 _OWNED = "SELECT id FROM sessions WHERE owner = $1 AND finished_at IS NULL ORDER BY id"
-
-_RECENT = """
-SELECT s.id, s.code, s.quiz_id, q.title,
-       (extract(epoch FROM s.created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM s.finished_at) * 1000)::bigint AS finished_at,
-       (SELECT count(*) FROM players p WHERE p.session_id = s.id AND NOT EXISTS (
-            SELECT FROM removed_players k WHERE k.session_id = s.id AND k.player = p.player)) AS players
-FROM (SELECT * FROM sessions ORDER BY created_at DESC, id DESC LIMIT $1) AS s
-JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
-ORDER BY s.created_at DESC, s.id DESC
-"""
-
 
 _IS_IN = """
 SELECT FROM players p

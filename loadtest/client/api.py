@@ -109,8 +109,16 @@ class Api:
         )
         return response.json(), response.status_code == 201
 
-    async def quizzes(self) -> list[Message]:
-        return cast(list[Message], (await self._get("/api/quizzes", author=True))["quizzes"])
+    async def quizzes(self, title: str | None = None, owner: str | None = None) -> list[Message]:
+        """All that the author may read, by title: with this text in the title, of this owner (or `me`)."""
+        found: list[Message] = []
+        asked = _given(title=title, owner=owner)
+        while True:
+            page = await self._get("/api/quizzes", author=True, params=asked)
+            found += page["quizzes"]
+            if page.get("next") is None:  # from a server of before, nothing
+                return found
+            asked["cursor"] = page["next"]
 
     async def quiz(self, quiz_id: str) -> Message:
         """With the right answers: for authors."""
@@ -128,8 +136,13 @@ class Api:
         )
         return cast(Message, response.json())
 
-    async def sessions(self, limit: int = 50) -> list[Message]:
-        return cast(list[Message], (await self._get(f"/api/sessions?limit={limit}", author=True))["sessions"])
+    async def sessions(
+        self, limit: int = 50, title: str | None = None, owner: str | None = None
+    ) -> list[Message]:
+        """The last that the author may read, newest first: with this text in the title of the quiz, opened by
+        this owner (or `me`)."""
+        asked = _given(limit=limit, title=title, owner=owner)
+        return cast(list[Message], (await self._get("/api/sessions", author=True, params=asked))["sessions"])
 
     async def session(self, code: str) -> Message:
         """What everybody may see of it, and its WebSocket address. Authors see also how it came out."""
@@ -210,8 +223,10 @@ class Api:
 
     # -- underneath -------------------------------------------------------------------------------
 
-    async def _get(self, path: str, *, author: bool = False) -> Message:
-        return cast(Message, (await self._send("GET", path, author=author)).json())
+    async def _get(
+        self, path: str, *, author: bool = False, params: Mapping[str, Any] | None = None
+    ) -> Message:
+        return cast(Message, (await self._send("GET", path, author=author, params=params)).json())
 
     async def _send(
         self,
@@ -219,7 +234,7 @@ class Api:
         path: str,
         *,
         json: object = None,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
         token: str | None = None,
         author: bool = False,
         tolerate: int | None = None,
@@ -235,6 +250,11 @@ class Api:
         if response.is_success or response.status_code == tolerate:
             return response
         raise _refusal(response)
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    """Those that have a value."""
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _part(text: str) -> str:

@@ -13,6 +13,7 @@ from quart import request
 
 from server.http.services import Services
 from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard
+from server.security.authors import MACHINE, Author
 from server.security.limits import Attempts, network_of
 from server.security.tokens import Grant, TokenError
 from server.wire.errors import ApiError
@@ -95,35 +96,38 @@ class Access:
 
     # -- authors ---------------------------------------------------------------------------------
 
-    def is_author(self) -> bool:
-        """Whether the request may write quizzes and open sessions: it carries the author key. Raises ApiError
-        for a bearer that is neither the key nor a token of a session.
+    def author(self) -> Author | None:
+        """The author whose request this is: it carries the author key. None for everybody else. Raises
+        ApiError for a bearer that is neither the key nor a token of a session.
 
         Neither the address nor any header makes an author: behind a forwarder on this machine all requests
         seem to come from this machine.
         """
         given = self.bearer()
         if given is None:
-            return False
+            return None
         if hmac.compare_digest(given.encode(), self._author_key.encode()):
-            return self._may_show_keys(given)
+            self._show_key(given)
+            return MACHINE
         try:
             self._tokens.read(given)
         except TokenError as error:
-            if error.code == "token_invalid" and self._may_show_keys(given, wrong=True):
+            if error.code == "token_invalid":
+                self._show_key(given, wrong=True)
                 raise ApiError("token_invalid", "This is neither the author key nor a token.") from None
             raise ApiError(error.code, error.message) from None
-        return False
+        return None
 
-    def require_author(self) -> None:
-        """Raises ApiError for everyone else."""
-        if self.is_author():
-            return
+    def require_author(self) -> Author:
+        """Raises ApiError for everybody else."""
+        author = self.author()
+        if author is not None:
+            return author
         if self.bearer() is None:
             raise ApiError("token_missing", "This needs Authorization: Bearer <author_key>.")
         raise ApiError("token_invalid", "This is not the author key.")
 
-    def _may_show_keys(self, key: str, *, wrong: bool = False) -> bool:
+    def _show_key(self, key: str, *, wrong: bool = False) -> None:
         """Count a try. Raises ApiError for an address that has used up its tries: then the key must not be
         told from others."""
         mark = hashlib.sha256(key.encode()).hexdigest()
@@ -137,7 +141,6 @@ class Access:
             entered.wrong(now)
         else:
             entered.good()
-        return True
 
     # -- web origins -----------------------------------------------------------------------------
 

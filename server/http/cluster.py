@@ -39,7 +39,7 @@ class ClusterView:
 
     async def drain(self, name: str) -> Answer:
         """202: the node knows. It is done when the node has no sessions any more."""
-        self._access.require_author()
+        self._access.require_author().require_admin()
         read_query(NoQuery)
         cluster = self._services.cluster
         if cluster is None:

@@ -14,6 +14,7 @@ from server.http.requests import read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask, bounded_wait
+from server.security.authors import Author
 from server.security.tokens import Grant
 from server.wire.api.playing import ErasedPlayer
 from server.wire.api.queries import NoQuery
@@ -40,7 +41,7 @@ class Erasing:
     async def session(self, key: str) -> Answer:
         """A session that is over goes, with everything that is stored of it."""
         read_query(NoQuery)
-        found = await self._led(key, None if self._access.is_author() else self._access.grant())
+        found = await self._led(key, self._access.author() or self._access.grant())
         record = found if isinstance(found, SessionRecord) else found.record
         await self._sessions.look(found, commands.Erase)
         self._final_results.forget(record.id)
@@ -62,12 +63,12 @@ class Erasing:
         if not (number.isascii() and number.isdigit() and len(number) <= len(str(PLAYER_MAX))):
             raise _no_player()
         player = int(number)
-        grant = None if self._access.is_author() else self._access.grant()
-        if grant is not None and grant.player == player:
-            found = await self._sessions.granted_or_over(key, grant)
+        asker = self._access.author() or self._access.grant()
+        if isinstance(asker, Grant) and asker.player == player:
+            found = await self._sessions.granted_or_over(key, asker)
             await self._refuse_removed(found, player)
         else:
-            found = await self._led(key, grant)
+            found = await self._led(key, asker)
         record = found if isinstance(found, SessionRecord) else found.record
         try:
             with bounded_wait():
@@ -100,16 +101,19 @@ class Erasing:
             if error.code not in ("player_not_found", "session_finished"):
                 raise
 
-    async def _led(self, key: str, grant: Grant | None) -> LiveSession | SessionRecord:
-        """The session that a host's token is for or, for an author, the one with this id. Raises ApiError."""
-        if grant is None:
+    async def _led(self, key: str, asker: Author | Grant) -> LiveSession | SessionRecord:
+        """The session that a host's token is for or, for its author, the session with this id. Raises
+        ApiError."""
+        if isinstance(asker, Author):
             if not is_id(key):
                 raise ApiError("bad_field", "Give the id: other sessions have had the same code.", "key")
-            return await self._sessions.live_or_over(key)
-        if grant.role != "host":
+            found = await self._sessions.live_or_over(key)
+            await self._sessions.require_own(asker, key)
+            return found
+        if asker.role != "host":
             raise ApiError("not_host", "This is for the host and for authors.")
-        await self._sessions.refuse_replaced(grant)
-        return await self._sessions.granted_or_over(key, grant)
+        await self._sessions.refuse_replaced(asker)
+        return await self._sessions.granted_or_over(key, asker)
 
 
 def _no_player() -> ApiError:

@@ -28,8 +28,8 @@ QUIZ = quizzes.Quiz(
 )
 QUIZ_IDENTITY = quizzes.QuizIdentity("capitals", 1, "Capitals", 2, _CREATED_AT)
 QUIZ_WITH_ANSWERS = quizzes.QuizWithAnswers("capitals", 1, "Capitals", 2, _CREATED_AT, QUIZ)
-_SUMMARY = quizzes.QuizSummary("capitals", 1, "Capitals", "en", 2, _CREATED_AT)
-QUIZ_LIST = quizzes.QuizList([_SUMMARY])
+_SUMMARY = quizzes.QuizSummary("capitals", 1, "Capitals", "en", 2, _CREATED_AT, "f3a9")
+QUIZ_LIST = quizzes.QuizList([_SUMMARY], next=None)
 QUIZ_VERSIONS = quizzes.QuizVersions([_SUMMARY])
 DELETED_QUIZ = quizzes.DeletedQuiz("capitals")
 CHECKED_QUIZ = quizzes.CheckedQuiz(
@@ -50,7 +50,8 @@ OPENED_SESSION = sessions.OpenedSession(
 )
 FRESH_HOST_TOKEN = sessions.FreshHostToken(_SESSION, _CODE, _TOKEN, _WS_URL)
 SESSION_LIST = sessions.SessionList(
-    [sessions.SessionSummary(_SESSION, _CODE, "capitals", "Capitals", 2, _CREATED_AT, None)]
+    [sessions.SessionSummary(_SESSION, _CODE, "capitals", "Capitals", 2, _CREATED_AT, None, "f3a9")],
+    next=None,
 )
 DELETED_SESSION = sessions.DeletedSession(_SESSION, _CODE)
 _LINES = [sessions.Line(1, 2, "Ben", 967), sessions.Line(2, 1, "Ada", 0)]

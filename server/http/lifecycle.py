@@ -9,18 +9,20 @@ from msgspec import convert
 from engine.actors.commands import Look, TakeOver
 from engine.actors.delivery.frame import Message
 from engine.domain.phases import Phase
+from engine.domain.session_keys import is_id
 from engine.domain.settings import FIELDS, Settings
 from engine.ports import QuizNotFound, SessionRecord
 from server.http.addresses import join_url, play_url, ws_url
 from server.http.authorization import Access
 from server.http.final_results import FinalResults, without_standing
-from server.http.quizzes import may_be_quiz_id
+from server.http.quizzes import may_be_quiz_id, search_text
 from server.http.requests import read_object, read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask
 from server.wire.api import sessions as types
-from server.wire.api.queries import VERSION_MAX, ListQuery, NoQuery
+from server.wire.api.queries import VERSION_MAX, NoQuery, SessionListQuery
+from server.wire.cursors import behind, cursor_of
 from server.wire.errors import ApiError
 
 
@@ -35,10 +37,13 @@ class Lifecycle:
 
     async def create(self) -> Answer:
         """A new session, its code, and the token that leads it."""
-        self._access.require_author()
+        author = self._access.require_author()
         data = await read_object(types.NewSession)
         settings = Settings.parse({name: data[name] for name in FIELDS if name in data})
-        record = await self._services.directory.create(_quiz_id(data), settings, _quiz_version(data))
+        quiz_id, version = _quiz_id(data), _quiz_version(data)
+        if not author.admin:
+            author.require_playable((await self._services.catalog.get(quiz_id, version)).owner_id)
+        record = await self._services.directory.create(quiz_id, settings, version, author.user_id)
         session = await self._sessions.made(record)
         self._access.know(record.code)
         body = types.OpenedSession(
@@ -54,9 +59,10 @@ class Lifecycle:
 
     async def take_over(self, key: str) -> Answer:
         """A new host token. Older tokens become invalid, and a connected host is closed with `replaced`."""
-        self._access.require_author()
+        author = self._access.require_author()
         read_query(NoQuery)
         session = await self._sessions.live(key)
+        await self._sessions.require_own(author, session.session_id)
         taken = await ask(session, TakeOver)
         body = types.FreshHostToken(
             session_id=session.session_id,
@@ -67,11 +73,16 @@ class Lifecycle:
         return json_answer(body, 201)
 
     async def list(self) -> Answer:
-        self._access.require_author()
-        recent = await self._services.store.recent(read_query(ListQuery).limit)
-        return json_answer(
-            types.SessionList([convert(each, types.SessionSummary, from_attributes=True) for each in recent])
-        )
+        author = self._access.require_author()
+        query = read_query(SessionListQuery)
+        after = behind(query.cursor, tuple[int, str])
+        if after is not None and not is_id(after[1]):
+            raise ApiError("bad_field", "cursor is `next` of the page before.", "cursor")
+        owners, title = author.owners_of_sessions(query.owner), search_text(query.title)
+        found = await self._services.store.page(query.limit + 1, after, owners, title)
+        page = [convert(each, types.SessionSummary, from_attributes=True) for each in found[: query.limit]]
+        following = cursor_of((page[-1].created_at, page[-1].id)) if len(found) > query.limit else None
+        return json_answer(types.SessionList(page, following))
 
     async def get(self, key: str) -> Answer:
         """`types.Session`, as a spectator sees it. Once the session is over, only its participants see the

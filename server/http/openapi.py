@@ -232,6 +232,8 @@ def codes_of(method: str, path: str, operation: Operation) -> frozenset[str]:
             codes.add("origin_refused")
     if operation.who not in ((), ("all",)):
         codes.update(TOKEN_CODES)
+    if "author" in operation.who:
+        codes.add("not_owner")
     if "{" in path:
         codes.add("not_found")  # a part with a slash in it is no part
     if "{key}" in path:

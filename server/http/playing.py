@@ -80,8 +80,11 @@ class Playing:
         """One page of the players, or of the removed players. For the host and for authors."""
         query = read_query(PlayersQuery)
         generation = None
-        if self._access.is_author():
+        author = self._access.author()
+        if author is not None:
             found = await self._sessions.live_or_over(key)
+            record = found if isinstance(found, SessionRecord) else found.record
+            await self._sessions.require_readable(author, record.id)
         else:
             grant = self._access.grant()
             generation = grant.generation

@@ -9,7 +9,7 @@ import trio
 from msgspec import convert
 from msgspec.structs import asdict
 
-from engine.domain.quiz import Quiz
+from engine.domain.quiz import TITLE_MAX, Quiz
 from engine.ports import QuizNotFound, QuizSummary, StoredQuiz
 from server import quizfile
 from server.http.authorization import Access
@@ -17,8 +17,16 @@ from server.http.requests import YAML_TYPES, read_body, read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import Services
 from server.wire.api import quizzes as types
-from server.wire.api.queries import QUIZ_ID_CHARS_MAX, CreateQuizQuery, ListQuery, NoQuery, QuizQuery
+from server.wire.api.queries import (
+    QUIZ_ID_CHARS_MAX,
+    CreateQuizQuery,
+    ListQuery,
+    NoQuery,
+    QuizListQuery,
+    QuizQuery,
+)
 from server.wire.bodies import json_of
+from server.wire.cursors import behind, cursor_of
 from server.wire.errors import ApiError
 
 
@@ -30,7 +38,7 @@ class Quizzes:
 
     async def create(self) -> Answer:
         """201 with the new quiz or version; 200 when `?id=` has an equal newest version already."""
-        self._access.require_author()
+        author = self._access.require_author()
         quiz_id = read_query(CreateQuizQuery).id
         if quiz_id is not None and not may_be_quiz_id(quiz_id):
             raise ApiError(
@@ -41,7 +49,7 @@ class Quizzes:
             )
         quiz = Quiz.parse(json_of(await read_body()))
         before = None if quiz_id is None else await self._newest_version(quiz_id)
-        stored = await self._catalog.add(quiz, quiz_id)
+        stored = await self._catalog.add(quiz, quiz_id, author.user_id, author.require_own)
         location = f"/api/quizzes/{quote(stored.id, safe='')}?version={stored.version}"
         status = 200 if stored.version == before else 201
         return json_answer(_identity(stored), status, {"Location": location})
@@ -58,34 +66,43 @@ class Quizzes:
 
     async def list(self) -> Answer:
         """For authors, as opening a session is: hosts choose from it."""
-        self._access.require_author()
-        read_query(NoQuery)
-        return json_answer(types.QuizList(_summaries(await self._catalog.list())))
+        author = self._access.require_author()
+        query = read_query(QuizListQuery)
+        after = behind(query.cursor, tuple[str, str])
+        owners, title = author.owners_of_quizzes(query.owner), search_text(query.title)
+        found = await self._catalog.page(query.limit + 1, after, owners, title)
+        page = found[: query.limit]
+        following = cursor_of((page[-1].title, page[-1].id)) if len(found) > query.limit else None
+        return json_answer(types.QuizList(_summaries(page), following))
 
     async def get(self, quiz_id: str) -> Answer:
         """Holds the right answers, so it is for authors alone."""
-        self._access.require_author()
+        author = self._access.require_author()
         version = read_query(QuizQuery).version
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
         stored = await self._catalog.get(quiz_id, version)
         if stored.deleted:
             raise QuizNotFound(quiz_id)
+        author.require_playable(stored.owner_id)
         return json_answer(asdict(_identity(stored)) | {"quiz": stored.quiz.to_dict()})
 
     async def versions(self, quiz_id: str) -> Answer:
-        self._access.require_author()
+        author = self._access.require_author()
         limit = read_query(ListQuery).limit
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
-        return json_answer(types.QuizVersions(_summaries(await self._catalog.versions(quiz_id, limit))))
+        found = await self._catalog.versions(quiz_id, limit)
+        author.require_playable(found[0].owner_id)
+        return json_answer(types.QuizVersions(_summaries(found)))
 
     async def delete(self, quiz_id: str) -> Answer:
         """No version of it is played anew. Sessions that play one go on, and keep it."""
-        self._access.require_author()
+        author = self._access.require_author()
         read_query(NoQuery)
         if not may_be_quiz_id(quiz_id):
             raise QuizNotFound(quiz_id)
+        author.require_own((await self._catalog.get(quiz_id)).owner_id)
         await self._catalog.delete(quiz_id)
         return json_answer(types.DeletedQuiz(quiz_id))
 
@@ -111,6 +128,13 @@ def _checked(text: bytes) -> dict[str, object]:
         ]
         return {"quiz": None, "draft": error.data, "problems": problems}
     return {"quiz": quiz.to_dict(), "draft": None, "problems": []}
+
+
+def search_text(title: str | None) -> str | None:
+    """The text to look for in titles. Raises ApiError for what no title has."""
+    if title is None or (0 < len(title) <= TITLE_MAX and title.isprintable()):
+        return title
+    raise ApiError("bad_field", f"title is 1 to {TITLE_MAX} printable characters.", "title")
 
 
 def may_be_quiz_id(text: str) -> bool:

@@ -106,7 +106,9 @@ class Results:
         assert not isinstance(found, SessionRecord), "that would have been the look"
         if look.message["phase"] == Phase.FINISHED:
             await self._sessions.refuse_outsiders(found.record, token)
-        elif token is not None or not self._access.is_author():
+        elif token is None and (author := self._access.author()) is not None:
+            await self._sessions.require_readable(author, found.session_id)
+        else:
             grant = self._access.grant(token)
             if grant.role != "host":
                 raise ApiError("not_host", "Until the session is over its results are for the host.")

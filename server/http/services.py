@@ -58,7 +58,9 @@ class Directory(Protocol):
         """Hand a command to the session with this id or code, wherever it is. Never blocks; the answer goes
         to its `reply`."""
 
-    async def create(self, quiz_id: str, settings: Settings, version: int | None = None) -> SessionRecord:
+    async def create(
+        self, quiz_id: str, settings: Settings, version: int | None = None, owner_id: str | None = None
+    ) -> SessionRecord:
         """Raises QuizNotFound, NodeFull, StorageUnavailable."""
 
 

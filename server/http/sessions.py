@@ -22,6 +22,7 @@ from engine.ports import (
 )
 from server.http.authorization import Access
 from server.http.services import Directory, LiveSession
+from server.security.authors import Author
 from server.security.tokens import Grant
 from server.wire.errors import ApiError, busy, refused, unreadable
 
@@ -125,7 +126,11 @@ class Sessions:
 
         Raises ApiError for a token, the given one or else the bearer's, that is invalid here.
         """
-        if record.settings.results_public or (token is None and self._access.is_author()):
+        if record.settings.results_public:
+            return True
+        author = self._access.author() if token is None else None
+        if author is not None:
+            await self.require_readable(author, record.id)
             return True
         if token is None and self._access.bearer() is None:
             return False
@@ -142,6 +147,21 @@ class Sessions:
         that is stored."""
         if grant.role == "host" and grant.generation != await self._store.host_generation(grant.session_id):
             raise ApiError("token_replaced", "Somebody else leads this session now, with a newer token.")
+
+    async def require_own(self, author: Author, session_id: str) -> None:
+        """Raises ApiError for a session that this author may not write to."""
+        if not author.admin:
+            author.require_own(await self._owner_id(session_id))
+
+    async def require_readable(self, author: Author, session_id: str) -> None:
+        """Raises ApiError for a session that this author may not read."""
+        if not (author.admin or author.reads_others):
+            author.require_readable(await self._owner_id(session_id))
+
+    async def _owner_id(self, session_id: str) -> str | None:
+        """As stored: what other nodes tell of a session does not have it."""
+        with bounded_wait():
+            return (await self._store.find(session_id)).owner_id
 
     async def refuse_outsiders(self, record: SessionRecord, token: str | None = None) -> None:
         """Raises ApiError if the client may not see the results of a session that is over."""

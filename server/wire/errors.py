@@ -18,6 +18,8 @@ STATUS: Mapping[str, int] = {
     "too_large": 413,
     "not_player": 403,
     "not_host": 403,
+    "not_owner": 403,
+    "not_admin": 403,
     "session_not_found": 404,
     "quiz_not_found": 404,
     "player_not_found": 404,

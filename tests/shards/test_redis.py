@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -273,15 +273,27 @@ class Counting:
         self.catalog = MemoryCatalog(now_ms=7)
         self.asked: list[tuple[str, int | None]] = []
 
-    async def add(self, quiz: Quiz, quiz_id: str | None = None) -> ports.StoredQuiz:
-        return await self.catalog.add(quiz, quiz_id)
+    async def add(
+        self,
+        quiz: Quiz,
+        quiz_id: str | None = None,
+        owner_id: str | None = None,
+        allow: Callable[[str | None], None] = ports.anyone,
+    ) -> ports.StoredQuiz:
+        return await self.catalog.add(quiz, quiz_id, owner_id, allow)
 
     async def get(self, quiz_id: str, version: int | None = None) -> ports.StoredQuiz:
         self.asked.append((quiz_id, version))
         return await self.catalog.get(quiz_id, version)
 
-    async def list(self) -> ports.Sequence[ports.QuizSummary]:
-        return await self.catalog.list()
+    async def page(
+        self,
+        limit: int,
+        after: tuple[str, str] | None = None,
+        owners: ports.Owners = None,
+        title: str | None = None,
+    ) -> ports.Sequence[ports.QuizSummary]:
+        return await self.catalog.page(limit, after, owners, title)
 
     async def versions(self, quiz_id: str, limit: int) -> ports.Sequence[ports.QuizSummary]:
         return await self.catalog.versions(quiz_id, limit)
@@ -290,13 +302,14 @@ class Counting:
 async def test_nodes_share_the_quizzes_they_looked_up(services: RedisServices) -> None:
     behind, never = Counting(), Counting()
     one, other = services.quiz_cache(behind), services.quiz_cache(never)
-    first = await one.add(quiz_of("One"))
+    first = await one.add(quiz_of("One"), None, "ada")
+    assert first.owner_id == "ada"
     assert await one.get(first.id) == first
     assert behind.asked == [(first.id, None)]
     assert await other.get(first.id) == first
     assert await other.get(first.id, 1) == first
     assert never.asked == []
-    assert [summary.id for summary in await one.list()] == [first.id]
+    assert [summary.id for summary in await one.page(9)] == [first.id]
 
 
 async def test_an_edit_is_seen_and_announced(services: RedisServices) -> None:

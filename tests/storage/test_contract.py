@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import trio
@@ -211,7 +212,7 @@ async def test_the_list_has_the_newest_versions_by_title(catalog: ports.QuizCata
     await catalog.add(quiz_of("Zebras"), "a")
     await catalog.add(quiz_of("Old name"), "b")
     await catalog.add(quiz_of("Apples", questions=3), "b")
-    assert await catalog.list() == [
+    assert await catalog.page(9) == [
         ports.QuizSummary("b", 2, "Apples", "en", 3, AT),
         ports.QuizSummary("a", 1, "Zebras", "en", 1, AT),
     ]
@@ -367,7 +368,7 @@ async def test_recent_sessions_come_newest_first(storage: Storage) -> None:
     young = await storage.session(created_at=AT + 2)
     await storage.session(created_at=AT - 1)
     await storage.write(old, joined(1), joined(2), f.PlayerKicked(3, AT, 1), f.Finished(4, AT + 9))
-    assert await storage.store.recent(2) == [
+    assert await storage.store.page(2) == [
         ports.SessionSummary(young.id, young.code, young.quiz_id, "Capitals", 0, AT + 2, None),
         ports.SessionSummary(old.id, old.code, old.quiz_id, "Capitals", 1, AT, AT + 9),
     ]
@@ -681,7 +682,7 @@ async def test_a_deleted_quiz_is_there_for_the_sessions_that_use_it_alone(storag
     used = await storage.session()
     unused = await catalog.add(quiz_of("Second"), used.quiz_id)
     await catalog.delete(used.quiz_id)
-    assert [each.id for each in await catalog.list()] == []
+    assert [each.id for each in await catalog.page(9)] == []
     for look in (
         catalog.get(used.quiz_id),
         catalog.versions(used.quiz_id, 5),
@@ -732,7 +733,7 @@ async def test_a_session_that_is_over_can_be_deleted(storage: Storage) -> None:
     for key in (record.id, "nowhere"):
         with pytest.raises(ports.SessionNotFound):
             await storage.store.delete(key)
-    assert [each.id for each in await storage.store.recent(9)] == [other.id]
+    assert [each.id for each in await storage.store.page(9)] == [other.id]
     assert [row.name for row in await results_of(storage.store, other.id)] == ["Ben"]
 
 
@@ -937,3 +938,99 @@ async def test_an_empty_append_is_nothing(storage: Storage) -> None:
     storage.journal.append(record.id, claimed.epoch, [joined(1)], listener)
     await listener.until(1)
     assert (listener.seqs, listener.fences) == ([1], 0)
+
+
+# Lists, page by page
+
+
+async def test_quizzes_are_listed_page_by_page_whatever_is_added_meanwhile(
+    catalog: ports.QuizCatalog,
+) -> None:
+    for title in ("B", "D", "B", "A", "C"):
+        await catalog.add(quiz_of(title))
+    await catalog.add(quiz_of("E"), "a")  # an edit: the quiz has moved to the end
+    first = await catalog.page(2)
+    assert [each.id for each in first] == ["b", "b-2"]
+    await catalog.add(quiz_of("A new one in front"))
+    after = (first[-1].title, first[-1].id)
+    second = await catalog.page(2, after)
+    assert [each.title for each in second] == ["C", "D"]
+    third = await catalog.page(2, (second[-1].title, second[-1].id))
+    assert [(each.id, each.title) for each in third] == [("a", "E")]
+    assert await catalog.page(2, (third[-1].title, third[-1].id)) == []
+
+
+async def test_quizzes_are_listed_by_owner_and_by_a_text_in_the_title(catalog: ports.QuizCatalog) -> None:
+    await catalog.add(quiz_of("Ünits of measure"), "a", "ada")
+    await catalog.add(quiz_of("Capitals"), "b", "ben")
+    await catalog.add(quiz_of("More ÜNITS"), "c")
+    await catalog.add(quiz_of("100 % of it_all"), "d", "ada")
+
+    async def found(**how: Any) -> list[str]:
+        return [each.id for each in await catalog.page(9, **how)]
+
+    assert await found() == ["d", "b", "c", "a"]
+    assert await found(owners=["ada"]) == ["d", "a"]
+    assert await found(owners=["ada", None]) == ["d", "c", "a"]
+    assert await found(owners=[None]) == ["c"]
+    assert await found(owners=["nobody"]) == []
+    assert await found(title="üNITS") == ["c", "a"]
+    assert await found(title="üNITS", owners=["ada"]) == ["a"]
+    assert await found(title="T") == ["d", "b", "c", "a"]
+    assert await found(title="% o") == ["d"]
+    assert await found(title="t_a") == ["d"]
+    assert await found(title="ital") == ["b"]
+    assert await found(title="itls") == []
+    assert await found(title="m", after=("Capitals", "b")) == ["c", "a"]
+
+
+async def test_a_quiz_keeps_its_owner_and_others_are_refused_before_they_write(
+    catalog: ports.QuizCatalog,
+) -> None:
+    asked: list[str | None] = []
+
+    def refuse(owner_id: str | None) -> None:
+        asked.append(owner_id)
+        raise PermissionError
+
+    made = await catalog.add(quiz_of(), "caps", "ada", refuse)  # there is none yet
+    assert (made.owner_id, asked) == ("ada", [])
+    for quiz in (quiz_of(), quiz_of("Other")):
+        with pytest.raises(PermissionError):
+            await catalog.add(quiz, "caps", "ben", refuse)
+    assert asked == ["ada", "ada"]
+    edited = await catalog.add(quiz_of("Other"), "caps", "ben")
+    assert (edited.version, edited.owner_id) == (2, "ada")
+    assert (await catalog.get("caps")).owner_id == "ada"
+    await catalog.delete("caps")
+    again = await catalog.add(quiz_of(), "caps", "ben", refuse)
+    assert (again.version, again.owner_id) == (3, "ben")
+    assert [each.owner_id for each in await catalog.versions("caps", 9)] == ["ben"]
+
+
+async def test_sessions_are_listed_page_by_page_by_owner_and_by_title(storage: Storage) -> None:
+    for quiz_id, title in (("caps", "Capitals"), ("units", "Units")):
+        await storage.catalog.add(quiz_of(title), quiz_id)
+    made = []
+    for n, (quiz_id, owner_id) in enumerate(
+        [("caps", "ada"), ("units", None), ("caps", "ben"), ("units", "ada"), ("units", "ada")]
+    ):
+        record = replace(record_of(quiz_id, created_at=AT + n // 2), owner_id=owner_id)
+        await storage.store.create(record)
+        made.append(record)
+    assert (await storage.store.find(made[0].id)).owner_id == "ada"
+    order = sorted(made, key=lambda each: (each.created_at, each.id), reverse=True)
+
+    async def found(limit: int = 9, **how: Any) -> list[str]:
+        return [each.id for each in await storage.store.page(limit, **how)]
+
+    assert await found() == [each.id for each in order]
+    for at in range(5):
+        after = (order[at].created_at, order[at].id)
+        assert await found(2, after=after) == [each.id for each in order[at + 1 : at + 3]]
+        mine = [each.id for each in order[at + 1 :] if each.owner_id == "ada"]
+        assert await found(after=after, owners=["ada"]) == mine
+    units = [each.id for each in order if each.quiz_id == "units"]
+    assert await found(title="uNIT") == units
+    assert await found(title="unit", owners=[None]) == [made[1].id]
+    assert {each.owner_id for each in await storage.store.page(9, owners=["ben"])} == {"ben"}

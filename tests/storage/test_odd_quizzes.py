@@ -23,6 +23,6 @@ async def test_a_quiz_without_a_list_of_questions_is_listed_with_none(
     await database.execute(
         "UPDATE quizzes SET definition = $1::text::jsonb WHERE id = 'odd'", json.dumps(definition)
     )
-    listed = {each.id: each.questions for each in await catalog.list()}
+    listed = {each.id: each.questions for each in await catalog.page(9)}
     assert listed == {"good": len(good.quiz.questions), "odd": 0}
     assert [each.questions for each in await catalog.versions("odd", 5)] == [0]

@@ -25,6 +25,7 @@ RELEASED = {
         "cb786fa35dcbae260cf4a6c6c829d93fe7d3d83d2f90a63de11967ca43ae63e8"
     ),
     "0008_users.sql": ("394f94fa9ae3f3fbd69fcc49cf646ab4ed01c6a5076270a8ab73516dcc19ff7e"),
+    "0009_owners_and_lists.sql": ("cc57cea50c2e0ccb8f407c6dcb0c732dd308d55c67df3f491f461715a7317d1b"),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

@@ -332,13 +332,29 @@ def _as_row(deed: _Deed) -> tuple[object, ...]:
 
 def _session_row(record: SessionRecord) -> tuple[object, ...]:
     settings = json.dumps(record.settings.to_dict())
-    return record.id, record.code, record.quiz_id, record.quiz_version, settings, record.created_at
+    return (
+        record.id,
+        record.code,
+        record.quiz_id,
+        record.quiz_version,
+        settings,
+        record.created_at,
+        record.owner_id,
+    )
 
 
 def _quiz_row(stored: StoredQuiz) -> tuple[object, ...]:
     quiz = stored.quiz
     definition = json.dumps(quiz.to_dict(), ensure_ascii=False)
-    return stored.id, stored.version, quiz.title, quiz.language, definition, stored.created_at
+    return (
+        stored.id,
+        stored.version,
+        quiz.title,
+        quiz.language,
+        definition,
+        stored.created_at,
+        stored.owner_id,
+    )
 
 
 # What somebody else has claimed since, or was granted by a statement whose answer was lost, is not missing as
@@ -367,14 +383,14 @@ ORDER BY k.n
 _LOCK = "SELECT epoch, owner FROM sessions WHERE id = $1 FOR UPDATE"
 
 _CREATE_QUIZ = """
-INSERT INTO quizzes (id, version, title, language, definition, created_at)
-VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms')
+INSERT INTO quizzes (id, version, title, language, definition, created_at, owner_id)
+VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms', $7)
 ON CONFLICT DO NOTHING
 """
 
 _CREATE_SESSION = """
-INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at)
-VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms')
+INSERT INTO sessions (id, code, quiz_id, quiz_version, settings, created_at, owner_id)
+VALUES ($1, $2, $3, $4, $5, 'epoch'::timestamptz + $6::float8 * interval '1 ms', $7)
 ON CONFLICT (id) DO NOTHING
 """
 

@@ -44,8 +44,10 @@ def add(file: Path, quiz_id: str | None, url: str) -> None:
 
 
 @quiz.command(name="list")
+@click.option("--title", help="Only those with this text in the title of the quiz.")
+@click.option("--owner", help="Only what this author made: `me`, or an id.  [default: all that may be read]")
 @server_option
-def list_quizzes(url: str) -> None:
+def list_quizzes(title: str | None, owner: str | None, url: str) -> None:
     """List the quizzes of the server."""
 
     async def main() -> int:
@@ -53,7 +55,10 @@ def list_quizzes(url: str) -> None:
         from rich.text import Text
 
         async with api_at(url) as api:
-            quizzes = await api.quizzes()
+            quizzes = await api.quizzes(title, owner)
+        if not quizzes and (title or owner):
+            click.echo("There are no such quizzes.")
+            return 0
         if not quizzes:
             click.echo("There are no quizzes. Add one with `fanfare quiz add FILE`.")
             return 0

@@ -240,8 +240,10 @@ def _host_line(url: str, code: str, token: str, what: str = "host") -> str:
 
 @session.command(name="list")
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many.")
+@click.option("--title", help="Only those with this text in the title of the quiz.")
+@click.option("--owner", help="Only what this author made: `me`, or an id.  [default: all that may be read]")
 @server_option
-def list_sessions(limit: int, url: str) -> None:
+def list_sessions(limit: int, title: str | None, owner: str | None, url: str) -> None:
     """List the sessions that were opened last."""
 
     async def main() -> int:
@@ -249,7 +251,10 @@ def list_sessions(limit: int, url: str) -> None:
         from rich.text import Text
 
         async with api_at(url) as api:
-            sessions = await api.sessions(limit)
+            sessions = await api.sessions(limit, title, owner)
+        if not sessions and (title or owner):
+            click.echo("There are no such sessions.")
+            return 0
         if not sessions:
             click.echo("There are no sessions. Open one with `fanfare session start QUIZ`.")
             return 0

@@ -47,7 +47,7 @@ OPERATIONS = (
                     examples.DRAINING,
                 ),
             ),
-            codes=("node_not_found", "last_node"),
+            codes=("node_not_found", "last_node", "not_admin"),
         ),
     ),
     Route(

@@ -53,10 +53,11 @@ QUIZZES = (
         lambda views: views.quizzes.list,
         Operation(
             "listQuizzes",
-            "The newest version of every quiz",
+            "The newest versions of quizzes",
             "quizzes",
             who=("author",),
-            query=queries.NoQuery,
+            description="Those that the author may read, page by page.",
+            query=queries.QuizListQuery,
             gives=(Gives(200, "By title.", quizzes.QuizList, examples.QUIZ_LIST),),
         ),
     ),

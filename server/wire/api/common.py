@@ -17,6 +17,11 @@ KEY_PATTERN = "^([0-9]{6}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 
 Milliseconds = Annotated[int, Meta(description="Milliseconds since the epoch.")]
 Code = Annotated[str, Meta(pattern=CODE_PATTERN, description="Of the session: what players type.")]
+OwnerId = Annotated[
+    str | None,
+    Meta(description="The author who made it; null for what was made with the author key."),
+]
+NextPage = Annotated[str | None, Meta(description="`cursor` of the next page; null on the last.")]
 WsUrl = Annotated[str, Meta(description="Where clients of the session open their WebSocket.")]
 PlayUrl = Annotated[
     str,

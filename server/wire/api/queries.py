@@ -7,11 +7,16 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from engine.actors.commands import PAGE_MAX
+from engine.domain.quiz import TITLE_MAX
 from server.wire.api.common import CODE_PATTERN, KEY_PATTERN
+from server.wire.cursors import CURSOR_CHARS_MAX
 
 VERSION_MAX = 999_999_999
 LISTED_MAX = 200
 """Quiz versions, or sessions, in one listing."""
+
+QUIZZES_LISTED_MAX = 100
+"""Quizzes in one listing."""
 
 AFTER_MAX = 999_999_999
 QUIZ_ID_CHARS_MAX = 100
@@ -55,6 +60,38 @@ class QuizQuery(Query):
 
 class ListQuery(Query):
     limit: Annotated[int, Meta(ge=1, le=LISTED_MAX, description="How many.")] = 50
+
+
+PAGE_CURSOR = Annotated[
+    Annotated[str, Meta(max_length=CURSOR_CHARS_MAX)] | None,
+    Meta(description="`next` of the page before; by default the list begins at its beginning."),
+]
+PAGE_OWNER = Annotated[
+    str | None,
+    Meta(
+        description="Only what this author made: `me`, or an `owner_id`. With the author key, `me` is what "
+        "was made with it. By default all that the asking author may read."
+    ),
+]
+PAGE_TITLE = Annotated[
+    Annotated[str, Meta(min_length=1, max_length=TITLE_MAX)] | None,
+    Meta(description="Only with this text in the title of the quiz, whatever its case."),
+]
+
+
+class QuizListQuery(Query):
+    limit: Annotated[int, Meta(ge=1, le=QUIZZES_LISTED_MAX, description="How many at most.")] = (
+        QUIZZES_LISTED_MAX
+    )
+    cursor: PAGE_CURSOR = None
+    owner: PAGE_OWNER = None
+    title: PAGE_TITLE = None
+
+
+class SessionListQuery(ListQuery):
+    cursor: PAGE_CURSOR = None
+    owner: PAGE_OWNER = None
+    title: PAGE_TITLE = None
 
 
 class PlayersQuery(Query):

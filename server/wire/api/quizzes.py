@@ -8,7 +8,7 @@ from msgspec import Meta, field
 
 from engine.domain import questions, quiz
 from engine.domain.spellings import Match
-from server.wire.api.common import Body, Milliseconds
+from server.wire.api.common import Body, Milliseconds, NextPage, OwnerId
 
 QuestionText = Annotated[str, Meta(min_length=1, max_length=questions.TEXT_MAX)]
 TimeLimit = Annotated[
@@ -141,12 +141,14 @@ class QuizSummary(Body):
     language: str
     questions: Annotated[int, Meta(description="How many questions it has.")]
     created_at: Milliseconds
+    owner_id: OwnerId
 
 
 class QuizList(Body):
-    """The newest version of every quiz, by title."""
+    """One page of the newest versions of quizzes, by title."""
 
     quizzes: list[QuizSummary]
+    next: NextPage
 
 
 class QuizVersions(Body):

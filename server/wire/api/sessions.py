@@ -10,7 +10,7 @@ from engine.domain import settings
 from engine.domain.phases import Phase
 from engine.domain.settings import Board, Names
 from engine.domain.spellings import FOLDINGS, Match
-from server.wire.api.common import Body, Code, Milliseconds, PlayUrl, WsUrl
+from server.wire.api.common import Body, Code, Milliseconds, NextPage, OwnerId, PlayUrl, WsUrl
 from server.wire.api.queries import VERSION_MAX
 
 _DEFAULTS = settings.Settings()
@@ -168,12 +168,14 @@ class SessionSummary(Body):
     players: int
     created_at: Milliseconds
     finished_at: Milliseconds | None
+    owner_id: OwnerId
 
 
 class SessionList(Body):
-    """Sessions, the newest first."""
+    """One page of the sessions, the newest first."""
 
     sessions: list[SessionSummary]
+    next: NextPage
 
 
 class DeletedSession(Body):

@@ -1,0 +1,31 @@
+"""Cursors of lists: where the next page begins, as one opaque text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TypeVar
+
+import msgspec
+
+from server.wire.errors import ApiError
+
+CURSOR_CHARS_MAX = 1_000
+
+T = TypeVar("T")
+
+
+def cursor_of(last: tuple[object, ...]) -> str:
+    """The cursor behind the row with these values."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(last)).rstrip(b"=").decode()
+
+
+def behind(cursor: str | None, kind: type[T]) -> T | None:
+    """The values of the row that the cursor stands behind. Raises ApiError for a text that is no cursor."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        return msgspec.json.decode(text, type=kind)
+    except (ValueError, binascii.Error, msgspec.MsgspecError):
+        raise ApiError("bad_field", "cursor is `next` of the page before.", "cursor") from None
