@@ -20,13 +20,35 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 """A seat: the number of a player, or "host"."""
 
 
+USER_ID_CHARS_MAX = 128
+
 PAGE_MAX = 1_000
 """Players in one frame."""
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """A user of the app that the engine is part of, as the edge has verified it; the actor trusts it.
+
+    Attributes:
+        user_id: what the app calls the user, opaque here.
+        name: what the app says the user is called; None leaves it to the player.
+        locale: the user's language, a BCP 47 tag.
+        extra_time: the factor, 1 to 4, by which this user has longer to answer, or "untimed".
+    """
+
+    user_id: Annotated[str, Meta(min_length=1, max_length=USER_ID_CHARS_MAX)]
+    name: str | None = None
+    locale: str | None = None
+    extra_time: float | Literal["untimed"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
-    """Become a new player. With `attach` the reply stays on as the player's subscriber. `name` is the value
+    """Become a new player; or with the `identity` of a user who has a seat here, come back to it, at `epoch`
+    and `offset` as with `Rejoin`.
+
+    With `attach` the reply stays on as the player's subscriber. `name` is the value
     that came over the wire, None when it was left out. `address` is the network of the client, as limits
     count it. `ticket` identifies a player that waits for the host and asks again. If `former_session` is not
     None, the client has shown the token of `former_player` in the session with that id.
@@ -45,6 +67,9 @@ class Join:
     ticket: str | None = None
     former_session: str | None = None
     former_player: int | None = None
+    identity: Identity | None = None
+    epoch: int | None = None
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

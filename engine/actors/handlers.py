@@ -108,6 +108,13 @@ def answer(live: LiveSession, command: Answer) -> None:
 
 
 def join(live: LiveSession, command: Join) -> None:
+    user = command.identity
+    if user is not None and (seat := live.session.seat_of_user(user.user_id)) is not None:
+        _come_back(live, command, seat)
+        return
+    if user is not None and live.session.was_erased(user.user_id):
+        refused(live, command.reply, NO_SUCH_PLAYER)
+        return
     if not live.journal.has_room(JOINS_SHARE):
         refused(live, command.reply, BUSY)
         return
@@ -115,7 +122,13 @@ def join(live: LiveSession, command: Join) -> None:
     admitted = admission.decision(command.ticket, command.name)
     refusal = _refuse_former(live, command)
     refusal = refusal or (NOT_ADMITTED if admitted is False else admission.refuse(command.address, now))
-    outcome = refusal or live.session.join(command.name, command.at, admitted=admitted is True)
+    outcome = refusal or live.session.join(
+        command.name,
+        command.at,
+        admitted=admitted is True,
+        user_id=None if user is None else user.user_id,
+        signed_name=None if user is None else user.name,
+    )
     if isinstance(outcome, Applied):
         ticket = command.ticket or ""
         refusal = admission.wait(ticket, command.name, outcome.name, command.address, now)
@@ -132,9 +145,12 @@ def join(live: LiveSession, command: Join) -> None:
     admission.seat(command.address, now)
     live.attendance.spoke(outcome.player)
     live.counters.players_joined += 1
+    if user is not None:
+        live.joins_under_way[outcome.player] = outcome.seq
     place = Place("player", outcome.player, command.may_move)
 
     def welcome() -> Frame | None:
+        live.joins_under_way.pop(outcome.player, None)
         live.attendance.note(outcome.player, joined=True)
         if not command.attach:
             return joined(live, place, state=None)
@@ -152,6 +168,29 @@ def join(live: LiveSession, command: Join) -> None:
         return relay_messages.admitted(place.role, place.player, [frame])
 
     live.confirmations.on_commit(outcome.seq, command.reply, welcome)
+
+
+def _come_back(live: LiveSession, command: Join, player: int) -> None:
+    """A user who has a seat here is that player, whatever device it is. Until the join is committed that gave
+    the seat, nobody is told of it."""
+    refusal = _not_in(live, player)
+    if refusal is not None:
+        refused(live, command.reply, refusal)
+        return
+    live.attendance.spoke(player)
+    place = Place("player", player, command.may_move)
+    again = Rejoin(command.reply, "player", player, None, command.epoch, command.offset, relay=command.relay)
+
+    def welcome() -> Frame | None:
+        if not command.attach:
+            return joined(live, place, state=None)
+        attach(live, again, place)
+        return None
+
+    if player in live.joins_under_way:
+        live.confirmations.on_commit(live.joins_under_way[player], command.reply, welcome)
+    elif (frame := welcome()) is not None:
+        command.reply.push(frame)
 
 
 def _refuse_former(live: LiveSession, command: Join) -> Refusal | None:

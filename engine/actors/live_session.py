@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.admission import AdmissionControl
@@ -71,6 +71,8 @@ class LiveSession:
     """When somebody last asked the session for something; once it is over, when everybody was told."""
     joins_follow_until: int
     """Until when a join of the former owner may still be merged."""
+    joins_under_way: dict[int, int] = field(default_factory=dict)
+    """The players that are users and whose joins are not committed yet, with the seq of these facts."""
     linger_s: float = FINISHED_LINGER_S
     """How long the session stays in memory once it is over."""
 

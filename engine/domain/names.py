@@ -28,6 +28,8 @@ class Names:
         # Hashes of the erased names of removed players, who do not come in again under them. They mean
         # nothing outside of this process, and no fact holds them.
         self._shut: set[int] = set()
+        self._next_numbers: dict[str, int] = {}
+        """Where to look on for a free number behind a name."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Names):
@@ -63,6 +65,19 @@ class Names:
         if not taken(name):
             return name
         return next(each for number in count(2) if not taken(each := numbered(name, number)))
+
+    def free_for_user(self, name: str, language: str) -> str:
+        """This clean name of a user, or if it is taken, a numbered one that no player here has or had. A
+        thousand users of one name cost a thousand looks and no more."""
+        if self.refuse(name, language, filtered=False) is None:
+            return name
+        likeness = _likeness(name)
+        for number in count(self._next_numbers.get(likeness, 2)):
+            candidate = numbered(name, number)
+            if self.refuse(candidate, language, filtered=False) is None:
+                self._next_numbers[likeness] = number + 1
+                return candidate
+        raise AssertionError("numbers do not end")
 
     def give(self, name: str, player: int) -> None:
         self._folded[_likeness(name)] = player

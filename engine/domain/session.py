@@ -31,12 +31,13 @@ from engine.domain.facts import (
     Resumed,
 )
 from engine.domain.generated_names import given_name
+from engine.domain.name_rules import stands_for_erased
 from engine.domain.phases import Phase, refuse
 from engine.domain.players import Player
 from engine.domain.quiz import Quiz
 from engine.domain.replay import ReplayedSession
 from engine.domain.settings import Settings
-from engine.domain.text import clean_name
+from engine.domain.text import clean_name, shortened_name
 
 __all__ = ["Applied", "Phase", "Player", "Repeated", "Session", "Settings"]
 
@@ -51,6 +52,7 @@ _FINISHED: Final = Refusal("session_finished", "The session is over.")
 _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
 _FULL: Final = Refusal("session_full", "The session has no room for more players.")
 _NOTHING_TO_SKIP: Final = Refusal("illegal_move", "No question is open or shown that could be skipped.")
+IDENTITY_REQUIRED: Final = Refusal("identity_required", "Players of this session come by way of their app.")
 _NAME_MISSING: Final = Refusal("missing_field", "A player of this session gives a name.")
 
 
@@ -90,33 +92,57 @@ class Session(ReplayedSession):
 
     # Players
 
-    def join(self, name: object, at: int, *, admitted: bool = False) -> PlayerJoined | Applied | Refusal:
+    def join(
+        self,
+        name: object,
+        at: int,
+        *,
+        admitted: bool = False,
+        user_id: str | None = None,
+        signed_name: str | None = None,
+    ) -> PlayerJoined | Applied | Refusal:
         """Admit a new player under a name that no player here has or had. Where names are given, the player
-        gets a given one, whatever `name` is. `name` is None when it was left out. Args: admitted: the host
-        has approved."""
+        gets a given one, whatever `name` is. `name` is None when it was left out.
+
+        Args:
+            admitted: the host has approved.
+            user_id: the user of the app that the player is, who has no seat here.
+            signed_name: what the app calls this user. It goes before `name`, is never refused, and gets a
+                number when it is taken.
+        """
         if self.phase is Phase.FINISHED:
             return _FINISHED
         if self.locked:
             return _LOCKED
         if self.active >= self.settings.player_limit:
             return _FULL
+        if user_id is None and self.settings.identity == "required":
+            return IDENTITY_REQUIRED
+        called = self._name_for(name, signed_name)
+        if isinstance(called, Refusal):
+            return called
+        if self.approval and not admitted:
+            return Applied(called)
+        joined = PlayerJoined(self.seq + 1, at, len(self._players) + 1, called, user_id=user_id)
+        self._record(joined)
+        return joined
+
+    def _name_for(self, name: object, signed_name: str | None) -> str | Refusal:
+        """The name of a new player."""
+        language, filtered = self.quiz.language, self.settings.name_filter
         if self.settings.names == "given":
-            name = given_name(len(self._players) + 1, self.quiz.language)
+            name, filtered = given_name(len(self._players) + 1, language), False
+        elif signed := shortened_name(signed_name or ""):
+            if stands_for_erased(signed):
+                signed = given_name(len(self._players) + 1, language)
+            return self._names.free_for_user(signed, language)
         elif name is None:
             return _NAME_MISSING
         try:
             cleaned = clean_name(name)
         except DomainError as error:
             return Refusal(error.code, error.message)
-        filtered = self.settings.name_filter and self.settings.names == "chosen"
-        refusal = self._names.refuse(cleaned, self.quiz.language, filtered=filtered)
-        if refusal is not None:
-            return refusal
-        if self.approval and not admitted:
-            return Applied(cleaned)
-        joined = PlayerJoined(self.seq + 1, at, len(self._players) + 1, cleaned)
-        self._record(joined)
-        return joined
+        return self._names.refuse(cleaned, language, filtered=filtered) or cleaned
 
     def answer(
         self, player: int, question: int, raw_choice: object, at: int, held_ms: int = 0

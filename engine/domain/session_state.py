@@ -141,6 +141,11 @@ class SessionState:
         """The player that is this user of the app; None if there is none."""
         return self._users.get(user_id)
 
+    def was_erased(self, user_id: str) -> bool:
+        """Whether the player that was this user was erased, as far as this process knows: nothing that is
+        stored tells it."""
+        return hash(user_id) in self._erased_users
+
     def seat_of(self, fact: PlayerJoined) -> int | None:
         """The player whom an earlier owner had admitted by this fact; None if there is none. It is the player
         of the same user. For a guest it is the guest whose name equals this one, or is too similar, or was

@@ -13,9 +13,11 @@ from engine.domain.validation import Fields, Problems
 AdaptiveTick = Literal["host", "auto"]
 Names = Literal["chosen", "given"]
 Board = Literal["at_close", "live"]
+Demand = Literal["optional", "required"]
 
 PACES: Final[tuple[AdaptiveTick, ...]] = ("host", "auto")
 NAMES: Final[tuple[Names, ...]] = ("chosen", "given")
+DEMANDS: Final[tuple[Demand, ...]] = ("optional", "required")
 BOARDS: Final[tuple[Board, ...]] = ("at_close", "live")
 PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
@@ -45,6 +47,7 @@ FIELDS: Final = (
     "approval",
     "shuffle_choices",
     "shuffle_questions",
+    "identity",
     "foldings",
 )
 
@@ -77,6 +80,7 @@ class Settings:
         shuffle_choices: each player sees the choices of a question in an order of their own.
         shuffle_questions: each player gets the questions in an order of their own; only where each player
             advances at their own pace.
+        identity: whether new players may be guests (`optional`), or have to be users of the app (`required`).
         foldings: the version of the rules that typed text is matched by. The version of the release that
             opens a session holds to its end and for its audit; there is no reason to choose another.
 
@@ -101,6 +105,7 @@ class Settings:
     approval: bool = False
     shuffle_choices: bool = False
     shuffle_questions: bool = False
+    identity: Demand = "optional"
     foldings: int = FOLDINGS
 
     def __post_init__(self) -> None:
@@ -153,6 +158,7 @@ class Settings:
             "approval": fields.flag("approval", default=False),
             "shuffle_choices": fields.flag("shuffle_choices", default=False),
             "shuffle_questions": fields.flag("shuffle_questions", default=False),
+            "identity": fields.one_of("identity", DEMANDS, default="optional"),
             # A session that was stored without was opened by a release that knew no others.
             "foldings": fields.whole(
                 "foldings", 1, FOLDINGS, default=FOLDINGS if fields.problems.strict else 1

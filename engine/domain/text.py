@@ -81,15 +81,23 @@ def clean_name(raw: object) -> str:
         raise DomainError("name_invalid", "The name must be text.", "name")
     if len(raw) > NAME_RAW_MAX:
         raise DomainError("name_too_long", f"The name must have at most {NAME_MAX} characters.", "name")
-    if raw.isascii() and raw.isprintable():
-        name = " ".join(raw.split())
-    else:
-        name = _visible(unicodedata.normalize("NFC", raw))
+    name = _cleaned(raw)
     if not name:
         raise DomainError("name_invalid", "The name must have at least one visible character.", "name")
     if len(name) > NAME_MAX:
         raise DomainError("name_too_long", f"The name must have at most {NAME_MAX} characters.", "name")
     return name
+
+
+def shortened_name(raw: str) -> str:
+    """As `clean_name`, of any text: what is too long is cut off. Empty when nothing visible is left."""
+    return _cleaned(_cleaned(raw[:NAME_RAW_MAX])[:NAME_MAX])
+
+
+def _cleaned(raw: str) -> str:
+    if raw.isascii() and raw.isprintable():
+        return " ".join(raw.split())
+    return _visible(unicodedata.normalize("NFC", raw))
 
 
 def _visible(text: str) -> str:

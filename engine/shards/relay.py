@@ -20,13 +20,14 @@ import trio
 from engine.actors import messages, relay_messages
 from engine.actors.clock import Clock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Command, Detach, Flushed, Join, Left, Rejoin, SubscribeNode, Watch
+from engine.actors.commands import Command, Detach, Flushed, Join, Left, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.audience import Audience, Place, Sent
 from engine.actors.delivery.frame import PASSING, Frame
 from engine.actors.delivery.stream import StreamState
 from engine.actors.delivery.subscriber import Subscriber
 from engine.shards.clock_offset import departing
 from engine.shards.ports import Links, Member
+from engine.shards.relay_replies import NOBODY, Admission, Answered, Inbox
 
 log = logging.getLogger(__name__)
 
@@ -49,86 +50,8 @@ HOLD_S = 8.0
 Meanwhile the clients stay connected; in the end they are closed, and look for the session themselves."""
 
 
-class _Inbox:
-    """Subscriber: receives the frames of the owner. There is one for each subscription of this node."""
-
-    __slots__ = ("relay",)
-
-    def __init__(self, relay: Relay) -> None:
-        self.relay: Relay | None = relay
-
-    def push(self, frame: Frame) -> None:
-        """Subscriber."""
-        if self.relay is not None:
-            self.relay.receive(frame, None)
-
-    def close(self, close_reason: CloseReason) -> None:
-        """Subscriber."""
-        if self.relay is not None:
-            self.relay.lose(close_reason)
-
-
-class _Admission:
-    """Subscriber: waits for the answer to the join of one client, which comes back to the seat `key`."""
-
-    __slots__ = ("_client", "_key", "_may_move", "_relay")
-
-    def __init__(self, relay: Relay, client: Subscriber, may_move: bool, key: int | str | None) -> None:
-        self._relay = relay
-        self._client = client
-        self._may_move = may_move
-        self._key = key
-
-    def push(self, frame: Frame) -> None:
-        """Subscriber."""
-        if frame.kind == "admitted":
-            self._relay.receive(frame, (self._client, self._may_move))
-        else:
-            self._relay.turn_away(self._client, self._key)
-            self._client.push(frame)
-
-    def close(self, close_reason: CloseReason) -> None:
-        """Subscriber."""
-        self._relay.turn_away(self._client, self._key)
-        self._client.close(close_reason)
-
-
-class _Answered:
-    """Subscriber: waits for the reply to a command of a client. If the link is lost before that, the client
-    is told to send an answer to a question again, which is safe. After any other command the client is closed
-    and has to come back, and its seat is free."""
-
-    __slots__ = ("_client", "_command", "_relay")
-
-    def __init__(self, relay: Relay, command: Command) -> None:
-        self._relay = relay
-        self._client = command.reply
-        self._command = command
-
-    def push(self, frame: Frame) -> None:
-        """Subscriber."""
-        self._client.push(frame)
-
-    def close(self, close_reason: CloseReason) -> None:
-        """Subscriber."""
-        if close_reason is CloseReason.RESTARTING and isinstance(self._command, Answer):
-            self._client.push(messages.busy(self._command.id))
-            return
-        self._relay.deliver(Detach(self._client))
-        self._client.close(close_reason)
-
-
-class _Nobody:
-    """Subscriber: the reply of a command without an answer."""
-
-    def push(self, frame: Frame) -> None:
-        """Subscriber."""
-
-    def close(self, close_reason: CloseReason) -> None:
-        """Subscriber."""
-
-
-_NOBODY = _Nobody()
+_OF_A_USER = "user"
+"""Stands for the seat of a client that joins as a user of the app: the owner knows which seat that is."""
 
 
 class Relay:
@@ -188,11 +111,12 @@ class Relay:
         self._tries = 0
         self._told = trio.Event()
         """Set when another owner is known, or the relay has ended."""
-        self._subscription: _Inbox | None = None
+        self._subscription: Inbox | None = None
         self._entering: dict[Subscriber, int | str | None] = {}
         """Clients that wait for admission, until they leave, and the seat that each comes back to."""
         self._awaited: Counter[int | str | None] = Counter()
         """How many of them come back to each seat."""
+        self._vacated_meanwhile: set[int | str] = set()
         self._rows: list[relay_messages.Row] = []
         self._knocking: list[Join | Rejoin | Watch] = []
         """Clients that have come while this node was not subscribed."""
@@ -211,11 +135,12 @@ class Relay:
                 self._has_entered(command.reply)
                 self._knocking = [each for each in self._knocking if each.reply is not command.reply]
                 self._vacate(self._audience.leave(command.reply))
+                self._vacate_late()
                 self._wakeup.set()
             case Join(attach=True) | Rejoin() | Watch():
                 self._let_in(command)
             case _:
-                self._pass_on(command, _Answered(self, command))
+                self._pass_on(command, Answered(self, command))
 
     def _let_in(self, command: Join | Rejoin | Watch) -> None:
         if self.over or len(self._knocking) >= KNOCKING_MAX:
@@ -227,7 +152,9 @@ class Relay:
             key: int | str | None = None
             if isinstance(command, Rejoin):
                 key = Place(command.role, command.player).key
-            admission = _Admission(self, command.reply, command.may_move, key)
+            elif isinstance(command, Join) and command.identity is not None:
+                key = _OF_A_USER
+            admission = Admission(self, command.reply, command.may_move, key)
             self._has_entered(command.reply)
             self._entering[command.reply] = key
             self._awaited[key] += 1
@@ -246,11 +173,23 @@ class Relay:
     def _vacate(self, key: int | str | None) -> None:
         """Tell the owner that a seat here is free. Not while a client is about to take it, because its join
         may have reached the owner first. Nor while this node is not subscribed, because the next subscription
-        lists the seats.
+        lists the seats. While a user is about to take some seat, it may be this one: then it is seen later.
         """
+        if key == _OF_A_USER:
+            return
+        if key is not None and _OF_A_USER in self._awaited:
+            self._vacated_meanwhile.add(key)
+            return
         taken = key in self._audience or key in self._awaited
         if key is not None and not taken and self._subscription is not None:
-            self._pass_on(Left(_NOBODY, self._node, key), _NOBODY)
+            self._pass_on(Left(NOBODY, self._node, key), NOBODY)
+
+    def _vacate_late(self) -> None:
+        """Tell the owner of the seats that became free while users were about to take some."""
+        if self._vacated_meanwhile and _OF_A_USER not in self._awaited:
+            vacated, self._vacated_meanwhile = self._vacated_meanwhile, set()
+            for key in vacated:
+                self._vacate(key)
 
     def _pass_on(self, command: Command, reply: Subscriber) -> None:
         self._links.send(self.owner, self.session_id, departing(command, reply, self._clock.now_ms()))
@@ -309,6 +248,7 @@ class Relay:
         back to."""
         self._has_entered(client)
         self._vacate(key)
+        self._vacate_late()
         self._wakeup.set()
 
     def lose(self, close_reason: CloseReason) -> None:
@@ -320,7 +260,7 @@ class Relay:
     def _subscribe(self) -> None:
         self._let_go()
         self._lost = None
-        inbox = self._subscription = _Inbox(self)
+        inbox = self._subscription = Inbox(self)
         seats = None if self._epoch is None else self._audience.held()
         self._pass_on(SubscribeNode(inbox, self._node, self._epoch, self._offset, seats), inbox)
         knocking, self._knocking = self._knocking, []
@@ -401,7 +341,7 @@ class Relay:
                 self._audience.disconnect(message["key"], CloseReason[message["close_reason"]])
             case "flush":
                 # The answers received before are on the link already, in front of this.
-                self._pass_on(Flushed(_NOBODY, self._node, message["number"]), _NOBODY)
+                self._pass_on(Flushed(NOBODY, self._node, message["number"]), NOBODY)
             case "moved_on":
                 self._move_on(Member.parse(message["node"]))
             case "relayed":
@@ -442,8 +382,10 @@ class Relay:
         place = Place(message["role"], message["player"], may_move)
         if not self._has_entered(client):
             self._vacate(place.key)  # it has left
+            self._vacate_late()
             return
         self._audience.seat(client, place)
+        self._vacate_late()
         for told in message["frames"]:
             client.push(Frame(told))
 

@@ -50,6 +50,7 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "results_public": False,
             "name_filter": True,
             "approval": False,
+            "identity": "optional",
             "shuffle_choices": False,
             "shuffle_questions": False,
             "foldings": 2,

@@ -43,6 +43,14 @@ OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "bool | None": st.none() | st.booleans(),
     "Role": ROLES,
+    "Identity | None": st.none()
+    | st.builds(
+        commands.Identity,
+        user_id=st.text(min_size=1, max_size=128),
+        name=st.none() | TEXT,
+        locale=st.none() | TEXT,
+        extra_time=st.sampled_from((None, "untimed", 1.0, 1.5, 4.0)),
+    ),
 }
 TRAVEL: tuple[type[commands.Command], ...] = (
     commands.Join,
@@ -114,6 +122,11 @@ RELEASED: list[tuple[commands.Command, bytes]] = [
     (
         commands.Join(HERE, "Ann", -3, may_move=True, relay="r", address="a", ticket="t"),
         b'{"t":"join","name":"Ann","at":-3,"attach":true,"relay":"r","address":"a","ticket":"t"}',
+    ),
+    (
+        commands.Join(HERE, None, 0, identity=commands.Identity("u", extra_time=1.5), epoch=2, offset=7),
+        b'{"t":"join","at":0,"attach":true,"identity":{"user_id":"u","name":null,"locale":null,"extra_time":1.5},'
+        b'"epoch":2,"offset":7}',
     ),
     (commands.Join(HERE, None, 0, attach=False), b'{"t":"join","at":0,"attach":false}'),
     (

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from engine.actors import relay_messages, subscriptions
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Detach, Host, Join, Rejoin, Watch
+from engine.actors.commands import Detach, Host, Identity, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
 from engine.ports import SessionRecord
@@ -748,6 +748,35 @@ async def test_clients_that_are_sent_on_are_connected_at_the_new_node(mock_clock
         assert (moved, ada.close_reason, connected(b, record)) == ([True], CloseReason.MOVED, set())
         await b.rejoin(record, "player", 1)
         assert connected(b, record) == {1}
+
+
+async def test_a_user_that_takes_the_own_seat_at_the_same_node_stays_connected(mock_clock: MockClock) -> None:
+    """The former connection ends while the owner is asked: nobody knows yet that it is the same seat."""
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, player_limit=100_000)
+        phone, tablet = Client(), Client()
+        ada = Identity("ada", "Ada")
+        await b.sent(record.code, Join(phone, None, cluster.clock.now_ms(), identity=ada))
+        b.router.deliver(record.code, Join(tablet, None, cluster.clock.now_ms(), identity=ada))
+        b.router.deliver(record.id, Detach(phone))
+        await settle()
+        assert tablet.last("joined")["player"] == 1
+        assert connected(a, record) == {1}
+        await b.sent(record.id, Detach(tablet))
+        assert connected(a, record) == set()
+
+
+async def test_joins_of_one_user_at_two_nodes_at_once_are_one_player() -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, player_limit=100_000)
+        clients = [Client(), Client(), Client()]
+        for client, node in zip(clients, (b, a, b), strict=True):
+            join = Join(client, None, cluster.clock.now_ms(), identity=Identity("ada", "Ada"))
+            node.router.deliver(record.code, join)
+        await settle()
+        assert {client.last("joined")["player"] for client in clients} == {1}
+        assert len(a.here(record).session.players) == 1
+        assert sum(client.close_reason is None for client in clients) == 1
 
 
 # -- the door ----------------------------------------------------------------------------------------

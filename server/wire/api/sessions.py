@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from engine.domain import settings
 from engine.domain.phases import Phase
-from engine.domain.settings import Board, Names
+from engine.domain.settings import Board, Demand, Names
 from engine.domain.spellings import FOLDINGS, Match
 from server.wire.api.common import Body, Code, Milliseconds, NextPage, OwnerId, PlayUrl, WsUrl
 from server.wire.api.queries import VERSION_MAX
@@ -116,6 +116,13 @@ class Settings(Body):
             "and auto, where all get the same question."
         ),
     ] = _DEFAULTS.shuffle_questions
+    identity: Annotated[
+        Demand,
+        Meta(
+            description="Whether new players have to be users of the app, and show an identity token "
+            "(`required`), or may be guests (`optional`) as far as the node takes guests."
+        ),
+    ] = _DEFAULTS.identity
     foldings: Annotated[
         int,
         Meta(
