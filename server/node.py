@@ -140,6 +140,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         run=base.run,
         clock=base.clock,
         pacing=base.pacing,
+        boundary=base.boundary,
     )
     sessions = await _sessions(base, stack, storage, cluster)
     merging = Merging(
@@ -373,6 +374,7 @@ def _services(
         play_url=ports.play_url,
         transports=lambda: [transport.statistics()] if ports.realtime is not None else [],
         version=version("fanfare"),
+        scores=storage.scores,
         boundary=base.boundary,
         cluster=None if cluster is None else cluster.node,
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import trio
 
 from engine.actors.clock import SessionClock
 from engine.actors.pacing import Pacing
 from engine.aio import open_asyncio
+from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.lease import LoneLease
 from engine.ports import QuizCatalog, StorageUnavailable
+from engine.scores import Rule
+from engine.shards.board_sets import RedisBoardSets
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from engine.storage.heartbeat import Alone, Leased
@@ -21,7 +25,7 @@ from engine.storage.journal.retained import Retained
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.migrations import migrate
 from engine.storage.partitions import Partitions
-from engine.storage.postgres import Database
+from engine.storage.postgres import Database, UnknownTimeZone
 from engine.storage.sessions import PostgresSessionStore
 from engine.storage.spool.journal import SpoolJournal
 from engine.storage.spool.records import SpoolDamaged
@@ -32,6 +36,7 @@ from server.config.config import Config
 from server.listening import StartError
 from server.runtime.background import background_task
 from server.runtime.machine_clock import machine_s
+from server.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Storage:
     journal: WriteBehind
     catalog: CachedCatalog
     store: PostgresSessionStore
+    scores: Scores
 
 
 async def open_storage(
@@ -53,6 +59,7 @@ async def open_storage(
     run: str,
     clock: SessionClock,
     pacing: Pacing,
+    boundary: Boundary,
 ) -> Storage:
     """Start what keeps facts and reads them. What an earlier run acknowledged is in the database then.
 
@@ -73,7 +80,21 @@ async def open_storage(
     catalog = CachedCatalog(stored if cluster is None else cluster.redis.quiz_cache(stored))
     if config.samples:
         await _add_samples(catalog)
-    return Storage(journal, catalog, PostgresSessionStore(database, catalog, retained))
+    scores = Scores(
+        database,
+        rule=cast(Rule, config.leaderboard_rule),
+        zone=config.leaderboard_zone,
+        sets=None if cluster is None else RedisBoardSets(cluster.redis),
+        boundary=boundary,
+    )
+    try:
+        await scores.today()
+    except UnknownTimeZone:
+        raise StartError(
+            f"leaderboard_zone: PostgreSQL knows no time zone {config.leaderboard_zone}"
+        ) from None
+    await stack.enter_async_context(background_task(scores.run))
+    return Storage(journal, catalog, PostgresSessionStore(database, catalog, retained), scores)
 
 
 def _journal(

@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "engine.boundary": (),
     "engine.domain": ("engine.domain",),
     "engine.ports": ("engine.domain",),
+    "engine.scores": (),
     "engine.actors": ("engine.beats", "engine.boundary", "engine.domain", "engine.ports", "engine.actors"),
     "engine.storage": (
         "engine.aio",
@@ -31,6 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "engine.boundary",
         "engine.domain",
         "engine.ports",
+        "engine.scores",
         "engine.actors",
         "engine.storage",
         "engine.lease",
@@ -40,6 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "engine.boundary",
         "engine.domain",
         "engine.ports",
+        "engine.scores",
         "engine.actors",
         "engine.shards",
         "engine.lease",

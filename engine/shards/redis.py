@@ -59,7 +59,8 @@ _LOAD = tuple(field.name for field in fields(Load))
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def errors() -> Iterator[None]:
+    """Whatever goes wrong with Redis, or on the way to it, raises BusUnavailable."""
     try:
         yield
     except (RedisError, OSError) as error:  # OSError includes every time-out
@@ -67,7 +68,7 @@ def _errors() -> Iterator[None]:
 
 
 async def _ask(function: Callable[..., Awaitable[T]], *args: object) -> T:
-    with _errors():
+    with errors():
         return await call(function, *args)
 
 
@@ -445,13 +446,13 @@ class RedisServices:
     def __init__(
         self, client: redis.asyncio.Redis, cluster: str, *, ttl_s: float, boundary: Boundary | None = None
     ) -> None:
-        self._client = client
-        self._cluster = cluster
+        self.client = client
+        self.cluster = cluster
         self.heartbeats = RedisHeartbeats(client, cluster, ttl_s=ttl_s)
         self.bus = RedisBus(client, cluster, boundary)
 
     def quiz_cache(self, behind: QuizCatalog) -> RedisQuizCache:
-        return RedisQuizCache(self._client, self._cluster, self.bus, behind)
+        return RedisQuizCache(self.client, self.cluster, self.bus, behind)
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ async def delete_session(connection: Connection, session_id: str) -> None:
         raise SessionRunning(session_id)
     for table in (*_FACTS, *BESIDE):
         await connection.execute(f"DELETE FROM {table} WHERE session_id = $1", session_id, timeout=_TIMEOUT_S)
+    await connection.execute("DELETE FROM user_scores WHERE session_id = $1", session_id)
     await connection.execute("DELETE FROM sessions WHERE id = $1", session_id)
     await connection.execute("INSERT INTO deleted_sessions (session_id) VALUES ($1)", session_id)
     await empty_deleted_quizzes(connection, row["quiz_id"])

@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 UniqueViolation: type[Exception] = asyncpg.UniqueViolationError
 
+UnknownTimeZone: type[Exception] = asyncpg.InvalidParameterValueError
+"""Where a statement has no other parameter that may be out of range but the name of a time zone."""
+
 LockNotAvailable: type[Exception] = asyncpg.LockNotAvailableError
 """As the cause of StorageUnavailable: somebody else held a lock for longer than `lock_timeout`."""
 

@@ -199,6 +199,17 @@ class Config:
         86_400.0, kinds.number(60, 31_536_000), "seconds after which an unfinished session is finished"
     )
 
+    # Leaderboards over sessions
+    leaderboard_rule: str = _setting(
+        "best", kinds.choice("best", "sum"), "which plays of a user count: the best one, or all of them"
+    )
+    leaderboard_zone: str = _setting(
+        "UTC", kinds.time_zone(), "time zone in which the days and weeks of leaderboards begin"
+    )
+    leaderboards_public: bool = _setting(
+        False, kinds.BOOLEAN, "whether all may see leaderboards, and not only users and authors"
+    )
+
     # Connections
     transport: str | None = _setting(
         None,

@@ -17,6 +17,7 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}|[0-9a-fA-F:.]{2,45}")
 _NAME = re.compile(r"[A-Za-z0-9._\-]+")
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+\-]*(/[A-Za-z0-9_+\-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,18 @@ def choice(*words: str) -> Kind:
         return word
 
     return Kind(f"one of {', '.join(words)}", read)
+
+
+def time_zone() -> Kind:
+    """A name of the IANA's database. Whether it is in there, PostgreSQL knows."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        if len(text) > 64 or not _ZONE.fullmatch(text):
+            raise ValueError
+        return text
+
+    return Kind("the name of a time zone, as in Europe/Berlin", read)
 
 
 def name(most: int) -> Kind:

@@ -36,6 +36,7 @@ from server.http.responses import EXIT_STACK, Answer, body_answer, error_answer
 from server.http.results import Results
 from server.http.routes import ROUTES
 from server.http.routes.route import Views
+from server.http.scores import ScoresView
 from server.http.services import Services
 from server.http.sessions import Sessions
 from server.http.sockets import HttpTally
@@ -132,14 +133,16 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
 def _views(services: Services, access: Access, pages: Pages, streams: OpenStreams, tally: HttpTally) -> Views:
     sessions = Sessions(services.directory, services.store, access)
     final_results = FinalResults(services)
+    erasing = Erasing(services, access, sessions, final_results)
     metrics = Metrics(services, lambda: len(streams), tally)
     return Views(
         quizzes=Quizzes(services, access),
         lifecycle=Lifecycle(services, access, sessions, final_results),
-        erasing=Erasing(services, access, sessions, final_results),
+        erasing=erasing,
         playing=Playing(services, access, sessions, final_results),
         events=Events(services, access, sessions, streams),
         results=Results(services, access, sessions, final_results),
+        scores=ScoresView(services, access, erasing),
         cluster=ClusterView(services, access),
         pages=pages,
         qr=QrCode(services),

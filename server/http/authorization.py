@@ -26,6 +26,7 @@ class Access:
         self._author_key = services.author_key
         self._tokens = services.tokens
         self._clock = services.clock
+        self._identify = services.identify
         # Of their own: a class that mistypes its code must not keep its teacher from opening another.
         self._keys = Attempts(services.config.attempts_per_min)
         self._guard = Guard(
@@ -106,7 +107,7 @@ class Access:
         given = self.bearer()
         if given is None:
             return None
-        if hmac.compare_digest(given.encode(), self._author_key.encode()):
+        if self.shows_author_key():
             self._show_key(given)
             return MACHINE
         try:
@@ -117,6 +118,28 @@ class Access:
                 raise ApiError("token_invalid", "This is neither the author key nor a token.") from None
             raise ApiError(error.code, error.message) from None
         return None
+
+    def shows_author_key(self) -> bool:
+        """Whether the bearer is the author key. Nothing is counted."""
+        given = self.bearer()
+        return given is not None and hmac.compare_digest(given.encode(), self._author_key.encode())
+
+    async def user_or_author(self) -> str | None:
+        """The user of the identity token that the request carries; None for an author. Raises ApiError for
+        everyone else."""
+        given = self.bearer()
+        if given is None:
+            raise ApiError("token_missing", "This needs the identity token of a user, or the author key.")
+        if self.shows_author_key():
+            self._show_key(given)
+            return None
+        try:
+            return await self._identify(given)
+        except ApiError as error:
+            # It may have been meant as a key.
+            if error.code == "token_invalid":
+                self._show_key(given, wrong=True)
+            raise
 
     def require_author(self) -> Author:
         """Raises ApiError for everybody else."""

@@ -71,19 +71,28 @@ class Erasing:
             found = await self._led(key, asker)
         record = found if isinstance(found, SessionRecord) else found.record
         try:
-            with bounded_wait():
-                await self._store.erase_player(record.id, player)
+            await self._erase(record.id, player)
         except PlayerNotFound:
             if isinstance(found, SessionRecord):
                 raise _no_player() from None
             # Raises ApiError for one whom the session does not know. One whom it knows is not stored yet.
             await ask(found, lambda reply: commands.Look(reply, player=player, top=1))
             raise busy() from None
-        # Whoever brings the session into memory from now on finds no name. Who had it before is told.
-        self._final_results.forget(record.id)
-        found = await self._sessions.live_or_over(record.id)
-        await self._sessions.look(found, lambda reply: commands.Erase(reply, player))
         return json_answer(ErasedPlayer(record.id, player, erased_name(player)))
+
+    async def seat(self, session_id: str, player: int, *, own: bool) -> None:
+        """Erase a stored player; with `own` as that player may. Raises PlayerNotFound, ApiError."""
+        if own:
+            await self._refuse_removed(await self._sessions.live_or_over(session_id), player)
+        await self._erase(session_id, player)
+
+    async def _erase(self, session_id: str, player: int) -> None:
+        with bounded_wait():
+            await self._store.erase_player(session_id, player)
+        # Whoever brings the session into memory from now on finds no name. The owner of it is told.
+        self._final_results.forget(session_id)
+        found = await self._sessions.live_or_over(session_id)
+        await self._sessions.look(found, lambda reply: commands.Erase(reply, player))
 
     async def _refuse_removed(self, found: LiveSession | SessionRecord, player: int) -> None:
         """A removed player cannot erase the name while the session runs, because another player could then

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.domain.phases import Phase
-from server.wire.api import operations, playing, quizzes, sessions
+from server.wire.api import operations, playing, quizzes, scores, sessions
 
 _CREATED_AT = 1_764_332_400_000
 _SESSION = "019accd4-1f00-7000-8000-000000000001"
@@ -152,3 +152,25 @@ CLUSTER = operations.Cluster(
     ],
 )
 DRAINING = operations.Draining("node-1", "draining")
+
+USER_LEADERBOARD = scores.UserLeaderboard(
+    quiz_id="capitals",
+    period="week",
+    starts_on="2025-11-24",
+    rule="best",
+    total=2,
+    top=[
+        scores.UserLine(1, "Ben", 1934, 4_200, _CREATED_AT, me=False),
+        scores.UserLine(2, "Ada", 967, 2_000, _CREATED_AT, me=True),
+    ],
+    around=None,
+)
+USER_SCORES = scores.UserScores(
+    user_id="user-417",
+    totals=scores.UserTotals(
+        plays=1, score=967, correct=1, answered=2, elapsed_ms=2_000, days=1, days_best=1
+    ),
+    scores=[scores.Play(_SESSION, "capitals", "Ada", 967, 1, 2, 2_000, 2, 2, _CREATED_AT)],
+    next=None,
+)
+ERASED_USER = scores.ErasedUser("user-417", 1)

@@ -22,7 +22,7 @@ from server.wire.api.queries import Query
 from server.wire.errors import RETRY_AFTER_S, STATUS
 
 View = Callable[..., Awaitable[Answer]]
-Who = Literal["author", "host", "player", "all"]
+Who = Literal["author", "host", "player", "user", "all"]
 Schema = dict[str, Any]
 
 JSON = "application/json"
@@ -111,12 +111,18 @@ PATH_TYPES: Mapping[str, object] = {
     "quiz_id": queries.QuizId,
     "number": queries.PlayerNumber,
     "code": queries.TypedCode,
+    "user_id": queries.UserId,
     "digest": queries.Digest,
     "folder": queries.Folder,
     "name": queries.FileName,
 }
 
-SCHEMES: Mapping[Who, str] = {"author": "authorKey", "host": "hostToken", "player": "playerToken"}
+SCHEMES: Mapping[Who, str] = {
+    "author": "authorKey",
+    "host": "hostToken",
+    "player": "playerToken",
+    "user": "identityToken",
+}
 
 _BEARER = {"type": "http", "scheme": "bearer"}
 SECURITY_SCHEMES: Schema = {
@@ -127,6 +133,10 @@ SECURITY_SCHEMES: Schema = {
     },
     "hostToken": {**_BEARER, "description": "host_token of POST /api/sessions."},
     "playerToken": {**_BEARER, "description": "token of POST /api/sessions/{key}/players."},
+    "identityToken": {
+        **_BEARER,
+        "description": "A token by which the app that embeds this says which of its users it is.",
+    },
 }
 
 INFO: Mapping[str, str] = {
@@ -142,6 +152,7 @@ TAGS: Mapping[str, str] = {
     "sessions": "Opening sessions, finding them, taking them over, deleting them.",
     "playing": "Joining, answering, leading and watching.",
     "results": "How a session came out.",
+    "users": "Leaderboards over sessions, and what a user has scored.",
     "operations": "For those who run a node.",
     "pages": "The web pages and what they need.",
 }

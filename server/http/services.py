@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,8 +18,20 @@ from server.config.config import Config
 from server.realtime.transport import TransportStatistics
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
+from server.scores import Scores
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
+from server.wire.errors import ApiError
+
+Identify = Callable[[str], Awaitable[str]]
+"""The id of the user whose identity token this is. Raises ApiError."""
+
+
+async def no_users(_: str) -> str:
+    """Of a node that knows no identity tokens."""
+    raise ApiError(
+        "token_invalid", "This is neither an identity token that this node takes nor the author key."
+    )
 
 
 class JournalState(Protocol):
@@ -138,6 +150,8 @@ class Services:
         play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
         transports: a snapshot of each realtime transport.
         version: of the program.
+        scores: of users, over sessions.
+        identify: the user of an identity token.
         boundary: where mistakes outside of the actors stop, and are counted.
         cluster: None for a node alone.
     """
@@ -158,6 +172,8 @@ class Services:
     play_url: str
     transports: Callable[[], Iterable[TransportStatistics]]
     version: str
+    scores: Scores
+    identify: Identify = no_users
     boundary: Boundary = field(default_factory=Boundary)
     cluster: Cluster | None = None
 

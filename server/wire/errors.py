@@ -20,6 +20,7 @@ STATUS: Mapping[str, int] = {
     "not_host": 403,
     "not_owner": 403,
     "not_admin": 403,
+    "not_author": 403,
     "session_not_found": 404,
     "quiz_not_found": 404,
     "player_not_found": 404,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import trio
@@ -16,9 +16,11 @@ from openapi_schema_validator import OAS31Validator
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
+from engine.ports import StorageUnavailable
 from engine.storage.journal.latency import Latency
 from engine.storage.journal.retained import RetainedStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
+from engine.storage.postgres import Database, Row
 from engine.storage.spool.journal import SpoolingStatistics
 from server.config.config import Config
 from server.http.app import Api, create_app, openapi_json
@@ -27,6 +29,7 @@ from server.http.services import Services
 from server.realtime.transport import Tally, TransportStatistics
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
+from server.scores import Scores
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
@@ -52,6 +55,20 @@ QUIZ: dict[str, Any] = {
         for n in (1, 2)
     ],
 }
+
+
+MakeStore = Callable[[MemoryCatalog], Any]
+"""A store of sessions over a catalog."""
+
+
+class NoDatabase:
+    """Stands in for a PostgreSQL that is away."""
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        raise StorageUnavailable
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        raise StorageUnavailable
 
 
 class Journal(MemoryJournal):
@@ -113,7 +130,7 @@ class Reply:
 class Edge:
     """Requests go straight to the app; `peer` is the address they seem to come from."""
 
-    def __init__(self, nursery: trio.Nursery, config: Config, store: type[MemorySessionStore]) -> None:
+    def __init__(self, nursery: trio.Nursery, config: Config, store: MakeStore) -> None:
         self.config = config
         self.clock = SessionClock(START_MS)
         self.catalog = MemoryCatalog(START_MS)
@@ -152,6 +169,7 @@ class Edge:
             play_url=PLAY_URL,
             transports=self._transports,
             version="1.2.3",
+            scores=Scores(cast(Database, NoDatabase()), rule="best", zone="UTC"),
         )
         self.app: Api = create_app(self.services)
 
@@ -246,7 +264,7 @@ class Played:
 
 
 @asynccontextmanager
-async def edge(store: type[MemorySessionStore] = MemorySessionStore, **config: Any) -> AsyncIterator[Edge]:
+async def edge(store: MakeStore = MemorySessionStore, **config: Any) -> AsyncIterator[Edge]:
     async with trio.open_nursery() as nursery:
         yield Edge(nursery, Config(**config), store)
         nursery.cancel_scope.cancel()

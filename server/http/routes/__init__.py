@@ -7,6 +7,7 @@ from server.http.routes.pages import PAGES
 from server.http.routes.playing import PLAYING, RESULTS
 from server.http.routes.quizzes import QUIZZES
 from server.http.routes.route import Route
+from server.http.routes.scores import SCORES
 from server.http.routes.sessions import SESSIONS
 
-ROUTES: tuple[Route, ...] = (*QUIZZES, *SESSIONS, *PLAYING, *RESULTS, *OPERATIONS, *PAGES)
+ROUTES: tuple[Route, ...] = (*QUIZZES, *SESSIONS, *PLAYING, *RESULTS, *SCORES, *OPERATIONS, *PAGES)

@@ -16,6 +16,7 @@ from server.http.playing import Playing
 from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
 from server.http.results import Results
+from server.http.scores import ScoresView
 
 LOCATION = {"Location": "Where it can be read."}
 PLAYER_CODES = ("player_not_found", "kicked")
@@ -35,6 +36,7 @@ class Views:
     playing: Playing
     events: Events
     results: Results
+    scores: ScoresView
     cluster: ClusterView
     pages: Pages
     qr: QrCode

@@ -20,6 +20,9 @@ QUIZZES_LISTED_MAX = 100
 
 AFTER_MAX = 999_999_999
 QUIZ_ID_CHARS_MAX = 100
+USERS_MAX = 100
+"""Lines, or scores, on one page."""
+SKIP_MAX = 9_900
 
 SessionKey = Annotated[
     str,
@@ -34,6 +37,7 @@ TypedCode = Annotated[str, Meta(pattern=r"^\d{6}$", description="Six digits.")]
 Digest = Annotated[str, Meta(description="Of the release.")]
 Folder = Annotated[str, Meta(description="Of the file.")]
 FileName = Annotated[str, Meta(description="Of the file.")]
+UserId = Annotated[str, Meta(description="Of the user, as the app names its users.")]
 NodeName = Annotated[str, Meta(description="Of the node.")]
 
 
@@ -114,6 +118,25 @@ class LeaderboardQuery(Query):
         Literal["me"] | None,
         Meta(description="Also up to two players ahead and two behind; needs a player's token."),
     ] = None
+
+
+class BoardQuery(Query):
+    period: Annotated[Literal["day", "week", "all"], Meta(description="Weeks begin on Monday.")] = "all"
+    date: Annotated[
+        Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None,
+        Meta(description="A day of the period, by default today; both in the time zone of the node."),
+    ] = None
+    top: Annotated[int, Meta(ge=1, le=USERS_MAX, description="How many lines.")] = 10
+    skip: Annotated[int, Meta(ge=0, le=SKIP_MAX, description="How many lines to leave out before.")] = 0
+    around: Annotated[
+        Literal["me"] | None,
+        Meta(description="Also up to two users ahead and two behind; needs an identity token."),
+    ] = None
+
+
+class UserScoresQuery(Query):
+    after: Annotated[str | None, Meta(description="`next` of the page before.")] = None
+    limit: Annotated[int, Meta(ge=1, le=USERS_MAX, description="How many at most.")] = USERS_MAX
 
 
 class EventsQuery(Query):

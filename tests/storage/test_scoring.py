@@ -1,0 +1,333 @@
+"""Scores of users, and leaderboards over sessions, are what an independent SQL makes of the facts."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from random import Random
+
+import pytest
+import trio
+
+from engine.ports import StorageUnavailable
+from engine.scores import EPOCH, Board, Rule
+from engine.storage import scoring as scoring_module
+from engine.storage.erasing import delete_session, erase_player
+from engine.storage.leaderboards import Cursor, Leaderboards
+from engine.storage.postgres import Connection, Database
+from engine.storage.scoring import Scoring, forget_user, rebuild
+from tests.storage.scored import ZONE, Line, at, boards_of, finish, independent, played
+
+NOW = datetime.now(UTC).replace(microsecond=123_000)
+TODAY = NOW.date()
+ALL = Board("best", "", "all", EPOCH)
+
+
+def scoring(database: Database, rule: Rule = "best") -> Scoring:
+    return Scoring(database, rule=rule, zone=ZONE)
+
+
+async def shown(database: Database, board: Board) -> list[Line]:
+    """The leaderboard as pages of three give it."""
+    boards = Leaderboards(database)
+    number = await boards.number(board)
+    if number is None:
+        return []
+    lines: list[Line] = []
+    while True:
+        page = await boards.page(number, len(lines), 3)
+        if not page.entries:
+            return lines
+        for rank, entry in page.ranked():
+            assert rank is not None
+            lines.append((rank, entry.user_id, entry.score, entry.elapsed_ms, entry.reached_at))
+
+
+async def scores(database: Database) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in await database.fetch("SELECT * FROM user_scores ORDER BY 1, 2")]
+
+
+@pytest.mark.parametrize("rule", ["best", "sum"])
+async def test_leaderboards_are_those_of_the_facts(database: Database, rule: Rule) -> None:
+    rng = Random(rule)
+    users: list[str | None] = ["ann", "Bob", "zoë", "\U0001f600", "a/b c", None]
+    moments = [NOW - timedelta(hours=rng.randrange(24 * 20), minutes=rng.randrange(60)) for _ in range(12)]
+    moments += [NOW] * 3
+    work = scoring(database, rule)
+    for moment in moments:
+        plays = {
+            user: [(rng.choice((0, 500, 500, 1000)), rng.choice((100, 200))) for _ in range(rng.randrange(3))]
+            for user in rng.sample(users, rng.randrange(1, len(users)))
+        }
+        session_id = await played(database, plays, moment, rng.choice(("capitals", "rivers")))
+        if rng.random() < 0.3:
+            await database.execute(
+                "INSERT INTO session_changes (session_id, seq, kind, player, at) "
+                "VALUES ($1, 9999, 'kicked', 1, $2)",
+                session_id,
+                moment,
+            )
+        if rng.random() < 0.5:
+            await work.settle()
+    await work.settle()
+    days = [(moment + timedelta(hours=hours)).date() for moment in moments for hours in (0, 2)]
+    compared = 0
+    for board in boards_of(rule, days, ("capitals", "rivers")):
+        found = await shown(database, board)
+        assert found == await independent(database, board)
+        compared += len(found)
+    assert compared > 60
+
+
+async def test_equal_scores_share_a_rank_and_less_time_then_the_earlier_comes_first(
+    database: Database,
+) -> None:
+    for user, points, elapsed_ms, minutes in (
+        ("late", 500, 200, 1),
+        ("slow", 500, 300, 0),
+        ("early", 500, 200, 0),
+        ("first", 900, 900, 2),
+        ("last", 0, 1, 0),
+    ):
+        await played(database, {user: [(points, elapsed_ms)]}, NOW + timedelta(minutes=minutes))
+    await scoring(database).settle()
+    lines = [(line[0], line[1]) for line in await shown(database, ALL)]
+    assert lines == [(1, "first"), (2, "early"), (2, "late"), (2, "slow"), (5, "last")]
+    boards = Leaderboards(database)
+    number = await boards.number(ALL)
+    assert number is not None
+    near = await boards.around(number, "late", 1)
+    assert [(rank, entry.user_id) for rank, entry in near.ranked()] == [
+        (2, "early"),
+        (2, "late"),
+        (2, "slow"),
+    ]
+    assert (near.place, near.total) == (1, 5)
+    assert (await boards.around(number, "stranger", 1)).entries == ()
+
+
+async def test_days_and_weeks_begin_at_midnight_of_the_zone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_module, "is_kept", lambda *_: True)
+    # 23:30 UTC on Sunday is Monday in Berlin; 2026 has a week 53, which begins on 28 December.
+    await played(database, {"ann": [(100, 1)]}, at("2026-12-27T22:59:59.999"))
+    await played(database, {"bob": [(100, 1)]}, at("2026-12-27T23:00:00"))
+    await played(database, {"eve": [(100, 1)]}, at("2027-01-03T22:59:59.999"))
+    await played(database, {"joe": [(100, 1)]}, at("2027-01-03T23:00:00"))
+    # In the night of 28 March 2027 Berlin has a day of 23 hours.
+    await played(database, {"kim": [(100, 1)]}, at("2027-03-27T23:00:00"))
+    await played(database, {"lea": [(100, 1)]}, at("2027-03-28T21:59:59.999"))
+    await played(database, {"max": [(100, 1)]}, at("2027-03-28T22:00:00"))
+    await scoring(database).settle()
+
+    async def users(period: str, day: str) -> list[str]:
+        board = Board.of("best", "", period, date.fromisoformat(day))  # type: ignore[arg-type]
+        return sorted(line[1] for line in await shown(database, board))
+
+    assert date(2026, 12, 28).isocalendar().week == 53
+    assert await users("week", "2026-12-27") == ["ann"]
+    assert await users("week", "2026-12-31") == await users("week", "2027-01-03") == ["bob", "eve"]
+    assert await users("week", "2027-01-04") == ["joe"]
+    assert (await users("day", "2026-12-27"), await users("day", "2026-12-28")) == (["ann"], ["bob"])
+    assert (await users("day", "2027-03-28"), await users("day", "2027-03-29")) == (["kim", "lea"], ["max"])
+
+
+async def test_a_score_follows_a_correction_a_merge_and_an_erasure(database: Database) -> None:
+    session_id = await played(database, {"ann": [(500, 100)], "bob": [(400, 100)], None: [(900, 1)]}, NOW)
+    work = scoring(database)
+    await work.settle()
+    [ann, bob] = await database.fetch("SELECT * FROM user_scores ORDER BY user_id")
+    assert (ann["score"], ann["rank"], ann["players"], ann["name"]) == (500, 2, 3, "ann 1")
+    assert (bob["score"], bob["rank"], bob["finished_at"]) == (400, 3, NOW)
+
+    await database.execute("INSERT INTO corrected_answers VALUES ($1, 1, 1, false, 0)", session_id)
+    await database.execute(
+        "INSERT INTO corrections VALUES ($1, 1, 1, '{}', '{}', 'Ann', '', now())", session_id
+    )
+    await work.settle()
+    assert [line[:3] for line in await shown(database, ALL)] == [(1, "bob", 400), (2, "ann", 0)]
+
+    await database.execute(
+        "INSERT INTO merged_answers VALUES ($1, 5000, 2, 1, '0', 100, true, 700, now())", session_id
+    )
+    await database.execute(
+        "INSERT INTO players (session_id, player, name, joined_at, seq, user_id) "
+        "VALUES ($1, 4, 'eve', now(), 5001, 'eve')",
+        session_id,
+    )
+    await work.settle()
+    assert len(await scores(database)) == 2
+    await database.execute(
+        "INSERT INTO spooled_facts (session_id, epoch, seq, count, node, facts, put_at) "
+        "VALUES ($1, 1, 1, 1, 'node', '[]', now())",
+        session_id,
+    )
+    await database.execute("UPDATE spooled_facts SET merged_at = now()")
+    await work.settle()
+    assert [line[:3] for line in await shown(database, ALL)] == [
+        (1, "ann", 700),
+        (2, "bob", 400),
+        (3, "eve", 0),
+    ]
+
+    await database.execute("UPDATE players SET user_id = NULL, erased_at = now() WHERE player = 1")
+    assert [row[1] for row in await scores(database)] == ["bob", "eve"]  # at once
+    await work.settle()
+    assert [line[1] for line in await shown(database, ALL)] == ["bob", "eve"]
+
+
+async def test_a_crash_between_the_end_and_the_scores_is_repeated(database: Database) -> None:
+    await played(database, {"ann": [(500, 100)]}, NOW)
+    work = scoring(database)
+
+    class Killed(BaseException):
+        pass
+
+    async def dies(connection: Connection, session_id: str) -> None:
+        await real(connection, session_id)
+        raise Killed
+
+    real = scoring_module.score_session
+    scoring_module.score_session = dies
+    try:
+        with pytest.raises(Killed):
+            await work.look()
+    finally:
+        scoring_module.score_session = real
+    assert await scores(database) == []
+    await scoring(database).settle()
+    assert [line[1] for line in await shown(database, ALL)] == ["ann"]
+
+
+async def test_a_session_that_cannot_be_scored_holds_up_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = await played(database, {"ann": [(500, 100)]}, NOW)
+    await played(database, {"bob": [(500, 100)]}, NOW)
+    real = scoring_module.score_session
+
+    async def fails(connection: Connection, session_id: str) -> None:
+        if session_id == bad:
+            raise StorageUnavailable("too slow")
+        await real(connection, session_id)
+
+    monkeypatch.setattr(scoring_module, "score_session", fails)
+    work = scoring(database)
+    await work.look()
+    assert [line[1] for line in await shown(database, ALL)] == ["bob"]
+    assert (work.statistics().sessions_total, work.statistics().failed_total) == (1, 1)
+    monkeypatch.setattr(scoring_module, "score_session", real)
+    await work.look()
+    assert [line[1] for line in await shown(database, ALL)] == ["bob"]  # it waits
+    await database.execute("UPDATE unscored_sessions SET not_before = now()")
+    await work.look()
+    assert [line[1] for line in await shown(database, ALL)] == ["ann", "bob"]
+
+
+async def test_several_nodes_score_at_once(database: Database) -> None:
+    for n in range(8):
+        await played(database, {"ann": [(100 * n, 100)], f"user {n}": [(5, 5)]}, NOW)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(scoring(database).settle)
+    await scoring(database).settle()
+    for board in boards_of("best", [TODAY], ["capitals"]):
+        assert await shown(database, board) == await independent(database, board)
+
+
+async def test_no_score_of_a_session_that_runs_or_of_guests(database: Database) -> None:
+    running = await played(database, {"ann": [(500, 100)]}, NOW, finished=False)
+    await played(database, {None: [(500, 100)]}, NOW)
+    work = scoring(database)
+    await work.settle()
+    assert await scores(database) == []
+    await finish(database, running, NOW)
+    await work.settle()
+    assert len(await scores(database)) == 1
+
+
+async def test_a_forgotten_user_and_a_deleted_session_leave_every_leaderboard(database: Database) -> None:
+    deleted = await played(database, {"ann": [(900, 100)], "bob": [(100, 1)]}, NOW)
+    await played(database, {"ann": [(500, 100)], "eve": [(1, 1)]}, NOW, "rivers")
+    work = scoring(database)
+    await work.settle()
+    await database.in_transaction(lambda connection: delete_session(connection, deleted))
+    await work.settle()
+    assert [line[1:3] for line in await shown(database, ALL)] == [("ann", 500), ("eve", 1)]
+    boards = Leaderboards(database)
+    for seat in await boards.seats("ann", None, 100):
+        await database.in_transaction(partial(erase_player, session_id=seat.session_id, player=seat.player))
+    await forget_user(database, "ann")
+    await work.settle()
+    for board in boards_of("best", [TODAY], ["capitals", "rivers"]):
+        assert "ann" not in [line[1] for line in await shown(database, board)]
+    assert await boards.seats("ann", None, 100) == []
+    assert await boards.names(["ann", "eve"]) == {"eve": "eve 2"}
+
+
+async def test_a_rebuild_makes_the_scores_anew_and_keeps_those_without_facts(database: Database) -> None:
+    dropped = await played(database, {"ann": [(900, 100)]}, NOW - timedelta(days=1))
+    for n in range(4):
+        await played(database, {"bob": [(n, 100)]}, NOW)
+    work = scoring(database)
+    await work.settle()
+    before = await scores(database)
+    for table in ("players", "answers", "sessions"):  # as retention does
+        column = "id" if table == "sessions" else "session_id"
+        await database.execute(f"DELETE FROM {table} WHERE {column} = $1", dropped)
+    await database.execute("UPDATE user_scores SET score = 77 WHERE user_id = 'bob'")
+    await work.settle()
+    after, more = None, True
+    while more:
+        done, more = await rebuild(database, None, after, 3)
+        after = done[-1] if done else after
+    await work.settle()
+    assert await scores(database) == before
+    assert [line[1:3] for line in await shown(database, ALL)] == [("ann", 900), ("bob", 3)]
+
+
+async def test_the_scores_of_a_user_come_in_pages_with_totals_and_the_days_in_a_row(
+    database: Database,
+) -> None:
+    noon = NOW.replace(hour=12, minute=0)
+    for days in (1, 2, 3, 3, 5, 6, 8):
+        await played(database, {"ann": [(100, 10), (0, 5)]}, noon - timedelta(days=days))
+    await scoring(database).settle()
+    boards = Leaderboards(database)
+    seen: list[int] = []
+    after = None
+    while page := await boards.scores("ann", after, 3):
+        seen += [score.finished_at for score in page]
+        after = Cursor(page[-1].finished_at, page[-1].session_id)
+    assert len(seen) == 7
+    assert seen == sorted(seen, reverse=True)
+    totals = await boards.totals("ann", noon.date(), ZONE)
+    assert (totals.plays, totals.score, totals.correct, totals.answered, totals.elapsed_ms) == (
+        7,
+        700,
+        7,
+        14,
+        105,
+    )
+    assert (totals.days, totals.days_best) == (3, 3)
+    assert (await boards.totals("ann", noon.date() + timedelta(days=1), ZONE)).days == 0
+    assert (await boards.totals("nobody", noon.date(), ZONE)).plays == 0
+
+
+async def test_leaderboards_of_long_ago_are_not_kept(database: Database) -> None:
+    await played(database, {"ann": [(100, 1)]}, NOW)
+    await played(database, {"bob": [(100, 1)]}, NOW - timedelta(days=500))
+    work = scoring(database)
+    await work.settle()
+    rows = await database.fetch(
+        "SELECT DISTINCT period FROM leaderboards JOIN leaderboard_entries ON board = id "
+        "WHERE user_id = 'bob'"
+    )
+    assert [row["period"] for row in rows] == ["all"]
+    await database.execute("UPDATE leaderboards SET starts_on = starts_on - 500 WHERE period <> 'all'")
+    await work.look()
+    rows = await database.fetch(
+        "SELECT DISTINCT period FROM leaderboards JOIN leaderboard_entries ON board = id"
+    )
+    assert [row["period"] for row in rows] == ["all"]
