@@ -37,6 +37,7 @@ KINDS: Final[Mapping[str, str]] = {
     "correction": "a correction that the quiz does not allow, or whose old key is not the one it replaced",
     "corrected": "the corrected answer",
     "finished_at": "the end on the record of the session",
+    "user_score": "the score of a user over sessions",
     "standing": "rank, score, right answers, answers and time in the results",
 }
 """What can differ, in one phrase each."""

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 
 import trio
 
@@ -311,20 +310,6 @@ def _entry(user_id: str, score: int | None, elapsed_ms: int, reached_at: int) ->
     return None if score is None else Entry(user_id, int(score), int(elapsed_ms), reached_at)
 
 
-async def rebuild(
-    database: Database, since: date | None, after: str | None, limit: int
-) -> tuple[Sequence[str], bool]:
-    """Score up to `limit` finished sessions anew, in the order of their ids from the one after `after` on.
-    Returns which, and whether there may be more."""
-    rows = await database.fetch(_FINISHED, since or date(1970, 1, 1), after or _FIRST, limit)
-    for row in rows:
-        session_id = str(row["id"])
-        await database.in_transaction(partial(score_session, session_id=session_id))
-    return [str(row["id"]) for row in rows], len(rows) == limit
-
-
-_FIRST = "00000000-0000-0000-0000-000000000000"
-
 EXPECTED = """
 SELECT DISTINCT ON (user_id) session_id, user_id, quiz_id, name, score, correct, answered, elapsed_ms, rank,
        players, finished_at
@@ -469,10 +454,4 @@ DELETE FROM leaderboard_entries WHERE (board, user_id) IN (
         WHERE period = 'day' AND starts_on < (now() AT TIME ZONE $1)::date - $2::integer
            OR period = 'week' AND starts_on < (now() AT TIME ZONE $1)::date - $3::integer)
     LIMIT $4)
-"""
-
-_FINISHED = """
-SELECT id FROM sessions
-WHERE id > $2::uuid AND created_at >= $1::date AND finished_at IS NOT NULL
-ORDER BY id LIMIT $3
 """

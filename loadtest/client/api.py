@@ -200,6 +200,18 @@ class Api:
         path = f"/api/sessions/{_part(session_id)}/players/{player}"
         return cast(Message, (await self._send("DELETE", path, token=token, author=token is None)).json())
 
+    # -- users ------------------------------------------------------------------------------------
+
+    async def leaderboard(self, quiz_id: str, period: str, top: int, day: str | None = None) -> Message:
+        """Of users over sessions; `quiz_id` may be `all`."""
+        date = "" if day is None else f"&date={day}"
+        path = f"/api/leaderboards/{_part(quiz_id)}?period={period}&top={top}{date}"
+        return await self._get(path, author=True)
+
+    async def erase_user(self, user_id: str) -> Message:
+        """In how many sessions the user had a name, as `sessions`: for authors."""
+        return cast(Message, (await self._send("DELETE", f"/api/users/{_part(user_id)}", author=True)).json())
+
     # -- the cluster ------------------------------------------------------------------------------
 
     async def cluster(self) -> Message:

@@ -15,7 +15,8 @@ from engine.storage import scoring as scoring_module
 from engine.storage.erasing import delete_session, erase_player
 from engine.storage.leaderboards import Cursor, Leaderboards
 from engine.storage.postgres import Connection, Database
-from engine.storage.scoring import Scoring, forget_user, rebuild
+from engine.storage.score_checks import rebuild, waiting, wrong_entries, wrong_scores
+from engine.storage.scoring import Scoring, forget_user
 from tests.storage.scored import ZONE, Line, at, boards_of, finish, independent, played
 
 NOW = datetime.now(UTC).replace(microsecond=123_000)
@@ -285,6 +286,45 @@ async def test_a_rebuild_makes_the_scores_anew_and_keeps_those_without_facts(dat
     await work.settle()
     assert await scores(database) == before
     assert [line[1:3] for line in await shown(database, ALL)] == [("ann", 900), ("bob", 3)]
+
+
+@pytest.mark.parametrize("rule", ["best", "sum"])
+async def test_what_is_not_as_the_facts_have_it_is_found(database: Database, rule: Rule) -> None:
+    session_id = await played(database, {"ann": [(900, 100)], "bob": [(1, 1)]}, NOW)
+    assert await waiting(database) == 1
+    await scoring(database, rule).settle()
+    assert await waiting(database) == 0
+    boards = 2 * 3
+    assert await wrong_entries(database, rule, ZONE) == (2 * boards, 0)
+
+    async def wrong() -> list[tuple[object, object]]:
+        found = await database.in_transaction(partial(wrong_scores, session_id=session_id))
+        return [(a and a["score"], b and b["score"]) for a, b in found]
+
+    assert await wrong() == []
+    await database.execute("UPDATE user_scores SET score = 901 WHERE user_id = 'ann'")
+    await database.execute("DELETE FROM user_scores WHERE user_id = 'bob'")
+    assert await wrong() == [(901, 900), (None, 1)]
+    assert await wrong_entries(database, rule, ZONE) == (2 * boards, 2 * boards)
+    await scoring(database, rule).settle()
+    assert await wrong_entries(database, rule, ZONE) == (boards, 0)
+    await database.execute("UPDATE leaderboard_entries SET elapsed_ms = 7 WHERE board = 1")
+    assert await wrong_entries(database, rule, ZONE) == (boards, 1)
+    await rebuild(database, None, None, 10)
+    assert await wrong() == []
+    await scoring(database, rule).settle()
+    assert await wrong_entries(database, rule, ZONE) == (2 * boards, 0)
+
+
+async def test_a_change_of_the_rule_or_the_zone_is_followed_after_a_rebuild(database: Database) -> None:
+    for points in (300, 500):
+        await played(database, {"ann": [(points, 100)]}, NOW)
+    await scoring(database).settle()
+    await rebuild(database, None, None, 10)
+    other = Scoring(database, rule="sum", zone="Pacific/Auckland")
+    await other.settle()
+    assert await wrong_entries(database, "sum", "Pacific/Auckland") == (6, 0)
+    assert [line[1:3] for line in await shown(database, Board("sum", "", "all", EPOCH))] == [("ann", 800)]
 
 
 async def test_the_scores_of_a_user_come_in_pages_with_totals_and_the_days_in_a_row(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from engine.domain.audit import Difference
     from engine.ports import SessionRecord
+    from engine.storage.postgres import Database, Row
 
 SHOWN_MAX = 200
 """Differences of one session in the table; JSON has them all."""
@@ -72,7 +73,7 @@ def audit(
                 nonlocal audited
                 record, evidence, _ = await corrections.evidence(session_id)
                 audited += 1
-                if found := find_differences(evidence):
+                if found := [*find_differences(evidence), *await _of_users(database, session_id)]:
                     differing.append((record, found))
                 return record
 
@@ -100,6 +101,28 @@ def audit(
         return 1 if differing else 0
 
     run(main)
+
+
+async def _of_users(database: Database, session_id: str) -> list[Difference]:
+    from engine.domain.audit import Difference
+    from engine.storage.postgres import Connection
+    from engine.storage.score_checks import wrong_scores
+
+    async def read(connection: Connection) -> list[Difference]:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return [
+            Difference("user_score", stored=_user(stored), computed=_user(computed))
+            for stored, computed in await wrong_scores(connection, session_id)
+        ]
+
+    return await database.in_transaction(read)
+
+
+def _user(row: Row | None) -> dict[str, object] | None:
+    if row is None:
+        return None
+    names = ("user_id", "name", "score", "correct", "answered", "elapsed_ms", "rank", "players")
+    return {name: row[name] for name in names} | {"finished_at": row["finished_at"].isoformat()}
 
 
 def _print_json(audited: int, differing: Sequence[tuple[SessionRecord, list[Difference]]]) -> None:
