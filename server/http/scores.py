@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+from uuid import UUID
 
 import trio
-from msgspec import UNSET, convert
+from msgspec import UNSET, Meta, convert
 
-from engine.domain.session_keys import is_id
 from engine.ports import PlayerNotFound, QuizNotFound
-from engine.storage.leaderboards import Cursor, UserScore
+from engine.storage.leaderboards import Cursor
 from server.http.authorization import Access
 from server.http.erasing import DELETING_MAX_S, Erasing
 from server.http.quizzes import may_be_quiz_id
@@ -22,6 +21,7 @@ from server.http.sessions import bounded_wait
 from server.scores import Line
 from server.wire.api import scores as types
 from server.wire.api.queries import BoardQuery, NoQuery, UserScoresQuery
+from server.wire.cursors import behind, cursor_of
 from server.wire.errors import ApiError, busy
 
 ALL = "all"
@@ -31,7 +31,8 @@ OWN = "me"
 
 USER_ID_CHARS_MAX = 128
 _SEATS_AT_ONCE = 100
-_CURSOR = re.compile(r"([0-9]{1,15})\.([0-9a-f-]{36})")
+Last = tuple[Annotated[int, Meta(ge=0, le=4_000_000_000_000)], UUID]
+"""End and id of the last session of a page."""
 
 
 class Asker(NamedTuple):
@@ -85,17 +86,21 @@ class ScoresView:
         """Totals and scores of a user. For that user and for authors."""
         user_id = await self._named(user_id)
         query = read_query(UserScoresQuery)
-        after = None if query.after is None else _cursor(query.after)
+        after = behind(query.cursor, Last)
         with bounded_wait():
             totals = await self._scores.totals(user_id)
-            found = await self._scores.scores(user_id, after, query.limit + 1)
+            cursor = None if after is None else Cursor(after[0], str(after[1]))
+            found = await self._scores.scores(user_id, cursor, query.limit + 1)
         shown = found[: query.limit]
+        following = None
+        if len(found) > query.limit:
+            following = cursor_of((shown[-1].finished_at, shown[-1].session_id))
         return json_answer(
             types.UserScores(
                 user_id=user_id,
                 totals=convert(totals, types.UserTotals, from_attributes=True),
                 scores=[convert(each, types.Play, from_attributes=True) for each in shown],
-                next=_after(shown[-1]) if len(found) > query.limit else None,
+                next=following,
             )
         )
 
@@ -181,14 +186,3 @@ def _day(text: str) -> date:
     except ValueError:
         pass
     raise ApiError("bad_field", "date is a day as in 2026-01-31.", "date")
-
-
-def _cursor(text: str) -> Cursor:
-    found = _CURSOR.fullmatch(text)
-    if found is None or not is_id(found[2]):
-        raise ApiError("bad_field", "after is `next` of the page before.", "after")
-    return Cursor(int(found[1]), found[2])
-
-
-def _after(score: UserScore) -> str:
-    return f"{score.finished_at}.{score.session_id}"

@@ -135,8 +135,8 @@ class BoardQuery(Query):
 
 
 class UserScoresQuery(Query):
-    after: Annotated[str | None, Meta(description="`next` of the page before.")] = None
     limit: Annotated[int, Meta(ge=1, le=USERS_MAX, description="How many at most.")] = USERS_MAX
+    cursor: PAGE_CURSOR = None
 
 
 class EventsQuery(Query):

@@ -82,7 +82,7 @@ class UserScores(Body):
     user_id: str
     totals: UserTotals
     scores: list[Play]
-    next: Annotated[str | None, Meta(description="`after` of the next page; null on the last.")]
+    next: Annotated[str | None, Meta(description="`cursor` of the next page; null on the last.")]
 
 
 class ErasedUser(Body):
