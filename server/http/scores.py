@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import trio
-from msgspec import UNSET, Meta, convert
+from msgspec import UNSET, convert
 
 from engine.ports import PlayerNotFound, QuizNotFound
 from engine.storage.leaderboards import Cursor
@@ -31,8 +31,7 @@ OWN = "me"
 
 USER_ID_CHARS_MAX = 128
 _SEATS_AT_ONCE = 100
-Last = tuple[Annotated[int, Meta(ge=0, le=4_000_000_000_000)], UUID]
-"""End and id of the last session of a page."""
+_AT_MAX = 4_000_000_000_000
 
 
 class Asker(NamedTuple):
@@ -86,10 +85,10 @@ class ScoresView:
         """Totals and scores of a user. For that user and for authors."""
         user_id = await self._named(user_id)
         query = read_query(UserScoresQuery)
-        after = behind(query.cursor, Last)
+        after = behind(query.cursor, tuple[int, UUID])
         with bounded_wait():
             totals = await self._scores.totals(user_id)
-            cursor = None if after is None else Cursor(after[0], str(after[1]))
+            cursor = None if after is None else Cursor(min(max(after[0], 0), _AT_MAX), str(after[1]))
             found = await self._scores.scores(user_id, cursor, query.limit + 1)
         shown = found[: query.limit]
         following = None

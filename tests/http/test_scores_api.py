@@ -139,6 +139,9 @@ async def test_a_user_sees_the_own_scores_and_an_author_those_of_all(database: D
         assert (await e.get(f"/api/users/{'x' * 129}/scores", token=AUTHOR)).error == "bad_field"
         for cursor in ("x", cursor_of((1, "g" * 36)), cursor_of((10**15, "")), cursor_of((1,))):
             assert (await e.get(f"{url}?cursor={cursor}", token=AUTHOR)).error == "bad_field"
+        for moment, plays in ((10**18, 3), (-(10**18), 0)):
+            cursor = cursor_of((moment, "0" * 8 + "-0000-0000-0000-" + "0" * 12))
+            assert len((await e.get(f"{url}?cursor={cursor}", token=AUTHOR)).json["scores"]) == plays
         nobody = (await e.get("/api/users/nobody/scores", token=AUTHOR)).json
         assert (nobody["totals"]["plays"], nobody["scores"]) == (0, [])
 
