@@ -28,13 +28,20 @@ MISSED_IT = frozenset({"unreachable", "session_finished"})
 
 
 class StoredAnswer(NamedTuple):
-    """One row of the answers."""
+    """The answer of a player to a question that stands. `merged`: an earlier owner had it in its spool."""
 
     player: int
     question: int
     elapsed_ms: int
     correct: bool
     points: int
+    merged: bool = False
+
+    def other_than(self, elapsed_ms: int) -> bool:
+        """Whether it may stand in place of an answer that was acknowledged with this time, after a merge: it
+        was received first. Its time may be the longer one, where the later owner has asked the question once
+        more."""
+        return self.elapsed_ms != elapsed_ms and (self.merged or self.elapsed_ms < elapsed_ms)
 
 
 AskAnswers = Callable[[Sequence[str]], Awaitable[Mapping[str, list[StoredAnswer]]]]
@@ -220,7 +227,7 @@ def _rows(
         row = rows.get(question)
         if row is None:
             yield "acknowledged, not stored", f"question {question}"
-        elif row.elapsed_ms != elapsed_ms and not (merged and row.elapsed_ms < elapsed_ms):
+        elif row.elapsed_ms != elapsed_ms and not (merged and row.other_than(elapsed_ms)):
             yield "answering time", f"question {question}: told {elapsed_ms}, stored {row.elapsed_ms} ms"
     for question in rows.keys() - ledger.acks.keys() - ledger.unsettled:
         why = ledger.refused.get(question)
@@ -232,8 +239,8 @@ def _rows(
             continue  # what it was told may be lost with the memory it came from: it never came back to hear
         row = rows.get(question)
         told_ms = ledger.acks.get(question)
-        earlier = row is not None and told_ms is not None and row.elapsed_ms < told_ms
-        if merged and (decoded(code) == (None, 0) or earlier):
+        other = row is not None and told_ms is not None and row.other_than(told_ms)
+        if merged and (decoded(code) == (None, 0) or other):
             continue
         stored = (None, 0) if row is None else (row.correct, row.points)
         if decoded(code) != stored:

@@ -321,3 +321,14 @@ def test_only_where_a_spool_was_merged_a_later_owner_may_not_have_known_of_an_ac
     assert prove(read(list(lines(ledgers))), stored).holds
     answers(stored).pop(1)
     assert set(prove(ledgers, stored).broken) == {"acknowledged, not stored"}
+
+
+def test_after_a_merge_the_answer_that_came_first_stands_whatever_its_time() -> None:
+    """The later owner had asked the question once more, and acknowledged a quicker answer."""
+    ledgers, stored = agreeing()
+    quicker = ledgers[0].acks[1] - 600
+    ledgers[0].acks[1] = quicker
+    stored[0].merged = True
+    assert set(prove(ledgers, stored).broken) == {"answering time"}
+    answers(stored)[0] = answers(stored)[0]._replace(merged=True)
+    assert prove(ledgers, stored).holds

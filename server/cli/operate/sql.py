@@ -38,11 +38,12 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
     for ids in _listed(session_ids):
         text = await _ask(
             database,
-            "COPY (SELECT session_id, player, question, elapsed_ms, correct, points FROM standing_answers "
-            f"WHERE session_id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
+            "COPY (SELECT session_id, player, question, elapsed_ms, correct, points, merged "
+            f"FROM standing_answers WHERE session_id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
         )
-        for session_id, player, question, elapsed_ms, correct, points in csv.reader(io.StringIO(text)):
-            answer = StoredAnswer(int(player), int(question), int(elapsed_ms), correct == "t", int(points))
+        for session_id, *numbers, correct, points, merged in csv.reader(io.StringIO(text)):
+            player, question, elapsed_ms = map(int, numbers)
+            answer = StoredAnswer(player, question, elapsed_ms, correct == "t", int(points), merged == "t")
             found.setdefault(session_id, []).append(answer)
         await trio.lowlevel.checkpoint()
     return found
