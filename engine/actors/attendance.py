@@ -18,7 +18,7 @@ class Attendance:
     """Learns from the audience which seats are taken and left, and tells the session and the host's roster.
 
     A connected host is told of every player that connects, disconnects, joins or is removed. A session that
-    closes questions early waits only for present players.
+    closes questions early waits only for present players, and so does each for those with extra time.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Attendance:
         """The changes that the host has yet to be told; None while no host is connected."""
         self.hostless_since: int | None = clock.now_ms()
         """Since when no host is connected, as far as this actor knows; None while a host is connected."""
-        self._presence: Presence | None = None
-        """Set only in sessions that close questions early."""
-        if session.settings.early_close:
-            players = (player for player, who in session.players.items() if not who.kicked)
-            self._presence = Presence(players, clock.now_ms())
+        self._of_all = session.settings.early_close
+        """Whether questions are held open for all present players; else for those with extra time alone."""
+        players = (player for player, who in session.players.items() if not who.kicked)
+        waited_for = players if self._of_all else session.with_extra_time
+        self._presence = Presence(waited_for, clock.now_ms())
         audience.on_change = self._on_change
 
     def _on_change(self, key: int | str) -> None:
@@ -48,7 +48,7 @@ class Attendance:
             self.hostless_since = None if here else self._clock.now_ms()
         elif isinstance(key, int):
             self.note(key)
-            if self._presence is None:
+            if not self._is_waited_for(key):
                 return
             if key in self._audience.connected:
                 self._presence.came(key)
@@ -82,27 +82,36 @@ class Attendance:
 
     # -- players -----------------------------------------------------------------------------------
 
+    def _is_waited_for(self, player: int) -> bool:
+        return self._of_all or player in self._session.with_extra_time
+
+    def extra_time_given(self, player: int) -> None:
+        """From now on questions are held open for this player, for as long as the player is present."""
+        if self._of_all:
+            return
+        if player in self._audience.connected:
+            self._presence.came(player)
+        else:
+            self._presence.spoke(player)
+
     def spoke(self, player: int) -> None:
         """A player without a connection that plays by requests is present too."""
-        if self._presence is not None and player not in self._audience.connected:
+        if self._is_waited_for(player) and player not in self._audience.connected:
             self._presence.spoke(player)
             self._session.back(player)
 
     def expect(self, player: int) -> None:
         """Hold questions open for this player for a moment, as for a player that has just lost the
         connection."""
-        if self._presence is not None:
+        if self._is_waited_for(player):
             self._presence.left(player, self._clock.now_ms())
 
     def question_opened(self) -> None:
-        if self._presence is not None:
-            self._presence.opened()
+        self._presence.opened()
 
     async def question_closed(self) -> None:
         """The next question is not held open for players that play by requests and did not answer this
         one."""
-        if self._presence is None:
-            return
         slicer, silent = Slicer(), self._presence.silent()
         while silent:
             some = [silent.pop() for _ in range(min(AWAY_AT_ONCE_MAX, len(silent)))]
@@ -112,18 +121,16 @@ class Attendance:
     @property
     def gone_at(self) -> int | None:
         """When the open question may have to be closed, because a player that it is held open for is gone."""
-        if self._presence is None or self._session.phase is not Phase.QUESTION:
+        if self._session.phase is not Phase.QUESTION:
             return None
         return self._presence.due_at
 
     def miss_the_gone(self, now: int) -> None:
         """Stop holding the question open for some players that are gone by now."""
-        if self._presence is not None:
-            self._session.away(self._presence.gone(now, AWAY_AT_ONCE_MAX), now)
+        self._session.away(self._presence.gone(now, AWAY_AT_ONCE_MAX), now)
 
     def give_back(self, by_ms: int) -> None:
         """The process stood still for so long: nobody could come back."""
-        if self._presence is not None:
-            self._presence.put_off(by_ms)
+        self._presence.put_off(by_ms)
         if self.hostless_since is not None:
             self.hostless_since += by_ms

@@ -30,6 +30,7 @@ from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
     ClockExtended,
+    ExtraTimeGiven,
     HostReplaced,
     LockChanged,
     Paused,
@@ -214,6 +215,14 @@ class Broadcasts:
                     self.board.dirty = True
                     self._attendance.note(fact.player, joined=True)
                     self._attendance.expect(fact.player)
+                case ExtraTimeGiven():
+                    self._attendance.extra_time_given(fact.player)
+                    if not any(
+                        isinstance(each, PlayerJoined) and each.player == fact.player for each in facts
+                    ):
+                        self._attendance.note(fact.player, joined=True)
+                    percent = session.extra_time_of(fact.player)
+                    self._audience.tell_player(fact.player, messages.extra_time(percent))
                 case QuestionOpened():
                     self._attendance.question_opened()
                     self._gaps.given_back.clear()

@@ -175,9 +175,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A command of the host. `player` belongs to kick and readmit, and may belong to admit and refuse; `on`
-    to lock and approval. With `seen_number` and `seen_phase` the command is refused if the session is no
-    longer at that question and in that phase."""
+    """A command of the host. `player` belongs to kick, readmit and extra_time, and may belong to admit and
+    refuse; `on` to lock and approval; `percent`, 0 for no limit, to extra_time. With `seen_number` and
+    `seen_phase` the command is refused if the session is no longer at that question and in that phase."""
 
     reply: Subscriber
     id: str | None
@@ -187,6 +187,7 @@ class Host:
     seen_number: int | None = None
     seen_phase: str | None = None
     generation: int | None = None
+    percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from engine.actors.commands import (
     Erase,
     Flushed,
     Host,
+    Identity,
     Join,
     Left,
     ListPlayers,
@@ -38,6 +39,7 @@ from engine.actors.live_session import LiveSession
 from engine.actors.states import State
 from engine.actors.subscriptions import attach, joined, picture, subscribe_node
 from engine.domain.errors import Refusal
+from engine.domain.extra_time import NONE, percent_of
 from engine.domain.facts import AnswerAccepted, PlayerJoined
 from engine.domain.phases import refuse
 from engine.domain.session import Applied, Repeated
@@ -146,7 +148,8 @@ def join(live: LiveSession, command: Join) -> None:
     live.attendance.spoke(outcome.player)
     live.counters.players_joined += 1
     if user is not None:
-        live.joins_under_way[outcome.player] = outcome.seq
+        _give_signed_time(live, user, outcome.player)
+        live.joins_under_way[outcome.player] = live.session.seq
     place = Place("player", outcome.player, command.may_move)
 
     def welcome() -> Frame | None:
@@ -167,7 +170,15 @@ def join(live: LiveSession, command: Join) -> None:
         live.audience.seat_away(command.relay, place.key)
         return relay_messages.admitted(place.role, place.player, [frame])
 
-    live.confirmations.on_commit(outcome.seq, command.reply, welcome)
+    live.confirmations.on_commit(live.session.seq, command.reply, welcome)
+
+
+def _give_signed_time(live: LiveSession, user: Identity, player: int) -> None:
+    """Give a user the extra time that the app has signed. What the host has given stays if the app says
+    nothing."""
+    percent = percent_of(user.extra_time)
+    if percent is not None:
+        live.session.give_extra_time(player, percent, live.clock.now_ms())
 
 
 def _come_back(live: LiveSession, command: Join, player: int) -> None:
@@ -178,6 +189,8 @@ def _come_back(live: LiveSession, command: Join, player: int) -> None:
         refused(live, command.reply, refusal)
         return
     live.attendance.spoke(player)
+    if command.identity is not None and live.journal.has_room():
+        _give_signed_time(live, command.identity, player)
     place = Place("player", player, command.may_move)
     again = Rejoin(command.reply, "player", player, None, command.epoch, command.offset, relay=command.relay)
 
@@ -349,6 +362,9 @@ def _lead(live: LiveSession, command: Host, now: int) -> Refusal | None:
             return session.kick(command.player or 0, now)
         case "readmit":
             return session.readmit(command.player or 0, now)
+        case "extra_time":
+            percent = NONE if command.percent is None else command.percent
+            return session.give_extra_time(command.player or 0, percent, now)
         case _:
             return Refusal("bad_field", f"Unknown host command {command.do!r}.")
 

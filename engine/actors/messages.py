@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from itertools import chain, islice, repeat, tee
 
 from engine.actors.delivery.frame import Frame, Message
+from engine.domain.extra_time import NONE, factor_of
 from engine.domain.leaderboard import Entry
 from engine.domain.session import Phase, Session
 
@@ -49,7 +50,7 @@ def host_token(token: str) -> Frame:
 
 
 Line = dict[str, object]
-"""Of a standing."""
+"""Of a standing, or of a list of players."""
 
 _SKIPPED: dict[str, object] = {"skipped": True}
 """The mark of a question that counts for nobody."""
@@ -92,6 +93,26 @@ def leaderboard(session: Session, offset: int, tick_ms: int) -> dict[str, object
     }
 
 
+def extra_time(percent: int) -> Frame:
+    """To one player: from now on the player's time limit is so many percent of that of a question."""
+    return Frame({"t": "extra_time", "factor": factor_of(percent)})
+
+
+def with_extra_time(session: Session, player: int) -> Line:
+    """The member that tells a player's extra time, to the player and to the host; empty without any."""
+    percent = session.extra_time_of(player)
+    return {} if percent == NONE else {"extra_time": factor_of(percent)}
+
+
+def _countdown(session: Session, now: int) -> dict[str, object]:
+    """How far the question is: its own clock, and not that of a player with extra time."""
+    body: dict[str, object] = {
+        "remaining_ms": session.remaining_ms(now),
+        "opens_in_ms": session.opens_in_ms(now),
+    }
+    return body | {"over_ms": over_ms} if (over_ms := session.over_ms(now)) else body
+
+
 def progress(session: Session, offset: int) -> Frame:
     """How many have answered the question that is open."""
     return Frame(
@@ -119,8 +140,7 @@ def _question(session: Session, now: int, *, for_host: bool) -> dict[str, object
     body |= session.question.public()
     if session.withholds_choices(now) and not for_host:
         body["choices"] = None
-    body["remaining_ms"] = session.remaining_ms(now)
-    body["opens_in_ms"] = session.opens_in_ms(now)
+    body |= _countdown(session, now)
     if for_host:
         body["correct"] = session.question.correct
     return body
@@ -207,8 +227,7 @@ def state_changed(session: Session, offset: int, now: int, extended_ms: int | No
         "locked": session.locked,
         "approval": session.approval,
         "number": session.number,
-        "remaining_ms": session.remaining_ms(now),
-        "opens_in_ms": session.opens_in_ms(now),
+        **_countdown(session, now),
         "now": now,
     }
     if extended_ms is not None:
@@ -218,8 +237,8 @@ def state_changed(session: Session, offset: int, now: int, extended_ms: int | No
 
 def recounted(frame: Frame, session: Session, now: int) -> Frame:
     """A `state` that was broadcast earlier, with the countdown as it stands now."""
-    countdown = {"remaining_ms": session.remaining_ms(now), "opens_in_ms": session.opens_in_ms(now)}
-    return Frame({**frame.message, **countdown, "now": now})
+    kept = {name: value for name, value in frame.message.items() if name != "over_ms"}
+    return Frame({**kept, **_countdown(session, now), "now": now})
 
 
 def _podium(session: Session) -> list[Line]:
@@ -294,7 +313,7 @@ def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
     if given is not None:
         choice, elapsed_ms = given
         answered = {"question": session.number, "choice": choice, "elapsed_ms": elapsed_ms}
-    return {
+    you: dict[str, object] = {
         "player": player,
         "name": session.name_of(player),
         "score": session.leaderboard.score(player),
@@ -303,6 +322,7 @@ def _you(session: Session, player: int, *, closed: bool) -> dict[str, object]:
         "answered": answered,
         "result": _without_type(result(session, player)) if closed else None,
     }
+    return you | {"watches": session.number} if session.watches(player) else you
 
 
 def look(session: Session, state: Message, epoch: int, offset: int) -> Frame:
@@ -368,6 +388,7 @@ def players(
                 "score": board.score(player),
                 "rank": board.rank(player),
                 "connected": player in connected,
+                **with_extra_time(session, player),
             }
         )
     return Frame(
@@ -398,8 +419,10 @@ def joined(
     epoch: int,
     offset: int,
     shuffle: int | None = None,
+    extra_time: Line | None = None,
 ) -> Frame:
-    """Args: shuffle: the seed of the order in which the player sees choices, where they are shuffled."""
+    """Args: shuffle: the seed of the order in which the player sees choices, where they are shuffled;
+    extra_time: what `with_extra_time` tells."""
     body: dict[str, object] = {
         "t": "joined",
         "player": player,
@@ -414,4 +437,4 @@ def joined(
     }
     if shuffle is not None:
         body["shuffle"] = shuffle
-    return Frame(body)
+    return Frame(body | extra_time if extra_time else body)

@@ -48,6 +48,12 @@ def for_host(frame: Frame) -> Frame:
     return Frame({"t": "for_host", "frame": frame.message})
 
 
+def for_player(player: int, frame: Frame) -> Frame:
+    """A frame for one player, who is a client of that node. A node of an earlier release does not know this,
+    and has its clients come back; then they are told by `joined`."""
+    return Frame({"t": "for_player", "player": player, "frame": frame.message})
+
+
 def flush(number: int) -> Frame:
     """A deadline has passed: the node answers with `Flushed` once it has passed on all the answers it had
     received."""

@@ -40,6 +40,7 @@ def joined(live: LiveSession, place: Place, state: Message | None) -> Frame:
         epoch=live.stream.epoch,
         offset=live.stream.offset,
         shuffle=seed_of(record.id, place.player or 0) if shuffled else None,
+        extra_time=None if place.player is None else messages.with_extra_time(session, place.player),
     )
 
 

@@ -107,6 +107,8 @@ class _Course:
         self._users: set[str] = set()
         self._kicked: set[int] = set()
         self._answered: set[tuple[int, int]] = set()
+        self._percents: dict[int, int] = {}
+        """The time limits of players with extra time, in percent of that of a question."""
 
     def differences(self) -> list[Difference]:
         expected = 1
@@ -154,6 +156,13 @@ class _Course:
             self._disorder(fact, fact.player)
         self._kicked.discard(fact.player)
 
+    def _extra_time(self, fact: f.ExtraTimeGiven) -> None:
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
+        elif self._phase is Phase.FINISHED:
+            self._disorder(fact, fact.player)
+        self._percents[fact.player] = fact.percent or 100
+
     def _answer(self, fact: f.AnswerAccepted) -> None:
         here = (fact.seq, fact.question, fact.player)
         question = self._answered_question(fact)
@@ -170,10 +179,13 @@ class _Course:
                 Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {self._number}")
             )
         else:
-            elapsed_ms = self._clock.answered_ms(fact.at, question.limit_ms)
+            percent = self._percents.get(fact.player, 100)
+            elapsed_ms = self._clock.answered_ms(fact.at, question.limit_ms, percent)
             if elapsed_ms is None:
                 self._found.append(
-                    Difference("late", *here, self._clock.elapsed_ms(fact.at), question.limit_ms)
+                    Difference(
+                        "late", *here, self._clock.elapsed_ms(fact.at), question.limit_ms * percent // 100
+                    )
                 )
             elif fact.elapsed_ms != elapsed_ms:
                 self._found.append(Difference("elapsed", *here, fact.elapsed_ms, elapsed_ms))
@@ -271,6 +283,7 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.PlayerJoined: _Course._joined,
     f.PlayerKicked: _Course._was_kicked,
     f.PlayerReadmitted: _Course._readmitted,
+    f.ExtraTimeGiven: _Course._extra_time,
     f.AnswerAccepted: _Course._answer,
     f.AnswerMerged: _Course._merged,
     f.ClockExtended: _Course._extended,

@@ -66,10 +66,11 @@ class PlayClock:
         earlier, but not before the countdown began, for nobody answers a question before it is asked."""
         return max(at - held_ms, min(at, self.began_at))
 
-    def answered_ms(self, at: int, limit_ms: int) -> int | None:
-        """How long an answer took that was dated `at`; None when it came too late."""
-        elapsed_ms = self.elapsed_ms(at)
-        return min(elapsed_ms, limit_ms) if elapsed_ms <= limit_ms + RECEIPT_GRACE_MS else None
+    def answered_ms(self, at: int, limit_ms: int, percent: int = 100) -> int | None:
+        """The time that counts for an answer that was dated `at`; None when it came too late. `percent`: the
+        player's own limit, of that of the question; time runs slower by as much."""
+        elapsed_ms, own_ms = self.elapsed_ms(at), limit_ms * percent // 100
+        return min(elapsed_ms, own_ms) * 100 // percent if elapsed_ms <= own_ms + RECEIPT_GRACE_MS else None
 
     def moment(self, elapsed_ms: int) -> int:
         """When that much play time has run, if nothing stops the clock."""

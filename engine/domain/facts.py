@@ -51,9 +51,20 @@ class PlayerReadmitted:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraTimeGiven:
+    """From now on the player's time limit is so many percent of that of a question. 100 takes extra time
+    away; 0 is no limit at all, which a player has whom nobody waits for."""
+
+    seq: int
+    at: int
+    player: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerAccepted:
-    """`elapsed_ms` is play time since the question opened (pauses and outages do not count); `points` is
-    what the answer earned, streak bonus included."""
+    """`elapsed_ms` is play time since the question opened (pauses and outages do not count), the part that
+    counts of it for a player with extra time; `points` is what the answer earned, streak bonus included."""
 
     seq: int
     at: int
@@ -159,6 +170,7 @@ Fact = (
     PlayerJoined
     | PlayerKicked
     | PlayerReadmitted
+    | ExtraTimeGiven
     | AnswerAccepted
     | AnswerMerged
     | QuestionOpened

@@ -63,6 +63,7 @@ COMMANDS: Final[Mapping[str, frozenset[Phase]]] = {
     "approval": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "kick": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "readmit": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
+    "extra_time": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
 }
 
 BACK: Final = None

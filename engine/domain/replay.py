@@ -11,6 +11,7 @@ from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
     ClockExtended,
+    ExtraTimeGiven,
     Fact,
     Finished,
     HostReplaced,
@@ -80,12 +81,23 @@ class ReplayedSession(SessionState):
             self._names.give(fact.name, fact.player)
         for board in self._boards:
             board.add(fact.player)
+        if self._joined_late(fact):
+            self._watching.add(fact.player)
+            self._unawaited.add(fact.player)
         if fact.erased:
             self._miss((fact.player,))
 
+    def _joined_late(self, fact: PlayerJoined) -> bool:
+        """Whether the player joined while the open question was open, and has to wait for the next one."""
+        if self.settings.late_join != "next" or not self.question_open:
+            return False
+        return self.opened_at is not None and fact.at >= self.opened_at
+
     def _apply_player_kicked(self, fact: PlayerKicked) -> None:
         self._players[fact.player].kicked = True
-        self._await(fact.player)
+        self._away.discard(fact.player)
+        self._unawaited.discard(fact.player)
+        self._release(fact.player, fact.at)
         for board in self._boards:
             board.remove(fact.player)
         if self.question_open:
@@ -100,13 +112,22 @@ class ReplayedSession(SessionState):
             board.add(fact.player)
         self._running.update(fact.player, who.score, who.elapsed_ms)
         self._show(who)
+        if fact.player in self._watching:
+            self._unawaited.add(fact.player)
         if who.erased:
             self._miss((fact.player,))
+        self._hold(fact.player)
+
+    def _apply_extra_time_given(self, fact: ExtraTimeGiven) -> None:
+        self._release(fact.player, fact.at)
+        self._extra.give(fact.player, fact.percent)
+        self._hold(fact.player)
 
     def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
         who = self._players[fact.player]
         self._answers[fact.question - 1].add(fact, len(self._players))
         self._unawaited.discard(fact.player)
+        self._release(fact.player, fact.at)
         who.score += fact.points
         who.elapsed_ms += fact.elapsed_ms
         if fact.correct:
@@ -130,6 +151,7 @@ class ReplayedSession(SessionState):
             self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
             if fact.question == self.number:
                 self._unawaited.discard(fact.player)
+                self._release(fact.player, fact.at)
         else:
             self._ahead.setdefault(fact.question, {})[fact.player] = fact
             if self.phase is not Phase.FINISHED:
@@ -191,12 +213,18 @@ class ReplayedSession(SessionState):
         for ahead in self._ahead.pop(fact.question, {}).values():
             answers.put(ahead, len(self._players), counted=not self._players[ahead.player].kicked)
         self._answers.append(answers)
+        self._watching, self._released_at = set(), 0
+        self._hold_each(answers)
         self.opened_at = fact.at
         self._clock.restart(fact.at, fact.ready_ms)
 
     def _apply_question_closed(self, fact: QuestionClosed) -> None:
         self.phase = move(fact, self.phase, None)
+        self._close_answers(fact)
+
+    def _close_answers(self, fact: QuestionClosed | QuestionSkipped) -> None:
         self._answers[-1].close(fact.seq)
+        self._extra.close()
         self._show_closed()
         self._clock.restart(fact.at)
 
@@ -204,9 +232,7 @@ class ReplayedSession(SessionState):
         was_open = self.question_open
         self.phase = move(fact, self.phase, None)
         if was_open:
-            self._answers[-1].close(fact.seq)
-            self._show_closed()
-            self._clock.restart(fact.at)
+            self._close_answers(fact)
         self._skipped.add(fact.question)
         self._unsettled = self._answers[-1].players()
 
@@ -218,9 +244,11 @@ class ReplayedSession(SessionState):
         self.phase = move(fact, self.phase, self._paused_in)
         self._paused_in = None
         self._clock.go_on(fact.at)
+        self._not_due_before(fact.at)
 
     def _apply_clock_extended(self, fact: ClockExtended) -> None:
         self._clock.extend(fact.by_ms, fact.at)
+        self._not_due_before(fact.at)
 
     def _apply_lock_changed(self, fact: LockChanged) -> None:
         self.locked = fact.locked is True
@@ -250,13 +278,40 @@ class ReplayedSession(SessionState):
 
     def _await(self, player: int) -> None:
         self._away.discard(player)
-        self._unawaited.discard(player)
+        if player not in self._watching:
+            self._unawaited.discard(player)
+            self._hold(player)
+
+    def _hold_each(self, answers: Answers) -> None:
+        """A question opens: hold it for those players with extra time that are present, and in."""
+        players = [player for player in self._extra.players if player in self._running]
+        self._extra.open(players, self._unawaited.union(answers.players()) if players else ())
+
+    def _hold(self, player: int) -> None:
+        """Hold the open question for this player, if the player has extra time and the question is one to
+        wait with."""
+        if not self._extra or not self.question_open or self._answers[-1].choice_of(player) is not None:
+            return
+        if player in self._running and player not in self._unawaited:
+            self._extra.hold(player)
+
+    def _release(self, player: int, at: int) -> None:
+        """No longer hold the open question for this player. If that was the last one, it is due by now."""
+        if self._extra.release(player):
+            self._not_due_before(at)
+
+    def _not_due_before(self, at: int) -> None:
+        """A question that is open after its time limit closes at this moment at the earliest: until then it
+        was held for a player, or the clock stood still."""
+        if self._extra:
+            self._released_at = max(self._released_at, at)
 
 
 _APPLY: Final[Mapping[type[Fact], Callable[[ReplayedSession, Any], None]]] = {
     PlayerJoined: ReplayedSession._apply_player_joined,
     PlayerKicked: ReplayedSession._apply_player_kicked,
     PlayerReadmitted: ReplayedSession._apply_player_readmitted,
+    ExtraTimeGiven: ReplayedSession._apply_extra_time_given,
     AnswerAccepted: ReplayedSession._apply_answer_accepted,
     AnswerMerged: ReplayedSession._apply_answer_merged,
     QuestionOpened: ReplayedSession._apply_question_opened,

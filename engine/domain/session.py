@@ -13,10 +13,12 @@ from typing import Final
 
 from engine.domain.answers import Answers
 from engine.domain.errors import DomainError, Refusal
+from engine.domain.extra_time import bounded
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
     ClockExtended,
+    ExtraTimeGiven,
     Fact,
     Finished,
     HostReplaced,
@@ -50,6 +52,10 @@ _LATE: Final = Refusal("late", "The answer came after the time limit.")
 _PAUSED: Final = Refusal("paused", "The session is paused.")
 _FINISHED: Final = Refusal("session_finished", "The session is over.")
 _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
+_STARTED: Final = Refusal("session_started", "The session has started, and nobody else joins.")
+_JOINED_LATE: Final = Refusal(
+    "joined_late", "You joined during this question, and answer from the next one on."
+)
 _FULL: Final = Refusal("session_full", "The session has no room for more players.")
 _NOTHING_TO_SKIP: Final = Refusal("illegal_move", "No question is open or shown that could be skipped.")
 IDENTITY_REQUIRED: Final = Refusal("identity_required", "Players of this session come by way of their app.")
@@ -114,6 +120,8 @@ class Session(ReplayedSession):
             return _FINISHED
         if self.locked:
             return _LOCKED
+        if self.number and self.settings.late_join == "refused":
+            return _STARTED
         if self.active >= self.settings.player_limit:
             return _FULL
         if user_id is None and self.settings.identity == "required":
@@ -173,10 +181,12 @@ class Session(ReplayedSession):
             return Repeated(question, stood_ms, choice == standing, seq)
         if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
             return self._not_open(answers)
+        if player in self._watching:
+            return _JOINED_LATE
         at = self._clock.received(at, held_ms)
         if at < self._clock.opens_at:
             return _NOT_OPEN_YET
-        elapsed_ms = self._clock.answered_ms(at, asked.limit_ms)
+        elapsed_ms = self._clock.answered_ms(at, asked.limit_ms, self._extra.of(player))
         if elapsed_ms is None:
             return _LATE
         correct = asked.judge(choice)
@@ -349,6 +359,20 @@ class Session(ReplayedSession):
             self._record(PlayerReadmitted(self.seq + 1, at, player))
         return None
 
+    def give_extra_time(self, player: int, percent: int, at: int) -> Refusal | None:
+        """Give a player extra time, as far as the session's bound allows: a limit of so many percent, 100 for
+        none, 0 for no limit. Nothing happens when that is so already."""
+        refusal = refuse("extra_time", self.phase)
+        if refusal is not None:
+            return refusal
+        who = self._players.get(player)
+        if who is None or who.erased:
+            return _PLAYER_NOT_FOUND
+        percent = bounded(percent, self.settings.extra_time_max)
+        if percent != self._extra.of(player):
+            self._record(ExtraTimeGiven(self.seq + 1, at, player, percent))
+        return None
+
     def erase(self, player: int, at: int) -> Refusal | None:
         """Take a player's name away; no client can be this player any more. The player's answers stay, and
         count. No question is held open for this player. The name is free again, unless the player was
@@ -367,7 +391,10 @@ class Session(ReplayedSession):
 
     def away(self, players: Iterable[int], at: int) -> None:
         """These players are not here: as long as that is so, no question is held open for them."""
+        players = tuple(players)
         self._miss(players)
+        if self._extra.release_each(players):
+            self._not_due_before(at)
         if self.question_open:
             self._close_if_all_answered(at)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from engine.domain.answers import Answer, Answers
 from engine.domain.clock import PlayClock
+from engine.domain.extra_time import ExtraTime
 from engine.domain.facts import AnswerMerged, Choice, Fact, PlayerJoined
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.name_rules import PLAIN, NameRules
@@ -17,7 +18,7 @@ from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
 
-_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited", "_erased_users"})
+_NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited", "_erased_users", "_released_at"})
 """What two sessions may differ in and still be equal."""
 
 
@@ -59,6 +60,11 @@ class SessionState:
         # question is not held open.
         self._away: set[int] = set()
         self._unawaited: set[int] = set()
+        self._watching: set[int] = set()
+        """Players who joined while the question was open, and may answer from the next one on."""
+        self._extra: Final = ExtraTime()
+        self._released_at = 0
+        """The open question, held for players with extra time, closes at this moment at the earliest."""
         # By player, question and time of receipt: so that a merge may be repeated.
         self._merged: set[tuple[int, int, int]] = set()
         self._skipped: set[int] = set()
@@ -224,7 +230,8 @@ class SessionState:
     def deadline(self) -> int | None:
         """The next moment at which `elapse` has something to do; None when nothing happens by itself."""
         if self.phase is Phase.QUESTION:
-            return self._clock.moment(self._answers[-1].question.limit_ms)
+            own_ms = self._answers[-1].question.limit_ms * self._extra.longest // 100
+            return max(self._clock.moment(own_ms), self._released_at)
         if self.settings.pace == "auto":
             if self.phase is Phase.REVEAL:
                 return self.shown_until
@@ -242,6 +249,25 @@ class SessionState:
         if not self.question_open:
             return None
         return max(0, self._answers[-1].question.limit_ms - self._clock.elapsed_ms(now))
+
+    def over_ms(self, now: int) -> int:
+        """For how long the question is open after its time limit, because some players have extra time."""
+        if not self.question_open or not self._extra:
+            return 0
+        return max(0, self._clock.elapsed_ms(now) - self._answers[-1].question.limit_ms)
+
+    def extra_time_of(self, player: int) -> int:
+        """The player's time limit, in percent of that of a question; 0 for none."""
+        return self._extra.of(player)
+
+    @property
+    def with_extra_time(self) -> Collection[int]:
+        """The players that have extra time."""
+        return self._extra.players
+
+    def watches(self, player: int) -> bool:
+        """Whether this player joined while the current question was open, and may not answer it."""
+        return player in self._watching
 
     def opens_in_ms(self, now: int) -> int | None:
         """How long until the open question takes answers, and its play time runs; 0 once it does. It stands

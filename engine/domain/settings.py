@@ -14,11 +14,13 @@ AdaptiveTick = Literal["host", "auto"]
 Names = Literal["chosen", "given"]
 Board = Literal["at_close", "live"]
 Demand = Literal["optional", "required"]
+LateJoin = Literal["current", "next", "refused"]
 
 PACES: Final[tuple[AdaptiveTick, ...]] = ("host", "auto")
 NAMES: Final[tuple[Names, ...]] = ("chosen", "given")
 DEMANDS: Final[tuple[Demand, ...]] = ("optional", "required")
 BOARDS: Final[tuple[Board, ...]] = ("at_close", "live")
+LATE_JOINS: Final[tuple[LateJoin, ...]] = ("current", "next", "refused")
 PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
@@ -28,6 +30,7 @@ GET_READY_MAX_MS: Final = 10_000
 READING_MAX_MS: Final = 60_000
 HOST_AWAY_MIN_S: Final = 5
 HOST_AWAY_MAX_S: Final = 3_600
+EXTRA_TIME_MAX: Final = 4
 
 FIELDS: Final = (
     "pace",
@@ -48,6 +51,8 @@ FIELDS: Final = (
     "shuffle_choices",
     "shuffle_questions",
     "identity",
+    "late_join",
+    "extra_time_max",
     "foldings",
 )
 
@@ -81,6 +86,10 @@ class Settings:
         shuffle_questions: each player gets the questions in an order of their own; only where each player
             advances at their own pace.
         identity: whether new players may be guests (`optional`), or have to be users of the app (`required`).
+        late_join: whether a player who joins while a question is open answers it (`current`) or watches until
+            the `next` one opens, or whether nobody joins once the session has started (`refused`).
+        extra_time_max: the greatest factor of extra time that a player gets here, 1 to 4. A led question is
+            held for a player without a time limit as long as for one with this factor.
         foldings: the version of the rules that typed text is matched by. The version of the release that
             opens a session holds to its end and for its audit; there is no reason to choose another.
 
@@ -106,6 +115,8 @@ class Settings:
     shuffle_choices: bool = False
     shuffle_questions: bool = False
     identity: Demand = "optional"
+    late_join: LateJoin = "current"
+    extra_time_max: int = EXTRA_TIME_MAX
     foldings: int = FOLDINGS
 
     def __post_init__(self) -> None:
@@ -159,6 +170,8 @@ class Settings:
             "shuffle_choices": fields.flag("shuffle_choices", default=False),
             "shuffle_questions": fields.flag("shuffle_questions", default=False),
             "identity": fields.one_of("identity", DEMANDS, default="optional"),
+            "late_join": fields.one_of("late_join", LATE_JOINS, default="current"),
+            "extra_time_max": fields.whole("extra_time_max", 1, EXTRA_TIME_MAX, default=EXTRA_TIME_MAX),
             # A session that was stored without was opened by a release that knew no others.
             "foldings": fields.whole(
                 "foldings", 1, FOLDINGS, default=FOLDINGS if fields.problems.strict else 1

@@ -337,6 +337,8 @@ class Relay:
                 await self._tell_each(message)
             case "for_host":
                 self._audience.tell_host(Frame(message["frame"]))
+            case "for_player":
+                self._audience.tell_player(message["player"], Frame(message["frame"]))
             case "disconnect":
                 self._audience.disconnect(message["key"], CloseReason[message["close_reason"]])
             case "flush":

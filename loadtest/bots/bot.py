@@ -130,7 +130,8 @@ class Bot:
         you = state["you"]
         if you["result"] is not None:
             self.ledger.result(you["result"])
-        if state["phase"] == "question" and you["answered"] is None:
+        watches = you.get("watches") == state["number"]
+        if state["phase"] == "question" and you["answered"] is None and not watches:
             self._consider(state["question"])
         elif state["phase"] not in ("question", "paused"):
             self._stop_thinking()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import orjson
 from msgspec import UNSET
 
@@ -63,11 +65,12 @@ class Playing:
             return json_answer(part_of(joined.message, types.Waiting), 202)
         player = joined.message["player"]
         assert isinstance(player, int)
-        shuffle = joined.message.get("shuffle")
+        shuffle, extra_time = joined.message.get("shuffle"), joined.message.get("extra_time")
         body = types.Joined(
             player_id=player,
             name=str(joined.message["name"]),
             token=str(joined.message["token"]),
+            extra_time=UNSET if extra_time is None else cast(types.Factor, extra_time),
             shuffle=shuffle if isinstance(shuffle, int) else UNSET,
             session_id=session.session_id,
             code=session.code,
@@ -137,6 +140,7 @@ class Playing:
                 message.seen_number,
                 message.seen_phase,
                 grant.generation,
+                message.percent,
             ),
         )
         return json_answer(done.message)

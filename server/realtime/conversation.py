@@ -214,6 +214,7 @@ class Conversation:
                 message.seen_number,
                 message.seen_phase,
                 self._generation,
+                message.percent,
             ),
         )
 

@@ -97,6 +97,7 @@ function host(session) {
 	const { code, token } = session;
 	const path = `/api/sessions/${code}`;
 	const roster = $("ff-roster");
+	roster.onextra = (player, factor) => lead({ do: "extra_time", player, factor });
 	const sent = new Set();
 	let removed = new Map();
 	let sureUntil = 0;
@@ -151,13 +152,13 @@ function host(session) {
 	}
 
 	/** Does what a button names; not again before it is done. */
-	async function lead({ do: what, player }) {
+	async function lead({ do: what, player, factor }) {
 		const mark = `${what} ${player}`;
 		if (!what || sent.has(mark)) return;
-		const who = player && { player: Number(player) };
+		const who = player && { player: Number(player), factor };
 		const { number, phase } = model; // as the host sees them, and not as they are by then
 		const seen = { expect: { number, phase } };
-		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, readmit: who, admit: who, refuse: who };
+		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, readmit: who, admit: who, refuse: who, extra_time: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {

@@ -196,13 +196,13 @@ function lobby() {
 
 function question() {
 	const { question: asked, given, you, number: nth, answered, players } = model;
-	const locked = Boolean(given) || model.phase === "paused" || model.getting;
+	const locked = Boolean(given) || model.phase === "paused" || model.getting || model.watching;
 	if (isNew("question", nth)) {
 		picked = [];
 		put("worth", t("worth", { count: asked.points }));
 		put("spoken", `${t("question.of", { number: nth, of: model.of })}. ${asked.text}`);
 	}
-	if (isNew("clock", `${nth} ${model.endsAt} ${model.left}`)) ui.time.show(model);
+	if (isNew("clock", `${nth} ${model.endsAt} ${model.left} ${model.limit}`)) ui.time.show(model);
 	if (isNew("answer", `${nth} ${locked} ${given?.choice} ${withheld(asked)}`)) offer(asked, given, locked);
 	const [kind, text] = told(asked, given);
 	ui.state.className = `state ${kind}`;
@@ -266,7 +266,7 @@ function offer(asked, given, locked) {
 }
 
 function send(choice) {
-	if (model.given || model.phase !== "question" || model.getting) return;
+	if (model.given || model.phase !== "question" || model.getting || model.watching) return;
 	model.given = { choice };
 	connection.answer(model.number, choice);
 	navigator.vibrate?.(20);
@@ -277,6 +277,7 @@ function send(choice) {
 function told(asked, given) {
 	if (model.phase === "paused") return ["", t("paused")];
 	if (model.getting) return ["", t("ready")];
+	if (model.watching) return ["", t("watching")];
 	if (!given) return ["", model.extended === model.number ? t("extended") : ""];
 	if (given.refused) return ["refused", explain(given.refused)];
 	if (given.twice) return ["saved", t("answer.twice", { choice: shown(asked, given.choice) })];

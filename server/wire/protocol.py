@@ -13,6 +13,7 @@ from typing import Literal, NoReturn, get_args
 
 import orjson
 
+from engine.domain.extra_time import percent_of
 from engine.domain.phases import Phase
 from engine.domain.session_keys import is_code
 
@@ -25,7 +26,7 @@ NAMES_SHOWN_MAX = 64
 
 HostDo = Literal[
     "start", "next", "close", "skip", "pause", "resume", "finish",
-    "lock", "approval", "admit", "refuse", "kick", "readmit",
+    "lock", "approval", "admit", "refuse", "kick", "readmit", "extra_time",
 ]  # fmt: skip
 HOST_COMMANDS: tuple[HostDo, ...] = get_args(HostDo)
 EXPECTING = ("start", "next", "close", "skip")
@@ -84,8 +85,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`player` is given with kick and readmit, and may be with admit and refuse; `on` with lock and approval.
-    The host saw the question `seen_number` in the phase `seen_phase`, if it says so."""
+    """`player` is given with kick, readmit and extra_time, and may be with admit and refuse; `on` with lock
+    and approval; `percent`, 0 for no limit, with extra_time. The host saw the question
+    `seen_number` in the phase `seen_phase`, if it says so."""
 
     id: str
     do: str
@@ -93,6 +95,7 @@ class Host:
     on: bool | None = None
     seen_number: int | None = None
     seen_phase: str | None = None
+    percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,12 @@ def _host(data: _Members) -> Host:
     if do in ("kick", "readmit"):
         _check(data, ("id", "do", "player"))
         return Host(_id(data), str(do), player=_integer(data, "player", 1))
+    if do == "extra_time":
+        _check(data, ("id", "do", "player", "factor"))
+        percent = percent_of(data["factor"])
+        if percent is None:
+            _refuse(data, "bad_field", "factor is a number from 1 to 4, or untimed.", "factor")
+        return Host(_id(data), str(do), player=_integer(data, "player", 1), percent=percent)
     if do in ("admit", "refuse"):
         _check(data, ("id", "do"), ("player",))
         player = _integer(data, "player", 1) if "player" in data else None

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import Refusal
 from engine.domain.facts import AnswerAccepted, PlayerJoined
 from engine.domain.session import Repeated, Session, Settings
@@ -51,6 +52,8 @@ class SessionMachine(RuleBasedStateMachine):
         players=st.integers(0, 4),
         board=st.sampled_from(["at_close", "live"]),
         ready_ms=st.sampled_from([0, 0, 700]),
+        late_join=st.sampled_from(["current", "next", "refused"]),
+        extra_time_max=st.sampled_from([4, 4, 2]),
     )
     def create(
         self,
@@ -62,6 +65,8 @@ class SessionMachine(RuleBasedStateMachine):
         players: int,
         board: Any,
         ready_ms: int,
+        late_join: Any = "current",
+        extra_time_max: int = 4,
     ) -> None:
         self.quiz = quiz_of(*QUESTIONS, scoring={"rule": scoring_rule, "streak": streak})
         if pace == "host":
@@ -74,6 +79,8 @@ class SessionMachine(RuleBasedStateMachine):
             early_close=early_close,
             board=board,
             get_ready_ms=ready_ms,
+            late_join=late_join,
+            extra_time_max=extra_time_max,
         )
         self.session = Session(self.quiz, self.settings, CREATED_AT)
         self.twin = Session(self.quiz, self.settings, CREATED_AT)
@@ -91,6 +98,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.answers: dict[tuple[int, int], tuple[Any, int, list[int]]] = {}
         self.closed: dict[int, tuple[list[int], int]] = {}
         self.skipped: set[int] = set()
+        self.percents: dict[int, int] = {}
+        self.watching: set[int] = set()
         for name in "vwxy"[:players]:
             self.join(name)
 
@@ -138,9 +147,13 @@ class SessionMachine(RuleBasedStateMachine):
         """The question that is open or paused in the middle; 0 when none is."""
         return self.number if self.number and self.number not in self.closed else 0
 
+    def own_limit_ms(self, player: int) -> int:
+        return LIMITS_MS[self.number - 1] * self.percents.get(player, 100) // 100
+
     # What the model does
 
     def model_open(self) -> None:
+        self.watching = set()
         self.phase, self.number, self.played_ms = "question", self.number + 1, 0
         self.ready_left_ms = self.settings.get_ready_ms
 
@@ -156,13 +169,15 @@ class SessionMachine(RuleBasedStateMachine):
 
     def model_close_if_all_answered(self) -> None:
         if self.phase == "question" and self.settings.early_close:
-            active = self.active()
+            active = [player for player in self.active() if player not in self.watching]
             if active and all((player, self.number) in self.answers for player in active):
                 self.model_close()
 
     def model_countdown_ms(self) -> int | None:
         if self.phase == "question":
-            return LIMITS_MS[self.number - 1]
+            unanswered = [each for each in self.active() if (each, self.number) not in self.answers]
+            held = [self.own_limit_ms(each) for each in unanswered if each not in self.watching]
+            return max([*held, LIMITS_MS[self.number - 1]])
         if self.settings.pace == "auto":
             return {"lobby": self.settings.lobby_ms, "reveal": 1_000}.get(self.phase)
         return None
@@ -170,7 +185,7 @@ class SessionMachine(RuleBasedStateMachine):
     def model_due_ms(self) -> int | None:
         """Until the countdown ends, the time to get ready before it included."""
         limit_ms = self.model_countdown_ms()
-        return None if limit_ms is None else self.ready_left_ms + limit_ms - self.played_ms
+        return None if limit_ms is None else max(0, self.ready_left_ms + limit_ms - self.played_ms)
 
     def model_pass(self, ms: int) -> None:
         while (due_ms := self.model_due_ms()) is not None and due_ms <= ms:
@@ -208,6 +223,8 @@ class SessionMachine(RuleBasedStateMachine):
             expected = "session_finished"
         elif self.locked:
             expected = "session_locked"
+        elif self.number and self.settings.late_join == "refused":
+            expected = "session_started"
         elif len(self.active()) >= 4:
             expected = "session_full"
         elif folded in ("", "\u202e"):
@@ -220,6 +237,8 @@ class SessionMachine(RuleBasedStateMachine):
             self.names.append(folded)
             assert isinstance(outcome, PlayerJoined)
             assert outcome.player == len(self.names)
+            if self.open_number() and self.settings.late_join == "next":
+                self.watching.add(outcome.player)
 
     @rule(player=st.integers(1, 5), back=st.sampled_from([0, 0, 0, 0, 1, -1]), pick=st.integers(0, 3))
     def answer(self, player: int, back: int, pick: int) -> None:
@@ -245,8 +264,10 @@ class SessionMachine(RuleBasedStateMachine):
         if expected is None:
             assert isinstance(outcome, AnswerAccepted)
             assert cells is not None
-            self.answers[player, question] = (choice, self.played_ms, cells)
-            assert outcome.elapsed_ms == self.played_ms
+            percent = self.percents.get(player, 100)
+            counted_ms = min(self.played_ms, self.own_limit_ms(player)) * 100 // percent
+            self.answers[player, question] = (choice, counted_ms, cells)
+            assert outcome.elapsed_ms == counted_ms
             assert outcome.correct == self.is_right(player, question)
             assert outcome.points == self.points_of(player, question)
             self.model_close_if_all_answered()
@@ -276,6 +297,10 @@ class SessionMachine(RuleBasedStateMachine):
             return "question_closed", False
         if self.phase == "paused":
             return "paused", False
+        if player in self.watching:
+            return "joined_late", False
+        if self.played_ms > self.own_limit_ms(player) + RECEIPT_GRACE_MS:
+            return "late", False
         return ("not_open_yet" if self.ready_left_ms else None), False
 
     def host(self, command: str, *phases: str) -> bool:
@@ -365,6 +390,18 @@ class SessionMachine(RuleBasedStateMachine):
         if expected is None:
             self.kicked.discard(player)
 
+    @rule(player=st.integers(1, 5), percent=st.sampled_from([100, 150, 200, 400, 0]))
+    def give_extra_time(self, player: int, percent: int) -> None:
+        expected = None
+        if self.phase == "finished":
+            expected = "session_finished"
+        elif player > len(self.names):
+            expected = "player_not_found"
+        self.settle(self.session.give_extra_time(player, percent, self.now), expected)
+        if expected is None:
+            self.percents[player] = min(percent or 400, 100 * self.settings.extra_time_max)
+            assert self.session.extra_time_of(player) == self.percents[player]
+
     @rule(ms=st.sampled_from([1, 300, 499, 500, 700, 1_000, 1_300]))
     def wait(self, ms: int) -> None:
         self.now += ms
@@ -394,8 +431,10 @@ class SessionMachine(RuleBasedStateMachine):
         assert session.deadline == (None if due_ms is None else self.now + due_ms)
         open_number = self.open_number()
         assert session.opens_in_ms(self.now) == (self.ready_left_ms if open_number else None)
-        remaining_ms = LIMITS_MS[open_number - 1] - self.played_ms if open_number else None
-        assert session.remaining_ms(self.now) == remaining_ms
+        left_ms = LIMITS_MS[open_number - 1] - self.played_ms if open_number else None
+        assert session.remaining_ms(self.now) == (None if left_ms is None else max(0, left_ms))
+        held = any(percent != 100 for percent in self.percents.values())
+        assert session.over_ms(self.now) == (max(0, -left_ms) if held and left_ms is not None else 0)
 
     @invariant()
     def ranks_are_right(self) -> None:
@@ -468,13 +507,15 @@ def walk(machine: SessionMachine, random: Random) -> None:
     elif step == "wait":
         machine.wait(random.choice([1, 300, 499, 500, 700, 1_000]))
     else:
-        odd = random.choice(["kick", "lock", "move", "move", "crash", "skip", "readmit"])
+        odd = random.choice(["kick", "lock", "move", "move", "crash", "skip", "readmit", "extra", "extra"])
         if odd == "kick":
             machine.kick(random.randint(1, 7))
         elif odd == "lock":
             machine.lock(random.choice([True, False, False]))
         elif odd == "skip":
             machine.skip()
+        elif odd == "extra":
+            machine.give_extra_time(random.randint(1, 4), random.choice([100, 150, 200, 400, 0]))
         elif odd == "readmit":
             machine.readmit(random.randint(1, 5))
         elif odd == "move":
@@ -492,7 +533,9 @@ def test_long_walks(seed: int) -> None:
     rule_name = random.choice(["speed", "flat"])
     board = "live" if seed % 4 == 3 else "at_close"
     ready_ms, players = 700 if seed % 5 == 0 else 0, random.randint(0, 4)
-    machine.create(pace, seed % 3 > 0, rule_name, seed % 2 > 0, lobby_ms, players, board, ready_ms)
+    late_join, most = random.choice(["current", "next", "refused"]), random.choice([4, 2])
+    early_close, streak = seed % 3 > 0, seed % 2 > 0
+    machine.create(pace, early_close, rule_name, streak, lobby_ms, players, board, ready_ms, late_join, most)
     for _ in range(100):
         walk(machine, random)
         machine.looks_like_the_model()

@@ -36,21 +36,22 @@ COMMAND: dict[str, Callable[[Session], Any]] = {
     "approval": lambda s: s.ask_first(True, AT),
     "kick": lambda s: s.kick(1, AT),
     "readmit": lambda s: (s.kick(2, AT), s.readmit(2, AT))[1],
+    "extra_time": lambda s: s.give_extra_time(1, 200, AT),
     "join": lambda s: s.join("somebody new", AT),
     "answer": lambda s: s.answer(1, 1, 1, AT),
 }
 
 # Rows: phases. An upper-case word is the phase after the command, a lower-case one the code of the refusal.
 TABLE = """
-phase           start    next     close   skip    pause   resume   finish   lock     approval readmit  kick     join     answer
-lobby           QUESTION illegal  illegal illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY    LOBBY    LOBBY    wrong_q
-question        illegal  illegal  REVEAL  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION QUESTION QUESTION QUESTION
-reveal          illegal  QUESTION illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   REVEAL   closed
-last-reveal     illegal  FINISHED illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL   REVEAL   REVEAL   closed
-paused-lobby    illegal  illegal  illegal illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED   PAUSED   PAUSED   wrong_q
-paused-question illegal  illegal  illegal REVEAL  illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED   PAUSED   PAUSED   paused
-paused-reveal   illegal  illegal  illegal illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED   PAUSED   PAUSED   closed
-finished        over     over     over    over    over    over     over     over     over     over     over     over     over
+phase           start    next     close   skip    pause   resume   finish   lock     approval extra_time readmit  kick     join     answer
+lobby           QUESTION illegal  illegal illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY      LOBBY    LOBBY    LOBBY    wrong_q
+question        illegal  illegal  REVEAL  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION   QUESTION QUESTION QUESTION QUESTION
+reveal          illegal  QUESTION illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL     REVEAL   REVEAL   REVEAL   closed
+last-reveal     illegal  FINISHED illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL     REVEAL   REVEAL   REVEAL   closed
+paused-lobby    illegal  illegal  illegal illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   PAUSED   wrong_q
+paused-question illegal  illegal  illegal REVEAL  illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   PAUSED   paused
+paused-reveal   illegal  illegal  illegal illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   PAUSED   closed
+finished        over     over     over    over    over    over     over     over     over     over       over     over     over     over
 """  # noqa: E501  # a table
 CODES = {
     "illegal": "illegal_move",

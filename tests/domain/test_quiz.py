@@ -373,6 +373,9 @@ def test_settings_have_defaults() -> None:
         "approval": False,
         "shuffle_choices": False,
         "shuffle_questions": False,
+        "identity": "optional",
+        "late_join": "current",
+        "extra_time_max": 4,
         "foldings": 2,
     }
 

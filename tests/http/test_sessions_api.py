@@ -53,6 +53,8 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "identity": "optional",
             "shuffle_choices": False,
             "shuffle_questions": False,
+            "late_join": "current",
+            "extra_time_max": 4,
             "foldings": 2,
         }
         assert opened.json["host_token"].encode() not in by_code.body

@@ -55,7 +55,7 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
         *[
             ({"t": "host", "id": "h", "do": do}, Host("h", do))
             for do in HOST_COMMANDS
-            if do not in ("kick", "readmit", "lock", "approval")
+            if do not in ("kick", "readmit", "extra_time", "lock", "approval")
         ],
         *[
             (
@@ -66,6 +66,13 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
         ],
         ({"t": "host", "id": "h", "do": "kick", "player": 7}, Host("h", "kick", player=7)),
         ({"t": "host", "id": "h", "do": "readmit", "player": 7}, Host("h", "readmit", player=7)),
+        *[
+            (
+                {"t": "host", "id": "h", "do": "extra_time", "player": 7, "factor": factor},
+                Host("h", "extra_time", player=7, percent=percent),
+            )
+            for factor, percent in ((1, 100), (1.5, 150), (4, 400), ("untimed", 0))
+        ],
         ({"t": "host", "id": "h", "do": "lock", "on": False}, Host("h", "lock", on=False)),
         ({"t": "host", "id": "h", "do": "approval", "on": True}, Host("h", "approval", on=True)),
         ({"t": "host", "id": "h", "do": "admit", "player": 3}, Host("h", "admit", player=3)),
@@ -154,6 +161,14 @@ def test_json_that_is_no_object_is_a_bad_message(raw: str) -> None:
         ({"t": "host", "id": "h", "do": "stop"}, "bad_field", "do"),
         ({"t": "host", "id": "h", "do": ["start"]}, "bad_field", "do"),
         ({"t": "host", "id": "h", "do": "start", "player": 1}, "unknown_field", "player"),
+        *[
+            (
+                {"t": "host", "id": "h", "do": "extra_time", "player": 1, "factor": factor},
+                "bad_field",
+                "factor",
+            )
+            for factor in (0, 0.99, 4.01, True, "2", None, [2])
+        ],
         ({"t": "host", "id": "h", "do": "kick"}, "missing_field", "player"),
         ({"t": "host", "id": "h", "do": "kick", "player": "Ada"}, "bad_field", "player"),
         ({"t": "host", "id": "h", "do": "kick", "player": 1, "on": True}, "unknown_field", "on"),

@@ -126,6 +126,7 @@ _facts = st.one_of(
     st.builds(f.PlayerJoined, player=_players, name=_names, user_id=st.none() | _names, **_here),
     st.builds(f.PlayerKicked, player=_players, **_here),
     st.builds(f.PlayerReadmitted, player=_players, **_here),
+    st.builds(f.ExtraTimeGiven, player=_players, percent=st.sampled_from((0, 100, 150, 400)), **_here),
     _answers,
     _answers,
     _merged,

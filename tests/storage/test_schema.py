@@ -27,6 +27,7 @@ RELEASED = {
     "0008_users.sql": ("394f94fa9ae3f3fbd69fcc49cf646ab4ed01c6a5076270a8ab73516dcc19ff7e"),
     "0009_owners_and_lists.sql": ("cc57cea50c2e0ccb8f407c6dcb0c732dd308d55c67df3f491f461715a7317d1b"),
     "0010_scores_of_users.sql": ("6ef748b98ca32b34fb614337256f0a563d1b1853dbd97374fbe9b9135a1778f3"),
+    "0011_extra_time.sql": ("6bb3fe7d25bd8b8f7c603bde18002a3241b39a20b47340036c6f668bd60b649d"),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

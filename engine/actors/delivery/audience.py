@@ -233,6 +233,15 @@ class Audience:
         elif (relay := self._relays.get(self._away.get("host", ""))) is not None:
             relay.push(relay_messages.for_host(frame))
 
+    def tell_player(self, player: int, frame: Frame) -> None:
+        """Push a frame to a player, at whichever node, who is connected."""
+        subscriber = self._holders.get(player)
+        if subscriber is not None:
+            self.sent.frames += 1
+            subscriber.push(frame)
+        elif (relay := self._relays.get(self._away.get(player, ""))) is not None:
+            relay.push(relay_messages.for_player(player, frame))
+
     def _cast(self, frame: Frame) -> None:
         for relay in list(self._relays.values()):
             relay.push(frame)

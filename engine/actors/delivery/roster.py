@@ -30,7 +30,8 @@ class Roster:
         return len(self._news)
 
     def note(self, player: int, *, joined: bool = False) -> None:
-        """There is something to be told: the player has joined, was removed, has come or has gone."""
+        """There is something to be told: the player has joined, was removed, has come or has gone. A
+        player that has got extra time is told as if new."""
         self._news[player] = joined or self._news.get(player, False)
 
     def tell(self, session: Session, connected: Container[object], connected_count: int) -> Frame:
@@ -45,7 +46,8 @@ class Roster:
                 kicked.append(player)
                 continue
             if is_new:
-                joined.append({"id": player, "name": session.name_of(player)})
+                line: messages.Line = {"id": player, "name": session.name_of(player)}
+                joined.append(line | messages.with_extra_time(session, player))
             (on if player in connected else off).append(player)
         return Frame(
             {

@@ -73,6 +73,7 @@ def _storable(text: str) -> str:
 def _change(
     fact: f.PlayerKicked
     | f.PlayerReadmitted
+    | f.ExtraTimeGiven
     | f.QuestionOpened
     | f.QuestionClosed
     | f.QuestionSkipped
@@ -108,6 +109,8 @@ def _change(
             kind = "kicked"
         case f.PlayerReadmitted(player=player):
             kind = "readmitted"
+        case f.ExtraTimeGiven(player=player, percent=by_ms):
+            kind = "extra_time"
         case f.Finished():
             kind = "finished"
     return fact.seq, kind, question, player, by_ms, locked, fact.at
@@ -160,6 +163,7 @@ _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "lock": lambda row: f.LockChanged(row["seq"], row["at"], row["flag"]),
     "kicked": lambda row: f.PlayerKicked(row["seq"], row["at"], row["player"]),
     "readmitted": lambda row: f.PlayerReadmitted(row["seq"], row["at"], row["player"]),
+    "extra_time": lambda row: f.ExtraTimeGiven(row["seq"], row["at"], row["player"], row["number"]),
     "host_replaced": lambda row: f.HostReplaced(row["seq"], row["at"]),
     "finished": lambda row: f.Finished(row["seq"], row["at"]),
 }

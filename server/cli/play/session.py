@@ -107,6 +107,17 @@ def session() -> None:
     help="Whether players wait until the host lets them in.",
 )
 @click.option(
+    "--late-join",
+    type=click.Choice(["current", "next", "refused"]),
+    help="Whether players who come while a question is open answer it, watch until the next one, or are "
+    "turned away once the session has started.  [default: current]",
+)
+@click.option(
+    "--extra-time-max",
+    type=click.IntRange(1, 4),
+    help="The greatest factor of extra time that a player gets; 1 gives none.  [default: 4]",
+)
+@click.option(
     "--shuffle-choices/--no-shuffle-choices",
     default=None,
     help="Whether each player sees the choices of a question in an order of their own.  [default: no]",
@@ -139,6 +150,8 @@ def start(
     name_filter: bool | None,
     results_public: bool | None,
     approval: bool,
+    late_join: str | None,
+    extra_time_max: int | None,
     shuffle_choices: bool | None,
     url: str,
 ) -> None:
@@ -159,6 +172,8 @@ def start(
         "name_filter": name_filter,
         "results_public": results_public,
         "approval": approval or None,
+        "late_join": late_join,
+        "extra_time_max": extra_time_max,
         "shuffle_choices": shuffle_choices,
     }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}

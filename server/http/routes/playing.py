@@ -51,7 +51,14 @@ PLAYING = (
                 ),
             ),
             codes=(
-                *("session_finished", "session_full", "session_locked", "not_admitted", "address_full"),
+                *(
+                    "session_finished",
+                    "session_full",
+                    "session_locked",
+                    "session_started",
+                    "not_admitted",
+                    "address_full",
+                ),
                 *("name_invalid", "name_too_long", "name_taken", "name_refused", "kicked"),
             ),
         ),
@@ -108,7 +115,14 @@ PLAYING = (
                 ),
             ),
             codes=(
-                *("not_player", "session_finished", "wrong_question", "question_closed", "not_open_yet"),
+                *(
+                    "not_player",
+                    "session_finished",
+                    "wrong_question",
+                    "question_closed",
+                    "not_open_yet",
+                    "joined_late",
+                ),
                 *("late", "paused", "bad_choice", "rate_limited", "too_many_connections", *PLAYER_CODES),
             ),
             on_realtime_port=True,

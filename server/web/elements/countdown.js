@@ -24,7 +24,7 @@ class Countdown extends HTMLElement {
 		const left = model.remaining;
 		this.classList.toggle("off", left === null);
 		if (left === null) return;
-		this.#bar.style.transform = `scaleX(${Math.min(left / model.question.limit_ms, 1)})`;
+		this.#bar.style.transform = `scaleX(${Math.min(left / model.limit, 1)})`;
 		this.classList.toggle("ready", model.ready > 0);
 		if (model.ready > 0) return this.#getReady();
 		if (model.left === null && left > 0) {
@@ -50,7 +50,7 @@ class Countdown extends HTMLElement {
 		say(this.#seconds, String(seconds));
 		this.classList.toggle("soon", seconds <= 5);
 		if (this.#model.left !== null || left <= 0) return;
-		if (WARNINGS_S.includes(seconds) && seconds * 1000 < this.#model.question.limit_ms) say(this.#spoken, t("time.left", { count: seconds }));
+		if (WARNINGS_S.includes(seconds) && seconds * 1000 < this.#model.limit) say(this.#spoken, t("time.left", { count: seconds }));
 		this.#timer = setTimeout(() => this.#tick(), left - (seconds - 1) * 1000 + 5);
 	}
 }

@@ -1,6 +1,6 @@
 import { ask } from "../lib/api.js";
 import { $, all, arrange, say, ui } from "../lib/dom.js";
-import { copy, t } from "../lib/texts.js";
+import { copy, figure, t } from "../lib/texts.js";
 
 const HEIGHT_PX = 48;
 const WIDTH_PX = 230;
@@ -11,6 +11,9 @@ class Roster extends HTMLElement {
 	#waiting = [];
 	#list = null;
 	#due = 0;
+
+	/** The host gives a player extra time. */
+	onextra = () => {};
 
 	connectedCallback() {
 		this.oninput = () => this.#later(true);
@@ -25,7 +28,7 @@ class Roster extends HTMLElement {
 		for (let after = 0; after !== null; ) {
 			const { players, next, total, connected } = await ask("GET", `${path}/players?after=${after}&limit=1000`, { token });
 			if (waiting !== this.#waiting) return;
-			for (const { id, name, connected: on } of players) who.set(id, { name, on });
+			for (const { id, name, connected: on, extra_time: extra } of players) who.set(id, { name, on, extra });
 			this.#count(total, connected);
 			after = next;
 		}
@@ -37,7 +40,7 @@ class Roster extends HTMLElement {
 	/** A `roster` message. */
 	hear(message) {
 		if (this.#waiting) return this.#waiting.push(message);
-		for (const { id, name } of message.joined) this.#who.set(id, { name });
+		for (const { id, name, extra_time: extra } of message.joined) this.#who.set(id, { name, extra });
 		for (const on of [true, false]) for (const id of message[on ? "on" : "off"]) Object.assign(this.#who.get(id) ?? {}, { on });
 		for (const id of message.kicked) this.#who.delete(id);
 		this.#count(message.players, message.connected);
@@ -55,6 +58,14 @@ class Roster extends HTMLElement {
 		this.#due ||= requestAnimationFrame(() => this.#draw());
 	}
 
+	/** A factor that is not on the list, from a token, is added to it. */
+	#showExtra(select, id, extra) {
+		const value = String(extra);
+		if (![...select.options].some((option) => option.value === value)) select.add(new Option(`× ${figure(extra, false)}`, value));
+		select.value = value;
+		select.onchange = () => this.onextra(id, select.value === "untimed" ? select.value : Number(select.value));
+	}
+
 	#draw() {
 		const scroll = $(".scroll", this);
 		const list = $("ol", this);
@@ -69,12 +80,13 @@ class Roster extends HTMLElement {
 		list.style.height = `${HEIGHT_PX * Math.ceil(this.#list.length / columns)}px`;
 		list.style.paddingTop = `${HEIGHT_PX * above}px`;
 		const before = new Map([...list.children].map((cell) => [cell.player, cell]));
-		arrange(list, this.#list.slice(above * columns, (above + rows) * columns).map(([id, { name, on }]) => {
+		arrange(list, this.#list.slice(above * columns, (above + rows) * columns).map(([id, { name, on, extra = 1 }]) => {
 			const cell = before.get(id) ?? copy("cell").firstElementChild;
 			cell.player = id;
 			for (const button of all("button", cell)) button.dataset.player = id;
 			cell.className = on ? "" : "off";
 			say($(".name", cell), name);
+			this.#showExtra($("select", cell), id, extra);
 			return cell;
 		}));
 	}

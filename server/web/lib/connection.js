@@ -10,7 +10,7 @@ const STREAM_MS = 12_000;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
 /** What takes no offset. */
 const PASSING = /^leaderboard$|^progress$/;
-const EVENTS = ["joined", "question", "leaderboard", "progress", "reveal", "result", "state", "finished", "roster", "waiting_list", "alive"];
+const EVENTS = ["joined", "question", "leaderboard", "progress", "reveal", "result", "state", "finished", "roster", "waiting_list", "extra_time", "alive"];
 
 /** Whether this page may connect there: one that came by TLS may not go without. */
 const allowed = (url) => location.protocol !== "https:" || /^(https|wss):/.test(url);

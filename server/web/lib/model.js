@@ -35,6 +35,9 @@ export class Model {
 	#clock;
 	/** The seed of the order in which this player sees choices; null where all see that of the quiz. */
 	#shuffle = null;
+	/** By how much longer this player's time to answer is, and what the countdown was told last. */
+	#extra = 1;
+	#told = {};
 
 	constructor(clock) {
 		this.#clock = clock;
@@ -71,6 +74,7 @@ export class Model {
 		switch (message.t) {
 			case "joined":
 				this.#shuffle = message.shuffle ?? null;
+				this.#extra = message.extra_time ?? 1;
 				if (message.player) this.you = { score: 0, rank: null, streak: 0, ...this.you, player: message.player, name: message.name };
 			// falls through
 			case "over":
@@ -99,6 +103,10 @@ export class Model {
 				break;
 			case "result":
 				this.#score(message);
+				break;
+			case "extra_time":
+				this.#extra = message.factor;
+				this.#count(this.#told);
 				break;
 			case "state":
 				this.phase = message.phase;
@@ -132,9 +140,21 @@ export class Model {
 		Object.assign(this, { question: { ...question, order }, number, of });
 	}
 
-	#count({ phase = this.phase, remaining_ms: ms, opens_in_ms: ready = 0, now }) {
-		const has = ms !== null && ms !== undefined;
-		this.opensAt = has && phase === "question" ? (now ?? this.#clock.now()) + ready : null;
+	/** The time to answer, in ms. */
+	get limit() {
+		return this.question.limit_ms * this.#extra;
+	}
+
+	/** Whether this player joined too late for the question, and only watches it. */
+	get watching() {
+		return this.number > 0 && this.you?.watches === this.number;
+	}
+
+	#count(told) {
+		const { phase = this.phase, remaining_ms: left, over_ms: over = 0, opens_in_ms: ready = 0, now = this.#clock.now() } = (this.#told = told);
+		const has = left !== null && left !== undefined;
+		const ms = has && Math.max(left - over + this.limit - this.question.limit_ms, 0);
+		this.opensAt = has && phase === "question" ? now + ready : null;
 		this.endsAt = this.opensAt === null ? null : this.opensAt + ms;
 		[this.left, this.readyLeft] = has && phase === "paused" ? [ms, ready] : [null, 0];
 	}

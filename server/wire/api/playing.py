@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
+from engine.domain.extra_time import MOST
 from engine.domain.phases import Phase
 from engine.domain.questions import ANSWER_MAX
 from server.wire import protocol
@@ -30,6 +31,9 @@ Choice = Annotated[
         },
     ),
 ]
+
+
+Factor = Annotated[float, Meta(ge=1, le=MOST / 100)] | Literal["untimed"]
 
 
 class NewPlayer(Body):
@@ -67,6 +71,10 @@ class Joined(Body):
     code: Code
     ws_url: WsUrl
     play_url: PlayUrl
+    extra_time: Annotated[
+        Factor | UnsetType,
+        Meta(description="Only of a player with extra time: by how much longer the own time limit is."),
+    ] = UNSET
     shuffle: Annotated[
         Annotated[int, Meta(ge=0, lt=2**32)] | UnsetType,
         Meta(
@@ -129,8 +137,15 @@ class HostCommand(Body, kw_only=True):
     player: Annotated[
         Annotated[int, Meta(ge=1)] | UnsetType,
         Meta(
-            description="With kick and readmit. With admit and refuse one of those who wait; without it "
-            "all of them.",
+            description="With kick, readmit and extra_time. With admit and refuse one of those who wait; "
+            "without it all of them.",
+        ),
+    ] = UNSET
+    factor: Annotated[
+        Factor | UnsetType,
+        Meta(
+            description="With extra_time: by how much longer the player's time limit is, 1 takes it away. At "
+            "most extra_time_max of the session; `untimed` is as much as that."
         ),
     ] = UNSET
     on: Annotated[bool | UnsetType, Meta(description="With lock and approval.")] = UNSET
@@ -164,6 +179,9 @@ class ListedPlayer(Body):
             description="Whether a WebSocket or an event stream of this player is open. A player who plays "
             "by requests alone is not connected."
         ),
+    ] = UNSET
+    extra_time: Annotated[
+        Factor | UnsetType, Meta(description="Only of a player with extra time: by how much longer.")
     ] = UNSET
 
 

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from engine.domain import settings
 from engine.domain.phases import Phase
-from engine.domain.settings import Board, Demand, Names
+from engine.domain.settings import Board, Demand, LateJoin, Names
 from engine.domain.spellings import FOLDINGS, Match
 from server.wire.api.common import Body, Code, Milliseconds, NextPage, OwnerId, PlayUrl, WsUrl
 from server.wire.api.queries import VERSION_MAX
@@ -123,6 +123,17 @@ class Settings(Body):
             "(`required`), or may be guests (`optional`) as far as the node takes guests."
         ),
     ] = _DEFAULTS.identity
+    late_join: Annotated[
+        LateJoin,
+        Meta(
+            description="A player who joins while a question is open answers it, watches until the next one "
+            "opens, or does not join at all once the session has started."
+        ),
+    ] = _DEFAULTS.late_join
+    extra_time_max: Annotated[
+        int,
+        Meta(ge=1, le=settings.EXTRA_TIME_MAX, description="The greatest factor of extra time of a player."),
+    ] = _DEFAULTS.extra_time_max
     foldings: Annotated[
         int,
         Meta(
@@ -219,6 +230,13 @@ class Question(Body):
     ]
     remaining_ms: int | None
     points: int
+    over_ms: Annotated[
+        int | UnsetType,
+        Meta(
+            description="Only there while the question is open after its time limit, because some players "
+            "have extra time: for how long by now."
+        ),
+    ] = UNSET
     match: Annotated[
         Match | UnsetType,
         Meta(description="Of a question of the type text: how much of the answer has to be right."),
