@@ -248,6 +248,10 @@ class SessionStore(Protocol):
     async def unfinished(self) -> Sequence[SessionRecord]:
         """Every unfinished session, oldest first."""
 
+    async def overdue(self, now: int, created_by: int) -> Sequence[SessionRecord]:
+        """Unfinished sessions that should have ended, oldest first: self-paced ones whose deadline has passed
+        by `now`, and of the others those created at `created_by` or before."""
+
     async def ended_since(self, at: int) -> Sequence[SessionRecord]:
         """Sessions that ended at that time or later, oldest first. A session that was created more than a day
         before that time may be missing."""

@@ -23,6 +23,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
+    DeadlineMoved,
     Fact,
     Finished,
     HostReplaced,
@@ -269,6 +270,20 @@ class MemorySessionStore:
         await self._checkpoint()
         records = [self._seen(row) for row in self._rows.values() if row.record.finished_at is None]
         return sorted(records, key=lambda record: (record.created_at, record.id))
+
+    async def overdue(self, now: int, created_by: int) -> Sequence[ports.SessionRecord]:
+        found = []
+        for record in await self.unfinished():
+            if record.settings.pace != "self":
+                due: int | None = now if record.created_at <= created_by else None
+            else:
+                opens_at, open_ms = record.settings.open_from, record.settings.open_ms
+                due = None if open_ms is None else (opens_at or record.created_at) + open_ms
+                moved = [fact for fact in self.facts(record.id) if isinstance(fact, DeadlineMoved)]
+                due = moved[-1].closes_at if moved else due
+            if due is not None and due <= now:
+                found.append(record)
+        return found
 
     async def ended_since(self, at: int) -> Sequence[ports.SessionRecord]:
         await self._checkpoint()

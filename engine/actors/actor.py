@@ -329,7 +329,7 @@ class SessionActor:
         """Whether only a command could change anything, and nobody listens."""
         session = self.session
         return (
-            session.deadline is None
+            session.may_rest
             and self._lifecycle.state is not State.ENDING
             and self._deadlines.goes_on_at is None
             and (session.phase is Phase.FINISHED or not len(self.live.audience))

@@ -32,7 +32,7 @@ class Attendance:
         """The changes that the host has yet to be told; None while no host is connected."""
         self.hostless_since: int | None = clock.now_ms()
         """Since when no host is connected, as far as this actor knows; None while a host is connected."""
-        self._of_all = session.settings.early_close
+        self._of_all = session.settings.early_close and session.self_pace is None
         """Whether questions are held open for all present players; else for those with extra time alone."""
         players = (player for player, who in session.players.items() if not who.kicked)
         waited_for = players if self._of_all else session.with_extra_time

@@ -30,15 +30,18 @@ from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
     ClockExtended,
+    DeadlineMoved,
     ExtraTimeGiven,
     HostReplaced,
     LockChanged,
     Paused,
+    PlayerDone,
     PlayerJoined,
     PlayerKicked,
     PlayerReadmitted,
     QuestionClosed,
     QuestionOpened,
+    QuestionShown,
     QuestionSkipped,
     Resumed,
 )
@@ -206,6 +209,10 @@ class Broadcasts:
             match fact:
                 case AnswerAccepted() | AnswerMerged() | PlayerJoined():
                     self._note_standing(merged=isinstance(fact, AnswerMerged))
+                case QuestionShown():
+                    self._note_progress()
+                case PlayerDone():
+                    self._note_standing(merged=session.settings.reveal == "end")
                 case PlayerKicked():
                     self.board.dirty = True
                     self._note_progress()
@@ -236,7 +243,7 @@ class Broadcasts:
                 case QuestionClosed() | QuestionSkipped():
                     self._tell_reveal()
                     await self._attendance.question_closed()
-                case Paused() | Resumed() | ClockExtended() | LockChanged():
+                case Paused() | Resumed() | ClockExtended() | LockChanged() | DeadlineMoved():
                     offset, now = self._stream.next_offset(), self._clock.now_ms()
                     given_back = self._gaps.given_back
                     by_ms = fact.by_ms if isinstance(fact, ClockExtended) and given_back else None
@@ -265,7 +272,9 @@ class Broadcasts:
         self._note_progress()
 
     def _note_progress(self) -> None:
-        self._progress.dirty = self._crowd.dirty = self._session.withholds
+        own = self._session.self_pace is not None
+        self._crowd.dirty = self._session.withholds and not own
+        self._progress.dirty = self._crowd.dirty or (own and self._session.phase is Phase.OPEN)
 
     def renew_board(self) -> None:
         """Keep the standing as it is now for those who come, without telling anybody."""
@@ -304,7 +313,7 @@ class Broadcasts:
     def tell_end(self) -> None:
         """Tell everybody that the session is over, each player with the own place."""
         session, audience = self._session, self._audience
-        if self.board.dirty:
+        if self.board.dirty or session.self_pace is not None:
             self._send_board()
         offset = self._stream.next_offset()
         self._confirmations.write()

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from engine.actors.delivery.subscriber import Subscriber
-from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
+from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined, QuestionShown
 
 Role = Literal["player", "host", "spectator"]
 
@@ -21,6 +21,9 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 
 
 USER_ID_CHARS_MAX = 128
+
+Mergeable = PlayerJoined | AnswerAccepted | AnswerMerged | QuestionShown
+"""What the next owner of a session takes over from what an earlier owner had acknowledged."""
 
 PAGE_MAX = 1_000
 """Players in one frame."""
@@ -174,9 +177,26 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Next:
+    """Show the player the next question, in a session in which players go at their own pace; or again the one
+    that the player has not answered yet. One frame answers: `question`, or `done_all`. `code`, when given,
+    must be the session's."""
+
+    reply: Subscriber
+    player: int
+    id: str | None = None
+    code: str | None = None
+
+
+Retry = Answer | Next
+"""Commands that a client may send again without harm."""
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A command of the host. `player` belongs to kick, readmit and extra_time, and may belong to admit and
-    refuse; `on` to lock and approval; `percent`, 0 for no limit, to extra_time. With `seen_number` and
+    refuse; `on` to lock and approval; `percent`, 0 for no limit, to extra_time; `closes_at`, in milliseconds
+    since the epoch, to extend. With `seen_number` and
     `seen_phase` the command is refused if the session is no longer at that question and in that phase."""
 
     reply: Subscriber
@@ -186,6 +206,7 @@ class Host:
     on: bool | None = None
     seen_number: int | None = None
     seen_phase: str | None = None
+    closes_at: int | None = None
     generation: int | None = None
     percent: int | None = None
 
@@ -210,7 +231,7 @@ class Merge:
     """Merge facts that an earlier owner had acknowledged. Answered with `done` when they are committed."""
 
     reply: Subscriber
-    facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
+    facts: Sequence[Mergeable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +253,7 @@ Command = (
     | Flushed
     | Left
     | Answer
+    | Next
     | Host
     | TakeOver
     | Detach

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from engine.actors.commands import Command, Rejoin, Watch
-from engine.actors.delivery.audience import Place
+from engine.actors.delivery.audience import Audience, Place
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.mailbox import Mailbox
 from engine.actors.states import Lifecycle
 from engine.domain.facts import Fact
-from engine.domain.session import Session
+from engine.domain.session import Phase, Session
 from engine.ports import Journal
 
 ACKS_AT_ONCE_MAX = 2
@@ -50,6 +50,7 @@ class Confirmations:
         journal: Journal,
         lifecycle: Lifecycle,
         mailbox: Mailbox[Command],
+        audience: Audience,
     ) -> None:
         self._session_id = session_id
         self._epoch = epoch
@@ -57,6 +58,7 @@ class Confirmations:
         self._journal = journal
         self._lifecycle = lifecycle
         self._mailbox = mailbox
+        self._audience = audience
         self._unwritten: list[Fact] = []
         self._committed_seq = session.seq
         """Every fact up to this one is committed."""
@@ -112,7 +114,8 @@ class Confirmations:
         False when there is more to be done, or the actor has to look whether the session may rest now, or
         go."""
         held = self._held
-        if not self._lifecycle.serves or self._session.deadline is None:
+        open_to_all = self._session.phase is Phase.OPEN and len(self._audience)
+        if not self._lifecycle.serves or (self._session.may_rest and not open_to_all):
             return False
         for _ in range(ACKS_AT_ONCE_MAX):
             if not held or held[0].seq > self._committed_seq:

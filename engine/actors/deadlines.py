@@ -34,6 +34,8 @@ HANDED_OVER_MS = 250
 ENDS_ANSWERING = frozenset({"close", "pause", "finish"})
 """Host commands after which an answer to the open question is refused."""
 
+_ANSWERING = (Phase.QUESTION, Phase.OPEN)
+
 HOSTS_WAITING_MAX = 100
 """Host commands that wait for a deadline that was due before them. One more gets `busy`."""
 
@@ -131,7 +133,7 @@ class Deadlines:
         broadcasts: Broadcasts,
         lifecycle: Lifecycle,
         pacing: Pacing,
-        expires_at: int,
+        expires_at: float,
     ) -> None:
         self._session = session
         self._clock = clock
@@ -183,7 +185,7 @@ class Deadlines:
     def _closing(self, deadline: int) -> int:
         """When the deadline is seen to: that of a question once what lay in the kernel has been read, also by
         other nodes that have clients of this session: how their reads are paced, only they know."""
-        if self._session.phase is not Phase.QUESTION:
+        if self._session.phase not in _ANSWERING:
             return deadline
         read_within_ms = WAIT_MAX_MS if self._audience.relayed else self._pacing.read_within_ms
         return deadline + RECEIPT_GRACE_MS + read_within_ms
@@ -192,7 +194,7 @@ class Deadlines:
         """Whether no answer is in transit that another node had received when the command was taken."""
         if command.do not in ENDS_ANSWERING or not self._audience.relayed:
             return True
-        if self._session.phase is not Phase.QUESTION:
+        if self._session.phase not in _ANSWERING:
             return True
         return self._barrier.all_here(since, self._clock.now_ms())
 

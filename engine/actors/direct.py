@@ -18,6 +18,7 @@ from engine.actors.commands import Answer
 from engine.actors.handlers import answer
 from engine.actors.live_session import LiveSession
 from engine.actors.states import State
+from engine.domain.phases import Phase
 
 DIRECT_MAX = 16
 """Answers handled in a row while the actor's task sleeps: half a millisecond. The next one wakes the task,
@@ -71,7 +72,8 @@ class DirectAnswers:
         live = self._live
         if live.mailbox.is_due or live.lifecycle.state is not State.RUNNING or live.deadlines.hosts:
             return False
-        if live.broadcasts.in_progress or live.session.deadline is None:
+        session = live.session
+        if live.broadcasts.in_progress or (session.deadline is None and session.phase is not Phase.OPEN):
             return False
         live.active_at = now = live.clock.now_ms()  # notes a gap, if there was one just now
         return not live.gaps.stood_still and live.clock.trio_time(now) < sleep.deadline

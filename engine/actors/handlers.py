@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from engine.actors import messages, relay_messages
+from engine.actors import messages, relay_messages, self_pace
 from engine.actors.admission import AGAIN_MS, BUSY, NOT_ADMITTED
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import (
@@ -27,6 +27,7 @@ from engine.actors.commands import (
     ListPlayers,
     Look,
     Merge,
+    Next,
     Rejoin,
     SubscribeNode,
     TakeOver,
@@ -40,7 +41,7 @@ from engine.actors.states import State
 from engine.actors.subscriptions import attach, joined, picture, subscribe_node
 from engine.domain.errors import Refusal
 from engine.domain.extra_time import NONE, percent_of
-from engine.domain.facts import AnswerAccepted, PlayerJoined
+from engine.domain.facts import AnswerAccepted, PlayerJoined, QuestionShown
 from engine.domain.phases import refuse
 from engine.domain.session import Applied, Repeated
 from engine.ports import JOINS_SHARE
@@ -85,7 +86,8 @@ def answer(live: LiveSession, command: Answer) -> None:
         refused(live, command.reply, BUSY, command.id)
         return
     at = live.gaps.dated(command.at) if live.gaps.given_back else command.at
-    outcome = live.session.answer(command.player, command.question, command.choice, at, command.held_ms or 0)
+    question = self_pace.question_asked(live, command)
+    outcome = live.session.answer(command.player, question, command.choice, at, command.held_ms or 0)
     match outcome:
         case AnswerAccepted():
             live.counters.answers_accepted += 1
@@ -100,13 +102,27 @@ def answer(live: LiveSession, command: Answer) -> None:
             perhaps = perhaps or _may_follow(live, command.player)
             refused(live, command.reply, BUSY if perhaps else outcome, command.id)
             return
-    elapsed_ms, counters = outcome.elapsed_ms, live.counters
+    elapsed_ms, counters, own = outcome.elapsed_ms, live.counters, outcome
 
     def frame() -> Frame:
         counters.acks += 1
-        return messages.ack(command.id, command.question, status, elapsed_ms)
+        result = self_pace.result_of(live.session, own, command.player)
+        return messages.ack(command.id, command.question, status, elapsed_ms, result)
 
     live.confirmations.on_commit(seq, command.reply, frame, short=True)
+
+
+def show_next(live: LiveSession, command: Next) -> None:
+    refusal: Refusal | None = None
+    if command.code is not None and command.code != live.record.code:
+        refusal = FOREIGN_TOKEN
+    elif not live.journal.has_room():
+        refusal = BUSY
+    else:
+        refusal = self_pace.show_next(live, command)
+    if refusal is not None:
+        perhaps = _may_follow(live, command.player)
+        refused(live, command.reply, BUSY if perhaps else refusal, command.id)
 
 
 def join(live: LiveSession, command: Join) -> None:
@@ -358,6 +374,8 @@ def _lead(live: LiveSession, command: Host, now: int) -> Refusal | None:
         case "admit" | "refuse":
             refusal = refuse("approval", session.phase)
             return refusal or live.admission.decide(command.player, now, admitted=command.do == "admit")
+        case "extend":
+            return session.extend(command.closes_at or 0, now)
         case "kick":
             return session.kick(command.player or 0, now)
         case "readmit":
@@ -397,6 +415,8 @@ def merge(live: LiveSession, command: Merge) -> None:
             if len(session.players) > known:
                 live.attendance.note(len(session.players), joined=True)
                 live.attendance.expect(len(session.players))
+        elif isinstance(fact, QuestionShown):
+            session.merge_shown(fact)
         else:
             session.merge_answer(fact)
     session.settle_merged(live.clock.now_ms())
@@ -428,6 +448,7 @@ def erase(live: LiveSession, command: Erase) -> None:
 
 HANDLERS: Final[Mapping[type[Command], Callable[[LiveSession, Any], None]]] = {
     Answer: answer,
+    Next: show_next,
     Join: join,
     Rejoin: rejoin,
     Watch: watch,

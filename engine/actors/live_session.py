@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from engine.actors.adaptive_tick import AdaptiveTick
@@ -122,7 +123,13 @@ def assembled(
     )
     attendance = Attendance(session, audience, admission, clock)
     confirmations = Confirmations(
-        record.id, claimed.epoch, session, journal=journal, lifecycle=lifecycle, mailbox=mailbox
+        record.id,
+        claimed.epoch,
+        session,
+        journal=journal,
+        lifecycle=lifecycle,
+        mailbox=mailbox,
+        audience=audience,
     )
     broadcasts = Broadcasts(
         session,
@@ -147,7 +154,7 @@ def assembled(
         broadcasts=broadcasts,
         lifecycle=lifecycle,
         pacing=pacing,
-        expires_at=record.created_at + int(options.max_age_s * 1000),
+        expires_at=_expires_at(record, options),
     )
     return LiveSession(
         record=record,
@@ -172,6 +179,13 @@ def assembled(
         active_at=clock.now_ms(),
         joins_follow_until=clock.now_ms() + JOINS_FOLLOW_MS if claimed.epoch > 1 else 0,
     )
+
+
+def _expires_at(record: SessionRecord, options: ActorOptions) -> float:
+    """A self-paced session is open as long as its settings and its host say."""
+    if record.settings.pace == "self":
+        return math.inf
+    return record.created_at + int(options.max_age_s * 1000)
 
 
 def go_on(live: LiveSession, claimed: ClaimedSession, stream: StreamState | None) -> None:

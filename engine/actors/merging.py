@@ -9,14 +9,14 @@ from dataclasses import replace
 import trio
 
 from engine.actors.actor import SessionActor
-from engine.actors.commands import Merge
+from engine.actors.commands import Merge, Mergeable
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.refusals import NodeFull, SessionUnavailable
 from engine.actors.registry import Registry
 from engine.beats import sleep_to_beat
 from engine.boundary import Boundary, Mistake
-from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined
+from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined, QuestionShown
 from engine.ports import (
     OwnedElsewhere,
     SessionNotFound,
@@ -35,6 +35,10 @@ FACTS_PER_COMMAND = 200
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
 """How long the merge of one session may take."""
+
+
+_Played = AnswerAccepted | AnswerMerged | QuestionShown
+_PLAYED = (AnswerAccepted, AnswerMerged, QuestionShown)
 
 
 class NotMerged(Exception):
@@ -99,9 +103,9 @@ class Merging:
         # A player may have joined in a part that was merged long ago, and answered in a new one.
         for epoch in sorted({part.epoch for part in new}):
             joins = [fact for fact in _facts(parts, epoch) if isinstance(fact, PlayerJoined)]
-            answers = [fact for fact in _facts(new, epoch) if isinstance(fact, AnswerAccepted | AnswerMerged)]
+            played = [fact for fact in _facts(new, epoch) if isinstance(fact, _PLAYED)]
             await self._send(actor, joins)
-            await self._send(actor, await _renumbered(actor, joins, answers))
+            await self._send(actor, await _renumbered(actor, joins, played))
         await self._spooled.set_merged([part.id for part in new])
         log.warning(
             "session %s: merged what an earlier owner had acknowledged, as facts %d to %d",
@@ -110,9 +114,7 @@ class Merging:
             actor.session.seq,
         )
 
-    async def _send(
-        self, actor: SessionActor, facts: Sequence[PlayerJoined | AnswerAccepted | AnswerMerged]
-    ) -> None:
+    async def _send(self, actor: SessionActor, facts: Sequence[Mergeable]) -> None:
         for start in range(0, len(facts), FACTS_PER_COMMAND):
             waiter = Waiter()
             actor.send(Merge(waiter, facts[start : start + FACTS_PER_COMMAND]))
@@ -125,19 +127,19 @@ def _facts(parts: Sequence[SpooledFacts], epoch: int) -> Iterator[object]:
 
 
 async def _renumbered(
-    actor: SessionActor, joins: Sequence[PlayerJoined], answers: Sequence[AnswerAccepted | AnswerMerged]
-) -> list[AnswerAccepted | AnswerMerged]:
-    """The answers with the present numbers of their players in the session. Players that joined before the
+    actor: SessionActor, joins: Sequence[PlayerJoined], played: Sequence[_Played]
+) -> list[_Played]:
+    """The facts with the present numbers of their players in the session. Players that joined before the
     spool began have the same numbers."""
     slicer = Slicer()
     numbers: dict[int, int | None] = {}
-    for fact in joins:
-        numbers[fact.player] = actor.session.seat_of(fact)
+    for join in joins:
+        numbers[join.player] = actor.session.seat_of(join)
         await slicer.breathe()
-    renumbered: list[AnswerAccepted | AnswerMerged] = []
-    for answer in answers:
-        number = numbers.get(answer.player, answer.player)
+    renumbered: list[_Played] = []
+    for fact in played:
+        number = numbers.get(fact.player, fact.player)
         if number is not None:
-            renumbered.append(answer if number == answer.player else replace(answer, player=number))
+            renumbered.append(fact if number == fact.player else replace(fact, player=number))
         await slicer.breathe()
     return renumbered

@@ -36,8 +36,16 @@ def busy(id: str | None = None) -> Frame:  # noqa: A002 - the protocol's word
     return error("busy", "A queue is full; nothing has changed. Try again in a moment.", id=id)
 
 
-def ack(id: str | None, question: int, status: str, elapsed_ms: int) -> Frame:  # noqa: A002 - the protocol's word
-    return Frame({"t": "ack", "id": id, "question": question, "status": status, "elapsed_ms": elapsed_ms})
+def ack(
+    id: str | None,  # noqa: A002 - the protocol's word
+    question: int,
+    status: str,
+    elapsed_ms: int,
+    result: Message | None = None,
+) -> Frame:
+    """`result`: of this question, for a player who is told at once."""
+    body = {"t": "ack", "id": id, "question": question, "status": status, "elapsed_ms": elapsed_ms}
+    return Frame(body if result is None else {**body, "result": result})
 
 
 def done(id: str | None, do: str, phase: Phase) -> Frame:  # noqa: A002 - the protocol's word
@@ -114,16 +122,18 @@ def _countdown(session: Session, now: int) -> dict[str, object]:
 
 
 def progress(session: Session, offset: int) -> Frame:
-    """How many have answered the question that is open."""
-    return Frame(
-        {
-            "t": "progress",
-            "offset": offset,
-            "number": session.number,
-            "answered": session.answered,
-            "players": session.active,
-        }
-    )
+    """How many have answered the question that is open; with the pace `self` how many are through, and how
+    many were shown and have answered each question."""
+    body = {
+        "t": "progress",
+        "offset": offset,
+        "number": session.number,
+        "answered": session.answered,
+        "players": session.active,
+    }
+    if session.self_pace is None:
+        return Frame(body)
+    return Frame({**body, "shown": list(session.self_pace.shown), "answers": session.answered_each()})
 
 
 def question(session: Session, offset: int, now: int, *, for_host: bool) -> Frame:
@@ -230,6 +240,8 @@ def state_changed(session: Session, offset: int, now: int, extended_ms: int | No
         **_countdown(session, now),
         "now": now,
     }
+    if session.self_pace is not None:
+        message["closes_at"] = session.self_pace.closes_at
     if extended_ms is not None:
         message["extended_ms"] = extended_ms
     return Frame(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.actors import messages, relay_messages
+from engine.actors import messages, relay_messages, self_pace
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Rejoin, Role, SubscribeNode, Watch
 from engine.actors.delivery.audience import Place
@@ -21,7 +21,12 @@ RESULTS_AT_ONCE_MAX = 500
 def picture(live: LiveSession, role: Role, player: int | None = None) -> dict[str, object]:
     """The whole state of the session, as this role may see it."""
     board, now = live.broadcasts.board_frame.message, live.clock.now_ms()
-    return messages.state(live.session, board, now, player=player, for_host=role == "host")
+    session = live.session
+    if session.self_pace is None:
+        return messages.state(session, board, now, player=player, for_host=role == "host")
+    state = messages.state(session, board, now, player=None, for_host=False)
+    self_pace.picture(session, state, role, player, now)
+    return state
 
 
 def joined(live: LiveSession, place: Place, state: Message | None) -> Frame:
@@ -64,7 +69,9 @@ def attach(live: LiveSession, command: Rejoin | Watch, place: Place) -> None:
 def _up_to_date(live: LiveSession, place: Place, epoch: int | None, offset: int | None) -> list[Frame]:
     """The frames that a subscriber at this epoch and offset has missed, or else the whole state."""
     missed = None
-    if epoch == live.stream.epoch and offset is not None:
+    # What a player at the own pace was told alone is in no stream: the whole state has it.
+    alone = live.session.self_pace is not None and place.player is not None
+    if epoch == live.stream.epoch and offset is not None and not alone:
         missed = live.stream.since(offset, host=place.role == "host")
     if missed is None:
         return [joined(live, place, picture(live, place.role, place.player))]

@@ -15,14 +15,14 @@ from engine.ports import SessionStore, StorageUnavailable
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 600.0
-"""The pause between two looks for sessions past their greatest age."""
+"""The pause between two looks for sessions past their greatest age, or their deadline."""
 
 ENDED_LATELY_MS = 120_000
 """How long ago a session may have ended that a start activates again: its node was down for some of that."""
 
 
 class Upkeep:
-    """Activates sessions at the start, keeps their time, and wakes sessions past their greatest age.
+    """Activates sessions at the start, keeps their time, and wakes sessions that should have ended.
 
     Args:
         max_age_s: greatest age of a session.
@@ -69,8 +69,9 @@ class Upkeep:
         while True:
             with self._boundary.within("keeping the time"):
                 self._clock.beat()
-                if self._clock.is_off and all(
-                    actor.session.deadline is None for actor in self._registry.active()
+                now = self._clock.now_ms()
+                if self._clock.is_off and not any(
+                    actor.session.counts_down(now) for actor in self._registry.active()
                 ):
                     self._clock.catch_up()
                 if gaps := self._clock.gaps_after(seen):
@@ -84,17 +85,17 @@ class Upkeep:
             await sleep_to_beat(BEAT_S)
 
     async def sweep(self) -> None:
-        """Until cancelled: wake idle sessions past their greatest age, so that they end and free their
-        codes."""
+        """Until cancelled: wake idle sessions past their greatest age or deadline, so that they end and free
+        their codes."""
         while True:
             await trio.sleep(SWEEP_EVERY_S)
-            with self._boundary.within("looking for sessions past their greatest age"):
+            with self._boundary.within("looking for sessions that should have ended"):
                 await self._wake_overdue()
 
     async def _wake_overdue(self) -> None:
-        oldest = self._clock.now_ms() - self._max_age_ms
+        now = self._clock.now_ms()
         try:
-            overdue = [r for r in await self._store.unfinished() if r.created_at <= oldest]
+            overdue = await self._store.overdue(now, now - self._max_age_ms)
         except StorageUnavailable:
             return
         for record in overdue:

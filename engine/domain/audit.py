@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from engine.domain import facts as f
@@ -18,7 +18,9 @@ from engine.domain.errors import DomainError, Refusal
 from engine.domain.phases import Phase, move
 from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
-from engine.domain.rescoring import Mark, Marking, Marks, changed, marks, standing
+from engine.domain.rescoring import Mark, Marking, Marks, changed, is_self_paced, marks, standing
+from engine.domain.self_pace import SelfPace, Stage
+from engine.domain.settings import Settings
 
 KINDS: Final[Mapping[str, str]] = {
     "seq": "facts are missing, or two have the same number",
@@ -82,6 +84,7 @@ class Evidence:
     corrections: Sequence[Correction]
     corrected_marks: Marks
     results: Sequence[Line]
+    settings: Settings = field(default_factory=Settings)
 
 
 def audit(evidence: Evidence) -> list[Difference]:
@@ -97,9 +100,14 @@ class _Course:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._quiz = evidence.quiz
-        self._marking = Marking(evidence.quiz)
+        self._marking = Marking(evidence.quiz, self_paced=is_self_paced(evidence.facts))
         self._found: list[Difference] = []
+        self._own: SelfPace | None = None
+        """The ways of the players, where each goes through the quiz at the own pace."""
         self._phase = Phase.LOBBY
+        if evidence.settings.pace == "self":
+            self._own = SelfPace(evidence.quiz, evidence.settings, evidence.created_at)
+            self._phase = Phase.OPEN
         self._paused_in: Phase | None = None
         self._clock = PlayClock(evidence.created_at)
         self._number = 0
@@ -162,6 +170,8 @@ class _Course:
         elif self._phase is Phase.FINISHED:
             self._disorder(fact, fact.player)
         self._percents[fact.player] = fact.percent or 100
+        if self._own is not None:
+            self._own.give_extra_time(fact.player, fact.percent or 100)
 
     def _answer(self, fact: f.AnswerAccepted) -> None:
         here = (fact.seq, fact.question, fact.player)
@@ -173,20 +183,26 @@ class _Course:
         if (fact.question, fact.player) in self._answered:
             self._found.append(Difference("twice", *here))
         self._answered.add((fact.question, fact.player))
-        open_now = self._phase is Phase.QUESTION and fact.at >= self._clock.opens_at
-        if not open_now or fact.question != self._number:
+        if self._own is not None:
+            open_now = self._is_asked(self._own, fact)
+            ran_ms, number = self._own.elapsed_ms(fact.player, fact.at), self._own.way(fact.player).asked
+        else:
+            open_now = self._phase is Phase.QUESTION and fact.at >= self._clock.opens_at
+            open_now = open_now and fact.question == self._number
+            ran_ms, number = self._clock.elapsed_ms(fact.at), self._number
+        if not open_now:
             self._found.append(
-                Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {self._number}")
+                Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {number}")
             )
         else:
             percent = self._percents.get(fact.player, 100)
-            elapsed_ms = self._clock.answered_ms(fact.at, question.limit_ms, percent)
+            if self._own is not None:
+                elapsed_ms = self._own.answered_ms(fact.player, fact.at)
+                self._own.answer(fact)
+            else:
+                elapsed_ms = self._clock.answered_ms(fact.at, question.limit_ms, percent)
             if elapsed_ms is None:
-                self._found.append(
-                    Difference(
-                        "late", *here, self._clock.elapsed_ms(fact.at), question.limit_ms * percent // 100
-                    )
-                )
+                self._found.append(Difference("late", *here, ran_ms, question.limit_ms * percent // 100))
             elif fact.elapsed_ms != elapsed_ms:
                 self._found.append(Difference("elapsed", *here, fact.elapsed_ms, elapsed_ms))
         self._time_and_choice(fact, question)
@@ -196,12 +212,47 @@ class _Course:
         if fact.points != points:
             self._found.append(Difference("points", *here, fact.points, points))
 
+    def _is_asked(self, own: SelfPace, fact: f.AnswerAccepted) -> bool:
+        way = own.way(fact.player)
+        is_open = self._phase is Phase.OPEN and not own.is_over(fact.at)
+        return is_open and way.stage is Stage.ASKED and way.asked == fact.question
+
+    def _own_step(self, fact: f.QuestionShown | f.PlayerDone) -> None:
+        """A player who goes on must have answered the question before, or let its time pass."""
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
+        if fact.player in self._kicked:
+            self._found.append(Difference("kicked", fact.seq, player=fact.player))
+        own = self._own
+        if own is None or self._phase is not Phase.OPEN or fact.at < own.opens_at or own.is_over(fact.at):
+            self._disorder(fact, fact.player)
+            return
+        asked = own.way(fact.player).stage is Stage.ASKED
+        if asked and not own.time_over(fact.player, fact.at):
+            self._disorder(fact, fact.player)
+        try:
+            if isinstance(fact, f.PlayerDone):
+                own.finish(fact)
+            else:
+                own.show(fact)
+                self._marking.show(fact.player, fact.question)
+        except DomainError:
+            self._disorder(fact, fact.player)
+
+    def _deadline(self, fact: f.DeadlineMoved) -> None:
+        if self._own is None or self._phase is not Phase.OPEN:
+            self._disorder(fact)
+        else:
+            self._own.closes_at = fact.closes_at
+
     def _merged(self, fact: f.AnswerMerged) -> None:
         """It was taken by another owner, by whose clock and streaks nothing can be checked any more."""
         here = (fact.seq, fact.question, fact.player)
         question = self._answered_question(fact)
         if question is None:
             return
+        if self._own is not None:
+            self._own.merge_answer(fact.player, fact.question)
         self._time_and_choice(fact, question)
         correct, _ = self._marking.mark(fact)
         if fact.correct != correct:
@@ -264,6 +315,8 @@ class _Course:
 
     def _extended(self, fact: f.ClockExtended) -> None:
         self._clock.extend(fact.by_ms, fact.at)
+        if self._own is not None:
+            self._own.give_back(fact.by_ms)
 
     def _locked(self, fact: f.LockChanged | f.HostReplaced) -> None:
         if self._phase is Phase.FINISHED:
@@ -292,6 +345,9 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.QuestionOpened: _Course._moved,
     f.QuestionClosed: _Course._moved,
     f.QuestionSkipped: _Course._moved,
+    f.QuestionShown: _Course._own_step,
+    f.PlayerDone: _Course._own_step,
+    f.DeadlineMoved: _Course._deadline,
     f.Paused: _Course._moved,
     f.Resumed: _Course._moved,
     f.Finished: _Course._moved,

@@ -121,6 +121,34 @@ class QuestionSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionShown:
+    """With the pace `self`: one player sees this question from `at` on, and the time to answer it runs."""
+
+    seq: int
+    at: int
+    player: int
+    question: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerDone:
+    """With the pace `self`: the player has answered, or let pass, every question."""
+
+    seq: int
+    at: int
+    player: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineMoved:
+    """With the pace `self`: the session is now open until `closes_at`."""
+
+    seq: int
+    at: int
+    closes_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     seq: int
     at: int
@@ -176,6 +204,9 @@ Fact = (
     | QuestionOpened
     | QuestionClosed
     | QuestionSkipped
+    | QuestionShown
+    | PlayerDone
+    | DeadlineMoved
     | Paused
     | Resumed
     | ClockExtended
@@ -184,7 +215,15 @@ Fact = (
     | Finished
 )
 
-_MEASURED_FROM = (QuestionOpened, QuestionClosed, QuestionSkipped, Paused, Resumed, ClockExtended)
+_MEASURED_FROM = (
+    QuestionOpened,
+    QuestionClosed,
+    QuestionSkipped,
+    QuestionShown,
+    Paused,
+    Resumed,
+    ClockExtended,
+)
 
 
 def of_one_clock(facts: Sequence[Fact]) -> Sequence[Fact]:

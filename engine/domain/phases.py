@@ -8,11 +8,14 @@ from typing import Final
 
 from engine.domain.errors import DomainError, Refusal
 from engine.domain.facts import (
+    DeadlineMoved,
     Fact,
     Finished,
     Paused,
+    PlayerDone,
     QuestionClosed,
     QuestionOpened,
+    QuestionShown,
     QuestionSkipped,
     Resumed,
 )
@@ -26,6 +29,8 @@ class Phase(StrEnum):
     REVEAL = "reveal"
     PAUSED = "paused"
     FINISHED = "finished"
+    OPEN = "open"
+    """With the pace `self`, from the creation to the end: each player is somewhere else (`self_pace`)."""
 
 
 # How to think about this
@@ -45,11 +50,15 @@ class Phase(StrEnum):
 # to the very one it was entered from; that one is remembered beside the phase, because three PAUSED phases
 # would only say the same thing thrice. Nothing leads out of FINISHED.
 #
+# A self-paced session is OPEN until it is FINISHED, and in no other phase.
+#
 # There are two tables because there are two questions. What may be asked for? A command looks itself up in
 # COMMANDS, is refused if the phase is not there, and then nothing has changed. What does a fact do? The
 # fact looks itself up in MOVES. Facts alone move a session, when they happen and again in recovery, so
 # a finish in the middle of things is no move of its own: it is Resumed if need be, QuestionClosed if need be,
 # and then Finished. A skip is Resumed if need be, and then QuestionSkipped, also of a closed question.
+
+_NOT_OVER: Final = frozenset(Phase) - {Phase.FINISHED}
 
 COMMANDS: Final[Mapping[str, frozenset[Phase]]] = {
     "start": frozenset({Phase.LOBBY}),
@@ -58,12 +67,13 @@ COMMANDS: Final[Mapping[str, frozenset[Phase]]] = {
     "skip": frozenset({Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
     "pause": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL}),
     "resume": frozenset({Phase.PAUSED}),
-    "finish": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
-    "lock": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
-    "approval": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
-    "kick": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
-    "readmit": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
-    "extra_time": frozenset({Phase.LOBBY, Phase.QUESTION, Phase.REVEAL, Phase.PAUSED}),
+    "finish": _NOT_OVER,
+    "extend": frozenset({Phase.OPEN}),
+    "lock": _NOT_OVER,
+    "approval": _NOT_OVER,
+    "kick": _NOT_OVER,
+    "readmit": _NOT_OVER,
+    "extra_time": _NOT_OVER,
 }
 
 BACK: Final = None
@@ -75,7 +85,10 @@ MOVES: Final[Mapping[type[Fact], Mapping[Phase, Phase | None]]] = {
     QuestionSkipped: {Phase.QUESTION: Phase.REVEAL, Phase.REVEAL: Phase.REVEAL},
     Paused: {Phase.LOBBY: Phase.PAUSED, Phase.QUESTION: Phase.PAUSED, Phase.REVEAL: Phase.PAUSED},
     Resumed: {Phase.PAUSED: BACK},
-    Finished: {Phase.LOBBY: Phase.FINISHED, Phase.REVEAL: Phase.FINISHED},
+    Finished: {Phase.LOBBY: Phase.FINISHED, Phase.REVEAL: Phase.FINISHED, Phase.OPEN: Phase.FINISHED},
+    QuestionShown: {Phase.OPEN: Phase.OPEN},
+    PlayerDone: {Phase.OPEN: Phase.OPEN},
+    DeadlineMoved: {Phase.OPEN: Phase.OPEN},
 }
 
 

@@ -11,17 +11,20 @@ from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
     ClockExtended,
+    DeadlineMoved,
     ExtraTimeGiven,
     Fact,
     Finished,
     HostReplaced,
     LockChanged,
     Paused,
+    PlayerDone,
     PlayerJoined,
     PlayerKicked,
     PlayerReadmitted,
     QuestionClosed,
     QuestionOpened,
+    QuestionShown,
     QuestionSkipped,
     Resumed,
     erased_name,
@@ -29,6 +32,7 @@ from engine.domain.facts import (
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.phases import Phase, move
 from engine.domain.players import Player
+from engine.domain.self_pace import Stage
 from engine.domain.session_state import SessionState
 
 
@@ -62,6 +66,11 @@ class ReplayedSession(SessionState):
                 self._running.update(who.id, who.score, who.elapsed_ms)
                 self._show(who)
         return bool(self._unsettled)
+
+    def _record(self, fact: Fact) -> None:
+        """A fact that happens now."""
+        self._apply(fact)
+        self._untaken.append(fact)
 
     def _apply(self, fact: Fact) -> None:
         if fact.seq != self.seq + 1:
@@ -121,22 +130,28 @@ class ReplayedSession(SessionState):
     def _apply_extra_time_given(self, fact: ExtraTimeGiven) -> None:
         self._release(fact.player, fact.at)
         self._extra.give(fact.player, fact.percent)
+        if self.self_pace:
+            self.self_pace.give_extra_time(fact.player, fact.percent)
         self._hold(fact.player)
 
     def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
         who = self._players[fact.player]
+        if self.self_pace:
+            self.self_pace.answer(fact)
         self._answers[fact.question - 1].add(fact, len(self._players))
         self._unawaited.discard(fact.player)
         self._release(fact.player, fact.at)
         who.score += fact.points
         who.elapsed_ms += fact.elapsed_ms
         if fact.correct:
-            who.streak = who.streak_with(self._before(fact.question))
+            who.streak = who.streak_with(self._preceding(fact.player, fact.question))
             who.streak_question = fact.question
         self._running.update(fact.player, who.score, who.elapsed_ms)
 
     def _apply_answer_merged(self, fact: AnswerMerged) -> None:
         who = self._players[fact.player]
+        if self.self_pace:
+            self.self_pace.merge_answer(fact.player, fact.question)
         self._merged.add((fact.player, fact.question, fact.at))
         standing = self._standing(fact.player, fact.question)
         if standing is not None and standing[0] <= fact.at:
@@ -162,15 +177,18 @@ class ReplayedSession(SessionState):
             self._show(who)
 
     def _count_streak(self, who: Player) -> None:
-        """Count a streak anew, as if the answers that stand and count had come in the order of their
+        """Count a streak anew, as if the answers that stand and count had come in the order of the
         questions."""
         who.streak = who.streak_question = 0
-        for question in range(1, max([len(self._answers), *self._ahead]) + 1):
+        questions: Iterable[int] = range(1, max([len(self._answers), *self._ahead]) + 1)
+        if self.self_pace:
+            questions = self.self_pace.way(who.id).questions
+        for question in questions:
             standing = None if question in self._skipped else self._standing(who.id, question)
             if standing is None:
                 continue
             if standing[1].correct:
-                who.streak = who.streak_with(self._before(question))
+                who.streak = who.streak_with(self._preceding(who.id, question))
                 who.streak_question = question
 
     @property
@@ -186,6 +204,10 @@ class ReplayedSession(SessionState):
     def _show(self, who: Player) -> None:
         """Rank the player, who is in, by the answers that may be seen alone."""
         if self._shown is None:
+            return
+        if self.self_pace:
+            if self.settings.reveal == "end" and self.self_pace.way(who.id).stage is Stage.DONE:
+                self._shown.update(who.id, who.score, who.elapsed_ms)
             return
         score, elapsed_ms = who.score, who.elapsed_ms
         hidden = [*self._ahead, self.number] if self.question_open else [*self._ahead]
@@ -236,6 +258,24 @@ class ReplayedSession(SessionState):
         self._skipped.add(fact.question)
         self._unsettled = self._answers[-1].players()
 
+    def _apply_question_shown(self, fact: QuestionShown) -> None:
+        self.phase = move(fact, self.phase, None)
+        assert self.self_pace is not None, "only a self-paced session is open"
+        self.self_pace.show(fact)
+
+    def _apply_player_done(self, fact: PlayerDone) -> None:
+        self.phase = move(fact, self.phase, None)
+        assert self.self_pace is not None, "only a self-paced session is open"
+        self.self_pace.finish(fact)
+        who = self._players[fact.player]
+        if not who.kicked:
+            self._show(who)
+
+    def _apply_deadline_moved(self, fact: DeadlineMoved) -> None:
+        self.phase = move(fact, self.phase, None)
+        assert self.self_pace is not None, "only a self-paced session is open"
+        self.self_pace.closes_at = fact.closes_at
+
     def _apply_paused(self, fact: Paused) -> None:
         self._paused_in, self.phase = self.phase, move(fact, self.phase, None)
         self._clock.stop(fact.at)
@@ -249,6 +289,8 @@ class ReplayedSession(SessionState):
     def _apply_clock_extended(self, fact: ClockExtended) -> None:
         self._clock.extend(fact.by_ms, fact.at)
         self._not_due_before(fact.at)
+        if self.self_pace:
+            self.self_pace.give_back(fact.by_ms)
 
     def _apply_lock_changed(self, fact: LockChanged) -> None:
         self.locked = fact.locked is True
@@ -317,6 +359,9 @@ _APPLY: Final[Mapping[type[Fact], Callable[[ReplayedSession, Any], None]]] = {
     QuestionOpened: ReplayedSession._apply_question_opened,
     QuestionClosed: ReplayedSession._apply_question_closed,
     QuestionSkipped: ReplayedSession._apply_question_skipped,
+    QuestionShown: ReplayedSession._apply_question_shown,
+    PlayerDone: ReplayedSession._apply_player_done,
+    DeadlineMoved: ReplayedSession._apply_deadline_moved,
     Paused: ReplayedSession._apply_paused,
     Resumed: ReplayedSession._apply_resumed,
     ClockExtended: ReplayedSession._apply_clock_extended,

@@ -15,6 +15,7 @@ from engine.domain.facts import (
     PlayerJoined,
     PlayerKicked,
     PlayerReadmitted,
+    QuestionShown,
     QuestionSkipped,
 )
 from engine.domain.leaderboard import Entry, Leaderboard
@@ -52,12 +53,19 @@ def standing_answers(facts: Iterable[Fact]) -> dict[AnswerKey, Answered]:
 class Marking:
     """Marks answers in the order in which they became facts, as a session does when it takes them."""
 
-    def __init__(self, quiz: Quiz) -> None:
+    def __init__(self, quiz: Quiz, *, self_paced: bool = False) -> None:
         self._quiz = quiz
+        self._self_paced = self_paced
         self._players: dict[int, Player] = {}
         # By player and question: when the answer that stands was received, and whether it is right.
         self._standing: dict[int, dict[int, tuple[int, bool]]] = {}
         self.skipped: set[int] = set()
+        # With the pace `self`: the questions of each player in the order in which they became known.
+        self._ways: dict[int, list[int]] = {}
+
+    def show(self, player: int, question: int) -> None:
+        """The player goes through the quiz at the player's own pace, and this question comes next."""
+        self._ways.setdefault(player, []).append(question)
 
     def skip(self, question: int) -> None:
         """Make this question count for no player."""
@@ -66,8 +74,11 @@ class Marking:
             if question in standing:
                 self._count_streak(self._players[player], standing)
 
-    def _before(self, question: int) -> int:
+    def _before(self, player: int, question: int) -> int:
         """The question before this one, among those that count."""
+        if (way := self._ways.get(player)) is not None:
+            place = way.index(question) if question in way else len(way)
+            return way[place - 1] if place else 0
         question -= 1
         while question in self.skipped:
             question -= 1
@@ -76,6 +87,9 @@ class Marking:
     def mark(self, answer: Answered) -> Mark:
         """Raises IndexError when the quiz has no such question."""
         who = self._players.setdefault(answer.player, Player(answer.player, ""))
+        way = self._ways.setdefault(who.id, []) if self._self_paced else None
+        if way is not None and answer.question not in way:
+            way.append(answer.question)
         mark = self._merged(answer, who) if isinstance(answer, AnswerMerged) else self._accepted(answer, who)
         standing = self._standing.setdefault(answer.player, {})
         if answer.question not in standing or answer.at < standing[answer.question][0]:
@@ -91,7 +105,7 @@ class Marking:
         correct = question.judge(answer.choice)
         if correct == answer.correct:
             return Mark(correct, answer.points)
-        streak = who.streak_with(self._before(answer.question)) if correct else 0
+        streak = who.streak_with(self._before(who.id, answer.question)) if correct else 0
         return Mark(correct, self.points_of(answer, correct, streak))
 
     def points_of(self, answer: Answered, correct: bool, streak: int) -> int:
@@ -103,27 +117,35 @@ class Marking:
     def _accepted(self, answer: AnswerAccepted, who: Player) -> Mark:
         question = self._quiz.questions[answer.question - 1]
         correct = question.judge(answer.choice)
-        streak = who.streak_with(self._before(answer.question)) if correct else 0
+        streak = who.streak_with(self._before(who.id, answer.question)) if correct else 0
         who.streak = streak
         if correct:
             who.streak_question = answer.question
         return Mark(correct, self.points_of(answer, correct, streak))
 
     def _count_streak(self, who: Player, standing: Mapping[int, tuple[int, bool]]) -> None:
-        """As if the answers that stand, and count, had come in the order of their questions."""
+        """As if the answers that stand, and count, had come in the order of the questions."""
         who.streak = who.streak_question = 0
-        for question in sorted(standing.keys() - self.skipped):
+        counting = sorted(standing.keys() - self.skipped)
+        if (way := self._ways.get(who.id)) is not None:
+            counting.sort(key=way.index)
+        for question in counting:
             if standing[question][1]:
-                who.streak = who.streak_with(self._before(question))
+                who.streak = who.streak_with(self._before(who.id, question))
                 who.streak_question = question
             else:
                 who.streak = 0
 
 
+def is_self_paced(facts: Iterable[Fact]) -> bool:
+    """Whether some player was shown a question alone."""
+    return any(isinstance(fact, QuestionShown) for fact in facts)
+
+
 def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
     """All answers that stand, and count, marked by the keys of `quiz`. The facts come in the order of
     `seq`."""
-    marking = Marking(quiz)
+    marking = Marking(quiz, self_paced=is_self_paced(facts))
     stand = {answer.seq for answer in standing_answers(facts).values()}
     marked = {}
     for fact in facts:
@@ -133,6 +155,8 @@ def marks(quiz: Quiz, facts: Sequence[Fact]) -> dict[AnswerKey, Mark]:
                 marked[fact.question, fact.player] = mark
         elif isinstance(fact, QuestionSkipped):
             marking.skip(fact.question)
+        elif isinstance(fact, QuestionShown):
+            marking.show(fact.player, fact.question)
     return {answer: mark for answer, mark in marked.items() if answer[0] not in marking.skipped}
 
 

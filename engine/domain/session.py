@@ -37,20 +37,22 @@ from engine.domain.name_rules import stands_for_erased
 from engine.domain.phases import Phase, refuse
 from engine.domain.players import Player
 from engine.domain.quiz import Quiz
-from engine.domain.replay import ReplayedSession
+from engine.domain.self_paced_session import (
+    FINISHED,
+    LATE,
+    PLAYER_NOT_FOUND,
+    QUESTION_CLOSED,
+    WRONG_QUESTION,
+    Repeated,
+    SelfPacedSession,
+)
 from engine.domain.settings import Settings
 from engine.domain.text import clean_name, shortened_name
 
 __all__ = ["Applied", "Phase", "Player", "Repeated", "Session", "Settings"]
 
-_PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this number.")
-_KICKED: Final = Refusal("kicked", "The host removed this player.")
-_WRONG_QUESTION: Final = Refusal("wrong_question", "This question is not the current one and has not been.")
-_QUESTION_CLOSED: Final = Refusal("question_closed", "The time for this question is over.")
 _NOT_OPEN_YET: Final = Refusal("not_open_yet", "The question is shown, and takes no answers yet.")
-_LATE: Final = Refusal("late", "The answer came after the time limit.")
 _PAUSED: Final = Refusal("paused", "The session is paused.")
-_FINISHED: Final = Refusal("session_finished", "The session is over.")
 _LOCKED: Final = Refusal("session_locked", "The host lets nobody else in.")
 _STARTED: Final = Refusal("session_started", "The session has started, and nobody else joins.")
 _JOINED_LATE: Final = Refusal(
@@ -69,20 +71,7 @@ class Applied:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """The player has answered this question before: the first answer counts, and nothing has changed.
-
-    `same` tells whether this choice equals that of the first answer, which is committed with the fact `seq`.
-    """
-
-    question: int
-    elapsed_ms: int
-    same: bool
-    seq: int
-
-
-class Session(ReplayedSession):
+class Session(SelfPacedSession):
     """The aggregate: phases, players, answers, scores and the play clock of one session.
 
     Commands return their outcome, or a `Refusal`, and then nothing has changed. `SessionState` has the
@@ -117,7 +106,7 @@ class Session(ReplayedSession):
                 number when it is taken.
         """
         if self.phase is Phase.FINISHED:
-            return _FINISHED
+            return FINISHED
         if self.locked:
             return _LOCKED
         if self.number and self.settings.late_join == "refused":
@@ -161,15 +150,13 @@ class Session(ReplayedSession):
         `held_ms`: how long before `at` it may have lain at the node because reads wait for company. That
         never counts against the player.
         """
-        who = self._players.get(player)
-        if who is None:
-            return _PLAYER_NOT_FOUND
-        if who.erased:
-            return _PLAYER_NOT_FOUND
-        if who.kicked:
-            return _KICKED
+        who = self._in(player)
+        if isinstance(who, Refusal):
+            return who
+        if self.self_pace:
+            return self._answer_at_own_pace(who, question, raw_choice, at, held_ms)
         if not 1 <= question <= len(self._answers):
-            return _FINISHED if self.phase is Phase.FINISHED else _WRONG_QUESTION
+            return FINISHED if self.phase is Phase.FINISHED else WRONG_QUESTION
         answers = self._answers[question - 1]
         asked = answers.question
         choice = asked.read(raw_choice)
@@ -188,7 +175,7 @@ class Session(ReplayedSession):
             return _NOT_OPEN_YET
         elapsed_ms = self._clock.answered_ms(at, asked.limit_ms, self._extra.of(player))
         if elapsed_ms is None:
-            return _LATE
+            return LATE
         correct = asked.judge(choice)
         streak = who.streak_with(self._before(question)) if correct else 0
         points = self.quiz.scoring.points(asked.points, asked.limit_ms, elapsed_ms, correct, streak)
@@ -199,8 +186,8 @@ class Session(ReplayedSession):
 
     def _not_open(self, answers: Answers) -> Refusal:
         if self.phase is Phase.FINISHED:
-            return _FINISHED
-        return _QUESTION_CLOSED if answers.closed_seq is not None else _PAUSED
+            return FINISHED
+        return QUESTION_CLOSED if answers.closed_seq is not None else _PAUSED
 
     # What an earlier owner had acknowledged
 
@@ -327,7 +314,7 @@ class Session(ReplayedSession):
     def replace_host(self, at: int) -> Refusal | None:
         """Replace the host: earlier host tokens become invalid."""
         if self.phase is Phase.FINISHED:
-            return _FINISHED
+            return FINISHED
         self._record(HostReplaced(self.seq + 1, at))
         return None
 
@@ -338,7 +325,7 @@ class Session(ReplayedSession):
             return refusal
         who = self._players.get(player)
         if who is None:
-            return _PLAYER_NOT_FOUND
+            return PLAYER_NOT_FOUND
         if not who.kicked:
             self._record(PlayerKicked(self.seq + 1, at, player))
             self._close_if_all_answered(at)
@@ -352,7 +339,7 @@ class Session(ReplayedSession):
             return refusal
         who = self._players.get(player)
         if who is None or who.erased:
-            return _PLAYER_NOT_FOUND
+            return PLAYER_NOT_FOUND
         if who.kicked:
             if self.active >= self.settings.player_limit:
                 return _FULL
@@ -367,7 +354,7 @@ class Session(ReplayedSession):
             return refusal
         who = self._players.get(player)
         if who is None or who.erased:
-            return _PLAYER_NOT_FOUND
+            return PLAYER_NOT_FOUND
         percent = bounded(percent, self.settings.extra_time_max)
         if percent != self._extra.of(player):
             self._record(ExtraTimeGiven(self.seq + 1, at, player, percent))
@@ -382,7 +369,7 @@ class Session(ReplayedSession):
         """
         who = self._players.get(player)
         if who is None:
-            return _PLAYER_NOT_FOUND
+            return PLAYER_NOT_FOUND
         if not who.erased:
             self._names.take_away(who.name, player, shut=who.kicked)
             self._call_erased(who)
@@ -412,7 +399,7 @@ class Session(ReplayedSession):
         """From now on moments come from another clock, which is `by_ms` ahead of the former clock, or behind
         it, if that is negative. Does nothing when no countdown runs: the next countdown begins with the new
         clock."""
-        if by_ms and self.deadline is not None:
+        if by_ms and self.counts_down(at - by_ms):
             self._record(ClockExtended(self.seq + 1, at, by_ms))
 
     def elapse(self, now: int) -> None:
@@ -421,6 +408,8 @@ class Session(ReplayedSession):
         while due is not None and due <= now:
             if self.phase is Phase.QUESTION:
                 self._close(due)
+            elif self.phase is Phase.OPEN:
+                self._record(Finished(self.seq + 1, due))
             else:
                 self._advance(due)
             due = self.deadline
@@ -448,7 +437,3 @@ class Session(ReplayedSession):
         answered = self._answers[-1].answered
         if answered and answered + len(self._unawaited) == len(self._running):
             self._close(at)
-
-    def _record(self, fact: Fact) -> None:
-        self._apply(fact)
-        self._untaken.append(fact)

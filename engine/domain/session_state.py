@@ -16,6 +16,7 @@ from engine.domain.phases import Phase
 from engine.domain.players import Player
 from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
+from engine.domain.self_pace import SelfPace, Stage
 from engine.domain.settings import Settings
 
 _NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited", "_erased_users", "_released_at"})
@@ -53,6 +54,13 @@ class SessionState:
         # process, and no fact holds them.
         self._erased_users: set[int] = set()
         self._answers: list[Answers] = []
+        self.self_pace: Final = SelfPace(quiz, settings, created_at) if settings.pace == "self" else None
+        """The ways of the players, each at their own pace; None where all are at one question."""
+        if self.self_pace is not None:
+            self.phase = Phase.OPEN
+            self._answers = [Answers(question, 0) for question in self.quiz.questions]
+            if settings.reveal != "each":
+                self._shown = Leaderboard()
         self._paused_in: Phase | None = None
         self._clock = PlayClock(created_at)
         self._untaken: list[Fact] = []
@@ -85,8 +93,9 @@ class SessionState:
 
     @property
     def number(self) -> int:
-        """The current or last question, counted from 1; 0 before the first."""
-        return len(self._answers)
+        """The current or last question, counted from 1; 0 before the first, and where each player is at
+        another one."""
+        return 0 if self.self_pace else len(self._answers)
 
     @property
     def of(self) -> int:
@@ -94,17 +103,19 @@ class SessionState:
 
     @property
     def question(self) -> Question | None:
-        """The current or last question; None before the first."""
-        return self._answers[-1].question if self._answers else None
+        """The current or last question; None without one."""
+        return self._answers[-1].question if self.number else None
 
     @property
     def question_open(self) -> bool:
         """Whether the current question is not closed yet; also while paused."""
-        return bool(self._answers) and self._answers[-1].closed_seq is None
+        return bool(self.number) and self._answers[-1].closed_seq is None
 
     @property
     def withholds(self) -> bool:
-        """Whether a question is open whose answers do not show in the standing before it is closed."""
+        """Whether there are answers that do not show in the standing yet."""
+        if self.self_pace:
+            return self._shown is not None
         return self.settings.board == "at_close" and self.question_open
 
     @property
@@ -127,12 +138,14 @@ class SessionState:
 
     @property
     def answered(self) -> int:
-        """Answers to the current or last question."""
+        """Answers to the current or last question; with the pace `self` how many players are through."""
+        if self.self_pace:
+            return self.self_pace.done
         return self._answers[-1].answered if self._answers else 0
 
     def counts(self) -> list[int]:
         """Answers per choice to the current or last question, as `reveal.counts` in docs/protocol.md."""
-        return list(self._answers[-1].counts) if self._answers else []
+        return list(self._answers[-1].counts) if self.number else []
 
     def name_of(self, player: int) -> str:
         """Raises KeyError."""
@@ -169,6 +182,8 @@ class SessionState:
         """Right answers in a row, as anybody may see it: without those that were skipped, and with the board
         `live`, the open question included once it is answered. Raises KeyError."""
         who = self._players[player]
+        if self.self_pace:
+            return self._own_streak(who)
         closed = self.number - self.question_open
         if self._shown is not None and who.streak_question > closed:
             return self._row_up_to(closed, player)
@@ -177,6 +192,13 @@ class SessionState:
             if answer is not None and not answer.correct:
                 return 0
         return who.streak if who.streak_question >= self._before(closed + 1) else 0
+
+    def _own_streak(self, who: Player) -> int:
+        """Right answers in a row up to the last question that the player has left behind."""
+        assert self.self_pace is not None
+        way = self.self_pace.way(who.id)
+        last = way.asked if way.asked and way.stage is not Stage.ASKED else way.before(way.asked)
+        return who.streak if last and who.streak_question == last else 0
 
     def _row_up_to(self, question: int, player: int) -> int:
         """Right answers in a row that end with this question."""
@@ -190,7 +212,7 @@ class SessionState:
 
     def answer_of(self, player: int, question: int) -> tuple[Choice, int] | None:
         """The choice and its elapsed play time in ms; None when there is no answer."""
-        if not 1 <= question <= self.number:
+        if not 1 <= question <= len(self._answers):
             return None
         answer = self._answers[question - 1].of(player)
         return None if answer is None else (answer.choice, answer.elapsed_ms)
@@ -204,9 +226,24 @@ class SessionState:
         answer = self._answers[closed - 1].of(player) if closed else None
         return (None, 0) if answer is None else (answer.correct, answer.points)
 
+    def mark_of(self, player: int, question: int) -> tuple[bool | None, int]:
+        """Right or wrong, and the points, for any question; (None, 0) without an answer."""
+        answer = self._answers[question - 1].of(player)
+        return (None, 0) if answer is None else (answer.correct, answer.points)
+
+    def answered_each(self) -> list[int]:
+        """Answers to each question that was opened; with the pace `self` to every question."""
+        return [answers.answered for answers in self._answers]
+
     def skipped(self, question: int) -> bool:
         """Whether this question was skipped, and counts for no player."""
         return question in self._skipped
+
+    def _preceding(self, player: int, question: int) -> int:
+        """The question before this one on the way of a player, among those that count; 0 before the first."""
+        if self.self_pace:
+            return self.self_pace.way(player).before(question)
+        return self._before(question)
 
     def _before(self, question: int) -> int:
         """The question before this one, among those that count; 0 before the first."""
@@ -229,6 +266,9 @@ class SessionState:
     @property
     def deadline(self) -> int | None:
         """The next moment at which `elapse` has something to do; None when nothing happens by itself."""
+        if self.phase is Phase.OPEN:
+            assert self.self_pace is not None
+            return self.self_pace.closes_at
         if self.phase is Phase.QUESTION:
             own_ms = self._answers[-1].question.limit_ms * self._extra.longest // 100
             return max(self._clock.moment(own_ms), self._released_at)
@@ -238,6 +278,18 @@ class SessionState:
             if self.phase is Phase.LOBBY and self.settings.lobby_ms is not None:
                 return self._clock.moment(self.settings.lobby_ms)
         return None
+
+    def counts_down(self, since: int) -> bool:
+        """Whether a countdown of all, or the clock of some player, may have run at that moment or later."""
+        if self.self_pace:
+            return self.phase is Phase.OPEN and self.self_pace.clocks_run(since)
+        return self.deadline is not None
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether nothing is amiss if no node looks at the session until it is asked for something: only its
+        end may be due by then."""
+        return self.phase is Phase.OPEN or self.deadline is None
 
     @property
     def shown_until(self) -> int | None:

@@ -10,17 +10,22 @@ from engine.domain.scoring import RULES, Scoring
 from engine.domain.spellings import FOLDINGS
 from engine.domain.validation import Fields, Problems
 
-AdaptiveTick = Literal["host", "auto"]
+Pace = Literal["host", "auto", "self"]
 Names = Literal["chosen", "given"]
 Board = Literal["at_close", "live"]
 Demand = Literal["optional", "required"]
 LateJoin = Literal["current", "next", "refused"]
+Reveal = Literal["each", "end", "deadline", "never"]
 
-PACES: Final[tuple[AdaptiveTick, ...]] = ("host", "auto")
+PACES: Final[tuple[Pace, ...]] = ("host", "auto", "self")
 NAMES: Final[tuple[Names, ...]] = ("chosen", "given")
 DEMANDS: Final[tuple[Demand, ...]] = ("optional", "required")
 BOARDS: Final[tuple[Board, ...]] = ("at_close", "live")
 LATE_JOINS: Final[tuple[LateJoin, ...]] = ("current", "next", "refused")
+REVEALS: Final[tuple[Reveal, ...]] = ("each", "end", "deadline", "never")
+OPEN_FROM_MAX: Final = 2**45
+OPEN_MIN_MS: Final = 60_000
+OPEN_MAX_MS: Final = 90 * 86_400_000
 PLAYER_LIMIT_MAX: Final = 200_000
 REVEAL_MIN_MS: Final = 100
 REVEAL_MAX_MS: Final = 600_000
@@ -54,6 +59,10 @@ FIELDS: Final = (
     "late_join",
     "extra_time_max",
     "foldings",
+    "open_from",
+    "open_ms",
+    "untimed",
+    "reveal",
 )
 
 
@@ -62,7 +71,8 @@ class Settings:
     """Who advances, and what the limits are.
 
     Args:
-        pace: `host`: the host opens each question; `auto`: the clock does.
+        pace: `host`: the host opens each question; `auto`: the clock does; `self`: each player gets question
+            after question, whenever the player asks for the next one.
         player_limit: players at a time, kicked ones not counted.
         reveal_ms: how long a closed question is shown before the next opens by itself.
         lobby_ms: `auto` only: the session starts by itself that long after its creation; None waits for
@@ -92,12 +102,20 @@ class Settings:
             held for a player without a time limit as long as for one with this factor.
         foldings: the version of the rules that typed text is matched by. The version of the release that
             opens a session holds to its end and for its audit; there is no reason to choose another.
+        open_from: `self` only: the first question may be asked for from then on, in milliseconds since the
+            epoch; None: from the creation on.
+        open_ms: `self` only: how long the session is open from then; None: until the host finishes it.
+        untimed: `self` only: an answer may come at any time. An answer after the limit counts as one of the
+            last moment.
+        reveal: `self` only: when a player learns what is right, and the own points: after `each` answer, at
+            the player's own `end`, once the session is over (`deadline`), or `never`; then points are told at
+            the end of the session all the same.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
     """
 
-    pace: AdaptiveTick = "host"
+    pace: Pace = "host"
     player_limit: int = 10_000
     reveal_ms: int = 5_000
     lobby_ms: int | None = None
@@ -118,6 +136,10 @@ class Settings:
     late_join: LateJoin = "current"
     extra_time_max: int = EXTRA_TIME_MAX
     foldings: int = FOLDINGS
+    open_from: int | None = None
+    open_ms: int | None = None
+    untimed: bool = False
+    reveal: Reveal = "each"
 
     def __post_init__(self) -> None:
         self._read(Fields(self.to_dict(), "", Problems(1), FIELDS))
@@ -179,7 +201,7 @@ class Settings:
         }
         if fields.get("lobby_ms") is not None:
             read["lobby_ms"] = fields.whole("lobby_ms", 0, LOBBY_MAX_MS, default=0)
-            if pace == "host":
+            if pace != "auto":
                 fields.rule("lobby_ms", "only a session with the pace `auto` starts by itself")
         if fields.get("scoring") is not None:
             read["scoring"] = fields.one_of("scoring", tuple(RULES), default="speed")
@@ -187,11 +209,11 @@ class Settings:
             read["streak"] = fields.flag("streak")
         if fields.get("host_away_s") is not None:
             read["host_away_s"] = fields.whole("host_away_s", HOST_AWAY_MIN_S, HOST_AWAY_MAX_S, default=60)
-            if pace == "auto":
+            if pace != "host":
                 fields.rule("host_away_s", "only a session with the pace `host` waits for one")
         if read["shuffle_questions"] and pace in ("host", "auto"):
             fields.rule("shuffle_questions", "all players of a session with this pace get the same question")
-        return read
+        return read | _read_self_paced(fields, pace)
 
     @property
     def ready_ms(self) -> int:
@@ -215,3 +237,19 @@ class Settings:
     def to_dict(self) -> dict[str, object]:
         """The document: `Settings.parse(settings.to_dict()) == settings`."""
         return asdict(self)
+
+
+def _read_self_paced(fields: Fields, pace: Pace) -> dict[str, Any]:
+    read: dict[str, Any] = {
+        "untimed": fields.flag("untimed", default=False),
+        "reveal": fields.one_of("reveal", REVEALS, default="each"),
+    }
+    if fields.get("open_from") is not None:
+        read["open_from"] = fields.whole("open_from", 0, OPEN_FROM_MAX, default=0)
+    if fields.get("open_ms") is not None:
+        read["open_ms"] = fields.whole("open_ms", OPEN_MIN_MS, OPEN_MAX_MS, default=OPEN_MIN_MS)
+    if pace != "self":
+        for name, default in (("open_from", None), ("open_ms", None), ("untimed", False), ("reveal", "each")):
+            if read.get(name) != default:
+                fields.rule(name, "this belongs to the pace `self`")
+    return read

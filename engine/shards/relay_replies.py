@@ -6,7 +6,7 @@ from typing import Protocol
 
 from engine.actors import messages
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Command, Detach
+from engine.actors.commands import Command, Detach, Retry
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 
@@ -66,7 +66,7 @@ class Admission:
 
 class Answered:
     """Subscriber: waits for the reply to a command of a client. If the link is lost before that, the client
-    is told to send an answer to a question again, which is safe. After any other command the client is closed
+    is told to send a command again that may be repeated. After any other command the client is closed
     and has to come back, and its seat is free."""
 
     __slots__ = ("_client", "_command", "_relay")
@@ -82,7 +82,7 @@ class Answered:
 
     def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
-        if close_reason is CloseReason.RESTARTING and isinstance(self._command, Answer):
+        if close_reason is CloseReason.RESTARTING and isinstance(self._command, Retry):
             self._client.push(messages.busy(self._command.id))
             return
         self._relay.deliver(Detach(self._client))

@@ -77,7 +77,16 @@ class Corrections:
             for each in results
         ]
         names = {each["player"]: each["name"] for each in results}
-        evidence = Evidence(quiz, record.created_at, record.finished_at, facts, corrections, marks, lines)
+        evidence = Evidence(
+            quiz,
+            record.created_at,
+            record.finished_at,
+            facts,
+            corrections,
+            marks,
+            lines,
+            record.settings,
+        )
         return record, evidence, names
 
     async def created_since(self, since: int) -> AsyncIterator[str]:

@@ -151,6 +151,9 @@ class PostgresSessionStore:
         rows = await self._database.fetch(_UNFINISHED)
         return self._readable(rows)
 
+    async def overdue(self, now: int, created_by: int) -> Sequence[SessionRecord]:
+        return self._readable(await self._database.fetch(_OVERDUE, now, created_by))
+
     async def ended_since(self, at: int) -> Sequence[SessionRecord]:
         rows = await self._database.fetch(_ENDED, at, at - _DAY_MS)
         return self._readable(rows)
@@ -351,6 +354,17 @@ _FIND_CODE = f"{SELECT} WHERE code = $1 ORDER BY created_at DESC LIMIT 1"
 
 _UNFINISHED = f"""
 {SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL
+ORDER BY sessions.created_at, id
+"""
+
+_OVERDUE = f"""
+{SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL AND CASE settings ->> 'pace'
+    WHEN 'self' THEN coalesce(
+        (SELECT c.by_ms FROM session_changes c WHERE c.session_id = sessions.id AND c.kind = 'deadline'
+         ORDER BY c.seq DESC LIMIT 1),
+        coalesce((settings ->> 'open_from')::bigint, (extract(epoch FROM created_at) * 1000)::bigint)
+            + (settings ->> 'open_ms')::bigint) <= $1::bigint
+    ELSE created_at <= 'epoch'::timestamptz + $2::float8 * interval '1 ms' END
 ORDER BY sessions.created_at, id
 """
 

@@ -109,6 +109,20 @@ PLAYERS = playing.Players(
 ERASED_PLAYER = playing.ErasedPlayer(_SESSION, 1, "#1")
 ANSWER = playing.Answer("a1", 1, 1)
 ACK = playing.Ack("a1", 1, "accepted", 1_480)
+NEXT_STEP = playing.NextStep(
+    t="question",
+    id=None,
+    of=2,
+    number=1,
+    type="single",
+    text="What is the capital of Portugal?",
+    choices=["Porto", "Lisbon", "Madrid", "Faro"],
+    limit_ms=20_000,
+    points=1_000,
+    remaining_ms=20_000,
+    opens_in_ms=0,
+    now=_CREATED_AT + 60_000,
+)
 HOST_COMMAND = playing.HostCommand(id="h1", do="next", expect=playing.Expect(1, Phase.REVEAL))
 DONE = playing.Done("h1", "next", Phase.QUESTION)
 LEADERBOARD = playing.Leaderboard(_LINES, None, 2, 2)

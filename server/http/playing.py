@@ -119,6 +119,16 @@ class Playing:
         )
         return json_answer(ack.message)
 
+    async def next(self, key: str) -> Answer:
+        """The `question` or `done_all` that the WebSocket would bring, once it is committed."""
+        grant = self._access.grant()
+        if grant.player is None:
+            raise ApiError("not_player", "Only players go on to the next question.")
+        player = grant.player
+        session = await self._sessions.granted(key, grant)
+        shown = await ask(session, lambda reply: commands.Next(reply, player))
+        return json_answer(shown.message)
+
     async def lead(self, key: str) -> Answer:
         """A command of the host: the `done` that the WebSocket would bring."""
         grant = self._access.grant()
@@ -139,6 +149,7 @@ class Playing:
                 message.on,
                 message.seen_number,
                 message.seen_phase,
+                message.closes_at,
                 grant.generation,
                 message.percent,
             ),

@@ -153,6 +153,8 @@ class Conversation:
             self._answer(message, now)
         elif isinstance(message, protocol.Ping):
             self._connection.push(Frame({"t": "pong", "at": message.at, "now": now}))
+        elif isinstance(message, protocol.Next):
+            self._next(message)
         elif isinstance(message, protocol.Host):
             self._host(message)
         elif isinstance(message, protocol.Join):
@@ -199,6 +201,12 @@ class Conversation:
             ),
         )
 
+    def _next(self, message: protocol.Next) -> None:
+        if self._session is None or self._role != "player":
+            self._refuse_speaker("not_player", "Only players go on to the next question.", message.id)
+            return
+        self._deps.sessions.deliver(self._session, commands.Next(self, self._player, message.id))
+
     def _host(self, message: protocol.Host) -> None:
         if self._session is None or self._role != "host":
             self._refuse_speaker("not_host", "Only the host may do this.", message.id)
@@ -213,12 +221,13 @@ class Conversation:
                 message.on,
                 message.seen_number,
                 message.seen_phase,
+                message.closes_at,
                 self._generation,
                 message.percent,
             ),
         )
 
-    def _refuse_speaker(self, code: str, message: str, id_: str) -> None:
+    def _refuse_speaker(self, code: str, message: str, id_: str | None) -> None:
         if self._session is None:
             code, message = "not_joined", "Join a session first."
         self._connection.push(messages.error(code, message, id=id_))

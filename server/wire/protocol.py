@@ -26,7 +26,7 @@ NAMES_SHOWN_MAX = 64
 
 HostDo = Literal[
     "start", "next", "close", "skip", "pause", "resume", "finish",
-    "lock", "approval", "admit", "refuse", "kick", "readmit", "extra_time",
+    "lock", "approval", "admit", "refuse", "kick", "readmit", "extra_time", "extend",
 ]  # fmt: skip
 HOST_COMMANDS: tuple[HostDo, ...] = get_args(HostDo)
 EXPECTING = ("start", "next", "close", "skip")
@@ -84,10 +84,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Next:
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """`player` is given with kick, readmit and extra_time, and may be with admit and refuse; `on` with lock
-    and approval; `percent`, 0 for no limit, with extra_time. The host saw the question
-    `seen_number` in the phase `seen_phase`, if it says so."""
+    and approval; `percent`, 0 for no limit, with extra_time; `closes_at` with extend. The host saw the
+    question `seen_number` in the phase `seen_phase`, if it says so."""
 
     id: str
     do: str
@@ -96,6 +101,7 @@ class Host:
     seen_number: int | None = None
     seen_phase: str | None = None
     percent: int | None = None
+    closes_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ class Leave:
     pass
 
 
-Message = Join | Answer | Host | Ping | Leave
+Message = Join | Answer | Next | Host | Ping | Leave
 
 _Members = Mapping[str, object]
 
@@ -201,6 +207,11 @@ def _join(data: _Members) -> Join:
     )
 
 
+def _next(data: _Members) -> Next:
+    _check(data, (), ("id",))
+    return Next(_id(data) if "id" in data else None)
+
+
 def _host(data: _Members) -> Host:
     do = data.get("do")
     if do in ("kick", "readmit"):
@@ -222,6 +233,9 @@ def _host(data: _Members) -> Host:
         if type(on) is not bool:
             _refuse(data, "bad_field", "on is true or false.", "on")
         return Host(_id(data), str(do), on=on)
+    if do == "extend":
+        _check(data, ("id", "do", "closes_at"))
+        return Host(_id(data), do, closes_at=_integer(data, "closes_at", 1))
     if do in EXPECTING:
         _check(data, ("id", "do"), ("expect",))
         number, phase = _expect(data) if "expect" in data else (None, None)
@@ -263,6 +277,7 @@ def _leave(data: _Members) -> Leave:
 _READERS: Mapping[str, Callable[[_Members], Message]] = {
     "join": _join,
     "answer": _answer,
+    "next": _next,
     "host": _host,
     "ping": _ping,
     "leave": _leave,

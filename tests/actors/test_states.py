@@ -23,6 +23,7 @@ from engine.actors.commands import (
     ListPlayers,
     Look,
     Merge,
+    Next,
     Rejoin,
     SubscribeNode,
     TakeOver,
@@ -45,6 +46,7 @@ SubscribeNode   handled  handled        handled  handed_on     closed  closed  b
 Flushed         handled  handled        handled  handed_on     closed  closed  dropped
 Left            handled  handled        handled  handed_on     closed  closed  dropped
 Answer          handled  handled        handled  handed_on     closed  closed  busy
+Next            handled  handled        handled  handed_on     closed  closed  busy
 Host            handled  handled        handled  handed_on     closed  closed  busy
 TakeOver        handled  handled        handled  handed_on     closed  closed  busy
 Detach          handled  handled        handled  handed_on     closed  closed  dropped
@@ -62,6 +64,7 @@ MAKE: dict[str, Callable[[Client], Command]] = {
     "Flushed": lambda client: Flushed(client, "other", 1),
     "Left": lambda client: Left(client, "other", 1),
     "Answer": lambda client: Answer(client, 1, "a", 1, 0, START_MS),
+    "Next": lambda client: Next(client, 1),
     "Host": lambda client: Host(client, "h", "lock"),
     "TakeOver": TakeOver,
     "Detach": Detach,

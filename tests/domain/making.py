@@ -55,8 +55,11 @@ def started(players: int = 0, quiz: Quiz | None = None, **settings: Any) -> Sess
 
 def in_phase(name: str) -> Session:
     """A session with two players in a phase; `paused question` and the like say where it was paused."""
-    session = session_of(2)
+    session = session_of(2, pace="self" if name == "open" else "host")
     phase = name.removeprefix("paused ")
+    if name == "open":
+        assert session.phase is Phase.OPEN
+        return session
     if phase != "lobby":
         session.start(CREATED_AT)
     if phase in ("reveal", "last reveal"):

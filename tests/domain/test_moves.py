@@ -37,21 +37,24 @@ COMMAND: dict[str, Callable[[Session], Any]] = {
     "kick": lambda s: s.kick(1, AT),
     "readmit": lambda s: (s.kick(2, AT), s.readmit(2, AT))[1],
     "extra_time": lambda s: s.give_extra_time(1, 200, AT),
+    "extend": lambda s: s.extend(AT + 60_000, AT),
+    "show": lambda s: s.show_next(1, [1, 2, 3], AT),
     "join": lambda s: s.join("somebody new", AT),
     "answer": lambda s: s.answer(1, 1, 1, AT),
 }
 
 # Rows: phases. An upper-case word is the phase after the command, a lower-case one the code of the refusal.
 TABLE = """
-phase           start    next     close   skip    pause   resume   finish   lock     approval extra_time readmit  kick     join     answer
-lobby           QUESTION illegal  illegal illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY      LOBBY    LOBBY    LOBBY    wrong_q
-question        illegal  illegal  REVEAL  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION   QUESTION QUESTION QUESTION QUESTION
-reveal          illegal  QUESTION illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL     REVEAL   REVEAL   REVEAL   closed
-last-reveal     illegal  FINISHED illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL     REVEAL   REVEAL   REVEAL   closed
-paused-lobby    illegal  illegal  illegal illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   PAUSED   wrong_q
-paused-question illegal  illegal  illegal REVEAL  illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   PAUSED   paused
-paused-reveal   illegal  illegal  illegal illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   PAUSED   closed
-finished        over     over     over    over    over    over     over     over     over     over       over     over     over     over
+phase           start    next     close   skip    pause   resume   finish   lock     approval extra_time readmit  kick     extend  show    join     answer
+lobby           QUESTION illegal  illegal illegal PAUSED  illegal  FINISHED LOBBY    LOBBY    LOBBY      LOBBY    LOBBY    illegal illegal LOBBY    wrong_q
+question        illegal  illegal  REVEAL  REVEAL  PAUSED  illegal  FINISHED QUESTION QUESTION QUESTION   QUESTION QUESTION illegal illegal QUESTION QUESTION
+reveal          illegal  QUESTION illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL     REVEAL   REVEAL   illegal illegal REVEAL   closed
+last-reveal     illegal  FINISHED illegal REVEAL  PAUSED  illegal  FINISHED REVEAL   REVEAL   REVEAL     REVEAL   REVEAL   illegal illegal REVEAL   closed
+paused-lobby    illegal  illegal  illegal illegal illegal LOBBY    FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   illegal illegal PAUSED   wrong_q
+paused-question illegal  illegal  illegal REVEAL  illegal QUESTION FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   illegal illegal PAUSED   paused
+paused-reveal   illegal  illegal  illegal illegal illegal REVEAL   FINISHED PAUSED   PAUSED   PAUSED     PAUSED   PAUSED   illegal illegal PAUSED   closed
+finished        over     over     over    over    over    over     over     over     over     over       over     over     over    over    over     over
+open            illegal  illegal  illegal illegal illegal illegal  FINISHED OPEN     OPEN     OPEN       OPEN     OPEN     OPEN    OPEN    OPEN     wrong_q
 """  # noqa: E501  # a table
 CODES = {
     "illegal": "illegal_move",

@@ -377,6 +377,10 @@ def test_settings_have_defaults() -> None:
         "late_join": "current",
         "extra_time_max": 4,
         "foldings": 2,
+        "open_from": None,
+        "open_ms": None,
+        "untimed": False,
+        "reveal": "each",
     }
 
 
@@ -385,7 +389,7 @@ def test_settings_have_defaults() -> None:
     [
         ([], "bad_field", "settings"),
         (None, "bad_field", "settings"),
-        ({"pace": "self"}, "bad_field", "settings.pace"),
+        ({"pace": "quick"}, "bad_field", "settings.pace"),
         ({"pace": None}, "bad_field", "settings.pace"),
         ({"player_limit": 0}, "bad_field", "settings.player_limit"),
         ({"player_limit": 200_001}, "bad_field", "settings.player_limit"),

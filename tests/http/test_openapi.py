@@ -10,7 +10,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from engine.domain.session_keys import is_session_key
-from engine.domain.settings import BOARDS, FIELDS, NAMES, PACES, Settings
+from engine.domain.settings import BOARDS, FIELDS, NAMES, PACES, REVEALS, Settings
 from server.realtime.reactor.exchange import METHODS
 from server.wire.errors import STATUS
 from tests.http.edge import PLAY_URL, QUIZ, document, edge, validator
@@ -116,7 +116,7 @@ def test_settings_are_those_of_the_domain() -> None:
     shown = document()["components"]["schemas"]["Settings"]["properties"]
     assert set(shown) == set(FIELDS)
     assert {name: schema["default"] for name, schema in shown.items()} == Settings().to_dict()
-    words = {"pace": PACES, "names": NAMES, "board": BOARDS}
+    words = {"pace": PACES, "names": NAMES, "board": BOARDS, "reveal": REVEALS}
     assert {name: set(shown[name]["enum"]) for name in words} == {k: set(v) for k, v in words.items()}
 
 

@@ -18,6 +18,7 @@ from server.wire.protocol import (
     Join,
     Leave,
     Message,
+    Next,
     Ping,
     ProtocolError,
     encode,
@@ -55,7 +56,7 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
         *[
             ({"t": "host", "id": "h", "do": do}, Host("h", do))
             for do in HOST_COMMANDS
-            if do not in ("kick", "readmit", "extra_time", "lock", "approval")
+            if do not in ("kick", "readmit", "extra_time", "lock", "approval", "extend")
         ],
         *[
             (
@@ -64,6 +65,9 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
             )
             for do in EXPECTING
         ],
+        ({"t": "host", "id": "h", "do": "extend", "closes_at": 9}, Host("h", "extend", closes_at=9)),
+        ({"t": "next"}, Next()),
+        ({"t": "next", "id": "n"}, Next("n")),
         ({"t": "host", "id": "h", "do": "kick", "player": 7}, Host("h", "kick", player=7)),
         ({"t": "host", "id": "h", "do": "readmit", "player": 7}, Host("h", "readmit", player=7)),
         *[
@@ -222,7 +226,7 @@ def test_an_unknown_member_is_told_which_are_known() -> None:
 
 def test_an_unknown_type_is_told_which_are_known() -> None:
     assert refused({"t": "jion"}).message == (
-        "jion is not a type of message; known: join, answer, host, ping, leave."
+        "jion is not a type of message; known: join, answer, next, host, ping, leave."
     )
 
 

@@ -62,6 +62,7 @@ TRAVEL: tuple[type[commands.Command], ...] = (
     commands.Flushed,
     commands.Left,
     commands.Answer,
+    commands.Next,
     commands.Host,
     commands.TakeOver,
     commands.Detach,
@@ -145,6 +146,10 @@ RELEASED: list[tuple[commands.Command, bytes]] = [
     (
         commands.Answer(HERE, 3, "a1", 2, [0, 1], -12, "123456"),
         b'{"t":"answer","player":3,"id":"a1","question":2,"choice":[0,1],"at":-12,"code":"123456"}',
+    ),
+    (
+        commands.Next(HERE, 3, "n1", "123456"),
+        b'{"t":"next","player":3,"id":"n1","code":"123456"}',
     ),
     (
         commands.Host(HERE, None, "lock", on=True, seen_number=2, seen_phase="question", generation=1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from engine import ports
 from engine.aio import open_asyncio
 from engine.domain import facts as f
+from engine.domain.self_paced_session import Asked
+from engine.domain.session import Session
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.sessions import PostgresSessionStore
 from tests.conftest import fresh_database
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.keys import KEYS, NOT_QUITE
+from tests.settings import at_once
 from tests.storage.making import (
     AT,
     EVERY_KIND,
@@ -43,10 +46,14 @@ class Storage:
     node: Callable[[str, int | None, int], Awaitable[None]]
     """Have a run show itself: when its lease ends, from now, and when it was alive."""
 
-    async def session(self, code: str | None = None, created_at: int = AT) -> ports.SessionRecord:
-        """A new session of a quiz of its own."""
-        stored = await self.catalog.add(quiz_of())
+    async def session(
+        self, code: str | None = None, created_at: int = AT, *, own_pace: Mapping[str, Any] | None = None
+    ) -> ports.SessionRecord:
+        """A new session of a quiz of its own; with the pace `self` if it has settings for that."""
+        stored = await self.catalog.add(quiz_of(questions=1 if own_pace is None else 4))
         record = record_of(stored.id, code, created_at)
+        if own_pace is not None:
+            record = replace(record, settings=at_once(pace="self", **own_pace))
         await self.store.create(record)
         return record
 
@@ -342,6 +349,52 @@ async def test_the_owner_is_known_to_have_lived_until_its_last_fact(storage: Sto
     far_ahead = AT + 1_000_000
     await storage.write(record, joined(1), f.PlayerKicked(2, far_ahead, 1))
     assert (await storage.store.claim(record.id, "me")).last_alive_at == far_ahead
+
+
+async def test_the_standing_of_a_self_paced_session_is_that_of_the_aggregate(storage: Storage) -> None:
+    record = await storage.session(own_pace={"reveal": "each", "streak": True})
+    quiz = (await storage.catalog.get(record.quiz_id)).quiz
+    session = Session(quiz, record.settings, record.created_at)
+    at = record.created_at
+    for name in ("Ada", "Ben", "Cleo"):
+        session.join(name, at)
+    order = list(range(1, session.of + 1))
+    for turn in range(3 * session.of):
+        at += 700
+        player = 1 + turn % 3
+        asked = session.show_next(player, order[::-1] if player == 2 else order, at)
+        assert isinstance(asked, Asked)
+        if (turn + player) % 4:
+            right = session.quiz.questions[asked.question - 1].correct
+            session.answer(player, asked.question, right if turn % 3 else 0, at + 300 * player)
+        else:
+            at += 1_000_000
+    session.kick(3, at)
+    await storage.write(record, *session.take_facts())
+    lines: list[ports.PlayerResult] = []
+    await storage.store.results(record.id, lines.extend)
+    board = session.leaderboard
+    assert [(line.rank, line.player, line.score, line.elapsed_ms) for line in lines] == [*board.ranked()]
+    assert any(line.score for line in lines)
+    claimed = await storage.store.claim(record.id, "reader")
+    assert Session.recover(quiz, record.settings, record.created_at, claimed.facts) == session
+
+
+async def test_sessions_are_overdue_by_age_or_by_their_deadline(storage: Storage) -> None:
+    own = {"open_ms": 60_000}
+    old = await storage.session(created_at=AT)
+    await storage.session(created_at=AT + 1_000)
+    await storage.session(created_at=AT - 9, own_pace={})
+    due = await storage.session(created_at=AT + 1, own_pace=own)
+    later = await storage.session(created_at=AT + 2, own_pace=own)
+    sooner = await storage.session(created_at=AT + 3, own_pace={**own, "open_from": AT + 90_000})
+    await storage.session(created_at=AT + 4, own_pace={**own, "open_from": AT + 90_000})
+    over = await storage.session(created_at=AT + 5, own_pace=own)
+    await storage.write(later, f.DeadlineMoved(1, AT, AT + 9), f.DeadlineMoved(2, AT, AT + 100_000))
+    await storage.write(sooner, f.DeadlineMoved(1, AT, AT + 60_000))
+    await storage.write(over, f.Finished(1, AT + 50_000))
+    found = await storage.store.overdue(AT + 60_001, AT + 1)
+    assert found == [old, due, sooner]
 
 
 async def test_unfinished_sessions_come_oldest_first(storage: Storage) -> None:

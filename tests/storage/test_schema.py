@@ -28,6 +28,7 @@ RELEASED = {
     "0009_owners_and_lists.sql": ("cc57cea50c2e0ccb8f407c6dcb0c732dd308d55c67df3f491f461715a7317d1b"),
     "0010_scores_of_users.sql": ("6ef748b98ca32b34fb614337256f0a563d1b1853dbd97374fbe9b9135a1778f3"),
     "0011_extra_time.sql": ("6bb3fe7d25bd8b8f7c603bde18002a3241b39a20b47340036c6f668bd60b649d"),
+    "0012_self_paced_sessions.sql": ("5f1645f99a82f3ca51343f45d942fc63c42d538af551d333bb09d364bd46b7fe"),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

@@ -77,6 +77,9 @@ def _change(
     | f.QuestionOpened
     | f.QuestionClosed
     | f.QuestionSkipped
+    | f.QuestionShown
+    | f.PlayerDone
+    | f.DeadlineMoved
     | f.Paused
     | f.Resumed
     | f.ClockExtended
@@ -95,6 +98,12 @@ def _change(
             kind = "closed"
         case f.QuestionSkipped(question=question):
             kind = "skipped"
+        case f.QuestionShown(player=player, question=question):
+            kind = "shown"
+        case f.PlayerDone(player=player):
+            kind = "done"
+        case f.DeadlineMoved(closes_at=by_ms):
+            kind = "deadline"
         case f.Paused():
             kind = "paused"
         case f.Resumed():
@@ -157,6 +166,9 @@ _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "opened": lambda row: f.QuestionOpened(row["seq"], row["at"], row["question"], row["number"] or 0),
     "closed": lambda row: f.QuestionClosed(row["seq"], row["at"], row["question"]),
     "skipped": lambda row: f.QuestionSkipped(row["seq"], row["at"], row["question"]),
+    "shown": lambda row: f.QuestionShown(row["seq"], row["at"], row["player"], row["question"]),
+    "done": lambda row: f.PlayerDone(row["seq"], row["at"], row["player"]),
+    "deadline": lambda row: f.DeadlineMoved(row["seq"], row["at"], row["number"]),
     "paused": lambda row: f.Paused(row["seq"], row["at"]),
     "resumed": lambda row: f.Resumed(row["seq"], row["at"]),
     "extended": lambda row: f.ClockExtended(row["seq"], row["at"], row["number"]),

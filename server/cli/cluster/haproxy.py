@@ -222,7 +222,7 @@ frontend fanfare
 
     # What the realtime port takes: WebSockets, and there answers and event streams cost a tenth.
     acl websocket path /ws
-    acl answers path_reg ^/api/sessions/[^/]+/answers$
+    acl answers path_reg ^/api/sessions/[^/]+/(answers|next)$
     acl events path_reg ^/api/sessions/[^/]+/events$
     use_backend realtime if websocket
     use_backend realtime if answers METH_POST

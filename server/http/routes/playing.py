@@ -130,6 +130,33 @@ PLAYING = (
     ),
     Route(
         "POST",
+        "/api/sessions/{key}/next",
+        lambda views: views.playing.next,
+        Operation(
+            "next",
+            "Show the next question",
+            "playing",
+            who=("player",),
+            description="With the pace self, for this player alone. The time to answer runs from "
+            "now on, and no request stops it; asked again before the answer, it shows the same question.",
+            gives=(
+                Gives(
+                    200,
+                    "The question, which is stored as shown; or that there are no more.",
+                    playing.NextStep,
+                    examples.NEXT_STEP,
+                    links=(Link("answer", "Answer, with the player's token.", OF_SESSION),),
+                ),
+            ),
+            codes=(
+                *("not_player", "session_finished", "not_open_yet", "illegal_move"),
+                *("rate_limited", "too_many_connections", *PLAYER_CODES),
+            ),
+            on_realtime_port=True,
+        ),
+    ),
+    Route(
+        "POST",
         "/api/sessions/{key}/host",
         lambda views: views.playing.lead,
         Operation(

@@ -48,8 +48,8 @@ WAITING_BYTES_MAX = 32_768
 
 
 _NOTHING: Mapping[str, str] = {}
-_ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|events)")
-METHODS = {"answers": ("POST",), "events": ("GET", "HEAD")}
+_ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|next|events)")
+METHODS = {"answers": ("POST",), "next": ("POST",), "events": ("GET", "HEAD")}
 
 
 class Exchange:
@@ -227,7 +227,7 @@ class Exchange:
         if route is None:
             raise ApiError(
                 "not_found",
-                f"On this port are {handshake.PATH} and, under /api/sessions/..., answers and events.",
+                f"On this port are {handshake.PATH} and, under /api/sessions/..., answers, next and events.",
             )
         key, what = unquote(route[1]), route[2]
         if request.method not in METHODS[what]:
@@ -236,29 +236,44 @@ class Exchange:
             self._refuse(caller, error, {"Allow": allowed})
         elif what == "answers":
             self._answer(caller, key, request)
+        elif what == "next":
+            self._next(caller, key)
         elif request.method == "HEAD":
             self._respond(caller, 200, {"Content-Type": CONTENT_TYPE}, b"")
         else:
             self._stream(caller, key, query, request)
 
-    def _answer(self, caller: Caller, key: str, request: Request) -> None:
-        deps = self._port.deps
+    def _player(self, caller: Caller, now: int, refusal: str) -> tuple[str, int]:
+        """The session and the player that the request is from. Raises ApiError."""
         grant = self._port.guard.grant(caller)
         if grant.player is None:
-            raise ApiError("not_player", "Only players answer.")
-        now = deps.clock.now_ms()
+            raise ApiError("not_player", refusal)
         # By player, because a connection may carry the requests of many.
         if not self._port.rate.take(grant.session_id, grant.player, now):
             raise ApiError("rate_limited", "Too many requests; slow down.")
+        return grant.session_id, grant.player
+
+    def _next(self, caller: Caller, key: str) -> None:
+        deps = self._port.deps
+        refusal = "Only players go on to the next question."
+        session_id, player = self._player(caller, deps.clock.now_ms(), refusal)
+        reply = self._reply = _Reply(self, caller)
+        code = None if key == session_id else key
+        deps.sessions.deliver(session_id, commands.Next(reply, player, code=code))
+
+    def _answer(self, caller: Caller, key: str, request: Request) -> None:
+        deps = self._port.deps
+        now = deps.clock.now_ms()
+        session_id, player = self._player(caller, now, "Only players answer.")
         refuse_other_than_json(request.header(b"content-type") or "")
         message = answer_of(request.body, self._port.config.frame_bytes_max)
         reply = self._reply = _Reply(self, caller)
-        code = None if key == grant.session_id else key
+        code = None if key == session_id else key
         deps.sessions.deliver(
-            grant.session_id,
+            session_id,
             commands.Answer(
                 reply,
-                grant.player,
+                player,
                 message.id,
                 message.question,
                 message.choice,

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from engine.domain.extra_time import MOST
 from engine.domain.phases import Phase
 from engine.domain.questions import ANSWER_MAX
+from engine.domain.spellings import Match
 from server.wire import protocol
 from server.wire.api.common import Body, Code, PlayUrl, WsUrl
 from server.wire.api.sessions import Line
@@ -107,6 +108,33 @@ class Answer(Body):
     choice: Choice
 
 
+class OwnResult(Body):
+    """What one answer of the player was worth. `number` is that of the question as the player sees it."""
+
+    number: int
+    correct: Annotated[bool | None, Meta(description="Null without an answer.")]
+    points: int
+    answer: Annotated[Any, Meta(description="What is right, as the question's type has it.")]
+    score: int | None
+    rank: int | None
+    streak: int | None
+
+
+class Reviewed(Body):
+    """One question of a player who is through, with the player's choice and what was right."""
+
+    number: int
+    type: Literal["single", "multiple", "true_false", "text", "numeric"]
+    text: str
+    choices: list[str] | None
+    limit_ms: int
+    points: int
+    choice: Any
+    correct: bool | None
+    answer: Any
+    match: Match | UnsetType = UNSET
+
+
 class Ack(Body, tag_field="t", tag="ack"):
     """The answer is stored."""
 
@@ -117,6 +145,51 @@ class Ack(Body, tag_field="t", tag="ack"):
         Meta(description="duplicate: an earlier answer with another choice stands."),
     ]
     elapsed_ms: int
+    result: Annotated[
+        OwnResult | UnsetType,
+        Meta(description="With the pace self, where the session reveals after each answer."),
+    ] = UNSET
+
+
+class NextStep(Body, kw_only=True):
+    """With the pace self: the player's next question, or that the player is through. `question` has the
+    members from `number` on to `now`; `done_all` those from `done` on. `missed` is the result of a question
+    whose time was over, where the session reveals after each answer."""
+
+    t: Literal["question", "done_all"]
+    id: str | None
+    of: int
+    number: int | UnsetType = UNSET
+    type: Literal["single", "multiple", "true_false", "text", "numeric"] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    choices: list[str] | UnsetType | None = UNSET
+    match: Match | UnsetType = UNSET
+    limit_ms: int | UnsetType = UNSET
+    points: int | UnsetType = UNSET
+    remaining_ms: Annotated[
+        int | UnsetType | None, Meta(description="Time left to answer; null without a limit.")
+    ] = UNSET
+    over_ms: Annotated[
+        int | UnsetType,
+        Meta(description="For how long it is over for a player without extra time; absent while it is not."),
+    ] = UNSET
+    opens_in_ms: int | UnsetType = UNSET
+    now: Annotated[int | UnsetType, Meta(description="The node's clock in milliseconds.")] = UNSET
+    missed: OwnResult | UnsetType = UNSET
+    done: Annotated[
+        bool | UnsetType, Meta(description="False when the session is over and the player is not through.")
+    ] = UNSET
+    phase: Phase | UnsetType = UNSET
+    score: Annotated[
+        int | UnsetType | None, Meta(description="Null for a player who may not know it yet.")
+    ] = UNSET
+    rank: int | UnsetType | None = UNSET
+    streak: int | UnsetType | None = UNSET
+    players: int | UnsetType = UNSET
+    review: Annotated[
+        list[Reviewed] | UnsetType | None,
+        Meta(description="All questions and what was right; null for a player who may not know it yet."),
+    ] = UNSET
 
 
 class Expect(Body):
@@ -147,6 +220,10 @@ class HostCommand(Body, kw_only=True):
             description="With extra_time: by how much longer the player's time limit is, 1 takes it away. At "
             "most extra_time_max of the session; `untimed` is as much as that."
         ),
+    ] = UNSET
+    closes_at: Annotated[
+        Annotated[int, Meta(ge=1)] | UnsetType,
+        Meta(description="With extend: until when the session is open, in milliseconds since the epoch."),
     ] = UNSET
     on: Annotated[bool | UnsetType, Meta(description="With lock and approval.")] = UNSET
     expect: Annotated[

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from engine.domain import settings
 from engine.domain.phases import Phase
 from engine.domain.settings import Board, Demand, LateJoin, Names
+from engine.domain.settings import Reveal as Reveals
 from engine.domain.spellings import FOLDINGS, Match
 from server.wire.api.common import Body, Code, Milliseconds, NextPage, OwnerId, PlayUrl, WsUrl
 from server.wire.api.queries import VERSION_MAX
@@ -19,9 +20,10 @@ _DEFAULTS = settings.Settings()
 class Settings(Body):
     """How one session is run: chosen when it is created, fixed from then on."""
 
-    pace: Annotated[Literal["host", "auto"], Meta(description="Who advances: the host, or the clock.")] = (
-        _DEFAULTS.pace
-    )
+    pace: Annotated[
+        settings.Pace,
+        Meta(description="Who advances: the host, the clock, or with `self` every player alone."),
+    ] = _DEFAULTS.pace
     player_limit: Annotated[
         int, Meta(ge=1, le=settings.PLAYER_LIMIT_MAX, description="Players at a time.")
     ] = _DEFAULTS.player_limit
@@ -144,6 +146,31 @@ class Settings(Body):
             "quotes and hyphens.",
         ),
     ] = _DEFAULTS.foldings
+    open_from: Annotated[
+        Annotated[int, Meta(ge=0, le=settings.OPEN_FROM_MAX)] | None,
+        Meta(
+            description="With pace self: questions may be asked for from then on, in milliseconds since the "
+            "epoch; null: at once."
+        ),
+    ] = _DEFAULTS.open_from
+    open_ms: Annotated[
+        Annotated[int, Meta(ge=settings.OPEN_MIN_MS, le=settings.OPEN_MAX_MS)] | None,
+        Meta(
+            description="With pace self: how long the session is open from then; null: until the host "
+            "finishes it."
+        ),
+    ] = _DEFAULTS.open_ms
+    untimed: Annotated[
+        bool,
+        Meta(description="With pace self: answers may come at any time, and count as in the last moment."),
+    ] = _DEFAULTS.untimed
+    reveal: Annotated[
+        Reveals,
+        Meta(
+            description="With pace self: when a player learns what is right, and the own points: after each "
+            "answer, at the player's own end, at the deadline, or never (points then at the deadline)."
+        ),
+    ] = _DEFAULTS.reveal
 
 
 class NewSession(Settings, kw_only=True):
@@ -285,6 +312,22 @@ class State(Body):
     leaderboard: Standing
     podium: list[Line] | None
     you: None
+    opens_at: Annotated[
+        Milliseconds | UnsetType, Meta(description="With the pace self: when the session opens, or did.")
+    ] = UNSET
+    closes_at: Annotated[
+        Milliseconds | UnsetType | None,
+        Meta(description="With the pace self: the deadline; null: the host finishes it."),
+    ] = UNSET
+    reveals: Reveals | UnsetType = UNSET
+    shown: Annotated[
+        list[int] | UnsetType,
+        Meta(description="With the pace self: how many players were shown each question."),
+    ] = UNSET
+    answers: Annotated[
+        list[int] | UnsetType,
+        Meta(description="With the pace self: how many players have answered each question."),
+    ] = UNSET
 
 
 class Session(Body):

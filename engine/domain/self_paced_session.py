@@ -1,0 +1,155 @@
+"""The commands of players who go through the quiz each at their own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from engine.domain.errors import Refusal
+from engine.domain.facts import AnswerAccepted, DeadlineMoved, PlayerDone, QuestionShown
+from engine.domain.phases import Phase, refuse
+from engine.domain.players import Player
+from engine.domain.replay import ReplayedSession
+from engine.domain.self_pace import Stage
+from engine.domain.settings import OPEN_MAX_MS
+
+PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this number.")
+KICKED: Final = Refusal("kicked", "The host removed this player.")
+WRONG_QUESTION: Final = Refusal("wrong_question", "This question is not the current one and has not been.")
+QUESTION_CLOSED: Final = Refusal("question_closed", "The time for this question is over.")
+LATE: Final = Refusal("late", "The answer came after the time limit.")
+FINISHED: Final = Refusal("session_finished", "The session is over.")
+NOT_OPEN_YET: Final = Refusal("not_open_yet", "The session is not open yet.")
+_LED: Final = Refusal("illegal_move", "The next question opens for all players of this session at once.")
+_DEADLINE: Final = Refusal("bad_field", "A deadline lies in the future, 90 days ahead at the most.")
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The player has answered this question before: the first answer counts, and nothing has changed.
+
+    `same` tells whether this choice equals that of the first answer, which is committed with the fact `seq`.
+    """
+
+    question: int
+    elapsed_ms: int
+    same: bool
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The question that the player has to answer now. It is committed with the fact `seq`.
+
+    `missed` is the question whose time was over when this one was shown; 0 if there is none."""
+
+    question: int
+    seq: int
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """The player has left every question behind. That is committed with the fact `seq`. `missed` is as for
+    `Asked`."""
+
+    seq: int
+    missed: int = 0
+
+
+class SelfPacedSession(ReplayedSession):
+    """What players ask of a session with the pace `self`."""
+
+    def show_next(self, player: int, order: Sequence[int], at: int) -> Asked | Through | Refusal:
+        """Show the player the next question in `order`, and start its clock; the same one again as long as it
+        can be answered. `order` has every question of the quiz once."""
+        who = self._in(player)
+        if isinstance(who, Refusal):
+            return who
+        if self.self_pace is None:
+            return FINISHED if self.phase is Phase.FINISHED else _LED
+        way = self.self_pace.way(player)
+        if way.stage is Stage.DONE:
+            return Through(self.seq)
+        if self.phase is Phase.FINISHED or self.self_pace.is_over(at):
+            return FINISHED
+        if at < self.self_pace.opens_at:
+            return NOT_OPEN_YET
+        missed = 0
+        if way.stage is Stage.ASKED:
+            if not self.self_pace.time_over(player, at):
+                return Asked(way.asked, self.seq)
+            missed = way.asked
+        question = self.self_pace.following(player, order)
+        if question is None:
+            self._record(PlayerDone(self.seq + 1, at, player))
+            return Through(self.seq, missed)
+        self._record(QuestionShown(self.seq + 1, at, player, question))
+        return Asked(question, self.seq, missed)
+
+    def _in(self, player: int) -> Player | Refusal:
+        """The player, if a client may be that player."""
+        who = self._players.get(player)
+        if who is None or who.erased:
+            return PLAYER_NOT_FOUND
+        return KICKED if who.kicked else who
+
+    def _answer_at_own_pace(
+        self, who: Player, question: int, raw_choice: object, at: int, held_ms: int
+    ) -> AnswerAccepted | Repeated | Refusal:
+        """As `Session.answer`. `question` is the number by which the quiz has it."""
+        assert self.self_pace is not None
+        way = self.self_pace.way(who.id)
+        if question not in way.questions:
+            return FINISHED if self.phase is Phase.FINISHED else WRONG_QUESTION
+        answers = self._answers[question - 1]
+        asked = answers.question
+        choice = asked.read(raw_choice)
+        if isinstance(choice, Refusal):
+            return choice
+        standing = answers.choice_of(who.id)
+        if standing is not None:
+            stood_ms, seq = answers.elapsed_ms_of(who.id), answers.seq_of(who.id)
+            return Repeated(question, stood_ms, choice == standing, seq)
+        if self.phase is Phase.FINISHED or self.self_pace.is_over(at):
+            return FINISHED
+        if question != way.asked or way.stage is not Stage.ASKED:
+            return QUESTION_CLOSED
+        at = self.self_pace.received(who.id, at, held_ms)
+        elapsed_ms = self.self_pace.answered_ms(who.id, at)
+        if elapsed_ms is None:
+            return LATE
+        correct = asked.judge(choice)
+        streak = who.streak_with(way.before(question)) if correct else 0
+        points = self.quiz.scoring.points(asked.points, asked.limit_ms, elapsed_ms, correct, streak)
+        fact = AnswerAccepted(self.seq + 1, at, who.id, question, choice, elapsed_ms, correct, points)
+        self._record(fact)
+        if len(way.questions) == self.of:
+            self._record(PlayerDone(self.seq + 1, at, who.id))
+        return fact
+
+    def merge_shown(self, fact: QuestionShown) -> None:
+        """An earlier owner had shown this question: its clock goes on. Not if the player has another question
+        to answer by now, or has this one on the way already, by whatever clock; `fact.player` is a number of
+        this session."""
+        own, who = self.self_pace, self._players.get(fact.player)
+        if own is None or self.phase is Phase.FINISHED or who is None or who.kicked:
+            return
+        if not own.opens_at <= fact.at or own.is_over(fact.at) or not 1 <= fact.question <= self.of:
+            return
+        way = own.way(fact.player)
+        if way.stage is Stage.READY and fact.question not in way.questions:
+            self._record(QuestionShown(self.seq + 1, fact.at, fact.player, fact.question))
+
+    def extend(self, closes_at: int, at: int) -> Refusal | None:
+        """Move the deadline, to a later or an earlier moment. Nothing happens when it is there already."""
+        refusal = refuse("extend", self.phase)
+        if refusal is not None:
+            return refusal
+        assert self.self_pace is not None, "only a self-paced session is open"
+        if not at < closes_at <= at + OPEN_MAX_MS:
+            return _DEADLINE
+        if closes_at != self.self_pace.closes_at:
+            self._record(DeadlineMoved(self.seq + 1, at, closes_at))
+        return None
