@@ -57,6 +57,8 @@ from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import Beat, LoopWatch
 from server.runtime.machine_clock import machine_s
 from server.runtime.timers import Timers
+from server.security.identities import identity_words, open_identities
+from server.security.identity import Identities
 from server.security.limits import Attempts
 from server.security.name_filter import load_name_rules
 from server.security.tokens import SecretError, Tokens, load_author_key, load_secret
@@ -200,6 +202,7 @@ async def _cluster(base: _Base, stack: AsyncExitStack, ports: Ports, redis_url: 
         marks=marks_of(
             (config.secret or "").encode(),
             config.author_key,
+            identity=identity_words(config),
             schema=(migrate.OLDEST_BESIDE, len(migrate.STEPS)),
             protocol=(auth.VERSION_OLDEST, auth.VERSION),
         ),
@@ -299,6 +302,9 @@ async def _edges(
     timers = Timers(base.boundary)
     await stack.enter_async_context(background_task(timers.run))
     attempts = Attempts(base.config.attempts_per_min)
+    identities, ring = open_identities(base.config, base.clock, base.boundary)
+    if ring is not None:
+        await stack.enter_async_context(background_task(ring.run))
     transport = make_transport(
         ConversationDeps(
             sessions.router,
@@ -311,10 +317,11 @@ async def _edges(
             base.boundary,
             timers.call_later,
             base.pacing,
+            identities,
         ),
         base.config,
     )
-    services = _services(base, stack, ports, storage, sessions, cluster, attempts, transport)
+    services = _services(base, stack, ports, storage, sessions, cluster, attempts, identities, transport)
     app = create_app(services)
     if ports.realtime is not None:
         await stack.enter_async_context(
@@ -342,6 +349,7 @@ def _services(
     sessions: _Sessions,
     cluster: Clustering | None,
     attempts: Attempts,
+    identities: Identities,
     transport: Transport,
 ) -> Services:
     """What the API uses, and the watch over the loop and the garbage."""
@@ -367,6 +375,7 @@ def _services(
         journal=storage.journal,
         tokens=base.tokens,
         author_key=base.author_key,
+        identities=identities,
         attempts=attempts,
         loop_watch=loop_watch,
         collector=collector,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from tests.identities import NOW_S, made_up, signed
 
 Row = tuple[Any, int, str, str | None]
 """A body, the status over HTTP, the code, and the path of the field."""
@@ -55,6 +58,18 @@ HOSTS: list[Row] = [
     ({"do": "start", "id": ""}, 400, "bad_field", "id"),
     ({"do": "resume"}, 409, "illegal_move", None),
 ]
+
+IDENTITIES: list[tuple[Callable[[], str], int, str]] = [
+    (lambda: "eyJ.e30.x", 401, "identity_invalid"),
+    (lambda: made_up({"alg": "none"}), 401, "identity_invalid"),
+    (lambda: made_up({"alg": "HS256"}, bytes(32)), 401, "identity_invalid"),
+    (lambda: signed(algorithm="RS256"), 401, "identity_invalid"),
+    (lambda: signed(exp=NOW_S - 31), 401, "identity_expired"),
+    (lambda: signed(iss="https://evil.example"), 401, "identity_issuer"),
+    (lambda: signed(aud="another app"), 401, "identity_audience"),
+    (lambda: "eyJ." + "x" * 2_048 + ".x", 400, "bad_field"),
+]
+"""Identity tokens, by whichever door they come. Over HTTP also as the bearer, but for the last."""
 
 TYPED = {"id": "a", "question": 1, "choice": 0, "t": "answer"}
 """Refused over HTTP alone: a message over a WebSocket has its type."""

@@ -292,9 +292,34 @@ def test_every_setting_is_documented() -> None:
         assert not each.doc.endswith(".")
         assert each.variable == f"FANFARE_{each.key.upper()}"
         assert each.option == f"--{each.key.replace('_', '-')}"
-    secrets = {"secret", "author_key", "database_url", "redis_url"}
+    secrets = {"secret", "author_key", "database_url", "redis_url", "identity_secret"}
     assert {each.key for each in all_settings() if each.secret} == secrets
     assert setting("tick_ms").allowed == "a whole number from 20 to 10000"
+
+
+IDENTITY = {"identity": "optional", "identity_secret": "x" * 32}
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        ({"identity": "optional"}, "identity"),
+        ({"identity_secret": "x" * 32}, "identity_secret"),
+        ({"identity_jwks": "keys.json"}, "identity_jwks"),
+        ({"identity_audience": "fanfare"}, "identity_audience"),
+        (IDENTITY | {"identity_secret": "x" * 31}, "identity_secret"),
+        (IDENTITY | {"identity_jwks": "http://app.example/keys"}, "identity_jwks"),
+        (IDENTITY | {"identity_jwks": "https://u:p@app.example/keys"}, "identity_jwks"),
+        (IDENTITY | {"identity_jwks": "ftp://app.example/keys"}, "identity_jwks"),
+    ],
+)
+def test_identities_need_keys_and_keys_come_by_tls(flags: dict[str, str], key: str) -> None:
+    assert refused(**flags).key == key
+
+
+def test_keys_of_identities_come_from_an_address_or_a_file() -> None:
+    for source in ("https://app.example/keys?v=1", "http://127.0.0.1:8000/keys", "/etc/fanfare/keys.json"):
+        assert Config.load(None, {}, IDENTITY | {"identity_jwks": source}).identity_jwks == source
 
 
 # -- a node among others -----------------------------------------------------------------------------

@@ -10,25 +10,42 @@ nodes has is ignored: the release of the other does not know it, or its setting 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Marks = Mapping[str, str]
 
 MARK_BYTES = 12
 
 _VERSIONS = {"schema": "the version of the database's schema", "protocol": "the version of the protocol"}
-_SAID = {"secret": "the secret", "author_key": "the author key", **_VERSIONS}
+_SAID = {
+    "secret": "the secret",
+    "author_key": "the author key",
+    "identity": "how identity tokens are checked",
+    **_VERSIONS,
+}
 
 
 def marks_of(
-    secret: bytes, author_key: str | None, *, schema: tuple[int, int], protocol: tuple[int, int]
+    secret: bytes,
+    author_key: str | None,
+    *,
+    identity: Sequence[str] = (),
+    schema: tuple[int, int],
+    protocol: tuple[int, int],
 ) -> Marks:
-    """The marks of a node. Args: schema, protocol: the oldest and the newest version that it works with."""
+    """The marks of a node.
+
+    Args:
+        identity: how it checks identity tokens.
+        schema, protocol: the oldest and the newest version that it works with.
+    """
     said = {
         "secret": _mark(secret, "secret"),
         "schema": "{}-{}".format(*schema),
         "protocol": "{}-{}".format(*protocol),
     }
+    if identity:
+        said["identity"] = _mark(secret, "identity", *identity)
     if author_key is not None:
         said["author_key"] = _mark(secret, "author_key", author_key)
     return said

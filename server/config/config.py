@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from server.config import kinds as kinds
+from server.config.contradictions import contradictions
 
 PREFIX = "FANFARE_"
 FILE_NAME = "fanfare.toml"
@@ -163,6 +164,33 @@ class Config:
     tls_key: Path | None = _setting(None, kinds.optional(kinds.PATH), "private key (PEM) of the certificate")  # noqa: RUF009 - a field()
     token_ttl_s: int = _setting(86_400, kinds.integer(60, 31_536_000), "seconds for which a token is valid")
 
+    # The users of an app
+    identity: str = _setting(
+        "off",
+        kinds.choice("off", "optional", "required"),
+        "whether players may, or have to, show an identity token that the app has signed",
+    )
+    identity_jwks: str | None = _setting(
+        None,
+        kinds.optional(kinds.KEY_SET),
+        "where the app's public keys are, as a JSON Web Key Set",
+    )
+    identity_secret: str | None = _setting(
+        None,
+        kinds.optional(kinds.secret(32)),
+        "key that the app signs identity tokens with, if it uses HS256",
+        secret=True,
+    )
+    identity_issuer: str | None = _setting(
+        None, kinds.optional(kinds.secret(1)), "issuer that an identity token must name"
+    )
+    identity_audience: str | None = _setting(
+        None, kinds.optional(kinds.secret(1)), "audience that an identity token must name"
+    )
+    identity_leeway_s: float = _setting(
+        30.0, kinds.number(0, 300), "seconds by which the app's clock may differ"
+    )
+
     # What it says and brings along
     log_level: str = _setting(
         "info", kinds.choice("debug", "info", "warning", "error", "critical"), "least level that is logged"
@@ -276,37 +304,8 @@ class Config:
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, _read(each, getattr(self, each.name), "the program"))
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing, given = ("tls_cert", "tls_key") if self.tls_cert is None else ("tls_key", "tls_cert")
-            raise ConfigError(missing, f"with {given}", "is missing; TLS needs the certificate and its key")
-        if self.transport == "reactor" and self.tls_cert is not None:
-            raise ConfigError(
-                "transport", "with tls_cert", "the reactor has no TLS in this process; trio-websocket has"
-            )
-        if self.transport == "reactor" and not _ON_LINUX:
-            raise ConfigError(
-                "transport", f"on {sys.platform}", "the reactor needs Linux; trio-websocket does not"
-            )
-        if self.tick_max_ms < self.tick_ms:
-            raise ConfigError(
-                "tick_max_ms",
-                "with tick_ms",
-                f"{self.tick_max_ms} is less than tick_ms, which is {self.tick_ms}",
-            )
-        if self.redis_url is None and self.role != "both":
-            raise ConfigError("role", "without redis_url", f"a node that is alone is both, not {self.role}")
-        for needed, why in (
-            ("secret", "the nodes of a cluster share one"),
-            ("database_url", "the nodes of a cluster share one PostgreSQL"),
-        ):
-            if self.redis_url is not None and getattr(self, needed) is None:
-                raise ConfigError(needed, "with redis_url", f"is missing; {why}")
-        if self.http_port == self.realtime_port != 0:
-            raise ConfigError(
-                "realtime_port",
-                "with http_port",
-                f"both are {self.http_port}; the WebSocket listener needs a port of its own",
-            )
+        for contradiction in contradictions(self, on_linux=_ON_LINUX):
+            raise ConfigError(*contradiction)
 
     @classmethod
     def load(cls, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Config:

@@ -117,6 +117,20 @@ def url(*schemes: str, per_node: bool = False) -> Kind:
     return Kind(f"an address like {schemes[-1]}://quiz.example without query and password", read)
 
 
+def _key_set(raw: object) -> str:
+    """Keys that come from afar have to come by TLS: whoever could change them on the way could be anybody."""
+    text = _text(raw)
+    if "://" not in text:
+        return str(_path(text))
+    parts = urlsplit(text)
+    near = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if not (parts.scheme == "https" or near) or "@" in parts.netloc or parts.fragment:
+        raise ValueError
+    if not _authority_fits(parts.netloc, parts.hostname, parts.port):
+        raise ValueError
+    return text
+
+
 def database_url() -> Kind:
     """A PostgreSQL address. Host and password may be left to the server's own means (socket, .pgpass)."""
 
@@ -239,5 +253,6 @@ def _origins(raw: object) -> tuple[str, ...]:
 PORT = integer(0, 65_535)
 PATH = Kind("a path", _path)
 HOST = Kind("a host name or an IP address", _host)
+KEY_SET = Kind("an https:// address, or a path", _key_set)
 BOOLEAN = Kind("true or false", _boolean)
 ORIGINS = Kind("a list of origins like https://quiz.example", _origins)

@@ -11,9 +11,11 @@ from typing import NoReturn
 import trio
 from quart import request
 
+from engine.actors.commands import Identity
 from server.http.services import Services
 from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard
 from server.security.authors import MACHINE, Author
+from server.security.identity import IdentityError, is_identity
 from server.security.limits import Attempts, network_of
 from server.security.tokens import Grant, TokenError
 from server.wire.errors import ApiError
@@ -26,7 +28,7 @@ class Access:
         self._author_key = services.author_key
         self._tokens = services.tokens
         self._clock = services.clock
-        self._identify = services.identify
+        self._identities = services.identities
         # Of their own: a class that mistypes its code must not keep its teacher from opening another.
         self._keys = Attempts(services.config.attempts_per_min)
         self._guard = Guard(
@@ -95,6 +97,27 @@ class Access:
         """For a token that is good, but for another session."""
         self._guard.refuse_foreign_token(self.caller())
 
+    async def identity(self, token: str | None) -> Identity | None:
+        """Who the given identity token, or else that of the bearer, is of; None for a guest. Raises
+        ApiError."""
+        bearer = self.bearer()
+        if token is None and bearer is not None and is_identity(bearer):
+            token = bearer
+        if token is not None:
+            return await self._read_identity(token)
+        refusal = self._identities.refuse_guest()
+        if refusal is not None:
+            raise ApiError(refusal.code, refusal.message, "identity")
+        return None
+
+    async def _read_identity(self, token: str) -> Identity:
+        try:
+            return await self._identities.wait_read(token)
+        except IdentityError as error:
+            if error.guessed:
+                self._guard.count_failure(self.caller())
+            raise ApiError(error.code, error.message, "identity") from None
+
     # -- authors ---------------------------------------------------------------------------------
 
     def author(self) -> Author | None:
@@ -133,13 +156,10 @@ class Access:
         if self.shows_author_key():
             self._show_key(given)
             return None
-        try:
-            return await self._identify(given)
-        except ApiError as error:
-            # It may have been meant as a key.
-            if error.code == "token_invalid":
-                self._show_key(given, wrong=True)
-            raise
+        if is_identity(given):
+            return (await self._read_identity(given)).user_id
+        self._show_key(given, wrong=True)
+        raise ApiError("token_invalid", "This is neither an identity token nor the author key.")
 
     def require_author(self) -> Author:
         """Raises ApiError for everybody else."""

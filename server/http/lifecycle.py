@@ -40,6 +40,8 @@ class Lifecycle:
         author = self._access.require_author()
         data = await read_object(types.NewSession)
         settings = Settings.parse({name: data[name] for name in FIELDS if name in data})
+        if settings.identity == "required" and self._services.config.identity == "off":
+            raise ApiError("bad_field", "This node takes no identities: nobody could join.", "identity")
         quiz_id, version = _quiz_id(data), _quiz_version(data)
         if not author.admin:
             author.require_playable((await self._services.catalog.get(quiz_id, version)).owner_id)

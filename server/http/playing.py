@@ -42,8 +42,10 @@ class Playing:
         try:
             ticket = protocol.read_ticket(data) or new_ticket()
             former = protocol.read_token(data, "former")
+            identity_token = protocol.read_identity(data)
         except protocol.ProtocolError as error:
             raise ApiError(error.code, error.message, error.path) from None
+        identity = await self._access.identity(identity_token)
         session = await self._sessions.live(key)
         now = self._services.clock.now_ms()
         network = self._access.network()
@@ -59,6 +61,7 @@ class Playing:
                 ticket=ticket,
                 former_session=former_session,
                 former_player=former_player,
+                identity=identity,
             ),
         )
         if joined.kind == "waiting":

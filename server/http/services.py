@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,19 +19,9 @@ from server.realtime.transport import TransportStatistics
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
 from server.scores import Scores
+from server.security.identity import Identities
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
-from server.wire.errors import ApiError
-
-Identify = Callable[[str], Awaitable[str]]
-"""The id of the user whose identity token this is. Raises ApiError."""
-
-
-async def no_users(_: str) -> str:
-    """Of a node that knows no identity tokens."""
-    raise ApiError(
-        "token_invalid", "This is neither an identity token that this node takes nor the author key."
-    )
 
 
 class JournalState(Protocol):
@@ -144,6 +134,7 @@ class Services:
 
     Args:
         author_key: what authors show.
+        identities: reads the identity tokens of users.
         directory: where sessions are found; `registry` has those of this node.
         attempts: what the realtime listener counts on too.
         ws_url: where clients of this node open their WebSocket, as bound or as configured.
@@ -151,7 +142,6 @@ class Services:
         transports: a snapshot of each realtime transport.
         version: of the program.
         scores: of users, over sessions.
-        identify: the user of an identity token.
         boundary: where mistakes outside of the actors stop, and are counted.
         cluster: None for a node alone.
     """
@@ -165,6 +155,7 @@ class Services:
     journal: JournalState
     tokens: Tokens
     author_key: str
+    identities: Identities
     attempts: Attempts
     loop_watch: LoopWatch
     collector: Collector
@@ -173,7 +164,6 @@ class Services:
     transports: Callable[[], Iterable[TransportStatistics]]
     version: str
     scores: Scores
-    identify: Identify = no_users
     boundary: Boundary = field(default_factory=Boundary)
     cluster: Cluster | None = None
 

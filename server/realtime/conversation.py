@@ -20,6 +20,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.pacing import Pacing
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
+from server.security.identity import Identities, IdentityError, no_identities
 from server.security.limits import Attempts, Try, network_of
 from server.security.tokens import Grant, TokenError, former_of, generation_of, new_ticket
 from server.wire import protocol
@@ -47,7 +48,7 @@ class ConversationDeps:
     """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
     in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
     unless it says False because too many wait already. `pacing` says how long what is read may have waited
-    to be."""
+    to be. `identities` reads the identity tokens of users; without it, none are taken."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -59,6 +60,7 @@ class ConversationDeps:
     boundary: Boundary = field(default_factory=Boundary)
     call_later: Callable[[float, Callable[[], None]], bool] = _never
     pacing: Pacing = field(default_factory=Pacing)
+    identities: Identities = field(default_factory=no_identities)
 
 
 class _State(Enum):
@@ -242,17 +244,44 @@ class Conversation:
         if message.watch:
             self.watch(message.code, message.epoch, message.offset, may_move=True)
             return
+        identities = self._deps.identities
+        if message.identity is not None:
+            self._state = _State.JOINING
+            identities.read(message.identity, lambda found: self._hear_of_identity(message, found))
+        elif (refusal := identities.refuse_guest()) is not None:
+            self._refuse_identity(refusal)
+        else:
+            self._join_new(message, None)
+
+    def _hear_of_identity(self, message: protocol.Join, found: commands.Identity | IdentityError) -> None:
+        if self._state is not _State.JOINING:
+            return  # the client has gone
+        if isinstance(found, IdentityError):
+            self._state = _State.NEW
+            self._refuse_identity(found)
+        else:
+            self._join_new(message, found)
+
+    def _refuse_identity(self, error: IdentityError) -> None:
+        self._connection.push(messages.error(error.code, error.message, path="identity"))
+        if error.guessed:
+            self._count_failure(self._deps.clock.now_ms())
+
+    def _join_new(self, message: protocol.Join, identity: commands.Identity | None) -> None:
         former_session, former_player = former_of(self._deps.tokens.read, message.former)
         join = commands.Join(
             self,
             message.name,
-            now,
+            self._deps.clock.now_ms(),
             attach=True,
             may_move=True,
             address=network_of(self._address),
             ticket=message.ticket or new_ticket(),
             former_session=former_session,
             former_player=former_player,
+            identity=identity,
+            epoch=message.epoch,
+            offset=message.offset,
         )
         self._try_code(message.code, join)
 

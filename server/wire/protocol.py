@@ -20,6 +20,8 @@ from engine.domain.session_keys import is_code
 SUBPROTOCOL = "fanfare.v1"
 
 ID_CHARS_MAX = 64
+IDENTITY_CHARS_MAX = 2_048
+"""With an RSA signature of 4,096 bits a thousand characters are left for its claims."""
 TOKEN_CHARS_MAX = 512
 NAMES_SHOWN_MAX = 64
 """Characters of a client's own words that an error repeats."""
@@ -62,7 +64,7 @@ class ProtocolError(Exception):
 class Join:
     """A client comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`, with
     the `ticket` that it was given if it waits for the host, and with the token of an earlier player
-    (`former`)."""
+    (`former`). With the `identity` token of a user it may be new or come back."""
 
     code: str
     name: object = None
@@ -72,6 +74,7 @@ class Join:
     offset: int | None = None
     ticket: str | None = None
     former: str | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +158,17 @@ def read_name(data: Mapping[str, object]) -> object:
     return "" if name is None and "name" in data else name
 
 
-def read_token(data: Mapping[str, object], name: str = "token") -> str | None:
+def read_token(data: Mapping[str, object], name: str = "token", most: int = TOKEN_CHARS_MAX) -> str | None:
     """The text of a token, good or not; None without one. Raises ProtocolError."""
     token = data.get(name)
-    if name in data and (type(token) is not str or not 0 < len(token) <= TOKEN_CHARS_MAX):
-        _refuse(data, "bad_field", f"{name} is text of 1 to {TOKEN_CHARS_MAX} characters.", name)
+    if name in data and (type(token) is not str or not 0 < len(token) <= most):
+        _refuse(data, "bad_field", f"{name} is text of 1 to {most} characters.", name)
     return None if token is None else str(token)
+
+
+def read_identity(data: Mapping[str, object]) -> str | None:
+    """The text of an identity token, good or not; None without one. Raises ProtocolError."""
+    return read_token(data, "identity", IDENTITY_CHARS_MAX)
 
 
 def read_ticket(data: Mapping[str, object]) -> str | None:
@@ -201,9 +209,17 @@ def _join(data: _Members) -> Join:
         if data["role"] != "spectator":
             _refuse(data, "bad_field", "role is spectator; players give a name, hosts a token.", "role")
         return Join(_code(data), watch=True, epoch=_position(data, "epoch"), offset=_position(data, "offset"))
-    _check(data, ("code",), ("name", "ticket", "former"))
+    identity = read_identity(data)
+    positions = () if identity is None else ("identity", "epoch", "offset")
+    _check(data, ("code",), ("name", "ticket", "former", *positions))
     return Join(
-        _code(data), name=read_name(data), ticket=read_ticket(data), former=read_token(data, "former")
+        _code(data),
+        name=read_name(data),
+        ticket=read_ticket(data),
+        former=read_token(data, "former"),
+        identity=identity,
+        epoch=_position(data, "epoch"),
+        offset=_position(data, "offset"),
     )
 
 

@@ -30,6 +30,7 @@ from server.realtime.transport import Tally, TransportStatistics
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
 from server.scores import Scores
+from server.security.identities import open_identities
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
@@ -162,6 +163,7 @@ class Edge:
             journal=self.journal,
             tokens=self.tokens,
             author_key=self.author_key,
+            identities=open_identities(config, self.clock)[0],
             attempts=Attempts(config.attempts_per_min),
             loop_watch=LoopWatch(),
             collector=Collector(lambda: 0.0, lambda: False),

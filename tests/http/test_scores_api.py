@@ -14,8 +14,8 @@ from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
 from server.scores import Scores
 from server.wire.cursors import cursor_of
-from server.wire.errors import ApiError
 from tests.http.edge import OUTSIDE, QUIZ, Edge, edge
+from tests.identities import NOW_S, SETTINGS, signed
 from tests.storage.scored import ZONE, played
 
 AUTHOR = "the-author-key"
@@ -23,20 +23,11 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 BOARD = "/api/leaderboards/all"
 
 
-async def identify(token: str) -> str:
-    """A user's token is `token of <user>`."""
-    if token == "old":
-        raise ApiError("token_expired", "This token is old.")
-    if not token.startswith("token-of-"):
-        raise ApiError("token_invalid", "This is no token.")
-    return token.removeprefix("token-of-")
-
-
 @asynccontextmanager
 async def node(database: Database, **config: Any) -> AsyncIterator[Edge]:
     """With a quiz, and scores in PostgreSQL."""
-    async with edge(partial(PostgresSessionStore, database), author_key=AUTHOR, **config) as e:
-        e.but(scores=Scores(database, rule="best", zone=ZONE), identify=identify)
+    async with edge(partial(PostgresSessionStore, database), author_key=AUTHOR, **SETTINGS, **config) as e:
+        e.but(scores=Scores(database, rule="best", zone=ZONE))
         await e.post("/api/quizzes", QUIZ, token=AUTHOR)
         yield e
 
@@ -50,7 +41,7 @@ async def some_plays(e: Edge, database: Database) -> None:
 async def test_a_leaderboard_shows_names_and_the_own_line(database: Database) -> None:
     async with node(database) as e:
         await some_plays(e, database)
-        found = await e.get(f"{BOARD}?period=week&top=2&around=me", token="token-of-user 4")
+        found = await e.get(f"{BOARD}?period=week&top=2&around=me", token=signed("user 4"))
         assert found.status == 200, found.body
         board = found.json
         assert (board["quiz_id"], board["period"], board["rule"], board["total"]) == (
@@ -78,7 +69,7 @@ async def test_a_leaderboard_shows_names_and_the_own_line(database: Database) ->
         of_quiz = (await e.get("/api/leaderboards/capitals?skip=8&top=5", token=AUTHOR)).json
         assert (of_quiz["quiz_id"], of_quiz["starts_on"]) == ("capitals", None)
         assert [(line["rank"], line["user_id"]) for line in of_quiz["top"]] == [(9, "user 1"), (10, "user 0")]
-        stranger = await e.get(f"{BOARD}?around=me", token="token-of-a stranger")
+        stranger = await e.get(f"{BOARD}?around=me", token=signed("a stranger"))
         assert stranger.json["around"] == []
         long_ago = await e.get(f"{BOARD}?period=day&date=2020-02-29", token=AUTHOR)
         assert (long_ago.json["top"], long_ago.json["total"]) == ([], 0)
@@ -88,7 +79,7 @@ async def test_who_may_see_leaderboards_and_what_is_refused(database: Database) 
     async with node(database) as e:
         assert (await e.get(BOARD, peer=OUTSIDE)).error == "token_missing"
         assert (await e.get(BOARD, token="nothing")).error == "token_invalid"
-        assert (await e.get(BOARD, token="old")).error == "token_expired"
+        assert (await e.get(BOARD, token=signed(exp=NOW_S - 31))).error == "identity_expired"
         assert (await e.get(f"{BOARD}?around=me", token=AUTHOR)).error == "token_missing"
         assert (await e.get("/api/leaderboards/rivers", token=AUTHOR)).error == "quiz_not_found"
         assert (await e.get("/api/leaderboards/%00", token=AUTHOR)).error == "quiz_not_found"
@@ -120,7 +111,7 @@ async def test_a_user_sees_the_own_scores_and_an_author_those_of_all(database: D
             await played(database, {"ann": [(100 + days, 10)], "bob": []}, NOW - timedelta(days=days))
         await e.services.scores.look()
         url = "/api/users/ann/scores"
-        first = (await e.get(f"{url}?limit=2", token="token-of-ann")).json
+        first = (await e.get(f"{url}?limit=2", token=signed("ann"))).json
         assert first["totals"] == {
             "plays": 3,
             "score": 303,
@@ -133,8 +124,8 @@ async def test_a_user_sees_the_own_scores_and_an_author_those_of_all(database: D
         second = (await e.get(f"{url}?limit=2&cursor={first['next']}", token=AUTHOR)).json
         assert [each["score"] for each in (*first["scores"], *second["scores"])] == [100, 101, 102]
         assert second["next"] is None
-        assert (await e.get("/api/users/me/scores", token="token-of-ann")).json["user_id"] == "ann"
-        assert (await e.get(url, token="token-of-bob")).error == "not_author"
+        assert (await e.get("/api/users/me/scores", token=signed("ann"))).json["user_id"] == "ann"
+        assert (await e.get(url, token=signed("bob"))).error == "not_author"
         assert (await e.get(url)).error == "token_missing"
         assert (await e.get(f"/api/users/{'x' * 129}/scores", token=AUTHOR)).error == "bad_field"
         for cursor in ("x", cursor_of((1, "g" * 36)), cursor_of((10**15, "")), cursor_of((1,))):
@@ -146,13 +137,13 @@ async def test_a_user_sees_the_own_scores_and_an_author_those_of_all(database: D
         assert (nobody["totals"]["plays"], nobody["scores"]) == (0, [])
 
 
-@pytest.mark.parametrize("token", [AUTHOR, "token-of-user 4"])
+@pytest.mark.parametrize("token", [AUTHOR, signed("user 4")])
 async def test_an_erased_user_is_gone_everywhere(database: Database, token: str) -> None:
     async with node(database) as e:
         await some_plays(e, database)
         session_id = await played(database, {"user 4": [(1, 1)]}, NOW)
         await e.services.scores.look()
-        assert (await e.call("DELETE", "/api/users/user 4", token="token-of-user 5")).error == "not_author"
+        assert (await e.call("DELETE", "/api/users/user 4", token=signed("user 5"))).error == "not_author"
         gone = await e.call("DELETE", "/api/users/user 4", token=token)
         assert gone.json == {"user_id": "user 4", "sessions": 2}
         board = (await e.get(f"{BOARD}?top=100", token=AUTHOR)).json

@@ -83,7 +83,15 @@ async def ports(
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
-        deps = ConversationDeps(sessions(e), e.tokens, e.clock, e.services.attempts, *limits, pages=e.pages)
+        deps = ConversationDeps(
+            sessions(e),
+            e.tokens,
+            e.clock,
+            e.services.attempts,
+            *limits,
+            pages=e.pages,
+            identities=e.services.identities,
+        )
         ListeningPort.__init__(e, ReactorTransport(deps, e.config))
         async with trio.open_nursery() as nursery:
             await nursery.start(e.serve)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.http import examples
 from server.http.openapi import Gives, Link, Operation, Takes
-from server.http.routes.route import OF_SESSION, OVER_CODES, PLAYER_CODES, Route
+from server.http.routes.route import IDENTITY_CODES, OF_SESSION, OVER_CODES, PLAYER_CODES, Route
 from server.wire.api import playing, queries
 
 STANDING = (
@@ -25,6 +25,7 @@ PLAYING = (
             "join",
             "Become a player",
             "playing",
+            description="With the identity of a user who has a seat already: be that player again.",
             takes=Takes(playing.NewPlayer, examples.NEW_PLAYER),
             gives=(
                 Gives(
@@ -51,15 +52,10 @@ PLAYING = (
                 ),
             ),
             codes=(
-                *(
-                    "session_finished",
-                    "session_full",
-                    "session_locked",
-                    "session_started",
-                    "not_admitted",
-                    "address_full",
-                ),
-                *("name_invalid", "name_too_long", "name_taken", "name_refused", "kicked"),
+                *("session_finished", "session_full", "session_locked", "session_started"),
+                *("not_admitted", "address_full"),
+                *("name_invalid", "name_too_long", "name_taken", "name_refused"),
+                *("kicked", "player_not_found", "identity_required", *IDENTITY_CODES),
             ),
         ),
     ),

@@ -20,6 +20,10 @@ from server.http.scores import ScoresView
 
 LOCATION = {"Location": "Where it can be read."}
 PLAYER_CODES = ("player_not_found", "kicked")
+IDENTITY_CODES = (
+    *("identity_off", "identity_invalid", "identity_expired", "identity_issuer", "identity_audience"),
+    "identity_unavailable",
+)
 OVER_CODES = ("token_missing", "token_invalid", "token_expired", "kicked", "token_replaced")
 """Routes on which only participants see the standing of a session that is over."""
 

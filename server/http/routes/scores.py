@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.http import examples
 from server.http.openapi import Gives, Operation
-from server.http.routes.route import Route
+from server.http.routes.route import IDENTITY_CODES, Route
 from server.wire.api import queries, scores
 
 SCORES = (
@@ -29,7 +29,7 @@ SCORES = (
                     examples.USER_LEADERBOARD,
                 ),
             ),
-            codes=("quiz_not_found", "token_missing", "token_invalid", "token_expired"),
+            codes=("quiz_not_found", "token_missing", "token_invalid", "token_expired", *IDENTITY_CODES),
         ),
     ),
     Route(
@@ -45,7 +45,7 @@ SCORES = (
             "user of the token.",
             query=queries.UserScoresQuery,
             gives=(Gives(200, "One page of it.", scores.UserScores, examples.USER_SCORES),),
-            codes=("not_author",),
+            codes=("not_author", *IDENTITY_CODES),
         ),
     ),
     Route(
@@ -63,7 +63,7 @@ SCORES = (
             "is gone.",
             query=queries.NoQuery,
             gives=(Gives(200, "The user is gone.", scores.ErasedUser, examples.ERASED_USER),),
-            codes=("not_author", "kicked", "bad_field", "session_unavailable"),
+            codes=("not_author", "kicked", "bad_field", "session_unavailable", *IDENTITY_CODES),
         ),
     ),
 )

@@ -60,6 +60,14 @@ class NewPlayer(Body):
             "ignored."
         ),
     ] = UNSET
+    identity: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=protocol.IDENTITY_CHARS_MAX)] | UnsetType,
+        Meta(
+            description="A JWT with which the app tells who its user is (docs/embedding.md). A user has one "
+            "seat: with a user who has joined before, the answer is that player, with a token. It may come "
+            "as the bearer as well."
+        ),
+    ] = UNSET
 
 
 class Joined(Body):

@@ -1,0 +1,200 @@
+"""The public keys of the app, from a file or an address (a JSON Web Key Set), kept and renewed.
+
+How to think about it: tokens are checked with the keys that are here, whatever becomes of their source. A
+task looks at the source now and then, and also when a token names a key that is not here, though never more
+than once in `PAUSE_S`. What it finds takes the place of what was there; a look that fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
+import orjson
+import trio
+
+from engine.boundary import Boundary
+
+log = logging.getLogger(__name__)
+
+RENEW_S = 600.0
+PAUSE_S = 5.0
+"""Between two looks at the source, at least."""
+LOOK_TIMEOUT_S = 5.0
+BYTES_MAX = 262_144
+KEYS_MAX = 100
+WAITING_MAX = 1_000
+"""Tokens that wait for the next look. Beyond that, a token with an unknown key is refused at once."""
+RSA_BITS = range(2_048, 4_097)
+"""Below is not safe, and above costs too much."""
+
+Load = Callable[[], Awaitable[bytes]]
+
+
+class KeysUnavailable(Exception):
+    """The source has no keys to give. The sentence says why."""
+
+
+class KeyRing:
+    """Implements `server.security.identity.Keys`. `run` must be running.
+
+    Args:
+        load: reads the source. Raises KeysUnavailable.
+    """
+
+    def __init__(self, load: Load, boundary: Boundary | None = None) -> None:
+        self._load = load
+        self._boundary = boundary or Boundary()
+        self._keys: Mapping[tuple[str | None, str], Any] = {}
+        self._raw = b""
+        self._waiting: list[Callable[[], None]] = []
+        self._wanted = trio.Event()
+        self.failing = False
+        self.generation = 0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, kid: str | None, algorithm: str) -> Any | None:
+        """Keys."""
+        if kid is not None:
+            return self._keys.get((kid, algorithm))
+        fitting = [key for (_, for_algorithm), key in self._keys.items() if for_algorithm == algorithm]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def renew(self, done: Callable[[], None]) -> bool:
+        """Keys."""
+        if len(self._waiting) >= WAITING_MAX:
+            return False
+        self._waiting.append(done)
+        self._wanted.set()
+        return True
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look at the source until cancelled. Started at once: the keys may be a while in coming."""
+        task_status.started()
+        while True:
+            waiting, self._waiting = self._waiting, []
+            self._wanted = trio.Event()
+            await self._look()
+            for done in [*waiting, *self._waiting]:
+                with self._boundary.within("telling of an identity"):
+                    done()
+            self._waiting = []
+            await trio.sleep(PAUSE_S)
+            with trio.move_on_after(RENEW_S - PAUSE_S):
+                await self._wanted.wait()
+
+    async def _look(self) -> None:
+        try:
+            with trio.fail_after(LOOK_TIMEOUT_S):
+                raw = await self._load()
+            keys = keys_in(raw)
+        except (KeysUnavailable, trio.TooSlowError) as error:
+            why = str(error) or f"no answer within {LOOK_TIMEOUT_S:g} s"
+            if not self.failing:
+                log.warning("identity_jwks cannot be read, %d keys stay as they are: %s", len(self), why)
+            self.failing = True
+            return
+        if self.failing:
+            log.info("identity_jwks can be read again")
+        self.failing = False
+        if raw != self._raw:
+            self._keys, self._raw = keys, raw
+            self.generation += 1
+
+
+def keys_in(raw: bytes) -> dict[tuple[str | None, str], Any]:
+    """The keys of a JSON Web Key Set that tokens may be signed with, by their id and their algorithm. Keys of
+    other kinds are passed over. Raises KeysUnavailable if this is no such set, or no such key is in it."""
+    try:
+        listed = orjson.loads(raw)["keys"]
+    except (ValueError, TypeError, KeyError):
+        raise KeysUnavailable("this is no JSON Web Key Set") from None
+    if type(listed) is not list or len(listed) > KEYS_MAX:
+        raise KeysUnavailable(f"a JSON Web Key Set has a list of at most {KEYS_MAX} keys")
+    found: dict[tuple[str | None, str], Any] = {}
+    for each in listed:
+        algorithm = _algorithm_of(each)
+        if algorithm is None:
+            continue
+        try:
+            key = jwt.PyJWK.from_dict(_public(each), algorithm).key
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+            continue
+        if algorithm != "RS256" or key.key_size in RSA_BITS:
+            kid = each.get("kid")
+            found[kid if type(kid) is str else None, algorithm] = key
+    if not found:
+        raise KeysUnavailable("there is no key in it for EdDSA, ES256 or RS256")
+    return found
+
+
+def _algorithm_of(jwk: Any) -> str | None:
+    """The one algorithm that goes with a public key; None for one that signs no tokens here."""
+    if type(jwk) is not dict or jwk.get("use", "sig") != "sig":
+        return None
+    algorithm = {
+        ("OKP", "Ed25519"): "EdDSA",
+        ("EC", "P-256"): "ES256",
+        ("RSA", None): "RS256",
+    }.get((str(jwk.get("kty")), jwk.get("crv")))
+    said = jwk.get("alg")
+    same = said in (None, algorithm) or (algorithm == "EdDSA" and said == "Ed25519")
+    return algorithm if same else None
+
+
+def _public(jwk: dict[str, Any]) -> dict[str, Any]:
+    """Without what is private, should the app have told it by mistake."""
+    return {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "n", "e")}
+
+
+def loader(source: str) -> Load:
+    """Reads the keys of a file or of an address."""
+    if "://" in source:
+        return _Address(source).load
+    return lambda: trio.to_thread.run_sync(_file, Path(source).expanduser())
+
+
+def _file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(BYTES_MAX + 1)[:BYTES_MAX]
+    except OSError as error:
+        raise KeysUnavailable(f"{path}: {error.strerror or error}") from None
+
+
+class _Address:
+    """An address that answers with the keys. No redirects: who may say where the keys are is the operator."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._context: Any = None
+
+    async def load(self) -> bytes:
+        import httpx  # only nodes with an address need it
+
+        if self._context is None:
+            self._context = await trio.to_thread.run_sync(httpx.create_ssl_context)
+        try:
+            async with (
+                httpx.AsyncClient(verify=self._context, timeout=LOOK_TIMEOUT_S) as client,
+                client.stream(
+                    "GET", self._url, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
+                ) as response,
+            ):
+                if response.status_code != 200:
+                    raise KeysUnavailable(f"{self._url}: status {response.status_code}")
+                body = bytearray()
+                async for piece in response.aiter_raw():
+                    # To the end, or to the time-out: httpx leaves what reads a response that is cut short to
+                    # the garbage.
+                    body += piece[: BYTES_MAX + 1 - len(body)]
+                if len(body) > BYTES_MAX:
+                    raise KeysUnavailable(f"{self._url}: more than {BYTES_MAX} bytes")
+                return bytes(body)
+        except httpx.HTTPError as error:
+            raise KeysUnavailable(f"{self._url}: {error or type(error).__name__}") from None
