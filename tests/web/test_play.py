@@ -467,7 +467,7 @@ async def test_the_first_load_is_small(chromium: Chromium, shared_node: Node) ->
     assert await chromium.run(load) < 150_000
 
 
-async def test_each_player_sees_the_choices_in_an_order_of_their_own(
+async def test_a_player_has_an_order_of_choices_and_a_clock_of_their_own(
     chromium: Chromium, shared_node: Node
 ) -> None:
     types = ("single", "multiple")
@@ -484,7 +484,20 @@ async def test_each_player_sees_the_choices_in_an_order_of_their_own(
         )
         assert orders == [vector[3] for vector in VECTORS]
         seed = seed_of(session.session_id, 1)
+        host = visit.page(size="desktop")
+        host.goto(f"{shared_node.url}/host?code={session.code}#{session.token}")
+        cell = host.locator(".scroll li").filter(has_text="Ada")
+        cell.locator("summary").first.click()
+        no_violations(host)
+        screenshot(host, "host-extra-time")
+        cell.get_by_label("Extra time").select_option("1.5")
         visit.run(session.lead, "start")
+        seconds = page.locator("ff-countdown .seconds")
+        expect(seconds).to_have_text(re.compile(r"^1[67]\d$|^180$"))
+        page.reload()
+        expect(seconds).to_have_text(re.compile(r"^1[67]\d$|^180$"))
+        host.reload()
+        expect(cell.locator("select")).to_have_value("1.5")
         for number, kind in enumerate(types, start=1):
             texts = QUESTIONS[kind]["choices"]
             shown = [texts[place] for place in order_of_choices(seed, number, len(texts))]
