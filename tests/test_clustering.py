@@ -13,11 +13,13 @@ import trio.testing
 from trio.testing import MockClock
 
 from engine.actors.clock import SessionClock
-from engine.shards.fingerprint import difference, marks_of
+from engine.shards.fingerprint import Marks, difference, marks_of
 from engine.shards.membership import Membership
 from engine.shards.ports import Beat, BusMessage, Load, Member
 from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, CurrentMembership, NotLetIn
 from server.config.config import Config
+from server.security.identities import identity_words
+from tests.identities import SETTINGS
 from tests.shards.fakes import MemoryRedis
 from tests.shards.making import member_of
 
@@ -249,6 +251,27 @@ def test_marks_of_a_secret_tell_nothing_of_it_and_differ_with_it() -> None:
     assert one["author_key"] != other["author_key"], "nor does the mark of one thing tell that of another"
     assert difference(one, one) is None
     assert difference(one, {**one, "schema": "nonsense"}) is not None
+
+
+def test_nodes_that_check_identities_in_another_way_do_not_work_together() -> None:
+    def marked(**settings: str) -> Marks:
+        words = identity_words(Config(**(SETTINGS | settings)))  # type: ignore[arg-type]  # settings, all text
+        return marks_of(b"s" * 16, None, identity=words, schema=(1, 1), protocol=(1, 1))
+
+    keys = {"identity_jwks": "https://app.example/keys"}
+    assert difference(marked(), marked()) is None
+    for other in (
+        keys,
+        {"identity_audience": "other"},
+        {"identity": "required"},
+        {"identity_secret": "x" * 32},
+    ):
+        assert difference(marked(), marked(**other)) == "how identity tokens are checked"
+    files = [marked(identity_jwks=path) for path in ("/etc/keys.json", "keys.json")]
+    assert difference(*files) is None, "where a file lies is the business of each node"
+    assert SETTINGS["identity_secret"] not in repr(marked())
+    earlier = marks_of(b"s" * 16, None, schema=(1, 1), protocol=(1, 1))
+    assert difference(marked(), earlier) is None, "a release that knows no identities"
 
 
 async def test_what_the_store_knows_of_a_run_can_be_read_by_the_others(mock_clock: MockClock) -> None:

@@ -20,6 +20,8 @@ const SEATS_MAX = 9;
 
 /** Of the session that one is in or wants to be in; empty without one. */
 let code = codeOf(query.get("code") ?? "");
+/** By which the app says who one is: from behind the `#` of its link, where no server sees it. */
+const identity = /^#identity=([\w.-]+)$/.exec(location.hash)?.[1];
 let connection = null;
 let model = null;
 let opening;
@@ -104,7 +106,7 @@ function showJoin(error) {
 		const name = nameField.value.trim();
 		if (!session) codeField.focus();
 		else if (!named.hidden && !name) refuse(nameField, t("join.who"));
-		else begin(typed, { ...(!named.hidden && { name }), ...formerly(typed) });
+		else begin(typed, { ...(!named.hidden && { name }), ...(identity ? { identity } : formerly(typed)) });
 	};
 	show("setup");
 	ui.join.oninput = ({ target }) => {
@@ -370,6 +372,10 @@ const isTaken = (mark) => tabs && new Promise((done) => {
 });
 
 async function comeBack() {
+	if (identity) {
+		moveTo(`?${query}`); // a reload has the seat
+		return code ? begin(code, { identity }) : showJoin();
+	}
 	for (const what of code ? ["seat", "ask"] : []) {
 		for (const had of own.all(what)) {
 			if (await isTaken(`${code} ${markOf(had)}`)) continue;

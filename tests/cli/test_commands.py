@@ -11,6 +11,7 @@ from server.cli.terminal import author_key_for
 from server.security.tokens import author_key_in, load_author_key
 from tests.cli.conftest import Fanfare
 from tests.cli.fake_server import FakeServer
+from tests.identities import key_set, public_jwk
 
 QUIZ = """\
 title: Two questions
@@ -485,6 +486,15 @@ def test_doctor_tells_what_does_not_answer_behind_the_api(fanfare: Fanfare, serv
     assert ["ok", "HTTP"] in findings
     assert ["failed", "ready"] in findings
     assert ["failed", "WebSocket"] in findings
+
+
+def test_doctor_reads_the_keys_of_identities(fanfare: Fanfare) -> None:
+    environ = {"FANFARE_IDENTITY": "optional", "FANFARE_IDENTITY_JWKS": "keys.json"}
+    missing = fanfare("doctor", "--url", "http://127.0.0.1:1", env=environ).stdout
+    assert "keys.json: No such file" in missing
+    assert "identity_audience" in missing
+    Path("keys.json").write_bytes(key_set(public_jwk("EdDSA"), public_jwk("RS256")))
+    assert "keys: 2, for EdDSA, RS256" in fanfare("doctor", "--url", "http://127.0.0.1:1", env=environ).stdout
 
 
 def test_doctor_refuses_a_data_directory_that_is_a_file(fanfare: Fanfare) -> None:

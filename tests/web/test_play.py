@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import jwt
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
@@ -14,6 +16,7 @@ from engine.domain.shuffling import order_of_choices, seed_of
 from loadtest.client.connection import Message
 from tests.domain.test_shuffling import VECTORS
 from tests.e2e.node import Node, running_node
+from tests.identities import AUDIENCE, ISSUER, SECRET, SETTINGS
 from tests.web.accessibility import no_violations
 from tests.web.chromium import Chromium, Visit, screenshot
 from tests.web.leading import LOST, QUESTIONS, Session, join, opened
@@ -367,6 +370,34 @@ async def test_given_names_and_another_language(chromium: Chromium, shared_node:
 
     async with opened(shared_node.url, "single", names="given", author_key=shared_node.author_key) as session:
         await chromium.run(partial(play, session))
+
+
+async def test_a_user_comes_by_the_link_of_the_app_and_is_the_same_on_another_device(
+    chromium: Chromium, short_tmp_path: Path
+) -> None:
+    now = int(time.time())
+    claims = {"sub": "user-1001", "iss": ISSUER, "aud": AUDIENCE, "exp": now + 600}
+    identity = jwt.encode({**claims, "name": "Ada"}, SECRET)
+
+    def play(node: Node, session: Session, visit: Visit) -> None:
+        phone, tablet = visit.page(), visit.page()
+        for page in (phone, tablet):
+            page.goto(f"{node.url}/?code={session.code}#identity={identity}")
+            expect(page.get_by_role("heading")).to_have_text("You are in, Ada!")
+            assert page.url.endswith(f"/?code={session.code}"), "what says who one is stays nowhere"
+        expect(phone.locator("#why")).to_be_visible()
+        tablet.reload()
+        expect(tablet.get_by_role("heading")).to_have_text("You are in, Ada!")
+        old, expired = visit.page(), jwt.encode({**claims, "exp": now - 60}, SECRET)
+        old.goto(f"{node.url}/?code={session.code}#identity={expired}")
+        expect(old.locator("#why")).to_contain_text("The link from your app is too old.")
+
+    options = [word for key, value in SETTINGS.items() for word in (f"--{key.replace('_', '-')}", value)]
+    async with (
+        running_node(short_tmp_path / "node", "--no-samples", *options) as (node, _),
+        opened(node.url, "single", author_key=node.author_key) as session,
+    ):
+        await chromium.run(partial(play, node, session))
 
 
 async def test_nothing_jumps_and_nothing_is_cut_off_on_a_narrow_phone(

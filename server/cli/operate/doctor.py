@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
+import trio
 
 from server.cli.terminal import output, run
 from server.security.client_address import EVERYWHERE
@@ -59,6 +60,7 @@ def doctor(file: Path | None, url: str | None) -> None:
         config = resolved.config
         findings = [data_directory(config), *await database(config), file_limit(config)]
         findings += certificates(config)
+        findings += await identity_keys(config)
         if config.plain_behind_tls:
             findings.append(Finding("public_ws_url", "warning", config.plain_behind_tls))
         findings += await reachable(config, url)
@@ -168,6 +170,29 @@ def certificates(config: Config) -> list[Finding]:
             readable = path.is_file() and os.access(path, os.R_OK)
             detail = str(path) if readable else f"{path} cannot be read"
             found.append(Finding(key, "ok" if readable else "failed", detail))
+    return found
+
+
+async def identity_keys(config: Config) -> list[Finding]:
+    """Whether the keys of identity tokens can be had, and what tokens have to say."""
+    from server.security.key_ring import LOOK_TIMEOUT_S, KeysUnavailable, keys_in, loader
+
+    found = []
+    if config.identity != "off" and config.identity_audience is None:
+        detail = "is not set: a token that the app has signed for something else than Fanfare may do"
+        found.append(Finding("identity_audience", "warning", detail))
+    if config.identity_jwks is not None:
+        try:
+            with trio.fail_after(LOOK_TIMEOUT_S):
+                keys = keys_in(await loader(config.identity_jwks)())
+        except KeysUnavailable as error:
+            found.append(Finding("identity_jwks", "failed", str(error)))
+        except trio.TooSlowError:
+            detail = f"{config.identity_jwks} does not answer within {LOOK_TIMEOUT_S:g} s"
+            found.append(Finding("identity_jwks", "failed", detail))
+        else:
+            algorithms = ", ".join(sorted({algorithm for _, algorithm in keys}))
+            found.append(Finding("identity_jwks", "ok", f"keys: {len(keys)}, for {algorithms}"))
     return found
 
 
