@@ -61,6 +61,7 @@ from server.security.identities import identity_words, open_identities
 from server.security.identity import Identities
 from server.security.limits import Attempts
 from server.security.name_filter import load_name_rules
+from server.security.sign_in import SignIn, open_sign_in
 from server.security.tokens import SecretError, Tokens, load_author_key, load_secret
 from server.storage import Storage, open_database, open_storage
 
@@ -113,6 +114,7 @@ class _Base:
     pacing: Pacing
     tokens: Tokens
     author_key: str
+    sign_in: SignIn | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +173,15 @@ def _base(config: Config) -> _Base:
         gap_s=GAP_S if config.redis_url is None else gap_s(config.lease_s), machine_s=machine_s
     )
     try:
-        tokens = Tokens(load_secret(config.secret, config.data_dir), config.token_ttl_s, clock)
+        secret = load_secret(config.secret, config.data_dir)
+        tokens = Tokens(secret, config.token_ttl_s, clock)
+        sign_in = open_sign_in(config, secret, clock)
         shared_secret = None if config.redis_url is None else config.secret
         author_key = load_author_key(config.author_key, shared_secret, config.data_dir)
     except SecretError as error:
         raise StartError(str(error)) from error
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
-    return _Base(config, run, clock, Boundary(), Pacing(), tokens, author_key)
+    return _Base(config, run, clock, Boundary(), Pacing(), tokens, author_key, sign_in)
 
 
 async def _cluster(base: _Base, stack: AsyncExitStack, ports: Ports, redis_url: str) -> Clustering:
@@ -386,6 +390,7 @@ def _services(
         scores=storage.scores,
         boundary=base.boundary,
         cluster=None if cluster is None else cluster.node,
+        sign_in=base.sign_in,
     )
 
 

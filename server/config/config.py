@@ -12,12 +12,14 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from server.config import kinds as kinds
 from server.config.contradictions import contradictions
+from server.config.kinds import setting_field as _setting
+from server.config.sign_in import SignInSettings
 
 PREFIX = "FANFARE_"
 FILE_NAME = "fanfare.toml"
@@ -51,12 +53,8 @@ class ConfigError(Exception):
         return f"{self.key} ({self.source}): {self.problem}"
 
 
-def _setting(default: object, kind: kinds.Kind, doc: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"kind": kind, "doc": doc, "secret": secret})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(SignInSettings):
     """Every setting of a node. Valid by construction: raises ConfigError otherwise."""
 
     # Where it runs

@@ -28,6 +28,13 @@ def contradictions(config: Config, *, on_linux: bool) -> Iterator[tuple[str, str
         problem = f"both are {config.http_port}; the WebSocket listener needs a port of its own"
         yield "realtime_port", "with http_port", problem
     yield from _of_identities(config)
+    for given, needed in (
+        ("oidc_issuer", "oidc_client_id"),
+        ("oidc_client_id", "oidc_issuer"),
+        ("oidc_client_secret_file", "oidc_issuer"),
+    ):
+        if getattr(config, given) is not None and getattr(config, needed) is None:
+            yield needed, f"with {given}", "is missing; authors sign in with both"
 
 
 def _of_transports(config: Config, on_linux: bool) -> Iterator[tuple[str, str, str]]:

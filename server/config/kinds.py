@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
@@ -27,6 +28,11 @@ class Kind:
 
     allowed: str
     read: Callable[[object], object]
+
+
+def setting_field(default: object, kind: Kind, doc: str, *, secret: bool = False) -> Any:
+    """A field of the configuration."""
+    return field(default=default, repr=not secret, metadata={"kind": kind, "doc": doc, "secret": secret})
 
 
 def integer(least: int, most: int) -> Kind:
@@ -129,6 +135,33 @@ def _key_set(raw: object) -> str:
     if not _authority_fits(parts.netloc, parts.hostname, parts.port):
         raise ValueError
     return text
+
+
+def issuer() -> Kind:
+    """The address of an OpenID Connect provider, exactly as it names itself: a slash at the end stays.
+    Without TLS it must be on this machine."""
+
+    def read(raw: object) -> str:
+        text = _text(raw)
+        url("http", "https").read(text)
+        parts = urlsplit(text)
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError
+        return text
+
+    return Kind("an address like https://login.example, or http:// on this machine", read)
+
+
+def text(most: int) -> Kind:
+    """Printable text on one line."""
+
+    def read(raw: object) -> str:
+        found = _text(raw)
+        if len(found) > most or not found.isprintable():
+            raise ValueError
+        return found
+
+    return Kind(f"a text of at most {most} printable characters", read)
 
 
 def database_url() -> Kind:

@@ -39,6 +39,7 @@ from server.http.routes.route import Views
 from server.http.scores import ScoresView
 from server.http.services import Services
 from server.http.sessions import Sessions
+from server.http.signing_in import SigningIn
 from server.http.sockets import HttpTally
 from server.security.authentication import PREFLIGHT_HEADERS
 from server.wire.errors import ApiError, busy, unreadable
@@ -147,6 +148,7 @@ def _views(services: Services, access: Access, pages: Pages, streams: OpenStream
         pages=pages,
         qr=QrCode(services),
         operations=Operations(services, metrics, openapi_json(services.play_url)),
+        signing_in=SigningIn(services, access),
     )
 
 
@@ -170,6 +172,7 @@ def _frame_requests(app: Api, access: Access) -> None:
     async def add_headers(response: Response) -> Response:
         for name, value in access.headers().items():
             response.headers.setdefault(name, value)
+        access.renew(response)
         return response
 
 

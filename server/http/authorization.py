@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import trio
-from quart import request
+from quart import Response, g, request
 
 from engine.actors.commands import Identity
+from server.config.config import Config
 from server.http.services import Services
 from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard
 from server.security.authors import MACHINE, Author
@@ -20,12 +21,27 @@ from server.security.limits import Attempts, network_of
 from server.security.tokens import Grant, TokenError
 from server.wire.errors import ApiError
 
+AUTHOR_COOKIE = "fanfare-author"
+
+
+def set_cookie(
+    response: Response, config: Config, name: str, value: str, max_age_s: int, path: str = "/"
+) -> None:
+    """Of this node alone, out of reach of scripts, and not sent along when another site's page asks for
+    anything but a page. With 0 seconds it is deleted."""
+    secure = config.tls_cert is not None or (config.public_url or "").startswith("https:")
+    response.set_cookie(
+        name, value, max_age=max_age_s, path=path, secure=secure, httponly=True, samesite="Lax"
+    )
+
 
 class Access:
     """Answers for the request at hand, by the rules of `Guard`."""
 
     def __init__(self, services: Services) -> None:
         self._author_key = services.author_key
+        self._sign_in = services.sign_in
+        self._config = services.config
         self._tokens = services.tokens
         self._clock = services.clock
         self._identities = services.identities
@@ -129,7 +145,10 @@ class Access:
         """
         given = self.bearer()
         if given is None:
-            return None
+            author = self.signed_in()
+            if author is not None:
+                self._guard.refuse_cookie_from_elsewhere(self.caller(), request.method)
+            return author
         if self.shows_author_key():
             self._show_key(given)
             return MACHINE
@@ -167,8 +186,25 @@ class Access:
         if author is not None:
             return author
         if self.bearer() is None:
-            raise ApiError("token_missing", "This needs Authorization: Bearer <author_key>.")
+            raise ApiError("token_missing", "This needs Authorization: Bearer <author_key>, or to sign in.")
         raise ApiError("token_invalid", "This is not the author key.")
+
+    def signed_in(self) -> Author | None:
+        """The author by the cookie of the request; None for one that is too old, or was not made here."""
+        if self._sign_in is None:
+            return None
+        found = self._sign_in.read(request.cookies.get(AUTHOR_COOKIE))
+        if found is None:
+            return None
+        if found.renewed is not None:
+            g.author_cookie = found.renewed
+        return found.author
+
+    def renew(self, response: Response) -> None:
+        """Send a fresh cookie, if the request has shown that it is time for that."""
+        renewed = g.pop("author_cookie", None)
+        if renewed is not None:
+            set_cookie(response, self._config, AUTHOR_COOKIE, renewed, self._config.sign_in_s)
 
     def _show_key(self, key: str, *, wrong: bool = False) -> None:
         """Count a try. Raises ApiError for an address that has used up its tries: then the key must not be

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.domain.phases import Phase
-from server.wire.api import operations, playing, quizzes, scores, sessions
+from server.wire.api import authors, operations, playing, quizzes, scores, sessions
 
 _CREATED_AT = 1_764_332_400_000
 _SESSION = "019accd4-1f00-7000-8000-000000000001"
@@ -54,6 +54,8 @@ SESSION_LIST = sessions.SessionList(
     next=None,
 )
 DELETED_SESSION = sessions.DeletedSession(_SESSION, _CODE)
+ME = authors.Me(sign_in=True, user_id="f3a9", name="Ada Lovelace", admin=False)
+SIGNED_OUT = authors.SignedOut(signed_out=True)
 _LINES = [sessions.Line(1, 2, "Ben", 967), sessions.Line(2, 1, "Ada", 0)]
 SESSION = sessions.Session(
     session_id=_SESSION,

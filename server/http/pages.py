@@ -18,7 +18,7 @@ from server.http.responses import Answer, body_answer
 from server.http.services import Services
 from server.security.client_address import origin_of
 
-PAGES = ("play", "host", "screen", "author")
+PAGES = ("play", "host", "screen", "author", "login")
 """Every other template is a part of these: it stands where its name is in braces."""
 
 NEARBY = ("/play", "/join", "/host/", "/screen/", "/author/")
@@ -76,6 +76,9 @@ class Pages:
 
     async def author(self) -> Answer:
         return self._page("author")
+
+    async def login(self) -> Answer:
+        return self._page("login")
 
     async def by_code(self, code: str) -> Answer:
         """The page that joins the session with the code in the path."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import trio
@@ -16,6 +16,7 @@ from server.http.authorization import Access
 from server.http.requests import YAML_TYPES, read_body, read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import Services
+from server.security.authors import Author
 from server.wire.api import quizzes as types
 from server.wire.api.queries import (
     QUIZ_ID_CHARS_MAX,
@@ -68,6 +69,8 @@ class Quizzes:
         """For authors, as opening a session is: hosts choose from it."""
         author = self._access.require_author()
         query = read_query(QuizListQuery)
+        if query.id is not None:
+            return json_answer(types.QuizList(_summaries(await self._readable(author, query.id)), None))
         after = behind(query.cursor, tuple[str, str])
         owners, title = author.owners_of_quizzes(query.owner), search_text(query.title)
         found = await self._catalog.page(query.limit + 1, after, owners, title)
@@ -105,6 +108,17 @@ class Quizzes:
         author.require_own((await self._catalog.get(quiz_id)).owner_id)
         await self._catalog.delete(quiz_id)
         return json_answer(types.DeletedQuiz(quiz_id))
+
+    async def _readable(self, author: Author, quiz_id: str) -> Sequence[QuizSummary]:
+        """The quiz as a list has it; none if there is no such quiz, or none that the author may read."""
+        if not may_be_quiz_id(quiz_id):
+            return []
+        try:
+            found = await self._catalog.versions(quiz_id, 1)
+            author.require_playable(found[0].owner_id)
+        except (QuizNotFound, ApiError):
+            return []
+        return found
 
     async def _newest_version(self, quiz_id: str) -> int | None:
         try:

@@ -21,6 +21,7 @@ from server.runtime.loop_watch import LoopWatch
 from server.scores import Scores
 from server.security.identity import Identities
 from server.security.limits import Attempts
+from server.security.sign_in import SignIn
 from server.security.tokens import Tokens
 
 
@@ -144,6 +145,7 @@ class Services:
         scores: of users, over sessions.
         boundary: where mistakes outside of the actors stop, and are counted.
         cluster: None for a node alone.
+        sign_in: None where authors show the author key alone.
     """
 
     config: Config
@@ -166,6 +168,7 @@ class Services:
     scores: Scores
     boundary: Boundary = field(default_factory=Boundary)
     cluster: Cluster | None = None
+    sign_in: SignIn | None = None
 
     def members(self) -> Iterable[Member]:
         """The nodes of the cluster that give signs of life, this one included; none for a node alone."""

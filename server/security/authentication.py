@@ -126,6 +126,15 @@ class Guard:
         if method not in ("GET", "HEAD", "OPTIONS") and not self._origin_allowed(caller):
             raise ApiError("origin_refused", "Pages of this origin may not use this node.")
 
+    def refuse_cookie_from_elsewhere(self, caller: Caller, method: str) -> None:
+        """Raises ApiError if a cookie is to change something and the request is not known to come from a page
+        of this very node: browsers send cookies along whichever page asks."""
+        own = caller.origin is not None and origin_allowed(
+            caller.origin, caller.host, self._config.http_port, self._config.public_url, ()
+        )
+        if method not in ("GET", "HEAD", "OPTIONS") and not own:
+            raise ApiError("origin_refused", "Pages of this origin may not use the sign-in of an author.")
+
     def headers(self, caller: Caller) -> Mapping[str, str]:
         """Those of every answer, with what lets a page of an allowed origin read it."""
         if caller.origin is None or not self._origin_allowed(caller):

@@ -102,12 +102,7 @@ class Tokens:
         self._clock = clock
         self._known: dict[str, tuple[Grant, float]] = {}
         """Tokens whose signature was found good, the oldest first."""
-        self._serializer = _Serializer(
-            secret,
-            salt="fanfare",
-            signer=_Signer,
-            signer_kwargs={"clock": clock, "digest_method": hashlib.sha256, "key_derivation": "hmac"},
-        )
+        self._serializer = serializer(secret, "fanfare", clock)
 
     def issue(self, session_id: str, role: Role, player: int | None, generation: int = 0) -> str:
         """A token that lets its bearer be this player, the host, or a spectator. Safe in a URL."""
@@ -150,6 +145,16 @@ class Tokens:
 
 def _invalid() -> TokenError:
     return TokenError("token_invalid", "This token was not issued here.")
+
+
+def serializer(secret: bytes, salt: str, clock: Clock) -> URLSafeTimedSerializer:
+    """What signs and dates values of one purpose, the salt, and reads them again."""
+    return _Serializer(
+        secret,
+        salt=salt,
+        signer=_Signer,
+        signer_kwargs={"clock": clock, "digest_method": hashlib.sha256, "key_derivation": "hmac"},
+    )
 
 
 class _Serializer(URLSafeTimedSerializer):

@@ -1,5 +1,5 @@
 import { choicesOf, mark, shown } from "./elements/choices.js";
-import { askAsAuthor } from "./lib/author.js";
+import { askAsAuthor, browse, greet } from "./lib/author.js";
 import { $, all, h, kept, moveTo, query, say, speak, ui } from "./lib/dom.js";
 import { copy, explain, figure, lang, locale, t } from "./lib/texts.js";
 import { numbersOf } from "./lib/typed.js";
@@ -8,6 +8,7 @@ const cards = () => all("#questions form:not(:has(.remove:checked))");
 const counted = (at) => t("question.of", { number: at + 1, of: cards().length });
 const api = (method, path = "", more) => askAsAuthor(method, `/api/quizzes${path}`, more);
 const get = (id, more = "") => api("GET", `/${encodeURIComponent(id)}${more}`);
+const newest = async (id) => (await api("GET", `?id=${encodeURIComponent(id)}`)).quizzes[0];
 const check = (body, type) => api("POST", "/check", { body, type });
 const keep = (value) => kept.set(`draft${location.search}`, value);
 const { id: place, title } = ui.about.elements;
@@ -169,8 +170,7 @@ const actions = {
 		const quiz = current();
 		const id = place.value.trim() || place.placeholder;
 		const { problems } = await check(quiz);
-		const { quizzes } = await api("GET");
-		if (id !== stored.id && quizzes.some((each) => each.id === id)) problems.push({ code: "taken", path: "id" });
+		if (id !== stored.id && (await newest(id))) problems.push({ code: "taken", path: "id" });
 		tell(problems);
 		if (problems.length) return;
 		const at = encodeURIComponent(id);
@@ -250,18 +250,22 @@ ui.file.onchange = async () => {
 
 async function begin() {
 	const { quiz: id, copy: from = id, version: old, new: blank } = Object.fromEntries(query);
-	const { quizzes } = await api("GET");
+	greet();
 	if (from) {
 		const { quiz, version } = await get(from, old && `?version=${old}`);
-		if (id) settle(quizzes.find((each) => each.id === id));
+		if (id) settle(await newest(id));
 		edit(id ? quiz : { ...quiz, title: t("author.copied", quiz) }, version === stored.version);
 		if (version < stored.version) say(ui.older, t("author.older", { version }));
 	} else if (blank) {
+		await api("GET", "?limit=1"); // asks for the key before there is anything to lose
 		edit({ questions: [{ type: "single" }] }, true);
 		$("details").open = true;
 	} else {
-		ui.quizzes.append(...quizzes.map((quiz) => entry("entry", quiz)));
-		ui.shelf.hidden = false;
+		await browse((quizzes, isFirst) => {
+			if (isFirst) ui.quizzes.replaceChildren();
+			ui.quizzes.append(...quizzes.map((quiz) => entry("entry", quiz)));
+			ui.shelf.hidden = false;
+		}, (error) => say(ui.alert, explain(error)));
 	}
 	const draft = kept.get(`draft${location.search}`);
 	if (draft) ui.offer.showModal();

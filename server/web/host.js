@@ -1,6 +1,6 @@
 import "./elements/roster.js";
 import { ask } from "./lib/api.js";
-import { askAsAuthor } from "./lib/author.js";
+import { askAsAuthor, browse, greet, me } from "./lib/author.js";
 import { $, all, arrange, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { copy, explain, number, t } from "./lib/texts.js";
@@ -41,12 +41,27 @@ async function setUp(wanted) {
 	document.body.dataset.phase = "setup";
 	ui.new.onsubmit = open;
 	hosted.forEach(offer);
-	const [{ quizzes }, { sessions }] = await Promise.all(["/api/quizzes", `/api/sessions?limit=${SESSIONS_MAX}`].map((path) => askAsAuthor("GET", path)));
+	greet();
+	const of = (await me()).user_id && !(await me()).admin ? "&owner=me" : "";
+	const [{ sessions }] = await Promise.all([askAsAuthor("GET", `/api/sessions?limit=${SESSIONS_MAX}${of}`), browse((quizzes, isFirst) => showQuizzes(quizzes, isFirst && !ui.search.value, wanted), refused)]);
 	showOthers(sessions.filter(({ code, finished_at: over }) => over === null && !hosted.some((each) => each.code === code)));
-	ui.quizzes.append(...quizzes.map(({ id, title, questions }, place) => h("label.quiz", {},
-		h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked: wanted ? id === wanted : !place }),
-		h("span", { dir: "auto" }, title), h("span.hint", {}, t("host.questions", { count: questions })))));
+	if (wanted && !$("#quizzes :checked")) {
+		const { quizzes } = await askAsAuthor("GET", `/api/quizzes?id=${encodeURIComponent(wanted)}`);
+		ui.quizzes.prepend(...quizzes.map((quiz) => choice(quiz, true)));
+	}
 	ui.open.disabled = false; // before, there is nothing to open
+}
+
+const choice = ({ id, title, questions }, checked) => h("label.quiz", {},
+	h("input", { type: "radio", name: "quiz_id", value: id, required: true, checked }),
+	h("span", { dir: "auto" }, title), h("span.hint", {}, t("host.questions", { count: questions })));
+
+/** What was chosen stays in sight, whatever is searched. */
+function showQuizzes(quizzes, isBeginning, wanted) {
+	const chosen = $("#quizzes :checked");
+	if (!chosen || ui.search.value || isBeginning) for (const row of [...ui.quizzes.children]) if (!row.contains(chosen)) row.remove();
+	const there = new Set(all("#quizzes input").map((each) => each.value));
+	ui.quizzes.append(...quizzes.filter(({ id }) => !there.has(id)).map((quiz, place) => choice(quiz, isBeginning && !chosen && (wanted ? quiz.id === wanted : !place))));
 }
 
 /** A session that was led here, unless it is over. */

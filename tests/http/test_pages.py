@@ -17,7 +17,7 @@ from server.http.assets import Assets
 from tests.http.edge import OUTSIDE, Edge, edge
 from tests.http.test_cluster_api import FakeCluster, member
 
-PAGES = {"/": "play", "/host": "host", "/screen": "screen", "/author": "author"}
+PAGES = {"/": "play", "/host": "host", "/screen": "screen", "/author": "author", "/login/failed": "login"}
 
 TEMPLATE = """<!doctype html>
 <html lang="{lang}">

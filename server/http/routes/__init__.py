@@ -9,5 +9,15 @@ from server.http.routes.quizzes import QUIZZES
 from server.http.routes.route import Route
 from server.http.routes.scores import SCORES
 from server.http.routes.sessions import SESSIONS
+from server.http.routes.signing_in import SIGNING_IN
 
-ROUTES: tuple[Route, ...] = (*QUIZZES, *SESSIONS, *PLAYING, *RESULTS, *SCORES, *OPERATIONS, *PAGES)
+ROUTES: tuple[Route, ...] = (
+    *QUIZZES,
+    *SESSIONS,
+    *PLAYING,
+    *RESULTS,
+    *SCORES,
+    *OPERATIONS,
+    *SIGNING_IN,
+    *PAGES,
+)

@@ -48,6 +48,7 @@ PAGES = (
     _page("/host", "hostPage", "The page of a host", lambda views: views.pages.host),
     _page("/screen", "screenPage", "The page of the big screen", lambda views: views.pages.screen),
     _page("/author", "authorPage", "The page of an author", lambda views: views.pages.author),
+    _page("/login/failed", "signInFailedPage", "The page that says why", lambda views: views.pages.login),
     *(
         Route(
             "GET",

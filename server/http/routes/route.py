@@ -17,6 +17,7 @@ from server.http.qr import QrCode
 from server.http.quizzes import Quizzes
 from server.http.results import Results
 from server.http.scores import ScoresView
+from server.http.signing_in import SigningIn
 
 LOCATION = {"Location": "Where it can be read."}
 PLAYER_CODES = ("player_not_found", "kicked")
@@ -45,6 +46,7 @@ class Views:
     pages: Pages
     qr: QrCode
     operations: Operations
+    signing_in: SigningIn
 
 
 @dataclass(frozen=True, slots=True)

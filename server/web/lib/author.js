@@ -3,7 +3,7 @@ import { $, kept, moveTo, say, tab, ui } from "./dom.js";
 import { t } from "./texts.js";
 
 const KEY = "author.key";
-let asking = null;
+let asking = null, known = null;
 
 const linked = () => location.hash.startsWith("#key=");
 
@@ -21,21 +21,61 @@ document.addEventListener("click", ({ target }) => {
 	if (link && history.state?.[KEY] && /^\/(host|author)$/.test(link.pathname)) link.hash ||= `key=${history.state[KEY]}`;
 });
 
-/** `ask` with the author key: if that is missing, the page's `<dialog id="key">` asks for it, and the tab keeps it. */
+/** The author who is signed in: `user_id` is null for nobody. `sign_in` tells whether authors can sign in here. */
+export const me = () => (known ??= ask("GET", "/api/me").catch(() => ({})));
+
+/** `ask` as the author who is signed in, else with the author key: if that is missing, the page's `<dialog id="key">`
+ * asks for it, and the tab keeps it. */
 export async function askAsAuthor(method, path, options) {
 	for (;;) {
 		try {
-			return await ask(method, path, { ...options, token: tab.get(KEY) ?? kept.get(KEY) });
+			return await ask(method, path, { ...options, token: (await me()).user_id ? null : (tab.get(KEY) ?? kept.get(KEY)) });
 		} catch (error) {
 			if (!["token_missing", "token_invalid"].includes(error.code)) throw error;
+			known = null; // the sign-in may have ended
 			if (!(await (asking ??= given(error)))) throw Object.assign(error, { code: "token_missing" });
 		}
 	}
 }
 
+/** Says who is signed in, with a button to sign out. */
+export async function greet() {
+	const { user_id: id, name } = await me();
+	ui.me.hidden = !id;
+	say($("bdi", ui.me), name || id || "");
+	ui.out.onclick = async () => {
+		await ask("POST", "/logout");
+		location.reload();
+	};
+}
+
+/** Shows quizzes page by page: `show(quizzes, isFirst)`. The text in `#search` has to be in their titles, `#more` goes
+ * on, and `wrong` hears why it did not. */
+export function browse(show, wrong) {
+	let next = null, timer, last = 0;
+	async function load(cursor) {
+		const mine = ++last;
+		const title = ui.search.value.trim();
+		const page = await askAsAuthor("GET", `/api/quizzes?${new URLSearchParams({ limit: 50, ...(title && { title }), ...(cursor && { cursor }) })}`);
+		if (mine !== last) return; // asked again meanwhile
+		next = page.next;
+		ui.more.hidden = !next;
+		if (next) ui.searching.hidden = false;
+		show(page.quizzes, !cursor);
+	}
+	ui.search.oninput = () => {
+		clearTimeout(timer);
+		timer = setTimeout(() => load().catch(wrong), 250);
+	};
+	ui.more.onclick = () => load(next).catch(wrong);
+	return load();
+}
+
 /** Whether somebody gave a key, right or wrong. */
-function given({ code }) {
+async function given({ code }) {
 	const dialog = ui.key;
+	ui["sign-in"].hidden = !(await me()).sign_in;
+	$("a", ui["sign-in"]).href = `/login?to=${encodeURIComponent(location.pathname + location.search)}`;
 	say($(".wrongness", dialog), code === "token_invalid" ? t("key.wrong") : "");
 	dialog.returnValue = "";
 	dialog.showModal();

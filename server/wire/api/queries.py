@@ -84,6 +84,9 @@ PAGE_TITLE = Annotated[
 
 
 class QuizListQuery(Query):
+    id: Annotated[str | None, Meta(description="Only the quiz with this id, if the author may read it.")] = (
+        None
+    )
     limit: Annotated[int, Meta(ge=1, le=QUIZZES_LISTED_MAX, description="How many at most.")] = (
         QUIZZES_LISTED_MAX
     )
@@ -171,6 +174,13 @@ class QrQuery(Query):
         str,
         Meta(pattern=CODE_PATTERN, description="Of the session. The node does not ask whether it exists."),
     ]
+
+
+class SignInQuery(Query):
+    to: Annotated[
+        str | None,
+        Meta(description="The page to come back to, /author or /host with its query string; else /author."),
+    ] = None
 
 
 class PageQuery(Query, forbid_unknown_fields=False):
