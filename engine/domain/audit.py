@@ -15,6 +15,7 @@ from engine.domain import facts as f
 from engine.domain.answer_keys import Correction, key_of, with_key
 from engine.domain.clock import PlayClock
 from engine.domain.errors import DomainError, Refusal
+from engine.domain.extra_time import MOST
 from engine.domain.phases import Phase, move
 from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
@@ -169,9 +170,9 @@ class _Course:
             self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
         elif self._phase is Phase.FINISHED:
             self._disorder(fact, fact.player)
-        self._percents[fact.player] = fact.percent or 100
+        self._percents[fact.player] = fact.percent or MOST
         if self._own is not None:
-            self._own.give_extra_time(fact.player, fact.percent or 100)
+            self._own.give_extra_time(fact.player, fact.percent)
 
     def _answer(self, fact: f.AnswerAccepted) -> None:
         here = (fact.seq, fact.question, fact.player)

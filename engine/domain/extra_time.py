@@ -21,7 +21,7 @@ NONE: Final = 100
 MOST: Final = 400
 
 UNTIMED: Final = 0
-"""Without a time limit, where nobody waits for anybody."""
+"""Without a time limit, where nobody waits for anybody. The time that counts runs as slowly as it may."""
 
 Factor = float | Literal["untimed"]
 """As it is told: 1 to 4, or "untimed"."""
@@ -41,9 +41,12 @@ def factor_of(percent: int) -> Factor:
     return "untimed" if percent == UNTIMED else percent / 100
 
 
-def bounded(percent: int, most: int) -> int:
-    """What is left of it in a led session, where others wait. Args: most: the session's bound, a factor."""
-    return min(percent or MOST, 100 * most)
+def bounded(percent: int, most: int, *, others_wait: bool) -> int:
+    """What a session gives of it. Args: most: the session's bound, a factor; others_wait: whether a question
+    stays open for all players until this one has answered. Then nobody is without a limit."""
+    if percent == UNTIMED and not others_wait and most == MOST // NONE:
+        return UNTIMED
+    return min(percent or MOST, NONE * most)
 
 
 class ExtraTime:
@@ -119,4 +122,4 @@ class ExtraTime:
     @property
     def longest(self) -> int:
         """The greatest percent that the open question is held for."""
-        return max(self._counts, default=NONE)
+        return max(self._counts) if self._counts else NONE

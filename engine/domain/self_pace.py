@@ -26,7 +26,7 @@ from typing import Final
 
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import DomainError
-from engine.domain.extra_time import MOST, NONE
+from engine.domain.extra_time import MOST, NONE, UNTIMED
 from engine.domain.facts import AnswerAccepted, Fact, PlayerDone, QuestionShown
 from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
@@ -100,7 +100,7 @@ class SelfPace:
         """How many players are through."""
         self._limits_ms: Final = tuple(question.limit_ms for question in quiz.questions)
         self._percents: Final[dict[int, int]] = {}
-        """The time limits of players with extra time, in percent of those of the questions."""
+        """The time limits of players with extra time, in percent of those of the questions; 0 for none."""
         self._ways: Final[dict[int, Way]] = {}
         self._given_back_ms = 0
         """The length of all outages."""
@@ -126,7 +126,7 @@ class SelfPace:
     def time_over(self, player: int, at: int) -> bool:
         """Whether the time of the question that was shown last is over, and no answer to it may come."""
         own_ms = self._limit_ms(player) * self._percent(player) // NONE
-        return not self.untimed and self.elapsed_ms(player, at) > own_ms + RECEIPT_GRACE_MS
+        return not self._is_untimed(player) and self.elapsed_ms(player, at) > own_ms + RECEIPT_GRACE_MS
 
     def answered_ms(self, player: int, at: int) -> int | None:
         """The time that counts for an answer that was received then; None if it came too late. Never more
@@ -139,13 +139,13 @@ class SelfPace:
     def remaining_ms(self, player: int, at: int) -> int | None:
         """The time of the question that is left, whatever extra time the player has; None without a question,
         or without a limit."""
-        if self.way(player).stage is not Stage.ASKED or self.untimed:
+        if self.way(player).stage is not Stage.ASKED or self._is_untimed(player):
             return None
         return max(0, self._limit_ms(player) - self.elapsed_ms(player, at))
 
     def over_ms(self, player: int, at: int) -> int:
         """For how long the time of the question is over; a player with extra time may still answer."""
-        if self.way(player).stage is not Stage.ASKED or self.untimed:
+        if self.way(player).stage is not Stage.ASKED or self._is_untimed(player):
             return 0
         return max(0, self.elapsed_ms(player, at) - self._limit_ms(player))
 
@@ -170,7 +170,10 @@ class SelfPace:
         return self._limits_ms[self.way(player).asked - 1]
 
     def _percent(self, player: int) -> int:
-        return self._percents.get(player, NONE)
+        return self._percents.get(player, NONE) or MOST
+
+    def _is_untimed(self, player: int) -> bool:
+        return self.untimed or self._percents.get(player) == UNTIMED
 
     # What happens
 

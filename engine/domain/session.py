@@ -355,7 +355,7 @@ class Session(SelfPacedSession):
         who = self._players.get(player)
         if who is None or who.erased:
             return PLAYER_NOT_FOUND
-        percent = bounded(percent, self.settings.extra_time_max)
+        percent = bounded(percent, self.settings.extra_time_max, others_wait=self.self_pace is None)
         if percent != self._extra.of(player):
             self._record(ExtraTimeGiven(self.seq + 1, at, player, percent))
         return None

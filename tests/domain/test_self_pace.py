@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine.domain.audit import Evidence, Line, audit
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import DomainError, Refusal
+from engine.domain.extra_time import UNTIMED
 from engine.domain.facts import AnswerAccepted, Finished, PlayerDone, PlayerJoined, QuestionShown
 from engine.domain.rescoring import marks, standing
 from engine.domain.self_paced_session import Asked, Through
@@ -98,6 +99,26 @@ def test_a_player_with_extra_time_has_a_longer_limit_and_slower_time() -> None:
     assert answer.elapsed_ms == 20_000
     facts = session.take_facts()
     assert Session.recover(session.quiz, session.settings, T, facts) == session
+
+
+@pytest.mark.parametrize(("most", "too_late"), [(4, False), (2, True)])
+def test_an_untimed_player_has_no_limit_unless_the_session_bounds_it(most: int, too_late: bool) -> None:
+    session = of_own_pace(extra_time_max=most)
+    session.give_extra_time(1, UNTIMED, T)
+    asked(session, 1, T)
+    at = T + 3 * LIMIT_MS
+    assert session.self_pace is not None
+    assert session.self_pace.remaining_ms(1, at) == (0 if too_late else None)
+    answer = session.answer(1, 1, 1, at)
+    if too_late:
+        assert code(answer) == "late"
+        return
+    assert isinstance(answer, AnswerAccepted)
+    assert answer.elapsed_ms == 3 * LIMIT_MS // 4
+    facts = session.take_facts()
+    assert Session.recover(session.quiz, session.settings, T, facts) == session
+    found = audit(Evidence(session.quiz, T, None, facts, (), {}, (), session.settings))
+    assert [each.kind for each in found] == ["standing"]  # there are no results
 
 
 def test_a_player_who_lets_the_last_question_pass_is_through_when_asking_for_more() -> None:

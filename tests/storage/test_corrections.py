@@ -55,7 +55,7 @@ class Books:
         self.corrections = Corrections(database, self.catalog)
 
     async def played(self, *, finished: bool = True, at: int = AT, **settings: Any) -> SessionRecord:
-        """A session of every type of question with twelve players, one of whom is removed."""
+        """A session of every type of question with twelve players: one is removed, and two get extra time."""
         stored = await self.catalog.add(EVERY_KIND, "every-kind")
         record = replace(record_of(stored.id, created_at=at), id=new_id(at), settings=at_once(**settings))
         rng = Random(at)
@@ -70,6 +70,8 @@ class Books:
                     session.answer(player, number, rng.choice(choices), opened_at + 100 * player)
             if number == 3:
                 session.kick(5, opened_at + 1_300)
+                session.give_extra_time(2, 150, opened_at + 1_300)
+                session.give_extra_time(3, 0, opened_at + 1_300)
             session.elapse(opened_at + 1_400)
             if session.question_open:
                 session.close(opened_at + 1_400)
