@@ -15,7 +15,8 @@ from engine.ports import StorageUnavailable
 from engine.scores import EMPTY, Board, BoardSets, Entry, Page, Period, Rule, SetsUnavailable
 from engine.storage.leaderboards import Cursor, Leaderboards, Seat, Totals, UserScore
 from engine.storage.postgres import Database
-from engine.storage.scoring import Scoring, ScoringStatistics, forget_user
+from engine.storage.scoring import Scoring, ScoringStatistics
+from engine.storage.user_scores import forget_user
 
 AROUND = 2
 """Lines before and after the own one."""

@@ -13,7 +13,8 @@ from engine.storage.postgres import Connection, Database, Row
 
 @dataclass(frozen=True, slots=True)
 class UserScore:
-    """How a user did in one session. Times are milliseconds, `finished_at` since the epoch."""
+    """How a user did in one session. Times are milliseconds, `finished_at` since the epoch. `rank` and
+    `players` are None until the session is over."""
 
     session_id: str
     quiz_id: str
@@ -22,8 +23,8 @@ class UserScore:
     correct: int
     answered: int
     elapsed_ms: int
-    rank: int
-    players: int
+    rank: int | None
+    players: int | None
     finished_at: int
 
 

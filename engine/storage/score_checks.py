@@ -7,7 +7,7 @@ from datetime import date
 
 from engine.scores import Rule, is_kept
 from engine.storage.postgres import Connection, Database, Row
-from engine.storage.scoring import EXPECTED, score_session
+from engine.storage.user_scores import EXPECTED, score_session
 
 
 async def rebuild_session(database: Database, session_id: str) -> None:

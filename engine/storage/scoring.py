@@ -21,18 +21,18 @@ from engine.ports import StorageUnavailable
 from engine.scores import KEPT_DAYS, PERIODS, Board, BoardSets, Change, Entry, Rule, SetsUnavailable, is_kept
 from engine.storage.leaderboards import to_fill
 from engine.storage.postgres import Connection, Database, Row
+from engine.storage.user_scores import score_players, score_session
 
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 _AT_ONCE = 20
 """Steps of one look, so that a look ends."""
+PLAYERS_PER_STEP = 200
 CHANGES_PER_STEP = 200
 """Up to six entries change with each: a few milliseconds for PostgreSQL, and for Redis."""
 ENTRIES_PER_STEP = 2_000
 """Of a sorted set that is filled."""
-_TIMEOUT_S = 100.0
-"""A session of 100,000 players has a million answers."""
 _PRUNE_EVERY_S = 3600.0
 _PRUNED_AT_ONCE = 20_000
 
@@ -57,20 +57,6 @@ class ScoringStatistics:
     changes_total: int
     sets_given_up_total: int
     sets_filled_total: int
-
-
-async def score_session(connection: Connection, session_id: str) -> None:
-    """In a transaction: make the rows of `user_scores` of a session what the facts say, for those who have
-    finished. Repeated, it changes nothing. A session that is not stored keeps the rows that it has."""
-    # Two who score the same session must not overtake each other: each looks after it has the lock.
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 9))", session_id)
-    await connection.execute(_SCORE, session_id, timeout=_TIMEOUT_S)
-
-
-async def forget_user(database: Database, user_id: str) -> int:
-    """Delete all scores of a user. Returns how many there were. The leaderboards follow."""
-    row = await database.fetchrow(_FORGET, user_id)
-    return 0 if row is None else int(row["gone"])
 
 
 class Scoring:
@@ -153,7 +139,8 @@ class Scoring:
     # -- scores ----------------------------------------------------------------------------------
 
     async def score_next(self) -> bool:
-        """Score one session of the list. False when there is none that nobody else has taken."""
+        """Score one session of the list, or some players in it. False when there is nothing to take that
+        nobody else has taken."""
         taken: list[Row] = []
 
         async def work(connection: Connection) -> bool:
@@ -161,8 +148,18 @@ class Scoring:
             if row is None:
                 return False
             taken.append(row)
-            await connection.execute("DELETE FROM unscored_sessions WHERE session_id = $1", row["session_id"])
-            await score_session(connection, str(row["session_id"]))
+            session_id = str(row["session_id"])
+            if row["player"] is None:
+                await connection.execute("DELETE FROM unscored_sessions WHERE session_id = $1", session_id)
+                await score_session(connection, session_id)
+            else:
+                done = await connection.fetch(_TAKE_PLAYERS, session_id, PLAYERS_PER_STEP)
+                await score_players(
+                    connection,
+                    session_id,
+                    [each["player"] for each in done],
+                    [each["finished_at"] for each in done],
+                )
             return True
 
         try:
@@ -310,48 +307,6 @@ def _entry(user_id: str, score: int | None, elapsed_ms: int, reached_at: int) ->
     return None if score is None else Entry(user_id, int(score), int(elapsed_ms), reached_at)
 
 
-EXPECTED = """
-SELECT DISTINCT ON (user_id) session_id, user_id, quiz_id, name, score, correct, answered, elapsed_ms, rank,
-       players, finished_at
-FROM (
-    SELECT s.session_id, f.user_id, f.quiz_id, s.name, s.score, s.correct, s.answered, s.elapsed_ms, s.rank,
-           count(*) OVER () AS players, f.finished_at
-    FROM standings s
-    LEFT JOIN finished_plays f ON f.session_id = s.session_id AND f.player = s.player
-    WHERE s.session_id = $1
-) AS standing
-WHERE user_id IS NOT NULL AND finished_at IS NOT NULL
-ORDER BY user_id, rank, elapsed_ms
-"""
-"""What `user_scores` should have of a session. If a merge has given a user two seats, the better counts."""
-
-_SCORE = f"""
-WITH there AS MATERIALIZED (
-    SELECT EXISTS (SELECT FROM sessions WHERE id = $1) AS session,
-           EXISTS (SELECT FROM players WHERE session_id = $1 AND user_id IS NOT NULL) AS users
-), expected AS MATERIALIZED (
-    SELECT e.* FROM there, LATERAL ({EXPECTED}) AS e WHERE there.users
-), gone AS (
-    DELETE FROM user_scores u USING there
-    WHERE there.session AND u.session_id = $1
-      AND NOT EXISTS (SELECT FROM expected e WHERE e.user_id = u.user_id)
-)
-INSERT INTO user_scores AS u (session_id, user_id, quiz_id, name, score, correct, answered, elapsed_ms, rank,
-                              players, finished_at)
-SELECT session_id, user_id, quiz_id, name, score, correct, answered, elapsed_ms, rank, players, finished_at
-FROM expected ORDER BY user_id
-ON CONFLICT (session_id, user_id) DO UPDATE
-SET (quiz_id, name, score, correct, answered, elapsed_ms, rank, players, finished_at)
-  = (excluded.quiz_id, excluded.name, excluded.score, excluded.correct, excluded.answered,
-     excluded.elapsed_ms, excluded.rank, excluded.players, excluded.finished_at)
-WHERE u.* IS DISTINCT FROM excluded.*
-"""
-
-_FORGET = """
-WITH gone AS (DELETE FROM user_scores WHERE user_id = $1 RETURNING 1)
-SELECT count(*) AS gone FROM gone
-"""
-
 _LOOK = """
 SELECT revision,
        EXISTS (SELECT FROM unscored_sessions WHERE not_before <= now()) AS unscored,
@@ -360,8 +315,15 @@ FROM leaderboard_progress
 """
 
 _TAKE = """
-SELECT session_id FROM unscored_sessions WHERE not_before <= now()
+SELECT session_id, player FROM unscored_sessions WHERE not_before <= now()
 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+
+_TAKE_PLAYERS = """
+DELETE FROM unscored_sessions WHERE id IN (
+    SELECT id FROM unscored_sessions WHERE session_id = $1 AND player IS NOT NULL
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING player, finished_at
 """
 
 _LATER = "UPDATE unscored_sessions SET not_before = now() + interval '1 minute' WHERE session_id = $1"

@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,9 @@ from engine.shards.redis import RedisServices, open_redis
 from engine.storage import scoring as scoring_module
 from engine.storage.leaderboards import Leaderboards
 from engine.storage.postgres import Database
-from engine.storage.scoring import Scoring, forget_user
+from engine.storage.scoring import Scoring
+from engine.storage.user_scores import forget_user
+from server.scores import Scores
 from tests.storage.scored import ZONE, Line, boards_of, independent, played
 
 NOW = datetime.now(UTC).replace(microsecond=123_000)
@@ -243,3 +247,25 @@ async def test_a_dead_redis_is_said_to_be(sets: Sets, cluster: str) -> None:
     number = await sets.boards.number(ALL)
     with pytest.raises(board_sets_module.SetsUnavailable):
         await sets.sets.page(number or 0, 0, 10)
+
+
+async def test_a_node_answers_from_redis_and_without_it_from_postgresql(sets: Sets) -> None:
+    rng = Random(7)
+    for _ in range(3):
+        await sets.play(rng)
+    scores = Scores(sets.database, rule="best", zone=ZONE, sets=sets.sets)
+    await scores.look()
+    board = scores.board("", "all", NOW.date())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scores.run)
+        expected = await scores.page(board, 0, 10)
+        while not scores.statistics().scoring.sets_filled_total:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert await scores.page(board, 0, 10) == expected
+        around = await scores.around(board, "ann")
+        assert (scores.statistics().from_postgres_total, scores.statistics().from_redis_total) == (1, 2)
+        sets.server.stop()
+        assert await scores.page(board, 0, 10) == expected
+        assert (await scores.around(board, "ann")).lines == around.lines
+        assert (scores.statistics().from_postgres_total, scores.statistics().from_redis_total) == (3, 2)
+        nursery.cancel_scope.cancel()

@@ -29,6 +29,9 @@ RELEASED = {
     "0010_scores_of_users.sql": ("6ef748b98ca32b34fb614337256f0a563d1b1853dbd97374fbe9b9135a1778f3"),
     "0011_extra_time.sql": ("6bb3fe7d25bd8b8f7c603bde18002a3241b39a20b47340036c6f668bd60b649d"),
     "0012_self_paced_sessions.sql": ("5f1645f99a82f3ca51343f45d942fc63c42d538af551d333bb09d364bd46b7fe"),
+    "0013_scores_of_self_paced_players.sql": (
+        "1a6757cdb01f137db0d3d5d8bf4a538dc023e1b3c2da5ac6e79a6c3bfe02c4ee"
+    ),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

@@ -16,7 +16,8 @@ from engine.storage.erasing import delete_session, erase_player
 from engine.storage.leaderboards import Cursor, Leaderboards
 from engine.storage.postgres import Connection, Database
 from engine.storage.score_checks import rebuild, waiting, wrong_entries, wrong_scores
-from engine.storage.scoring import Scoring, forget_user
+from engine.storage.scoring import Scoring
+from engine.storage.user_scores import forget_user
 from tests.storage.scored import ZONE, Line, at, boards_of, finish, independent, played
 
 NOW = datetime.now(UTC).replace(microsecond=123_000)
@@ -246,6 +247,52 @@ async def test_no_score_of_a_session_that_runs_or_of_guests(database: Database) 
     await finish(database, running, NOW)
     await work.settle()
     assert len(await scores(database)) == 1
+
+
+async def test_who_is_through_at_the_own_pace_has_a_score_before_the_end(database: Database) -> None:
+    answers = [(500, 100), (300, 50)]
+    session_id = await played(
+        database, {"ann": answers, "bob": [(1, 1)], None: answers, "eve": answers}, NOW, finished=False
+    )
+    await database.execute(
+        "UPDATE quizzes SET definition = '{\"questions\": [1, 2, 3]}'",
+    )
+
+    async def through(player: int, minutes: int) -> None:
+        await database.execute(
+            "INSERT INTO session_changes (session_id, seq, kind, player, at) VALUES ($1, $2, 'done', $3, $4)",
+            session_id,
+            10_000 + player,
+            player,
+            NOW + timedelta(minutes=minutes),
+        )
+
+    async def wrong() -> int:
+        return len(await database.in_transaction(partial(wrong_scores, session_id=session_id)))
+
+    work = scoring(database)
+    for player in (1, 3):
+        await through(player, player)
+    await work.settle()
+    [ann] = await database.fetch("SELECT * FROM user_scores")
+    assert (ann["user_id"], ann["score"], ann["correct"], ann["answered"]) == ("ann", 800, 2, 2)
+    assert (ann["elapsed_ms"], ann["rank"], ann["players"]) == (150, None, None)
+    assert ann["finished_at"] == NOW + timedelta(minutes=1)
+    assert [line[1] for line in await shown(database, ALL)] == ["ann"]
+    assert await wrong() == 0
+    await through(4, 4)
+    await database.execute("UPDATE players SET user_id = NULL, erased_at = now() WHERE player = 1")
+    await work.settle()
+    assert [line[1] for line in await shown(database, ALL)] == ["eve"]
+    assert await wrong() == 0
+    await finish(database, session_id, NOW + timedelta(minutes=9))
+    await work.settle()
+    [bob, eve] = await database.fetch("SELECT * FROM user_scores ORDER BY user_id")
+    assert (bob["rank"], bob["players"], bob["finished_at"]) == (4, 4, NOW + timedelta(minutes=9))
+    assert (eve["rank"], eve["players"], eve["finished_at"]) == (1, 4, NOW + timedelta(minutes=4))
+    await through(2, 12)  # merged late: the end has been scored
+    await work.settle()
+    assert (await database.fetch("SELECT rank FROM user_scores WHERE user_id = 'bob'"))[0]["rank"] == 4
 
 
 async def test_a_forgotten_user_and_a_deleted_session_leave_every_leaderboard(database: Database) -> None:

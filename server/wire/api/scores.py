@@ -71,8 +71,10 @@ class Play(Body):
     correct: Score
     answered: Score
     elapsed_ms: Duration
-    rank: Annotated[int, Meta(ge=1)]
-    players: Annotated[int, Meta(ge=1, description="In the standing, guests included.")]
+    rank: Annotated[int | None, Meta(description="Null until the session is over.")]
+    players: Annotated[
+        int | None, Meta(description="In the standing, guests included; null until the session is over.")
+    ]
     finished_at: Milliseconds
 
 
