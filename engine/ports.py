@@ -134,6 +134,16 @@ class ClaimedSession:
     last_alive_at: int | None
 
 
+@dataclass(slots=True)
+class CacheCounts:
+    """Of a cache of quizzes, since its start: look-ups that it could answer, look-ups that it could not, and
+    quizzes that it was told to forget."""
+
+    hits: int = 0
+    misses: int = 0
+    invalidations: int = 0
+
+
 class QuizCatalog(Protocol):
     async def add(
         self,

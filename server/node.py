@@ -388,6 +388,7 @@ def _services(
         transports=lambda: [transport.statistics()] if ports.realtime is not None else [],
         version=version("fanfare"),
         scores=storage.scores,
+        quiz_caches=storage.quiz_caches,
         boundary=base.boundary,
         cluster=None if cluster is None else cluster.node,
         sign_in=base.sign_in,

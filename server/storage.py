@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -15,7 +15,7 @@ from engine.aio import open_asyncio
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.lease import LoneLease
-from engine.ports import QuizCatalog, StorageUnavailable
+from engine.ports import CacheCounts, QuizCatalog, StorageUnavailable
 from engine.scores import Rule
 from engine.shards.board_sets import RedisBoardSets
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
@@ -47,6 +47,7 @@ class Storage:
     catalog: CachedCatalog
     store: PostgresSessionStore
     scores: Scores
+    quiz_caches: Mapping[str, CacheCounts]
 
 
 async def open_storage(
@@ -77,7 +78,12 @@ async def open_storage(
     # What an earlier run acknowledged is in the database before any session is claimed.
     await journal.wait_straight()
     stored: QuizCatalog = PostgresCatalog(database, clock.now_ms)
-    catalog = CachedCatalog(stored if cluster is None else cluster.redis.quiz_cache(stored))
+    counts: dict[str, CacheCounts] = {}
+    if cluster is not None:
+        stored = shared = cluster.redis.quiz_cache(stored)
+        counts["redis"] = shared.counts
+    catalog = CachedCatalog(stored)
+    counts["memory"] = catalog.counts
     if config.samples:
         await _add_samples(catalog)
     scores = Scores(
@@ -94,7 +100,7 @@ async def open_storage(
             f"leaderboard_zone: PostgreSQL knows no time zone {config.leaderboard_zone}"
         ) from None
     await stack.enter_async_context(background_task(scores.run))
-    return Storage(journal, catalog, PostgresSessionStore(database, catalog, retained), scores)
+    return Storage(journal, catalog, PostgresSessionStore(database, catalog, retained), scores, counts)
 
 
 def _journal(

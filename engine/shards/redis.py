@@ -25,7 +25,7 @@ from engine.aio import call
 from engine.boundary import Boundary
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
-from engine.ports import Owners, QuizCatalog, QuizSummary, StoredQuiz, anyone
+from engine.ports import CacheCounts, Owners, QuizCatalog, QuizSummary, StoredQuiz, anyone
 from engine.shards.ports import (
     BUS_BYTES_MAX,
     BUS_VERSION,
@@ -347,6 +347,7 @@ class RedisQuizCache:
         self._key = f"{cluster}:owned-quiz:{BUS_VERSION}"
         self._bus = bus
         self._behind = behind
+        self.counts = CacheCounts()
         self._away_until_s = 0.0
 
     async def add(
@@ -357,6 +358,7 @@ class RedisQuizCache:
         allow: Callable[[str | None], None] = anyone,
     ) -> StoredQuiz:
         stored = await self._behind.add(quiz, quiz_id, owner_id, allow)
+        self.counts.invalidations += 1
         await self._try(self._client.delete, self._newest_key(stored.id))
         self._bus.publish({"kind": "quiz", "id": stored.id})
         return stored
@@ -369,8 +371,10 @@ class RedisQuizCache:
         if wanted is not None:
             found = _quiz(await self._try(self._client.get, self._version_key(quiz_id, wanted)))
             if found is not None:
+                self.counts.hits += 1
                 quiz, created_at, owner_id = found
                 return StoredQuiz(quiz_id, wanted, quiz, created_at, owner_id=owner_id)
+        self.counts.misses += 1
         stored = await self._behind.get(quiz_id, version)
         await self._try(self._keep, stored, version is None)
         return stored
@@ -393,6 +397,7 @@ class RedisQuizCache:
             await self._behind.delete(quiz_id)
         finally:
             keys = [self._newest_key(quiz_id), *(self._version_key(quiz_id, each) for each in versions)]
+            self.counts.invalidations += 1
             await self._try(self._client.delete, *keys)
             self._bus.publish({"kind": "quiz", "id": quiz_id})
 

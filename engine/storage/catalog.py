@@ -14,7 +14,16 @@ import trio
 
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
-from engine.ports import Owners, QuizCatalog, QuizNotFound, QuizSummary, StoredQuiz, Unreadable, anyone
+from engine.ports import (
+    CacheCounts,
+    Owners,
+    QuizCatalog,
+    QuizNotFound,
+    QuizSummary,
+    StoredQuiz,
+    Unreadable,
+    anyone,
+)
 from engine.storage.erasing import empty_deleted_quizzes
 from engine.storage.listing import quizzes_page
 from engine.storage.postgres import Connection, Database, Row
@@ -212,7 +221,7 @@ class CachedCatalog:
         self._quizzes_max = quizzes_max
         self._current_time = current_time
         self._cached: OrderedDict[tuple[str, int | None], _Cached] = OrderedDict()
-        self._invalidations = 0
+        self.counts = CacheCounts()
 
     async def add(
         self,
@@ -229,11 +238,13 @@ class CachedCatalog:
         cached = self._cached.get((quiz_id, version))
         if cached is not None and self._current_time() < cached.until:
             self._cached.move_to_end((quiz_id, version))
+            self.counts.hits += 1
             await trio.lowlevel.checkpoint()
             return cached.stored
-        invalidations = self._invalidations
+        self.counts.misses += 1
+        invalidations = self.counts.invalidations
         stored = await self._behind.get(quiz_id, version)
-        if invalidations == self._invalidations:
+        if invalidations == self.counts.invalidations:
             self._keep((quiz_id, stored.version), stored)
             if version is None:
                 self._keep((quiz_id, None), stored)
@@ -262,7 +273,7 @@ class CachedCatalog:
 
     def invalidate(self, quiz_id: str) -> None:
         """Forget the quiz. A look-up under way does not bring it back."""
-        self._invalidations += 1
+        self.counts.invalidations += 1
         for key in [key for key in self._cached if key[0] == quiz_id]:
             del self._cached[key]
 

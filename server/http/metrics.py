@@ -35,6 +35,7 @@ from prometheus_client.registry import Collector
 from engine.actors.clock import SessionClock
 from engine.actors.pacing import Pacing
 from engine.actors.registry import RegistryStatistics
+from engine.ports import CacheCounts
 from engine.storage.journal.latency import LatencyStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.spool.journal import SpoolingStatistics
@@ -43,6 +44,7 @@ from server.http.sockets import HttpTally
 from server.realtime.transport import TransportStatistics
 from server.runtime.gc_policy import CollectorStatistics
 from server.runtime.loop_watch import LoopStatistics
+from server.scores import ScoresStatistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -83,6 +85,14 @@ class NodeSnapshot:
     pacing: Pacing
     clock: SessionClock
     garbage: CollectorStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresSnapshot:
+    """Scores over sessions, and the caches of quizzes by where they are."""
+
+    scores: ScoresStatistics
+    caches: Mapping[str, CacheCounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,14 @@ def _nodes(cluster: Cluster) -> Mapping[str, float]:
 
 def _shards(cluster: Cluster) -> Mapping[str, float]:
     return {node.member.name: node.shards for node in cluster.nodes()}
+
+
+def _lookups(caches: Mapping[str, CacheCounts]) -> Mapping[tuple[str, ...], float]:
+    return {
+        (name, outcome): count
+        for name, counts in caches.items()
+        for outcome, count in (("hit", counts.hits), ("miss", counts.misses))
+    }
 
 
 def _moved(traffic: ClusterTraffic) -> Mapping[str, float]:
@@ -280,6 +298,27 @@ SPOOL: tuple[Row[SpoolingStatistics], ...] = (
 )
 """Where there is a spool."""
 
+SCORES: tuple[Row[ScoresSnapshot], ...] = (
+    Row(COUNTER, "fanfare_sessions_scored", "Sessions whose users' scores this node has made.",
+        lambda s: s.scores.scoring.sessions_total),
+    Row(COUNTER, "fanfare_session_scoring_failures", "Attempts at that which failed, and are repeated.",
+        lambda s: s.scores.scoring.failed_total),
+    Row(COUNTER, "fanfare_score_changes", "Changes of scores that this node has taken to the leaderboards.",
+        lambda s: s.scores.scoring.changes_total),
+    Row(COUNTER, "fanfare_leaderboard_reads", "Parts of leaderboards over sessions that were read, by where.",
+        lambda s: {"redis": s.scores.from_redis_total, "postgres": s.scores.from_postgres_total}, ("from",)),
+    Row(COUNTER, "fanfare_leaderboard_sets_filled", "Leaderboards that this node has filled in Redis.",
+        lambda s: s.scores.scoring.sets_filled_total),
+    Row(COUNTER, "fanfare_leaderboard_sets_given_up",
+        "Times that the leaderboards in Redis were gone or not up to date, and began anew.",
+        lambda s: s.scores.scoring.sets_given_up_total),
+    Row(COUNTER, "fanfare_quiz_lookups", "Look-ups of quizzes, by cache and outcome.",
+        lambda s: _lookups(s.caches), ("cache", "outcome")),
+    Row(COUNTER, "fanfare_quiz_invalidations", "Quizzes that a cache was told to forget, by cache.",
+        lambda s: {name: counts.invalidations for name, counts in s.caches.items()}, ("cache",)),
+)
+"""About users and quizzes."""
+
 CLUSTER: tuple[Row[ClusterSnapshot], ...] = (
     Row(GAUGE, "fanfare_cluster_nodes", "Nodes that this one knows, by state.",
         lambda s: _nodes(s.cluster), ("state",)),
@@ -349,6 +388,7 @@ class NodeCollector(Collector):
             garbage=services.collector.statistics(),
         )
         yield from _metrics(NODE, snapshot)
+        yield from _metrics(SCORES, ScoresSnapshot(services.scores.statistics(), services.quiz_caches))
         if journal.spooling is not None:
             yield from _metrics(SPOOL, journal.spooling)
         if services.cluster is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.settings import Settings
-from engine.ports import QuizCatalog, SessionRecord, SessionStore
+from engine.ports import CacheCounts, QuizCatalog, SessionRecord, SessionStore
 from engine.shards.ports import Load, Member
 from engine.storage.journal.writer import WriteBehindStatistics
 from server.config.config import Config
@@ -142,6 +142,7 @@ class Services:
         play_url: base of the addresses where answers and event streams cost least, as bound or as configured.
         transports: a snapshot of each realtime transport.
         version: of the program.
+        quiz_caches: by where they are: in `memory`, and in `redis` for a node of a cluster.
         scores: of users, over sessions.
         boundary: where mistakes outside of the actors stop, and are counted.
         cluster: None for a node alone.
@@ -166,6 +167,7 @@ class Services:
     transports: Callable[[], Iterable[TransportStatistics]]
     version: str
     scores: Scores
+    quiz_caches: Mapping[str, CacheCounts] = field(default_factory=dict)
     boundary: Boundary = field(default_factory=Boundary)
     cluster: Cluster | None = None
     sign_in: SignIn | None = None

@@ -209,10 +209,10 @@ async def test_a_crash_is_logged_and_tells_nothing(
 ) -> None:
     async with edge() as e:
 
-        async def crash() -> Any:
+        async def crash(*_: object, **__: object) -> Any:
             raise RuntimeError("the secret of the house")
 
-        monkeypatch.setattr(e.catalog, "list", crash)
+        monkeypatch.setattr(e.catalog, "page", crash)
         with caplog.at_level(logging.ERROR, logger="engine.boundary"):
             failed = await e.get("/api/quizzes?")
         assert (failed.status, failed.error) == (500, "internal")

@@ -332,8 +332,8 @@ async def test_what_is_kept_ends(client: redis.asyncio.Redis, redis_url: str, cl
         cache = services.quiz_cache(Counting())
         stored = await cache.add(quiz_of("One"))
         await cache.get(stored.id)
-        assert 0 < await call(client.pttl, f"{cluster}:quiz:1:{stored.id}:newest") <= 60_000
-        assert 60_000 < await call(client.pttl, f"{cluster}:quiz:1:{stored.id}:1") <= 86_400_000
+        assert 0 < await call(client.pttl, f"{cluster}:owned-quiz:1:{stored.id}:newest") <= 60_000
+        assert 60_000 < await call(client.pttl, f"{cluster}:owned-quiz:1:{stored.id}:1") <= 86_400_000
 
 
 async def test_what_nobody_has_is_not_found(services: RedisServices) -> None:
@@ -352,7 +352,7 @@ async def test_what_cannot_be_read_is_asked_for_behind(
         behind = Counting()
         cache = services.quiz_cache(behind)
         stored = await cache.add(quiz_of("One"))
-        await call(client.set, f"{cluster}:quiz:1:{stored.id}:1", data)
+        await call(client.set, f"{cluster}:owned-quiz:1:{stored.id}:1", data)
         assert await cache.get(stored.id, 1) == stored
         assert behind.asked == [(stored.id, 1)]
         assert await cache.get(stored.id, 1) == stored
