@@ -32,8 +32,8 @@ BENCHMARKS = (
     "handover",
     "pages",
 )
-EXTRA = ("peers", "rates")
-"""Not run unless named: they take long, and compare with servers that the project does not need."""
+EXTRA = ("peers", "rates", "leaderboards")
+"""Not run unless named: they take long, or much memory, or servers that the project does not need."""
 
 WIDTH = 120
 
