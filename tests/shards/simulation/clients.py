@@ -20,6 +20,9 @@ Kind = Literal["player", "stream", "spectator", "watcher", "host"]
 LEADS_AFTER_S = (0.3, 1.0)
 """The host takes the next step so long after the last one was seen, and asks again when it does not come."""
 
+USERS = 0.4
+"""Of the players with a WebSocket, that are users of the app."""
+
 HASTE = 0.05
 """Of connections, that are lost before or just after the join is answered."""
 
@@ -99,6 +102,8 @@ class Client:
         self._ids = 0
         self._phase = ""
         self.joined_as = self.name
+        self.user = self.name if self.kind == "player" and self.draw.random() < USERS else None
+        """Of the app; None for a guest. A user shows the identity at each join, and keeps no token."""
         self._ticking = False
 
     @property
@@ -149,7 +154,9 @@ class Client:
 
     def _join(self) -> dict[str, object]:
         message: dict[str, object] = {"t": "join", "code": self.code}
-        if self.token is not None:
+        if self.user is not None:
+            message["identity"] = self.user
+        elif self.token is not None:
             message["token"] = self.token
         elif self.kind == "spectator":
             message["role"] = "spectator"
@@ -354,6 +361,8 @@ class Client:
         self._ids += 1
         mark = f"{number}-{self._ids}"
         over_http = self.kind == "stream" or self._connection is None or self.draw.random() < 0.3
+        # The number may be that of somebody else by now: a guest finds that out when it shows its token.
+        over_http = over_http and self.user is None
         up = self.world.up()
         if over_http and up:
             self._request(

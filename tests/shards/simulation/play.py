@@ -200,7 +200,14 @@ class _Run:
         if len(ends) != 1:
             world.blame(f"{record.id} has ended {len(ends)} times")
             return
-        names = {fact.player: fact.name for fact in facts if isinstance(fact, PlayerJoined)}
+        joins = [fact for fact in facts if isinstance(fact, PlayerJoined)]
+        names = {fact.player: fact.name for fact in joins}
+        users = [fact.user_id for fact in joins if fact.user_id is not None]
+        for user in {user for user in users if users.count(user) > 1}:
+            world.blame(f"{record.id}: {user} has two seats")
+        for fact in joins:
+            if fact.user_id is not None and fact.name != fact.user_id:
+                world.blame(f"{record.id}: {fact.user_id} is called {fact.name}")
         answers: dict[tuple[str, int], list[AnswerAccepted | AnswerMerged]] = {}
         for fact in facts:
             if isinstance(fact, AnswerAccepted | AnswerMerged):

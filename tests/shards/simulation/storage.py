@@ -185,14 +185,14 @@ class Postgres:
     def _commit(self, process: Process, args: Sequence[Any]) -> Rows:
         ids, epochs, *columns = args
         facts: dict[int, list[Fact]] = {n: [] for n in range(1, len(ids) + 1)}
-        for row in zip(*columns[:5], strict=True):
-            n, player, name, at, seq = row
-            facts[n].append(_fact(seq, "joined", at, player, None, name))
-        for kind, first in (("answered", 5), ("merged", 24)):
+        for row in zip(*columns[:6], strict=True):
+            n, player, name, at, seq, user_id = row
+            facts[n].append(_fact(seq, "joined", at, player, None, name, None, False, None, user_id))
+        for kind, first in (("answered", 6), ("merged", 25)):
             for row in zip(*columns[first : first + 9], strict=True):
                 n, question, player, seq, choice, elapsed_ms, correct, points, at = row
                 facts[n].append(_fact(seq, kind, at, player, question, choice, elapsed_ms, correct, points))
-        for row in zip(*columns[14:22], strict=True):
+        for row in zip(*columns[15:23], strict=True):
             n, seq, kind, question, player, by_ms, locked, at = row
             facts[n].append(_fact(seq, kind, at, player, question, None, None, locked, by_ms))
         live = []
@@ -248,7 +248,7 @@ class Postgres:
             part.merged = part.merged or part.id in ids
 
 
-_COLUMNS = ("seq", "kind", "at", "player", "question", "text", "elapsed_ms", "flag", "number")
+_COLUMNS = ("seq", "kind", "at", "player", "question", "text", "elapsed_ms", "flag", "number", "user_id")
 
 
 class _Row(tuple[Any, ...]):

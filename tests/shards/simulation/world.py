@@ -23,7 +23,7 @@ import trio
 
 from engine.actors.clock import SessionClock, gap_s
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Command, Detach, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Identity, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.merging import Merging
@@ -299,6 +299,16 @@ class Tokens:
         if role not in ("player", "host", "spectator"):
             raise TokenError("token_invalid", "no such role")
         return Grant(session_id, role, int(player) if player else None)  # type: ignore[arg-type]
+
+
+class Identities:
+    """Plain text instead of tokens: the user, who is called like that."""
+
+    def refuse_guest(self) -> None:
+        return None
+
+    def read(self, token: str, done: Callable[[Identity], None]) -> None:
+        done(Identity(token, token))
 
 
 class Person(Protocol):
@@ -587,7 +597,15 @@ class Node(Process):
         self._requests = await stack.enter_async_context(
             background_task(partial(_in_a_nursery, lambda nursery: nursery))
         )
-        self._gate = ConversationDeps(router, Tokens(), clock, Attempts(10**6), 1e6, 10**6)
+        self._gate = ConversationDeps(
+            router,
+            Tokens(),
+            clock,
+            Attempts(10**6),
+            1e6,
+            10**6,
+            identities=Identities(),  # type: ignore[arg-type]  # as much of it as a conversation asks for
+        )
         self.clock = clock
         stack.callback(self._close_edge)
         world.network.node(run, self)
