@@ -9,6 +9,7 @@ from itertools import chain, islice, repeat, tee
 from engine.actors.delivery.frame import Frame, Message
 from engine.domain.extra_time import NONE, factor_of
 from engine.domain.leaderboard import Entry
+from engine.domain.self_pace import Stage
 from engine.domain.session import Phase, Session
 
 TOP = 10
@@ -401,6 +402,7 @@ def players(
                 "rank": board.rank(player),
                 "connected": player in connected,
                 **with_extra_time(session, player),
+                **place_on_way(session, player),
             }
         )
     return Frame(
@@ -413,6 +415,20 @@ def players(
             "waiting": waiting,
         }
     )
+
+
+def place_on_way(session: Session, player: int) -> Line:
+    """Where a player is who goes at the own pace, for the host: the number of the last question, whether it
+    waits for an answer, since when the player was shown it, and whether the player is through."""
+    if session.self_pace is None:
+        return {}
+    way = session.self_pace.way(player)
+    return {
+        "at": len(way.questions),
+        "waits": way.stage is Stage.ASKED,
+        "since": way.shown_at or None,
+        "done": way.stage is Stage.DONE,
+    }
 
 
 def moved(url: str, after_ms: int = 0) -> Frame:

@@ -17,7 +17,7 @@ from engine.actors.live_session import LiveSession
 from engine.domain.errors import Refusal
 from engine.domain.facts import AnswerAccepted
 from engine.domain.phases import Phase
-from engine.domain.self_pace import SelfPace, Stage
+from engine.domain.self_pace import Stage
 from engine.domain.self_paced_session import Asked, Repeated
 from engine.domain.session import Session
 from engine.domain.shuffling import order_of_questions, seed_of
@@ -105,17 +105,6 @@ def progress_of(session: Session) -> dict[str, object]:
     own = session.self_pace
     assert own is not None, "only a self-paced session has it"
     return {"shown": list(own.shown), "answers": session.answered_each()}
-
-
-def place_of(own: SelfPace, player: int) -> dict[str, object]:
-    """Where a player is, for the host."""
-    way = own.way(player)
-    return {
-        "at": len(way.questions),
-        "waits": way.stage is Stage.ASKED,
-        "since": way.shown_at or None,
-        "done": way.stage is Stage.DONE,
-    }
 
 
 def _question(session: Session, player: int, question: int, now: int) -> dict[str, object]:

@@ -5,6 +5,7 @@ import { $, all, arrange, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";
 import { copy, explain, number, t } from "./lib/texts.js";
 
+const DAY_MS = 86_400_000;
 const HOSTED_MAX = 5;
 const SHOWN_MAX = 100;
 const SESSIONS_MAX = 200;
@@ -173,7 +174,7 @@ function host(session) {
 		const who = player && { player: Number(player), factor };
 		const { number, phase } = model; // as the host sees them, and not as they are by then
 		const seen = { expect: { number, phase } };
-		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, readmit: who, admit: who, refuse: who, extra_time: who };
+		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, extend: { closes_at: Math.max(model.closesAt ?? 0, Date.now()) + DAY_MS }, readmit: who, admit: who, refuse: who, extra_time: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {

@@ -182,11 +182,17 @@ function draw() {
 	speak(model.language);
 	clearTimeout(opening);
 	if (model.ready > 0 && model.phase === "question") opening = setTimeout(draw, model.ready + 5);
+	else if (model.own && model.remaining > 0 && !model.given) opening = setTimeout(draw, model.remaining + 60);
 	document.body.classList.toggle("getting", model.getting);
 	document.title = `${model.title || "Quiz"} · Fanfare`;
 	for (const each of all(".of")) say(each, t("question.of", { number: asked, of }));
 	for (const each of all(".asked")) say(each, model.question?.text ?? "");
-	({ lobby, question, reveal: result, finished })[scene]();
+	for (const each of all(".next")) {
+		each.hidden = !model.mayGoOn;
+		say(each, t(model.number ? "own.next" : "own.start"));
+		each.onclick = () => connection.next();
+	}
+	({ lobby, question, reveal: result, through, finished })[scene]();
 	show(scene);
 }
 
@@ -194,6 +200,17 @@ function lobby() {
 	put("welcome", t("lobby.in", { name: model.you.name }));
 	put("title", model.title);
 	put("players", t("players", { count: model.players }));
+	put("await", t(model.own ? "own.lead" : "lobby.wait"));
+}
+
+/** The player has left every question behind; the session goes on. */
+function through() {
+	const { you, review } = model;
+	put("own-score", you.score === null ? t("own.later") : t("points", { count: you.score }));
+	put("own-place", place(you));
+	ui.review.replaceChildren(...(review ?? []).map((asked) => h("li", { className: asked.correct ? "right" : "wrong" },
+		h("p", { dir: "auto", lang: model.language }, asked.text),
+		h("p.soft", { dir: "auto", lang: model.language }, `${t("reveal.answer")}: ${shown(asked, asked.answer)}`))));
 }
 
 function question() {
@@ -210,9 +227,9 @@ function question() {
 	ui.state.className = `state ${kind}`;
 	put("state", text);
 	put("me", you.name);
-	put("my-score", number(you.score));
+	put("my-score", you.score === null ? "" : number(you.score));
 	put("my-rank", place(you));
-	put("answered", t("stage.answered", { answered, players }));
+	put("answered", model.own ? "" : t("stage.answered", { answered, players }));
 }
 
 /** Whether there is a place to speak of: as long as nobody has points, everybody is first. */
@@ -280,6 +297,8 @@ function told(asked, given) {
 	if (model.phase === "paused") return ["", t("paused")];
 	if (model.getting) return ["", t("ready")];
 	if (model.watching) return ["", t("watching")];
+	if (!given && model.own && model.remaining === 0) return ["refused", t("reveal.wait")];
+	if (!given && model.missed) return ["", t("own.missed", { answer: shown(model.missed.question, model.missed.answer) })];
 	if (!given) return ["", model.extended === model.number ? t("extended") : ""];
 	if (given.refused) return ["refused", explain(given.refused)];
 	if (given.twice) return ["saved", t("answer.twice", { choice: shown(asked, given.choice) })];
@@ -309,7 +328,7 @@ function result() {
 	put("verdict-title", title);
 	put("verdict-text", text);
 	for (const [id, value] of [["points", you.score], ["rank", hasPlace(you) ? you.rank : null], ["streak", you.streak]]) put(id, value === null ? "–" : number(value));
-	put("near", own ? near(own, you) : "");
+	put("near", own?.around ? near(own, you) : "");
 }
 
 function finished() {

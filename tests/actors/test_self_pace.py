@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
-from engine.actors.commands import Merge, Next
+from engine.actors.commands import ListPlayers, Merge, Next
 from engine.actors.options import ActorOptions
 from engine.domain.facts import AnswerAccepted, QuestionShown
 from engine.domain.session import Phase
@@ -229,6 +229,10 @@ async def test_the_host_sees_how_far_everybody_is(autojump_clock: MockClock) -> 
         await trio.sleep(1)
         assert host.last("progress")["shown"] == [1, 1, 0]
         assert host.last("progress")["answers"] == [1, 0, 0]
+        actor.send(ListPlayers(host, 0, 10))
+        await settle()
+        [line] = host.last("players")["players"]
+        assert (line["at"], line["waits"], line["done"]) == (2, True, False)
         told = [cast["players"] for cast in other.got("cast") if cast["frame"]["t"] == "progress"]
         assert told
         assert not any(told)  # players hear nothing of it

@@ -36,10 +36,33 @@ def session() -> None:
 @click.argument("quiz_id", metavar="QUIZ")
 @click.option(
     "--pace",
-    type=click.Choice(["auto", "host"]),
+    type=click.Choice(["auto", "host", "self"]),
     default="auto",
     show_default=True,
-    help="auto: the clock leads. host: you do, from this terminal.",
+    help="auto: the clock leads. host: you do, from this terminal. self: every player goes alone, until the "
+    "session closes.",
+)
+@click.option(
+    "--open-for",
+    "open_for_h",
+    type=click.FloatRange(1 / 60, 2_160),
+    help="Pace self: hours until the session closes.  [default: never, until the host ends it]",
+)
+@click.option(
+    "--untimed",
+    is_flag=True,
+    help="Pace self: answers may come at any time, and count as in the last moment.",
+)
+@click.option(
+    "--tell",
+    type=click.Choice(["each", "end", "deadline", "never"]),
+    help="Pace self: when players learn what is right: after each answer, at their own end, when the session "
+    "closes, or never.  [default: each]",
+)
+@click.option(
+    "--shuffle-questions/--no-shuffle-questions",
+    default=None,
+    help="Pace self: whether each player gets the questions in an order of their own.  [default: no]",
 )
 @click.option(
     "--lobby",
@@ -136,6 +159,10 @@ def session() -> None:
 def start(
     quiz_id: str,
     pace: str,
+    open_for_h: float | None,
+    untimed: bool,
+    tell: str | None,
+    shuffle_questions: bool | None,
     lobby_s: float | None,
     reveal_s: float | None,
     player_limit: int | None,
@@ -175,6 +202,10 @@ def start(
         "late_join": late_join,
         "extra_time_max": extra_time_max,
         "shuffle_choices": shuffle_choices,
+        "open_ms": None if open_for_h is None else round(3_600_000 * open_for_h),
+        "untimed": untimed or None,
+        "reveal": tell,
+        "shuffle_questions": shuffle_questions,
     }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}
     settings |= {name: value for name, value in given.items() if value is not None}
@@ -184,8 +215,10 @@ def start(
             raise click.UsageError("--host-away belongs to --pace host.")
     elif lobby_s is not None:
         raise click.UsageError("--lobby belongs to --pace auto.")
-    elif reveal_s is not None and host_away_s is None:
+    elif reveal_s is not None and (pace == "self" or host_away_s is None):
         raise click.UsageError("--reveal belongs to --pace auto, or to --host-away.")
+    if pace != "self" and (open_for_h is not None or untimed or tell is not None or shuffle_questions):
+        raise click.UsageError("--open-for, --untimed, --tell and --shuffle-questions belong to --pace self.")
     if reveal_s is not None:
         settings["reveal_ms"] = round(1000 * reveal_s)
 
@@ -198,6 +231,10 @@ def start(
         click.echo(f"  {command_line(url, f'watch {code}')}")
         if pace == "host":
             return await _lead(url, code, token, opened["ws_url"])
+        if pace == "self":
+            click.echo("Every player may begin at any time. To see how far they are, and to close it:")
+            click.echo(f"  {_host_line(url, code, token)}")
+            return 0
         click.echo(f"It starts by itself in {settings['lobby_ms'] / 1000:g} s. To lead it nevertheless:")
         click.echo(f"  {_host_line(url, code, token)}")
         return 0

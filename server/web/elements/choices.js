@@ -39,12 +39,13 @@ class Choices extends HTMLElement {
 			const properties = { "data-place": place, type: pick && "button", disabled: locked, onclick: pick && (() => pick(nth)), "aria-pressed": many && "false" };
 			const choice = h(pick ? "button.choice" : "div.choice", properties, mark(place), h("span.text", { lang: words }, text));
 			if (!reveal) return choice;
-			const count = reveal.counts[nth];
 			const right = placesOf(reveal.correct).includes(nth);
-			choice.style.setProperty("--share", count / Math.max(1, ...reveal.counts));
 			choice.classList.add(right ? "right" : "wrong");
-			choice.append(h("span.bar", { "aria-hidden": "true" }));
 			if (right) choice.append(h("span.tick", { role: "img", "aria-label": t("reveal.right") }));
+			if (!reveal.counts) return choice; // what others chose is not told where each goes at the own pace
+			const count = reveal.counts[nth];
+			choice.style.setProperty("--share", count / Math.max(1, ...reveal.counts));
+			choice.append(h("span.bar", { "aria-hidden": "true" }));
 			choice.append(h("bdi.count", {}, number(count), h("span.unseen", {}, ` ${t("reveal.votes", { count })}`)));
 			return choice;
 		}));

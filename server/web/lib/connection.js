@@ -79,6 +79,13 @@ export class Connection {
 		this.#send(answer);
 	}
 
+	/** Asks for the next question, where players go at their own pace. */
+	async next() {
+		if (this.#overSocket) return this.#say({ t: "next" });
+		const step = await ask("POST", `${this.#path}/next`, { token: this.token }).catch((error) => passing(error) || this.#end(error));
+		if (step?.t) this.#hear(step);
+	}
+
 	// -- coming in
 
 	async #attempt() {

@@ -24,6 +24,11 @@ export class Model {
 	/** Of the current question: what was answered, `{choice, saved, refused}`, and the result after its end. */
 	given = null;
 	result = null;
+	/** Whether every player goes at the own pace. Then the phase here is where this player is: `lobby` between two questions,
+	 * and `through` after the last. */
+	own = false;
+	/** The question before this one, if its time was over: its text and what was right. */
+	missed = null;
 	/** When the countdown ends by the server's clock; `left` while it stands still; both null without one. */
 	endsAt = null;
 	left = null;
@@ -81,6 +86,7 @@ export class Model {
 				if (message.state) this.#whole(message.state);
 				break;
 			case "question":
+				this.missed = message.missed ? { question: this.question, ...message.missed } : null;
 				this.#ask(message);
 				this.phase = "question";
 				this.#count(message);
@@ -89,12 +95,20 @@ export class Model {
 				Object.assign(this, { top: message.top, players: message.players, answered: message.answered });
 				break;
 			case "progress":
-				if (message.number === this.number) Object.assign(this, { players: message.players, answered: message.answered });
+				if (this.own) Object.assign(this, { players: message.players, answered: message.answered, shown: message.shown, answers: message.answers });
+				else if (message.number === this.number) Object.assign(this, { players: message.players, answered: message.answered });
 				break;
 			case "ack":
 			case "rejected":
 				if (message.question !== this.number) break;
 				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate", refused: message.t === "rejected" && message };
+				if (message.result) this.#tell(message.result);
+				break;
+			case "done_all":
+				this.phase = "through";
+				Object.assign(this.you, { score: message.score, rank: message.rank });
+				Object.assign(this, { players: message.players, review: message.review });
+				this.#count({});
 				break;
 			case "reveal":
 				this.reveal = message;
@@ -109,6 +123,10 @@ export class Model {
 				this.#count(this.#told);
 				break;
 			case "state":
+				if (this.own) {
+					this.closesAt = message.closes_at;
+					break;
+				}
 				this.phase = message.phase;
 				Object.assign(this, { locked: message.locked, approval: message.approval });
 				if (message.extended_ms) this.extended = message.number;
@@ -126,11 +144,32 @@ export class Model {
 	#whole({ question, leaderboard, now, you, ...rest }) {
 		if (question) this.#ask(question);
 		Object.assign(this, rest, { top: leaderboard.top });
+		if (rest.phase === "open") {
+			this.own = true;
+			[this.opensFrom, this.closesAt] = [rest.opens_at, rest.closes_at];
+			this.phase = question ? "question" : you?.done ? "through" : "lobby";
+			this.review = you?.review;
+		}
 		this.#count({ ...question, now });
 		if (!you) return;
 		this.you = you;
 		if (you.answered) this.given = { choice: you.answered.choice, saved: true };
 		if (you.result) this.#score(you.result);
+	}
+
+	/** The result of the question that was answered just now, to this player alone. */
+	#tell(result) {
+		this.reveal = { number: result.number, correct: result.answer };
+		this.phase = "reveal";
+		this.#score(result);
+		this.#count({});
+	}
+
+	/** Whether this player may go on to the next question. */
+	get mayGoOn() {
+		if (!this.own || !this.you || this.phase === "through" || this.phase === "finished") return false;
+		if (this.phase !== "question") return this.#clock.now() >= this.opensFrom;
+		return Boolean(this.given?.saved || this.given?.refused) || this.remaining === 0;
 	}
 
 	#ask(question) {

@@ -2,7 +2,7 @@ import "../elements/countdown.js";
 import "../elements/leaderboard.js";
 import { choicesOf, shown } from "../elements/choices.js";
 import { Connection } from "./connection.js";
-import { isNew, put, speak, ui } from "./dom.js";
+import { h, isNew, put, speak, ui } from "./dom.js";
 import { Model, withheld } from "./model.js";
 import { showStatus, stayAwake } from "./status.js";
 import { t } from "./texts.js";
@@ -40,6 +40,10 @@ export function attend(code, who, heard, ended) {
 		put("title", model.title);
 		speak(model.language);
 		put("players", t("players", { count: players }));
+		if (model.own && phase !== "finished") {
+			put("players", `${t("players", { count: players })} · ${t("own.done", { count: answered })}`);
+			ui.where?.replaceChildren(...model.shown.map((shown, at) => h("li", {}, t("own.where", { number: at + 1, shown, answers: model.answers[at] }))));
+		}
 		if (question && !podium) {
 			const right = `${t("reveal.answer")}: ${shown(question, (reveal ?? question).correct)}`;
 			const which = t("question.of", { number, of });

@@ -268,6 +268,15 @@ class ListedPlayer(Body):
     extra_time: Annotated[
         Factor | UnsetType, Meta(description="Only of a player with extra time: by how much longer.")
     ] = UNSET
+    at: Annotated[
+        int | UnsetType,
+        Meta(description="With the pace self: the number of the question that the player was shown last."),
+    ] = UNSET
+    waits: Annotated[bool | UnsetType, Meta(description="Whether that one has no answer yet.")] = UNSET
+    since: Annotated[
+        int | UnsetType | None, Meta(description="When the player was shown it, in ms since the epoch.")
+    ] = UNSET
+    done: Annotated[bool | UnsetType, Meta(description="Whether the player is through.")] = UNSET
 
 
 class WaitingPlayer(Body):
