@@ -74,7 +74,12 @@ export function browse(show, wrong) {
 /** Whether somebody gave a key, right or wrong. */
 async function given({ code }) {
 	const dialog = ui.key;
-	ui["sign-in"].hidden = !(await me()).sign_in;
+	const { sign_in: can } = await me();
+	ui["sign-in"].hidden = !can;
+	if (can) {
+		say(ui["key-title"], t("key.who"));
+		say($(".soft", dialog), t("key.or"));
+	}
 	$("a", ui["sign-in"]).href = `/login?to=${encodeURIComponent(location.pathname + location.search)}`;
 	say($(".wrongness", dialog), code === "token_invalid" ? t("key.wrong") : "");
 	dialog.returnValue = "";
