@@ -243,6 +243,24 @@ def test_a_quiz_is_deleted_when_one_is_sure(fanfare: Fanfare, server: FakeServer
     assert [method for method, *_ in server.heard].count("DELETE") == 2
 
 
+def test_leaderboards_of_users_are_shown_and_users_erased(fanfare: Fanfare, server: FakeServer) -> None:
+    line = {"rank": 1, "name": "Ann", "user_id": "u/1", "score": 1934, "elapsed_ms": 4200}
+    deep = {**line, "rank": None, "name": "Bob"}
+    server.says("GET /api/leaderboards/all?period=all&top=10", {"top": []})
+    server.says("GET /api/leaderboards/capitals?period=week&top=2&date=2026-11-29", {"top": [line, deep]})
+    server.says("DELETE /api/users/u%2F1", {"user_id": "u/1", "sessions": 3})
+    at = ["--url", server.url]
+    assert fanfare("leaderboard", *at).stdout == "Nobody is in it.\n"
+    words = ["leaderboard", "capitals", "--period", "week", "--date", "2026-11-29", "--top", "2"]
+    shown = fanfare(*words, *at).stdout
+    assert [row.split() for row in shown.splitlines()[1:]] == [
+        ["1", "Ann", "u/1", "1,934", "4.2"],
+        ["Bob", "u/1", "1,934", "4.2"],
+    ]
+    assert fanfare("users", "erase", "u/1", *at, input="n\n").exit_code == 1
+    assert "names in 3 sessions" in fanfare("users", "erase", "u/1", "--yes", *at).stdout
+
+
 def test_a_session_or_a_name_in_it_goes_by_its_id(fanfare: Fanfare, server: FakeServer) -> None:
     """A code may be another session's by the time that somebody is sure."""
     found = {"session_id": "the-id", "code": "123456", "created_at": 0, "state": {"title": "Two questions"}}

@@ -16,6 +16,7 @@ from engine.domain.quiz import Quiz
 from engine.storage.embedded import EmbeddedPostgres, NotRunning, dsn
 from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
+from engine.storage.scoring import Scoring
 from server.cli.operate.rescore import read_key
 from tests.cli.conftest import Fanfare
 from tests.conftest import fresh_database
@@ -104,6 +105,9 @@ def test_a_running_session_is_audited_as_far_as_it_goes(fanfare: Fanfare, addres
         (["audit"], "Name a session, or use --all."),
         (["audit", "123456", "--all"], "Name a session, or use --all."),
         (["audit", "123456", "--since", "2026-01-01"], "--since belongs to --all."),
+        (["scores", "rebuild"], "Name a session, or use --all."),
+        (["scores", "rebuild", "123456", "--since", "2026-01-01"], "--since and --after belong to --all."),
+        (["scores", "rebuild", "--all", "--after", "me"], "--after is the id of a session."),
     ],
 )
 def test_what_cannot_be_meant(fanfare: Fanfare, words: list[str], sentence: str) -> None:
@@ -119,6 +123,37 @@ def test_a_session_that_is_not_there(fanfare: Fanfare, address: str, words: list
     result = fanfare(*words, "--database-url", address)
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"No session has the id or code {words[1]}." in result.stderr
+
+
+# -- scores of users ---------------------------------------------------------------------------------
+
+
+async def settle(database: Database) -> None:
+    await Scoring(database, rule="best", zone="UTC").settle()
+
+
+def test_scores_of_users_are_compared_and_made_anew(fanfare: Fanfare, address: str, played: str) -> None:
+    on(address, lambda database: database.execute("UPDATE players SET user_id = 'user ' || player"))
+    at = ["--database-url", address]
+    waits = fanfare("scores", "audit", *at)
+    assert (waits.exit_code, "wait for a node" in waits.stderr) == (1, True)
+    on(address, settle)
+    assert fanfare("scores", "audit", *at).stdout.endswith("compared: 0 are not what the scores say.\n")
+    assert fanfare("audit", played, *at).exit_code == 0
+
+    on(address, lambda database: database.execute("UPDATE user_scores SET score = 7"))
+    wrong = fanfare("audit", played, "--json", *at)
+    assert wrong.exit_code == 1
+    [session] = json.loads(wrong.stdout)["differing"]
+    assert {each["kind"] for each in session["differences"]} == {"user_score"}
+    for words in (["--all"], ["--all", "--since", "2026-01-01"], [played]):
+        on(address, lambda database: database.execute("UPDATE user_scores SET score = 7"))
+        done = fanfare("scores", "rebuild", *words, *at)
+        assert (done.exit_code, "made anew" in done.stdout) == (0, True)
+        assert fanfare("audit", played, *at).exit_code == 0
+    on(address, settle)
+    on(address, lambda database: database.execute("UPDATE leaderboard_entries SET score = 7"))
+    assert fanfare("scores", "audit", *at).exit_code == 1
 
 
 # -- rescore -----------------------------------------------------------------------------------------
