@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.commands import Answer
+from engine.domain.shuffling import seed_of
 from tests.actors.world import Client, settle
 from tests.http.edge import OUTSIDE, QUIZ, Edge, Played, Reply, edge
 from tests.http.events import stream
@@ -187,6 +188,35 @@ async def test_sessions_that_take_nobody() -> None:
         await locked.do("finish")
         over = await e.post(f"{locked.url}/players", {"name": "Cy"})
         assert (over.status, over.error) == (409, "session_finished")
+
+
+async def test_what_late_players_are_told() -> None:
+    async with edge() as e:
+        shut = await e.session(late_join="refused")
+        await shut.join("Ada")
+        await shut.do("start")
+        refused = await e.post(f"{shut.url}/players", {"name": "Ben"})
+        assert (refused.status, refused.error) == (409, "session_started")
+        watched = await e.session(late_join="next")
+        await watched.join("Ada")
+        await watched.do("start")
+        late = await watched.answer(await watched.join("Ben"), 0)
+        assert (late.status, late.error) == (409, "joined_late")
+
+
+async def test_extra_time_and_the_seed_of_a_player_over_requests() -> None:
+    async with edge() as e:
+        session = await e.session(shuffle_choices=True)
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        assert ada["shuffle"] == seed_of(session.id, 1)
+        given = await session.do("extra_time", player=1, factor="untimed")
+        assert (given.status, given.json["do"]) == (200, "extra_time")
+        listed = await e.get(f"{session.url}/players", token=session.host_token)
+        assert [each.get("extra_time") for each in listed.json["players"]] == [4.0, None]
+        wrong = await session.do("extra_time", player=1, factor=5)
+        assert (wrong.status, wrong.error) == (400, "bad_field")
+        others = await e.get(f"{session.url}/players", token=ben["token"])
+        assert others.error == "not_host"
 
 
 async def test_a_rush_into_one_session_is_slowed_down() -> None:

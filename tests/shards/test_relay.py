@@ -16,6 +16,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Detach, Host, Identity, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
+from engine.domain.shuffling import seed_of
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
 from engine.shards.relay import EMPTY_S, HOLD_S, INBOX_MAX, Relay
@@ -665,6 +666,19 @@ async def test_the_owner_knows_who_leaves_a_relay(mock_clock: MockClock) -> None
         assert host.last("roster")["off"] == [1]
         await a.do(record, "kick", player=2)
         assert (connected(a, record), ben.close_reason) == ({"host"}, CloseReason.KICKED)
+
+
+async def test_a_player_at_a_relay_alone_is_told_of_extra_time(mock_clock: MockClock) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, shuffle_choices=True)
+        ada, ben = await b.join(record, "Ada"), await b.join(record, "Ben")
+        assert ada.last("joined")["shuffle"] == seed_of(record.id, 1)
+        await a.do(record, "extra_time", player=1, percent=150)
+        await later(mock_clock, 0.3)
+        assert ada.last("extra_time") == {"t": "extra_time", "factor": 1.5}
+        assert ben.got("extra_time") == []
+        again = await b.rejoin(record, "player", 1)
+        assert again.last("joined")["extra_time"] == 1.5
 
 
 async def test_a_host_at_a_relay_hears_of_the_players_there(mock_clock: MockClock) -> None:
