@@ -43,7 +43,8 @@ REPLY_S = 45.0
 """No request may stay for longer without an answer, or the end of its connection, once all is well."""
 
 FINAL = frozenset(
-    "late question_closed session_finished wrong_question kicked player_not_found token_invalid".split()  # noqa: SIM905
+    """late joined_late question_closed session_finished wrong_question kicked player_not_found
+    token_invalid""".split()  # noqa: SIM905  # words read better
 )
 """Refusals of an answer after which there is nothing to be said again. That of a wrong question is, because a
 question that was asked may be lost with the node that asked it."""

@@ -113,6 +113,7 @@ class _Run:
 
     async def _open(self, quiz_id: str, *, shared: bool) -> None:
         draw = self._draw
+        aside = Random(str(draw.getstate()[1][:9]))  # what it draws leaves the run of each seed as it was
         by_clock = draw.random() < 0.8
         settings = at_once(
             pace="auto" if by_clock else "host",
@@ -122,6 +123,8 @@ class _Run:
             early_close=draw.random() < 0.5,
             host_away_s=None if by_clock else draw.choice([None, 5]),
             board=draw.choice(["at_close", "live"]),
+            late_join=aside.choice(["current", "next"]),
+            shuffle_choices=aside.random() < 0.5,
         )
         node = draw.choice(self._world.up())
         record = None
