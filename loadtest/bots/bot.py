@@ -59,6 +59,8 @@ class Bot:
         self._api = api
         self._patience_s = plan.patience_s
         self._begun: set[int] = set()
+        self._goes_alone = False
+        """Whether the bot goes through the quiz at its own pace."""
         self._thinking: trio.CancelScope | None = None
         self._phase_changed = trio.Event()
         self._play_url = ""
@@ -112,7 +114,7 @@ class Bot:
                 self.ledger.player, self.ledger.name = message["player"], message["name"]
                 if message["state"] is not None:
                     self._look(message["state"])
-            case "question":
+            case "question" if not self._goes_alone:
                 self._consider(message)
             case "reveal" | "finished":
                 self._stop_thinking()
@@ -127,6 +129,11 @@ class Bot:
         """Take in the whole picture, which stands for a new beginning."""
         self.ledger.restored()
         self.ledger.top = state["leaderboard"]["top"]
+        if state["phase"] == "open":
+            if not self._goes_alone and self._tasks is not None:
+                self._goes_alone = True
+                self._tasks.start_soon(self._go_alone)
+            return
         you = state["you"]
         if you["result"] is not None:
             self.ledger.result(you["result"])
@@ -180,6 +187,27 @@ class Bot:
                 await send(intent)
         except Gone:
             return  # an answer without an ack stays unsettled in the ledger
+
+    async def _go_alone(self) -> None:
+        """Question after question, each as soon as the one before is answered or its time is over."""
+        try:
+            while True:
+                step = (await self._client.next()).message
+                if step["t"] == "done_all":
+                    await self._client.leave()
+                    return
+                if step["t"] != "question":
+                    await trio.sleep(self._rng.uniform(0.5, 1.5))  # not open yet
+                    continue
+                intent = self._habits.intend(step)
+                if intent is None:
+                    await trio.sleep((step["remaining_ms"] or 0) / 1000 + 0.1)
+                    if step["remaining_ms"] is None:
+                        return  # without a limit, who does not answer stays at this question
+                    continue
+                await self._answer(intent, 0, trio.CancelScope())
+        except Gone:
+            return
 
     async def _cut(self, after_s: float) -> None:
         await trio.sleep(after_s)

@@ -24,7 +24,7 @@ QUIET_S = 10.0
 
 ALIVE_WITHIN_S = 5.0
 
-_REPLIES = frozenset({"ack", "done", "error"})
+_REPLIES = frozenset({"ack", "done", "error", "question", "done_all"})
 
 
 class Gone(Exception):
@@ -285,7 +285,7 @@ class WireClient:
         kind = message["t"]
         if kind == "moved":
             return _Parted("moved", Policy.MOVE, self._joined, str(message["url"]), int(message["after_ms"]))
-        if kind in BROADCASTS and not self.seat.in_order(message["offset"]):
+        if kind in BROADCASTS and "offset" in message and not self.seat.in_order(message["offset"]):
             return None
         if kind in _REPLIES and (request := self._requests.pop(message.get("id", ""), None)) is not None:
             request.reply = message
@@ -298,7 +298,7 @@ class WireClient:
             await self._ask_again(message)
         elif kind in PASSING:
             self.seat.up_to(message["offset"])
-        elif kind == "question":
+        elif kind == "question" and self.phase != "open":
             self.phase = "question"
         elif kind == "reveal":
             self.phase = "reveal"
@@ -407,6 +407,10 @@ class PlayerClient(WireClient):
     async def answer(self, question: int, choice: object) -> Reply:
         """Answer a question. Raises Gone."""
         return await self.request({"t": "answer", "question": question, "choice": choice})
+
+    async def next(self) -> Reply:
+        """Ask for the next question, in a session at the players' own pace. Raises Gone."""
+        return await self.request({"t": "next"})
 
     def _greeting(self) -> Message:
         if self.token is None and self._ticket is not None:

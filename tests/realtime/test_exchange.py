@@ -150,6 +150,11 @@ EVIL = {"Origin": "https://evil.example"}
         ("POST", "answers", {"Authorization": "Bearer {ada}"} | EVIL, GOOD),
         ("POST", "answers", {"Authorization": "Bearer {ada}", "Origin": "http://127.0.0.1:5001"}, GOOD),
         ("GET", "answers", {}, b""),
+        ("POST", "next", {}, b""),
+        ("POST", "next", {"Authorization": "Bearer {ada}"}, b""),
+        ("POST", "next", {"Authorization": "Bearer {host}"}, b""),
+        ("POST", "next", {"Authorization": "Bearer {other}"}, b""),
+        ("GET", "next", {}, b""),
         ("POST", "events", {}, b""),
         ("POST", "events", EVIL, b""),
         ("GET", "events?token=nonsense", {}, b""),
@@ -190,6 +195,26 @@ async def test_both_ports_say_the_same(
         if api.status == 405:
             assert set(ours.pop("allow").split(", ")) <= set(theirs.pop("allow").split(", "))
         assert ours == theirs
+
+
+async def test_http_alone_is_enough_to_go_through_a_quiz_alone() -> None:
+    async with ports() as e:
+        session = await e.session(pace="self")
+        ada = await session.join("Ada")
+        own = {"Authorization": f"Bearer {ada['token']}"}
+        async with httpx.AsyncClient(base_url=e.base, headers=own) as client:
+            first = (await client.post(f"{session.url}/next")).json()
+            again = (await e.post(f"{session.url}/next", token=ada["token"])).json
+            assert first["t"] == "question"
+            assert again["remaining_ms"] <= first["remaining_ms"]
+            for number in range(1, first["of"] + 1):
+                step = (await client.post(f"{session.url}/next")).json()
+                assert step["number"] == number
+                answer = {"id": "a", "question": number, "choice": 0}
+                ack = (await client.post(f"{session.url}/answers", json=answer)).json()
+                assert (ack["status"], ack["result"]["number"]) == ("accepted", number)
+            end = (await client.post(f"{session.url}/next")).json()
+            assert (end["t"], end["done"], len(end["review"])) == ("done_all", True, first["of"])
 
 
 async def test_pages_of_other_nodes_may_use_this_port() -> None:

@@ -58,7 +58,7 @@ def bots(
     patience_s: float,
     url: str,
 ) -> None:
-    """Let bots play in the session CODE until it is over.
+    """Let bots play in the session CODE until it is over; at the players' own pace, until they are through.
 
     They keep ledgers of every ack and result. When the session is over the ledgers are compared with its
     results; the exit code is 0 only if they agree.
@@ -100,6 +100,10 @@ def bots(
                 bot_runner.report(tally(crowd.ledgers), crowd, console)
                 console.print("The session is not over: nothing was compared.")
                 raise
+            if (await api.session(page["session_id"]))["state"]["phase"] == "open":
+                bot_runner.report(tally(crowd.ledgers), crowd, console)
+                console.print("The session stays open: nothing was compared.")
+                return 0
             return await bot_runner.settle(api, page["code"], crowd, console)
 
     run(main)
