@@ -27,7 +27,7 @@ from bench.neighbour import SETTINGS, Place, neighbour, quiz
 from engine.shards.embedded_redis import EmbeddedRedis
 from server.cli.operate.sql import answers_of, psql_command
 from tests.fuzz.doors import DOORS, Nodes, Seen
-from tests.fuzz.grammar import Grammar
+from tests.fuzz.grammar import IDENTITY_SECRET, Grammar
 
 TRANSPORTS = ("reactor", "trio-websocket")
 CLUSTER = "fanfare"
@@ -74,6 +74,10 @@ async def fuzz(
                         dsn,
                         "--redis-url",
                         redis.url,
+                        "--identity",
+                        "optional",
+                        "--identity-secret",
+                        IDENTITY_SECRET,
                         "--secret",
                         secret,
                         "--cluster",

@@ -138,6 +138,7 @@ def _route(grammar: Grammar, doors: tuple[str, ...]) -> tuple[str, str, object]:
         "answers": ("POST", f"/api/sessions/{key}/answers", answer),
         "events": ("GET", f"/api/sessions/{key}/events", None),
         "players": ("POST", f"/api/sessions/{key}/players", {"name": player}),
+        "users": ("POST", f"/api/sessions/{key}/players", {"identity": grammar.identity()}),
         "list": ("GET", f"/api/sessions/{key}/players?after=0&limit=10", None),
         "host": ("POST", f"/api/sessions/{key}/host", {"id": "h", "do": "pause"}),
         "session": ("GET", f"/api/sessions/{key}", None),

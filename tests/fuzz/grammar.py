@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -55,6 +57,13 @@ KEYS: Sequence[str] = (
 )
 
 
+IDENTITY_SECRET = "the-app-and-the-nodes-share-these-32-bytes"
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 class Grammar:
     """Draws from a seed.
 
@@ -88,6 +97,17 @@ class Grammar:
         if self.often(0.2):
             return self.secret
         return self.text(self.one(self.tokens)) if self.often(0.7) else str(self.one(JUNK))
+
+    def identity(self) -> str:
+        """As an app signs it; or what was signed is another, or the signature is."""
+        user = f"user {self.rng.randrange(50)}"
+        claims = {"sub": user, "name": "Fuzz", "exp": 4_000_000_000, "locale": "en", "extra_time": 1.5}
+        head = {"alg": self.one(("HS256", "HS256", "HS256", "none", "EdDSA", "RS256")), "kid": "a"}
+        signed = ".".join(
+            _base64(self.dumped(self.changed(each, 1 if self.often(0.3) else 0))) for each in (head, claims)
+        )
+        token = f"{signed}.{_base64(hmac.digest(IDENTITY_SECRET.encode(), signed.encode(), 'sha256'))}"
+        return self.text(token) if self.often(0.2) else token
 
     def text(self, text: str) -> str:
         """A character of it is another, missing, or there twice."""
@@ -163,7 +183,7 @@ class Grammar:
         return self.dumped(self.changed(self.one(self._client_messages())))
 
     def join(self) -> Mapping[str, object]:
-        return self.one(self._client_messages()[:4])
+        return self.one(self._client_messages()[:5])
 
     def _client_messages(self) -> Sequence[Mapping[str, object]]:
         key = self.key()
@@ -172,6 +192,7 @@ class Grammar:
             {"t": "join", "code": key, "token": self.token(), "epoch": 1, "offset": 3},
             {"t": "join", "code": key, "role": "spectator"},
             {"t": "join", "code": key, "token": self.token()},
+            {"t": "join", "code": key, "identity": self.identity(), "epoch": 1, "offset": 3},
             {"t": "answer", "id": "a", "question": 1, "choice": self.one((0, [0], True, "a", 1.5))},
             {"t": "host", "id": "h", "do": self.one(("start", "next", "close", "pause", "resume"))},
             {"t": "host", "id": "h", "do": "kick", "player": 1},
