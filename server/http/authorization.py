@@ -167,10 +167,14 @@ class Access:
         return given is not None and hmac.compare_digest(given.encode(), self._author_key.encode())
 
     async def user_or_author(self) -> str | None:
-        """The user of the identity token that the request carries; None for an author. Raises ApiError for
-        everyone else."""
+        """The user of the identity token that the request carries; None for the author key, and for an admin
+        who has signed in. Raises ApiError for everyone else."""
         given = self.bearer()
         if given is None:
+            author = self.author()
+            if author is not None:
+                author.require_admin()
+                return None
             raise ApiError("token_missing", "This needs the identity token of a user, or the author key.")
         if self.shows_author_key():
             self._show_key(given)

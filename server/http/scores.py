@@ -83,7 +83,7 @@ class ScoresView:
 
     async def user(self, user_id: str) -> Answer:
         """Totals and scores of a user. For that user and for authors."""
-        user_id = await self._named(user_id)
+        user_id, _ = await self._named(user_id)
         query = read_query(UserScoresQuery)
         after = behind(query.cursor, tuple[int, UUID])
         with bounded_wait():
@@ -106,8 +106,7 @@ class ScoresView:
     async def erase(self, user_id: str) -> Answer:
         """Scores, lines in leaderboards, and names in sessions go. For that user and for authors. Repeated,
         it goes on where it was cut off."""
-        own = not self._access.shows_author_key()
-        user_id = await self._named(user_id)
+        user_id, own = await self._named(user_id)
         read_query(NoQuery)
         with trio.move_on_after(DELETING_MAX_S):
             erased, refused = await self._erase_names(user_id, own=own)
@@ -145,16 +144,16 @@ class ScoresView:
         user_id = await self._access.user_or_author()
         return Asker(user_id is None, user_id)
 
-    async def _named(self, user_id: str) -> str:
-        """The user of the path, if the request may know about that one."""
+    async def _named(self, user_id: str) -> tuple[str, bool]:
+        """The user of the path, if the request may know about that one, and whether it is that user's own."""
         asked = await self._access.user_or_author()
         if asked is not None and user_id in (OWN, asked):
-            return asked
+            return asked, True
         if asked is not None:
             raise ApiError("not_author", "This token is of another user.")
         if not 1 <= len(user_id) <= USER_ID_CHARS_MAX or not user_id.isprintable():
             raise ApiError("bad_field", "A user's id is text of 1 to 128 characters.", "user_id")
-        return user_id
+        return user_id, False
 
     async def _quiz(self, quiz_id: str) -> str:
         """Raises QuizNotFound, also for a quiz that is deleted."""

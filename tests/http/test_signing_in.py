@@ -114,6 +114,18 @@ async def test_an_author_signs_in_writes_opens_and_signs_out() -> None:
         assert (await e.get("/api/quizzes", headers=HERE)).error == "token_missing"
 
 
+async def test_scores_of_users_are_for_admins_and_not_for_every_author() -> None:
+    async with signing_in() as s:
+        ada, eve = await s.author("ada"), await s.author("eve", roles=["admin"])
+        for method, path in (
+            ("GET", "/api/leaderboards/all"),
+            ("GET", "/api/users/x/scores"),
+            ("DELETE", "/api/users/x"),
+        ):
+            assert (await s.edge.call(method, path, headers=ada)).error == "not_admin"
+            assert (await s.edge.call(method, path, headers=eve)).error == "busy"  # there is no database
+
+
 async def test_others_neither_see_nor_change_it_and_admins_do() -> None:
     async with signing_in() as s:
         e = s.edge

@@ -29,7 +29,14 @@ SCORES = (
                     examples.USER_LEADERBOARD,
                 ),
             ),
-            codes=("quiz_not_found", "token_missing", "token_invalid", "token_expired", *IDENTITY_CODES),
+            codes=(
+                "quiz_not_found",
+                "not_admin",
+                "token_missing",
+                "token_invalid",
+                "token_expired",
+                *IDENTITY_CODES,
+            ),
         ),
     ),
     Route(
@@ -45,7 +52,7 @@ SCORES = (
             "user of the token.",
             query=queries.UserScoresQuery,
             gives=(Gives(200, "One page of it.", scores.UserScores, examples.USER_SCORES),),
-            codes=("not_author", *IDENTITY_CODES),
+            codes=("not_author", "not_admin", *IDENTITY_CODES),
         ),
     ),
     Route(
@@ -63,7 +70,7 @@ SCORES = (
             "is gone.",
             query=queries.NoQuery,
             gives=(Gives(200, "The user is gone.", scores.ErasedUser, examples.ERASED_USER),),
-            codes=("not_author", "kicked", "bad_field", "session_unavailable", *IDENTITY_CODES),
+            codes=("not_author", "not_admin", "kicked", "bad_field", "session_unavailable", *IDENTITY_CODES),
         ),
     ),
 )
