@@ -312,6 +312,18 @@ async def test_a_session_that_retention_has_dropped_or_whose_code_is_anothers_st
         assert row["n"] == 1
 
 
+async def test_what_is_written_again_keeps_its_owner(node: Node) -> None:
+    quiz = await node.catalog.add(quiz_of("Of Ada"), "ada's", "ada")
+    record = replace(record_of(quiz.id), owner_id="ada")
+    await node.store.create(record)
+    await node.store.claim(record.id, "node")
+    await node.database.execute("DELETE FROM sessions WHERE id = $1", record.id)
+    await node.database.execute("DELETE FROM quizzes WHERE id = $1", quiz.id)
+    await node.looked()
+    assert (await node.store.find(record.id)).owner_id == "ada"
+    assert [each.owner_id for each in await node.catalog.versions(quiz.id, 9)] == ["ada"]
+
+
 async def test_a_session_that_was_deleted_is_not_taken_for_lost(node: Node) -> None:
     """Nor by a node that was not the one to delete it."""
     record, epoch, listener = await node.session()
