@@ -56,6 +56,10 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "late_join": "current",
             "extra_time_max": 4,
             "foldings": 2,
+            "open_from": None,
+            "open_ms": None,
+            "untimed": False,
+            "reveal": "each",
         }
         assert opened.json["host_token"].encode() not in by_code.body
 
