@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Detach, Host, Join, Look, Rejoin, SubscribeNode, Watch
+from engine.actors.commands import Answer, Detach, Host, Join, Look, Next, Rejoin, SubscribeNode, Watch
 from engine.actors.refusals import SessionFinished
 from engine.boundary import Mistake
 from engine.domain.session import Settings
@@ -380,6 +380,24 @@ async def test_when_something_was_received_travels_as_how_long_ago_that_was(mock
         ack = Client()
         await b.sent(record.id, Answer(ack, 1, "a", 1, 0, cluster.clock.now_ms() - 500))
         assert ack.last("ack")["elapsed_ms"] == 2_500
+
+
+async def test_a_player_at_the_own_pace_plays_by_way_of_another_node(mock_clock: MockClock) -> None:
+    """And comes back at the owner itself, to the same question and what is left of its time."""
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, pace="self")
+        ada = await b.join(record, "Ada")
+        await b.sent(record.id, Next(ada, 1, "n"))
+        assert ada.last("question")["number"] == 1
+        mock_clock.jump(3)
+        await b.sent(record.id, Answer(ada, 1, "a", 1, 0, cluster.clock.now_ms()))
+        assert ada.last("ack")["elapsed_ms"] == 3_000
+        assert ada.last("ack")["result"]["correct"]
+        await b.sent(record.id, Next(ada, 1, "n"))
+        mock_clock.jump(4)
+        again = await a.rejoin(record, "player", 1)
+        state = again.last("joined")["state"]
+        assert (state["question"]["number"], state["question"]["remaining_ms"]) == (2, 16_000)
 
 
 async def test_what_comes_over_a_link_is_not_passed_on_again(mock_clock: MockClock) -> None:
