@@ -24,7 +24,7 @@ from engine.shards.embedded_redis import EmbeddedRedis
 from engine.shards.redis import RedisServices, open_redis
 
 MEMBERS = 15_000_000
-CALLS = 20_000
+CALLS = 5_000
 FILLED_AT_ONCE = 2_000
 POURED_AT_ONCE = 10_000
 BOARD = 1
