@@ -77,6 +77,7 @@ TASKS = {
     ("server/scores.py", "Scores.run", "self._scoring.run"): "Scoring: engine.boundary around each look",
     ("server/scores.py", "Scores.run", "self._fill"): WITHIN,
     ("server/node.py", "_cluster", "redis.bus.run"): PARTS,
+    ("server/node.py", "_edges", "ring.run"): WITHIN,
     ("server/node.py", "_edges", "serving.serve"): CONNECTION,
     ("server/node.py", "_edges", "transport.serve"): CONNECTION,
     ("server/node.py", "_edges", "timers.run"): WITHIN,

@@ -204,11 +204,14 @@ class Source:
         self.keys: bytes | None = key_set(public_jwk("EdDSA"))
         self.looks: list[float] = []
         self.slow = False
+        self.mistaken = False
 
     async def load(self) -> bytes:
         self.looks.append(trio.current_time())
         if self.slow:
             await trio.sleep_forever()
+        if self.mistaken:
+            raise RuntimeError("a mistake of ours")
         if self.keys is None:
             raise KeysUnavailable("nobody there")
         return self.keys
@@ -258,14 +261,15 @@ async def test_a_source_that_is_slow_or_dead_leaves_the_keys_as_they_are(
     readers = identities(ring)
     await nursery.start(ring.run)
     assert await code_of(readers, signed(algorithm="EdDSA")) is None
-    for broken in ("slow", "dead", "garbage", "empty"):
-        source.slow = broken == "slow"
+    for broken in ("mistaken", "slow", "dead", "garbage", "empty"):
+        source.slow, source.mistaken = broken == "slow", broken == "mistaken"
         source.keys = {"garbage": b"[", "empty": b'{"keys":[]}'}.get(broken)
         began = trio.current_time()
         assert await code_of(readers, signed(algorithm="ES256")) == "identity_unavailable"
         assert trio.current_time() - began <= key_ring.PAUSE_S + key_ring.LOOK_TIMEOUT_S
         assert await code_of(readers, signed("ben", algorithm="EdDSA")) is None
-    source.slow, source.keys = False, key_set(public_jwk("ES256"))
+    source.slow = source.mistaken = False
+    source.keys = key_set(public_jwk("ES256"))
     assert await code_of(readers, signed(algorithm="ES256")) is None
 
 

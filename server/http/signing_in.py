@@ -36,7 +36,7 @@ class SigningIn:
         if self._sign_in is None:
             return _failed("login_off")
         try:
-            started = await self._sign_in.start(self._redirect_uri(), to)
+            started = await self._sign_in.begin(self._redirect_uri(), to)
         except ProviderUnavailable as error:
             log.warning("nobody can sign in: %s", error)
             return _failed("login_unavailable")

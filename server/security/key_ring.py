@@ -79,7 +79,11 @@ class KeyRing:
         while True:
             waiting, self._waiting = self._waiting, []
             self._wanted = trio.Event()
-            await self._look()
+            looked = False
+            with self._boundary.within("a look at the identity keys"):
+                await self._look()
+                looked = True
+            self.failing = self.failing or not looked
             for done in [*waiting, *self._waiting]:
                 with self._boundary.within("telling of an identity"):
                     done()

@@ -71,7 +71,7 @@ class SignIn:
         self._waiting = serializer(secret, f"fanfare sign-in {client}", clock)
         self._signed_in = serializer(secret, f"fanfare author {client}", clock)
 
-    async def start(self, redirect_uri: str, to: str | None) -> Started:
+    async def begin(self, redirect_uri: str, to: str | None) -> Started:
         """Begin. Args: to: the page to come back to. Raises ProviderUnavailable."""
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         digest = hashlib.sha256(verifier.encode()).digest()
