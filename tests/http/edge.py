@@ -131,13 +131,24 @@ class Reply:
 class Edge:
     """Requests go straight to the app; `peer` is the address they seem to come from."""
 
-    def __init__(self, nursery: trio.Nursery, config: Config, store: MakeStore) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        config: Config,
+        store: MakeStore,
+        *,
+        clock: SessionClock | None = None,
+        catalog: Any = None,
+        journal: Any = None,
+    ) -> None:
         self.config = config
-        self.clock = SessionClock(START_MS)
-        self.catalog = MemoryCatalog(START_MS)
+        self.clock = clock or SessionClock(START_MS)
+        self.catalog = catalog or MemoryCatalog(START_MS)
         self.store = store(self.catalog)
-        self.journal = Journal(self.store)
-        self.journal.latency = Latency()
+        if journal is None:
+            journal = Journal(self.store)
+            journal.latency = Latency()
+        self.journal = journal
         self.author_key = config.author_key or AUTHOR_KEY
         self.tokens = Tokens(b"0123456789abcdef", config.token_ttl_s, self.clock)
         self.numbers = itertools.count(1)
@@ -266,9 +277,17 @@ class Played:
 
 
 @asynccontextmanager
-async def edge(store: MakeStore = MemorySessionStore, **config: Any) -> AsyncIterator[Edge]:
+async def edge(
+    store: MakeStore = MemorySessionStore,
+    *,
+    clock: SessionClock | None = None,
+    catalog: Any = None,
+    journal: Any = None,
+    **config: Any,
+) -> AsyncIterator[Edge]:
+    """Args: clock, catalog, journal: in place of those in memory; whoever gives a journal runs it."""
     async with trio.open_nursery() as nursery:
-        yield Edge(nursery, Config(**config), store)
+        yield Edge(nursery, Config(**config), store, clock=clock, catalog=catalog, journal=journal)
         nursery.cancel_scope.cancel()
 
 
