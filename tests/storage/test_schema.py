@@ -32,6 +32,9 @@ RELEASED = {
     "0013_scores_of_self_paced_players.sql": (
         "f67301befd07ff501691dd3f2b49acdabb4b56dfaed9558bb8309ca4281102c6"
     ),
+    "0014_scores_tell_nothing_early.sql": (
+        "6f596a391306be0d49acff56ac6f9e96f8f26f5086e3a287a318324898095ba7"
+    ),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

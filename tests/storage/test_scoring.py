@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from random import Random
@@ -9,13 +10,14 @@ from random import Random
 import pytest
 import trio
 
+from engine.domain.settings import Reveal, Settings
 from engine.ports import StorageUnavailable
 from engine.scores import EPOCH, Board, Rule
 from engine.storage import scoring as scoring_module
 from engine.storage.erasing import delete_session, erase_player
 from engine.storage.leaderboards import Cursor, Leaderboards
 from engine.storage.postgres import Connection, Database
-from engine.storage.score_checks import rebuild, waiting, wrong_entries, wrong_scores
+from engine.storage.score_checks import rebuild, rebuild_session, waiting, wrong_entries, wrong_scores
 from engine.storage.scoring import Scoring
 from engine.storage.user_scores import forget_user
 from tests.storage.scored import ZONE, Line, at, boards_of, finish, independent, played
@@ -318,6 +320,35 @@ async def test_who_is_through_at_the_own_pace_has_a_score_before_the_end(databas
     await through(2, 12)  # merged late: the end has been scored
     await work.settle()
     assert (await database.fetch("SELECT rank FROM user_scores WHERE user_id = 'bob'"))[0]["rank"] == 4
+
+
+@pytest.mark.parametrize("reveal", ["each", "end", "deadline", "never"])
+async def test_no_score_tells_what_is_right_before_players_may_know(
+    database: Database, reveal: Reveal
+) -> None:
+    early = reveal in ("each", "end")
+    session_id = await played(database, {"ann": [(500, 100)]}, NOW, finished=False)
+    await database.execute("UPDATE quizzes SET definition = '{\"questions\": [1]}'")
+    settings = Settings(pace="self", reveal=reveal)
+    await database.execute("UPDATE sessions SET settings = $1", json.dumps(settings.to_dict()))
+    through = NOW - timedelta(minutes=5)
+    await database.execute(
+        "INSERT INTO session_changes (session_id, seq, kind, player, at) VALUES ($1, 9999, 'done', 1, $2)",
+        session_id,
+        through,
+    )
+    work = scoring(database)
+    await work.settle()
+    assert [row[1] for row in await scores(database)] == ["ann"] * early
+    assert [line[1] for line in await shown(database, ALL)] == ["ann"] * early
+    await rebuild_session(database, session_id)  # neither does a rebuild of a session that runs
+    await work.settle()
+    assert [row[1] for row in await scores(database)] == ["ann"] * early
+    assert await database.in_transaction(partial(wrong_scores, session_id=session_id)) == []
+    await finish(database, session_id, NOW)
+    await work.settle()
+    [ann] = await database.fetch("SELECT * FROM user_scores")
+    assert (ann["score"], ann["rank"], ann["finished_at"]) == (500, 1, through)
 
 
 async def test_a_forgotten_user_and_a_deleted_session_leave_every_leaderboard(database: Database) -> None:
