@@ -12,7 +12,15 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from engine.actors.delivery.subscriber import Subscriber
-from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined, QuestionShown
+from engine.domain.facts import (
+    AnswerAccepted,
+    AnswerMerged,
+    DeadlineMoved,
+    ExtraTimeGiven,
+    PlayerDone,
+    PlayerJoined,
+    QuestionShown,
+)
 
 Role = Literal["player", "host", "spectator"]
 
@@ -22,7 +30,9 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 
 USER_ID_CHARS_MAX = 128
 
-Mergeable = PlayerJoined | AnswerAccepted | AnswerMerged | QuestionShown
+Mergeable = (
+    PlayerJoined | AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
+)
 """What the next owner of a session takes over from what an earlier owner had acknowledged."""
 
 PAGE_MAX = 1_000

@@ -41,7 +41,14 @@ from engine.actors.states import State
 from engine.actors.subscriptions import attach, joined, picture, subscribe_node
 from engine.domain.errors import Refusal
 from engine.domain.extra_time import NONE, percent_of
-from engine.domain.facts import AnswerAccepted, PlayerJoined, QuestionShown
+from engine.domain.facts import (
+    AnswerAccepted,
+    DeadlineMoved,
+    ExtraTimeGiven,
+    PlayerDone,
+    PlayerJoined,
+    QuestionShown,
+)
 from engine.domain.phases import refuse
 from engine.domain.session import Applied, Repeated
 from engine.ports import JOINS_SHARE
@@ -106,7 +113,7 @@ def answer(live: LiveSession, command: Answer) -> None:
 
     def frame() -> Frame:
         counters.acks += 1
-        result = self_pace.result_of(live.session, own, command.player)
+        result = self_pace.result_of(live, own, command.player)
         return messages.ack(command.id, command.question, status, elapsed_ms, result)
 
     live.confirmations.on_commit(seq, command.reply, frame, short=True)
@@ -407,7 +414,7 @@ def take_over(live: LiveSession, command: TakeOver) -> None:
 
 
 def merge(live: LiveSession, command: Merge) -> None:
-    session = live.session
+    session, now = live.session, live.clock.now_ms()
     for fact in command.facts:
         if isinstance(fact, PlayerJoined):
             known = len(session.players)
@@ -417,9 +424,15 @@ def merge(live: LiveSession, command: Merge) -> None:
                 live.attendance.expect(len(session.players))
         elif isinstance(fact, QuestionShown):
             session.merge_shown(fact)
+        elif isinstance(fact, PlayerDone):
+            session.merge_done(fact)
+        elif isinstance(fact, ExtraTimeGiven):
+            session.merge_extra_time(fact)
+        elif isinstance(fact, DeadlineMoved):
+            session.merge_deadline(fact, now)
         else:
             session.merge_answer(fact)
-    session.settle_merged(live.clock.now_ms())
+    session.settle_merged(now)
     live.confirmations.on_commit(
         session.seq, command.reply, lambda: messages.done(None, "merge", session.phase)
     )

@@ -202,4 +202,4 @@ def go_on(live: LiveSession, claimed: ClaimedSession, stream: StreamState | None
         if abs(stream.ahead_ms) > CLOCKS_AGREE_MS:
             session.move_clock(stream.ahead_ms, now)
     elif claimed.last_alive_at is not None:
-        session.move_clock(now - claimed.last_alive_at, now)
+        session.move_clock(now - claimed.last_alive_at, now, taken_over=True)

@@ -16,7 +16,15 @@ from engine.actors.refusals import NodeFull, SessionUnavailable
 from engine.actors.registry import Registry
 from engine.beats import sleep_to_beat
 from engine.boundary import Boundary, Mistake
-from engine.domain.facts import AnswerAccepted, AnswerMerged, PlayerJoined, QuestionShown
+from engine.domain.facts import (
+    AnswerAccepted,
+    AnswerMerged,
+    DeadlineMoved,
+    ExtraTimeGiven,
+    PlayerDone,
+    PlayerJoined,
+    QuestionShown,
+)
 from engine.ports import (
     OwnedElsewhere,
     SessionNotFound,
@@ -37,8 +45,7 @@ PATIENCE_S = 30.0
 """How long the merge of one session may take."""
 
 
-_Played = AnswerAccepted | AnswerMerged | QuestionShown
-_PLAYED = (AnswerAccepted, AnswerMerged, QuestionShown)
+_Played = AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
 
 
 class NotMerged(Exception):
@@ -103,7 +110,7 @@ class Merging:
         # A player may have joined in a part that was merged long ago, and answered in a new one.
         for epoch in sorted({part.epoch for part in new}):
             joins = [fact for fact in _facts(parts, epoch) if isinstance(fact, PlayerJoined)]
-            played = [fact for fact in _facts(new, epoch) if isinstance(fact, _PLAYED)]
+            played = [fact for fact in _facts(new, epoch) if isinstance(fact, _Played)]
             await self._send(actor, joins)
             await self._send(actor, await _renumbered(actor, joins, played))
         await self._spooled.set_merged([part.id for part in new])
@@ -138,6 +145,9 @@ async def _renumbered(
         await slicer.breathe()
     renumbered: list[_Played] = []
     for fact in played:
+        if isinstance(fact, DeadlineMoved):
+            renumbered.append(fact)
+            continue
         number = numbers.get(fact.player, fact.player)
         if number is not None:
             renumbered.append(fact if number == fact.player else replace(fact, player=number))

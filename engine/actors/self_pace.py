@@ -26,7 +26,25 @@ from engine.domain.shuffling import order_of_questions, seed_of
 def question_asked(live: LiveSession, command: Answer) -> int:
     """The question that an answer is to, as the quiz numbers it; 0 if the player was not shown it."""
     own = live.session.self_pace
-    return command.question if own is None else own.way(command.player).question_at(command.question)
+    if own is None:
+        return command.question
+    way = own.way(command.player)
+    if not way.merged:
+        return way.question_at(command.question)
+    order = order_of(live, command.player)
+    question = order[command.question - 1] if 1 <= command.question <= len(order) else 0
+    return question if question in way.questions else 0
+
+
+def _place_of(live: LiveSession, player: int, question: int) -> int:
+    """The number of a question as the player sees it; 0 if it is not on the way yet. It is the same whichever
+    node asked: also where answers were merged to later questions than the next one."""
+    own = live.session.self_pace
+    assert own is not None, "only a self-paced session has it"
+    way = own.way(player)
+    if way.merged and question in way.questions:
+        return order_of(live, player).index(question) + 1
+    return way.place_of(question)
 
 
 def show_next(live: LiveSession, command: Next) -> Refusal | None:
@@ -45,11 +63,11 @@ def show_next(live: LiveSession, command: Next) -> Refusal | None:
         body: dict[str, object] = {"t": "done_all", "id": command.id, "of": session.of}
         if isinstance(outcome, Asked):
             body = {"t": "question", "id": command.id}
-            body |= _question(session, player, outcome.question, live.clock.now_ms())
+            body |= _question(live, player, outcome.question)
         else:
-            body |= _ending(session, player)
+            body |= _ending(live, player)
         if missed and session.settings.reveal == "each":
-            body["missed"] = _result(session, player, missed)
+            body["missed"] = _result(live, player, missed)
         return Frame(body)
 
     live.confirmations.on_commit(seq, command.reply, frame, short=True)
@@ -64,16 +82,18 @@ def order_of(live: LiveSession, player: int) -> list[int]:
     return list(range(1, session.of + 1))
 
 
-def result_of(session: Session, outcome: AnswerAccepted | Repeated, player: int) -> Message | None:
+def result_of(live: LiveSession, outcome: AnswerAccepted | Repeated, player: int) -> Message | None:
     """What the `ack` says of the outcome; None where players are not told after each answer."""
+    session = live.session
     if session.self_pace is None or session.settings.reveal != "each":
         return None
-    return _result(session, player, outcome.question)
+    return _result(live, player, outcome.question)
 
 
-def picture(session: Session, state: dict[str, object], role: Role, player: int | None, now: int) -> None:
+def picture(live: LiveSession, state: dict[str, object], role: Role, player: int | None) -> None:
     """Put what is so for this player, or for all players together, into the `state` of a self-paced
     session."""
+    session = live.session
     own = session.self_pace
     assert own is not None, "only a self-paced session has it"
     state["opens_at"], state["closes_at"] = own.opens_at, own.closes_at
@@ -87,16 +107,16 @@ def picture(session: Session, state: dict[str, object], role: Role, player: int 
         return
     way = own.way(player)
     if way.stage is Stage.ASKED and session.phase is Phase.OPEN:
-        state["question"] = _question(session, player, way.asked, now)
+        state["question"] = _question(live, player, way.asked)
     state["number"] = len(way.questions)
     state["you"] = {
         "player": player,
         "name": session.name_of(player),
         **_score(session, player),
-        "answered": _answered(session, player),
-        "result": _last_result(session, player),
+        "answered": _answered(live, player),
+        "result": _last_result(live, player),
         "done": way.stage is Stage.DONE,
-        "review": _review(session, player),
+        "review": _review(live, player),
     }
 
 
@@ -107,10 +127,11 @@ def progress_of(session: Session) -> dict[str, object]:
     return {"shown": list(own.shown), "answers": session.answered_each()}
 
 
-def _question(session: Session, player: int, question: int, now: int) -> dict[str, object]:
+def _question(live: LiveSession, player: int, question: int) -> dict[str, object]:
+    session, now = live.session, live.clock.now_ms()
     own = session.self_pace
     assert own is not None, "only a self-paced session has it"
-    body: dict[str, object] = {"number": own.way(player).place_of(question), "of": session.of}
+    body: dict[str, object] = {"number": _place_of(live, player, question), "of": session.of}
     body |= session.quiz.questions[question - 1].public()
     body["remaining_ms"] = own.remaining_ms(player, now)
     if over_ms := own.over_ms(player, now):
@@ -152,13 +173,12 @@ def _score(session: Session, player: int) -> dict[str, object]:
     }
 
 
-def _result(session: Session, player: int, question: int) -> dict[str, object]:
+def _result(live: LiveSession, player: int, question: int) -> dict[str, object]:
     """As `result`, for one question of a player who may know it."""
-    own = session.self_pace
-    assert own is not None, "only a self-paced session has it"
+    session = live.session
     correct, points = session.mark_of(player, question)
     return {
-        "number": own.way(player).place_of(question),
+        "number": _place_of(live, player, question),
         "correct": correct,
         "points": points,
         "answer": session.quiz.questions[question - 1].correct,
@@ -166,8 +186,9 @@ def _result(session: Session, player: int, question: int) -> dict[str, object]:
     }
 
 
-def _answered(session: Session, player: int) -> dict[str, object] | None:
+def _answered(live: LiveSession, player: int) -> dict[str, object] | None:
     """The player's answer to the question that was shown last."""
+    session = live.session
     own = session.self_pace
     assert own is not None, "only a self-paced session has it"
     way = own.way(player)
@@ -175,39 +196,43 @@ def _answered(session: Session, player: int) -> dict[str, object] | None:
     if given is None:
         return None
     choice, elapsed_ms = given
-    return {"question": way.place_of(way.asked), "choice": choice, "elapsed_ms": elapsed_ms}
+    return {"question": _place_of(live, player, way.asked), "choice": choice, "elapsed_ms": elapsed_ms}
 
 
-def _last_result(session: Session, player: int) -> dict[str, object] | None:
+def _last_result(live: LiveSession, player: int) -> dict[str, object] | None:
+    session = live.session
     own = session.self_pace
     assert own is not None, "only a self-paced session has it"
     way = own.way(player)
     if session.settings.reveal != "each" or way.stage is Stage.ASKED or not way.asked:
         return None
-    return _result(session, player, way.asked)
+    return _result(live, player, way.asked)
 
 
-def _ending(session: Session, player: int) -> dict[str, object]:
+def _ending(live: LiveSession, player: int) -> dict[str, object]:
+    session = live.session
     board = session.leaderboard
     return {
         "done": _is_done(session, player),
         "phase": session.phase,
         **_score(session, player),
         "players": len(board),
-        "review": _review(session, player),
+        "review": _review(live, player),
     }
 
 
-def _review(session: Session, player: int) -> list[dict[str, object]] | None:
+def _review(live: LiveSession, player: int) -> list[dict[str, object]] | None:
     """Every question of the player's way with what the player answered, and what was right; None until the
     player is through, or the session over, and for a player who may not know."""
+    session = live.session
     own = session.self_pace
     assert own is not None, "only a self-paced session has it"
     over = session.phase is Phase.FINISHED or _is_done(session, player)
     if not over or not _may_know_answers(session, player):
         return None
     review = []
-    for place, question in enumerate(own.way(player).questions, start=1):
+    placed = [(_place_of(live, player, question), question) for question in own.way(player).questions]
+    for place, question in sorted(placed):
         asked = session.quiz.questions[question - 1]
         given = session.answer_of(player, question)
         correct, points = session.mark_of(player, question)

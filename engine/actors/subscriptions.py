@@ -25,7 +25,7 @@ def picture(live: LiveSession, role: Role, player: int | None = None) -> dict[st
     if session.self_pace is None:
         return messages.state(session, board, now, player=player, for_host=role == "host")
     state = messages.state(session, board, now, player=None, for_host=False)
-    self_pace.picture(session, state, role, player, now)
+    self_pace.picture(live, state, role, player)
     return state
 
 

@@ -244,7 +244,7 @@ class _Course:
         if self._own is None or self._phase is not Phase.OPEN:
             self._disorder(fact)
         else:
-            self._own.closes_at = fact.closes_at
+            self._own.move_deadline(fact)
 
     def _merged(self, fact: f.AnswerMerged) -> None:
         """It was taken by another owner, by whose clock and streaks nothing can be checked any more."""
@@ -317,7 +317,7 @@ class _Course:
     def _extended(self, fact: f.ClockExtended) -> None:
         self._clock.extend(fact.by_ms, fact.at)
         if self._own is not None:
-            self._own.give_back(fact.by_ms)
+            self._own.give_back(fact.by_ms, fact.at)
 
     def _locked(self, fact: f.LockChanged | f.HostReplaced) -> None:
         if self._phase is Phase.FINISHED:

@@ -55,17 +55,20 @@ class ExtraTime:
     Two of these are equal if the same players have the same: who is present is no matter of facts.
     """
 
-    __slots__ = ("_counts", "_held", "_percents")
+    __slots__ = ("_counts", "_given_at", "_held", "_percents")
 
     def __init__(self) -> None:
         self._percents: dict[int, int] = {}
+        self._given_at: dict[int, int] = {}
         self._held: dict[int, int] = {}
         """The percent of each player that the open question is held for."""
         self._counts: dict[int, int] = {}
         """How many these are of each percent: so the longest is found fast, however many there are."""
 
     def __eq__(self, other: object) -> bool:
-        return self._percents == other._percents if isinstance(other, ExtraTime) else NotImplemented
+        if not isinstance(other, ExtraTime):
+            return NotImplemented
+        return self._percents == other._percents and self._given_at == other._given_at
 
     __hash__ = None  # type: ignore[assignment]  # changes, so it must not be a key
 
@@ -80,7 +83,12 @@ class ExtraTime:
         """The player's time limit in percent of the question's; `UNTIMED` for none."""
         return self._percents.get(player, NONE)
 
-    def give(self, player: int, percent: int) -> None:
+    def given_at(self, player: int) -> int:
+        """When extra time was last given to the player, or taken away; 0 for never."""
+        return self._given_at.get(player, 0)
+
+    def give(self, player: int, percent: int, at: int) -> None:
+        self._given_at[player] = at
         if percent == NONE:
             self._percents.pop(player, None)
         else:

@@ -129,7 +129,7 @@ class ReplayedSession(SessionState):
 
     def _apply_extra_time_given(self, fact: ExtraTimeGiven) -> None:
         self._release(fact.player, fact.at)
-        self._extra.give(fact.player, fact.percent)
+        self._extra.give(fact.player, fact.percent, fact.at)
         if self.self_pace:
             self.self_pace.give_extra_time(fact.player, fact.percent)
         self._hold(fact.player)
@@ -274,7 +274,7 @@ class ReplayedSession(SessionState):
     def _apply_deadline_moved(self, fact: DeadlineMoved) -> None:
         self.phase = move(fact, self.phase, None)
         assert self.self_pace is not None, "only a self-paced session is open"
-        self.self_pace.closes_at = fact.closes_at
+        self.self_pace.move_deadline(fact)
 
     def _apply_paused(self, fact: Paused) -> None:
         self._paused_in, self.phase = self.phase, move(fact, self.phase, None)
@@ -290,7 +290,7 @@ class ReplayedSession(SessionState):
         self._clock.extend(fact.by_ms, fact.at)
         self._not_due_before(fact.at)
         if self.self_pace:
-            self.self_pace.give_back(fact.by_ms)
+            self.self_pace.give_back(fact.by_ms, fact.at)
 
     def _apply_lock_changed(self, fact: LockChanged) -> None:
         self.locked = fact.locked is True

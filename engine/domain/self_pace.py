@@ -27,7 +27,7 @@ from typing import Final
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import DomainError
 from engine.domain.extra_time import MOST, NONE, UNTIMED
-from engine.domain.facts import AnswerAccepted, Fact, PlayerDone, QuestionShown
+from engine.domain.facts import AnswerAccepted, DeadlineMoved, Fact, PlayerDone, QuestionShown
 from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
 
@@ -60,6 +60,9 @@ class Way:
     shown_at: int = 0
     given_back_ms: int = 0
     questions: array[int] = field(default_factory=lambda: array("B"))
+    merged: bool = False
+    """Whether an answer was merged to a question that was not shown here. `questions` may then differ from
+    the order in which the player is asked."""
 
     def place_of(self, question: int) -> int:
         """The number of a question as the player sees it; 0 if it is not on the way yet."""
@@ -102,8 +105,13 @@ class SelfPace:
         self._percents: Final[dict[int, int]] = {}
         """The time limits of players with extra time, in percent of those of the questions; 0 for none."""
         self._ways: Final[dict[int, Way]] = {}
+        self.deadline_moved_at = 0
+        """When the host moved the deadline; 0 for never."""
         self._given_back_ms = 0
         """The length of all outages."""
+        self._outages: Final[list[tuple[int, int]]] = []
+        """The end of each outage and its length. A change to another clock counts as an outage, whose length
+        may be negative."""
         self._clocks_run_until = 0
         """No clock of any player runs after this moment."""
 
@@ -162,6 +170,14 @@ class SelfPace:
         known = self.way(player).questions
         return next((question for question in order if question not in known), None)
 
+    def carried(self, at: int) -> int:
+        """A moment by the clock of an earlier owner, on the clock that runs now: time of later outages is
+        added, so a clock that began then has run as far as it could."""
+        for until, by_ms in self._outages:
+            if at < max(until, until - by_ms):
+                at += min(by_ms, until - at)
+        return at
+
     def clocks_run(self, since: int) -> bool:
         """Whether the clock of some player may have run at that moment or later."""
         return since < self._clocks_run_until
@@ -204,6 +220,7 @@ class SelfPace:
         way = self._ways.setdefault(player, Way())
         if question not in way.questions:
             way.questions.append(question)
+            way.merged = True
         if question == way.asked and way.stage is Stage.ASKED:
             way.stage = Stage.READY
 
@@ -212,8 +229,13 @@ class SelfPace:
         way.stage = self._moved(fact, way.stage)
         self.done += 1
 
-    def give_back(self, by_ms: int) -> None:
-        """No player could answer for so long, or another clock goes on that is ahead by so much."""
+    def move_deadline(self, fact: DeadlineMoved) -> None:
+        self.closes_at, self.deadline_moved_at = fact.closes_at, fact.at
+
+    def give_back(self, by_ms: int, at: int) -> None:
+        """No player could answer for so long until then, or another clock goes on that is ahead by so
+        much."""
+        self._outages.append((at, by_ms))
         self._given_back_ms += by_ms
         self._clocks_run_until += by_ms
 

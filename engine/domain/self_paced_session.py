@@ -11,7 +11,7 @@ from engine.domain.facts import AnswerAccepted, DeadlineMoved, PlayerDone, Quest
 from engine.domain.phases import Phase, refuse
 from engine.domain.players import Player
 from engine.domain.replay import ReplayedSession
-from engine.domain.self_pace import Stage
+from engine.domain.self_pace import SelfPace, Stage
 from engine.domain.settings import OPEN_MAX_MS
 
 PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this number.")
@@ -130,17 +130,45 @@ class SelfPacedSession(ReplayedSession):
         return fact
 
     def merge_shown(self, fact: QuestionShown) -> None:
-        """An earlier owner had shown this question: its clock goes on. Not if the player has another question
-        to answer by now, or has this one on the way already, by whatever clock; `fact.player` is a number of
-        this session."""
-        own, who = self.self_pace, self._players.get(fact.player)
-        if own is None or self.phase is Phase.FINISHED or who is None or who.kicked:
-            return
-        if not own.opens_at <= fact.at or own.is_over(fact.at) or not 1 <= fact.question <= self.of:
+        """An earlier owner had shown this question: its clock goes on, less the outages since. Not if the
+        player has another question to answer by now, or has this one on the way already, by whatever clock;
+        `fact.player` is a number of this session."""
+        own, at = self._merges(fact)
+        if own is None or not 1 <= fact.question <= self.of:
             return
         way = own.way(fact.player)
-        if way.stage is Stage.READY and fact.question not in way.questions:
-            self._record(QuestionShown(self.seq + 1, fact.at, fact.player, fact.question))
+        waits = way.stage is Stage.ASKED and not own.time_over(fact.player, at)
+        if way.stage is not Stage.DONE and not waits and fact.question not in way.questions:
+            self._record(QuestionShown(self.seq + 1, at, fact.player, fact.question))
+
+    def merge_done(self, fact: PlayerDone) -> None:
+        """An earlier owner knew that the player was through. Not if the player has a question to answer
+        here."""
+        own, at = self._merges(fact)
+        if own is None:
+            return
+        way = own.way(fact.player)
+        waits = way.stage is Stage.ASKED and not own.time_over(fact.player, at)
+        if way.stage is not Stage.DONE and not waits and len(way.questions) == self.of:
+            self._record(PlayerDone(self.seq + 1, at, fact.player))
+
+    def _merges(self, fact: QuestionShown | PlayerDone) -> tuple[SelfPace | None, int]:
+        """When the step of a player happened, by the clock that runs now; None if it is not to be merged."""
+        own, who = self.self_pace, self._players.get(fact.player)
+        if own is None or self.phase is Phase.FINISHED or who is None or who.kicked:
+            return None, 0
+        at = own.carried(fact.at)
+        return (own, at) if own.opens_at <= at and not own.is_over(at) else (None, 0)
+
+    def merge_deadline(self, fact: DeadlineMoved, now: int) -> None:
+        """An earlier owner had moved the deadline. Where the host has moved it later, that stands; a deadline
+        that is over by now ends the session now, and a session that has ended stays so."""
+        own = self.self_pace
+        if own is None or self.phase is Phase.FINISHED or fact.at <= own.deadline_moved_at:
+            return
+        closes_at = max(fact.closes_at, now)
+        if closes_at != own.closes_at:
+            self._record(DeadlineMoved(self.seq + 1, fact.at, closes_at))
 
     def extend(self, closes_at: int, at: int) -> Refusal | None:
         """Move the deadline, to a later or an earlier moment. Nothing happens when it is there already."""

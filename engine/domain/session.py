@@ -227,6 +227,15 @@ class Session(SelfPacedSession):
             )
         )
 
+    def merge_extra_time(self, fact: ExtraTimeGiven) -> None:
+        """Give a player the extra time that an earlier owner had acknowledged; `fact.player` is a number of
+        this session. What was given here later stands, and after the end nothing changes."""
+        who = self._players.get(fact.player)
+        if who is None or who.erased or self.phase is Phase.FINISHED:
+            return
+        if fact.at > self._extra.given_at(fact.player) and fact.percent != self._extra.of(fact.player):
+            self._record(ExtraTimeGiven(self.seq + 1, fact.at, fact.player, fact.percent))
+
     def settle_merged(self, at: int) -> None:
         """After a merge: close the question if now all have answered."""
         self._close_if_all_answered(at)
@@ -395,11 +404,13 @@ class Session(SelfPacedSession):
         if by_ms > 0:
             self.move_clock(by_ms, at)
 
-    def move_clock(self, by_ms: int, at: int) -> None:
+    def move_clock(self, by_ms: int, at: int, *, taken_over: bool = False) -> None:
         """From now on moments come from another clock, which is `by_ms` ahead of the former clock, or behind
         it, if that is negative. Does nothing when no countdown runs: the next countdown begins with the new
-        clock."""
-        if by_ms and self.counts_down(at - by_ms):
+        clock. If the session was taken over, clocks of players may have run that will only be known once the
+        facts of the former owner are merged (`merge_shown`)."""
+        may_follow = taken_over and self.phase is Phase.OPEN
+        if by_ms and (may_follow or self.counts_down(at - by_ms)):
             self._record(ClockExtended(self.seq + 1, at, by_ms))
 
     def elapse(self, now: int) -> None:
