@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -75,15 +75,17 @@ class LoadSessions:
     def __init__(
         self, apis: Sequence[Api], scenario: Scenario, rng: random.Random, *, anywhere: bool = False
     ) -> None:
-        self._apis = apis
+        self.apis = apis
         self._anywhere = anywhere
         self._scenario = scenario
         self._rng = rng
         self._limit = trio.CapacityLimiter(REQUESTS_MAX)
         self.opened: list[Session] = []
+        self.quiz_id = ""
 
     async def open(self, quiz: LoadQuiz) -> None:
         """Add the quiz, and open as many sessions as the players need."""
+        self.quiz_id = quiz.id
         await self._ask(0, lambda api: api.add_quiz(quiz.data, quiz.id))
         sizes = session_sizes(self._scenario.players, self._scenario.session_players, self._rng)
         async with trio.open_nursery() as nursery:
@@ -92,15 +94,20 @@ class LoadSessions:
         self.opened.sort(key=lambda session: session.number)
 
     async def _open_one(self, quiz: LoadQuiz, number: int, players: int) -> None:
-        node = number % len(self._apis)
-        settings: Mapping[str, object] = {
-            "pace": "auto",
-            "reveal_ms": int(self._scenario.reveal_s * 1000),
-            "board": self._scenario.board,
-            "get_ready_ms": 0,
-            "early_close": False,
-            "player_limit": min(players + players // 10 + LIMIT_SPARE, PLAYER_LIMIT_MAX),
+        node = number % len(self.apis)
+        settings: dict[str, object] = {
+            "player_limit": min(players + players // 10 + LIMIT_SPARE, PLAYER_LIMIT_MAX)
         }
+        if self._scenario.own_pace:
+            settings |= {"pace": "self", "identity": "required"}
+        else:
+            settings |= {
+                "pace": "auto",
+                "reveal_ms": int(self._scenario.reveal_s * 1000),
+                "board": self._scenario.board,
+                "get_ready_ms": 0,
+                "early_close": False,
+            }
         told: Message = await self._ask(node, lambda api: api.create_session(quiz.id, settings))
         self.opened.append(
             Session(
@@ -112,6 +119,18 @@ class LoadSessions:
                 told["ws_url"],
                 told["host_token"],
             )
+        )
+
+    async def finish(self) -> None:
+        """End every session that has no end of its own."""
+        async with trio.open_nursery() as nursery:
+            for session in self.opened:
+                nursery.start_soon(self._finish_one, session)
+
+    async def _finish_one(self, session: Session) -> None:
+        # The same mark each time: a command that was carried out before is answered as then.
+        await self._ask(
+            session.node, lambda api: api.host(session.code, session.host_token, "finish", "finish")
         )
 
     async def start(self) -> None:
@@ -143,7 +162,7 @@ class LoadSessions:
     async def _ask(self, node: int, request: Callable[[Api], Awaitable[T]]) -> T:
         """Args: node: the place of the one to ask, or to ask first."""
         for attempt in range(ATTEMPTS_MAX):
-            api = self._apis[node]
+            api = self.apis[node]
             try:
                 async with self._limit:
                     return await request(api)
@@ -151,10 +170,10 @@ class LoadSessions:
                 if not exc.not_now or attempt == ATTEMPTS_MAX - 1:
                     raise
             except ApiUnreachable:
-                if not self._anywhere or len(self._apis) < 2 or attempt == ATTEMPTS_MAX - 1:
+                if not self._anywhere or len(self.apis) < 2 or attempt == ATTEMPTS_MAX - 1:
                     raise
-                node = (node + 1) % len(self._apis)
-                if attempt < len(self._apis) - 1:
+                node = (node + 1) % len(self.apis)
+                if attempt < len(self.apis) - 1:
                     continue  # one that was not asked yet, at once
             await trio.sleep(self._rng.uniform(0.5, 1.0) * 2**attempt)
         raise AssertionError("unreachable")

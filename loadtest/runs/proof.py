@@ -77,6 +77,10 @@ class Verdict:
     """Stored answers that were read one by one; 0 without a database to ask."""
     boards: int = 0
     """Last leaderboards that were compared."""
+    scores: int = 0
+    """Scores of users that were compared with the facts."""
+    lines: int = 0
+    """Lines of leaderboards over sessions that were compared."""
     unsettled: int = 0
     """Answers of which nobody heard what became: they may be stored or not."""
     gave_up: int = 0
@@ -203,6 +207,10 @@ def _end(ledger: CompactLedger, result: StoredResult, session: _Session) -> Iter
         yield "left early", f"left as {ledger.ended}, before the end was heard"
         return
     if session.merged and ledger.final[1] <= result.score:
+        return
+    if ledger.final[0] is None:
+        if ledger.final[1] != result.score:
+            yield "score or rank", f"told {ledger.final[1]} points when through, stored {result.score}"
         return
     if ledger.final != (result.rank, result.score):
         yield "score or rank", f"told {ledger.final}, stored {(result.rank, result.score)}"

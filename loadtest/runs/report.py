@@ -52,6 +52,8 @@ def report(name: str, scenario: Scenario, outcome: Outcome, *, nodes: int, gener
             "acknowledged": verdict.acks,
             "rows": verdict.rows,
             "leaderboards": verdict.boards,
+            "scores": verdict.scores,
+            "lines": verdict.lines,
             "unsettled": verdict.unsettled,
             "broken": verdict.broken,
             "examples": verdict.examples,

@@ -24,11 +24,12 @@ from loadtest.runs.load_sessions import LoadSessions, Session
 from loadtest.runs.proof import AskAnswers, AskMerged, Proof, StoredSession, Verdict
 from loadtest.runs.sampling import NodeMetrics, Processes, sample
 from loadtest.runs.scenario import EVEN, LIVE, Scenario
+from loadtest.runs.scores import AskScores, prove_scores
 from loadtest.runs.spread import Spreads
 from loadtest.runs.timeline import Timeline
 from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.connection import Target
-from loadtest.swarm.crowd import SPREADS, CrowdPlan, Seats
+from loadtest.swarm.crowd import SPREADS, CrowdPlan, Seats, Signing
 from loadtest.swarm.player import Habits
 
 AHEAD_S = 1.0
@@ -36,6 +37,9 @@ AHEAD_S = 1.0
 
 END_SPARE_S = 60.0
 """How long after the last question everybody has left, at most."""
+
+SLOWEST = 5
+"""How much longer than the median player the slowest one takes, at most."""
 
 AskOwners = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
 """Reads from the database which node ran sessions last: its WebSocket's address, by the session's id."""
@@ -55,6 +59,8 @@ class Plan:
         seed: of sizes, skill and the like; what happens when is up to the machine.
         processes: process ids by name, whose costs are sampled; those of the generators are added.
         ask_answers: None when the database cannot be asked.
+        signing: of the identities of users, for the pace SELF.
+        ask_scores: None as well.
         anywhere: whether the nodes are one cluster, any of which takes any client: then every player begins
             at a random one of them.
         moments: of the faults.
@@ -70,6 +76,8 @@ class Plan:
     ask_answers: AskAnswers | None = None
     ask_owners: AskOwners | None = None
     ask_merged: AskMerged | None = None
+    signing: Signing | None = None
+    ask_scores: AskScores | None = None
     anywhere: bool = False
     moments: Moments = field(default_factory=Moments)
     breakable: Breakable | None = None
@@ -184,6 +192,7 @@ class LoadRun:
     ) -> None:
         scenario = self._scenario
         self.phase = "joining"
+        coming_s = self._now_s() + AHEAD_S
         for crowd, plan in zip(crowds, self._crowd_plans(sessions.opened, quiz), strict=True):
             await crowd.begin(plan)
         async with trio.open_nursery() as playing:
@@ -196,10 +205,16 @@ class LoadRun:
                 playing.start_soon(self._cut_all, crowds, moment_s)
             if self._faults is not None:
                 playing.start_soon(self._faults.run, self._plan.moments)
-            await sessions.start()
+            if scenario.own_pace:
+                self._play_began_s = coming_s
+            else:
+                await sessions.start()
             self._all_play_s = self._now_s()
-            within_s = scenario.rounds_s + scenario.patience_s + END_SPARE_S
+            longest_s = scenario.rounds_s * (SLOWEST if scenario.own_pace else 1)
+            within_s = longest_s + scenario.patience_s + END_SPARE_S
             await self._until(lambda: self.timeline.all_over, within_s)
+            if scenario.own_pace:
+                await sessions.finish()
             playing.cancel_scope.deadline = trio.current_time() + scenario.patience_s
 
     def _crowd_plans(self, opened: Sequence[Session], quiz: LoadQuiz) -> list[CrowdPlan]:
@@ -226,6 +241,7 @@ class LoadRun:
                     sources_of(number, players) if loopback else (),
                     quiz.answers,
                     share,
+                    self._plan.signing,
                 )
             )
         return plans
@@ -298,7 +314,12 @@ class LoadRun:
             self._spreads.read((directory / f"{number}").with_suffix(SPREADS))
         for ledger in probes.ledgers():
             proof.take(ledger)
-        return proof.verdict()
+        verdict = proof.verdict()
+        if self._scenario.own_pace and self._plan.ask_scores is not None:
+            self.phase = "comparing scores and leaderboards"
+            ids = [session.id for session in sessions.opened]
+            await prove_scores(verdict, self._plan.ask_scores, ids, sessions.apis, sessions.quiz_id)
+        return verdict
 
     async def _owners(self, sessions: LoadSessions) -> dict[int, str]:
         """Of a cluster: by the number of the session, which node ran it last."""
@@ -340,4 +361,8 @@ def habits_of(scenario: Scenario) -> Habits:
         scenario.stall_s,
         scenario.patience_s,
         scenario.board == LIVE,
+        scenario.own_pace,
+        scenario.pause_s,
+        scenario.away_share,
+        scenario.away_s,
     )

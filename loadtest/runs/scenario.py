@@ -15,6 +15,9 @@ _SUFFIX = ".toml"
 AT_CLOSE = "at_close"
 LIVE = "live"
 
+AUTO = "auto"
+SELF = "self"
+
 LOGNORMAL = "lognormal"
 EVEN = "even"
 
@@ -110,7 +113,12 @@ class Scenario:
         waves: sessions come and go: so many groups of them play at one time, which begin one after the other;
             when the sessions of a group are over, new ones with new players take their place. 0: every
             session plays from the beginning to the end.
-        session_questions: of a session of a wave.
+        session_questions: of a session of a wave, or at the players' own pace.
+        pace: AUTO: the clock of the session leads. SELF: users of an app, with identities, go through the
+            quiz each at their own speed, as soon as they are in.
+        pause_s: SELF: the median time between an answer and the next question.
+        away_share: SELF: answers after which the player disconnects, to come back at another node.
+        away_s: SELF: the median time until then.
         memory_growth_max: as a share of 1; the run fails when the nodes have more resident memory in the last
             third of the play than that beyond what they have in the third before. 0: it does not matter.
         probes: players beside the others on an independent WebSocket library.
@@ -137,18 +145,28 @@ class Scenario:
     stall_s: float
     waves: int
     session_questions: int
+    pace: str
+    pause_s: float
+    away_share: float
+    away_s: float
     memory_growth_max: float
     probes: int
     patience_s: float
 
     @property
+    def own_pace(self) -> bool:
+        return self.pace == SELF
+
+    @property
     def round_s(self) -> float:
         """From the beginning of a question to that of the next."""
+        if self.own_pace:
+            return self.think_s + self.pause_s + self.away_share * self.away_s
         return self.question_s + self.reveal_s
 
     @property
     def rounds_s(self) -> float:
-        """How long a session plays."""
+        """How long a session plays; at the own pace, how long it takes the median player."""
         return self.questions * self.round_s
 
     @property
@@ -160,7 +178,7 @@ class Scenario:
     def questions(self) -> int:
         """How many a session plays: as many as begin within the duration, and no more than a quiz may
         have."""
-        if self.waves:
+        if self.waves or self.own_pace:
             return self.session_questions
         return min(max(round(self.duration_s / self.round_s), 1), QUESTIONS_MAX)
 
@@ -171,8 +189,12 @@ class Scenario:
             changed = replace(changed, players=_read("players", players, "the command line"))
         if duration_s is not None:
             changed = replace(changed, duration_s=_read("duration_s", duration_s, "the command line"))
-        if bool(changed.waves) != bool(changed.session_questions):
-            raise ScenarioError("waves and session_questions go together")
+        if bool(changed.waves or changed.own_pace) != bool(changed.session_questions):
+            raise ScenarioError("waves and session_questions go together, and so do pace self and these")
+        if changed.own_pace and (
+            changed.waves or changed.probes or changed.silent_share or changed.stall_share
+        ):
+            raise ScenarioError("pace self has no waves, probes, silent_share or stall_share")
         if changed.waves and (changed.probes or changed.cut_all_at_s):
             raise ScenarioError("a scenario with waves has no probes and no cut_all_at_s")
         rounds_s = QUESTIONS_MAX * changed.round_s
@@ -207,6 +229,10 @@ _KINDS: Mapping[str, Callable[[object], Any]] = {
     "stall_s": _number(0, 3_600),
     "waves": _whole(0, 100),
     "session_questions": _whole(0, QUESTIONS_MAX),
+    "pace": _one_of(AUTO, SELF),
+    "pause_s": _number(0, 600),
+    "away_share": _share,
+    "away_s": _number(0, 600),
     "memory_growth_max": _share,
     "probes": _whole(0, 100),
     "patience_s": _number(1, 3_600),
@@ -230,6 +256,10 @@ _DEFAULTS: Mapping[str, object] = {
     "stall_s": 0.0,
     "waves": 0,
     "session_questions": 0,
+    "pace": AUTO,
+    "pause_s": 0.0,
+    "away_share": 0.0,
+    "away_s": 0.0,
     "memory_growth_max": 0.0,
     "probes": 4,
     "patience_s": 60.0,

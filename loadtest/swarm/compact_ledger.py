@@ -34,8 +34,8 @@ class CompactLedger:
     refused: dict[int, str] = field(default_factory=dict)
     score: int = 0
     """As last told."""
-    final: tuple[int, int] | None = None
-    """Rank and score at the end."""
+    final: tuple[int | None, int] | None = None
+    """Rank and score at the end. The rank is None where others played on."""
     top: Top | None = None
     """Of the last leaderboard."""
     gaps: list[Gap] = field(default_factory=list)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import jwt
 
 from loadtest.runs.histogram import Histogram
 from loadtest.swarm.fault_log import Fault
 from loadtest.swarm.loop import Loop
 from loadtest.swarm.player import Habits, Measures, Player, SessionView, Surroundings
+from loadtest.swarm.self_paced import SelfPacedPlayer
+
+HOUR_S = 3600.0
 
 SPREADS = ".spreads"
 """Suffix of the file beside the ledgers with what `Crowd.spreads` tells."""
@@ -35,6 +41,24 @@ class Seats:
 
 
 @dataclass(frozen=True, slots=True)
+class Signing:
+    """How the identities of players are signed.
+
+    Args:
+        secret: the `identity_secret` of the nodes.
+        users: what the ids of the users begin with; the name follows.
+    """
+
+    secret: str
+    users: str
+
+    def identify(self, name: str) -> str:
+        """A token that says that this is the user with that name, for an hour."""
+        claims: dict[str, object] = {"sub": f"{self.users}{name}", "name": name, "exp": time.time() + HOUR_S}
+        return jwt.encode(claims, self.secret, "HS256")
+
+
+@dataclass(frozen=True, slots=True)
 class CrowdPlan:
     """What one process has to do. Made once, sent as JSON.
 
@@ -44,6 +68,7 @@ class CrowdPlan:
         join_per_s: how many come in a second.
         sources: addresses to come from, in turn; none for whichever the system takes.
         answers: per question, what to answer if right and if wrong, as JSON.
+        signing: None for guests.
     """
 
     seed: int
@@ -53,6 +78,7 @@ class CrowdPlan:
     sources: Sequence[str]
     answers: Sequence[tuple[str, str]]
     seats: Sequence[Seats]
+    signing: Signing | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +92,7 @@ class CrowdPlan:
                 "habits": Habits(**data["habits"]),
                 "answers": [(right, wrong) for right, wrong in data["answers"]],
                 "seats": [Seats(**each) for each in data["seats"]],
+                "signing": None if data["signing"] is None else Signing(**data["signing"]),
             }
         )
 
@@ -88,6 +115,7 @@ class Crowd:
             list(plan.answers),
             self.measures,
             list(plan.sources),
+            identify=None if plan.signing is None else plan.signing.identify,
         )
         self._around = around
         self._faults: dict[int, Fault] = {}
@@ -185,7 +213,8 @@ class Crowd:
 
 def _player(number: int, view: SessionView, around: Surroundings) -> Player:
     habits, rng = around.habits, around.rng
-    return Player(
+    made = SelfPacedPlayer if habits.own_pace else Player
+    return made(
         f"P{number}",
         view,
         around,

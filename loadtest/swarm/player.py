@@ -8,7 +8,7 @@ GONE by the protocol's table of endings.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -69,6 +69,11 @@ class Habits:
     patience_s: float
     live: bool = False
     """Whether the leaderboard moves while people answer."""
+    own_pace: bool = False
+    """Whether each of them goes through the quiz alone; what follows is for that."""
+    pause_s: float = 0.0
+    away_share: float = 0.0
+    away_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -83,7 +88,7 @@ class Measures:
     acks: int = 0
     frames: int = 0
     reconnects: int = 0
-    """Players who came back after a loss."""
+    """Players who came back after a loss, or after they had left for a while."""
     moved: int = 0
     """Joins that were sent on to another node."""
     handed: int = 0
@@ -200,6 +205,7 @@ class Surroundings:
         answers: per question, what to answer if right and if wrong, as JSON.
         sources: addresses to come from, in turn; none for whichever the system takes.
         targets: by address, all that were looked up.
+        identify: makes the identity token of the user with a name; None for guests.
     """
 
     loop: Loop
@@ -209,6 +215,7 @@ class Surroundings:
     measures: Measures
     sources: list[str]
     targets: dict[str, Target] = field(default_factory=dict)
+    identify: Callable[[str], str] | None = None
 
     def target(self, url: str) -> Target:
         """Raises ValueError for an address that no load can be sent to, OSError for one that is not known."""
@@ -441,6 +448,9 @@ class Player:
         except ValueError as exc:
             self.ledger.faults.append(str(exc))
             return
+        self._take(told)
+
+    def _take(self, told: Told) -> None:
         kind, message = told.kind, told.message
         if kind in PASSING:
             self._seat.up_to(message["offset"])

@@ -45,6 +45,10 @@ def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:
     assert "NAME one of data_dir" in fanfare("load", "steady", "--node-option", "colour=1").output
     aimed = fanfare("load", "steady", "--node-option", "tick_ms=50", "--url", "http://x")
     assert "not for those of --url" in aimed.output
+    users = fanfare("load", "self", "--url", "http://x")
+    assert "--identity-secret goes with --url and" in users.output
+    secret = fanfare("load", "steady", "--url", "http://x", "--identity-secret", "x" * 32)
+    assert "--identity-secret goes with --url and" in secret.output
     clustered = fanfare("load", "steady", "--cluster", "--url", "http://x")
     assert "those of --url get --anywhere" in clustered.output
     assert "get --cluster" in fanfare("load", "steady", "--anywhere").output

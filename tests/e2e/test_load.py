@@ -66,6 +66,39 @@ async def test_players_of_a_cluster_begin_anywhere_and_end_at_their_owner(tmp_pa
     assert len(found["players_by_node"]) == 2
 
 
+OWN_PACE = """\
+description = "users at their own pace, small"
+pace = "self"
+players = 30
+duration_s = 5
+session_players = [10, 20]
+session_questions = 3
+join_per_s = 200
+question_s = 5
+think_s = 0.2
+pause_s = 0.1
+away_share = 0.3
+away_s = 0.2
+drop_share = 0.1
+silent_share = 0
+probes = 0
+"""
+
+
+async def test_users_at_their_own_pace_have_scores_that_are_proven(tmp_path: Path) -> None:
+    scenario, report = tmp_path / "own-pace.toml", tmp_path / "report.json"
+    scenario.write_text(OWN_PACE)
+    code, said = await fanfare("load", str(scenario), "--cluster", "--spawn", "2", "--json", str(report))
+    assert code == 0, said
+    found = json.loads(report.read_text())
+    proof = found["proof"]
+    assert (proof["players"], proof["acknowledged"], proof["rows"]) == (30, 90, 90)
+    # Day, week and all time, per quiz and over all; and what each node shows of day and all time.
+    assert (proof["scores"], proof["lines"]) == (30, 30 * 6 + 2 * 30 * 4)
+    assert found["ends"]["left for a while"] > 0
+    assert found["totals"]["reconnects"] > 0
+
+
 WAVES = """\
 description = "sessions that come and go, small"
 players = 40

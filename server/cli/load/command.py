@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from loadtest.runs.faults import Moments
     from loadtest.runs.run import Outcome, Plan
     from loadtest.runs.scenario import Scenario
+    from loadtest.swarm.crowd import Signing
 
 
 @click.command()
@@ -66,6 +68,11 @@ if TYPE_CHECKING:
     help="With --url: where the nodes keep the answers, to compare them one by one.",
 )
 @click.option(
+    "--identity-secret",
+    metavar="SECRET",
+    help="With --url, for users with identities: the `identity_secret` of the nodes.",
+)
+@click.option(
     "--node-option",
     "node_options",
     multiple=True,
@@ -93,6 +100,7 @@ def load(
     urls: tuple[str, ...],
     anywhere: bool,
     database_url: str | None,
+    identity_secret: str | None,
     node_options: tuple[str, ...],
     seed: int,
     json_file: Path | None,
@@ -139,13 +147,17 @@ def load(
             f"the play is over after {scenario.rounds_s:g} s: --kill and --roll come before."
         )
     moments = Moments(kill_s, roll_s)
+    if bool(identity_secret) != (bool(urls) and scenario.own_pace):
+        raise click.UsageError(
+            "--identity-secret goes with --url and a scenario of users who play at their own pace."
+        )
     count = spawn or _nodes_for(scenario, cluster, moments)
     if len(kill_s) >= count:
         raise click.UsageError(f"--kill may be given {count - 1} times at most: one of {count} must be left.")
 
     async def main() -> int:
         if urls:
-            planned = _aimed(scenario, urls, database_url, seed, anywhere)
+            planned = _aimed(scenario, urls, database_url, seed, anywhere, identity_secret)
         else:
             planned = _spawned(scenario, count, seed, settings, cluster, moments)
         async with planned as plan:
@@ -153,6 +165,15 @@ def load(
         return _tell(scenario_name, plan, outcome, json_file, html_file)
 
     run(main)
+
+
+def _signing(identity_secret: str | None) -> Signing | None:
+    """Users whom no earlier run had."""
+    from loadtest.swarm.crowd import Signing
+
+    if identity_secret is None:
+        return None
+    return Signing(identity_secret, f"load-{secrets.token_hex(4)}-")
 
 
 def serve_option(text: str) -> str:
@@ -187,12 +208,17 @@ def _away(moments: Moments) -> int:
 
 @asynccontextmanager
 async def _aimed(
-    scenario: Scenario, urls: Sequence[str], database: str | None, seed: int, anywhere: bool
+    scenario: Scenario,
+    urls: Sequence[str],
+    database: str | None,
+    seed: int,
+    anywhere: bool,
+    identity_secret: str | None,
 ) -> AsyncGenerator[Plan]:
     """The faults for nodes that run."""
     from loadtest.runs.fleet import generators_for
     from loadtest.runs.run import Plan
-    from server.cli.operate.sql import answers_of, merged_in, owners_of
+    from server.cli.operate.sql import answers_of, merged_in, owners_of, scores_of
 
     yield Plan(
         scenario,
@@ -203,6 +229,8 @@ async def _aimed(
         ask_answers=partial(answers_of, database) if database else None,
         ask_owners=partial(owners_of, database) if database else None,
         ask_merged=partial(merged_in, database) if database else None,
+        ask_scores=partial(scores_of, database) if database else None,
+        signing=_signing(identity_secret),
         anywhere=anywhere,
     )
 
@@ -220,8 +248,11 @@ async def _spawned(
     from loadtest.runs.fleet import generators_for
     from loadtest.runs.run import Plan
     from server.cli.load.nodes import UNEVEN, check_room, spawned
-    from server.cli.operate.sql import answers_of, merged_in, owners_of
+    from server.cli.operate.sql import answers_of, merged_in, owners_of, scores_of
 
+    identity_secret = secrets.token_hex(32) if scenario.own_pace else None
+    if identity_secret is not None:
+        settings = [*settings, "--identity=optional", f"--identity-secret={identity_secret}"]
     players = scenario.players + scenario.probes
     if cluster:
         check_room(int(players * UNEVEN), max(count - _away(moments), 1))
@@ -244,6 +275,8 @@ async def _spawned(
                 ask_answers=partial(answers_of, nodes.database),
                 ask_owners=partial(owners_of, nodes.database),
                 ask_merged=partial(merged_in, nodes.database),
+                ask_scores=partial(scores_of, nodes.database),
+                signing=_signing(identity_secret),
                 anywhere=cluster,
                 moments=moments,
                 breakable=nodes if moments else None,

@@ -118,10 +118,20 @@ def summarize(found: Mapping[str, Any], console: Console) -> None:
             told = ", ".join(f"{reason} {count:,}" for reason, count in found[heading].items())
             console.print(f"{heading}: {told}", style="dim", soft_wrap=True)
     rows = f"{proof['rows']:,} rows" if proof["rows"] else "the results (no database to ask)"
+    if proof["scores"]:
+        console.print(
+            f"{proof['scores']:,} scores of users and {proof['lines']:,} lines of leaderboards over sessions "
+            "were compared with the facts",
+            soft_wrap=True,
+        )
     if found["proven"]:
         console.print(
-            f"Proven: {proof['acknowledged']:,} acknowledged answers against {rows}, and the last "
-            f"leaderboards of {proof['leaderboards']:,} players.",
+            f"Proven: {proof['acknowledged']:,} acknowledged answers against {rows}, and "
+            + (
+                f"the last leaderboards of {proof['leaderboards']:,} players."
+                if proof["leaderboards"]
+                else f"what {proof['players']:,} players were told at the end."
+            ),
             style="bold green",
         )
         return

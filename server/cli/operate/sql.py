@@ -14,8 +14,10 @@ import trio
 
 from engine.storage.embedded import dsn
 from loadtest.runs.proof import StoredAnswer
+from loadtest.runs.scores import TOP, StoredScores
 
 SESSIONS_PER_QUERY = 100
+SCORED_WITHIN_S = 60.0
 
 
 def totals_query(session_id: str) -> str:
@@ -70,6 +72,99 @@ async def owners_of(database: str, session_ids: Sequence[str]) -> dict[str, str]
 async def merged_in(database: str) -> set[str]:
     """Ids of sessions with facts from the spool of an earlier owner. Raises ClickException."""
     return set((await _ask(database, "SELECT DISTINCT session_id FROM spooled_facts")).split())
+
+
+async def scores_of(database: str, session_ids: Sequence[str], quiz_id: str) -> StoredScores:
+    """Scores and lines of leaderboards, against the facts: of some sessions of a quiz, whose users have
+    played no others. Waits until the nodes have nothing left to do about scores. Raises ClickException."""
+    with trio.move_on_after(SCORED_WITHIN_S):
+        while (await _ask(database, _UNSCORED)).strip() != "0":  # noqa: ASYNC110  # other processes
+            await trio.sleep(0.5)
+    scores = lines = 0
+    wrong: list[tuple[str, str]] = []
+    for ids in _listed(session_ids):
+        for query in (_SCORES, _LINES):
+            for kind, count, *told in csv.reader(
+                io.StringIO(await _ask(database, _copy(query.format(ids=ids))))
+            ):
+                if kind == "scores":
+                    scores += int(count)
+                elif kind == "lines":
+                    lines += int(count)
+                else:
+                    wrong.append((kind, ", ".join((count, *told))))
+    top: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+    quiz = quiz_id.replace("'", "''")
+    for named, stored in ((quiz_id, quiz), ("all", "")):
+        for period in ("day", "all"):
+            text = await _ask(
+                database, _copy(_TOP.format(quiz=stored, period=period, id=uuid.UUID(session_ids[0])))
+            )
+            top[named, period] = [
+                (user, int(score), int(elapsed_ms))
+                for user, score, elapsed_ms in csv.reader(io.StringIO(text))
+            ]
+    return StoredScores(scores, lines, wrong, (await _ask(database, _DAY)).strip(), top)
+
+
+def _copy(query: str) -> str:
+    return f"COPY ({query}) TO STDOUT WITH (FORMAT csv)"
+
+
+_UNSCORED = "SELECT (SELECT count(*) FROM unscored_sessions) + (SELECT count(*) FROM score_changes)"
+
+_FACTS = """
+WITH facts AS (
+    SELECT p.session_id, p.user_id, coalesce(sum(a.points), 0) AS score, count(a.question) AS answered,
+           count(*) FILTER (WHERE a.correct) AS correct, coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
+    FROM players p LEFT JOIN standing_answers a ON a.session_id = p.session_id AND a.player = p.player
+    WHERE p.session_id IN ({ids}) GROUP BY p.session_id, p.player, p.user_id
+)"""
+"""Of every player, guests too."""
+
+_SCORES = f"""{_FACTS}, everybody AS (
+    SELECT *, rank() OVER (PARTITION BY session_id ORDER BY score DESC) AS rank,
+           count(*) OVER (PARTITION BY session_id) AS players
+    FROM facts
+), ranked AS (SELECT * FROM everybody WHERE user_id IS NOT NULL),
+rows AS (SELECT * FROM user_scores WHERE session_id IN ({{ids}}))
+SELECT 'scores', count(*)::text, '' FROM ranked
+UNION ALL
+SELECT 'score of a user', coalesce(f.user_id, u.user_id),
+       format('facts %s, stored %s', (f.score, f.answered, f.correct, f.elapsed_ms, f.rank, f.players),
+              (u.score, u.answered, u.correct, u.elapsed_ms, u.rank, u.players))
+FROM ranked f FULL JOIN rows u ON u.session_id = f.session_id AND u.user_id = f.user_id
+WHERE (f.score, f.answered, f.correct, f.elapsed_ms, f.rank, f.players)
+      IS DISTINCT FROM (u.score, u.answered, u.correct, u.elapsed_ms, u.rank, u.players)"""
+
+_LINES = f"""{_FACTS}, expected AS (
+    SELECT f.user_id, quiz, period, f.score, f.elapsed_ms
+    FROM facts f JOIN sessions s ON s.id = f.session_id, unnest(ARRAY[s.quiz_id, '']) AS quiz,
+         unnest(ARRAY['day', 'week', 'all']) AS period
+    WHERE f.user_id IS NOT NULL
+), rows AS (
+    SELECT e.user_id, b.quiz_id AS quiz, b.period, e.score, e.elapsed_ms
+    FROM leaderboard_entries e JOIN leaderboards b ON b.id = e.board
+    WHERE e.user_id IN (SELECT user_id FROM facts)
+)
+SELECT 'lines', count(*)::text, '' FROM expected
+UNION ALL
+SELECT 'line of a leaderboard', coalesce(f.user_id, e.user_id),
+       format('of %L, %s: facts %s, stored %s', coalesce(f.quiz, e.quiz), coalesce(f.period, e.period),
+              (f.score, f.elapsed_ms), (e.score, e.elapsed_ms))
+FROM expected f FULL JOIN rows e ON e.user_id = f.user_id AND e.quiz = f.quiz AND e.period = f.period
+WHERE (f.score, f.elapsed_ms) IS DISTINCT FROM (e.score, e.elapsed_ms)"""
+
+_DAY = "SELECT max(starts_on) FROM leaderboards WHERE period = 'day'"
+
+_TOP = f"""
+SELECT e.user_id, e.score, e.elapsed_ms FROM leaderboard_entries e
+WHERE e.board = (
+    SELECT id FROM leaderboards b WHERE quiz_id = '{{quiz}}' AND period = '{{period}}' AND EXISTS (
+        SELECT FROM leaderboard_entries o JOIN players p ON p.user_id = o.user_id
+        WHERE o.board = b.id AND p.session_id = '{{id}}')
+    ORDER BY starts_on DESC LIMIT 1)
+ORDER BY e.score DESC, e.elapsed_ms, e.reached_at, e.user_id COLLATE "C" LIMIT {TOP}"""
 
 
 def _listed(session_ids: Sequence[str]) -> Iterator[str]:
