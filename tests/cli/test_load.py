@@ -42,7 +42,9 @@ def test_what_does_not_go_together_is_refused(fanfare: Fanfare) -> None:
     assert "give one of them" in fanfare("load", "steady", "--spawn", "1", "--url", "http://x").output
     assert "goes with --url" in fanfare("load", "steady", "--database-url", "postgresql://x/y").output
     assert "players is 0, and must be" in fanfare("load", "steady", "--players", "0").output
-    assert "NAME one of data_dir" in fanfare("load", "steady", "--node-option", "colour=1").output
+    unknown_option = fanfare("load", "steady", "--node-option", "colour=1").output
+    assert "NAME one of oidc_issuer, " in unknown_option
+    assert ", data_dir, " in unknown_option
     aimed = fanfare("load", "steady", "--node-option", "tick_ms=50", "--url", "http://x")
     assert "not for those of --url" in aimed.output
     users = fanfare("load", "self", "--url", "http://x")
