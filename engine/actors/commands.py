@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -27,7 +28,6 @@ Role = Literal["player", "host", "spectator"]
 SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 """A seat: the number of a player, or "host"."""
 
-
 USER_ID_CHARS_MAX = 128
 
 Mergeable = (
@@ -37,6 +37,11 @@ Mergeable = (
 
 PAGE_MAX = 1_000
 """Players in one frame."""
+
+
+def may_be_user_id(text: str) -> bool:
+    """Whether a user can have this id: 1 to 128 characters, none of them a control character."""
+    return 0 < len(text) <= USER_ID_CHARS_MAX and all(unicodedata.category(each) != "Cc" for each in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def refused(
     """Tell a refusal, and count it."""
     counts = live.counters.refused
     counts[refusal.code] = counts.get(refusal.code, 0) + 1
-    path = {"bad_choice": "choice", "missing_field": "name"}.get(refusal.code)
+    path = refusal.path or {"bad_choice": "choice", "missing_field": "name"}.get(refusal.code)
     reply.push(messages.error(refusal.code, refusal.message, id=id, path=path))
 
 

@@ -36,8 +36,10 @@ class DomainError(Exception):
 class Refusal:
     """A request that the rules turn down. Nothing has changed.
 
-    `code` is stable and machine-readable; `message` is one sentence for a person.
+    `code` is stable and machine-readable; `message` is one sentence for a person; `path` names the member of
+    the request that is wrong, if one is.
     """
 
     code: str
     message: str
+    path: str | None = None

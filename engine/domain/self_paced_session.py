@@ -22,7 +22,9 @@ LATE: Final = Refusal("late", "The answer came after the time limit.")
 FINISHED: Final = Refusal("session_finished", "The session is over.")
 NOT_OPEN_YET: Final = Refusal("not_open_yet", "The session is not open yet.")
 _LED: Final = Refusal("illegal_move", "The next question opens for all players of this session at once.")
-_DEADLINE: Final = Refusal("bad_field", "A deadline lies in the future, 90 days ahead at the most.")
+_DEADLINE: Final = Refusal(
+    "bad_field", "A deadline lies in the future, 90 days ahead at the most.", "closes_at"
+)
 
 
 @dataclass(frozen=True, slots=True)

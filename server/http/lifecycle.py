@@ -22,7 +22,7 @@ from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask
 from server.wire.api import sessions as types
 from server.wire.api.queries import VERSION_MAX, NoQuery, SessionListQuery
-from server.wire.cursors import behind, cursor_of
+from server.wire.cursors import Moment, behind, cursor_of
 from server.wire.errors import ApiError
 
 
@@ -77,7 +77,7 @@ class Lifecycle:
     async def list(self) -> Answer:
         author = self._access.require_author()
         query = read_query(SessionListQuery)
-        after = behind(query.cursor, tuple[int, str])
+        after = behind(query.cursor, tuple[Moment, str])
         if after is not None and not is_id(after[1]):
             raise ApiError("bad_field", "cursor is `next` of the page before.", "cursor")
         owners, title = author.owners_of_sessions(query.owner), search_text(query.title)

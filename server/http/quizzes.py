@@ -27,7 +27,7 @@ from server.wire.api.queries import (
     QuizQuery,
 )
 from server.wire.bodies import json_of
-from server.wire.cursors import behind, cursor_of
+from server.wire.cursors import Stored, behind, cursor_of
 from server.wire.errors import ApiError
 
 
@@ -71,7 +71,7 @@ class Quizzes:
         query = read_query(QuizListQuery)
         if query.id is not None:
             return json_answer(types.QuizList(_summaries(await self._readable(author, query.id)), None))
-        after = behind(query.cursor, tuple[str, str])
+        after = behind(query.cursor, tuple[Stored, Stored])
         owners, title = author.owners_of_quizzes(query.owner), search_text(query.title)
         found = await self._catalog.page(query.limit + 1, after, owners, title)
         page = found[: query.limit]

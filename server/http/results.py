@@ -16,6 +16,7 @@ from engine.actors import messages
 from engine.actors.commands import Look
 from engine.actors.delivery.frame import Message
 from engine.domain.session import Phase
+from engine.domain.settings import Settings
 from engine.ports import RESULTS_PER_SLICE, PlayerResult, SessionRecord
 from server.http.authorization import Access
 from server.http.final_results import FinalResults
@@ -116,10 +117,15 @@ class Results:
                 self._access.refuse_foreign_token()
             await self._sessions.refuse_replaced(grant)
         record = await self._services.store.find(found.session_id)
-        if record.finished_at is not None or record.settings.board == "live":
+        if record.finished_at is not None or _shows_every_answer(record.settings):
             return record, None
         # As of this look: what is answered from then on, and stored before the results are read, is left out.
         return record, messages.shown_number(cast(Message, look.message["state"]))
+
+
+def _shows_every_answer(settings: Settings) -> bool:
+    """Whether each answer shows in the standing while the session runs."""
+    return settings.reveal == "each" if settings.pace == "self" else settings.board == "live"
 
 
 class JsonRows:

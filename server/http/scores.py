@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from datetime import date
 from typing import NamedTuple
 from uuid import UUID
@@ -9,6 +11,7 @@ from uuid import UUID
 import trio
 from msgspec import UNSET, convert
 
+from engine.actors.commands import may_be_user_id
 from engine.ports import PlayerNotFound, QuizNotFound
 from engine.storage.leaderboards import Cursor
 from server.http.authorization import Access
@@ -29,9 +32,9 @@ ALL = "all"
 OWN = "me"
 """Instead of a user's id: the user of the identity token."""
 
-USER_ID_CHARS_MAX = 128
 _SEATS_AT_ONCE = 100
 _AT_MAX = 4_000_000_000_000
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Asker(NamedTuple):
@@ -151,8 +154,12 @@ class ScoresView:
             return asked, True
         if asked is not None:
             raise ApiError("not_author", "This token is of another user.")
-        if not 1 <= len(user_id) <= USER_ID_CHARS_MAX or not user_id.isprintable():
-            raise ApiError("bad_field", "A user's id is text of 1 to 128 characters.", "user_id")
+        if not may_be_user_id(user_id):
+            raise ApiError(
+                "bad_field",
+                "A user's id is text of 1 to 128 characters, none of them a control character.",
+                "user_id",
+            )
         return user_id, False
 
     async def _quiz(self, quiz_id: str) -> str:
@@ -178,9 +185,8 @@ def _line(line: Line, asker: Asker) -> types.UserLine:
 
 
 def _day(text: str) -> date:
-    try:
-        if len(text) == len("2026-01-31"):
+    # `fromisoformat` alone reads weeks as well.
+    if _DAY.fullmatch(text):
+        with suppress(ValueError):
             return date.fromisoformat(text)
-    except ValueError:
-        pass
     raise ApiError("bad_field", "date is a day as in 2026-01-31.", "date")

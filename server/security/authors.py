@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.actors.commands import may_be_user_id
 from engine.ports import Owners
 from server.wire.errors import ApiError
 
@@ -65,6 +66,8 @@ class Author:
         if asked == "me":
             return [self.user_id]
         self.require_readable(asked)
+        if not may_be_user_id(asked):
+            raise ApiError("bad_field", "owner is `me`, or an `owner_id`.", "owner")
         return [asked]
 
     def _owns(self, owner_id: str | None) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import math
 import re
-import unicodedata
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Literal, Protocol
@@ -20,7 +19,7 @@ import orjson
 import trio
 
 from engine.actors.clock import Clock
-from engine.actors.commands import USER_ID_CHARS_MAX, Identity
+from engine.actors.commands import USER_ID_CHARS_MAX, Identity, may_be_user_id
 from server.wire.protocol import IDENTITY_CHARS_MAX
 
 KNOWN_MAX = 10_000
@@ -276,7 +275,7 @@ def _user_in(claims: dict[str, Any]) -> str:
     user_id = claims.get("sub")
     if type(user_id) is not str or not 0 < len(user_id) <= USER_ID_CHARS_MAX:
         raise _invalid(f"has no user of 1 to {USER_ID_CHARS_MAX} characters")
-    if any(unicodedata.category(each) == "Cc" for each in user_id):
+    if not may_be_user_id(user_id):
         raise _invalid("has a user with control characters")
     return user_id
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from server.wire.errors import ApiError
 
 CURSOR_CHARS_MAX = 1_000
+
+Moment = Annotated[int, Meta(ge=0, le=2**45)]
+"""Milliseconds since 1970, up to the year 3084."""
+Stored = Annotated[str, Meta(pattern=r"^[^\0]*$")]
+"""Text that PostgreSQL can hold."""
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -155,6 +155,7 @@ def test_the_host_moves_the_deadline() -> None:
     assert session.deadline == T + 120_000
     assert len(session.take_facts()) == 2  # of the join, and of the first of the two
     assert code(session.extend(T, T)) == "bad_field"
+    assert cast(Refusal, session.extend(T, T)).path == "closes_at"
     assert code(session.extend(T + 91 * 86_400_000, T)) == "bad_field"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
 from server.wire.cursors import cursor_of
@@ -73,6 +75,11 @@ async def test_sessions_come_page_by_page_and_by_title_of_their_quiz() -> None:
         "cursor=" + cursor_of((1, "a", "b")),
         "cursor=" + cursor_of((1, "no-id")),
         "cursor=" + cursor_of((None, None)),
+        "cursor=" + cursor_of(("a\0", "a\0")),
+        "cursor=" + cursor_of((10**22, str(uuid4()))),
+        "cursor=" + cursor_of((-1, str(uuid4()))),
+        "owner=%00",
+        "owner=" + "a" * 129,
         "title=",
         "title=%00",
         "title=" + "a" * 121,

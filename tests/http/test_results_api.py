@@ -53,6 +53,20 @@ async def test_results_are_for_host_and_author_until_the_end() -> None:
             assert (await e.get(url, token="the-author-key")).status == 200
 
 
+@pytest.mark.parametrize(("reveal", "shown"), [("each", 1), ("end", 0), ("deadline", 0), ("never", 0)])
+async def test_results_at_the_own_pace_show_what_players_may_know(reveal: str, shown: int) -> None:
+    async with edge(author_key="the-author-key") as e:
+        session = await opened(e, pace="self", board="live", reveal=reveal)
+        ada = await session.join("Ada")
+        await e.post(f"{session.url}/next", token=ada["token"])
+        await session.answer(ada, 0)
+        [line] = (await e.get(f"{session.url}/results", token=session.host_token)).json["players"]
+        assert line["answered"] == shown
+        await session.do("finish")
+        [line] = (await e.get(f"{session.url}/results", token=session.host_token)).json["players"]
+        assert line["answered"] == 1
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 async def test_a_session_that_is_over_is_for_those_who_were_there(
     mock_clock: MockClock, in_memory: bool

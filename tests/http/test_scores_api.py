@@ -87,6 +87,8 @@ async def test_who_may_see_leaderboards_and_what_is_refused(database: Database) 
             "period=year",
             "date=2026-02-30",
             "date=20260228",
+            "date=2026-W09-1",
+            "date=2026-02-2%D9%A3",
             "top=101",
             "skip=9901",
             "around=you",
@@ -133,6 +135,10 @@ async def test_a_user_sees_the_own_scores_and_an_author_those_of_all(database: D
         for moment, plays in ((10**18, 3), (-(10**18), 0)):
             cursor = cursor_of((moment, "0" * 8 + "-0000-0000-0000-" + "0" * 12))
             assert len((await e.get(f"{url}?cursor={cursor}", token=AUTHOR)).json["scores"]) == plays
+        for odd in ("a\u202eb", "a\u00a0b"):  # no control characters: the app may call users so
+            joined = await e.get("/api/users/me/scores", token=signed(odd))
+            assert (await e.get(f"/api/users/{odd}/scores", token=AUTHOR)).json == joined.json
+        assert (await e.get("/api/users/a%00b/scores", token=AUTHOR)).error == "bad_field"
         nobody = (await e.get("/api/users/nobody/scores", token=AUTHOR)).json
         assert (nobody["totals"]["plays"], nobody["scores"]) == (0, [])
 
