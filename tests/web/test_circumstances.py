@@ -142,7 +142,7 @@ async def test_pages_whose_browser_forbids_them_to_store(chromium: Chromium, sha
         author = under(visit, NO_STORAGE, size="desktop")
         author.goto(f"{url}/author")
         author.locator("#key input").fill(shared_node.author_key)
-        author.locator("#key .primary").click()
+        author.locator("#key button.primary").click()
         expect(author.locator("#quizzes li").first).to_be_visible()
         author.reload()  # the tab knows the key
         expect(author.locator("#quizzes li").first).to_be_visible()
