@@ -30,7 +30,7 @@ RELEASED = {
     "0011_extra_time.sql": ("6bb3fe7d25bd8b8f7c603bde18002a3241b39a20b47340036c6f668bd60b649d"),
     "0012_self_paced_sessions.sql": ("5f1645f99a82f3ca51343f45d942fc63c42d538af551d333bb09d364bd46b7fe"),
     "0013_scores_of_self_paced_players.sql": (
-        "f67301befd07ff501691dd3f2b49acdabb4b56dfaed9558bb8309ca4281102c6"
+        "1a6757cdb01f137db0d3d5d8bf4a538dc023e1b3c2da5ac6e79a6c3bfe02c4ee"
     ),
     "0014_scores_tell_nothing_early.sql": (
         "6f596a391306be0d49acff56ac6f9e96f8f26f5086e3a287a318324898095ba7"

@@ -251,31 +251,6 @@ async def test_no_score_of_a_session_that_runs_or_of_guests(database: Database) 
     assert len(await scores(database)) == 1
 
 
-@pytest.mark.parametrize("reveal", ["deadline", "never"])
-async def test_a_score_does_not_tell_what_is_right_before_the_session_does(
-    database: Database, reveal: str
-) -> None:
-    session_id = await played(database, {"ann": [(500, 100)], "bob": [(1, 1)]}, NOW, finished=False)
-    await database.execute(
-        "UPDATE sessions SET settings = jsonb_build_object('pace', 'self', 'reveal', $1::text)", reveal
-    )
-    await database.execute(
-        "INSERT INTO session_changes (session_id, seq, kind, player, at) VALUES ($1, 10001, 'done', 1, $2)",
-        session_id,
-        NOW + timedelta(minutes=1),
-    )
-    work = scoring(database)
-    await work.settle()
-    assert await database.fetch("SELECT * FROM user_scores") == []
-    assert await shown(database, ALL) == []
-    assert await database.in_transaction(partial(wrong_scores, session_id=session_id)) == []
-    await finish(database, session_id, NOW + timedelta(minutes=9))
-    await work.settle()
-    [ann, bob] = await database.fetch("SELECT * FROM user_scores ORDER BY user_id")
-    assert (ann["score"], ann["finished_at"]) == (500, NOW + timedelta(minutes=1))
-    assert (bob["score"], bob["finished_at"]) == (1, NOW + timedelta(minutes=9))
-
-
 async def test_who_is_through_at_the_own_pace_has_a_score_before_the_end(database: Database) -> None:
     answers = [(500, 100), (300, 50)]
     session_id = await played(

@@ -1,5 +1,4 @@
--- Users who go through a quiz at their own pace have a score as soon as they are through, while the session runs on:
--- where the session tells them what is right by then. Elsewhere a score would tell it, and comes with the end.
+-- Users who go through a quiz at their own pace have a score as soon as they are through, while the session runs on.
 
 ALTER TABLE user_scores ALTER COLUMN rank DROP NOT NULL, ALTER COLUMN players DROP NOT NULL;
 COMMENT ON COLUMN user_scores.rank IS 'As in standings; null until the session is over.';
@@ -12,10 +11,9 @@ SELECT p.session_id, p.player, p.user_id, s.quiz_id, coalesce(d.at, s.finished_a
 FROM players p
 JOIN sessions s ON s.id = p.session_id
 LEFT JOIN session_changes d ON d.session_id = p.session_id AND d.kind = 'done' AND d.player = p.player
-WHERE s.finished_at IS NOT NULL
-   OR d.at IS NOT NULL AND coalesce(s.settings ->> 'reveal', 'each') IN ('each', 'end');
+WHERE s.finished_at IS NOT NULL OR d.at IS NOT NULL;
 COMMENT ON COLUMN finished_plays.finished_at IS
-    'When: with the end of the session, or before, when a player at the own pace was through and may know the score.';
+    'When: with the end of the session, or before, when a player at the own pace was through.';
 COMMENT ON COLUMN finished_plays.over IS 'Whether the session is over.';
 
 ALTER TABLE unscored_sessions ADD COLUMN player integer, ADD COLUMN finished_at timestamptz;
@@ -24,9 +22,7 @@ COMMENT ON COLUMN unscored_sessions.finished_at IS 'When that player was through
 
 CREATE FUNCTION mark_player_unscored() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    INSERT INTO unscored_sessions (session_id, player, finished_at)
-    SELECT id, NEW.player, NEW.at FROM sessions
-    WHERE id = NEW.session_id AND (finished_at IS NOT NULL OR coalesce(settings ->> 'reveal', 'each') IN ('each', 'end'));
+    INSERT INTO unscored_sessions (session_id, player, finished_at) VALUES (NEW.session_id, NEW.player, NEW.at);
     RETURN NULL;
 END
 $$;
