@@ -84,8 +84,8 @@ async def api(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
 
 
 async def plain_http(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
-    """Answers and event streams on the realtime port of the reactor."""
-    await _http(grammar, nodes.ports[0][1], seen, _request(grammar, ("answers", "events")))
+    """Answers, questions at the own pace and event streams on the realtime port of the reactor."""
+    await _http(grammar, nodes.ports[0][1], seen, _request(grammar, ("answers", "next", "events")))
 
 
 async def event_stream(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
@@ -136,6 +136,7 @@ def _route(grammar: Grammar, doors: tuple[str, ...]) -> tuple[str, str, object]:
     answer = {"id": "a", "question": 1, "choice": 0}
     routes: dict[str, tuple[str, str, object]] = {
         "answers": ("POST", f"/api/sessions/{key}/answers", answer),
+        "next": ("POST", f"/api/sessions/{key}/next", None),
         "events": ("GET", f"/api/sessions/{key}/events", None),
         "players": ("POST", f"/api/sessions/{key}/players", {"name": player}),
         "users": ("POST", f"/api/sessions/{key}/players", {"identity": grammar.identity()}),

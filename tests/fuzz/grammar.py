@@ -194,7 +194,10 @@ class Grammar:
             {"t": "join", "code": key, "token": self.token()},
             {"t": "join", "code": key, "identity": self.identity(), "epoch": 1, "offset": 3},
             {"t": "answer", "id": "a", "question": 1, "choice": self.one((0, [0], True, "a", 1.5))},
+            {"t": "next", "id": "n"},
             {"t": "host", "id": "h", "do": self.one(("start", "next", "close", "pause", "resume"))},
+            {"t": "host", "id": "h", "do": "extra_time", "player": 1, "factor": self.one((1.5, "untimed"))},
+            {"t": "host", "id": "h", "do": "extend", "closes_at": 2_000_000_000_000},
             {"t": "host", "id": "h", "do": "kick", "player": 1},
             {"t": "host", "id": "h", "do": "lock", "on": True},
             {"t": "ping", "at": 1.5},
@@ -215,6 +218,15 @@ class Grammar:
         return {"title": "Fuzz", "language": "en", "questions": [question] * self.one((1, 2))}
 
     def settings(self) -> Mapping[str, object]:
+        if self.often(0.3):
+            return {
+                "pace": "self",
+                "player_limit": 20,
+                "open_ms": 60_000,
+                "untimed": self.often(0.5),
+                "reveal": self.one(("each", "end", "deadline", "never")),
+                "shuffle_questions": self.often(0.5),
+            }
         return {
             "pace": self.one(("host", "auto")),
             "player_limit": 20,
