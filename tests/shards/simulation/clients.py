@@ -42,6 +42,18 @@ LATER_MAX_S = 4.0
 REPLY_S = 45.0
 """No request may stay for longer without an answer, or the end of its connection, once all is well."""
 
+NEXT = 0
+"""Stands for the number of the question in a request for the next one."""
+
+ANY_MS = 3_000
+"""Within so long a player answers who has no limit."""
+
+CLOCK_OFF_MS = 800
+"""A move may put a clock off by so much: a link with delays tells the difference between two clocks."""
+
+LEAVES = 0.15
+"""Of players at the own pace, who leave after an answer, and come back."""
+
 FINAL = frozenset(
     """late joined_late question_closed session_finished wrong_question kicked player_not_found
     token_invalid""".split()  # noqa: SIM905  # words read better
@@ -89,6 +101,14 @@ class Client:
     refused: set[int] = field(default_factory=set)
     """Those with a refusal after an ack. An owner that does not know yet that it was replaced may say that,
     for nobody asks the store about a refusal."""
+    own_pace: bool = False
+    """Whether the session is one through which every player goes at the own pace."""
+    shown: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """When the client last asked for each question, and how much of its time was left then or a little
+    later, in ms."""
+    through: bool = False
+    leaves: float = LEAVES
+    """How often it does, after an answer."""
 
     def __post_init__(self) -> None:
         self._connection: Connection | None = None
@@ -100,6 +120,7 @@ class Client:
         """A join may still be on its way by an earlier connection."""
         self._asked_s: dict[str, float] = {}
         self._heard_s = 0.0
+        self._came_s = 0.0
         self._ids = 0
         self._phase = ""
         self.joined_as = self.name
@@ -122,6 +143,8 @@ class Client:
         if not self._ticking:
             self._ticking = True
             self._tick()
+            if self.own_pace and self.plays:
+                self._go_on()
         node = self._node()
         if node is None:
             self.world.after(self.draw.uniform(0.1, 0.6), self.come)
@@ -132,7 +155,7 @@ class Client:
                 self._request(node, None, lambda reply, now: commands.Join(reply, name, now, attach=False))
             return
         self._joined = False
-        self._heard_s = trio.current_time()
+        self._heard_s = self._came_s = trio.current_time()
         if self.kind in ("stream", "watcher"):
             where = (self.epoch, self.offset) if self.epoch is not None else (None, None)
             self._connection = node.stream(self, self.code, self.token, *where)
@@ -191,12 +214,18 @@ class Client:
         kind = message["t"]
         if kind == "pong":
             return
-        if kind in NUMBERED:
+        if kind == "question" and self.own_pace:
+            self._shown(message, self._asked_s.pop(message["id"], self._came_s))
+        elif kind == "done_all":
+            self._asked_s.pop(message["id"], None)
+            self._say("is through")
+            self.through = True
+        elif kind in NUMBERED:
             self._count(message)
             self._phase = message.get("phase", kind)
         if kind == "joined":
             self._begin(message)
-        elif kind == "question":
+        elif kind == "question" and not self.own_pace:
             self._consider(message["number"], message["remaining_ms"])
         elif kind == "ack":
             self._acked(message)
@@ -247,6 +276,8 @@ class Client:
             self._finish(state["you"], "came after the end")
         elif state["phase"] == "question":
             self._consider(state["number"], state["question"]["remaining_ms"])
+        elif self.plays and state["question"] is not None:
+            self._shown(state["question"], self._came_s)
 
     def _finish(self, you: Mapping[str, Any] | None, why: str) -> None:
         self._say(f"was told {you}")
@@ -274,6 +305,9 @@ class Client:
         mark, code = message.get("id"), message["code"]
         if mark is not None:
             if self._asked_s.pop(mark, None) is None or self.kind == "host":
+                return
+            if mark.startswith("next"):
+                self._next_refused(code)
                 return
             self._answer_refused(int(mark.partition("-")[0]), code)
             return
@@ -352,6 +386,52 @@ class Client:
             given = self.given[number] = Given(self.draw.randrange(2))
             self.world.after(self.draw.uniform(0.0, 0.9) * remaining_ms / 1000, self._answer, number, given)
 
+    # -- at the own pace -------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Ask for a question, whenever none waits for an answer, and again a while later."""
+        if self.done:
+            return
+        self.world.after(self.draw.uniform(0.3, 1.5), self._go_on)
+        if self.player is None or self.through or not all(given.over for given in self.given.values()):
+            return
+        player, up = self.player, self.world.up()
+        self._ids += 1
+        mark = f"next-{self._ids}"
+        if self.kind == "stream" or (self.user is None and self.draw.random() < 0.3):
+            if up:
+                node = self.draw.choice(up)
+                self._request(node, NEXT, lambda reply, now: commands.Next(reply, player, mark))
+        elif self._connection is not None and self._joined and not self._connection.over:
+            self._asked_s[mark] = trio.current_time()
+            self._connection.say({"t": "next", "id": mark})
+
+    def _shown(self, question: Mapping[str, Any], asked_s: float) -> None:
+        """The time of a question goes on from where it was, whichever node tells. What is told was so at some
+        moment since the client has asked."""
+        number, now = question["number"], trio.current_time()
+        left_ms = ANY_MS if question["remaining_ms"] is None else question["remaining_ms"]
+        self._say(f"is shown {number}, {left_ms} ms left")
+        if number in self.shown and question["remaining_ms"] is not None:
+            since_s, before_ms = self.shown[number]
+            if left_ms < max(0, before_ms - (now - since_s) * 1000) - CLOCK_OFF_MS:
+                self.world.blame(f"{self.name} has {left_ms} ms for {number}, had {before_ms} at {since_s}")
+            taken = self.session_id in self.world.postgres.sessions.taken
+            if left_ms > before_ms + (now - asked_s) * 1000 + CLOCK_OFF_MS and not taken:
+                self.world.blame(f"{self.name} gets {number} anew, with {left_ms} ms after {before_ms}")
+        self.shown[number] = asked_s, left_ms
+        given = self.given.get(number)
+        if given is None:
+            self._consider(number, left_ms)
+        elif given.over and not self.done:
+            # The answer is with an earlier owner, or came too late there.
+            given.over, given.tries = False, 0
+            self._answer(number, given)
+
+    def _next_refused(self, code: str) -> None:
+        if code not in ("busy", "session_finished", "player_not_found"):
+            self.world.blame(f"{self.name} cannot go on: {code}")
+
     def _answer(self, number: int, given: Given) -> None:
         """And again a while later, until there is an answer."""
         if given.over or (self.done and given.tries > 20):
@@ -392,6 +472,8 @@ class Client:
         if ack[0] != "accepted":  # it has answered in one way only
             self.contradicted.add(number)
         given.over = True
+        if self.own_pace and self.draw.random() < self.leaves:
+            self.drop()
 
     def _answer_refused(self, number: int, code: str) -> None:
         given = self.given[number]
@@ -412,9 +494,15 @@ class Client:
         self._requests[node.request(self, key, make)] = question, trio.current_time()
 
     def _hear_answer(self, connection: Connection, message: Mapping[str, Any]) -> None:
-        question, _ = self._requests.pop(connection)
+        question, asked_s = self._requests.pop(connection)
         kind = message["t"]
-        if kind == "ack":
+        if kind == "question":
+            self._shown(message, asked_s)
+        elif kind == "done_all":
+            self.through = True
+        elif question == NEXT:
+            self._next_refused(message["code"])
+        elif kind == "ack":
             self._acked(message)
         elif kind == "joined":
             self.token, self.player = message["token"], message["player"]

@@ -12,6 +12,7 @@ import trio
 from engine.domain.facts import AnswerAccepted, AnswerMerged, Finished, PlayerJoined
 from engine.domain.quiz import Quiz
 from engine.domain.session import Session
+from engine.domain.settings import OPEN_MIN_MS
 from engine.ports import SessionRecord
 from tests.settings import at_once
 from tests.shards.simulation import schedule
@@ -29,6 +30,9 @@ LOOK_EVERY_S = 0.5
 
 SEATS_KNOWN_S = 5.0
 """Once everything is well, no owner is wrong for so long about who sits at another node."""
+
+OWN_PACE = 0.35
+"""Of the sessions, that every player goes through at the own pace."""
 
 QUIZ = Quiz.parse(
     {
@@ -126,6 +130,17 @@ class _Run:
             late_join=aside.choice(["current", "next"]),
             shuffle_choices=aside.random() < 0.5,
         )
+        own_pace = aside.random() < OWN_PACE
+        if own_pace:
+            by_clock = True  # and nobody leads it
+            settings = at_once(
+                pace="self",
+                player_limit=settings.player_limit,
+                open_from=self._world.now_ms() + aside.randint(12_000, 25_000) - OPEN_MIN_MS,
+                open_ms=OPEN_MIN_MS,
+                reveal=aside.choice(["each", "end"]),
+                shuffle_choices=settings.shuffle_choices,
+            )
         node = draw.choice(self._world.up())
         record = None
         while record is None:
@@ -137,7 +152,8 @@ class _Run:
         kinds: list[Kind] = ["player", "player", "stream", draw.choice(["player", "spectator", "watcher"])]
         for kind in kinds:
             name = f"{kind}-{len(self._clients) + 1}"
-            self._clients.append(Client(self._world, name, record.code, kind, Random(draw.random())))
+            client = Client(self._world, name, record.code, kind, Random(draw.random()), own_pace=own_pace)
+            self._clients.append(client)
         if not by_clock:
             host = Client(self._world, f"host of {record.code}", record.code, "host", Random(draw.random()))
             host.token = Tokens().issue(record.id, "host", None)

@@ -47,6 +47,7 @@ async def _recover(world: World, draw: Random, how: str) -> list[str]:
     for number in range(3):
         await run._open(quiz.id, shared=number == 0)
     for client in run._clients:
+        client.leaves = 0.0  # whoever is away by choice does not count
         world.at(draw.random(), client.come)
     await until(lambda: all(client._joined for client in run._clients))
     await trio.sleep(draw.uniform(0.0, 1.0))
