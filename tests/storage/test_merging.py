@@ -6,16 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 from uuid import uuid4
 
 import trio
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer, Host, Join
+from engine.actors.commands import Answer, Host, Join, Next
 from engine.actors.merging import Merging
 from engine.actors.registry import Registry
 from engine.domain.quiz import Quiz
+from engine.domain.self_pace import Stage
 from engine.domain.session import Phase, Session
 from engine.ports import SessionRecord
 from engine.shards.router import Router
@@ -77,9 +79,15 @@ class Players:
         message = await _first(client)
         return str(message.get("status", message.get("code")))
 
-    async def host(self, do: str) -> None:
+    async def next(self, player: int) -> object:
+        """The number of the question that the player is shown."""
         client = Client()
-        (await self.actor()).send(Host(client, "h", do))
+        (await self.actor()).send(Next(client, player, "n"))
+        return (await _first(client)).get("number")
+
+    async def host(self, do: str, **more: Any) -> None:
+        client = Client()
+        (await self.actor()).send(Host(client, "h", do, **more))
         assert (await _first(client))["t"] == "done"
 
 
@@ -252,3 +260,39 @@ async def test_the_same_spool_twice_changes_nothing(away: Away) -> None:
         await second.merging.look()
         assert (await second.actor()).session.seq == before
         assert not await away.world.database.fetch("SELECT FROM spooled_facts WHERE merged_at IS NULL")
+
+
+async def test_what_players_at_their_own_pace_and_their_host_were_told_is_merged(away: Away) -> None:
+    settings = at_once(pace="self", open_ms=3_600_000)
+    async with away.node() as node, players(away.behind, node.journal, "node") as first:
+        stored = await PostgresCatalog(away.world.database, lambda: 0).add(QUIZ)
+        record = first.record = await first.router.create(stored.id, settings)
+        assert [await first.join(name) for name in ("Ann", "Ben")] == [1, 2]
+        await node.drained()
+        away.gate.set("shut")
+        for number in (1, 2, 3):
+            assert await first.next(1) == number
+            assert await first.answer(1, 1, number) == "accepted"
+        assert await first.next(2) == 1
+        await first.host("extra_time", player=2, percent=200)
+        closes_at = first.clock.now_ms() + 7_200_000
+        await first.host("extend", closes_at=closes_at)
+        assert node.active
+
+    async with other(away) as second:
+        second.record = record
+        assert await second.next(1) == 1
+        assert await second.answer(1, 0, 1) == "accepted"
+        await drained(away)
+        await second.merging.look()
+        session = (await second.actor()).session
+        assert session.self_pace is not None
+        assert session.self_pace.way(1).stage is Stage.DONE
+        assert (session.leaderboard.score(1), session.answered) == (3000, 1)
+        assert session.self_pace.way(2).asked == 1
+        assert session.extra_time_of(2) == 200
+        assert session.deadline == closes_at
+        assert await second.answer(1, 1, 1) == "accepted", "the first of the two, which the dead owner took"
+        await (await second.actor()).live.journal.settled(record.id)
+        claimed = await away.world.store.claim(record.id, "reader")
+        assert Session.recover(QUIZ, settings, record.created_at, claimed.facts) == session
