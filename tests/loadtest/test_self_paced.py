@@ -178,6 +178,8 @@ async def test_every_node_has_to_show_the_leaderboards_as_they_are_stored(autoju
 
     def node(request: httpx.Request) -> httpx.Response:
         nonlocal asked
+        if request.url.host == "gone":
+            raise httpx.ConnectError("refused")
         asked += 1
         late = request.url.host == "late" and (asked < 8 or "period=all" in str(request.url))
         names = ("user_id", "score", "elapsed_ms")
@@ -191,13 +193,14 @@ async def test_every_node_has_to_show_the_leaderboards_as_they_are_stored(autoju
 
     verdict = Verdict(players=2)
     transport = httpx.MockTransport(node)
-    async with (
-        Api("http://good", transport=transport) as good,
-        Api("http://late", transport=transport) as late,
-    ):
-        await prove_scores(verdict, ask, ["s1"], [good, late], "load-x")
+    good, gone, late = (Api(f"http://{name}", transport=transport) for name in ("good", "gone", "late"))
+    async with good, gone, late:
+        await prove_scores(verdict, ask, ["s1"], [good, gone, late], "load-x")
+        nothing = Verdict(players=2)
+        await prove_scores(nothing, ask, ["s1"], [gone], "load-x")
+    assert nothing.examples["leaderboard over sessions"] == ["no node shows any"]
     assert (verdict.scores, verdict.lines) == (2, 12 + 2 * 2 * 2)
     assert verdict.broken == {"score of a user": 1, "leaderboard over sessions": 1}
     assert verdict.examples["leaderboard over sessions"] == [
-        "node 2, all, all: 1 lines for 2, not the same from line 1 on"
+        "node 3, all, all: 1 lines for 2, not the same from line 1 on"
     ]

@@ -14,7 +14,7 @@ import trio
 
 from engine.storage.embedded import dsn
 from loadtest.runs.proof import StoredAnswer
-from loadtest.runs.scores import TOP, StoredScores
+from loadtest.runs.scores import PERIODS, TOP, StoredScores
 
 SESSIONS_PER_QUERY = 100
 SCORED_WITHIN_S = 60.0
@@ -96,7 +96,7 @@ async def scores_of(database: str, session_ids: Sequence[str], quiz_id: str) -> 
     top: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
     quiz = quiz_id.replace("'", "''")
     for named, stored in ((quiz_id, quiz), ("all", "")):
-        for period in ("day", "all"):
+        for period in PERIODS:
             text = await _ask(
                 database, _copy(_TOP.format(quiz=stored, period=period, id=uuid.UUID(session_ids[0])))
             )
