@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from server.wire.cursors import cursor_of
