@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from math import nan
 from pathlib import Path
 from statistics import median
 
@@ -62,8 +63,11 @@ class Costs:
         return self._rounds[what, size]
 
     def ratio(self, what: str, size: int, to: str, to_size: int) -> float:
+        """The median of the rounds. A round too short for the clock counts as nothing at all, and is left out;
+        not a number if each of them was."""
         mine, theirs = self._rounds[what, size], self._rounds[to, to_size]
-        return median(a / b for a, b in zip(mine, theirs, strict=True))
+        ratios = [a / b for a, b in zip(mine, theirs, strict=True) if b]
+        return median(ratios) if ratios else nan
 
 
 def percentile(values: Sequence[float], part: float) -> float:

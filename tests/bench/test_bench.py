@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from math import isnan
 
 import pytest
 from rich.console import Console
@@ -99,3 +100,14 @@ def test_what_has_no_ratio_shows_none() -> None:
     console = Console(width=120, record=True)
     console.print(table({"name": [Figure("what", "where", 12_345.6, "ms")]}))
     assert console.export_text().splitlines()[-1].split() == ["name", "what", "where", "12,346", "ms"]
+
+
+def test_a_round_that_was_too_short_for_the_clock_is_no_part_of_a_ratio() -> None:
+    costs = Costs()
+    for mine, theirs in ((2.0, 1.0), (3.0, 0.0), (8.0, 2.0)):
+        costs.add("mine", 1, mine)
+        costs.add("theirs", 1, theirs)
+    assert costs.ratio("mine", 1, "theirs", 1) == 3.0
+    costs.add("short", 1, 0.0)
+    costs.add("one", 1, 1.0)
+    assert isnan(costs.ratio("one", 1, "short", 1))
