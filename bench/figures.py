@@ -63,8 +63,8 @@ class Costs:
         return self._rounds[what, size]
 
     def ratio(self, what: str, size: int, to: str, to_size: int) -> float:
-        """The median of the rounds. A round too short for the clock counts as nothing at all, and is left out;
-        not a number if each of them was."""
+        """The median of the rounds. A round that was too short for the clock is left out; not a number if
+        each of them was."""
         mine, theirs = self._rounds[what, size], self._rounds[to, to_size]
         ratios = [a / b for a, b in zip(mine, theirs, strict=True) if b]
         return median(ratios) if ratios else nan
