@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import orjson
 import trio
 
 from engine.boundary import Boundary
+from server.security.fetch import Fetcher, FetchError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ RSA_BITS = range(2_048, 4_097)
 
 Load = Callable[[], Awaitable[bytes]]
 
+KeySet = Mapping[tuple[str | None, str], Any]
+"""Public keys by their id and the one algorithm that each goes with: what a token says of itself only chooses
+among these."""
+
 
 class KeysUnavailable(Exception):
     """The source has no keys to give. The sentence says why."""
@@ -48,7 +54,7 @@ class KeyRing:
     def __init__(self, load: Load, boundary: Boundary | None = None) -> None:
         self._load = load
         self._boundary = boundary or Boundary()
-        self._keys: Mapping[tuple[str | None, str], Any] = {}
+        self._keys: KeySet = {}
         self._raw = b""
         self._waiting: list[Callable[[], None]] = []
         self._wanted = trio.Event()
@@ -60,10 +66,7 @@ class KeyRing:
 
     def find(self, kid: str | None, algorithm: str) -> Any | None:
         """Keys."""
-        if kid is not None:
-            return self._keys.get((kid, algorithm))
-        fitting = [key for (_, for_algorithm), key in self._keys.items() if for_algorithm == algorithm]
-        return fitting[0] if len(fitting) == 1 else None
+        return find_key(self._keys, kid, algorithm)
 
     def renew(self, done: Callable[[], None]) -> bool:
         """Keys."""
@@ -111,7 +114,15 @@ class KeyRing:
             self.generation += 1
 
 
-def keys_in(raw: bytes) -> dict[tuple[str | None, str], Any]:
+def find_key(keys: KeySet, kid: str | None, algorithm: str) -> Any | None:
+    """The key with this id for this algorithm. Without an id, the only one for it."""
+    if kid is not None:
+        return keys.get((kid, algorithm))
+    fitting = [key for (_, for_algorithm), key in keys.items() if for_algorithm == algorithm]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def keys_in(raw: bytes) -> KeySet:
     """The keys of a JSON Web Key Set that tokens may be signed with, by their id and their algorithm. Keys of
     other kinds are passed over. Raises KeysUnavailable if this is no such set, or no such key is in it."""
     try:
@@ -159,7 +170,7 @@ def _public(jwk: dict[str, Any]) -> dict[str, Any]:
 def loader(source: str) -> Load:
     """Reads the keys of a file or of an address."""
     if "://" in source:
-        return _Address(source).load
+        return partial(_address, Fetcher(LOOK_TIMEOUT_S, BYTES_MAX), source)
     return lambda: trio.to_thread.run_sync(_file, Path(source).expanduser())
 
 
@@ -171,34 +182,11 @@ def _file(path: Path) -> bytes:
         raise KeysUnavailable(f"{path}: {error.strerror or error}") from None
 
 
-class _Address:
-    """An address that answers with the keys. No redirects: who may say where the keys are is the operator."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._context: Any = None
-
-    async def load(self) -> bytes:
-        import httpx  # only nodes with an address need it
-
-        if self._context is None:
-            self._context = await trio.to_thread.run_sync(httpx.create_ssl_context)
-        try:
-            async with (
-                httpx.AsyncClient(verify=self._context, timeout=LOOK_TIMEOUT_S) as client,
-                client.stream(
-                    "GET", self._url, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
-                ) as response,
-            ):
-                if response.status_code != 200:
-                    raise KeysUnavailable(f"{self._url}: status {response.status_code}")
-                body = bytearray()
-                async for piece in response.aiter_raw():
-                    # To the end, or to the time-out: httpx leaves what reads a response that is cut short to
-                    # the garbage.
-                    body += piece[: BYTES_MAX + 1 - len(body)]
-                if len(body) > BYTES_MAX:
-                    raise KeysUnavailable(f"{self._url}: more than {BYTES_MAX} bytes")
-                return bytes(body)
-        except httpx.HTTPError as error:
-            raise KeysUnavailable(f"{self._url}: {error or type(error).__name__}") from None
+async def _address(fetcher: Fetcher, url: str) -> bytes:
+    try:
+        status, body = await fetcher.read("GET", url)
+    except FetchError as error:
+        raise KeysUnavailable(str(error)) from None
+    if status != 200:
+        raise KeysUnavailable(f"{url}: status {status}")
+    return body

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-import httpx
 import jwt
 import orjson
 import trio
 
-from server.security.key_ring import KeysUnavailable, keys_in
+from server.security.fetch import Fetcher, FetchError
+from server.security.key_ring import KeySet, KeysUnavailable, find_key, keys_in
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 262_144
@@ -29,11 +32,6 @@ LEEWAY_S = 60
 
 AT_ONCE_MAX = 4
 """Requests to the provider at a time."""
-
-
-Keys = Mapping[tuple[str | None, str], Any]
-"""Public keys by their id and the one algorithm that each goes with: what a token says of itself only chooses
-among these."""
 
 
 class ProviderUnavailable(Exception):
@@ -74,10 +72,10 @@ class Provider:
         self._client_id = client_id
         self._client_secret = client_secret
         self._now_ms = now_ms
-        self._transport = transport
+        self._fetcher = Fetcher(TIMEOUT_S, ANSWER_BYTES_MAX, transport)
         self._at_once = trio.CapacityLimiter(AT_ONCE_MAX)
         self._metadata: tuple[Metadata, float] | None = None
-        self._keys: tuple[Keys, float] | None = None
+        self._keys: tuple[KeySet, float] | None = None
         self._asking = trio.Lock()
 
     async def address(self, redirect_uri: str, scopes: str, state: str, nonce: str, challenge: str) -> str:
@@ -111,7 +109,7 @@ class Provider:
         elif metadata.secret_in_body:
             form |= {"client_id": self._client_id, "client_secret": self._client_secret}
         else:  # RFC 6749 wants both encoded
-            auth = httpx.BasicAuth(quote(self._client_id, safe=""), quote(self._client_secret, safe=""))
+            auth = quote(self._client_id, safe=""), quote(self._client_secret, safe="")
         answer = await self._ask("POST", metadata.token_endpoint, data=form, auth=auth)
         token = answer.get("id_token")
         if not isinstance(token, str):
@@ -124,9 +122,9 @@ class Provider:
         try:
             header = jwt.get_unverified_header(token)
             algorithm, kid = str(header.get("alg")), header.get("kid")
-            key = _found(keys, kid, algorithm)
+            key = find_key(keys, kid, algorithm)
             if key is None:
-                key = _found(await self._read_keys(metadata, again=True), kid, algorithm)
+                key = find_key(await self._read_keys(metadata, again=True), kid, algorithm)
             if key is None:
                 raise SignInRefused("the ID token is signed by no key of the provider")
             payload = jwt.api_jws.decode(token, key, algorithms=[algorithm])
@@ -183,7 +181,7 @@ class Provider:
         authorize, token, keys = map(str, places)
         return Metadata(authorize, token, keys, "client_secret_basic" not in methods)
 
-    async def _read_keys(self, metadata: Metadata, *, again: bool = False) -> Keys:
+    async def _read_keys(self, metadata: Metadata, *, again: bool = False) -> KeySet:
         async with self._asking:
             known, now_s = self._keys, trio.current_time()
             if known is not None and now_s - known[1] < (KEYS_AGAIN_S if again else FRESH_S):
@@ -210,24 +208,9 @@ class Provider:
         try:
             with trio.fail_after(2 * TIMEOUT_S):
                 async with self._at_once:
-                    return await self._body(method, url, more)
-        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
-            raise ProviderUnavailable(f"{url}: {error or type(error).__name__}") from None
-
-    async def _body(self, method: str, url: str, more: Mapping[str, Any]) -> bytes:
-        async with (
-            httpx.AsyncClient(timeout=TIMEOUT_S, transport=self._transport, follow_redirects=False) as client,
-            client.stream(method, url, headers={"Accept": "application/json"}, **more) as response,
-        ):
-            body = b""
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > ANSWER_BYTES_MAX:
-                    raise ValueError("the answer is too long")
-            return body
-
-
-def _found(keys: Keys, kid: object, algorithm: str) -> Any | None:
-    """The key with this id for this algorithm; without an id, the only one for it."""
-    fitting = [key for (each, fits), key in keys.items() if fits == algorithm and kid in (None, each)]
-    return fitting[0] if len(fitting) == 1 else None
+                    _, body = await self._fetcher.read(method, url, **more)
+                    return body
+        except FetchError as error:
+            raise ProviderUnavailable(str(error)) from None
+        except trio.TooSlowError:
+            raise ProviderUnavailable(f"{url}: no answer within {2 * TIMEOUT_S:g} s") from None
