@@ -10,6 +10,9 @@ from typing import NamedTuple
 from engine.scores import COUNTED_MAX, EMPTY, Board, Entry, Page
 from engine.storage.postgres import Connection, Database, Row
 
+FOREVER_MS = 4_000_000_000_000
+"""Later than anybody finishes: milliseconds since the epoch, of the year 2096."""
+
 
 @dataclass(frozen=True, slots=True)
 class UserScore:
@@ -120,7 +123,7 @@ class Leaderboards:
 
     async def scores(self, user_id: str, after: Cursor | None, limit: int) -> Sequence[UserScore]:
         """Newest first."""
-        from_ms, from_id = after or Cursor(_FOREVER_MS, "ffffffff-ffff-ffff-ffff-ffffffffffff")
+        from_ms, from_id = after or Cursor(FOREVER_MS, "ffffffff-ffff-ffff-ffff-ffffffffffff")
         rows = await self._database.fetch(_SCORES, user_id, from_ms, from_id, limit)
         return [
             UserScore(
@@ -172,7 +175,6 @@ async def _counted(connection: Connection, board: int) -> int | None:
 
 
 _FIRST_SEAT = Seat("00000000-0000-0000-0000-000000000000", 0)
-_FOREVER_MS = 4_000_000_000_000
 
 _DAY = """
 SELECT (now() AT TIME ZONE $1)::date AS today,

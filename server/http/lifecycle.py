@@ -22,7 +22,7 @@ from server.http.services import LiveSession, Services
 from server.http.sessions import Sessions, ask
 from server.wire.api import sessions as types
 from server.wire.api.queries import VERSION_MAX, NoQuery, SessionListQuery
-from server.wire.cursors import Moment, behind, cursor_of
+from server.wire.cursors import Moment, behind, one_page
 from server.wire.errors import ApiError
 
 
@@ -82,9 +82,9 @@ class Lifecycle:
             raise ApiError("bad_field", "cursor is `next` of the page before.", "cursor")
         owners, title = author.owners_of_sessions(query.owner), search_text(query.title)
         found = await self._services.store.page(query.limit + 1, after, owners, title)
-        page = [convert(each, types.SessionSummary, from_attributes=True) for each in found[: query.limit]]
-        following = cursor_of((page[-1].created_at, page[-1].id)) if len(found) > query.limit else None
-        return json_answer(types.SessionList(page, following))
+        page, following = one_page(found, query.limit, lambda last: (last.created_at, last.id))
+        summaries = [convert(each, types.SessionSummary, from_attributes=True) for each in page]
+        return json_answer(types.SessionList(summaries, following))
 
     async def get(self, key: str) -> Answer:
         """`types.Session`, as a spectator sees it. Once the session is over, only its participants see the

@@ -27,7 +27,7 @@ from server.wire.api.queries import (
     QuizQuery,
 )
 from server.wire.bodies import json_of
-from server.wire.cursors import Stored, behind, cursor_of
+from server.wire.cursors import Stored, behind, one_page
 from server.wire.errors import ApiError
 
 
@@ -74,8 +74,7 @@ class Quizzes:
         after = behind(query.cursor, tuple[Stored, Stored])
         owners, title = author.owners_of_quizzes(query.owner), search_text(query.title)
         found = await self._catalog.page(query.limit + 1, after, owners, title)
-        page = found[: query.limit]
-        following = cursor_of((page[-1].title, page[-1].id)) if len(found) > query.limit else None
+        page, following = one_page(found, query.limit, lambda last: (last.title, last.id))
         return json_answer(types.QuizList(_summaries(page), following))
 
     async def get(self, quiz_id: str) -> Answer:

@@ -13,7 +13,7 @@ from msgspec import UNSET, convert
 
 from engine.actors.commands import may_be_user_id
 from engine.ports import PlayerNotFound, QuizNotFound
-from engine.storage.leaderboards import Cursor
+from engine.storage.leaderboards import FOREVER_MS, Cursor
 from server.http.authorization import Access
 from server.http.erasing import DELETING_MAX_S, Erasing
 from server.http.quizzes import may_be_quiz_id
@@ -24,7 +24,7 @@ from server.http.sessions import bounded_wait
 from server.scores import Line
 from server.wire.api import scores as types
 from server.wire.api.queries import BoardQuery, NoQuery, UserScoresQuery
-from server.wire.cursors import behind, cursor_of
+from server.wire.cursors import behind, one_page
 from server.wire.errors import ApiError, busy
 
 ALL = "all"
@@ -33,7 +33,6 @@ OWN = "me"
 """Instead of a user's id: the user of the identity token."""
 
 _SEATS_AT_ONCE = 100
-_AT_MAX = 4_000_000_000_000
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -49,7 +48,6 @@ class ScoresView:
 
     def __init__(self, services: Services, access: Access, erasing: Erasing) -> None:
         self._scores = services.scores
-        self._store = services.store
         self._catalog = services.catalog
         self._public = services.config.leaderboards_public
         self._access = access
@@ -91,12 +89,9 @@ class ScoresView:
         after = behind(query.cursor, tuple[int, UUID])
         with bounded_wait():
             totals = await self._scores.totals(user_id)
-            cursor = None if after is None else Cursor(min(max(after[0], 0), _AT_MAX), str(after[1]))
+            cursor = None if after is None else Cursor(min(max(after[0], 0), FOREVER_MS), str(after[1]))
             found = await self._scores.scores(user_id, cursor, query.limit + 1)
-        shown = found[: query.limit]
-        following = None
-        if len(found) > query.limit:
-            following = cursor_of((shown[-1].finished_at, shown[-1].session_id))
+        shown, following = one_page(found, query.limit, lambda last: (last.finished_at, last.session_id))
         return json_answer(
             types.UserScores(
                 user_id=user_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -19,6 +20,15 @@ Stored = Annotated[str, Meta(pattern=r"^[^\0]*$")]
 """Text that PostgreSQL can hold."""
 
 T = TypeVar("T")
+
+
+def one_page(
+    found: Sequence[T], limit: int, values: Callable[[T], tuple[object, ...]]
+) -> tuple[Sequence[T], str | None]:
+    """The first `limit` rows, and the cursor behind them; None if `found`, which is asked for one row more,
+    has no more. Args: values: those of a row that a cursor has."""
+    page = found[:limit]
+    return page, cursor_of(values(page[-1])) if len(found) > limit else None
 
 
 def cursor_of(last: tuple[object, ...]) -> str:
