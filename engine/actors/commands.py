@@ -30,9 +30,8 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 
 USER_ID_CHARS_MAX = 128
 
-Mergeable = (
-    PlayerJoined | AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
-)
+Played = AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
+Mergeable = PlayerJoined | Played
 """What the next owner of a session takes over from what an earlier owner had acknowledged."""
 
 PAGE_MAX = 1_000

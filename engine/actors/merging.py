@@ -9,7 +9,7 @@ from dataclasses import replace
 import trio
 
 from engine.actors.actor import SessionActor
-from engine.actors.commands import Merge, Mergeable
+from engine.actors.commands import Merge, Mergeable, Played
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.refusals import NodeFull, SessionUnavailable
@@ -17,13 +17,8 @@ from engine.actors.registry import Registry
 from engine.beats import sleep_to_beat
 from engine.boundary import Boundary, Mistake
 from engine.domain.facts import (
-    AnswerAccepted,
-    AnswerMerged,
     DeadlineMoved,
-    ExtraTimeGiven,
-    PlayerDone,
     PlayerJoined,
-    QuestionShown,
 )
 from engine.ports import (
     OwnedElsewhere,
@@ -43,9 +38,6 @@ FACTS_PER_COMMAND = 200
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
 """How long the merge of one session may take."""
-
-
-_Played = AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
 
 
 class NotMerged(Exception):
@@ -110,7 +102,7 @@ class Merging:
         # A player may have joined in a part that was merged long ago, and answered in a new one.
         for epoch in sorted({part.epoch for part in new}):
             joins = [fact for fact in _facts(parts, epoch) if isinstance(fact, PlayerJoined)]
-            played = [fact for fact in _facts(new, epoch) if isinstance(fact, _Played)]
+            played = [fact for fact in _facts(new, epoch) if isinstance(fact, Played)]
             await self._send(actor, joins)
             await self._send(actor, await _renumbered(actor, joins, played))
         await self._spooled.set_merged([part.id for part in new])
@@ -134,8 +126,8 @@ def _facts(parts: Sequence[SpooledFacts], epoch: int) -> Iterator[object]:
 
 
 async def _renumbered(
-    actor: SessionActor, joins: Sequence[PlayerJoined], played: Sequence[_Played]
-) -> list[_Played]:
+    actor: SessionActor, joins: Sequence[PlayerJoined], played: Sequence[Played]
+) -> list[Played]:
     """The facts with the present numbers of their players in the session. Players that joined before the
     spool began have the same numbers."""
     slicer = Slicer()
@@ -143,7 +135,7 @@ async def _renumbered(
     for join in joins:
         numbers[join.player] = actor.session.seat_of(join)
         await slicer.breathe()
-    renumbered: list[_Played] = []
+    renumbered: list[Played] = []
     for fact in played:
         if isinstance(fact, DeadlineMoved):
             renumbered.append(fact)
