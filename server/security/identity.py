@@ -20,13 +20,12 @@ import trio
 
 from engine.actors.clock import Clock
 from engine.actors.commands import USER_ID_CHARS_MAX, Identity, may_be_user_id
+from engine.domain.extra_time import Factor, percent_of
 from server.wire.protocol import IDENTITY_CHARS_MAX
 
 KNOWN_MAX = 10_000
 """Good tokens that are remembered until they expire. To check a signature again would cost as much as many an
 answer."""
-
-EXTRA_TIME_MIN, EXTRA_TIME_MAX = 1, 4
 
 _LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8}){0,5}")
 _TO_MS = 1000
@@ -296,15 +295,13 @@ def _locale_in(claims: dict[str, Any]) -> str | None:
     return locale
 
 
-def _extra_time_in(claims: dict[str, Any]) -> float | Literal["untimed"] | None:
+def _extra_time_in(claims: dict[str, Any]) -> Factor | None:
     extra_time = claims.get("extra_time")
     if extra_time is None:
         return None
-    if extra_time == "untimed":
-        return "untimed"
-    if type(extra_time) not in (int, float) or not EXTRA_TIME_MIN <= extra_time <= EXTRA_TIME_MAX:
+    if percent_of(extra_time) is None:
         raise _invalid('has an extra_time that is neither a number from 1 to 4 nor "untimed"')
-    return float(extra_time)
+    return "untimed" if extra_time == "untimed" else float(extra_time)
 
 
 def _invalid(problem: str) -> IdentityError:
