@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from engine.domain.answers import Answers
 from engine.domain.errors import Refusal
-from engine.domain.facts import AnswerAccepted, DeadlineMoved, PlayerDone, QuestionShown
+from engine.domain.facts import AnswerAccepted, Choice, DeadlineMoved, PlayerDone, QuestionShown
 from engine.domain.phases import Phase, refuse
 from engine.domain.players import Player
+from engine.domain.questions import Question
 from engine.domain.replay import ReplayedSession
 from engine.domain.self_pace import SelfPace, Stage
 from engine.domain.settings import OPEN_MAX_MS
@@ -110,10 +112,9 @@ class SelfPacedSession(ReplayedSession):
         choice = asked.read(raw_choice)
         if isinstance(choice, Refusal):
             return choice
-        standing = answers.choice_of(who.id)
-        if standing is not None:
-            stood_ms, seq = answers.elapsed_ms_of(who.id), answers.seq_of(who.id)
-            return Repeated(question, stood_ms, choice == standing, seq)
+        repeated = self._repeated(answers, who.id, question, choice)
+        if repeated is not None:
+            return repeated
         if self.phase is Phase.FINISHED or self.self_pace.is_over(at):
             return FINISHED
         if question != way.asked or way.stage is not Stage.ASKED:
@@ -122,13 +123,36 @@ class SelfPacedSession(ReplayedSession):
         elapsed_ms = self.self_pace.answered_ms(who.id, at)
         if elapsed_ms is None:
             return LATE
+        fact = self._accept(who, asked, question, choice, at, elapsed_ms, way.before(question))
+        if len(way.questions) == self.of:
+            self._record(PlayerDone(self.seq + 1, at, who.id))
+        return fact
+
+    @staticmethod
+    def _repeated(answers: Answers, player: int, question: int, choice: Choice) -> Repeated | None:
+        """The answer of the player that stands; None if there is none."""
+        standing = answers.choice_of(player)
+        if standing is None:
+            return None
+        return Repeated(question, answers.elapsed_ms_of(player), choice == standing, answers.seq_of(player))
+
+    def _accept(
+        self,
+        who: Player,
+        asked: Question,
+        question: int,
+        choice: Choice,
+        at: int,
+        elapsed_ms: int,
+        before: int,
+    ) -> AnswerAccepted:
+        """Judge and score an answer that came in time, and record it. `before` is the question that came
+        before this one for the player."""
         correct = asked.judge(choice)
-        streak = who.streak_with(way.before(question)) if correct else 0
+        streak = who.streak_with(before) if correct else 0
         points = self.quiz.scoring.points(asked.points, asked.limit_ms, elapsed_ms, correct, streak)
         fact = AnswerAccepted(self.seq + 1, at, who.id, question, choice, elapsed_ms, correct, points)
         self._record(fact)
-        if len(way.questions) == self.of:
-            self._record(PlayerDone(self.seq + 1, at, who.id))
         return fact
 
     def merge_shown(self, fact: QuestionShown) -> None:

@@ -162,10 +162,9 @@ class Session(SelfPacedSession):
         choice = asked.read(raw_choice)
         if isinstance(choice, Refusal):
             return choice
-        standing = answers.choice_of(player)
-        if standing is not None:
-            stood_ms, seq = answers.elapsed_ms_of(player), answers.seq_of(player)
-            return Repeated(question, stood_ms, choice == standing, seq)
+        repeated = self._repeated(answers, player, question, choice)
+        if repeated is not None:
+            return repeated
         if self.phase is not Phase.QUESTION or answers.closed_seq is not None:
             return self._not_open(answers)
         if player in self._watching:
@@ -176,11 +175,7 @@ class Session(SelfPacedSession):
         elapsed_ms = self._clock.answered_ms(at, asked.limit_ms, self._extra.of(player))
         if elapsed_ms is None:
             return LATE
-        correct = asked.judge(choice)
-        streak = who.streak_with(self._before(question)) if correct else 0
-        points = self.quiz.scoring.points(asked.points, asked.limit_ms, elapsed_ms, correct, streak)
-        fact = AnswerAccepted(self.seq + 1, at, player, question, choice, elapsed_ms, correct, points)
-        self._record(fact)
+        fact = self._accept(who, asked, question, choice, at, elapsed_ms, self._before(question))
         self._close_if_all_answered(at)
         return fact
 
