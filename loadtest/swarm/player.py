@@ -235,7 +235,7 @@ class Sent:
 
 
 class Player:
-    """One player. `ledger` are its own; all else is for the crowd.
+    """One player. `ledger` is its own; all else is for the crowd.
 
     Args:
         skill: how likely it is right.
