@@ -389,6 +389,7 @@ def _services(
         version=version("fanfare"),
         scores=storage.scores,
         quiz_caches=storage.quiz_caches,
+        capacity=storage.capacity,
         boundary=base.boundary,
         cluster=None if cluster is None else cluster.node,
         sign_in=base.sign_in,

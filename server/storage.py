@@ -35,6 +35,7 @@ from server.cluster import Clustering
 from server.config.config import Config
 from server.listening import StartError
 from server.runtime.background import background_task
+from server.runtime.capacity import CapacityWatch
 from server.runtime.machine_clock import machine_s
 from server.scores import Scores
 
@@ -48,6 +49,7 @@ class Storage:
     store: PostgresSessionStore
     scores: Scores
     quiz_caches: Mapping[str, CacheCounts]
+    capacity: CapacityWatch
 
 
 async def open_storage(
@@ -100,7 +102,10 @@ async def open_storage(
             f"leaderboard_zone: PostgreSQL knows no time zone {config.leaderboard_zone}"
         ) from None
     await stack.enter_async_context(background_task(scores.run))
-    return Storage(journal, catalog, PostgresSessionStore(database, catalog, retained), scores, counts)
+    capacity = CapacityWatch(config.data_dir, database, clock.now_ms, boundary)
+    await stack.enter_async_context(background_task(capacity.run))
+    store = PostgresSessionStore(database, catalog, retained)
+    return Storage(journal, catalog, store, scores, counts, capacity)
 
 
 def _journal(

@@ -74,6 +74,7 @@ TASKS = {
         "partitions.run",
     ): "its own: each round is logged, and tried again later",
     ("server/storage.py", "open_storage", "scores.run"): PARTS,
+    ("server/storage.py", "open_storage", "capacity.run"): "CapacityWatch: engine.boundary around each look",
     ("server/scores.py", "Scores.run", "self._scoring.run"): "Scoring: engine.boundary around each look",
     ("server/scores.py", "Scores.run", "self._fill"): WITHIN,
     ("server/node.py", "_cluster", "redis.bus.run"): PARTS,

@@ -209,6 +209,12 @@ async def slices(database: Database) -> list[Slice]:
     return await database.in_transaction(work)
 
 
+async def slices_ahead(database: Database, now_ms: int) -> int:
+    """How many slices begin after `now_ms`. Raises StorageUnavailable."""
+    found = await database.in_transaction(_found)
+    return sum(each.begins_at is not None and each.begins_at > now_ms for each in found)
+
+
 async def _found(connection: Connection) -> list[_Found]:
     found = []
     for row in await connection.fetch(_PARTITIONS):

@@ -39,9 +39,11 @@ from engine.ports import CacheCounts
 from engine.storage.journal.latency import LatencyStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.spool.journal import SpoolingStatistics
+from server.config.config import Config
 from server.http.services import Cluster, ClusterTraffic, Services
 from server.http.sockets import HttpTally
 from server.realtime.transport import TransportStatistics
+from server.runtime.capacity import Capacity
 from server.runtime.gc_policy import CollectorStatistics
 from server.runtime.loop_watch import LoopStatistics
 from server.scores import ScoresStatistics
@@ -160,6 +162,11 @@ def _lookups(caches: Mapping[str, CacheCounts]) -> Mapping[tuple[str, ...], floa
     }
 
 
+def _ahead(capacity: Capacity) -> Mapping[tuple[str, ...], float]:
+    """Nothing before PostgreSQL has answered: a zero would be an alert."""
+    return {} if capacity.partitions_ahead is None else {(): capacity.partitions_ahead}
+
+
 def _moved(traffic: ClusterTraffic) -> Mapping[str, float]:
     return {
         "taken_over": traffic.taken_over,
@@ -188,7 +195,9 @@ NODE: tuple[Row[NodeSnapshot], ...] = (
     Row(COUNTER, "fanfare_answers_accepted", "Answers accepted.", lambda s: s.registry.answers_accepted),
     Row(COUNTER, "fanfare_answers_repeated", "Answers sent again.", lambda s: s.registry.answers_repeated),
     Row(COUNTER, "fanfare_acks", "Acknowledgements of answers sent.", lambda s: s.registry.acks),
-    Row(COUNTER, "fanfare_refused", "Requests refused, by code.", lambda s: s.registry.refused, ("code",)),
+    Row(COUNTER, "fanfare_refused", "Requests refused, by code.",
+        # From zero on: a rate does not see a counter that begins at its first value.
+        lambda s: {"busy": 0} | s.registry.refused, ("code",)),
     Row(COUNTER, "fanfare_broadcasts", "Broadcasts of all sessions.", lambda s: s.registry.broadcasts),
     Row(COUNTER, "fanfare_frames_pushed", "Frames handed to subscribers.",
         lambda s: s.registry.frames_pushed),
@@ -319,6 +328,25 @@ SCORES: tuple[Row[ScoresSnapshot], ...] = (
 )
 """About users and quizzes."""
 
+BOUNDS: tuple[Row[Config], ...] = (
+    Row(GAUGE, "fanfare_journal_max_facts", "Facts that may wait for their commit.",
+        lambda c: c.journal_facts_max),
+    Row(GAUGE, "fanfare_spool_max_bytes", "Bytes of facts that the spool takes.",
+        lambda c: c.spool_bytes_max),
+)
+"""Settings that the values of other rows are held against."""
+
+CAPACITY: tuple[Row[Capacity], ...] = (
+    Row(GAUGE, "fanfare_data_disk_bytes", "Size of the file system with the data directory.",
+        lambda s: s.disk_bytes),
+    Row(GAUGE, "fanfare_data_disk_free_bytes", "What is free of it.", lambda s: s.disk_free_bytes),
+    Row(GAUGE, "fanfare_partitions_ahead", "Partitions for sessions of times to come.",
+        _ahead),
+    Row(GAUGE, "fanfare_replication_slot_lag_bytes",
+        "Log that PostgreSQL keeps for a replication slot.", lambda s: s.slot_lag_bytes, ("slot",)),
+)
+"""What fills up over days, looked at once a minute."""
+
 CLUSTER: tuple[Row[ClusterSnapshot], ...] = (
     Row(GAUGE, "fanfare_cluster_nodes", "Nodes that this one knows, by state.",
         lambda s: _nodes(s.cluster), ("state",)),
@@ -391,6 +419,9 @@ class NodeCollector(Collector):
         yield from _metrics(SCORES, ScoresSnapshot(services.scores.statistics(), services.quiz_caches))
         if journal.spooling is not None:
             yield from _metrics(SPOOL, journal.spooling)
+        yield from _metrics(BOUNDS, services.config)
+        if services.capacity is not None:
+            yield from _metrics(CAPACITY, services.capacity.seen)
         if services.cluster is not None:
             yield from _metrics(CLUSTER, ClusterSnapshot(services.cluster, services.cluster.traffic()))
 

@@ -16,6 +16,7 @@ from engine.shards.ports import Load, Member
 from engine.storage.journal.writer import WriteBehindStatistics
 from server.config.config import Config
 from server.realtime.transport import TransportStatistics
+from server.runtime.capacity import CapacityWatch
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
 from server.scores import Scores
@@ -145,6 +146,7 @@ class Services:
         quiz_caches: by where they are: in `memory`, and in `redis` for a node of a cluster.
         scores: of users, over sessions.
         boundary: where mistakes outside of the actors stop, and are counted.
+        capacity: what is left of disk and partitions; None where nobody looks.
         cluster: None for a node alone.
         sign_in: None where authors show the author key alone.
     """
@@ -169,6 +171,7 @@ class Services:
     scores: Scores
     quiz_caches: Mapping[str, CacheCounts] = field(default_factory=dict)
     boundary: Boundary = field(default_factory=Boundary)
+    capacity: CapacityWatch | None = None
     cluster: Cluster | None = None
     sign_in: SignIn | None = None
 

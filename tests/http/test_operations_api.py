@@ -91,6 +91,7 @@ async def test_metrics_tell_what_is_in_the_spool() -> None:
             "fanfare_spool_failing": 0,
             "fanfare_spool_certain": 1,
             "fanfare_spool_facts": 17,
+            "fanfare_spool_max_bytes": 2**30,
             "fanfare_spool_bytes": 1700,
             "fanfare_spool_oldest_seconds": 2.5,
             "fanfare_spool_in_facts_total": 20,
