@@ -19,7 +19,7 @@ from engine.aio import open_asyncio
 from engine.domain.facts import AnswerAccepted, Fact
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
-from engine.ports import SessionRecord
+from engine.ports import Commit, SessionRecord
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.journal.writer import WriteBehind
@@ -75,7 +75,7 @@ class Listener:
         self.waits_s = waits_s
         self.sent: list[tuple[int, float]] = []
 
-    def committed(self, seq: int) -> None:
+    def committed(self, seq: int, commit: Commit | None = None) -> None:
         now = time.perf_counter()
         while self.sent and self.sent[0][0] <= seq:
             self.waits_s.append(now - self.sent.pop(0)[1])

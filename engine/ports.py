@@ -354,13 +354,32 @@ class SpooledFactsStore(Protocol):
         """Note that these facts are merged, and the merged facts committed. Repeated, it changes nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One group commit, which every listener with facts in it is told of.
+
+    Attributes:
+        started_s: when the journal first tried to get the batch to PostgreSQL or into the spool, by trio's
+            clock.
+        ended_s: when the batch was there.
+        facts: how many facts are in it, of all sessions.
+        spooled: whether it is on the disk of this node, and not in PostgreSQL yet.
+    """
+
+    started_s: float
+    ended_s: float
+    facts: int
+    spooled: bool = False
+
+
 class CommitListener(Protocol):
     """Is told the outcome of appended facts. Called from the task of the journal: must return at once and
     must not raise."""
 
-    def committed(self, seq: int) -> None:
+    def committed(self, seq: int, commit: Commit | None = None) -> None:
         """Every fact of the session up to and including `seq` outlives a crash: it is in PostgreSQL, or on
-        the disk of this node and will get there, and no other node can have taken the session."""
+        the disk of this node and will get there, and no other node can have taken the session. `commit` has
+        the last of these facts; None where that is not known."""
 
     def fenced(self) -> None:
         """Another owner has the session now. Facts that were appended and not yet reported as committed never

@@ -531,16 +531,20 @@ class MemoryJournal:
         left = len(self.queue) if batches is None else batches
         committed: dict[ports.CommitListener, int] = {}
         fenced: list[ports.CommitListener] = []
+        facts = 0
         while self.queue and left > 0:
             appended = self.queue.popleft()
             left -= 1
             if self.store.write(appended.session_id, appended.epoch, appended.facts):
                 committed[appended.listener] = appended.facts[-1].seq
+                facts += len(appended.facts)
             elif appended.listener not in fenced:
                 fenced.append(appended.listener)
         self.commits_total += 1
+        now_s = trio.current_time()
+        commit = ports.Commit(now_s, now_s, facts)
         for listener, seq in committed.items():
-            listener.committed(seq)
+            listener.committed(seq, commit)
         for listener in fenced:
             self.queue = deque(waiting for waiting in self.queue if waiting.listener is not listener)
             listener.fenced()

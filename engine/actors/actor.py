@@ -21,6 +21,8 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import trio
+
 from engine.actors import messages
 from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.admission import BUSY
@@ -36,6 +38,7 @@ from engine.actors.handoff import HandoffSnapshot
 from engine.actors.live_session import LiveSession, assembled, go_on, replayed, settle_skip
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
+from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import ALWAYS_FIT, Fate, State
 from engine.actors.subscriptions import attach, picture
 from engine.actors.tokens import Tokens
@@ -125,6 +128,8 @@ class SessionActor:
         if type(command) in ALWAYS_FIT:
             self._mailbox.put_over(command)
         elif fate is Fate.BUSY or not self._mailbox.put_nowait(command):
+            if isinstance(command, Answer):
+                self.live.counters.slow_answers.refused(self.session_id, command, "busy")
             command.reply.push(messages.busy(command.id if isinstance(command, Answer | Host) else None))
 
     def state(self, role: Role, player: int | None = None) -> dict[str, object]:
@@ -157,8 +162,11 @@ class SessionActor:
         """Close every subscriber that waits or listens. After this the actor serves nobody any more."""
         self._lifecycle.stop()
         self._broadcasts.abandon()
-        waiting = self._confirmations.abandon()
-        waiting += [command.reply for command in self._left_undone()]
+        waiting = self._confirmations.abandon(close_reason)
+        for command in self._left_undone():
+            if isinstance(command, Answer):
+                self.live.counters.slow_answers.refused(self.session_id, command, close_reason.name.lower())
+            waiting.append(command.reply)
         for subscriber in waiting:
             subscriber.close(close_reason)
         self.live.audience.dismiss(close_reason)
@@ -234,23 +242,33 @@ class SessionActor:
     async def _turn(self) -> None:
         """Commands come before time, so that an answer that lies in the mailbox is judged before its
         deadline; and both before what may be coalesced."""
-        await self._work()
+        batch = await self._work()
         await self._deadlines.pass_time()
         if self._deadlines.hosts:
             await self._lead_on()
         self._confirmations.write()
+        if batch is not None:
+            batch.queued_s = trio.current_time()
         self._broadcasts.send_due()
 
-    async def _work(self) -> None:
-        """Handle a batch. Each command stays in the mailbox until it is done: after a crash its sender is
-        told."""
+    async def _work(self) -> BatchTimes | None:
+        """Handle a batch, and return its times; None without any command."""
+        if (command := self._mailbox.peek()) is None:
+            return None
+        now = self._clock.now_ms()
+        if self.session.phase is not Phase.FINISHED:  # from then on its time is measured from the end
+            self.live.active_at = now
+        batch = self.live.batch = BatchTimes(now)
+        await self._handle(command)
+        batch.decided_s = trio.current_time()
+        return batch
+
+    async def _handle(self, command: Command | None) -> None:
+        """Handle this command and what follows. Each command stays in the mailbox until it is done: after a
+        crash its sender is told."""
         mailbox, broadcasts, session = self._mailbox, self._broadcasts, self.session
-        if (command := mailbox.peek()) is None:
-            return
-        if session.phase is not Phase.FINISHED:  # from then on its time is measured from the end
-            self.live.active_at = self._clock.now_ms()
         for _ in range(BATCH_MAX):
-            if self._gaps.stood_still or not self._lifecycle.serves:
+            if command is None or self._gaps.stood_still or not self._lifecycle.serves:
                 return
             self._merge_waits = broadcasts.in_progress and isinstance(command, Merge)
             if self._merge_waits:
@@ -264,8 +282,7 @@ class SessionActor:
                 mailbox.pop()
             if session.seq != broadcasts.told_seq:
                 await broadcasts.tell()
-            if (command := mailbox.peek()) is None:
-                return
+            command = mailbox.peek()
 
     def _queue(self, command: Host) -> None:
         if len(self._deadlines.hosts) < HOSTS_WAITING_MAX:

@@ -102,6 +102,10 @@ class SessionClock:
         least `at_ms` from `now_ms`."""
         return self._started_s + (at_ms - self._wall_ms) / 1000
 
+    def ms_at(self, trio_s: float) -> int:
+        """What this clock says at a moment of trio's clock that is not long ago."""
+        return self._at(trio_s)
+
     def beat(self) -> None:
         """Call this much more often than a gap is long."""
         now_ms = self.now_ms()

@@ -11,16 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from engine.actors.commands import Command, Rejoin, Watch
+import trio
+
+from engine.actors.clock import SessionClock
+from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer, Command, Rejoin, Watch
 from engine.actors.delivery.audience import Audience, Place
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.mailbox import Mailbox
+from engine.actors.slow_answers import SLOW_MS, BatchTimes, SlowAnswers
 from engine.actors.states import Lifecycle
 from engine.domain.facts import Fact
 from engine.domain.session import Phase, Session
-from engine.ports import Journal
+from engine.ports import Commit, Journal
 
 ACKS_AT_ONCE_MAX = 2
 """Acks sent directly from the journal's task. It notifies many sessions in a row: the work for each must stay
@@ -29,12 +34,14 @@ small."""
 
 class _Held(NamedTuple):
     """A reply that waits until the facts up to `seq` are committed. `short`: it is one frame and has no other
-    effect."""
+    effect. The ack of an answer has the `answer`, and the times of its `batch`."""
 
     seq: int
     reply: Subscriber
     frame: Callable[[], Frame | None]
     short: bool
+    answer: Answer | None
+    batch: BatchTimes | None
 
 
 class Confirmations:
@@ -51,6 +58,8 @@ class Confirmations:
         lifecycle: Lifecycle,
         mailbox: Mailbox[Command],
         audience: Audience,
+        clock: SessionClock,
+        slow_answers: SlowAnswers,
     ) -> None:
         self._session_id = session_id
         self._epoch = epoch
@@ -59,6 +68,12 @@ class Confirmations:
         self._lifecycle = lifecycle
         self._mailbox = mailbox
         self._audience = audience
+        self._clock = clock
+        self._slow_answers = slow_answers
+        self._slow_at = 0
+        """An answer that was received by then is slow if its ack goes out now."""
+        self._commits: deque[tuple[int, Commit]] = deque()
+        """The commits of facts for which replies are held, each with the last of these facts."""
         self._unwritten: list[Fact] = []
         self._committed_seq = session.seq
         """Every fact up to this one is committed."""
@@ -85,9 +100,15 @@ class Confirmations:
         """Whether every fact is committed, and all that waited for it was sent."""
         return self._committed_seq == self._session.seq and not self._held
 
-    def committed(self, seq: int) -> None:
+    def committed(self, seq: int, commit: Commit | None = None) -> None:
         """CommitListener."""
         self._committed_seq = max(self._committed_seq, seq)
+        commits, held = self._commits, self._held
+        while commits and not (held and commits[0][0] >= held[0].seq):
+            commits.popleft()
+        if held and commit is not None:
+            commits.append((seq, commit))
+            self._slow_at = self._clock.ms_at(commit.ended_s) - SLOW_MS
         if not self._send_few():
             self._mailbox.wake()
 
@@ -99,15 +120,41 @@ class Confirmations:
     # -- held replies ------------------------------------------------------------------------------
 
     def on_commit(
-        self, seq: int, reply: Subscriber, frame: Callable[[], Frame | None], *, short: bool = False
+        self,
+        seq: int,
+        reply: Subscriber,
+        frame: Callable[[], Frame | None],
+        *,
+        short: bool = False,
+        answer: Answer | None = None,
+        batch: BatchTimes | None = None,
     ) -> None:
         """Push a frame once the facts up to `seq` are committed, after all that was held back before it. The
-        frame is made then; None: nothing is sent."""
-        if seq <= self._committed_seq and not self._held:
-            if (made := frame()) is not None:
-                reply.push(made)
-        else:
-            self._held.append(_Held(seq, reply, frame, short))
+        frame is made then; None: nothing is sent. `answer` is what the frame is the ack of, and came in this
+        `batch`."""
+        held = _Held(seq, reply, frame, short, answer, batch)
+        if seq > self._committed_seq or self._held:
+            self._held.append(held)
+            return
+        self._commits.clear()
+        if batch is not None:
+            self._slow_at = batch.taken_ms - SLOW_MS
+        self._tell(held)
+
+    def _tell(self, held: _Held) -> None:
+        if (frame := held.frame()) is None:
+            return
+        held.reply.push(frame)
+        if held.answer is not None and held.answer.at <= self._slow_at:
+            self._note(held.answer, held.batch, held.seq, str(frame.message["status"]))
+
+    def _note(self, answer: Answer, batch: BatchTimes | None, seq: int, status: str) -> None:
+        """The ack of an answer has gone out late."""
+        commits = self._commits
+        while commits and commits[0][0] < seq:
+            commits.popleft()
+        commit = commits[0][1] if commits else None
+        self._slow_answers.acked(self._session_id, answer, status, batch, commit)
 
     def _send_few(self) -> bool:
         """Send an ack or two, from the journal's task: to wake the actor's task costs more than they do.
@@ -124,8 +171,7 @@ class Confirmations:
             if not first.short:
                 return False
             try:
-                if (frame := first.frame()) is not None:
-                    first.reply.push(frame)
+                self._tell(first)
             except Exception as error:  # noqa: BLE001 - this session's crash, in its own task and not here
                 self._lifecycle.fail(error)
                 return False
@@ -137,12 +183,12 @@ class Confirmations:
         held = self._held
         if not held:
             return
+        self._slow_at = self._clock.ms_at(trio.current_time()) - SLOW_MS
         slicer = Slicer()
         while held and held[0].seq <= self._committed_seq:
             # A reply is held until it was sent: after a crash whoever waits for it is told.
             first = held[0]
-            if (frame := first.frame()) is not None:
-                first.reply.push(frame)
+            self._tell(first)
             held.popleft()
             await slicer.breathe()
 
@@ -163,8 +209,13 @@ class Confirmations:
         self.latecomers = deque(each for each in self.latecomers if each[1].player != player)
         return coming
 
-    def abandon(self) -> list[Subscriber]:
-        """Confirm nothing more. Returns the subscribers that waited for it."""
+    def abandon(self, close_reason: CloseReason) -> list[Subscriber]:
+        """Confirm nothing more. Returns the subscribers that waited for it, which hear this reason."""
+        for held in self._held:
+            if held.answer is not None:
+                self._slow_answers.refused(
+                    self._session_id, held.answer, close_reason.name.lower(), held.batch
+                )
         waiting = [held.reply for held in self._held]
         waiting += [command.reply for command, _ in self.latecomers]
         self._held.clear()

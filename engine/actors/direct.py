@@ -17,6 +17,7 @@ import trio
 from engine.actors.commands import Answer
 from engine.actors.handlers import answer
 from engine.actors.live_session import LiveSession
+from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import State
 from engine.domain.phases import Phase
 
@@ -76,4 +77,5 @@ class DirectAnswers:
         if live.broadcasts.in_progress or (session.deadline is None and session.phase is not Phase.OPEN):
             return False
         live.active_at = now = live.clock.now_ms()  # notes a gap, if there was one just now
+        live.batch = BatchTimes(now)
         return not live.gaps.stood_still and live.clock.trio_time(now) < sleep.deadline

@@ -90,7 +90,7 @@ def answer(live: LiveSession, command: Answer) -> None:
         refused(live, command.reply, FOREIGN_TOKEN, command.id)
         return
     if not live.journal.has_room():
-        refused(live, command.reply, BUSY, command.id)
+        _refuse_answer(live, command, BUSY)
         return
     at = live.gaps.dated(command.at) if live.gaps.given_back else command.at
     question = self_pace.question_asked(live, command)
@@ -107,7 +107,7 @@ def answer(live: LiveSession, command: Answer) -> None:
             # Sent again to the new owner, it may have overtaken the first one, which is still waited for.
             perhaps = outcome.code == "late" and live.clock.now_ms() < live.deadlines.suspended_until
             perhaps = perhaps or _may_follow(live, command.player)
-            refused(live, command.reply, BUSY if perhaps else outcome, command.id)
+            _refuse_answer(live, command, BUSY if perhaps else outcome)
             return
     elapsed_ms, counters, own = outcome.elapsed_ms, live.counters, outcome
 
@@ -116,7 +116,13 @@ def answer(live: LiveSession, command: Answer) -> None:
         result = self_pace.result_of(live, own, command.player)
         return messages.ack(command.id, command.question, status, elapsed_ms, result)
 
-    live.confirmations.on_commit(seq, command.reply, frame, short=True)
+    live.confirmations.on_commit(seq, command.reply, frame, short=True, answer=command, batch=live.batch)
+
+
+def _refuse_answer(live: LiveSession, command: Answer, refusal: Refusal) -> None:
+    if refusal is BUSY:
+        live.counters.slow_answers.refused(live.record.id, command, refusal.code, live.batch)
+    refused(live, command.reply, refusal, command.id)
 
 
 def show_next(live: LiveSession, command: Next) -> None:

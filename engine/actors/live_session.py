@@ -20,6 +20,7 @@ from engine.actors.delivery.stream import BroadcastStream, StreamState
 from engine.actors.mailbox import Mailbox
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
+from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import Lifecycle, State
 from engine.actors.tokens import Tokens
 from engine.domain.name_rules import PLAIN, NameRules
@@ -70,6 +71,8 @@ class LiveSession:
     deadlines: Deadlines
     active_at: int
     """When somebody last asked the session for something; once it is over, when everybody was told."""
+    batch: BatchTimes
+    """The times of the commands that are handled just now, or were last."""
     joins_follow_until: int
     """Until when a join of the former owner may still be merged."""
     joins_under_way: dict[int, int] = field(default_factory=dict)
@@ -130,6 +133,8 @@ def assembled(
         lifecycle=lifecycle,
         mailbox=mailbox,
         audience=audience,
+        clock=clock,
+        slow_answers=counters.slow_answers,
     )
     broadcasts = Broadcasts(
         session,
@@ -176,8 +181,9 @@ def assembled(
         broadcasts=broadcasts,
         barrier=barrier,
         deadlines=deadlines,
-        active_at=clock.now_ms(),
-        joins_follow_until=clock.now_ms() + JOINS_FOLLOW_MS if claimed.epoch > 1 else 0,
+        active_at=(now := clock.now_ms()),
+        batch=BatchTimes(now),
+        joins_follow_until=now + JOINS_FOLLOW_MS if claimed.epoch > 1 else 0,
     )
 
 

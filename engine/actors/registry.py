@@ -24,6 +24,7 @@ from engine.actors.handoff import HandoffSnapshot
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
 from engine.actors.refusals import NodeFull, SessionUnavailable
+from engine.actors.slow_answers import SlowAnswers
 from engine.actors.states import Fenced
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
 from engine.actors.tokens import Tokens
@@ -193,7 +194,9 @@ class Registry:
         """The live actors, by id and by code."""
         self._expected: dict[str, StreamState] = {}
         self._claims = trio.CapacityLimiter(CLAIMS_AT_ONCE)
-        self._counters = Counters()
+        self.slow_answers = SlowAnswers(clock)
+        """The slow, refused and failed answers of all sessions here."""
+        self._counters = Counters(self.slow_answers)
         self._crashes = Crashes()
 
     # -- the sessions here -----------------------------------------------------------------------

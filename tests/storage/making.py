@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.domain import facts as f
 from engine.domain.quiz import Quiz
 from engine.domain.session import Settings
-from engine.ports import PlayerResult, SessionRecord, SessionStore
+from engine.ports import Commit, PlayerResult, SessionRecord, SessionStore
 
 AT = 1_790_000_000_123
 """A moment with odd milliseconds."""
@@ -181,7 +181,7 @@ class Listener:
     def seq(self) -> int:
         return self.seqs[-1] if self.seqs else 0
 
-    def committed(self, seq: int) -> None:
+    def committed(self, seq: int, commit: Commit | None = None) -> None:
         self.seqs.append(seq)
         self._changed.set()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from engine.aio import open_asyncio
+from engine.ports import Commit
 from engine.storage.catalog import PostgresCatalog
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.journal.writer import WriteBehind
@@ -26,7 +27,7 @@ def now_ms() -> int:
 
 
 class Printing:
-    def committed(self, seq: int) -> None:
+    def committed(self, seq: int, commit: Commit | None = None) -> None:
         print(seq, flush=True)
 
     def fenced(self) -> None:

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from engine.aio import call
+from engine.ports import Commit
 from engine.storage.journal.writer import SMALL
 from tests.counting import Steps, counted_timers
 from tests.storage.making import Listener, answered
@@ -23,9 +24,9 @@ class Told(Listener):
         super().__init__()
         self._steps = steps
 
-    def committed(self, seq: int) -> None:
+    def committed(self, seq: int, commit: Commit | None = None) -> None:
         self._steps.stop()
-        super().committed(seq)
+        super().committed(seq, commit)
 
 
 @pytest.mark.parametrize("answers", [1, SMALL])

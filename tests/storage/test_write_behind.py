@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from engine.aio import open_asyncio
 from engine.domain import facts as f
 from engine.domain.session import Session
-from engine.ports import StorageUnavailable
+from engine.ports import Commit, StorageUnavailable
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.journal.rows import FactRows, choice_from_json, choice_to_json
 from engine.storage.journal.statement import COMMIT, Batch
@@ -107,7 +107,7 @@ async def test_many_listeners_are_told_in_slices(world: World) -> None:
     seen: list[int] = []
 
     class Counting(Listener):
-        def committed(self, seq: int) -> None:
+        def committed(self, seq: int, commit: Commit | None = None) -> None:
             seen.append(turns)
 
     async def others() -> None:

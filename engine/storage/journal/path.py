@@ -46,7 +46,7 @@ from enum import Enum
 import orjson
 import trio
 
-from engine.ports import StorageUnavailable
+from engine.ports import Commit, StorageUnavailable
 from engine.storage.journal.latency import Latency, LatencyStatistics
 from engine.storage.journal.queue import FactQueue, Taken
 from engine.storage.journal.retained import PUT_ASIDE, Retained
@@ -201,15 +201,18 @@ class CommitPath:
         """
         sql, arguments = taken.batch.statement(self._owner)
         patience_s = math.inf if self._spool is None else self._after_s
-        deadline_s = trio.current_time() + patience_s
+        began_s = trio.current_time()
+        deadline_s = began_s + patience_s
         pause_s = self._retry_min_s
         while True:
             await self._switched()
             before = self._state
-            if before is PathState.STRAIGHT and await self._commit(taken, sql, arguments, deadline_s):
+            if before is PathState.STRAIGHT and await self._commit(
+                taken, sql, arguments, began_s, deadline_s
+            ):
                 break
             if before is not PathState.STRAIGHT or trio.current_time() >= deadline_s:
-                if await self._put_into_spool(taken, before):
+                if await self._put_into_spool(taken, before, began_s):
                     break
                 if self._state is not before:
                     continue
@@ -232,7 +235,9 @@ class CommitPath:
         if self._state is PathState.SWITCHING:
             self._become(PathState.SPOOLING)
 
-    async def _commit(self, taken: Taken, sql: str, arguments: Sequence[object], deadline_s: float) -> bool:
+    async def _commit(
+        self, taken: Taken, sql: str, arguments: Sequence[object], began_s: float, deadline_s: float
+    ) -> bool:
         """False when the commit failed, or took until the deadline while the spool may be used instead. Then
         it is not known whether anything is stored."""
         started = trio.current_time()
@@ -253,7 +258,7 @@ class CommitPath:
             self.batches_total += 1
             self.last_commit_s = ended - started
             self._latency.add(ended - taken.since)
-            await self._report(taken, taken.batch.fenced(live))
+            await self._report(taken, taken.batch.fenced(live), Commit(began_s, ended, taken.count))
             return True
         self.retries_total += 1
         if self._healthy:
@@ -262,7 +267,7 @@ class CommitPath:
         self._healthy = False
         return False
 
-    async def _report(self, taken: Taken, fenced: set[int]) -> None:
+    async def _report(self, taken: Taken, fenced: set[int], commit: Commit) -> None:
         for told, number in enumerate(fenced, start=1):
             await _slice(told)
             self.fenced_total += 1
@@ -277,11 +282,11 @@ class CommitPath:
         for told, (number, waiting) in enumerate(taken.last.items(), start=1):
             await _slice(told)
             if number not in fenced:
-                waiting.listener.committed(waiting.seq)
+                waiting.listener.committed(waiting.seq, commit)
         self.committed_total += taken.count
         self._queue.leave(taken.count)
 
-    async def _put_into_spool(self, taken: Taken, before: PathState) -> bool:
+    async def _put_into_spool(self, taken: Taken, before: PathState, began_s: float) -> bool:
         """False when the batch is not there: the disk does not take it, it may not be acknowledged from
         there, or the path has become straight since it was `before`. A batch that is there, but of which the
         node is no longer certain, is reported by the drain."""
@@ -301,11 +306,12 @@ class CommitPath:
                 self._pace = _Pace(self._since_s, hurry=False)
                 _log.warning("facts go to the spool, and are acknowledged from there: %s", self._trouble)
                 self._become(PathState.SPOOLING)
+        commit = Commit(began_s, trio.current_time(), taken.count, spooled=True)
         for told, entry in enumerate(entries, start=1):
             await _slice(told)
             if not self._spool.certain():
                 break
-            self._spool.acknowledge(entry)
+            self._spool.acknowledge(entry, commit)
         self._waits = False
         self._queue.leave(taken.count)
         return True
@@ -364,6 +370,8 @@ class CommitPath:
         # The sessions of an earlier run were owned by that run.
         owner = None if portion.begins_inherited else self._owner
         live, took_s = await self._persist(*batch.statement(owner))
+        ended_s = trio.current_time()
+        commit = Commit(ended_s - took_s, ended_s, sum(record.facts for record in portion.records))
         fenced = batch.fenced(live)
         for number in fenced:
             await self._put_aside(by_number[number])
@@ -374,7 +382,7 @@ class CommitPath:
             elif self._retained is not None:
                 for part in parts:
                     self._retained.stored(part.session_id, part.facts)
-            spool.report(parts[-1], fenced=number in fenced)
+            spool.report(parts[-1], commit, fenced=number in fenced)
             await trio.lowlevel.checkpoint()
         spool.release(portion, own)
         await self._give_way(took_s)

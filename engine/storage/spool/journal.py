@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from engine.ports import CommitListener, Lease
+from engine.ports import Commit, CommitListener, Lease
 from engine.storage.spool.codec import SessionFacts, decode, encode
 from engine.storage.spool.records import Record
 from engine.storage.spool.segments import Spool
@@ -194,12 +194,12 @@ class SpoolJournal:
         self._spooled_total += count
         return True
 
-    def acknowledge(self, entry: Entry) -> None:
-        """Tell the listener of an entry that was written."""
+    def acknowledge(self, entry: Entry, commit: Commit) -> None:
+        """Tell the listener of an entry that was written, with the batch of this `commit`."""
         facts = entry.facts
         if (facts.session_id, facts.epoch) in self._listeners:
             self._told[facts.session_id, facts.epoch] = facts.facts[-1].seq
-        entry.listener.committed(facts.facts[-1].seq)
+        entry.listener.committed(facts.facts[-1].seq, commit)
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -219,9 +219,9 @@ class SpoolJournal:
         await trio.to_thread.run_sync(self._spool.forget, portion.records)
         self._drained_total += sum(record.facts for record in portion.records)
 
-    def report(self, last: SessionFacts, *, fenced: bool) -> None:
-        """Tell the listener of a session that its facts up to these are in Postgres, unless it knows; or that
-        the session has another owner."""
+    def report(self, last: SessionFacts, commit: Commit, *, fenced: bool) -> None:
+        """Tell the listener of a session that its facts up to these are in Postgres by this `commit`, unless
+        it knows; or that the session has another owner."""
         mark = last.session_id, last.epoch
         listener = self._listeners.get(mark)
         if listener is None:
@@ -229,7 +229,7 @@ class SpoolJournal:
         if fenced:
             listener.fenced()
         elif self._told.get(mark, 0) < last.facts[-1].seq:
-            listener.committed(last.facts[-1].seq)
+            listener.committed(last.facts[-1].seq, commit)
 
     def release(self, portion: Portion, own: Sequence[SessionFacts]) -> None:
         """Nothing of a portion is in the spool any more. `own` are its facts that are of this run."""

@@ -1,0 +1,175 @@
+"""Answers that took long, were refused as `busy`, or failed, each with its timeline.
+
+How to think about it: an ordinary answer leaves nothing here. Its times are read anyway: at its receipt, once
+for the batch that the actor takes, and once for the group commit. Only when the ack comes, or cannot come, is
+the receipt held against `SLOW_MS`, and only an answer over it is written down. What this costs an ordinary
+answer is a comparison.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+
+from engine.actors.clock import SessionClock
+from engine.actors.commands import Answer
+from engine.ports import Commit
+
+SLOW_MS = 250
+"""An answer whose ack takes at least so long is slow."""
+
+KEPT_MAX = 100
+"""The most slow answers that are kept, and the most refused or failed ones."""
+
+KEPT_MS = 3_600_000
+"""How long an answer is kept after its receipt."""
+
+_LOOK_AGAIN_MS = 60_000
+"""The pause between two looks for answers that have been kept long enough."""
+
+
+class BatchTimes:
+    """When the actor took a batch of commands, decided them, and handed their facts to the journal. The first
+    is of the session's clock, in ms; the others are of trio's clock, and None if they are the same moment."""
+
+    __slots__ = ("decided_s", "queued_s", "taken_ms")
+
+    def __init__(self, taken_ms: int) -> None:
+        self.taken_ms = taken_ms
+        self.decided_s: float | None = None
+        self.queued_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowAnswer:
+    """An answer and its timeline. Names of players are left out, and so are their choices.
+
+    Attributes:
+        at: when the node received it, in ms since the epoch.
+        player: the player's number in the session.
+        question: as the player numbers it.
+        outcome: "accepted" or "duplicate"; the code of the refusal; or the reason for which the connection
+            was closed before the ack.
+        taken_ms: from the receipt until the actor took it from its mailbox. All times are from the receipt;
+            None if the answer did not come so far.
+        decided_ms: until the batch in which it came was decided.
+        queued_ms: until the journal had the fact.
+        commit_started_ms, commit_ended_ms: until the group commit that has the fact began and was through.
+        acked_ms: until the ack, or the refusal, was handed to the connection.
+        spooled: whether the ack came from the spool.
+        trace_id: 32 hexadecimal digits, if the answer is traced.
+    """
+
+    at: int
+    session_id: str
+    player: int
+    question: int
+    outcome: str
+    taken_ms: int | None = None
+    decided_ms: int | None = None
+    queued_ms: int | None = None
+    commit_started_ms: int | None = None
+    commit_ended_ms: int | None = None
+    acked_ms: int | None = None
+    spooled: bool = False
+    trace_id: str | None = None
+
+    @property
+    def total_ms(self) -> int:
+        """How long the player has waited, as far as the node knows."""
+        known = (self.acked_ms, self.commit_ended_ms, self.commit_started_ms, self.queued_ms, self.taken_ms)
+        return next((each for each in known if each is not None), 0)
+
+
+class SlowAnswers:
+    """The slowest answers of the last hour, and the last ones that were refused as `busy` or failed, on this
+    node. Both are bounded, whatever players send.
+
+    Args:
+        clock: dates the answers.
+    """
+
+    def __init__(self, clock: SessionClock) -> None:
+        self._clock = clock
+        self._slow: list[tuple[int, int, SlowAnswer]] = []
+        """A heap: the quickest first, and of equally quick ones the oldest."""
+        self._failed: deque[SlowAnswer] = deque(maxlen=KEPT_MAX)
+        self._look_again_at = 0
+        self.slow_total = 0
+        self.failed_total = 0
+
+    def slowest(self) -> list[SlowAnswer]:
+        """The slow answers of the last hour, the slowest first; at most `KEPT_MAX`."""
+        self._let_go(self._clock.now_ms())
+        return [each for _, _, each in sorted(self._slow, key=lambda kept: (-kept[0], -kept[1]))]
+
+    def failed(self) -> list[SlowAnswer]:
+        """The answers of the last hour that were refused as `busy` or got no reply, the last one first; at
+        most `KEPT_MAX`."""
+        since = self._clock.now_ms() - KEPT_MS
+        return [each for each in reversed(self._failed) if each.at >= since]
+
+    def acked(
+        self, session_id: str, command: Answer, outcome: str, batch: BatchTimes | None, commit: Commit | None
+    ) -> None:
+        """The ack of a slow answer goes out now. `commit` is None if nothing had to be committed for it."""
+        self.slow_total += 1
+        now = self._clock.now_ms()
+        slow = self._timeline(session_id, command, outcome, batch, commit, now)
+        self._let_go(now)
+        entry = slow.total_ms, self.slow_total, slow
+        if len(self._slow) < KEPT_MAX:
+            heapq.heappush(self._slow, entry)
+        else:
+            heapq.heappushpop(self._slow, entry)
+
+    def refused(self, session_id: str, command: Answer, code: str, batch: BatchTimes | None = None) -> None:
+        """An answer is refused now as `busy`, or its connection closed before the ack. `batch` is None if the
+        actor did not take it."""
+        self.failed_total += 1
+        now = self._clock.now_ms()
+        self._failed.append(self._timeline(session_id, command, code, batch, None, now))
+
+    def _timeline(
+        self,
+        session_id: str,
+        command: Answer,
+        outcome: str,
+        batch: BatchTimes | None,
+        commit: Commit | None,
+        now: int,
+    ) -> SlowAnswer:
+        at = command.at
+        taken = decided = queued = None
+        if batch is not None:
+            taken = max(0, batch.taken_ms - at)
+            decided = taken if batch.decided_s is None else max(taken, self._since(at, batch.decided_s))
+        if commit is not None and batch is not None:
+            queued = decided if batch.queued_s is None else max(taken or 0, self._since(at, batch.queued_s))
+        return SlowAnswer(
+            at=at,
+            session_id=session_id,
+            player=command.player,
+            question=command.question,
+            outcome=outcome,
+            taken_ms=taken,
+            decided_ms=decided,
+            queued_ms=queued,
+            commit_started_ms=None if commit is None else self._since(at, commit.started_s),
+            commit_ended_ms=None if commit is None else self._since(at, commit.ended_s),
+            acked_ms=max(0, now - at),
+            spooled=commit is not None and commit.spooled,
+        )
+
+    def _since(self, at: int, moment_s: float) -> int:
+        return max(0, self._clock.ms_at(moment_s) - at)
+
+    def _let_go(self, now: int) -> None:
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + _LOOK_AGAIN_MS
+        since = now - KEPT_MS
+        if any(kept[2].at < since for kept in self._slow):
+            self._slow = [kept for kept in self._slow if kept[2].at >= since]
+            heapq.heapify(self._slow)
