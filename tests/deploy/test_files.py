@@ -18,7 +18,9 @@ from click.testing import CliRunner
 
 from server.cli.main import main
 from server.config.config import Config
+from tests.deploy import prometheus_rule
 from tests.deploy.haproxy import haproxy_program
+from tests.deploy.prometheus import run
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -118,8 +120,13 @@ def test_nothing_in_compose_is_open_without_a_password() -> None:
     for _, config in composed_configs():
         assert urlsplit(config.redis_url or "").password == redis
         assert urlsplit(config.database_url or "").password == postgres
-    published = {name for name, each in compose()["services"].items() if "ports" in each}
-    assert published == {"haproxy"}
+    published = {
+        name: {port.rpartition(":")[0].rpartition(":")[0] for port in each["ports"]}
+        for name, each in compose()["services"].items()
+        if "ports" in each
+    }
+    assert published.pop("haproxy") == {""}
+    assert published == {name: {"127.0.0.1"} for name in ("prometheus", "alertmanager", "grafana")}
 
 
 def test_compose_lets_nodes_drain() -> None:
@@ -135,6 +142,64 @@ def test_nodes_with_sessions_keep_their_spool() -> None:
     assert [claim["metadata"]["name"] for claim in stateful["volumeClaimTemplates"]] == ["data"]
     mounts = stateful["template"]["spec"]["containers"][0]["volumeMounts"]
     assert {"name": "data", "mountPath": settings_of_image()["FANFARE_DATA_DIR"]} in mounts
+
+
+# -- watching -----------------------------------------------------------------------------------------
+
+
+OBSERVERS = {"prometheus", "alertmanager", "grafana", "otel-collector"}
+
+
+def test_what_watches_runs_when_it_is_asked_for_and_has_its_files() -> None:
+    services = compose()["services"]
+    assert {name for name, each in services.items() if "profiles" in each} == OBSERVERS
+    for name in OBSERVERS:
+        assert services[name]["profiles"] == ["observe"]
+        for volume in services[name]["volumes"]:
+            source, target = volume.split(":")[:2]
+            if source.startswith("./"):
+                assert (DEPLOY / source).exists(), source
+                if name == "grafana" and source.endswith("dashboards"):
+                    [provider] = documents(DEPLOY / "grafana/provisioning/dashboards/fanfare.yaml")[0][
+                        "providers"
+                    ]
+                    assert provider["options"]["path"] == target
+
+
+def test_prometheus_looks_at_every_node_and_tells_alertmanager() -> None:
+    run("promtool", "check", "config", DEPLOY / "prometheus/prometheus.yaml")
+    run("amtool", "check-config", DEPLOY / "prometheus/alertmanager.yaml")
+    configuration = documents(DEPLOY / "prometheus/prometheus.yaml")[0]
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in configuration["scrape_configs"]}
+    assert set(jobs["fanfare"]) == {f"{name}:5001" for name in composed_nodes()}
+    [manager] = configuration["alerting"]["alertmanagers"]
+    assert manager["static_configs"][0]["targets"] == ["alertmanager:9093"]
+    [source] = documents(DEPLOY / "grafana/provisioning/datasources/prometheus.yaml")[0]["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+
+
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "page"), ("ticket", "ticket")])
+def test_an_alert_goes_to_whom_its_severity_says(severity: str, receiver: str) -> None:
+    file = DEPLOY / "prometheus/alertmanager.yaml"
+    said = run("amtool", "config", "routes", "test", f"--config.file={file}", f"severity={severity}")
+    assert said.strip() == receiver
+
+
+def test_the_operator_of_prometheus_finds_nodes_and_has_the_same_rules() -> None:
+    observe = KUBERNETES / "observe"
+    assert (observe / "rules.yaml").read_text(encoding="utf-8") == prometheus_rule.text()
+    resources = documents(observe / "kustomization.yaml")[0]["resources"]
+    assert {*resources, "kustomization.yaml"} == {path.name for path in observe.iterdir()}
+    [monitor] = documents(observe / "pods.yaml")
+    spec = monitor["spec"]
+    [endpoint] = spec["podMetricsEndpoints"]
+    for node in NODES:
+        labels = manifests()[node]["spec"]["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        assert labels[spec["jobLabel"]] == "fanfare"
+        assert endpoint["port"] in {each["name"] for each in pod(*node)["containers"][0]["ports"]}
+    haproxy = manifests()["Deployment", "fanfare-haproxy"]["spec"]["template"]["metadata"]["labels"]
+    assert not spec["selector"]["matchLabels"].items() <= haproxy.items()
 
 
 # -- Kubernetes --------------------------------------------------------------------------------------

@@ -1,0 +1,171 @@
+"""A Prometheus and an Alertmanager that watch real nodes, and a webhook that hears of alerts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import trio
+import yaml
+
+from tests.deploy.prometheus import program
+
+PROMETHEUS = Path(__file__).parent.parent.parent / "deploy/prometheus"
+INTERVAL = "250ms"
+PATIENCE_S = 40.0
+
+
+def hurried(rules: str) -> str:
+    """The rules with a sixtieth of the time after every `for:`, and nothing else changed: minutes become
+    seconds, so that what fires first still does."""
+    unit_ms = {"s": 1000 // 60, "m": 1000, "h": 60_000}
+
+    def sixtieth(found: re.Match[str]) -> str:
+        return f"{found[1]}{int(found[2]) * unit_ms[found[3]]}ms"
+
+    changed, count = re.subn(r"^( +for: )(\d+)([smh])$", sixtieth, rules, flags=re.MULTILINE)
+    assert count == rules.count(" for: ")
+    return changed
+
+
+@dataclass
+class Webhook:
+    """What Alertmanager has said, in the order in which it came."""
+
+    port: int = 0
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+    """Path, status (`firing`, `resolved`) and name."""
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    _heard: trio.Event = field(default_factory=trio.Event)
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listener.socket.getsockname()[1]
+        task_status.started()
+        await trio.serve_listeners(self._answer, [listener])
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            read = b""
+            async for data in stream:
+                read += data
+                head, _, body = read.partition(b"\r\n\r\n")
+                length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
+                if length is not None and len(body) >= int(length[1]):
+                    break
+            path = head.split(b" ")[1].decode()
+            for alert in orjson.loads(body)["alerts"]:
+                self.told.append((path, alert["status"], alert["labels"]["alertname"]))
+                self.alerts.append(alert)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self._heard.set()
+        self._heard = trio.Event()
+
+    async def hear(self, path: str, status: str, name: str, within_s: float = PATIENCE_S) -> None:
+        with trio.fail_after(within_s):
+            while (path, status, name) not in self.told:
+                await self._heard.wait()
+
+
+@dataclass
+class Observed:
+    url: str
+    webhook: Webhook
+    http: httpx.AsyncClient
+
+    async def query(self, expression: str) -> list[dict[str, Any]]:
+        """The samples of an instant query. Raises AssertionError with what Prometheus says against it."""
+        answer = await self.http.post(f"{self.url}/api/v1/query", data={"query": expression})
+        said = answer.json()
+        assert said["status"] == "success", f"{expression}: {said}"
+        result = said["data"]["result"]
+        return result if said["data"]["resultType"] != "scalar" else [{"value": result}]
+
+    async def until(self, expression: str) -> list[dict[str, Any]]:
+        """Until it returns something."""
+        with trio.fail_after(PATIENCE_S):
+            while not (found := await self.query(expression)):  # noqa: ASYNC110  # another process
+                await trio.sleep(0.1)
+            return found
+
+
+async def _up(http: httpx.AsyncClient, url: str) -> None:
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            try:
+                if (await http.get(f"{url}/-/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def observing(
+    directory: Path, targets: Sequence[str], ports: Sequence[int], *, hurry: bool = True
+) -> AsyncIterator[Observed]:
+    """Prometheus and Alertmanager as in deploy/. In a hurry, Prometheus looks every 250 ms and the rules are
+    `hurried`, and Alertmanager tells at once."""
+    rules = directory / "rules"
+    rules.mkdir(parents=True)
+    for path in (PROMETHEUS / "rules").glob("*.yaml"):
+        (rules / path.name).write_text(
+            (hurried if hurry else str)(path.read_text(encoding="utf-8")), encoding="utf-8"
+        )
+    webhook = Webhook()
+    async with trio.open_nursery() as nursery, httpx.AsyncClient() as http:
+        await nursery.start(webhook.serve)
+        configuration = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text(encoding="utf-8"))
+        if hurry:
+            every = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+            configuration["global"] = dict.fromkeys(every, INTERVAL)
+        configuration["scrape_configs"] = [
+            {"job_name": "fanfare", "static_configs": [{"targets": list(targets)}]}
+        ]
+        [managers] = configuration["alerting"]["alertmanagers"]
+        managers["static_configs"] = [{"targets": [f"127.0.0.1:{ports[1]}"]}]
+        (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+        manager = yaml.safe_load((PROMETHEUS / "alertmanager.yaml").read_text(encoding="utf-8"))
+        if hurry:
+            manager["route"] |= {"group_wait": "100ms", "group_interval": "500ms"}
+        for receiver in manager["receivers"]:
+            url = f"http://127.0.0.1:{webhook.port}/{receiver['name']}"
+            receiver["webhook_configs"] = [{"url": url}]
+        (directory / "alertmanager.yaml").write_text(yaml.safe_dump(manager), encoding="utf-8")
+        commands = [
+            [
+                program("prometheus"),
+                f"--config.file={directory / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={directory / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{ports[0]}",
+                "--enable-feature=exemplar-storage",
+                "--rules.alert.resend-delay=500ms",
+            ],
+            [
+                program("prometheus-alertmanager"),
+                f"--config.file={directory / 'alertmanager.yaml'}",
+                f"--storage.path={directory / 'alertmanager'}",
+                f"--web.listen-address=127.0.0.1:{ports[1]}",
+                "--cluster.listen-address=",
+            ],
+        ]
+        with (directory / "log").open("wb") as log:
+            processes = [
+                await trio.lowlevel.open_process(command, stdout=log, stderr=log) for command in commands
+            ]
+        try:
+            for port in ports:
+                await _up(http, f"http://127.0.0.1:{port}")
+            yield Observed(f"http://127.0.0.1:{ports[0]}", webhook, http)
+        finally:
+            with trio.CancelScope(shield=True):
+                for process in processes:
+                    process.kill()
+                    await process.wait()
+            nursery.cancel_scope.cancel()
