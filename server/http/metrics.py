@@ -40,7 +40,7 @@ from engine.storage.journal.latency import LatencyStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.spool.journal import SpoolingStatistics
 from server.config.config import Config
-from server.http.services import Cluster, ClusterTraffic, Services
+from server.http.services import Cluster, ClusterTraffic, JournalState, Services
 from server.http.sockets import HttpTally
 from server.realtime.transport import TransportStatistics
 from server.runtime.capacity import Capacity
@@ -328,6 +328,12 @@ SCORES: tuple[Row[ScoresSnapshot], ...] = (
 )
 """About users and quizzes."""
 
+POSTGRESQL: tuple[Row[JournalState], ...] = (
+    Row(GAUGE, "fanfare_postgresql_up", "Whether PostgreSQL answers the node's signs of life.",
+        lambda s: s.database_problem() is None),
+)
+"""Known also while nobody plays, which `fanfare_journal_healthy` is not: it follows the last commit."""
+
 BOUNDS: tuple[Row[Config], ...] = (
     Row(GAUGE, "fanfare_journal_max_facts", "Facts that may wait for their commit.",
         lambda c: c.journal_facts_max),
@@ -420,6 +426,7 @@ class NodeCollector(Collector):
         if journal.spooling is not None:
             yield from _metrics(SPOOL, journal.spooling)
         yield from _metrics(BOUNDS, services.config)
+        yield from _metrics(POSTGRESQL, services.journal)
         if services.capacity is not None:
             yield from _metrics(CAPACITY, services.capacity.seen)
         if services.cluster is not None:
