@@ -9,12 +9,15 @@ answer is a comparison.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections import deque
 from dataclasses import dataclass
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer
 from engine.ports import Commit
+
+log = logging.getLogger(__name__)
 
 SLOW_MS = 250
 """An answer whose ack takes at least so long is slow."""
@@ -24,6 +27,9 @@ KEPT_MAX = 100
 
 KEPT_MS = 3_600_000
 """How long an answer is kept after its receipt."""
+
+_LOG_AGAIN_MS = 1_000
+"""The pause between two lines of the log: when the database hangs, all answers are slow at once."""
 
 _LOOK_AGAIN_MS = 60_000
 """The pause between two looks for answers that have been kept long enough."""
@@ -96,6 +102,7 @@ class SlowAnswers:
         """A heap: the quickest first, and of equally quick ones the oldest."""
         self._failed: deque[SlowAnswer] = deque(maxlen=KEPT_MAX)
         self._look_again_at = 0
+        self._log_again_at = 0
         self.slow_total = 0
         self.failed_total = 0
 
@@ -117,6 +124,7 @@ class SlowAnswers:
         self.slow_total += 1
         now = self._clock.now_ms()
         slow = self._timeline(session_id, command, outcome, batch, commit, now)
+        self._log("answer acknowledged late", slow, now)
         self._let_go(now)
         entry = slow.total_ms, self.slow_total, slow
         if len(self._slow) < KEPT_MAX:
@@ -129,7 +137,9 @@ class SlowAnswers:
         actor did not take it."""
         self.failed_total += 1
         now = self._clock.now_ms()
-        self._failed.append(self._timeline(session_id, command, code, batch, None, now))
+        failed = self._timeline(session_id, command, code, batch, None, now)
+        self._log("answer refused or failed", failed, now)
+        self._failed.append(failed)
 
     def _timeline(
         self,
@@ -160,6 +170,28 @@ class SlowAnswers:
             commit_ended_ms=None if commit is None else self._since(at, commit.ended_s),
             acked_ms=max(0, now - at),
             spooled=commit is not None and commit.spooled,
+        )
+
+    def _log(self, event: str, answer: SlowAnswer, now: int) -> None:
+        if now < self._log_again_at:
+            return
+        self._log_again_at = now + _LOG_AGAIN_MS
+        log.warning(
+            "%s: session %s, player %d, question %d, %s after %d ms",
+            event,
+            answer.session_id,
+            answer.player,
+            answer.question,
+            answer.outcome,
+            answer.total_ms,
+            extra={
+                "session": answer.session_id,
+                "player": answer.player,
+                "question": answer.question,
+                "outcome": answer.outcome,
+                "total_ms": answer.total_ms,
+                "trace_id": answer.trace_id,
+            },
         )
 
     def _since(self, at: int, moment_s: float) -> int:

@@ -193,6 +193,9 @@ class Config(SignInSettings):
     log_level: str = _setting(
         "info", kinds.choice("debug", "info", "warning", "error", "critical"), "least level that is logged"
     )
+    log_format: str = _setting(
+        "text", kinds.choice("text", "json"), "lines for people, or one JSON object a line"
+    )
     samples: bool = _setting(True, kinds.BOOLEAN, "whether the sample quizzes are in the catalog")
 
     # Sessions

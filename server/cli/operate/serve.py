@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +13,12 @@ import click
 
 from server.cli.terminal import author_key_for, command_line, leaves, run
 from server.config.config import FILE_NAME, Config, Setting, settings
+from server.runtime.logs import log_to_stderr
 
 if TYPE_CHECKING:
     import trio
 
     from server.node import Running
-
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-LOGGERS = ("fanfare", "server", "engine")
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +65,7 @@ def serve(file: Path | None, until_eof: bool, **flags: Any) -> None:
         from server.node import serve as serve_node
 
         config = load(file, flags)
-        log_to_stderr(config.log_level)
+        log_to_stderr(config.log_level, config.log_format, config.node or socket.gethostname())
         failed: list[str] = []
         try:
             async with trio.open_nursery() as nursery:
@@ -95,13 +93,6 @@ async def _cancel_at_eof(scope: trio.CancelScope) -> None:
         async for _ in stream:
             pass
     scope.cancel()
-
-
-def log_to_stderr(level: str) -> None:
-    """Our own loggers from `level` on; libraries when they warn."""
-    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(level.upper())
 
 
 def load(file: Path | None, flags: dict[str, Any]) -> Config:

@@ -1,0 +1,57 @@
+"""Lines of the log: for people, for machines, and not more of them than a disk can take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from server.runtime.logs import BURST, WINDOW_S, EventLimit, JsonFormatter, TextFormatter
+
+
+def record(text: str, *args: object, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("server.x", logging.WARNING, "x.py", 1, text, args, None)
+    made.created = 1_700_000_000.25
+    vars(made).update(extra)
+    return made
+
+
+def test_a_line_of_json_has_its_fields_and_nothing_that_was_not_asked_for() -> None:
+    slow = record("took %d ms", 700, session="s", player=3, trace_id="ab" * 16, token="secret")
+    line = JsonFormatter("node-1").format(slow)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "at": "2023-11-14T22:13:20.250Z",
+        "level": "warning",
+        "logger": "server.x",
+        "node": "node-1",
+        "message": "took 700 ms",
+        "session": "s",
+        "player": 3,
+        "trace_id": "ab" * 16,
+    }
+
+
+def test_a_traceback_stays_on_its_line() -> None:
+    try:
+        int("broken")
+    except ValueError:
+        failed = record("crashed")
+        failed.exc_info = sys.exc_info()
+    line = JsonFormatter("n").format(failed)
+    assert "\n" not in line
+    assert "ValueError: invalid literal" in json.loads(line)["traceback"]
+
+
+def test_an_event_that_comes_too_often_is_left_out_and_counted() -> None:
+    now_s = 0.0
+    limit = EventLimit(lambda: now_s)
+    passed = [limit.filter(record("refused %s", n)) for n in range(3 * BURST)]
+    assert passed == [True] * BURST + [False] * 2 * BURST
+    assert limit.filter(record("another event"))
+    now_s = WINDOW_S
+    again = record("refused %s", 1)
+    assert limit.filter(again)
+    assert json.loads(JsonFormatter("n").format(again))["left_out"] == 2 * BURST
+    assert TextFormatter().format(again).endswith("refused 1 (100 more of these were left out)")
+    assert not hasattr(record("refused %s", 2), "left_out")
