@@ -7,6 +7,7 @@ and tell their clients, then the actors, then the write-behind commits what is q
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import socket
 import sys
@@ -57,6 +58,7 @@ from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import Beat, LoopWatch
 from server.runtime.machine_clock import machine_s
 from server.runtime.timers import Timers
+from server.runtime.tracing import Tracing, collector_of, new_trace_id
 from server.security.identities import identity_words, open_identities
 from server.security.identity import Identities
 from server.security.limits import Attempts
@@ -146,7 +148,11 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         pacing=base.pacing,
         boundary=base.boundary,
     )
+    tracing = await _tracing(base, stack)
     sessions = await _sessions(base, stack, storage, cluster)
+    if tracing is not None:
+        slow_answers = sessions.registry.slow_answers
+        slow_answers.new_trace_id, slow_answers.tell = new_trace_id, tracing.note
     merging = Merging(
         sessions.registry, storage.store, PostgresSpooledFacts(database), base.run, base.boundary
     )
@@ -182,6 +188,23 @@ def _base(config: Config) -> _Base:
         raise StartError(str(error)) from error
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
     return _Base(config, run, clock, Boundary(), Pacing(), tokens, author_key, sign_in)
+
+
+async def _tracing(base: _Base, stack: AsyncExitStack) -> Tracing | None:
+    """What sends spans, if the environment names a collector."""
+    try:
+        collector = collector_of(
+            os.environ, node=base.config.node or base.run, run=base.run, version=version("fanfare")
+        )
+    except ValueError as error:
+        raise StartError(f"OTEL_EXPORTER_OTLP_TIMEOUT: {error}") from error
+    if collector is None:
+        return None
+    import httpx  # only a node that is traced pays for it
+
+    tracing = Tracing(collector, await stack.enter_async_context(httpx.AsyncClient(trust_env=False)))
+    await stack.enter_async_context(background_task(tracing.run))
+    return tracing
 
 
 async def _cluster(base: _Base, stack: AsyncExitStack, ports: Ports, redis_url: str) -> Clustering:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.actors.clock import SessionClock
@@ -101,6 +102,10 @@ class SlowAnswers:
         self._slow: list[tuple[int, int, SlowAnswer]] = []
         """A heap: the quickest first, and of equally quick ones the oldest."""
         self._failed: deque[SlowAnswer] = deque(maxlen=KEPT_MAX)
+        self.new_trace_id: Callable[[], str] | None = None
+        """Makes the trace ids of answers; None while nothing is traced."""
+        self.tell: Callable[[SlowAnswer], None] | None = None
+        """Is told of each answer that is written down. Must return at once."""
         self._look_again_at = 0
         self._log_again_at = 0
         self.slow_total = 0
@@ -125,6 +130,8 @@ class SlowAnswers:
         now = self._clock.now_ms()
         slow = self._timeline(session_id, command, outcome, batch, commit, now)
         self._log("answer acknowledged late", slow, now)
+        if self.tell is not None:
+            self.tell(slow)
         self._let_go(now)
         entry = slow.total_ms, self.slow_total, slow
         if len(self._slow) < KEPT_MAX:
@@ -139,6 +146,8 @@ class SlowAnswers:
         now = self._clock.now_ms()
         failed = self._timeline(session_id, command, code, batch, None, now)
         self._log("answer refused or failed", failed, now)
+        if self.tell is not None:
+            self.tell(failed)
         self._failed.append(failed)
 
     def _timeline(
@@ -170,6 +179,7 @@ class SlowAnswers:
             commit_ended_ms=None if commit is None else self._since(at, commit.ended_s),
             acked_ms=max(0, now - at),
             spooled=commit is not None and commit.spooled,
+            trace_id=None if self.new_trace_id is None else self.new_trace_id(),
         )
 
     def _log(self, event: str, answer: SlowAnswer, now: int) -> None:

@@ -1,0 +1,109 @@
+"""Spans of slow and failed answers, as a collector gets them; and a collector that is away."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from engine.actors.slow_answers import SlowAnswer
+from server.runtime.tracing import WAITING_MAX, Collector, Tracing, collector_of, spans_of
+
+TRACE = "ab" * 16
+AT = 1_700_000_000_000
+SLOW = SlowAnswer(AT, "s", 3, 1, "accepted", 2, 3, 3, 5, 700, 701, trace_id=TRACE)
+COLLECTOR = Collector("http://collector/v1/traces", {"x-key": "k"}, 1.0, {"service.name": "fanfare"})
+
+
+def test_the_spans_of_an_answer_follow_its_timeline() -> None:
+    spans = spans_of(SLOW)
+    assert {span["traceId"] for span in spans} == {TRACE}
+    assert {span.get("parentSpanId") for span in spans[1:]} == {spans[0]["spanId"]}
+    took = {
+        span["name"]: tuple(
+            int(span[end]) // 1_000_000 - AT for end in ("startTimeUnixNano", "endTimeUnixNano")
+        )
+        for span in spans
+    }
+    assert took == {
+        "answer": (0, 701),
+        "mailbox": (0, 2),
+        "judge": (2, 3),
+        "queue": (3, 5),
+        "commit": (5, 700),
+        "ack": (700, 701),
+    }
+    assert "status" not in spans[0]
+    (refused,) = spans_of(SlowAnswer(AT, "s", 3, 1, "busy", acked_ms=0))
+    assert refused["status"] == {"code": 2, "message": "busy"}
+
+
+async def test_a_collector_gets_what_gathered_and_its_absence_costs_a_count(
+    autojump_clock: MockClock,
+) -> None:
+    got: list[Any] = []
+    away = False
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        if away:
+            raise httpx.ConnectError("refused")
+        assert request.headers["x-key"] == "k"
+        got.append(json.loads(request.content))
+        return httpx.Response(200)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as client:
+        tracing = Tracing(COLLECTOR, client)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(tracing.run)
+            for _ in range(3):
+                tracing.note(SLOW)
+            await trio.sleep(2)
+            assert (len(got), tracing.sent_total, tracing.dropped_total) == (1, 3, 0)
+            (resource,) = got[0]["resourceSpans"]
+            assert len(resource["scopeSpans"][0]["spans"]) == 18
+            away = True
+            for _ in range(WAITING_MAX + 5):
+                tracing.note(SLOW)
+            await trio.sleep(60)
+            assert (tracing.sent_total, tracing.dropped_total) == (3, WAITING_MAX + 5)
+            away = False
+            tracing.note(SLOW)
+            nursery.cancel_scope.cancel()
+        assert tracing.sent_total == 4, "what waits is sent at the end"
+
+
+async def test_a_collector_that_hangs_does_not_keep_a_node_from_ending(autojump_clock: MockClock) -> None:
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(hang)) as client:
+        tracing = Tracing(COLLECTOR, client)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(tracing.run)
+            tracing.note(SLOW)
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began <= 2.1
+
+
+def test_the_environment_names_the_collector() -> None:
+    def found(**environ: str) -> Collector | None:
+        return collector_of(environ, node="n", run="n-1", version="1")
+
+    assert found() is None
+    assert found(OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318", OTEL_SDK_DISABLED="true") is None
+    collector = found(
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318/",
+        OTEL_EXPORTER_OTLP_HEADERS="a=b%20c",
+        OTEL_SERVICE_NAME="quiz",
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
+    )
+    assert collector is not None
+    assert (collector.url, dict(collector.headers)) == ("http://c:4318/v1/traces", {"a": "b c"})
+    assert collector.resource["service.name"] == "quiz"
+    assert collector.resource["deployment.environment.name"] == "test"
