@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import socket
+from dataclasses import asdict
 
+from engine.actors.actor import SessionActor
+from engine.actors.slow_answers import SlowAnswer
 from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
 from engine.shards.ring import SHARDS
 from server.http.authorization import Access
+from server.http.operations import readiness
 from server.http.requests import read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import NodeState, Services
 from server.wire.api import operations
 from server.wire.api.queries import NoQuery
 from server.wire.errors import ApiError
+
+LISTED_MAX = 20
+"""The most sessions, and the most answers of a kind, in the live view."""
 
 
 class ClusterView:
@@ -26,15 +34,41 @@ class ClusterView:
         """A node alone shows itself: `redis_up` is null then."""
         self._access.require_author()
         read_query(NoQuery)
+        return json_answer(self._cluster())
+
+    async def live(self) -> Answer:
+        """The nodes by their heartbeats; sessions and answers of the node that answers. Waits for nothing."""
+        self._access.require_author().require_admin()
+        read_query(NoQuery)
+        services = self._services
+        reasons, degraded = readiness(services)
+        counts = services.registry.statistics()
+        slow_answers = services.registry.slow_answers
+        actors = heapq.nlargest(
+            LISTED_MAX, services.registry.active(), key=lambda actor: actor.session.active
+        )
+        return json_answer(
+            operations.LiveView(
+                at=services.clock.now_ms(),
+                reasons=reasons,
+                degraded=degraded,
+                acks=counts.acks,
+                refused=counts.refused,
+                cluster=self._cluster(),
+                sessions=[_live(actor) for actor in actors],
+                slowest=[_slow(answer) for answer in slow_answers.slowest()[:LISTED_MAX]],
+                failed=[_slow(answer) for answer in slow_answers.failed()[:LISTED_MAX]],
+            )
+        )
+
+    def _cluster(self) -> operations.Cluster:
         cluster = self._services.cluster
         nodes = cluster.nodes() if cluster is not None else [self._alone()]
-        return json_answer(
-            operations.Cluster(
-                cluster=self._services.config.cluster,
-                redis_up=cluster.redis_up() if cluster is not None else None,
-                generation=cluster.generation() if cluster is not None else 0,
-                nodes=[_shown(node) for node in sorted(nodes, key=lambda node: node.member.name)],
-            )
+        return operations.Cluster(
+            cluster=self._services.config.cluster,
+            redis_up=cluster.redis_up() if cluster is not None else None,
+            generation=cluster.generation() if cluster is not None else 0,
+            nodes=[_shown(node) for node in sorted(nodes, key=lambda node: node.member.name)],
         )
 
     async def drain(self, name: str) -> Answer:
@@ -113,3 +147,17 @@ def _shown(node: NodeState) -> operations.Node:
         started_at=member.started_at,
         ws_url=member.ws_url,
     )
+
+
+def _live(actor: SessionActor) -> operations.LiveSession:
+    return operations.LiveSession(
+        session_id=actor.session_id,
+        players=actor.session.active,
+        subscribers=actor.subscribers,
+        backlog=actor.backlog,
+        saved=actor.live.confirmations.all_committed,
+    )
+
+
+def _slow(answer: SlowAnswer) -> operations.SlowAnswer:
+    return operations.SlowAnswer(**asdict(answer))

@@ -167,6 +167,33 @@ CLUSTER = operations.Cluster(
         )
     ],
 )
+LIVE = operations.LiveView(
+    at=_CREATED_AT,
+    reasons=[],
+    degraded=[],
+    acks=4_120,
+    refused={"late": 3},
+    cluster=CLUSTER,
+    sessions=[operations.LiveSession(_SESSION, players=340, subscribers=342, backlog=0, saved=True)],
+    slowest=[
+        operations.SlowAnswer(
+            at=_CREATED_AT,
+            session_id=_SESSION,
+            player=7,
+            question=1,
+            outcome="accepted",
+            taken_ms=1,
+            decided_ms=1,
+            queued_ms=1,
+            commit_started_ms=2,
+            commit_ended_ms=702,
+            acked_ms=703,
+            spooled=False,
+            trace_id=None,
+        )
+    ],
+    failed=[],
+)
 DRAINING = operations.Draining("node-1", "draining")
 
 USER_LEADERBOARD = scores.UserLeaderboard(

@@ -26,18 +26,7 @@ class Operations:
     async def readyz(self) -> Answer:
         """Whether the node is ready. A node that acknowledges from its spool is ready, because no other node
         knows its sessions. The answer waits for nothing, so it comes at once, whatever hangs."""
-        journal = self._services.journal
-        reasons: list[str] = []
-        degraded: list[str] = []
-        if (problem := journal.database_problem()) is not None:
-            (degraded if journal.acknowledges_without_postgres() else reasons).append(problem)
-        spooling = journal.statistics().spooling
-        if spooling is not None and spooling.active:
-            degraded.append(f"facts go by way of the spool, which holds {spooling.facts}")
-        if (full := journal.why_full()) is not None:
-            reasons.append(full)
-        if self._services.cluster is not None and self._services.cluster.draining():
-            reasons.append("the node is draining: its sessions go to the others")
+        reasons, degraded = readiness(self._services)
         return json_answer(types.Readiness(not reasons, reasons, degraded), 503 if reasons else 200)
 
     async def metrics(self) -> Answer:
@@ -45,3 +34,20 @@ class Operations:
 
     async def openapi(self) -> Answer:
         return body_answer(self._document, "application/json")
+
+
+def readiness(services: Services) -> tuple[list[str], list[str]]:
+    """Why the node cannot take work, and what does not work although it can. Waits for nothing."""
+    journal = services.journal
+    reasons: list[str] = []
+    degraded: list[str] = []
+    if (problem := journal.database_problem()) is not None:
+        (degraded if journal.acknowledges_without_postgres() else reasons).append(problem)
+    spooling = journal.statistics().spooling
+    if spooling is not None and spooling.active:
+        degraded.append(f"facts go by way of the spool, which holds {spooling.facts}")
+    if (full := journal.why_full()) is not None:
+        reasons.append(full)
+    if services.cluster is not None and services.cluster.draining():
+        reasons.append("the node is draining: its sessions go to the others")
+    return reasons, degraded

@@ -42,7 +42,9 @@ LOOPBACK = ("127.0.0.1", 50_000)
 PLAY_URL = "http://127.0.0.1:5002"
 OUTSIDE = ("203.0.113.9", 50_000)
 AUTHOR_KEY = "made-by-the-node"
-AUTHORING = re.compile(r"/api/(quizzes|cluster|sessions(\?.*)?$|sessions/[^/]+/(players\?|results|players$))")
+AUTHORING = re.compile(
+    r"/api/(quizzes|cluster|ops$|sessions(\?.*)?$|sessions/[^/]+/(players\?|results|players$))"
+)
 
 QUIZ: dict[str, Any] = {
     "title": "Capitals",

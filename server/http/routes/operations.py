@@ -29,6 +29,27 @@ OPERATIONS = (
         ),
     ),
     Route(
+        "GET",
+        "/api/ops",
+        lambda views: views.cluster.live,
+        Operation(
+            "showLive",
+            "What happens just now",
+            "operations",
+            who=("author",),
+            query=queries.NoQuery,
+            gives=(
+                Gives(
+                    200,
+                    "All nodes by their heartbeats; sessions and answers of the node that answers.",
+                    operations.LiveView,
+                    examples.LIVE,
+                ),
+            ),
+            codes=("not_admin",),
+        ),
+    ),
+    Route(
         "POST",
         "/api/cluster/nodes/{name}/drain",
         lambda views: views.cluster.drain,

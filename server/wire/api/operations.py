@@ -63,3 +63,53 @@ class Draining(Body):
 
     name: str
     state: Literal["draining"]
+
+
+class LiveSession(Body):
+    """A session in the memory of the node that answers."""
+
+    session_id: str
+    players: Count
+    subscribers: Annotated[int, Meta(ge=0, description="Clients that listen: players, host, screens.")]
+    backlog: Annotated[int, Meta(ge=0, description="Commands that wait in its mailbox.")]
+    saved: Annotated[
+        bool,
+        Meta(description="Whether every fact is in PostgreSQL, or in the node's spool, and acknowledged."),
+    ]
+
+
+Since = Annotated[
+    int | None, Meta(description="Milliseconds from the receipt; null if it did not come so far.")
+]
+
+
+class SlowAnswer(Body):
+    """An answer that took over 250 ms, was refused as `busy`, or failed, and its timeline."""
+
+    at: Annotated[int, Meta(ge=0, description="Its receipt, in milliseconds since the epoch.")]
+    session_id: str
+    player: int
+    question: int
+    outcome: str
+    taken_ms: Since
+    decided_ms: Since
+    queued_ms: Since
+    commit_started_ms: Since
+    commit_ended_ms: Since
+    acked_ms: Since
+    spooled: Annotated[bool, Meta(description="Whether the ack came from the spool.")]
+    trace_id: str | None
+
+
+class LiveView(Body):
+    """What happens just now."""
+
+    at: Annotated[int, Meta(ge=0, description="Milliseconds since the epoch, by the node that answers.")]
+    reasons: Annotated[list[str], Meta(description="Why the node that answers cannot take work.")]
+    degraded: Annotated[list[str], Meta(description="What does not work although it can.")]
+    acks: Annotated[int, Meta(ge=0, description="Answers acknowledged since the node that answers began.")]
+    refused: Annotated[dict[str, int], Meta(description="Requests refused since then, by code.")]
+    cluster: Cluster
+    sessions: Annotated[list[LiveSession], Meta(description="Those with the most players, at most 20.")]
+    slowest: Annotated[list[SlowAnswer], Meta(description="Of the last hour, at most 20.")]
+    failed: Annotated[list[SlowAnswer], Meta(description="Refused as `busy` or failed; the last 20.")]
