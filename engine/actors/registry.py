@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass
 
 import trio
@@ -265,8 +264,7 @@ class Registry:
             self._by_code[record.code] = slot
             # A finished session that stays for a while may have had the same code.
             self._actors.pop(record.code, None)
-        # In an empty context: an actor outlives the request for which it was started.
-        Context().run(self._nursery.start_soon, self._run, slot)
+        self._nursery.start_soon(self._run, slot)
 
     async def opened(self) -> None:
         """Wait until every session that was opened runs or has failed."""
