@@ -357,13 +357,17 @@ _UNFINISHED = f"""
 ORDER BY sessions.created_at, id
 """
 
+# Settings are what is stored: numbers in them may be of any size, or no numbers. A mistake in one row must not
+# keep the others from being found.
 _OVERDUE = f"""
 {SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL AND CASE settings ->> 'pace'
     WHEN 'self' THEN coalesce(
         (SELECT c.by_ms FROM session_changes c WHERE c.session_id = sessions.id AND c.kind = 'deadline'
          ORDER BY c.seq DESC LIMIT 1),
-        coalesce((settings ->> 'open_from')::bigint, (extract(epoch FROM created_at) * 1000)::bigint)
-            + (settings ->> 'open_ms')::bigint) <= $1::bigint
+        CASE WHEN jsonb_typeof(settings -> 'open_ms') = 'number'
+            AND coalesce(jsonb_typeof(settings -> 'open_from'), 'null') IN ('number', 'null')
+        THEN coalesce((settings ->> 'open_from')::numeric, extract(epoch FROM created_at) * 1000)
+            + (settings ->> 'open_ms')::numeric END) <= $1::bigint
     ELSE created_at <= 'epoch'::timestamptz + $2::float8 * interval '1 ms' END
 ORDER BY sessions.created_at, id
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -101,6 +102,25 @@ async def test_settings_that_are_garbage_cost_that_session_alone(
             await store.claim(record.id, "node")
     assert len(await store.owned_by("gone")) == len(bad) + 1, "what cannot be read is not taken"
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        '{"pace": "self", "open_ms": "many"}',
+        '{"pace": "self", "open_ms": 1e300}',
+        '{"pace": "self", "open_ms": 60000, "open_from": 1.5}',
+        '{"pace": "self", "open_ms": 60000, "open_from": [18446744073709551616]}',
+        '{"pace": "self", "open_ms": 60000, "open_from": 18446744073709551616}',
+    ],
+)
+async def test_a_deadline_that_is_garbage_leaves_the_overdue_sessions_of_others_to_be_found(
+    database: Database, garbage: str
+) -> None:
+    _, good = await stored(database, garbage, json.dumps(Settings(pace="self", open_ms=60_000).to_dict()))
+    store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
+    found = await store.overdue(good.created_at + 60_001, 0)
+    assert good.id in [record.id for record in found]
 
 
 @pytest.mark.parametrize("garbage", ["{}", "null"])
