@@ -25,6 +25,7 @@ from engine.actors.slow_answers import SLOW_MS, BatchTimes, SlowAnswers
 from engine.actors.states import Lifecycle
 from engine.domain.facts import Fact
 from engine.domain.session import Phase, Session
+from engine.latency import Latency
 from engine.ports import Commit, Journal
 
 ACKS_AT_ONCE_MAX = 2
@@ -60,6 +61,7 @@ class Confirmations:
         audience: Audience,
         clock: SessionClock,
         slow_answers: SlowAnswers,
+        ack_latency: Latency,
     ) -> None:
         self._session_id = session_id
         self._epoch = epoch
@@ -70,8 +72,9 @@ class Confirmations:
         self._audience = audience
         self._clock = clock
         self._slow_answers = slow_answers
-        self._slow_at = 0
-        """An answer that was received by then is slow if its ack goes out now."""
+        self._ack_latency = ack_latency
+        self._at = 0
+        """The session's clock for all replies that are sent without a pause, in ms."""
         self._commits: deque[tuple[int, Commit]] = deque()
         """The commits of facts for which replies are held, each with the last of these facts."""
         self._unwritten: list[Fact] = []
@@ -108,7 +111,7 @@ class Confirmations:
             commits.popleft()
         if held and commit is not None:
             commits.append((seq, commit))
-            self._slow_at = self._clock.ms_at(commit.ended_s) - SLOW_MS
+            self._at = self._clock.ms_at(commit.ended_s)
         if not self._send_few():
             self._mailbox.wake()
 
@@ -138,14 +141,18 @@ class Confirmations:
             return
         self._commits.clear()
         if batch is not None:
-            self._slow_at = batch.taken_ms - SLOW_MS
+            self._at = batch.taken_ms
         self._tell(held)
 
     def _tell(self, held: _Held) -> None:
         if (frame := held.frame()) is None:
             return
         held.reply.push(frame)
-        if held.answer is not None and held.answer.at <= self._slow_at:
+        if held.answer is None:
+            return
+        took_ms = max(self._at - held.answer.at, 0)
+        self._ack_latency.add(took_ms / 1000)
+        if took_ms >= SLOW_MS:
             self._note(held.answer, held.batch, held.seq, str(frame.message["status"]))
 
     def _note(self, answer: Answer, batch: BatchTimes | None, seq: int, status: str) -> None:
@@ -183,14 +190,15 @@ class Confirmations:
         held = self._held
         if not held:
             return
-        self._slow_at = self._clock.ms_at(trio.current_time()) - SLOW_MS
+        self._at = self._clock.ms_at(trio.current_time())
         slicer = Slicer()
         while held and held[0].seq <= self._committed_seq:
             # A reply is held until it was sent: after a crash whoever waits for it is told.
             first = held[0]
             self._tell(first)
             held.popleft()
-            await slicer.breathe()
+            if await slicer.breathe():
+                self._at = self._clock.ms_at(trio.current_time())
 
     # -- the end, which is told last -----------------------------------------------------------------
 

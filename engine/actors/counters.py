@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 
 from engine.actors.delivery.audience import Sent
 from engine.actors.slow_answers import SlowAnswers
+from engine.latency import Latency
 
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the start of the node. `refused` counts refusals by their code."""
+    """Counts since the start of the node. `refused` counts refusals by their code; `ack_latency` has the time
+    from the receipt of an answer until its ack goes out."""
 
     slow_answers: SlowAnswers
     answers_accepted: int = 0
     answers_repeated: int = 0
     acks: int = 0
+    ack_latency: Latency = field(default_factory=Latency)
     refused: dict[str, int] = field(default_factory=dict)
     players_joined: int = 0
     sent: Sent = field(default_factory=Sent)

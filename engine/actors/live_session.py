@@ -135,6 +135,7 @@ def assembled(
         audience=audience,
         clock=clock,
         slow_answers=counters.slow_answers,
+        ack_latency=counters.ack_latency,
     )
     broadcasts = Broadcasts(
         session,

@@ -32,6 +32,7 @@ from engine.boundary import Boundary
 from engine.domain.name_rules import PLAIN, NameRules
 from engine.domain.session import Phase
 from engine.domain.session_keys import is_id
+from engine.latency import LatencyStatistics
 from engine.ports import (
     Journal,
     Owned,
@@ -78,6 +79,7 @@ class RegistryStatistics:
     answers_accepted: int
     answers_repeated: int
     acks: int
+    ack_latency: LatencyStatistics
     refused: dict[str, int]
     players_joined: int
     broadcasts: int
@@ -422,6 +424,7 @@ class Registry:
             answers_accepted=counters.answers_accepted,
             answers_repeated=counters.answers_repeated,
             acks=counters.acks,
+            ack_latency=counters.ack_latency.statistics(),
             refused=dict(counters.refused),
             players_joined=counters.players_joined,
             broadcasts=counters.sent.broadcasts,

@@ -357,8 +357,8 @@ _UNFINISHED = f"""
 ORDER BY sessions.created_at, id
 """
 
-# Settings are what is stored: numbers in them may be of any size, or no numbers. A mistake in one row must not
-# keep the others from being found.
+# Settings are what is stored: numbers in them may be of any size, or no numbers. A mistake in one row must
+# keep no other from being found.
 _OVERDUE = f"""
 {SELECT} WHERE id IN (SELECT session_id FROM live_codes) AND finished_at IS NULL AND CASE settings ->> 'pace'
     WHEN 'self' THEN coalesce(

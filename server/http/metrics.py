@@ -35,8 +35,8 @@ from prometheus_client.registry import Collector
 from engine.actors.clock import SessionClock
 from engine.actors.pacing import Pacing
 from engine.actors.registry import RegistryStatistics
+from engine.latency import LatencyStatistics
 from engine.ports import CacheCounts
-from engine.storage.journal.latency import LatencyStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.spool.journal import SpoolingStatistics
 from server.config.config import Config
@@ -195,6 +195,9 @@ NODE: tuple[Row[NodeSnapshot], ...] = (
     Row(COUNTER, "fanfare_answers_accepted", "Answers accepted.", lambda s: s.registry.answers_accepted),
     Row(COUNTER, "fanfare_answers_repeated", "Answers sent again.", lambda s: s.registry.answers_repeated),
     Row(COUNTER, "fanfare_acks", "Acknowledgements of answers sent.", lambda s: s.registry.acks),
+    Row(HISTOGRAM, "fanfare_answer_ack_seconds",
+        "From the receipt of an answer at its first node to the ack at the session's owner.",
+        lambda s: s.registry.ack_latency),
     Row(COUNTER, "fanfare_refused", "Requests refused, by code.",
         # From zero on: a rate does not see a counter that begins at its first value.
         lambda s: {"busy": 0} | s.registry.refused, ("code",)),

@@ -75,6 +75,9 @@ async def test_a_database_that_hangs_is_seen_in_the_timeline(mock_clock: MockClo
         rig.server.set("open")
         await settle()
         assert [len(client.got("ack")) for client in clients] == [1, 1, 1]
+        latency = w.registry.statistics().ack_latency
+        counts = {bound_s: n for bound_s, n in zip(latency.bounds_s, latency.counts, strict=True) if n}
+        assert (counts, latency.sum_s) == ({0.001: 1, 0.5: 1, 1.0: 1}, 1.1)
         first, second = w.registry.slow_answers.slowest()
         assert first == SlowAnswer(
             at=at,

@@ -16,8 +16,8 @@ from openapi_schema_validator import OAS31Validator
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
+from engine.latency import Latency
 from engine.ports import StorageUnavailable
-from engine.storage.journal.latency import Latency
 from engine.storage.journal.retained import RetainedStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from engine.storage.postgres import Database, Row

@@ -67,11 +67,13 @@ class Slicer:
     def __init__(self) -> None:
         self._until = time.perf_counter() + SLICE_S
 
-    async def breathe(self) -> None:
-        """A checkpoint if the slice is over, else nothing at all."""
-        if time.perf_counter() >= self._until:
-            await trio.lowlevel.checkpoint()
-            self._until = time.perf_counter() + SLICE_S
+    async def breathe(self) -> bool:
+        """A checkpoint if the slice is over, else nothing at all. Returns whether it was."""
+        if time.perf_counter() < self._until:
+            return False
+        await trio.lowlevel.checkpoint()
+        self._until = time.perf_counter() + SLICE_S
+        return True
 
 
 def fan_out(seats: Mapping[Subscriber, object], here: Mapping[Subscriber, object], frame: Frame) -> Steps:

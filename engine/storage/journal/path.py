@@ -46,8 +46,8 @@ from enum import Enum
 import orjson
 import trio
 
+from engine.latency import Latency, LatencyStatistics
 from engine.ports import Commit, StorageUnavailable
-from engine.storage.journal.latency import Latency, LatencyStatistics
 from engine.storage.journal.queue import FactQueue, Taken
 from engine.storage.journal.retained import PUT_ASIDE, Retained
 from engine.storage.journal.rows import FactRows

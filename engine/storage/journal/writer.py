@@ -28,9 +28,9 @@ from dataclasses import dataclass
 import trio
 
 from engine.domain.facts import Fact
+from engine.latency import LatencyStatistics
 from engine.ports import CommitListener, Owned, StorageUnavailable
 from engine.storage.heartbeat import Heartbeat, SignOfLife
-from engine.storage.journal.latency import LatencyStatistics
 from engine.storage.journal.path import CommitPath, PathState
 from engine.storage.journal.queue import FactQueue, Taken
 from engine.storage.journal.retained import Retained, RetainedStatistics
