@@ -218,6 +218,10 @@ class Api:
         """The nodes as the one that answers knows them: for authors."""
         return await self._get("/api/cluster", author=True)
 
+    async def ops(self) -> Message:
+        """What happens just now, as the node that answers sees it: for admins."""
+        return await self._get("/api/ops", author=True)
+
     async def drain(self, name: str) -> None:
         """Have a node move its sessions to the others: for authors."""
         await self._send("POST", f"/api/cluster/nodes/{_part(name)}/drain", author=True)

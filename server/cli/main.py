@@ -24,6 +24,7 @@ _COMMANDS: Mapping[str, str] = {
     "rescore": "server.cli.operate.rescore",
     "scores": "server.cli.operate.scores",
     "db": "server.cli.operate.db",
+    "top": "server.cli.operate.top",
     "doctor": "server.cli.operate.doctor",
     "spool": "server.cli.operate.spool",
 }

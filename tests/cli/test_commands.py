@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import to_builtins
+from rich.console import Console
 
+from server.cli.operate.top import picture
 from server.cli.terminal import author_key_for
+from server.http.examples import LIVE
 from server.security.tokens import author_key_in, load_author_key
 from tests.cli.conftest import Fanfare
 from tests.cli.fake_server import FakeServer
@@ -547,3 +551,42 @@ def test_doctor_warns_of_pages_by_tls_and_websockets_without(
 ) -> None:
     told = fanfare("doctor", "--url", "http://127.0.0.1:1", env=settings).stdout
     assert ("a page that comes by TLS" in " ".join(told.split())) == warned
+
+
+# -- what happens just now ---------------------------------------------------------------------------
+
+
+def test_top_shows_nodes_sessions_and_where_the_time_of_slow_answers_went(
+    fanfare: Fanfare, server: FakeServer
+) -> None:
+    live = to_builtins(LIVE)
+    live["degraded"] = ["facts go by way of the\x1b[31m spool"]
+    server.says("GET /api/ops", live)
+    result = fanfare("top", "--once", "--url", server.url, env={"FANFARE_AUTHOR_KEY": "the-key"})
+    assert result.exit_code == 0, result.output
+    assert server.heard == [("GET", "/api/ops", "the-key", None)]
+    assert "Degraded: facts go by way of the [31m spool" in result.stdout
+    node, session, slow = live["cluster"]["nodes"][0], live["sessions"][0], live["slowest"][0]
+    for shown in (
+        node["name"],
+        session["session_id"],
+        f"player {slow['player']}, ",
+        f"{slow['acked_ms']:,} ms",
+    ):
+        assert shown in result.stdout
+    commit_ms = slow["commit_ended_ms"] - slow["commit_started_ms"]
+    assert f"commit {commit_ms:,}" in result.stdout
+
+
+def test_top_prints_the_reply_as_json_and_says_who_may_not(fanfare: Fanfare, server: FakeServer) -> None:
+    live = to_builtins(LIVE)
+    server.says("GET /api/ops", live)
+    assert json.loads(fanfare("top", "--json", "--url", server.url).stdout) == live
+
+
+def test_top_tells_answers_a_second() -> None:
+    before = to_builtins(LIVE)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(picture(before | {"at": before["at"] + 2_000, "acks": before["acks"] + 501}, before))
+    assert ", 250/s" in captured.get()
