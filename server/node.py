@@ -157,7 +157,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         sessions.registry, storage.store, PostgresSpooledFacts(database), base.run, base.boundary
     )
     await stack.enter_async_context(background_task(merging.run))
-    services = await _edges(base, stack, ports, storage, sessions, cluster)
+    services = await _edges(base, stack, ports, storage, sessions, cluster, tracing)
     if cluster is not None:
         # Last of all: from here on others send clients and sessions to this node.
         await stack.enter_async_context(background_task(cluster.serve_links))
@@ -324,6 +324,7 @@ async def _edges(
     storage: Storage,
     sessions: _Sessions,
     cluster: Clustering | None,
+    tracing: Tracing | None,
 ) -> Services:
     """Let clients in: by the realtime port and by HTTP."""
     timers = Timers(base.boundary)
@@ -348,7 +349,9 @@ async def _edges(
         ),
         base.config,
     )
-    services = _services(base, stack, ports, storage, sessions, cluster, attempts, identities, transport)
+    services = _services(
+        base, stack, ports, storage, sessions, cluster, attempts, identities, transport, tracing
+    )
     app = create_app(services)
     if ports.realtime is not None:
         await stack.enter_async_context(
@@ -378,6 +381,7 @@ def _services(
     attempts: Attempts,
     identities: Identities,
     transport: Transport,
+    tracing: Tracing | None,
 ) -> Services:
     """What the API uses, and the watch over the loop and the garbage."""
     registry = sessions.registry
@@ -416,6 +420,7 @@ def _services(
         boundary=base.boundary,
         cluster=None if cluster is None else cluster.node,
         sign_in=base.sign_in,
+        tracing=tracing,
     )
 
 

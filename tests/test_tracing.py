@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
@@ -107,3 +108,10 @@ def test_the_environment_names_the_collector() -> None:
     assert (collector.url, dict(collector.headers)) == ("http://c:4318/v1/traces", {"a": "b c"})
     assert collector.resource["service.name"] == "quiz"
     assert collector.resource["deployment.environment.name"] == "test"
+
+
+@pytest.mark.parametrize("timeout", ["soon", "0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_none_is_refused(timeout: str) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_TIMEOUT": timeout}
+    with pytest.raises(ValueError, match=r"milliseconds|convert"):
+        collector_of(environ, node="n", run="n-1", version="1")

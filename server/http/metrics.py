@@ -46,6 +46,7 @@ from server.realtime.transport import TransportStatistics
 from server.runtime.capacity import Capacity
 from server.runtime.gc_policy import CollectorStatistics
 from server.runtime.loop_watch import LoopStatistics
+from server.runtime.tracing import Tracing
 from server.scores import ScoresStatistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -356,6 +357,11 @@ CAPACITY: tuple[Row[Capacity], ...] = (
 )
 """What fills up over days, looked at once a minute."""
 
+TRACES: tuple[Row[Tracing], ...] = (
+    Row(COUNTER, "fanfare_traces_sent", "Traces that the collector has taken.", lambda s: s.sent_total),
+    Row(COUNTER, "fanfare_traces_dropped", "Traces that it did not take.", lambda s: s.dropped_total),
+)
+
 CLUSTER: tuple[Row[ClusterSnapshot], ...] = (
     Row(GAUGE, "fanfare_cluster_nodes", "Nodes that this one knows, by state.",
         lambda s: _nodes(s.cluster), ("state",)),
@@ -432,6 +438,8 @@ class NodeCollector(Collector):
         yield from _metrics(POSTGRESQL, services.journal)
         if services.capacity is not None:
             yield from _metrics(CAPACITY, services.capacity.seen)
+        if services.tracing is not None:
+            yield from _metrics(TRACES, services.tracing)
         if services.cluster is not None:
             yield from _metrics(CLUSTER, ClusterSnapshot(services.cluster, services.cluster.traffic()))
 

@@ -19,6 +19,7 @@ from server.realtime.transport import TransportStatistics
 from server.runtime.capacity import CapacityWatch
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import LoopWatch
+from server.runtime.tracing import Tracing
 from server.scores import Scores
 from server.security.identity import Identities
 from server.security.limits import Attempts
@@ -149,6 +150,7 @@ class Services:
         capacity: what is left of disk and partitions; None where nobody looks.
         cluster: None for a node alone.
         sign_in: None where authors show the author key alone.
+        tracing: None where no collector is named.
     """
 
     config: Config
@@ -174,6 +176,7 @@ class Services:
     capacity: CapacityWatch | None = None
     cluster: Cluster | None = None
     sign_in: SignIn | None = None
+    tracing: Tracing | None = None
 
     def members(self) -> Iterable[Member]:
         """The nodes of the cluster that give signs of life, this one included; none for a node alone."""

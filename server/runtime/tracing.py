@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -53,7 +54,7 @@ class Collector:
 
 def collector_of(environ: Mapping[str, str], *, node: str, run: str, version: str) -> Collector | None:
     """The collector that the environment names; None without one, or if it says that traces are off. Raises
-    ValueError for a timeout that is no number."""
+    ValueError for a timeout that is no number above 0."""
     endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
     if not endpoint and (base := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")):
         endpoint = f"{base.rstrip('/')}/v1/traces"
@@ -69,12 +70,15 @@ def collector_of(environ: Mapping[str, str], *, node: str, run: str, version: st
     }
     if name := environ.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = name
+    timeout_s = float(environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") or 10_000) / 1000
+    if not 0 < timeout_s < inf:
+        raise ValueError("it has to be a number of milliseconds above 0")
     return Collector(
         endpoint,
         _pairs(
             environ.get("OTEL_EXPORTER_OTLP_TRACES_HEADERS") or environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
         ),
-        float(environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") or 10_000) / 1000,
+        timeout_s,
         resource,
     )
 

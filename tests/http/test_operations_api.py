@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.storage.spool.journal import SpoolingStatistics
 from server.runtime.loop_watch import Hold
+from server.runtime.tracing import Collector, Tracing
 from server.wire.errors import STATUS
 from tests.http.edge import OUTSIDE, Edge, edge
 
@@ -33,6 +35,16 @@ async def test_health() -> None:
         health = (await e.get("/healthz", peer=OUTSIDE)).json
         assert health["status"] == "alive"
         assert health["ws_url"].startswith("ws://")
+
+
+async def test_metrics_tell_how_many_traces_the_collector_took() -> None:
+    async with edge() as e, httpx.AsyncClient() as client:
+        assert "fanfare_traces_sent_total" not in await samples(e)
+        tracing = Tracing(Collector("http://collector/v1/traces", {}, 1.0, {}), client)
+        tracing.sent_total, tracing.dropped_total = 3, 2
+        e.but(tracing=tracing)
+        found = await samples(e)
+        assert (found["fanfare_traces_sent_total"], found["fanfare_traces_dropped_total"]) == (3, 2)
 
 
 async def test_ready_while_the_database_answers_and_the_journal_has_room() -> None:
