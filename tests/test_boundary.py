@@ -73,6 +73,7 @@ TASKS = {
         "open_storage",
         "partitions.run",
     ): "its own: each round is logged, and tried again later",
+    ("server/node.py", "_tracing", "tracing.run"): "its own: whatever fails costs the spans of a batch",
     ("server/storage.py", "open_storage", "scores.run"): PARTS,
     ("server/storage.py", "open_storage", "capacity.run"): "CapacityWatch: engine.boundary around each look",
     ("server/scores.py", "Scores.run", "self._scoring.run"): "Scoring: engine.boundary around each look",
