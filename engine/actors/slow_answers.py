@@ -11,8 +11,9 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer
@@ -87,6 +88,25 @@ class SlowAnswer:
         """How long the player has waited, as far as the node knows."""
         known = (self.acked_ms, self.commit_ended_ms, self.commit_started_ms, self.queued_ms, self.taken_ms)
         return next((each for each in known if each is not None), 0)
+
+
+PARTS = (
+    ("mailbox", None, "taken_ms"),
+    ("judge", "taken_ms", "decided_ms"),
+    ("queue", "queued_ms", "commit_started_ms"),
+    ("commit", "commit_started_ms", "commit_ended_ms"),
+    ("ack", "commit_ended_ms", "acked_ms"),
+)
+"""The parts of an answer's time: from one moment of its timeline, or from its receipt, to another."""
+
+
+def parts_of(timeline: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """Of a `SlowAnswer`'s members: the name, the begin and the end of each part that the answer went through,
+    in ms since the receipt."""
+    for name, since, until in PARTS:
+        begun_ms = 0 if since is None else timeline[since]
+        if begun_ms is not None and (ended_ms := timeline[until]) is not None:
+            yield name, begun_ms, ended_ms
 
 
 class SlowAnswers:

@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import orjson
 import trio
 
-from engine.actors.slow_answers import SlowAnswer
+from engine.actors.slow_answers import SlowAnswer, parts_of
 
 if TYPE_CHECKING:
     import httpx
@@ -180,18 +180,10 @@ def spans_of(answer: SlowAnswer) -> list[dict[str, Any]]:
     if answer.outcome not in _MADE:
         whole["status"] = {"code": _ERROR, "message": answer.outcome}
     spans = [whole]
-    parts = (
-        ("mailbox", 0, answer.taken_ms),
-        ("judge", answer.taken_ms, answer.decided_ms),
-        ("queue", answer.queued_ms, answer.commit_started_ms),
-        ("commit", answer.commit_started_ms, answer.commit_ended_ms),
-        ("ack", answer.commit_ended_ms, answer.acked_ms),
-    )
-    for name, begun_ms, ended_ms in parts:
-        if begun_ms is not None and ended_ms is not None:
-            span = _span(trace_id, secrets.token_hex(8), name, _INTERNAL, answer.at, begun_ms, ended_ms)
-            span["parentSpanId"] = root
-            spans.append(span)
+    for name, begun_ms, ended_ms in parts_of(asdict(answer)):
+        span = _span(trace_id, secrets.token_hex(8), name, _INTERNAL, answer.at, begun_ms, ended_ms)
+        span["parentSpanId"] = root
+        spans.append(span)
     return spans
 
 

@@ -15,15 +15,6 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 SLOW_SHOWN = 5
-STEPS = (
-    ("mailbox", None, "taken_ms"),
-    ("judge", "taken_ms", "decided_ms"),
-    ("queue", "decided_ms", "commit_started_ms"),
-    ("commit", "commit_started_ms", "commit_ended_ms"),
-    ("ack", "commit_ended_ms", "acked_ms"),
-)
-"""The parts of an answer's time: from one moment of its timeline, or from its receipt, to another."""
-
 Live = dict[str, Any]
 """The reply of GET /api/ops."""
 
@@ -148,14 +139,12 @@ def _sessions(sessions: list[Live]) -> Table:
 def _answers(answers: list[Live]) -> RenderableType:
     from rich.text import Text
 
+    from engine.actors.slow_answers import parts_of
+
     lines = Text()
     for each in answers:
-        took = {
-            name: each[until] - (0 if since is None else each[since])
-            for name, since, until in STEPS
-            if each[until] is not None and (since is None or each[since] is not None)
-        }
-        parts = ", ".join(f"{name} {ms:,}" for name, ms in took.items() if ms)
+        took = ((name, ended_ms - begun_ms) for name, begun_ms, ended_ms in parts_of(each))
+        parts = ", ".join(f"{name} {ms:,}" for name, ms in took if ms)
         total = "" if each["acked_ms"] is None else f"{each['acked_ms']:,} ms"
         trace = "" if each["trace_id"] is None else f"  trace {printable(each['trace_id'])}"
         lines.append(
