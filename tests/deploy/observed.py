@@ -76,6 +76,7 @@ class Webhook:
 @dataclass
 class Observed:
     url: str
+    manager_url: str
     webhook: Webhook
     http: httpx.AsyncClient
 
@@ -93,6 +94,16 @@ class Observed:
             while not (found := await self.query(expression)):  # noqa: ASYNC110  # another process
                 await trio.sleep(0.1)
             return found
+
+    async def until_inhibited(self, name: str) -> None:
+        """Until Alertmanager knows of the alert and keeps it to itself, because another one is its cause."""
+        of_this_name = {"filter": f'alertname="{name}"', "active": "false"}
+        with trio.fail_after(PATIENCE_S):
+            while True:
+                answer = await self.http.get(f"{self.manager_url}/api/v2/alerts", params=of_this_name)
+                if any(alert["status"]["inhibitedBy"] for alert in answer.json()):
+                    return
+                await trio.sleep(0.1)
 
 
 async def _up(http: httpx.AsyncClient, url: str) -> None:
@@ -162,7 +173,7 @@ async def observing(
         try:
             for port in ports:
                 await _up(http, f"http://127.0.0.1:{port}")
-            yield Observed(f"http://127.0.0.1:{ports[0]}", webhook, http)
+            yield Observed(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", webhook, http)
         finally:
             with trio.CancelScope(shield=True):
                 for process in processes:
