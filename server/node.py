@@ -58,7 +58,8 @@ from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import Beat, LoopWatch
 from server.runtime.machine_clock import machine_s
 from server.runtime.timers import Timers
-from server.runtime.tracing import Tracing, collector_of, new_trace_id
+from server.runtime.tracing import ANSWER_BYTES_MAX, Tracing, collector_of, new_trace_id
+from server.security.fetch import Fetcher
 from server.security.identities import identity_words, open_identities
 from server.security.identity import Identities
 from server.security.limits import Attempts
@@ -200,9 +201,7 @@ async def _tracing(base: _Base, stack: AsyncExitStack) -> Tracing | None:
         raise StartError(f"OTEL_EXPORTER_OTLP_TIMEOUT: {error}") from error
     if collector is None:
         return None
-    import httpx  # only a node that is traced pays for it
-
-    tracing = Tracing(collector, await stack.enter_async_context(httpx.AsyncClient(trust_env=False)))
+    tracing = Tracing(collector, Fetcher(collector.timeout_s, ANSWER_BYTES_MAX))
     await stack.enter_async_context(background_task(tracing.run))
     return tracing
 

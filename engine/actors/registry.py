@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import trio
@@ -179,6 +180,8 @@ class Registry:
         self._name_rules = name_rules
         self.pacing = pacing or Pacing()
         self._nursery = nursery
+        self._context = copy_context()
+        """In which actors start: it has what the store needs, and nothing of who opens a session."""
         self._store = store
         self._catalog = catalog
         self._journal = journal
@@ -266,7 +269,7 @@ class Registry:
             self._by_code[record.code] = slot
             # A finished session that stays for a while may have had the same code.
             self._actors.pop(record.code, None)
-        self._nursery.start_soon(self._run, slot)
+        self._context.copy().run(self._nursery.start_soon, self._run, slot)
 
     async def opened(self) -> None:
         """Wait until every session that was opened runs or has failed."""

@@ -14,16 +14,14 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import orjson
 import trio
 
 from engine.actors.slow_answers import SlowAnswer, parts_of
-
-if TYPE_CHECKING:
-    import httpx
+from server.security.fetch import Fetcher, FetchError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +34,9 @@ GATHER_S = 1.0
 
 FAREWELL_S = 2.0
 """How long the last batch may take when the node ends."""
+
+ANSWER_BYTES_MAX = 65_536
+"""Of what a collector answers, which is not read."""
 
 _INTERNAL, _SERVER = 1, 2
 _ERROR = 2
@@ -89,15 +90,11 @@ def new_trace_id() -> str:
 
 
 class Tracing:
-    """Sends the spans of answers.
+    """Sends the spans of answers. Args: fetcher: sends the requests."""
 
-    Args:
-        client: the HTTP client to send with; it is not closed here.
-    """
-
-    def __init__(self, collector: Collector, client: httpx.AsyncClient) -> None:
+    def __init__(self, collector: Collector, fetcher: Fetcher) -> None:
         self._collector = collector
-        self._client = client
+        self._fetcher = fetcher
         self._waiting: deque[SlowAnswer] = deque()
         self._arrival = trio.Event()
         self._healthy = True
@@ -134,14 +131,17 @@ class Tracing:
             return
         problem = ""
         try:
-            answer = await self._client.post(
-                self._collector.url,
-                content=orjson.dumps(request_of(batch, self._collector.resource)),
-                headers={"Content-Type": "application/json", **self._collector.headers},
-                timeout=self._collector.timeout_s,
-            )
-            if answer.status_code >= 300:
-                problem = f"it answers {answer.status_code}"
+            with trio.fail_after(self._collector.timeout_s):
+                status, _ = await self._fetcher.read(
+                    "POST",
+                    self._collector.url,
+                    {"Content-Type": "application/json", **self._collector.headers},
+                    content=orjson.dumps(request_of(batch, self._collector.resource)),
+                )
+            if status >= 300:
+                problem = f"it answers {status}"
+        except (FetchError, trio.TooSlowError) as error:
+            problem = str(error) or f"it takes longer than {self._collector.timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs these spans and nothing else
             problem = repr(error)
         if problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,8 +17,12 @@ class FetchError(Exception):
     """There is no answer, or it is too long. The message names the address, and is for the log."""
 
 
+_NO_HEADERS: Mapping[str, str] = {}
+
+
 class Fetcher:
-    """Sends requests. No redirect is followed: where to ask is for the operator to say.
+    """Sends requests. No redirect is followed: where to ask is for the operator to say. The proxies that the
+    environment names are used.
 
     Args:
         timeout_s: of each step of a request.
@@ -33,9 +38,11 @@ class Fetcher:
         self._transport = transport
         self._context: ssl.SSLContext | None = None
 
-    async def read(self, method: str, url: str, **more: Any) -> tuple[int, bytes]:
-        """The status and the body of the answer, whatever the status. Args: more: as httpx has it. Raises
-        FetchError."""
+    async def read(
+        self, method: str, url: str, headers: Mapping[str, str] = _NO_HEADERS, **more: Any
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer, whatever the status. Args: headers: of the request, beside
+        those that ask for plain JSON. more: as httpx has it. Raises FetchError."""
         if self._context is None and self._transport is None:
             self._context = await trio.to_thread.run_sync(_tls_context)
         import httpx  # has been imported by the thread
@@ -47,7 +54,10 @@ class Fetcher:
                     verify=self._context or True, timeout=self._timeout_s, transport=self._transport
                 ) as client,
                 client.stream(
-                    method, url, headers={"Accept": "application/json", "Accept-Encoding": "identity"}, **more
+                    method,
+                    url,
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
+                    **more,
                 ) as response,
             ):
                 async for piece in response.aiter_bytes():
@@ -62,8 +72,10 @@ class Fetcher:
 
 
 def _tls_context() -> ssl.SSLContext:
-    """For a thread: httpx and the certificates take a tenth of a second, and only nodes that ask others need
-    them."""
+    """For a thread: httpx, what its first client imports, and the certificates take a tenth of a second, and
+    only nodes that ask others need them."""
     import httpx
 
-    return httpx.create_ssl_context()
+    context = httpx.create_ssl_context()
+    httpx.AsyncClient(verify=context)
+    return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,8 @@ from engine.ports import ClaimedSession, SessionNotFound, SessionRecord
 from tests.actors.world import GRACE_S, Client, settle, world
 from tests.keys import session_id
 from tests.settings import at_once
+
+REQUEST: ContextVar[str] = ContextVar("a request")
 
 
 async def crash(actor: SessionActor) -> None:
@@ -421,3 +424,18 @@ async def test_the_end_may_come_while_time_passes_before_a_host_command(mock_clo
         await settle()
         assert closer.close_reason is host.close_reason is CloseReason.SHUTDOWN
         assert w.registry.statistics().crashes == 0
+
+
+async def test_an_actor_has_nothing_of_the_request_that_opens_its_session(mock_clock: MockClock) -> None:
+    class Watched(Client):
+        def push(self, frame: Frame) -> None:
+            super().push(frame)
+            seen.append(REQUEST.get("nothing"))
+
+    seen: list[str] = []
+    async with world() as w:
+        REQUEST.set("opens the session")
+        actor = await w.session()
+        w.seat(actor, Watched())
+        await settle()
+        assert seen == ["nothing"]
