@@ -83,7 +83,8 @@ async def serve(
             return address if listener.take_place(stream, address) else None
 
         try:
-            application = _application(app, config.send_timeout_s, throttle, admit)
+            started = partial(listener.started, stream)
+            application = _application(app, config.send_timeout_s, throttle, admit, started)
             await serve_http1(application, settings, tls, stream)
         except BaseExceptionGroup as group:
             cancelled, crashes = group.split(trio.Cancelled)
@@ -132,7 +133,11 @@ def _log_crash(crash: BaseException) -> None:
 
 
 def _application(
-    app: Api, send_timeout_s: float, throttle: FairThrottle, admit: Callable[[Any], str | None]
+    app: Api,
+    send_timeout_s: float,
+    throttle: FairThrottle,
+    admit: Callable[[Any], str | None],
+    started: Callable[[], None],
 ) -> Any:
     """The app as hypercorn calls it for one connection: bodies go out in slices, so that a limit on the time
     of each send speaks of progress.
@@ -140,6 +145,7 @@ def _application(
     Args:
         admit: counts the connection for the client of a request and tells the address; None when that has
             too many.
+        started: called before each part of a response.
     """
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
@@ -156,6 +162,7 @@ def _application(
         end: list[Message] = []
 
         async def send_part(message: Message) -> None:
+            started()
             for part in _slices(message):
                 if part["type"] == "http.response.body" and not part.get("more_body", False):
                     end.append(part)

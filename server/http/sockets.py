@@ -30,6 +30,15 @@ RECEIVE_BYTES = 16 * 1024
 ACCEPTED_AT_ONCE_MAX = 32
 """Connections taken out of the kernel's queue in one turn of the loop, be it to be turned away."""
 
+STARTING_MAX = 8
+"""Connections at a time that have been accepted and whose first request has no response yet. The start of a
+connection and its first request take 2 ms of the processor in some 25 turns of the loop, so that every other
+request is slowed down by as many as start beside it."""
+
+STARTING_MAX_S = 0.02
+"""A connection that has not had its first response by then does not count any longer: it waits for its
+client or for the database, and not for the processor."""
+
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 TOLD_PER_S, TOLD_AT_ONCE_MAX = 20, 64
@@ -147,20 +156,36 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         self._tally = tally
         self._words = TokenBucket(TOLD_PER_S, TOLD_AT_ONCE_MAX)
         self._open: set[BoundedStream] = set()
+        self._starting: OrderedDict[BoundedStream, float] = OrderedDict()
+        """Until when each of them counts as starting, in the order of acceptance."""
+        self._one_started = trio.Event()
 
     async def accept(self) -> BoundedStream:
-        """Serve one connection in a turn of the loop, because the start of hypercorn takes long. The
-        addresses take turns, so that no client waits behind the crowd of another address."""
+        """Serve one connection in a turn of the loop, and a few at a time until each has its first response,
+        because the start of hypercorn takes long. The addresses take turns, so that no client waits behind
+        the crowd of another address."""
+        await trio.lowlevel.checkpoint()
+        while len(self._starting) >= STARTING_MAX:
+            with trio.CancelScope(deadline=next(iter(self._starting.values()))) as limit:
+                self._one_started = trio.Event()
+                await self._one_started.wait()
+            if limit.cancelled_caught:
+                self._starting.popitem(last=False)
         self._take_in()
         while not self._knocking:
             await trio.lowlevel.wait_readable(self._socket)
             self._take_in()
-        await trio.lowlevel.checkpoint()
         address, queue = self._knocking.popitem(last=False)
         stream = queue.popleft()
         if queue:
             self._knocking[address] = queue
+        self._starting[stream] = trio.current_time() + STARTING_MAX_S
         return stream
+
+    def started(self, stream: BoundedStream) -> None:
+        """The connection has the first response of its first request. As often as one likes."""
+        if self._starting.pop(stream, None) is not None:
+            self._one_started.set()
 
     def _take_in(self) -> None:
         """Those who wait in the kernel's queue, some at a time."""
@@ -207,6 +232,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
     def release(self, stream: BoundedStream) -> None:
         """The connection is over. Closes it in case that has not happened. Once for each."""
         self._open.discard(stream)
+        self.started(stream)
         self._tally.connections -= 1
         self._leave(stream)
         stream.abort()

@@ -482,19 +482,44 @@ async def test_an_address_that_reconnects_again_and_again_is_slowed_down(
         assert n.edge.app.tally.refused == {"too_many_connections": 2}
 
 
+def bounded(sock: stdlib_socket.socket) -> sockets.BoundedListener:
+    sock.setblocking(False)
+    return sockets.BoundedListener(
+        sock,
+        send_timeout_s=1,
+        connections_max=100,
+        count=ConnectionCount(20),
+        arrivals=ArrivalRate(1000, 1000),
+        by_peer=True,
+        tls=False,
+        tally=sockets.HttpTally(),
+    )
+
+
+async def test_a_few_connections_start_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
+    with stdlib_socket.create_server(("127.0.0.1", 0)) as sock:
+        listener = bounded(sock)
+        knocking = [
+            stdlib_socket.create_connection(sock.getsockname()) for _ in range(sockets.STARTING_MAX + 2)
+        ]
+        first, second, *_ = [await listener.accept() for _ in range(sockets.STARTING_MAX)]
+        assert trio.current_time() == 0
+        listener.started(second)
+        listener.started(second)
+        await listener.accept()
+        assert trio.current_time() == 0
+        await listener.accept()
+        assert trio.current_time() == pytest.approx(sockets.STARTING_MAX_S)
+        listener.started(first)  # too late to make room
+        for each in knocking:
+            each.close()
+        listener.abort_all()
+        await listener.aclose()
+
+
 async def test_nobody_waits_behind_the_crowd_of_another() -> None:
     with stdlib_socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.setblocking(False)
-        listener = sockets.BoundedListener(
-            sock,
-            send_timeout_s=1,
-            connections_max=100,
-            count=ConnectionCount(20),
-            arrivals=ArrivalRate(1000, 1000),
-            by_peer=True,
-            tls=False,
-            tally=sockets.HttpTally(),
-        )
+        listener = bounded(sock)
         knocking = [
             stdlib_socket.create_connection(sock.getsockname(), source_address=(f"127.0.0.{each}", 0))
             for each in [2] * 30 + [1]
