@@ -229,6 +229,10 @@ class Fields:
             self.add(name, f"must be a list, not {shown(value)}")
             return []
         wrong = f"must have {least} to {most} entries, not {len(value)}"
+        if least and not value:
+            # No rule of a release: nothing can be chosen from an empty list.
+            self.add(name, wrong)
+            return []
         if not least <= len(value) <= most and self.rule(name, wrong):
             return []
         path = member(self.path, name)

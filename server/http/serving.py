@@ -145,7 +145,7 @@ def _application(
     Args:
         admit: counts the connection for the client of a request and tells the address; None when that has
             too many.
-        started: called before each part of a response.
+        started: called once some of a body has been sent.
     """
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
@@ -162,15 +162,17 @@ def _application(
         end: list[Message] = []
 
         async def send_part(message: Message) -> None:
-            started()
             for part in _slices(message):
                 if part["type"] == "http.response.body" and not part.get("more_body", False):
                     end.append(part)
                 else:
                     await send(part)
+                    if part["type"] == "http.response.body":
+                        started()
 
         await app(scope, cast(Any, receive), cast(Any, send_part))
         await finish(receive, send, end)
+        started()
 
     async def finish(receive: Receive, send: Send, messages: Iterable[Message]) -> None:
         """Send the end of a response, from outside of the app.

@@ -31,7 +31,7 @@ ACCEPTED_AT_ONCE_MAX = 32
 """Connections taken out of the kernel's queue in one turn of the loop, be it to be turned away."""
 
 STARTING_MAX = 8
-"""Connections at a time that have been accepted and whose first request has no response yet. The start of a
+"""Connections at a time that have been accepted and have no body of a response yet. The start of a
 connection and its first request take 2 ms of the processor in some 25 turns of the loop, so that every other
 request is slowed down by as many as start beside it."""
 
@@ -183,7 +183,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         return stream
 
     def started(self, stream: BoundedStream) -> None:
-        """The connection has the first response of its first request. As often as one likes."""
+        """The connection has the response to its first request, or begins to. As often as one likes."""
         if self._starting.pop(stream, None) is not None:
             self._one_started.set()
 

@@ -141,6 +141,8 @@ def test_a_correction_of_a_stored_quiz_holds_whatever_the_rules_have_become(
         quiz_data({"type": "of a later release", "text": "?"}),
         quiz_data({"type": "single", "text": "?", "choices": "ab", "correct": "a"}),
         quiz_data({"type": "single", "text": "?", "choices": ["a", "b"], "correct": "c"}),
+        quiz_data({"type": "single", "text": "?", "choices": [], "correct": "a"}),
+        quiz_data({"type": "multiple", "text": "?", "choices": [], "correct": ["a"]}),
         quiz_data({"type": "numeric", "text": "?", "correct": "many"}),
         quiz_data(time_limit_s=3, scoring={"rule": "of a later release"}),
         quiz_data({"type": "true_false", "text": "?", "correct": True, "time_limit_s": 1e300}),
