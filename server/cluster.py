@@ -22,7 +22,7 @@ from engine.shards.heartbeat import Heartbeat
 from engine.shards.link.listener import LinkListener
 from engine.shards.link.pool import LinkPool
 from engine.shards.membership import Changes, Membership
-from engine.shards.ports import BusMessage, BusUnavailable, Load, Member
+from engine.shards.ports import BusMessage, BusUnavailable, LinkLost, Load, Member
 from engine.shards.rebalancer import Rebalancer
 from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
@@ -147,6 +147,8 @@ class ClusterNode:
     ) -> None:
         self.refused = 0
         """Nodes that were not let in, as far as this one has heard."""
+        self.live: Callable[[], Mapping[str, object]] = dict
+        """As `Cluster`; nothing, until the API is there."""
         self._bus = bus
         self._membership = membership
         self._heartbeat = heartbeat
@@ -167,6 +169,8 @@ class ClusterNode:
         if request.get("do") == "drain":
             self.leave()
             return {"draining": True}
+        if request.get("do") == "live":
+            return self.live()
         return await self._rebalancer.answer(request)
 
     # -- Cluster ---------------------------------------------------------------------------------
@@ -215,6 +219,13 @@ class ClusterNode:
             self.leave()
             return True
         return (await self._links.ask(member, {"do": "drain"})).get("draining") is True
+
+    async def ask_live(self, name: str) -> Mapping[str, object]:
+        """Cluster."""
+        member = self._membership.member_named(name)
+        if member is None:
+            raise LinkLost(f"{name} shows no sign of life")
+        return await self._links.ask(member, {"do": "live"})
 
     # -- leaving ---------------------------------------------------------------------------------
 

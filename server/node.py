@@ -352,6 +352,9 @@ async def _edges(
         base, stack, ports, storage, sessions, cluster, attempts, identities, transport, tracing
     )
     app = create_app(services)
+    await stack.enter_async_context(
+        background_task(_kept(app.live.run, "keeping the last minutes", base.boundary))
+    )
     if ports.realtime is not None:
         await stack.enter_async_context(
             background_task(partial(transport.serve, [ports.realtime], ssl_context=ports.tls))

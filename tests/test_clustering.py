@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from engine.actors.clock import SessionClock
 from engine.shards.fingerprint import Marks, difference, marks_of
 from engine.shards.membership import Membership
-from engine.shards.ports import Beat, BusMessage, Load, Member
+from engine.shards.ports import Beat, BusMessage, LinkLost, Load, Member
 from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, CurrentMembership, NotLetIn
 from server.config.config import Config
 from server.security.identities import identity_words
@@ -330,3 +330,29 @@ async def test_a_node_that_is_told_to_leave_announces_it_once() -> None:
     assert (node.draining(), woken) == (True, ["moving"])
     node.leave()
     assert woken == ["moving"], "said twice it is the same"
+
+
+async def test_a_node_tells_the_others_how_it_is_and_asks_them() -> None:
+    asked: list[object] = []
+
+    async def ask(other: Member, request: object) -> dict[str, object]:
+        asked.append((other.name, request))
+        return {"name": other.name}
+
+    membership = Membership(TTL_S)
+    membership.heard(0.0, 0.0, beat(member_of("a"), member_of("b")))
+    node = ClusterNode(
+        membership=membership,
+        heartbeat=cast(Any, None),
+        router=cast(Any, None),
+        rebalancer=cast(Any, None),
+        links=cast(Any, SimpleNamespace(ask=ask)),
+        bus=cast(Any, None),
+    )
+    assert await node.answer({"do": "live"}) == {}, "before there is anything to tell"
+    node.live = lambda: {"name": "a"}
+    assert await node.answer({"do": "live"}) == {"name": "a"}
+    assert await node.ask_live("b") == {"name": "b"}
+    assert asked == [("b", {"do": "live"})]
+    with pytest.raises(LinkLost):
+        await node.ask_live("c")

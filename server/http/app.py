@@ -25,6 +25,7 @@ from server.http.erasing import Erasing
 from server.http.events import Events, OpenStreams
 from server.http.final_results import FinalResults
 from server.http.lifecycle import Lifecycle
+from server.http.live import Live, LiveFeed
 from server.http.metrics import Metrics
 from server.http.openapi import document
 from server.http.operations import Operations
@@ -86,6 +87,7 @@ class Api(QuartTrio):
         self._boundary = boundary
         self.streams = OpenStreams(config.event_streams_per_address_max)
         self.tally = HttpTally()
+        self.live: LiveFeed
 
     def body_bytes_max(self, method: str, path: str) -> int:
         """Of a route, or of what is none."""
@@ -117,7 +119,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     # Addresses are taken as they are: only what people type for a page is answered with a redirect.
     app.url_map.merge_slashes = False
     access = Access(services)
-    views = _views(services, access, Pages(services, web), app.streams, app.tally)
+    views = _views(services, access, Pages(services, web), app)
     for route in ROUTES:
         app.add_url_rule(
             route.rule,
@@ -131,11 +133,15 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     return app
 
 
-def _views(services: Services, access: Access, pages: Pages, streams: OpenStreams, tally: HttpTally) -> Views:
+def _views(services: Services, access: Access, pages: Pages, app: Api) -> Views:
+    streams, cluster = app.streams, ClusterView(services, access)
+    app.live = LiveFeed(services, cluster)
+    if services.cluster is not None:
+        services.cluster.live = app.live.told
     sessions = Sessions(services.directory, services.store, access)
     final_results = FinalResults(services)
     erasing = Erasing(services, access, sessions, final_results)
-    metrics = Metrics(services, lambda: len(streams), tally)
+    metrics = Metrics(services, lambda: len(streams), app.tally)
     return Views(
         quizzes=Quizzes(services, access),
         lifecycle=Lifecycle(services, access, sessions, final_results),
@@ -144,7 +150,8 @@ def _views(services: Services, access: Access, pages: Pages, streams: OpenStream
         events=Events(services, access, sessions, streams),
         results=Results(services, access, sessions, final_results),
         scores=ScoresView(services, access, erasing),
-        cluster=ClusterView(services, access),
+        cluster=cluster,
+        live=Live(access, app.live, streams),
         pages=pages,
         qr=QrCode(services),
         operations=Operations(services, metrics, openapi_json(services.play_url)),

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import socket
-from dataclasses import asdict
 
-from engine.actors.actor import SessionActor
-from engine.actors.slow_answers import SlowAnswer
+from engine.actors.registry import RegistryStatistics
 from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
 from engine.shards.ring import SHARDS
+from engine.storage.journal.writer import WriteBehindStatistics
 from server.http.authorization import Access
-from server.http.operations import readiness
 from server.http.requests import read_query
 from server.http.responses import Answer, json_answer
 from server.http.services import NodeState, Services
 from server.wire.api import operations
 from server.wire.api.queries import NoQuery
 from server.wire.errors import ApiError
-
-LISTED_MAX = 20
-"""The most sessions, and the most answers of a kind, in the live view."""
 
 
 class ClusterView:
@@ -34,34 +28,14 @@ class ClusterView:
         """A node alone shows itself: `redis_up` is null then."""
         self._access.require_author()
         read_query(NoQuery)
-        return json_answer(self._cluster())
+        return json_answer(self.shown())
 
-    async def live(self) -> Answer:
-        """The nodes by their heartbeats; sessions and answers of the node that answers. Waits for nothing."""
-        self._access.require_author().require_admin()
-        read_query(NoQuery)
-        services = self._services
-        reasons, degraded = readiness(services)
-        counts = services.registry.statistics()
-        slow_answers = services.registry.slow_answers
-        actors = heapq.nlargest(
-            LISTED_MAX, services.registry.active(), key=lambda actor: actor.session.active
-        )
-        return json_answer(
-            operations.LiveView(
-                at=services.clock.now_ms(),
-                reasons=reasons,
-                degraded=degraded,
-                acks=counts.acks,
-                refused=counts.refused,
-                cluster=self._cluster(),
-                sessions=[_live(actor) for actor in actors],
-                slowest=[_slow(answer) for answer in slow_answers.slowest()[:LISTED_MAX]],
-                failed=[_slow(answer) for answer in slow_answers.failed()[:LISTED_MAX]],
-            )
-        )
+    def own_name(self) -> str:
+        """Of this node."""
+        return self._services.config.node or socket.gethostname()
 
-    def _cluster(self) -> operations.Cluster:
+    def shown(self) -> operations.Cluster:
+        """The nodes, by their heartbeats. Waits for nothing."""
         cluster = self._services.cluster
         nodes = cluster.nodes() if cluster is not None else [self._alone()]
         return operations.Cluster(
@@ -95,7 +69,7 @@ class ClusterView:
     def _alone(self) -> NodeState:
         services = self._services
         member = Member(
-            name=services.config.node or socket.gethostname(),
+            name=self.own_name(),
             run="",
             role="both",
             weight=services.config.weight,
@@ -111,8 +85,11 @@ class ClusterView:
 
 def own_load(services: Services) -> Load:
     """What this node has to do just now."""
-    registry = services.registry.statistics()
-    journal = services.journal.statistics()
+    return loaded(services, services.registry.statistics(), services.journal.statistics())
+
+
+def loaded(services: Services, registry: RegistryStatistics, journal: WriteBehindStatistics) -> Load:
+    """The same, of what was counted already."""
     lag_s = journal.latency.percentile_s(99)
     longest_s = max(filter(math.isfinite, journal.latency.bounds_s))
     return Load(
@@ -147,17 +124,3 @@ def _shown(node: NodeState) -> operations.Node:
         started_at=member.started_at,
         ws_url=member.ws_url,
     )
-
-
-def _live(actor: SessionActor) -> operations.LiveSession:
-    return operations.LiveSession(
-        session_id=actor.session_id,
-        players=actor.session.active,
-        subscribers=actor.subscribers,
-        backlog=actor.backlog,
-        saved=actor.live.confirmations.all_committed,
-    )
-
-
-def _slow(answer: SlowAnswer) -> operations.SlowAnswer:
-    return operations.SlowAnswer(**asdict(answer))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
+from typing import Protocol
 
 import trio
 from quart import request
@@ -143,6 +144,12 @@ class EventStream:
         return b"".join(parts)
 
 
+class Closes(Protocol):
+    """A stream, as far as its end is concerned."""
+
+    def close(self, close_reason: CloseReason) -> None: ...
+
+
 class OpenStreams:
     """The streams of this port, so that they can be counted, by address too, and closed at shutdown."""
 
@@ -150,18 +157,18 @@ class OpenStreams:
         self.throttle = Throttle()
         here_max = max(1, per_address_max // COST)
         self.count = ConnectionCount(here_max, "event_streams_per_address_max")
-        self._streams: set[EventStream] = set()
+        self._streams: set[Closes] = set()
         self._close_reason: CloseReason | None = None
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def add(self, stream: EventStream) -> None:
+    def add(self, stream: Closes) -> None:
         self._streams.add(stream)
         if self._close_reason is not None:
             stream.close(self._close_reason)
 
-    def discard(self, stream: EventStream) -> None:
+    def discard(self, stream: Closes) -> None:
         self._streams.discard(stream)
 
     def close_all(self, close_reason: CloseReason) -> None:

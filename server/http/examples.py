@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.domain.phases import Phase
-from server.wire.api import authors, operations, playing, quizzes, scores, sessions
+from server.wire.api import authors, live, operations, playing, quizzes, scores, sessions
 
 _CREATED_AT = 1_764_332_400_000
 _SESSION = "019accd4-1f00-7000-8000-000000000001"
@@ -167,32 +167,68 @@ CLUSTER = operations.Cluster(
         )
     ],
 )
-LIVE = operations.LiveView(
+LIVE = live.LiveView(
     at=_CREATED_AT,
-    reasons=[],
-    degraded=[],
-    acks=4_120,
-    refused={"late": 3},
+    node="node-1",
     cluster=CLUSTER,
-    sessions=[operations.LiveSession(_SESSION, players=340, subscribers=342, backlog=0, saved=True)],
-    slowest=[
-        operations.SlowAnswer(
+    nodes=[
+        live.LiveNode(
+            name="node-1",
             at=_CREATED_AT,
-            session_id=_SESSION,
-            player=7,
-            question=1,
-            outcome="accepted",
-            taken_ms=1,
-            decided_ms=1,
-            queued_ms=1,
-            commit_started_ms=2,
-            commit_ended_ms=702,
-            acked_ms=703,
-            spooled=False,
-            trace_id=None,
+            version="0.1.0",
+            reasons=[],
+            degraded=[],
+            components=[live.LiveComponent("postgresql", "ok", _CREATED_AT - 900_000)],
+            acks=4_120,
+            refused={"late": 3},
+            sessions=[
+                live.LiveSession(
+                    _SESSION,
+                    _CODE,
+                    "question",
+                    players=340,
+                    connected=338,
+                    subscribers=340,
+                    backlog=0,
+                    saved=True,
+                )
+            ],
+            slowest=[
+                live.SlowAnswer(
+                    at=_CREATED_AT,
+                    session_id=_SESSION,
+                    player=7,
+                    question=1,
+                    outcome="accepted",
+                    taken_ms=1,
+                    decided_ms=1,
+                    queued_ms=1,
+                    commit_started_ms=2,
+                    commit_ended_ms=702,
+                    acked_ms=703,
+                    spooled=False,
+                    trace_id=None,
+                )
+            ],
+            failed=[],
+            samples=[
+                live.LiveSample(
+                    at=_CREATED_AT,
+                    answers_per_s=61.4,
+                    refused_per_s=0.2,
+                    p50_ms=2.1,
+                    p99_ms=9.5,
+                    busy=0.07,
+                    sessions=12,
+                    players=340,
+                    connections=355,
+                    queued=0,
+                )
+            ],
+            events=[live.LiveEvent(_CREATED_AT - 60_000, "taken_over", 2)],
         )
     ],
-    failed=[],
+    silent=[],
 )
 DRAINING = operations.Draining("node-1", "draining")
 

@@ -54,7 +54,7 @@ class Takes:
         quiz: whether it may be as large as a quiz.
     """
 
-    body: type[Body] | None
+    body: type[msgspec.Struct] | None
     example: Body
     description: str | None = None
     other_types: tuple[str, ...] = ()
@@ -72,8 +72,8 @@ class Gives:
 
     status: int
     description: str
-    body: type[Body] | None = None
-    example: Body | None = None
+    body: type[msgspec.Struct] | None = None
+    example: msgspec.Struct | None = None
     media_types: Mapping[str, str] | None = None
     headers: Mapping[str, str] | None = None
     links: tuple[Link, ...] = ()
@@ -410,7 +410,7 @@ class _Document:
         return made | {"headers": _headers(headers)} if headers else made
 
 
-def _bodies(operation: Operation) -> Iterable[type[Body]]:
+def _bodies(operation: Operation) -> Iterable[type[msgspec.Struct]]:
     if operation.takes is not None and operation.takes.body is not None:
         yield operation.takes.body
     for gives in operation.gives:
@@ -422,7 +422,7 @@ def _headers(headers: Mapping[str, str]) -> Schema:
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 
-def _plain(example: Body) -> object:
+def _plain(example: msgspec.Struct) -> object:
     return msgspec.to_builtins(example)
 
 

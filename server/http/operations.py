@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from server.http.addresses import ws_url
 from server.http.metrics import CONTENT_TYPE, Metrics
 from server.http.responses import Answer, body_answer, json_answer
 from server.http.services import Services
 from server.wire.api import operations as types
+from server.wire.api.live import State
 
 
 class Operations:
@@ -51,3 +54,19 @@ def readiness(services: Services) -> tuple[list[str], list[str]]:
     if services.cluster is not None and services.cluster.draining():
         reasons.append("the node is draining: its sessions go to the others")
     return reasons, degraded
+
+
+def components(services: Services) -> Iterator[tuple[str, State, str]]:
+    """The name of each dependency, its state, and what that means in a sentence. Waits for nothing."""
+    journal, cluster = services.journal, services.cluster
+    problem = journal.database_problem()
+    spooling = journal.statistics().spooling
+    away: State = "degraded" if journal.acknowledges_without_postgres() else "down"
+    yield "postgresql", "ok" if problem is None else away, problem or ""
+    if spooling is not None:
+        active = spooling.active
+        detail = f"facts go by way of the spool, which holds {spooling.facts}" if active else ""
+        yield "spool", "degraded" if active else "ok", detail
+    if cluster is not None:
+        up = cluster.redis_up()
+        yield "redis", "ok" if up else "degraded", "" if up else "Redis does not answer"

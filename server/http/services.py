@@ -108,7 +108,7 @@ class ClusterTraffic:
 
 
 class Cluster(Protocol):
-    """The nodes as this one knows them. Only `drain` asks anybody."""
+    """The nodes as this one knows them. Only `drain` and `ask_live` ask anybody."""
 
     def nodes(self) -> Sequence[NodeState]:
         """All that give signs of life, this one included."""
@@ -129,6 +129,13 @@ class Cluster(Protocol):
         """Have this node move its sessions to the others and take no new ones; False when there is none of
         this name. Returns when the node knows of it, which is long before it is done. Repeated, it changes
         nothing. Raises LinkLost or BusUnavailable when the node cannot be told."""
+
+    async def ask_live(self, name: str) -> Mapping[str, object]:
+        """What the node of this name says of itself (`server.wire.api.live.LiveNode`). Raises LinkLost when
+        it does not answer."""
+
+    live: Callable[[], Mapping[str, object]]
+    """What this node says of itself, when another asks."""
 
 
 @dataclass(frozen=True, slots=True)

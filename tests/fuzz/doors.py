@@ -155,6 +155,7 @@ def _route(grammar: Grammar, doors: tuple[str, ...]) -> tuple[str, str, object]:
         "quiz": ("GET", f"/api/quizzes/{quiz}", None),
         "versions": ("GET", f"/api/quizzes/{quiz}/versions?limit=3", None),
         "cluster": ("GET", "/api/cluster", None),
+        "live": ("GET", grammar.one(("/api/ops", "/api/ops/events")), None),
         "code": ("GET", f"/qr.svg?code={key}", None),
         "page": ("GET", f"/{grammar.one(('', 'host', 'screen', 'author', 'x'))}?lang={key[:9]}", None),
         "asset": ("GET", f"/assets/{key}/{quiz}", None),

@@ -43,7 +43,7 @@ PLAY_URL = "http://127.0.0.1:5002"
 OUTSIDE = ("203.0.113.9", 50_000)
 AUTHOR_KEY = "made-by-the-node"
 AUTHORING = re.compile(
-    r"/api/(quizzes|cluster|ops$|sessions(\?.*)?$|sessions/[^/]+/(players\?|results|players$))"
+    r"/api/(quizzes|cluster|ops$|ops/events$|sessions(\?.*)?$|sessions/[^/]+/(players\?|results|players$))"
 )
 
 QUIZ: dict[str, Any] = {

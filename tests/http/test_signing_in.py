@@ -162,6 +162,9 @@ async def test_others_neither_see_nor_change_it_and_admins_do() -> None:
         assert (await e.get("/api/sessions", headers=ben)).json["sessions"] == []
         drain = await e.post("/api/cluster/nodes/a/drain", headers=ben)
         assert (drain.status, drain.error) == (403, "not_admin")
+        for path in ("/api/ops", "/api/ops/events"):
+            refused = await s.edge.get(path, headers=ada)
+            assert (refused.status, refused.error) == (403, "not_admin")
         edited = await e.post("/api/quizzes?id=caps", QUIZ | {"title": "Edited"}, headers=eve)
         assert edited.status == 201
         assert (await e.get("/api/quizzes?id=caps", headers=ada)).json["quizzes"][0]["owner_id"] == "ada"

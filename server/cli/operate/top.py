@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,30 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EVERY_S = 2.0
+SESSIONS_SHOWN = 20
+WORDED = ("Node", "State", "Session", "Phase")
+"""Columns of words, not of figures."""
+
 SLOW_SHOWN = 5
+EVENTS_SHOWN = 8
+SPARKS = "▁▂▃▄▅▆▇█"
+SAMPLES_A_SPARK = 6
+"""Half a minute: 15 minutes are 30 bars."""
+
+WORDS = {
+    "started": "started",
+    "draining": "drains: its sessions go to the others",
+    "node_joined": "{about} has joined",
+    "node_left": "{about} has left",
+    "taken_over": "took {count} sessions over from a node that was gone",
+    "handed_on": "handed {count} sessions on",
+    "not_handed_on": "could not hand {count} sessions on",
+    "crashed": "{count} crashes of sessions",
+    "quarantined": "{count} sessions were taken out of service",
+    "component": "{about}: {state}",
+}
+"""What is said of an event, by its kind."""
+
 Live = dict[str, Any]
 """The reply of GET /api/ops."""
 
@@ -24,10 +48,10 @@ Live = dict[str, Any]
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, once.")
 @server_option
 def top(once: bool, as_json: bool, url: str) -> None:
-    """Show what happens just now: nodes, what is degraded, the largest sessions, slow answers.
+    """Show what happens just now: nodes, what is degraded, the largest sessions, slow answers, events.
 
-    For admins: with the author key. On a terminal the picture is drawn anew until Ctrl-C. Sessions and
-    answers are those of the node at --url.
+    For admins: with the author key. On a terminal the picture is drawn anew until Ctrl-C. Any node of a
+    cluster tells of all; the page /ops shows the same.
     """
 
     async def main() -> int:
@@ -44,56 +68,76 @@ def top(once: bool, as_json: bool, url: str) -> None:
                 click.echo(orjson.dumps(now))
                 return 0
             if once or not console.is_terminal:
-                console.print(picture(now, None))
+                console.print(picture(now))
                 return 0
-            with Screen(picture(now, None), console=console, auto_refresh=False, screen=True) as screen:
+            with Screen(picture(now), console=console, auto_refresh=False, screen=True) as screen:
                 while True:
                     await trio.sleep(EVERY_S)
-                    before = now
                     try:
                         now = await api.ops()
                     except (ApiRefused, OSError) as error:
-                        screen.update(picture(now, None, f"The node does not answer: {error}"), refresh=True)
+                        screen.update(picture(now, f"The node does not answer: {error}"), refresh=True)
                     else:
-                        screen.update(picture(now, before), refresh=True)
+                        screen.update(picture(now), refresh=True)
 
     run(main, on_signal=0)
 
 
-def picture(now: Live, before: Live | None, trouble: str = "") -> RenderableType:
-    """What is shown of a reply. From the one before it come the answers per second."""
+def picture(now: Live, trouble: str = "") -> RenderableType:
+    """What is shown of a reply."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [_heading(now, before)]
+    nodes = now["nodes"]
+    parts: list[RenderableType] = [_heading(now)]
     lines = [trouble] if trouble else []
-    lines += [f"Cannot take work: {reason}" for reason in now["reasons"]]
+    lines += [f"{name} does not answer" for name in now["silent"]]
+    lines += [f"{node['name']} cannot take work: {reason}" for node in nodes for reason in node["reasons"]]
     parts += [Text(printable(line), style="bold red") for line in lines]
-    parts += [Text(f"Degraded: {printable(each)}", style="yellow") for each in now["degraded"]]
-    parts.append(_nodes(now["cluster"]["nodes"]))
-    if now["sessions"]:
-        parts.append(_sessions(now["sessions"]))
-    for title, answers in (
-        ("Slowest answers of the last hour", now["slowest"]),
-        ("Refused or failed", now["failed"]),
-    ):
+    parts += [
+        Text(f"Degraded: {printable(node['name'])}: {printable(each)}", style="yellow")
+        for node in nodes
+        for each in node["degraded"]
+    ]
+    parts.append(_nodes(now))
+    sessions = [(node["name"], each) for node in nodes for each in node["sessions"]]
+    if sessions:
+        largest = sorted(sessions, key=lambda each: -each[1]["players"])
+        parts.append(_sessions(largest[:SESSIONS_SHOWN]))
+    slowest = sorted(_all(nodes, "slowest"), key=lambda each: -(each["acked_ms"] or 0))
+    failed = sorted(_all(nodes, "failed"), key=lambda each: -each["at"])
+    for title, answers in (("Slowest answers of the last hour", slowest), ("Refused or failed", failed)):
         if answers:
             parts += [Text(f"\n{title}", style="bold"), _answers(answers[:SLOW_SHOWN])]
+    if events := sorted(
+        ((each["at"], node["name"], each) for node in nodes for each in node["events"]),
+        key=lambda each: (-each[0], each[1]),
+    ):
+        parts += [Text("\nWhat has happened", style="bold"), _events(events[:EVENTS_SHOWN])]
     return Group(*parts)
 
 
-def _heading(now: Live, before: Live | None) -> RenderableType:
+def _all(nodes: list[Live], what: str) -> list[Live]:
+    return [each for node in nodes for each in node[what]]
+
+
+def _newest(node: Live | None) -> Live:
+    """The last sample of a node; nothing while there is none."""
+    return node["samples"][-1] if node is not None and node["samples"] else {}
+
+
+def _heading(now: Live) -> RenderableType:
     from rich.text import Text
 
     at = time.strftime("%H:%M:%S", time.localtime(now["at"] / 1000))
     heading = Text(f"Fanfare, {at}", style="bold")
-    heading.append(f"   {now['acks']:,} answers acknowledged", style="cyan")
-    if before is not None and now["at"] > before["at"] and now["acks"] >= before["acks"]:
-        rate = (now["acks"] - before["acks"]) / (now["at"] - before["at"]) * 1000
-        heading.append(f", {rate:,.0f}/s", style="cyan")
-    refused = ", ".join(
-        f"{printable(code)} {count:,}" for code, count in sorted(now["refused"].items()) if count
-    )
+    acks = sum(node["acks"] for node in now["nodes"])
+    rate = sum(_newest(node).get("answers_per_s", 0) for node in now["nodes"])
+    heading.append(f"   {acks:,} answers acknowledged, {rate:,.0f}/s", style="cyan")
+    counts: Counter[str] = Counter()
+    for node in now["nodes"]:
+        counts.update(node["refused"])
+    refused = ", ".join(f"{printable(code)} {count:,}" for code, count in sorted(counts.items()) if count)
     if refused:
         heading.append(f"\nRefused: {refused}", style="dim")
     return heading
@@ -104,36 +148,75 @@ def _table(*columns: str) -> Table:
 
     table = Table(box=None)
     for column in columns:
-        table.add_column(column, justify="left" if column in ("Node", "State", "Session") else "right")
-    return table
-
-
-def _nodes(nodes: list[Live]) -> Table:
-    from rich.text import Text
-
-    table = _table("Node", "State", "Busy", "Sessions", "Players", "Connections", "Queued", "Commit p99, ms")
-    for node in nodes:
-        table.add_row(
-            Text(printable(node["name"])),
-            node["state"],
-            f"{node['busy']:.0%}",
-            *(f"{node[key]:,}" for key in ("sessions", "players", "connections", "queued")),
-            f"{node['lag_ms']:,.0f}",
+        table.add_column(
+            column, justify="left" if column in ("Node", "State", "Session", "Phase") else "right"
         )
     return table
 
 
-def _sessions(sessions: list[Live]) -> Table:
+def _nodes(now: Live) -> Table:
     from rich.text import Text
 
-    table = _table("Session", "Players", "Listening", "Waiting", "State")
-    for each in sessions:
+    counts = ("sessions", "players", "connections", "queued")
+    table = _table(
+        "Node", "State", "Busy", *(count.capitalize() for count in counts), "Answers/s", "Ack p50", "p99, ms"
+    )
+    table.add_column("The last 15 minutes")
+    said = {node["name"]: node for node in now["nodes"]}
+    for node in now["cluster"]["nodes"]:
+        own = said.get(node["name"])
+        newest = _newest(own)
+        table.add_row(
+            Text(printable(node["name"])),
+            "silent" if node["name"] in now["silent"] else node["state"],
+            f"{newest.get('busy', node['busy']):.0%}",
+            *(f"{newest.get(key, node[key]):,}" for key in counts),
+            *(_figure(newest.get(key)) for key in ("answers_per_s", "p50_ms", "p99_ms")),
+            sparks([each["answers_per_s"] for each in own["samples"]] if own else []),
+        )
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def sparks(values: list[float]) -> str:
+    """A line of bars, the newest at the right: each is the greatest of some samples."""
+    each = SAMPLES_A_SPARK
+    begins = len(values) % each
+    parts = [values[:begins]] if begins else []
+    parts += [values[start : start + each] for start in range(begins, len(values), each)]
+    peaks = [max(part) for part in parts]
+    most = max(peaks, default=0) or 1
+    return "".join(SPARKS[round(peak / most * (len(SPARKS) - 1))] for peak in peaks)
+
+
+def _sessions(sessions: list[tuple[str, Live]]) -> Table:
+    from rich.text import Text
+
+    table = _table("Session", "Node", "Phase", "Players", "Connected", "Waiting", "State")
+    for node, each in sessions:
         table.add_row(
             Text(printable(each["session_id"])),
-            *(f"{each[key]:,}" for key in ("players", "subscribers", "backlog")),
+            Text(printable(node)),
+            Text(printable(each["phase"])),
+            *(f"{each[key]:,}" for key in ("players", "connected", "backlog")),
             "all saved" if each["saved"] else "saving",
         )
     return table
+
+
+def _events(events: list[tuple[int, str, Live]]) -> RenderableType:
+    from rich.text import Text
+
+    lines = Text()
+    for at, node, event in events:
+        kind, about, count = event["kind"], event["about"], event["count"]
+        said = str(WORDS.get(kind, kind)).format(count=f"{count:,}", about=about, state=event["state"])
+        when = time.strftime("%H:%M:%S", time.localtime(at / 1000))
+        lines.append(f"{when}  {printable(node)}  {printable(said)}\n")
+    return lines
 
 
 def _answers(answers: list[Live]) -> RenderableType:

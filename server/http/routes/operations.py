@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.http import examples
 from server.http.openapi import Gives, Operation
 from server.http.routes.route import Route
-from server.wire.api import operations, queries
+from server.wire.api import live, operations, queries
 
 OPERATIONS = (
     Route(
@@ -31,7 +31,7 @@ OPERATIONS = (
     Route(
         "GET",
         "/api/ops",
-        lambda views: views.cluster.live,
+        lambda views: views.live.show,
         Operation(
             "showLive",
             "What happens just now",
@@ -41,12 +41,33 @@ OPERATIONS = (
             gives=(
                 Gives(
                     200,
-                    "All nodes by their heartbeats; sessions and answers of the node that answers.",
-                    operations.LiveView,
+                    "All nodes by their heartbeats, and what each says of itself.",
+                    live.LiveView,
                     examples.LIVE,
                 ),
             ),
             codes=("not_admin",),
+        ),
+    ),
+    Route(
+        "GET",
+        "/api/ops/events",
+        lambda views: views.live.follow,
+        Operation(
+            "followLive",
+            "What happens just now, as an event stream",
+            "operations",
+            who=("author",),
+            query=queries.NoQuery,
+            gives=(
+                Gives(
+                    200,
+                    "Server-Sent Events of the type `live`: a LiveView at first, and every few seconds one "
+                    "with the samples and events that are new.",
+                    media_types={"text/event-stream": "string"},
+                ),
+            ),
+            codes=("not_admin", "too_many_connections"),
         ),
     ),
     Route(

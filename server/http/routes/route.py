@@ -9,6 +9,7 @@ from server.http.cluster import ClusterView
 from server.http.erasing import Erasing
 from server.http.events import Events
 from server.http.lifecycle import Lifecycle
+from server.http.live import Live
 from server.http.openapi import Operation, View, codes_of
 from server.http.operations import Operations
 from server.http.pages import Pages
@@ -43,6 +44,7 @@ class Views:
     results: Results
     scores: ScoresView
     cluster: ClusterView
+    live: Live
     pages: Pages
     qr: QrCode
     operations: Operations
