@@ -18,10 +18,10 @@ from server.http.responses import Answer, body_answer
 from server.http.services import Services
 from server.security.client_address import origin_of
 
-PAGES = ("play", "host", "screen", "author", "login")
+PAGES = ("play", "host", "screen", "author", "ops", "login")
 """Every other template is a part of these: it stands where its name is in braces."""
 
-NEARBY = ("/play", "/join", "/host/", "/screen/", "/author/")
+NEARBY = ("/play", "/join", "/host/", "/screen/", "/author/", "/ops/")
 """What people type for a page."""
 
 CODE_DIGITS = 6
@@ -76,6 +76,9 @@ class Pages:
 
     async def author(self) -> Answer:
         return self._page("author")
+
+    async def ops(self) -> Answer:
+        return self._page("ops")
 
     async def login(self) -> Answer:
         return self._page("login")

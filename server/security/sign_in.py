@@ -37,7 +37,7 @@ USER_ID_CHARS_MAX = 128
 NAME_CHARS_MAX = 100
 COOKIE_CHARS_MAX = 2_000
 
-_OWN_PAGE = re.compile(r"/(author|host)(\?[A-Za-z0-9_.~%=&+-]{0,500})?")
+_OWN_PAGE = re.compile(r"/(author|host|ops)(\?[A-Za-z0-9_.~%=&+-]{0,500})?")
 
 
 class NoRole(Exception):

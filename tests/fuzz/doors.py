@@ -157,7 +157,7 @@ def _route(grammar: Grammar, doors: tuple[str, ...]) -> tuple[str, str, object]:
         "cluster": ("GET", "/api/cluster", None),
         "live": ("GET", grammar.one(("/api/ops", "/api/ops/events")), None),
         "code": ("GET", f"/qr.svg?code={key}", None),
-        "page": ("GET", f"/{grammar.one(('', 'host', 'screen', 'author', 'x'))}?lang={key[:9]}", None),
+        "page": ("GET", f"/{grammar.one(('', 'host', 'screen', 'author', 'ops', 'x'))}?lang={key[:9]}", None),
         "asset": ("GET", f"/assets/{key}/{quiz}", None),
         "state": ("GET", grammar.one(("/healthz", "/readyz", "/metrics", "/openapi.json")), None),
     }

@@ -17,7 +17,14 @@ from server.http.assets import Assets
 from tests.http.edge import OUTSIDE, Edge, edge
 from tests.http.test_cluster_api import FakeCluster, member
 
-PAGES = {"/": "play", "/host": "host", "/screen": "screen", "/author": "author", "/login/failed": "login"}
+PAGES = {
+    "/": "play",
+    "/host": "host",
+    "/screen": "screen",
+    "/author": "author",
+    "/ops": "ops",
+    "/login/failed": "login",
+}
 
 TEMPLATE = """<!doctype html>
 <html lang="{lang}">
@@ -300,6 +307,7 @@ async def test_our_own_pages_have_nothing_inline_and_all_that_they_ask_for(path:
         ("/host/?quiz=a%20b", "/host?quiz=a%20b"),
         ("/screen/?code=482913", "/screen?code=482913"),
         ("/author/", "/author"),
+        ("/ops/", "/ops"),
     ],
 )
 async def test_what_people_type_leads_to_the_page(web: Path, typed: str, page: str) -> None:

@@ -90,6 +90,13 @@ async def test_authors_sign_in_and_have_their_own_quizzes_and_sessions(
         expect(ada.locator("#quizzes li")).to_have_count(1)
         expect(ada.locator("#quizzes .title")).to_have_text("Of Ada, by Eve")
 
+        ada.goto(f"{url}/ops")
+        expect(ada.get_by_role("alert")).to_have_text("This page is for admins.")
+        eve.goto(f"{url}/ops")
+        expect(eve.locator("#well")).to_have_text("All is well")
+        expect(eve.locator("#me")).to_contain_text("Eve")
+        ada.goto(f"{url}/author")
+
         ada.get_by_role("button", name="Sign out").click()
         expect(ada.get_by_role("link", name="Sign in")).to_be_visible()
         expect(ada.locator("#quizzes li")).to_have_count(0)

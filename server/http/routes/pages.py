@@ -41,6 +41,7 @@ _NEARBY = {
     "/host/": ("hostNearby", "The page of a host"),
     "/screen/": ("screenNearby", "The page for the big screen"),
     "/author/": ("authorNearby", "The page of an author"),
+    "/ops/": ("opsNearby", "The page of an operator"),
 }
 
 PAGES = (
@@ -48,6 +49,7 @@ PAGES = (
     _page("/host", "hostPage", "The page of a host", lambda views: views.pages.host),
     _page("/screen", "screenPage", "The page of the big screen", lambda views: views.pages.screen),
     _page("/author", "authorPage", "The page of an author", lambda views: views.pages.author),
+    _page("/ops", "opsPage", "The page of an operator", lambda views: views.pages.ops),
     _page("/login/failed", "signInFailedPage", "The page that says why", lambda views: views.pages.login),
     *(
         Route(

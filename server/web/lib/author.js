@@ -18,18 +18,20 @@ if (linked()) {
 /** Without a store the key goes along to the other pages that ask for it. */
 document.addEventListener("click", ({ target }) => {
 	const link = target.closest("a[href]");
-	if (link && history.state?.[KEY] && /^\/(host|author)$/.test(link.pathname)) link.hash ||= `key=${history.state[KEY]}`;
+	if (link && history.state?.[KEY] && /^\/(host|author|ops)$/.test(link.pathname)) link.hash ||= `key=${history.state[KEY]}`;
 });
 
 /** The author who is signed in: `user_id` is null for nobody. `sign_in` tells whether authors can sign in here. */
 export const me = () => (known ??= ask("GET", "/api/me").catch(() => ({})));
 
-/** `ask` as the author who is signed in, else with the author key: if that is missing, the page's `<dialog id="key">`
- * asks for it, and the tab keeps it. */
-export async function askAsAuthor(method, path, options) {
+export const askAsAuthor = (method, path, options) => asAuthor((token) => ask(method, path, { ...options, token }));
+
+/** `ask(token)` as the author who is signed in, else with the author key: if that is missing, the page's `<dialog
+ * id="key">` asks for it, and the tab keeps it. */
+export async function asAuthor(ask) {
 	for (;;) {
 		try {
-			return await ask(method, path, { ...options, token: (await me()).user_id ? null : (tab.get(KEY) ?? kept.get(KEY)) });
+			return await ask((await me()).user_id ? null : (tab.get(KEY) ?? kept.get(KEY)));
 		} catch (error) {
 			if (!["token_missing", "token_invalid"].includes(error.code)) throw error;
 			known = null; // the sign-in may have ended
