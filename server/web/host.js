@@ -1,5 +1,5 @@
 import "./elements/roster.js";
-import { ask } from "./lib/api.js";
+import { request as ask } from "./lib/fanfare.js";
 import { askAsAuthor, browse, greet, me } from "./lib/author.js";
 import { $, all, arrange, h, kept, onKey, put, query, ui } from "./lib/dom.js";
 import { attend } from "./lib/stage.js";

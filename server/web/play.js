@@ -1,8 +1,7 @@
 import "./elements/countdown.js";
 import "./elements/leaderboard.js";
 import { choicesOf, shown } from "./elements/choices.js";
-import { ask } from "./lib/api.js";
-import { Connection } from "./lib/connection.js";
+import { connect, request as ask } from "./lib/fanfare.js";
 import { $, all, h, isNew, kept, moveTo, onKey, put, query, say, speak, tab, ui } from "./lib/dom.js";
 import { Model, withheld } from "./lib/model.js";
 import { showStatus, stayAwake } from "./lib/status.js";
@@ -127,14 +126,13 @@ function begin(joined, who) {
 	moveTo(`?${query}`);
 	put("pending", t("status.connecting"));
 	show("wait");
-	connection = new Connection(code, who, {
-		message: heard,
-		status(status, detail) {
-			showStatus(status, detail, connection);
-			if (status === "ended") ended(detail);
-		},
-		pending: () => kept.set(waits(), connection.pending.size ? [...connection.pending.values()] : null),
-	}, (who.token && kept.get(waits())) || []);
+	connection = connect({ code, ...who, pending: (who.token && kept.get(waits())) || [] });
+	connection.on("message", heard);
+	connection.on("status", ({ status, until, error }) => {
+		showStatus(status, until, connection);
+		if (status === "ended") ended(error);
+	});
+	connection.on("pending", ({ size }) => kept.set(waits(), size ? [...connection.pending.values()] : null));
 	model = new Model(connection.clock);
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,14 @@ def chromium() -> Iterator[Chromium]:
     browser.close()
 
 
-@pytest.fixture(scope="session")
-def shared_node(short_tmp_path: Path) -> Iterator[Node]:
-    """A node for all tests that neither end it nor want it configured."""
+@contextmanager
+def held_node(data_dir: Path, *options: str) -> Iterator[Node]:
+    """A node that runs in a thread of its own, so that tests with loops of their own share it."""
     up: Future[tuple[Node, Callable[[], None]]] = Future()
 
     async def hold() -> None:
         try:
-            async with running_node(short_tmp_path / "web") as (node, _):
+            async with running_node(data_dir, *options) as (node, _):
                 over = trio.Event()
                 token = trio.lowlevel.current_trio_token()
                 up.set_result((node, lambda: token.run_sync_soon(over.set)))
@@ -51,3 +52,10 @@ def shared_node(short_tmp_path: Path) -> Iterator[Node]:
         yield node
         end()
         held.result()
+
+
+@pytest.fixture(scope="session")
+def shared_node(short_tmp_path: Path) -> Iterator[Node]:
+    """A node for all tests that neither end it nor want it configured."""
+    with held_node(short_tmp_path / "web") as node:
+        yield node

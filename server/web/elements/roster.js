@@ -1,4 +1,4 @@
-import { ask } from "../lib/api.js";
+import { request as ask } from "../lib/fanfare.js";
 import { $, all, arrange, say, ui } from "../lib/dom.js";
 import { copy, figure, t } from "../lib/texts.js";
 

@@ -1,4 +1,4 @@
-import { ask } from "./api.js";
+import { request as ask } from "./fanfare.js";
 import { $, kept, moveTo, say, tab, ui } from "./dom.js";
 import { t } from "./texts.js";
 

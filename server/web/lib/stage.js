@@ -1,8 +1,8 @@
 import "../elements/countdown.js";
 import "../elements/leaderboard.js";
 import { choicesOf, shown } from "../elements/choices.js";
-import { Connection } from "./connection.js";
 import { h, isNew, put, speak, ui } from "./dom.js";
+import { connect } from "./fanfare.js";
 import { Model, withheld } from "./model.js";
 import { showStatus, stayAwake } from "./status.js";
 import { t } from "./texts.js";
@@ -13,16 +13,15 @@ export function attend(code, who, heard, ended) {
 	put("code", code.replace(/^.../, "$& "));
 	ui.qr.src = `/qr.svg?code=${code}`;
 
-	const connection = new Connection(code, who, {
-		message(message) {
-			model.apply(message);
-			heard(message, model.phase && show());
-		},
-		status(status, detail) {
-			showStatus(status, detail, connection);
-			if (status === "ended") stayAwake(false);
-			if (status === "ended" && model.phase !== "finished") ended(detail);
-		},
+	const connection = connect({ ...who, code });
+	connection.on("message", (message) => {
+		model.apply(message);
+		heard(message, model.phase && show());
+	});
+	connection.on("status", ({ status, until, error }) => {
+		showStatus(status, until, connection);
+		if (status === "ended") stayAwake(false);
+		if (status === "ended" && model.phase !== "finished") ended(error);
 	});
 	const model = new Model(connection.clock);
 	let opening;
