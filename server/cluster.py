@@ -19,6 +19,7 @@ from engine.lease import ClusterLease
 from engine.ports import Journal, Owner, SessionStore
 from engine.shards.fingerprint import difference
 from engine.shards.heartbeat import Heartbeat
+from engine.shards.link.hops import Hop, followed
 from engine.shards.link.listener import LinkListener
 from engine.shards.link.pool import LinkPool
 from engine.shards.membership import Changes, Membership
@@ -293,6 +294,8 @@ class Clustering:
         self._link_socket = link_socket
         self._secret = secret
         self.router: Router
+        self.tell_hop: Callable[[Hop], None] | None = None
+        """As of `followed`; set before `route`."""
         self.node: ClusterNode
         self._rebalancer: Rebalancer
         self._heartbeat: Heartbeat
@@ -327,7 +330,7 @@ class Clustering:
                 store=store,
                 factory=factory,
                 members=self.members,
-                links=self.links,
+                links=followed(self.links, self._clock, self.tell_hop),
                 clock=self._clock,
                 bus=self.redis.bus,
                 me=self._member.run,

@@ -42,6 +42,7 @@ from engine.storage.migrations import migrate
 from engine.storage.session_ids import new_id
 from engine.storage.spool.journal import SWITCH_INTERVAL_S
 from engine.storage.spool.put_aside import PostgresSpooledFacts
+from engine.trace import new_trace_id
 from server import file_limit
 from server.cluster import Clustering, NotLetIn
 from server.config.config import Config
@@ -57,8 +58,9 @@ from server.runtime.background import background_task
 from server.runtime.gc_policy import Collector
 from server.runtime.loop_watch import Beat, LoopWatch
 from server.runtime.machine_clock import machine_s
+from server.runtime.sampling import sampler_of
 from server.runtime.timers import Timers
-from server.runtime.tracing import ANSWER_BYTES_MAX, Tracing, collector_of, new_trace_id
+from server.runtime.tracing import ANSWER_BYTES_MAX, Tracing, collector_of
 from server.security.fetch import Fetcher
 from server.security.identities import identity_words, open_identities
 from server.security.identity import Identities
@@ -150,6 +152,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         boundary=base.boundary,
     )
     tracing = await _tracing(base, stack)
+    if cluster is not None and tracing is not None:
+        cluster.tell_hop = tracing.note_hop
     sessions = await _sessions(base, stack, storage, cluster)
     if tracing is not None:
         slow_answers = sessions.registry.slow_answers
@@ -201,7 +205,8 @@ async def _tracing(base: _Base, stack: AsyncExitStack) -> Tracing | None:
         raise StartError(f"OTEL_EXPORTER_OTLP_TIMEOUT: {error}") from error
     if collector is None:
         return None
-    tracing = Tracing(collector, Fetcher(collector.timeout_s, ANSWER_BYTES_MAX))
+    fetcher = Fetcher(collector.timeout_s, ANSWER_BYTES_MAX)
+    tracing = Tracing(collector, fetcher, sampler_of(os.environ), base.clock.ms_at)
     await stack.enter_async_context(background_task(tracing.run))
     return tracing
 
@@ -345,6 +350,7 @@ async def _edges(
             timers.call_later,
             base.pacing,
             identities,
+            tracing,
         ),
         base.config,
     )

@@ -26,12 +26,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "engine.domain": ("engine.domain",),
     "engine.ports": ("engine.domain",),
     "engine.scores": (),
+    "engine.trace": (),
     "engine.actors": (
         "engine.beats",
         "engine.boundary",
         "engine.domain",
         "engine.latency",
         "engine.ports",
+        "engine.trace",
         "engine.actors",
     ),
     "engine.storage": (
@@ -52,6 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "engine.domain",
         "engine.ports",
         "engine.scores",
+        "engine.trace",
         "engine.actors",
         "engine.shards",
         "engine.lease",

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 import trio
 import trio.testing
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from trio.testing import MockClock
 
+from engine.actors.clock import SessionClock
 from engine.actors.slow_answers import SlowAnswer
+from engine.ports import Commit
+from engine.shards.link.hops import Hop
+from engine.trace import Trace, new_trace_id
+from server.runtime.sampling import Sampler
+from server.runtime.spans import LINKS_MAX, AnswerSpans
 from server.runtime.tracing import (
     ANSWER_BYTES_MAX,
     WAITING_MAX,
     Collector,
     Tracing,
     collector_of,
-    spans_of,
 )
 from server.security.fetch import Fetcher
 
@@ -31,11 +41,138 @@ COLLECTOR = Collector("http://collector/v1/traces", {"x-key": "k"}, 1.0, {"servi
 
 def tracing_to(receive: Callable[[httpx.Request], Any]) -> Tracing:
     """Args: receive: the collector."""
-    return Tracing(COLLECTOR, Fetcher(1.0, ANSWER_BYTES_MAX, httpx.MockTransport(receive)))
+    fetcher = Fetcher(1.0, ANSWER_BYTES_MAX, httpx.MockTransport(receive))
+    return Tracing(COLLECTOR, fetcher, Sampler(), SessionClock(AT).ms_at)
+
+
+class Receiver:
+    """A collector: takes what a request of OTLP may be, and no more."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert request.headers["content-type"] == "application/json"
+        for resource in read(request.content).resource_spans:
+            assert {each.key for each in resource.resource.attributes} == set(COLLECTOR.resource)
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        return httpx.Response(200, content=b"{}")
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+def read(content: bytes) -> ExportTraceServiceRequest:
+    """As a collector does: by the schema, with ids in hexadecimal digits, which protobuf itself would have in
+    base64. Unknown members are refused."""
+    data = json.loads(content)
+
+    def restate(value: Any) -> None:
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            if name in ("traceId", "spanId", "parentSpanId"):
+                assert len(each) == (32 if name == "traceId" else 16)
+                value[name] = b64encode(bytes.fromhex(each)).decode()
+            elif isinstance(each, dict | list):
+                restate(each)
+
+    restate(data)
+    return ParseDict(data, ExportTraceServiceRequest())
+
+
+async def sent(*noted: Callable[[Tracing], None]) -> Receiver:
+    """What a collector has got in the end."""
+    receiver = Receiver()
+    tracing = tracing_to(receiver)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tracing.run)
+        for note in noted:
+            note(tracing)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert tracing.dropped_total == 0
+    return receiver
+
+
+def attributes(span: Span) -> dict[str, object]:
+    return {each.key: getattr(each.value, str(each.value.WhichOneof("value"))) for each in span.attributes}
+
+
+async def test_a_collector_reads_all_that_is_sent(autojump_clock: MockClock) -> None:
+    trace = Trace(TRACE, "cd" * 8)
+    commit = Commit(trio.current_time() + 0.005, trio.current_time() + 0.7, 40)
+    hop = Hop(trace, "ef" * 8, "answer", "node-2", "s", AT, 12, "busy")
+
+    def join(tracing: Tracing) -> None:
+        begun = tracing.begin_join(f"00-{TRACE}-{'cd' * 8}-01", AT)
+        assert begun is not None
+        tracing.note_join(begun, AT + 3, "joined", "s", 4)
+
+    got = await sent(
+        lambda tracing: tracing.note(SLOW, trace, commit), lambda tracing: tracing.note_hop(hop), join
+    )
+    (answer,) = got.named("answer")
+    assert (answer.trace_id.hex(), answer.parent_span_id.hex()) == (TRACE, "cd" * 8)
+    assert (answer.start_time_unix_nano, answer.end_time_unix_nano) == (AT * 10**6, (AT + 701) * 10**6)
+    assert attributes(answer) == {
+        "fanfare.session.id": "s",
+        "fanfare.player.number": 3,
+        "fanfare.question.number": 1,
+        "fanfare.answer.outcome": "accepted",
+        "fanfare.spooled": False,
+    }
+    (link,) = got.named("link answer")
+    assert (link.span_id.hex(), link.parent_span_id.hex(), link.kind) == (
+        "ef" * 8,
+        "cd" * 8,
+        link.SPAN_KIND_CLIENT,
+    )
+    assert (link.status.code, link.status.message) == (link.status.STATUS_CODE_ERROR, "busy")
+    (join_span,) = got.named("join")
+    assert attributes(join_span)["fanfare.join.outcome"] == "joined"
+    assert len(got.spans) == 9
+
+
+async def test_a_commit_has_one_span_with_links_to_the_traced_answers_in_it(
+    autojump_clock: MockClock,
+) -> None:
+    commit, other = Commit(0.0, 0.7, 500), Commit(0.7, 0.8, 1, spooled=True)
+
+    got = await sent(
+        *[
+            lambda tracing, n=n: tracing.note(replace(SLOW, player=n, trace_id=new_trace_id()), None, commit)
+            for n in range(LINKS_MAX + 2)
+        ],
+        lambda tracing: tracing.note(SLOW, None, other),
+    )
+    of_spool, of_postgres = sorted(got.named("group commit"), key=lambda span: len(span.links))
+    answers = {(span.trace_id, span.span_id) for span in got.named("answer")}
+    assert {(link.trace_id, link.span_id) for link in of_postgres.links} <= answers
+    assert (len(of_postgres.links), of_postgres.dropped_links_count) == (LINKS_MAX, 2)
+    assert attributes(of_postgres) == {
+        "fanfare.commit.facts": 500,
+        "fanfare.spooled": False,
+        "db.system.name": "postgresql",
+    }
+    assert attributes(of_spool) == {"fanfare.commit.facts": 1, "fanfare.spooled": True}
+    assert len(of_spool.links) == 1
+    parts = [span for span in got.named("commit") if span.trace_id.hex() == TRACE]
+    assert [link.span_id for link in parts[0].links] == [of_spool.span_id], "and back"
+
+
+async def test_sampled_answers_leave_room_for_those_that_are_slow(autojump_clock: MockClock) -> None:
+    tracing = tracing_to(Receiver())
+    quick, trace = replace(SLOW, commit_ended_ms=6, acked_ms=7), Trace(TRACE)
+    for _ in range(WAITING_MAX):
+        tracing.note(quick, trace)
+    assert tracing.dropped_total == WAITING_MAX // 2
+    for _ in range(WAITING_MAX // 2):
+        tracing.note(SLOW, trace)
+    assert tracing.dropped_total == WAITING_MAX // 2
 
 
 def test_the_spans_of_an_answer_follow_its_timeline() -> None:
-    spans = spans_of(SLOW)
+    spans = AnswerSpans(SLOW, TRACE).json()
     assert {span["traceId"] for span in spans} == {TRACE}
     assert {span.get("parentSpanId") for span in spans[1:]} == {spans[0]["spanId"]}
     took = {
@@ -53,7 +190,7 @@ def test_the_spans_of_an_answer_follow_its_timeline() -> None:
         "ack": (700, 701),
     }
     assert "status" not in spans[0]
-    (refused,) = spans_of(SlowAnswer(AT, "s", 3, 1, "busy", acked_ms=0))
+    (refused,) = AnswerSpans(SlowAnswer(AT, "s", 3, 1, "busy", acked_ms=0), TRACE).json()
     assert refused["status"] == {"code": 2, "message": "busy"}
 
 

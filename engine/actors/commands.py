@@ -22,6 +22,7 @@ from engine.domain.facts import (
     PlayerJoined,
     QuestionShown,
 )
+from engine.trace import Trace
 
 Role = Literal["player", "host", "spectator"]
 
@@ -70,9 +71,9 @@ class Join:
     count it. `ticket` identifies a player that waits for the host and asks again. If `former_session` is not
     None, the client has shown the token of `former_player` in the session with that id.
 
-    Here and below: `generation` is that of a host's token, None for any other client. `may_move` tells
-    whether the client may be sent to another node. `relay` is the run of a node that seats the client itself;
-    one frame, `admitted`, then answers the command."""
+    Here and below: `trace` is that of the request, if it has one. `generation` is that of a host's token,
+    None for any other client. `may_move` tells whether the client may be sent to another node. `relay` is
+    the run of a node that seats the client itself; one frame, `admitted`, then answers the command."""
 
     reply: Subscriber
     name: object
@@ -87,6 +88,7 @@ class Join:
     identity: Identity | None = None
     epoch: int | None = None
     offset: int | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ class Answer:
     at: int
     code: str | None = None
     held_ms: int | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,11 +152,12 @@ class Confirmations:
             return
         took_ms = max(self._at - held.answer.at, 0)
         self._ack_latency.add(took_ms / 1000)
-        if took_ms >= SLOW_MS:
+        trace = held.answer.trace
+        if took_ms >= SLOW_MS or (trace is not None and trace.sampled):
             self._note(held.answer, held.batch, held.seq, str(frame.message["status"]))
 
     def _note(self, answer: Answer, batch: BatchTimes | None, seq: int, status: str) -> None:
-        """The ack of an answer has gone out late."""
+        """The ack of a slow or sampled answer has gone out."""
         commits = self._commits
         while commits and commits[0][0] < seq:
             commits.popleft()

@@ -3,7 +3,7 @@
 How to think about it: an ordinary answer leaves nothing here. Its times are read anyway: at its receipt, once
 for the batch that the actor takes, and once for the group commit. Only when the ack comes, or cannot come, is
 the receipt held against `SLOW_MS`, and only an answer over it is written down. What this costs an ordinary
-answer is a comparison.
+answer is two comparisons. An answer whose trace is sampled is told on in any case, and is not kept here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer
 from engine.ports import Commit
+from engine.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +124,10 @@ class SlowAnswers:
         """A heap: the quickest first, and of equally quick ones the oldest."""
         self._failed: deque[SlowAnswer] = deque(maxlen=KEPT_MAX)
         self.new_trace_id: Callable[[], str] | None = None
-        """Makes the trace ids of answers; None while nothing is traced."""
-        self.tell: Callable[[SlowAnswer], None] | None = None
-        """Is told of each answer that is written down. Must return at once."""
+        """Makes the trace ids of answers without one; None while nothing is traced."""
+        self.tell: Callable[[SlowAnswer, Trace | None, Commit | None], None] | None = None
+        """Is told of each answer that is written down, and of each sampled one, with the trace that it came
+        with, and the commit that has its fact. Must return at once."""
         self._look_again_at = 0
         self._log_again_at = 0
         self.slow_total = 0
@@ -145,13 +147,16 @@ class SlowAnswers:
     def acked(
         self, session_id: str, command: Answer, outcome: str, batch: BatchTimes | None, commit: Commit | None
     ) -> None:
-        """The ack of a slow answer goes out now. `commit` is None if nothing had to be committed for it."""
-        self.slow_total += 1
+        """The ack of a slow or sampled answer goes out now. `commit` is None if nothing had to be committed
+        for it."""
         now = self._clock.now_ms()
         slow = self._timeline(session_id, command, outcome, batch, commit, now)
-        self._log("answer acknowledged late", slow, now)
         if self.tell is not None:
-            self.tell(slow)
+            self.tell(slow, command.trace, commit)
+        if slow.total_ms < SLOW_MS:
+            return
+        self.slow_total += 1
+        self._log("answer acknowledged late", slow, now)
         self._let_go(now)
         entry = slow.total_ms, self.slow_total, slow
         if len(self._slow) < KEPT_MAX:
@@ -167,8 +172,14 @@ class SlowAnswers:
         failed = self._timeline(session_id, command, code, batch, None, now)
         self._log("answer refused or failed", failed, now)
         if self.tell is not None:
-            self.tell(failed)
+            self.tell(failed, command.trace, None)
         self._failed.append(failed)
+
+    def turned_down(self, session_id: str, command: Answer, code: str, batch: BatchTimes | None) -> None:
+        """A sampled answer is refused now by the rules, which is no failure."""
+        if self.tell is not None:
+            now = self._clock.now_ms()
+            self.tell(self._timeline(session_id, command, code, batch, None, now), command.trace, None)
 
     def _timeline(
         self,
@@ -186,6 +197,10 @@ class SlowAnswers:
             decided = taken if batch.decided_s is None else max(taken, self._since(at, batch.decided_s))
         if commit is not None and batch is not None:
             queued = decided if batch.queued_s is None else max(taken or 0, self._since(at, batch.queued_s))
+        if command.trace is not None:
+            trace_id: str | None = command.trace.trace_id
+        else:
+            trace_id = None if self.new_trace_id is None else self.new_trace_id()
         return SlowAnswer(
             at=at,
             session_id=session_id,
@@ -199,7 +214,7 @@ class SlowAnswers:
             commit_ended_ms=None if commit is None else self._since(at, commit.ended_s),
             acked_ms=max(0, now - at),
             spooled=commit is not None and commit.spooled,
-            trace_id=None if self.new_trace_id is None else self.new_trace_id(),
+            trace_id=trace_id,
         )
 
     def _log(self, event: str, answer: SlowAnswer, now: int) -> None:

@@ -39,4 +39,5 @@ def _dated(command: Answer | Join, reply: Subscriber, at: int) -> Command:
         at,
         command.code,
         command.held_ms,
+        command.trace,
     )

@@ -6,10 +6,12 @@ from typing import cast
 
 import orjson
 from msgspec import UNSET
+from quart import request
 
 from engine.actors import commands
 from engine.domain.phases import Phase
 from engine.ports import SessionRecord
+from engine.trace import Trace
 from server.http.addresses import play_url, ws_url
 from server.http.authorization import Access
 from server.http.final_results import FinalResults
@@ -62,6 +64,7 @@ class Playing:
                 former_session=former_session,
                 former_player=former_player,
                 identity=identity,
+                trace=self._trace(data.get("traceparent")),
             ),
         )
         if joined.kind == "waiting":
@@ -118,9 +121,22 @@ class Playing:
         session = await self._sessions.granted(key, grant)
         ack = await ask(
             session,
-            lambda reply: commands.Answer(reply, player, message.id, message.question, message.choice, now),
+            lambda reply: commands.Answer(
+                reply,
+                player,
+                message.id,
+                message.question,
+                message.choice,
+                now,
+                trace=self._trace(message.traceparent),
+            ),
         )
         return json_answer(ack.message)
+
+    def _trace(self, traceparent: object) -> Trace | None:
+        """The trace of the current request. Args: traceparent: of its body; the header counts first."""
+        tracing = self._services.tracing
+        return None if tracing is None else tracing.begin(request.headers.get("traceparent"), traceparent)
 
     async def next(self, key: str) -> Answer:
         """The `question` or `done_all` that the WebSocket would bring, once it is committed."""

@@ -20,6 +20,8 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.pacing import Pacing
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
+from server.runtime.spans import TracedJoin
+from server.runtime.tracing import Tracing
 from server.security.identity import Identities, IdentityError, no_identities
 from server.security.limits import Attempts, Try, network_of
 from server.security.tokens import Grant, TokenError, former_of, generation_of, new_ticket
@@ -48,7 +50,8 @@ class ConversationDeps:
     """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
     in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
     unless it says False because too many wait already. `pacing` says how long what is read may have waited
-    to be. `identities` reads the identity tokens of users; without it, none are taken."""
+    to be. `identities` reads the identity tokens of users; without it, none are taken. `tracing` is None
+    where nothing is traced."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -61,6 +64,7 @@ class ConversationDeps:
     call_later: Callable[[float, Callable[[], None]], bool] = _never
     pacing: Pacing = field(default_factory=Pacing)
     identities: Identities = field(default_factory=no_identities)
+    tracing: Tracing | None = None
 
 
 class _State(Enum):
@@ -107,6 +111,7 @@ class Conversation:
         "_role",
         "_session",
         "_state",
+        "_traced",
         "_try",
     )
 
@@ -124,6 +129,8 @@ class Conversation:
         """The generation of the host's token."""
         self._try: Try | None = None
         """The charge for the code that is being tried."""
+        self._traced: TracedJoin | None = None
+        """The join that waits for the reply of its session, if it has a trace."""
 
     @property
     def idle(self) -> bool:
@@ -184,13 +191,15 @@ class Conversation:
         """The connection is gone. Gives the seat back, if there is one."""
         self._state = _State.OVER
         self._settle(None)
+        self._end_trace("left")
         self._give_back()
 
     def _answer(self, message: protocol.Answer, now: int) -> None:
         if self._session is None or self._role != "player":
             self._refuse_speaker("not_player", "Only players answer.", message.id)
             return
-        self._deps.sessions.deliver(
+        deps = self._deps
+        deps.sessions.deliver(
             self._session,
             commands.Answer(
                 self,
@@ -199,7 +208,8 @@ class Conversation:
                 message.question,
                 message.choice,
                 now,
-                held_ms=self._deps.pacing.held_ms or None,
+                held_ms=deps.pacing.held_ms or None,
+                trace=None if deps.tracing is None else deps.tracing.begin(message.traceparent),
             ),
         )
 
@@ -238,6 +248,8 @@ class Conversation:
         if self._state not in _MAY_JOIN:
             self._connection.push(messages.error("already_joined", "This connection has joined."))
             return
+        if self._deps.tracing is not None:
+            self._traced = self._deps.tracing.begin_join(message.traceparent, now)
         if message.token is not None:
             self._rejoin(message, message.token, now)
             return
@@ -263,6 +275,7 @@ class Conversation:
             self._join_new(message, found)
 
     def _refuse_identity(self, error: IdentityError) -> None:
+        self._end_trace(error.code)
         self._connection.push(messages.error(error.code, error.message, path="identity"))
         if error.guessed:
             self._count_failure(self._deps.clock.now_ms())
@@ -282,6 +295,7 @@ class Conversation:
             identity=identity,
             epoch=message.epoch,
             offset=message.offset,
+            trace=None if self._traced is None else self._traced.trace,
         )
         self._try_code(message.code, join)
 
@@ -289,6 +303,7 @@ class Conversation:
         try:
             grant = self._deps.tokens.read(token)
         except TokenError as error:
+            self._end_trace(error.code)
             self._connection.push(messages.error(error.code, error.message, path="token"))
             if error.code != "token_expired":  # that one was good once, and nobody guesses
                 self._count_failure(now)
@@ -373,6 +388,13 @@ class Conversation:
         else:
             entered.good()
 
+    def _end_trace(self, outcome: str) -> None:
+        """The join that waited has come out so."""
+        traced, self._traced = self._traced, None
+        if traced is not None and self._deps.tracing is not None:
+            now = self._deps.clock.now_ms()
+            self._deps.tracing.note_join(traced, now, outcome, self._session, self._player)
+
     def _end_guessing(self) -> None:
         self._end(
             CloseReason.TOO_MANY_ATTEMPTS,
@@ -405,6 +427,7 @@ class Conversation:
         if self._try is not None:
             self._try.unjudged()
             self._try = None
+        self._end_trace(close_reason.name.lower())
         self._connection.close(close_reason)
 
     def _hear_of_join(self, frame: Frame) -> None:
@@ -414,6 +437,7 @@ class Conversation:
         else:
             self._state = _State.WAITING if frame.kind == "waiting" else _State.NEW
         self._settle(frame)
+        self._end_trace(str(frame.message["code"]) if frame.kind == "error" else str(frame.kind))
         self._connection.push(frame)
         if frame.kind == "error" and frame.message["code"] == "token_invalid":
             self._count_failure(self._deps.clock.now_ms())

@@ -1,18 +1,17 @@
-"""Traces of slow, refused and failed answers, sent to an OpenTelemetry collector by OTLP over HTTP.
+"""Traces, sent to an OpenTelemetry collector by OTLP over HTTP.
 
 How to think about it: no span is made while an answer is handled. Its timeline is written down afterwards,
-and only if it was slow, refused as `busy`, or failed (`engine.actors.slow_answers`). The spans are built from
-that timeline and sent in batches by a task of the node's own loop, as JSON. Without an endpoint nothing of
-this exists. A collector that is away costs the spans that it does not take, which are counted.
+and only if it was sampled, slow, refused as `busy`, or failed (`engine.actors.slow_answers`). The spans are
+built from that timeline and sent in batches by a task of the node's own loop, as JSON. Without an endpoint
+nothing of this exists. A collector that is away costs the spans that it does not take, which are counted.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 from urllib.parse import unquote
@@ -20,13 +19,19 @@ from urllib.parse import unquote
 import orjson
 import trio
 
-from engine.actors.slow_answers import SlowAnswer, parts_of
+from engine.actors.slow_answers import SLOW_MS, SlowAnswer
+from engine.ports import Commit
+from engine.shards.link.hops import Hop
+from engine.trace import Trace, new_span_id, new_trace_id
+from server.runtime.sampling import Sampler
+from server.runtime.spans import AnswerSpans, CommitSpan, Span, TracedJoin, attributes, span_of
 from server.security.fetch import Fetcher, FetchError
 
 log = logging.getLogger(__name__)
 
-WAITING_MAX = 1_000
-"""The most answers that wait to be sent."""
+WAITING_MAX = 4_000
+"""The most answers and other spans that wait to be sent. Sampled ones have half of that: there is always room
+for those that are slow, are refused or fail."""
 
 BATCH_MAX = 64
 GATHER_S = 1.0
@@ -37,10 +42,6 @@ FAREWELL_S = 2.0
 
 ANSWER_BYTES_MAX = 65_536
 """Of what a collector answers, which is not read."""
-
-_INTERNAL, _SERVER = 1, 2
-_ERROR = 2
-_MADE = frozenset({"accepted", "duplicate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +85,81 @@ def collector_of(environ: Mapping[str, str], *, node: str, run: str, version: st
     )
 
 
-def new_trace_id() -> str:
-    """32 hexadecimal digits."""
-    return secrets.token_hex(16)
-
-
 class Tracing:
-    """Sends the spans of answers. Args: fetcher: sends the requests."""
+    """Sends spans.
 
-    def __init__(self, collector: Collector, fetcher: Fetcher) -> None:
+    Args:
+        fetcher: sends the requests.
+        sampler: decides which requests are traced.
+        ms_at: dates a moment of trio's clock, in ms since the epoch.
+    """
+
+    def __init__(
+        self, collector: Collector, fetcher: Fetcher, sampler: Sampler, ms_at: Callable[[float], int]
+    ) -> None:
         self._collector = collector
         self._fetcher = fetcher
-        self._waiting: deque[SlowAnswer] = deque()
+        self._ms_at = ms_at
+        self.begin = sampler.begin
+        """The trace of a request, by the `traceparent` that it brings."""
+        self._waiting: deque[AnswerSpans | Span] = deque()
+        self._commits: dict[Commit, CommitSpan] = {}
+        """Commits with answers among `_waiting`, or among those that were sent just now."""
         self._arrival = trio.Event()
         self._healthy = True
         self.sent_total = 0
         self.dropped_total = 0
-        """Answers whose spans the collector did not take, or that found no room to wait in."""
+        """Answers and other spans that the collector did not take, or that found no room to wait in."""
 
-    def note(self, answer: SlowAnswer) -> None:
-        """Send the spans of this answer soon. Never blocks."""
-        if len(self._waiting) >= WAITING_MAX:
+    def note(self, answer: SlowAnswer, trace: Trace | None = None, commit: Commit | None = None) -> None:
+        """Send the spans of this answer soon, and that of the commit that has its fact. Never blocks."""
+        tail = answer.total_ms >= SLOW_MS or answer.acked_ms is None or trace is None or not trace.sampled
+        if self._full(tail):
+            return
+        trace_id = answer.trace_id or new_trace_id()
+        parent_id = None if trace is None else trace.parent_id
+        if commit is None:
+            self._waiting.append(AnswerSpans(answer, trace_id, parent_id))
+            return
+        made = self._commits.get(commit)
+        if made is None:
+            begun_ms, ended_ms = self._ms_at(commit.started_s), self._ms_at(commit.ended_s)
+            made = self._commits[commit] = CommitSpan(trio.current_time(), begun_ms, ended_ms, commit)
+        spans = AnswerSpans(answer, trace_id, parent_id, commit=(made.trace_id, made.span_id))
+        made.link(spans)
+        self._waiting.append(spans)
+
+    def begin_join(self, traceparent: object, now: int) -> TracedJoin | None:
+        """As `begin`, for a join at that moment, in ms since the epoch."""
+        trace = self.begin(traceparent)
+        if trace is None:
+            return None
+        span_id = new_span_id()
+        return TracedJoin(trace.below(span_id), trace.parent_id, span_id, now)
+
+    def note_join(
+        self, join: TracedJoin, now: int, outcome: str, session_id: str | None, player: int | None
+    ) -> None:
+        """Send the span of this join soon, if it is sampled. Args: as of `TracedJoin.span`."""
+        if join.trace.sampled:
+            self.note_span(join.span(now, outcome, session_id, player))
+
+    def note_hop(self, hop: Hop) -> None:
+        """Send the span of this hop soon. Never blocks."""
+        self.note_span(span_of(hop))
+
+    def note_span(self, span: Span) -> None:
+        """Send this span soon. Never blocks."""
+        if not self._full(tail=span.error is not None):
+            self._waiting.append(span)
+
+    def _full(self, tail: bool) -> bool:
+        """Whether there is no room; then what would have waited is counted."""
+        if len(self._waiting) >= (WAITING_MAX if tail else WAITING_MAX // 2):
             self.dropped_total += 1
-        else:
-            self._waiting.append(answer)
-            self._arrival.set()
+            return True
+        self._arrival.set()
+        return False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled; then what waits, for `FAREWELL_S` at most."""
@@ -117,17 +168,24 @@ class Tracing:
             while True:
                 await self._arrival.wait()
                 await trio.sleep(GATHER_S)
-                await self._send_batch()
+                await self._send_batch(GATHER_S)
+                while len(self._waiting) >= BATCH_MAX:
+                    await self._send_batch(GATHER_S)
         finally:
             with trio.move_on_after(FAREWELL_S, shield=True):
-                while self._waiting:
-                    await self._send_batch()
+                while self._waiting or self._commits:
+                    await self._send_batch(0.0)
 
-    async def _send_batch(self) -> None:
+    async def _send_batch(self, gather_s: float) -> None:
+        """Send what waits, up to a batch, and the commits whose first answer was noted so long ago: by then
+        the others are there too, or never will be."""
         batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
-        if not self._waiting:
+        before_s = trio.current_time() - gather_s
+        due = [commit for commit, made in self._commits.items() if made.noted_s <= before_s]
+        commits = [self._commits.pop(commit).span() for commit in due[:BATCH_MAX]]
+        if not self._waiting and not self._commits:
             self._arrival = trio.Event()
-        if not batch:
+        if not batch and not commits:
             return
         problem = ""
         try:
@@ -136,7 +194,7 @@ class Tracing:
                     "POST",
                     self._collector.url,
                     {"Content-Type": "application/json", **self._collector.headers},
-                    content=orjson.dumps(request_of(batch, self._collector.resource)),
+                    content=orjson.dumps(request_of([*batch, *commits], self._collector.resource)),
                 )
             if status >= 300:
                 problem = f"it answers {status}"
@@ -156,58 +214,16 @@ class Tracing:
                 log.warning("the collector takes traces again")
 
 
-def request_of(answers: list[SlowAnswer], resource: Mapping[str, str]) -> dict[str, Any]:
+def request_of(noted: Sequence[AnswerSpans | Span], resource: Mapping[str, str]) -> dict[str, Any]:
     """An ExportTraceServiceRequest in OTLP's JSON."""
-    spans = [span for answer in answers for span in spans_of(answer)]
+    spans = []
+    for each in noted:
+        if isinstance(each, Span):
+            spans.append(each.json())
+        else:
+            spans += each.json()
     scope = {"scope": {"name": "fanfare"}, "spans": spans}
-    return {"resourceSpans": [{"resource": {"attributes": _attributes(resource)}, "scopeSpans": [scope]}]}
-
-
-def spans_of(answer: SlowAnswer) -> list[dict[str, Any]]:
-    """The span of an answer, and one for each part of its way that it went."""
-    trace_id = answer.trace_id or new_trace_id()
-    root = secrets.token_hex(8)
-    whole = _span(trace_id, root, "answer", _SERVER, answer.at, 0, answer.total_ms)
-    whole["attributes"] = _attributes(
-        {
-            "fanfare.session.id": answer.session_id,
-            "fanfare.player.number": answer.player,
-            "fanfare.question.number": answer.question,
-            "fanfare.answer.outcome": answer.outcome,
-            "fanfare.spooled": answer.spooled,
-        }
-    )
-    if answer.outcome not in _MADE:
-        whole["status"] = {"code": _ERROR, "message": answer.outcome}
-    spans = [whole]
-    for name, begun_ms, ended_ms in parts_of(asdict(answer)):
-        span = _span(trace_id, secrets.token_hex(8), name, _INTERNAL, answer.at, begun_ms, ended_ms)
-        span["parentSpanId"] = root
-        spans.append(span)
-    return spans
-
-
-def _span(
-    trace_id: str, span_id: str, name: str, kind: int, at: int, begun_ms: int, ended_ms: int
-) -> dict[str, Any]:
-    return {
-        "traceId": trace_id,
-        "spanId": span_id,
-        "name": name,
-        "kind": kind,
-        "startTimeUnixNano": str((at + begun_ms) * 1_000_000),
-        "endTimeUnixNano": str((at + max(begun_ms, ended_ms)) * 1_000_000),
-    }
-
-
-def _attributes(values: Mapping[str, object]) -> list[dict[str, object]]:
-    return [{"key": key, "value": _value(value)} for key, value in values.items()]
-
-
-def _value(value: object) -> dict[str, object]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": str(value)}
+    return {"resourceSpans": [{"resource": {"attributes": attributes(resource)}, "scopeSpans": [scope]}]}
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -64,7 +64,10 @@ class ProtocolError(Exception):
 class Join:
     """A client comes back with a `token`, wants to `watch`, or is new: with a `name` as of `read_name`, with
     the `ticket` that it was given if it waits for the host, and with the token of an earlier player
-    (`former`). With the `identity` token of a user it may be new or come back."""
+    (`former`). With the `identity` token of a user it may be new or come back.
+
+    Here and below: `traceparent` is any JSON value; one that W3C Trace Context does not know counts as not
+    sent."""
 
     code: str
     name: object = None
@@ -75,6 +78,7 @@ class Join:
     ticket: str | None = None
     former: str | None = None
     identity: str | None = None
+    traceparent: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Answer:
     id: str
     question: int
     choice: object
+    traceparent: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +152,8 @@ def parse(raw: str | bytes) -> Message:
 
 
 def read_answer(data: Mapping[str, object]) -> Answer:
-    """An answer from its three members, which are there. Raises ProtocolError."""
-    return Answer(_id(data), _integer(data, "question", 1), data["choice"])
+    """An answer from its members, of which `traceparent` alone may be missing. Raises ProtocolError."""
+    return Answer(_id(data), _integer(data, "question", 1), data["choice"], data.get("traceparent"))
 
 
 def read_name(data: Mapping[str, object]) -> object:
@@ -191,27 +196,34 @@ def read_ticket(data: Mapping[str, object]) -> str | None:
 
 def _answer(data: _Members) -> Answer:
     if data.keys() != _ANSWER_MEMBERS:
-        _check(data, ("id", "question", "choice"))
+        _check(data, ("id", "question", "choice"), ("traceparent",))
     return read_answer(data)
 
 
 def _join(data: _Members) -> Join:
     if "token" in data:
-        _check(data, ("code", "token"), ("epoch", "offset"))
+        _check(data, ("code", "token"), ("epoch", "offset", "traceparent"))
         return Join(
             _code(data),
             token=read_token(data),
             epoch=_position(data, "epoch"),
             offset=_position(data, "offset"),
+            traceparent=data.get("traceparent"),
         )
     if "role" in data:
-        _check(data, ("code", "role"), ("epoch", "offset"))
+        _check(data, ("code", "role"), ("epoch", "offset", "traceparent"))
         if data["role"] != "spectator":
             _refuse(data, "bad_field", "role is spectator; players give a name, hosts a token.", "role")
-        return Join(_code(data), watch=True, epoch=_position(data, "epoch"), offset=_position(data, "offset"))
+        return Join(
+            _code(data),
+            watch=True,
+            epoch=_position(data, "epoch"),
+            offset=_position(data, "offset"),
+            traceparent=data.get("traceparent"),
+        )
     identity = read_identity(data)
     positions = () if identity is None else ("identity", "epoch", "offset")
-    _check(data, ("code",), ("name", "ticket", "former", *positions))
+    _check(data, ("code",), ("name", "ticket", "former", "traceparent", *positions))
     return Join(
         _code(data),
         name=read_name(data),
@@ -220,6 +232,7 @@ def _join(data: _Members) -> Join:
         identity=identity,
         epoch=_position(data, "epoch"),
         offset=_position(data, "offset"),
+        traceparent=data.get("traceparent"),
     )
 
 

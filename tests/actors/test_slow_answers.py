@@ -17,6 +17,7 @@ from engine.actors.options import ActorOptions
 from engine.actors.slow_answers import KEPT_MAX, KEPT_MS, SLOW_MS, BatchTimes, SlowAnswer, SlowAnswers
 from engine.domain.facts import Fact
 from engine.ports import Commit, CommitListener
+from engine.trace import Trace
 from tests.actors.world import START_MS, Client, World, settle, world
 from tests.fakes import MemoryJournal
 from tests.storage.test_path import Rig
@@ -186,3 +187,35 @@ async def test_the_slowest_of_the_last_hour_are_kept(mock_clock: MockClock) -> N
     answers.acked("s", Answer(Client(), 1, None, 1, 0, at), "accepted", BatchTimes(at), None)
     assert [each.total_ms for each in answers.slowest()] == [SLOW_MS], "quicker, but of this hour"
     assert answers.failed() == []
+
+
+async def test_a_sampled_answer_is_told_whatever_becomes_of_it_and_is_not_kept(mock_clock: MockClock) -> None:
+    told: list[tuple[SlowAnswer, Trace | None, Commit | None]] = []
+    sampled, other = Trace("ab" * 16, "cd" * 8), Trace("12" * 16, "34" * 8, sampled=False)
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
+        await w.do(actor, "start")
+        answers = w.registry.slow_answers
+        answers.tell = lambda *each: told.append(each)
+        at = w.clock.now_ms()
+        actor.send(Answer(ada, 1, "a", 1, 0, at, trace=sampled))
+        actor.send(Answer(ben, 2, "a", 1, 0, at, trace=other))
+        actor.send(Answer(ada, 1, "b", 2, 0, at, trace=sampled))
+        await settle()
+        assert sorted((answer.outcome, trace) for answer, trace, _ in told) == [
+            ("accepted", sampled),
+            ("wrong_question", sampled),
+        ]
+        assert all(answer.trace_id == sampled.trace_id for answer, _, _ in told)
+        assert (answers.slowest(), answers.failed(), answers.slow_total, answers.failed_total) == (
+            [],
+            [],
+            0,
+            0,
+        )
+        told.clear()
+        actor.send(Answer(ben, 2, "a", 1, 0, at - SLOW_MS, trace=other))
+        await settle()
+        assert [(answer.trace_id, trace) for answer, trace, _ in told] == [(other.trace_id, other)]
+        assert len(answers.slowest()) == 1

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.storage.spool.journal import SpoolingStatistics
 from server.runtime.loop_watch import Hold
+from server.runtime.sampling import Sampler
 from server.runtime.tracing import Collector, Tracing
+from server.security.fetch import Fetcher
 from server.wire.errors import STATUS
 from tests.http.edge import OUTSIDE, Edge, edge
 
@@ -38,9 +39,10 @@ async def test_health() -> None:
 
 
 async def test_metrics_tell_how_many_traces_the_collector_took() -> None:
-    async with edge() as e, httpx.AsyncClient() as client:
+    async with edge() as e:
         assert "fanfare_traces_sent_total" not in await samples(e)
-        tracing = Tracing(Collector("http://collector/v1/traces", {}, 1.0, {}), client)
+        collector = Collector("http://collector/v1/traces", {}, 1.0, {})
+        tracing = Tracing(collector, Fetcher(1.0, 1_000), Sampler(), e.clock.ms_at)
         tracing.sent_total, tracing.dropped_total = 3, 2
         e.but(tracing=tracing)
         found = await samples(e)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,12 @@ from hypothesis import strategies as st
 from engine.actors import commands, messages
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
+from engine.trace import Trace
 from server.realtime.conversation import Conversation, ConversationDeps
+from server.runtime.sampling import Sampler
+from server.runtime.spans import Span
+from server.runtime.tracing import Collector, Tracing
+from server.security.fetch import Fetcher
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.keys import session_id
@@ -73,6 +79,18 @@ class FakeConnection:
     @property
     def errors(self) -> list[str]:
         return [message["code"] for message in self.sent if message["t"] == "error"]
+
+
+class Traced(Tracing):
+    """Keeps the spans that would be sent."""
+
+    def __init__(self) -> None:
+        collector = Collector("http://collector", {}, 1.0, {})
+        super().__init__(collector, Fetcher(1.0, 1), Sampler(), int)
+        self.spans: list[Span] = []
+
+    def note_span(self, span: Span) -> None:
+        self.spans.append(span)
 
 
 class Scene:
@@ -299,7 +317,7 @@ def test_what_is_not_understood_is_answered_with_its_id_and_harms_nothing() -> N
         "t": "error",
         "id": "a-1",
         "code": "unknown_field",
-        "message": "chioce is not a member of this message; known: id, question, choice.",
+        "message": "chioce is not a member of this message; known: id, question, choice, traceparent.",
         "path": "chioce",
     }
     scene.answer()
@@ -573,3 +591,39 @@ def test_whatever_happens_a_seat_is_given_back_once_unless_it_was_taken_away(ord
             seated = False
             given_back += 1
     assert not seated
+
+
+TRACEPARENT = f"00-{'ab' * 16}-{'cd' * 8}-01"
+
+
+def test_an_answer_brings_its_trace_and_a_bad_one_is_none() -> None:
+    scene = Scene()
+    scene.deps = replace(scene.deps, tracing=Traced())
+    scene.converse()
+    scene.seat()
+    for traceparent in (TRACEPARENT, TRACEPARENT.upper(), 7, None):
+        scene.say(t="answer", id="a", question=1, choice=0, traceparent=traceparent)
+    traces = [each.trace for _, each in scene.sessions.delivered if isinstance(each, commands.Answer)]
+    assert traces == [Trace("ab" * 16, "cd" * 8), None, None, None]
+    assert scene.connection.errors == []
+
+
+def test_a_join_is_traced_from_its_receipt_to_the_reply_of_its_session() -> None:
+    scene = Scene()
+    tracing = Traced()
+    scene.deps = replace(scene.deps, tracing=tracing)
+    scene.converse()
+    scene.say(t="join", code=CODE, name="Ada", traceparent=TRACEPARENT)
+    scene.clock.at_ms += 40
+    scene.talk.push(joined())
+    scene.converse()
+    scene.say(t="join", code=CODE, token="none", traceparent=TRACEPARENT)
+    scene.say(t="join", code=CODE, role="spectator", traceparent=TRACEPARENT)
+    scene.talk.disconnected()
+    join, bad, left = tracing.spans
+    assert (join.trace_id, join.parent_id, join.ended_ms - join.begun_ms) == ("ab" * 16, "cd" * 8, 40)
+    assert (join.error, join.attributes["fanfare.player.number"]) == (None, 7)
+    assert (bad.error, left.error) == ("token_invalid", "left")
+    sent = scene.sessions.delivered[0][1]
+    assert isinstance(sent, commands.Join)
+    assert sent.trace == Trace("ab" * 16, join.span_id)

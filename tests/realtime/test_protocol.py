@@ -220,7 +220,9 @@ def test_a_wrong_member_is_named(data: dict[str, Any], code: str, path: str) -> 
 
 def test_an_unknown_member_is_told_which_are_known() -> None:
     error = refused({"t": "answer", "id": "a-1", "question": 1, "chioce": 0})
-    assert error.message == "chioce is not a member of this message; known: id, question, choice."
+    assert (
+        error.message == "chioce is not a member of this message; known: id, question, choice, traceparent."
+    )
     assert refused({"t": "leave", "x": 1}).message.endswith("known: none.")
 
 

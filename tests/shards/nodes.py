@@ -7,7 +7,7 @@ only where a test starts it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.quiz import Quiz
 from engine.ports import Owner, SessionRecord
+from engine.shards.link.hops import Hop, followed
 from engine.shards.ports import Member
 from engine.shards.rebalancer import Rebalancer
 from engine.shards.relay import Relay
@@ -89,7 +90,7 @@ class Node:
             gone=self.known.gone,
             boundary=self.boundary,
         )
-        self.links = cluster.links.node(member.run, self)
+        self.links = followed(cluster.links.node(member.run, self), self.clock, cluster.tell_hop)
         bus = cluster.redis.bus(member.run)
         self.router = Router(
             nursery,
@@ -174,11 +175,17 @@ class Node:
 
 
 class Cluster:
-    """`store` has every node's lease; `links` and `redis` are those of all."""
+    """`store` has every node's lease; `links` and `redis` are those of all. `tell_hop` is told of what goes
+    over links, if anybody wants to know."""
 
     def __init__(
-        self, nursery: trio.Nursery, options: ActorOptions, skew_ms: Mapping[str, int] | None = None
+        self,
+        nursery: trio.Nursery,
+        options: ActorOptions,
+        skew_ms: Mapping[str, int] | None = None,
+        tell_hop: Callable[[Hop], None] | None = None,
     ) -> None:
+        self.tell_hop = tell_hop
         self._nursery = nursery
         self.options = options
         self.clock = SessionClock(START_MS)
@@ -254,11 +261,14 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster_of(
-    *names: str, options: ActorOptions | None = None, skew_ms: Mapping[str, int] | None = None
+    *names: str,
+    options: ActorOptions | None = None,
+    skew_ms: Mapping[str, int] | None = None,
+    tell_hop: Callable[[Hop], None] | None = None,
 ) -> AsyncIterator[tuple[Cluster, list[Node]]]:
     """These nodes, all of which see each other."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(nursery, options or ActorOptions(), skew_ms)
+        cluster = Cluster(nursery, options or ActorOptions(), skew_ms, tell_hop)
         await nursery.start(cluster.redis.run)
         nodes = [await cluster.start(name) for name in names]
         yield cluster, nodes

@@ -14,6 +14,7 @@ from engine.actors import commands
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.shards.link import codec
+from engine.trace import Trace
 
 
 class Nobody:
@@ -43,6 +44,13 @@ OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "bool | None": st.none() | st.booleans(),
     "Role": ROLES,
+    "Trace | None": st.none()
+    | st.builds(
+        Trace,
+        trace_id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
+        parent_id=st.none() | st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
+        sampled=st.booleans(),
+    ),
     "Identity | None": st.none()
     | st.builds(
         commands.Identity,

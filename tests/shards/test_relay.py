@@ -13,14 +13,17 @@ from trio.testing import MockClock
 from engine.actors import relay_messages, subscriptions
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Detach, Host, Identity, Join, Rejoin, Watch
+from engine.actors.commands import Answer, Detach, Host, Identity, Join, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
+from engine.actors.slow_answers import SlowAnswer
 from engine.domain.shuffling import seed_of
 from engine.ports import SessionRecord
 from engine.shards import relay as relays
+from engine.shards.link.hops import Hop
 from engine.shards.relay import EMPTY_S, HOLD_S, INBOX_MAX, Relay
 from engine.shards.session_location import RemoteLocation
+from engine.trace import Trace
 from tests.actors.world import START_MS, Client, settle
 from tests.shards.nodes import RELAY_ABOVE, Cluster, Node, cluster_of
 
@@ -829,3 +832,34 @@ async def test_a_removed_player_is_refused_at_another_node_under_another_name() 
         join = Join(again, "Ben", cluster.clock.now_ms(), former_session=record.id, former_player=1)
         await b.sent(record.code, join)
         assert again.errors == ["kicked"]
+
+
+# -- tracing ---------------------------------------------------------------------------------------
+
+
+async def test_an_answer_takes_its_trace_to_the_owner_and_the_hop_is_told(mock_clock: MockClock) -> None:
+    hops: list[Hop] = []
+    told: list[tuple[SlowAnswer, Trace | None]] = []
+    async with cluster_of("a", "b", tell_hop=hops.append) as (cluster, [a, b]):
+        record = await cluster.session(a, early_close=False)
+        ada, ben = await b.join(record, "Ada"), await b.join(record, "Ben")
+        await a.do(record, "start")
+        a.registry.slow_answers.tell = lambda answer, trace, commit: told.append((answer, trace))
+        assert hops == [], "whoever does not ask for it is followed only if it is slow or fails"
+        trace = Trace("ab" * 16, "cd" * 8)
+        await b.sent(record.id, Answer(ada, 1, "a", 1, 0, b.clock.now_ms(), trace=trace))
+        a.journal.auto = "off"
+        await b.sent(record.id, Answer(ben, 2, "a", 1, 0, b.clock.now_ms()))
+        mock_clock.jump(0.4)
+        a.journal.commit()
+        await settle()
+        assert [len(client.got("ack")) for client in (ada, ben)] == [1, 1]
+        first, second = hops
+        assert (first.trace, first.what, first.node, first.error) == (trace, "answer", "a", None)
+        assert (second.trace.sampled, second.trace.parent_id, second.took_ms) == (False, None, 400)
+        for hop, (answer, at_owner) in zip(hops, told, strict=True):
+            assert at_owner == hop.trace.below(hop.span_id)
+            assert answer.trace_id == hop.trace.trace_id
+        await cluster.kill(a)
+        await b.sent(record.id, Answer(ada, 1, "b", 1, 0, b.clock.now_ms()))
+        assert hops[-1].error == "restarting"

@@ -267,6 +267,7 @@ class Exchange:
         session_id, player = self._player(caller, now, "Only players answer.")
         refuse_other_than_json(request.header(b"content-type") or "")
         message = answer_of(request.body, self._port.config.frame_bytes_max)
+        traceparent = request.header(b"traceparent")
         reply = self._reply = _Reply(self, caller)
         code = None if key == session_id else key
         deps.sessions.deliver(
@@ -280,6 +281,7 @@ class Exchange:
                 now,
                 code,
                 deps.pacing.held_ms or None,
+                None if deps.tracing is None else deps.tracing.begin(traceparent, message.traceparent),
             ),
         )
 

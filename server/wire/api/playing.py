@@ -37,6 +37,15 @@ Choice = Annotated[
 Factor = Annotated[float, Meta(ge=1, le=MOST / 100)] | Literal["untimed"]
 
 
+Traceparent = Annotated[
+    Any,
+    Meta(
+        description="As the header of that name has it (W3C Trace Context), for clients that cannot send the "
+        "header, which counts first. A value that is none is ignored."
+    ),
+]
+
+
 class NewPlayer(Body):
     """Who wants to play."""
 
@@ -68,6 +77,7 @@ class NewPlayer(Body):
             "as the bearer as well."
         ),
     ] = UNSET
+    traceparent: Traceparent = UNSET
 
 
 class Joined(Body):
@@ -114,6 +124,7 @@ class Answer(Body):
     ]
     question: Annotated[int, Meta(ge=1, description="The number of the question.")]
     choice: Choice
+    traceparent: Traceparent = UNSET
 
 
 class OwnResult(Body):
