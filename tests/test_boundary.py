@@ -133,6 +133,8 @@ class Finder(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if called(node) in STARTERS:
             self.note(node)
+        elif node.args and isinstance(node.args[0], ast.Attribute) and node.args[0].attr in STARTERS:
+            self.note(ast.Call(node.func, node.args[1:], []))  # by a context: run(start_soon, task)
         self.generic_visit(node)
 
     def note(self, call: ast.Call) -> None:

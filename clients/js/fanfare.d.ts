@@ -227,6 +227,17 @@ export interface WaitingList {
 	count: number;
 }
 
+export interface Health {
+	t: "health";
+	players: number;
+	connected: number;
+	lagging: number;
+	waiting: number;
+	p99_ms: number | null;
+	saved: boolean;
+	saved_in: "postgresql" | "spool";
+}
+
 export interface ExtraTime {
 	t: "extra_time";
 	factor: number | "untimed";
@@ -264,6 +275,7 @@ export type Message =
 	| Finished
 	| Roster
 	| WaitingList
+	| Health
 	| ExtraTime
 	| Waiting
 	| (Ack & PendingAnswer)

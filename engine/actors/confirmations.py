@@ -99,6 +99,11 @@ class Confirmations:
             self._unwritten = []
 
     @property
+    def committed_seq(self) -> int:
+        """Every fact up to this one is committed."""
+        return self._committed_seq
+
+    @property
     def all_committed(self) -> bool:
         """Whether every fact is committed, and all that waited for it was sent."""
         return self._committed_seq == self._session.seq and not self._held

@@ -20,6 +20,7 @@ from engine.actors.delivery.stream import BroadcastStream, StreamState
 from engine.actors.mailbox import Mailbox
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
+from engine.actors.session_health import HealthTold
 from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import Lifecycle, State
 from engine.actors.tokens import Tokens
@@ -77,6 +78,7 @@ class LiveSession:
     """Until when a join of the former owner may still be merged."""
     joins_under_way: dict[int, int] = field(default_factory=dict)
     """The players that are users and whose joins are not committed yet, with the seq of these facts."""
+    health: HealthTold = field(default_factory=HealthTold)
     linger_s: float = FINISHED_LINGER_S
     """How long the session stays in memory once it is over."""
 

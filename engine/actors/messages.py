@@ -363,6 +363,31 @@ def waiting(code: str, ticket: str | None, again_ms: int) -> Frame:
     return Frame({"t": "waiting", "code": code, "ticket": ticket, "again_ms": again_ms})
 
 
+def health(
+    players: int,
+    connected: int,
+    *,
+    lagging: int,
+    waiting: int,
+    p99_ms: int | None,
+    saved: bool,
+    spools: bool,
+) -> Frame:
+    """To the host: how the session is."""
+    return Frame(
+        {
+            "t": "health",
+            "players": players,
+            "connected": connected,
+            "lagging": lagging,
+            "waiting": waiting,
+            "p99_ms": p99_ms,
+            "saved": saved,
+            "saved_in": "spool" if spools else "postgresql",
+        }
+    )
+
+
 def waiting_list(listed: list[Line], count: int) -> Frame:
     """To the host: the first of those who wait, and how many they are."""
     return Frame({"t": "waiting_list", "players": listed, "count": count})

@@ -20,11 +20,13 @@ from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.counters import Counters
+from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.stream import StreamState
 from engine.actors.handoff import HandoffSnapshot
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
 from engine.actors.refusals import NodeFull, SessionUnavailable
+from engine.actors.session_health import tell_health
 from engine.actors.slow_answers import SlowAnswers
 from engine.actors.states import Fenced
 from engine.actors.supervisor import Crashes, Quarantined, RestartPolicy, supervise
@@ -406,6 +408,15 @@ class Registry:
     def active(self) -> Iterator[SessionActor]:
         """The actors in memory just now."""
         return (slot.actor for slot in list(self._by_id.values()) if slot.actor is not None)
+
+    async def tell_hosts(self, p99_ms: int | None, *, spools: bool) -> None:
+        """Tell every host how the session is. Args: as of `tell_health`. Yields to other tasks in between."""
+        slicer = Slicer()
+        for actor in self.active():
+            if actor.live.attendance.roster is not None:
+                with self._boundary.within("telling a host how the session is", actor.session_id):
+                    await tell_health(actor.live, p99_ms, spools=spools)
+            await slicer.breathe()
 
     def owned(self) -> Iterator[Owned]:
         """All sessions that this node owns, also those that are being activated."""

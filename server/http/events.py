@@ -70,6 +70,11 @@ class EventStream:
         self._over = False
         self._wakeup = trio.Event()
 
+    @property
+    def lags(self) -> bool:
+        """Whether something that was pushed still waits here."""
+        return bool(self._outbox)
+
     # -- from the session ------------------------------------------------------------------------
 
     def push(self, frame: Frame) -> None:

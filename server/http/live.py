@@ -50,7 +50,8 @@ STREAM_S = 3_600.0
 
 
 class LiveFeed:
-    """Reads this node every few seconds, and while somebody watches asks the others how they are.
+    """Reads this node every few seconds, tells hosts how their sessions are, and while somebody watches asks
+    the other nodes how they are.
 
     `run` must be running: without it there is no history, and streams tell nothing after their beginning.
     """
@@ -71,12 +72,20 @@ class LiveFeed:
         due = trio.current_time()
         while True:
             self.read()
+            await self._tell_hosts()
             if self.streams:
                 await self.ask()
             for stream in self.streams:
                 stream.wake()
             due = max(due + SAMPLE_S, trio.current_time())
             await trio.sleep_until(due)
+
+    async def _tell_hosts(self) -> None:
+        """How their sessions are."""
+        p99_ms, spooling = self._history.p99_ms(), self._services.journal.statistics().spooling
+        await self._services.registry.tell_hosts(
+            None if p99_ms is None else round(p99_ms), spools=spooling is not None and spooling.active
+        )
 
     def read(self) -> None:
         """Take a reading of this node."""

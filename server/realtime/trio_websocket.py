@@ -281,6 +281,11 @@ class _Connection:
 
     # -- Subscriber ------------------------------------------------------------------------------
 
+    @property
+    def lags(self) -> bool:
+        """Whether something that was pushed still waits here."""
+        return bool(self._outbox)
+
     def push(self, frame: Frame) -> None:
         """Subscriber."""
         if self._close_reason is not None or self._lost:

@@ -20,6 +20,8 @@ SAMPLE_S = 5.0
 SAMPLES_MAX = 180
 """A quarter of an hour."""
 
+MINUTE_READINGS = 12
+
 EVENTS_MAX = 100
 
 COUNTED: tuple[Kind, ...] = ("taken_over", "handed_on", "not_handed_on", "crashed")
@@ -64,10 +66,12 @@ class History:
         self._samples: deque[LiveSample] = deque(maxlen=SAMPLES_MAX)
         self._events: deque[LiveEvent] = deque(maxlen=EVENTS_MAX)
         self._since: dict[str, int] = {}
+        self._latencies: deque[LatencyStatistics] = deque(maxlen=MINUTE_READINGS + 1)
 
     def take(self, reading: Reading) -> None:
         """Note a reading, and what has changed since the one before it."""
         last, self._last = self._last, reading
+        self._latencies.append(reading.latency)
         if last is None:
             self._events.append(LiveEvent(reading.at, "started"))
             last = Reading(reading.at, reading.latency, members=reading.members)
@@ -78,6 +82,14 @@ class History:
         for name, state in reading.states.items():
             if name not in self._since or last.states.get(name) != state:
                 self._since[name] = reading.at
+
+    def p99_ms(self) -> float | None:
+        """From receipt to ack, of the last minute; None without any answer."""
+        if not self._latencies:
+            return None
+        first, last = self._latencies[0], self._latencies[-1]
+        counts = [new - old for new, old in zip(last.counts, first.counts, strict=True)]
+        return percentile_ms(last.bounds_s, counts, 99)
 
     def since(self, component: str) -> int:
         """When the component came into the state in which it was read last, in ms since the epoch."""

@@ -122,6 +122,7 @@ function host(session) {
 		if (message.t === "joined") read();
 		if (message.t === "roster") hearRoster(message);
 		if (message.t === "waiting_list") showWaiting(message);
+		if (message.t === "health") showHealth(message);
 		if (!isNew) return;
 		deafen();
 		sureUntil = 0;
@@ -184,6 +185,14 @@ function host(session) {
 			refused(error);
 		}
 		sent.delete(mark);
+	}
+
+	/** How the session is, in a sentence or two. */
+	function showHealth({ lagging, p99_ms: p99, saved, saved_in: place }) {
+		ui.saved.dataset.state = saved ? place : "waits";
+		put("saved", t({ postgresql: "health.saved", spool: "health.spool", waits: "health.waits" }[ui.saved.dataset.state]));
+		const lines = [p99 !== null && t("health.pace", { ms: p99 }), lagging > 0 && t("health.lagging", { count: lagging })];
+		put("pace-of", lines.filter(Boolean).join(" "));
 	}
 
 	/** Who is at the door. Rows that stay are not touched, for one may have the focus. */

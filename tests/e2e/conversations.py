@@ -39,7 +39,7 @@ QUIZ: Final = {
 }
 SETTINGS: Final = {"get_ready_ms": 200, "reading_ms": 200, "approval": False}
 
-ANY_TIME: Final = frozenset({"leaderboard", "progress", "roster", "waiting_list"})
+ANY_TIME: Final = frozenset({"leaderboard", "progress", "roster", "waiting_list", "health"})
 """Come at the pace of the tick: how many there are, and between which others, differs from run to run."""
 
 SHORTENED: Final = 24

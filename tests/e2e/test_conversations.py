@@ -15,7 +15,7 @@ async def test_the_conversations_of_the_documentation_are_had() -> None:
             assert shape(shown[name]) == shape(lines), name
 
 
-@pytest.mark.parametrize("kind", ["result", "ack", "progress", "waiting", "roster", "moved"])
+@pytest.mark.parametrize("kind", ["result", "ack", "progress", "waiting", "roster", "health", "moved"])
 def test_messages_are_shown_or_said_to_be_missing(kind: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert f'"t":"{kind}"' in page or f"`{kind}`" in page

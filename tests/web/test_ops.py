@@ -69,6 +69,8 @@ def crafted() -> LiveView:
 async def test_operators_see_all_nodes_and_what_is_not_well(chromium: Chromium, shared_node: Node) -> None:
     def look(session: Session, visit: Visit) -> None:
         visit.allow(r"\b401\b")
+        host = visit.page(size="desktop")
+        host.goto(f"{shared_node.url}/host?code={session.code}#{session.token}")
         page = visit.page(size="desktop")
         page.goto(f"{shared_node.url}/ops")
         page.get_by_label("Key", exact=True).fill(shared_node.author_key)
@@ -89,6 +91,11 @@ async def test_operators_see_all_nodes_and_what_is_not_well(chromium: Chromium, 
         def say(route: Route) -> None:
             body = event_of(crafted()).decode()
             route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+        # The host has heard how the session is.
+        expect(host.locator("#saved")).to_have_text("All answers are saved.")
+        no_violations(host)
+        screenshot(host, "host-health")
 
         # What a node of three says that has seen better days.
         page.route("**/api/ops/events", say)

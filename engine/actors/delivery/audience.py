@@ -102,6 +102,10 @@ class Audience:
         """Who sits here."""
         return list(self._places.items())
 
+    def connections(self) -> list[Subscriber]:
+        """The subscribers of this node."""
+        return list(self._places)
+
     def held(self) -> list[int | str]:
         """The places that are taken here: players by their number, and "host"."""
         return list(self._holders)

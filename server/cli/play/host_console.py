@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import trio
 
 from loadtest.client.player import Gone, HostClient
-from server.cli.play.session_view import SessionView
+from server.cli.play.session_view import Message, SessionView
 from server.cli.play.terminal_view import TerminalView
 from server.cli.terminal import output, printable
 
@@ -26,6 +26,22 @@ _ABOUT_WHAT_IS_SEEN = frozenset({"start", "close", "next", "skip"})
 
 _TWICE = {"f": ("finish", "the session"), "s": ("skip", "the question, which then counts for nobody")}
 """Keys that cannot be undone, with their effect."""
+
+
+def healthy(health: Message) -> str:
+    """A `health` message in a sentence or two."""
+    if not health["saved"]:
+        said = "Answers wait to be saved."
+    elif health["saved_in"] == "spool":
+        said = "All answers are saved on the node's disk; PostgreSQL is away."
+    else:
+        said = "All answers are saved."
+    said = f"{health['connected']:,} of {health['players']:,} connected. {said}"
+    if health["lagging"]:
+        said += f" {health['lagging']:,} lag."
+    if health["p99_ms"] is not None:
+        said += f" 99 of 100 acks take {health['p99_ms']:,} ms or less."
+    return said
 
 
 class HostConsole:
@@ -59,7 +75,8 @@ class HostConsole:
             if client.arrived.is_set() and not client.connected
             else ""
         )
-        return f"\n{lost}{self._said}\n{keys}"
+        health = "" if view.health is None else f"{healthy(view.health)}\n"
+        return f"\n{health}{lost}{self._said}\n{keys}"
 
     async def press(self, key: str) -> None:
         """One key. Raises Gone."""

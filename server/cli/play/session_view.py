@@ -31,6 +31,8 @@ class SessionView:
         self.approval = False
         self.waiting: Message = {"players": [], "count": 0}
         """Whom the host has yet to let in."""
+        self.health: Message | None = None
+        """What a host was told last of how the session is."""
         self.number = 0
         self.of = 0
         self.players = 0
@@ -65,6 +67,8 @@ class SessionView:
                 self.number = message["number"]
                 self.approval = message.get("approval", False)
                 self._count_down(message, now)
+            case "health":
+                self.health = message
             case "waiting_list":
                 self.waiting = message
             case "finished":

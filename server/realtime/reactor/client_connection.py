@@ -73,6 +73,11 @@ class ClientConnection:
         """None once it was told of the end."""
         self.tick = NEVER
 
+    @property
+    def lags(self) -> bool:
+        """Whether the kernel has not taken all that was pushed."""
+        return self._backlog is not None
+
     # -- Subscriber ------------------------------------------------------------------------------
 
     def push(self, frame: Frame) -> None:
