@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
+from typing import NamedTuple
 
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, inf)
 
@@ -45,3 +47,55 @@ class Latency:
 
     def statistics(self) -> LatencyStatistics:
         return LatencyStatistics(BOUNDS_S, tuple(self._counts), self._sum_s)
+
+
+MINUTE_S = 60.0
+
+KEPT_MAX = 240
+"""Durations that are kept for the last minute: four a second."""
+
+
+class Percentiles(NamedTuple):
+    """Of the durations of the last minute, in seconds."""
+
+    p50_s: float
+    p99_s: float
+
+
+class LastMinute:
+    """Keeps the durations of the last minute, `KEPT_MAX` of them at most."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, float]] = deque(maxlen=KEPT_MAX)
+
+    def add(self, now_s: float, duration_s: float) -> None:
+        self._kept.append((now_s, duration_s))
+
+    def percentiles(self, now_s: float) -> Percentiles | None:
+        """None without a duration in the last minute."""
+        found = sorted(duration_s for at_s, duration_s in self._kept if at_s >= now_s - MINUTE_S)
+        if not found:
+            return None
+        return Percentiles(*(found[ceil(len(found) * share) - 1] for share in (0.5, 0.99)))
+
+
+class Failure(NamedTuple):
+    """An error of a service, and its moment by trio's clock."""
+
+    at_s: float
+    text: str
+
+
+class Signs:
+    """What the signs of life to a service have shown: how long its answers took, and its last error."""
+
+    def __init__(self) -> None:
+        self.latency = LastMinute()
+        self.failure: Failure | None = None
+
+    def answered(self, asked_s: float, now_s: float) -> None:
+        """The service has answered, at `now_s`, a question of `asked_s`."""
+        self.latency.add(now_s, now_s - asked_s)
+
+    def failed(self, now_s: float, text: str) -> None:
+        self.failure = Failure(now_s, text)

@@ -15,6 +15,7 @@ from engine.actors.clock import SessionClock
 from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
+from engine.latency import Signs
 from engine.lease import ClusterLease
 from engine.ports import Journal, Owner, SessionStore
 from engine.shards.fingerprint import difference
@@ -31,6 +32,8 @@ from engine.shards.router import Router
 from engine.shards.session_factory import SessionFactory
 from server.config.config import Config
 from server.http.services import ClusterTraffic, NodeState
+from server.runtime.health import LinkHealth
+from server.wire.api.operations import State
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +136,10 @@ async def let_go_in_doubt(
                 let_go()
 
 
+LINK_STATES: Mapping[str, State] = {"idle": "ok", "open": "ok", "dialling": "unknown", "failed": "degraded"}
+"""A link that nothing has needed yet is as it should be."""
+
+
 class ClusterNode:
     """Ports `Cluster` of the API and `LinkService` of the links."""
 
@@ -188,6 +195,18 @@ class ClusterNode:
 
     def redis_up(self) -> bool:
         return self._membership.reached
+
+    @property
+    def redis_signs(self) -> Signs:
+        return self._heartbeat.signs
+
+    def links(self) -> Sequence[LinkHealth]:
+        found = []
+        for run, member in self._membership.live.items():
+            if run != self.member.run:
+                condition = self._links.condition(run)
+                found.append(LinkHealth(member.name, LINK_STATES[condition.state], condition.signs))
+        return sorted(found, key=lambda link: link.node)
 
     def generation(self) -> int:
         return self._membership.ring.generation

@@ -361,6 +361,9 @@ async def _edges(
     await stack.enter_async_context(
         background_task(_kept(app.live.run, "keeping the last minutes", base.boundary))
     )
+    await stack.enter_async_context(
+        background_task(_kept(app.health.run, "looking how the node is", base.boundary))
+    )
     if ports.realtime is not None:
         await stack.enter_async_context(
             background_task(partial(transport.serve, [ports.realtime], ssl_context=ports.tls))

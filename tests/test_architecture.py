@@ -52,6 +52,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "engine.aio",
         "engine.boundary",
         "engine.domain",
+        "engine.latency",
         "engine.ports",
         "engine.scores",
         "engine.trace",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from engine.boundary import Boundary
+from engine.latency import Signs
 from engine.shards.membership import Changes, Membership
 from engine.shards.ports import Bus, BusMessage, BusUnavailable, Heartbeats, Load, Member
 from engine.shards.ring import Ring
@@ -65,6 +66,7 @@ class Heartbeat:
         self._on_confirmed = on_confirmed
         self._current_time = current_time
         self._answered: bool | None = None
+        self.signs = Signs()
         self._left: list[str] = []
         self._hurry = trio.Event()
 
@@ -109,16 +111,19 @@ class Heartbeat:
         self._hurry = trio.Event()
         while self._left:
             await self._follow(self._state.left(self._left.pop(0)))
-        member, asked_s = self._member, self._current_time()
+        member, asked_s, began_s = self._member, self._current_time(), trio.current_time()
         try:
             with trio.fail_after(self._interval_s):
                 beat = await self._heartbeats.beat(member, self._load())
         except (BusUnavailable, trio.TooSlowError) as error:
             self._state.failed()
+            why = str(error) or "too slow"
+            self.signs.failed(trio.current_time(), why)
             if self._answered is not False:
-                _log.warning("the heartbeat was not answered: %s", str(error) or "too slow")
+                _log.warning("the heartbeat was not answered: %s", why)
             self._answered = False
             return trio.current_time() + self._interval_s / 4
+        self.signs.answered(began_s, trio.current_time())
         if not self._answered:
             _log.info("heartbeats are answered")
         self._answered = True

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from engine.beats import sleep_to_beat
+from engine.latency import Signs
 from engine.lease import ClusterLease, LoneLease
 from engine.ports import Owned, StorageUnavailable
 from engine.storage.postgres import Database, Row
@@ -128,6 +129,7 @@ class Heartbeat:
         self._owned: Callable[[], Iterable[Owned]] = tuple
         self._reachable = True
         self._answered_s = trio.current_time()
+        self.signs = Signs()
 
     def watch(self, owned: Callable[[], Iterable[Owned]]) -> None:
         """Look after the sessions that this node holds: `owned` says which, whenever it is asked."""
@@ -197,15 +199,18 @@ class Heartbeat:
 
     async def _say(self, sql: str, *args: object) -> Sequence[Row] | None:
         """None when it failed."""
+        asked_s, why = trio.current_time(), f"no answer within {_SIGN_TIMEOUT_S:g} s"
         with trio.move_on_after(_SIGN_TIMEOUT_S):
             try:
                 rows = await self._connection.fetch(sql, *args)
-            except StorageUnavailable:
-                pass
+            except StorageUnavailable as error:
+                why = str(error) or why
             else:
                 self.answered()
+                self.signs.answered(asked_s, trio.current_time())
                 return rows
         self._reachable = False
+        self.signs.failed(trio.current_time(), why)
         return None
 
 

@@ -237,6 +237,11 @@ class Api:
         response = await self._send("GET", "/readyz", tolerate=503)
         return cast(Message, response.json())
 
+    async def health(self) -> Message:
+        """`state` and `components`: also an answer when one of them is down."""
+        response = await self._send("GET", "/health", tolerate=503, author=self._author_key is not None)
+        return cast(Message, response.json())
+
     # -- underneath -------------------------------------------------------------------------------
 
     async def _get(

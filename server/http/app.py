@@ -42,6 +42,7 @@ from server.http.services import Services
 from server.http.sessions import Sessions
 from server.http.signing_in import SigningIn
 from server.http.sockets import HttpTally
+from server.runtime.health import Health
 from server.security.authentication import PREFLIGHT_HEADERS
 from server.wire.errors import ApiError, busy, unreadable
 
@@ -88,6 +89,7 @@ class Api(QuartTrio):
         self.streams = OpenStreams(config.event_streams_per_address_max)
         self.tally = HttpTally()
         self.live: LiveFeed
+        self.health: Health
 
     def body_bytes_max(self, method: str, path: str) -> int:
         """Of a route, or of what is none."""
@@ -135,13 +137,14 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
 
 def _views(services: Services, access: Access, pages: Pages, app: Api) -> Views:
     streams, cluster = app.streams, ClusterView(services, access)
-    app.live = LiveFeed(services, cluster)
+    app.health = Health(services)
+    app.live = LiveFeed(services, cluster, app.health)
     if services.cluster is not None:
         services.cluster.live = app.live.told
     sessions = Sessions(services.directory, services.store, access)
     final_results = FinalResults(services)
     erasing = Erasing(services, access, sessions, final_results)
-    metrics = Metrics(services, lambda: len(streams), app.tally)
+    metrics = Metrics(services, lambda: len(streams), app.tally, app.health)
     return Views(
         quizzes=Quizzes(services, access),
         lifecycle=Lifecycle(services, access, sessions, final_results),
@@ -154,7 +157,7 @@ def _views(services: Services, access: Access, pages: Pages, app: Api) -> Views:
         live=Live(access, app.live, streams),
         pages=pages,
         qr=QrCode(services),
-        operations=Operations(services, metrics, openapi_json(services.play_url)),
+        operations=Operations(services, access, metrics, app.health, openapi_json(services.play_url)),
         signing_in=SigningIn(services, access),
     )
 

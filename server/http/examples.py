@@ -141,6 +141,43 @@ RESULTS = playing.Results(
 
 HEALTH = operations.Health("alive", "0.1.0", _WS_URL)
 READY = operations.Readiness(ready=True, reasons=[], degraded=[])
+_SINCE = "2026-11-29T06:00:00.000Z"
+HEALTH_REPORT = operations.HealthReport(
+    state="ok",
+    at="2026-11-29T06:36:23.000Z",
+    version="0.1.0",
+    components=[
+        operations.ComponentHealth(
+            "postgresql",
+            None,
+            "ok",
+            _SINCE,
+            "Answers are acknowledged once they are in PostgreSQL.",
+            "",
+            None,
+            operations.LastMinute(1.4, 3.2),
+            None,
+        )
+    ],
+)
+HEALTH_REPORT_DOWN = operations.HealthReport(
+    state="down",
+    at="2026-11-29T06:36:23.000Z",
+    version="0.1.0",
+    components=[
+        operations.ComponentHealth(
+            "postgresql",
+            None,
+            "down",
+            _SINCE,
+            "Answers are refused as busy: nothing can be acknowledged.",
+            "the database cannot be reached",
+            operations.LastError("2026-11-29T06:36:22.000Z", None),
+            None,
+            None,
+        )
+    ],
+)
 NOT_READY = operations.Readiness(
     ready=False, reasons=["the node is draining: its sessions go to the others"], degraded=[]
 )

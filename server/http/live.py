@@ -23,10 +23,11 @@ from engine.shards.ports import LinkLost
 from server.http.authorization import Access
 from server.http.cluster import ClusterView, loaded
 from server.http.events import OpenStreams
-from server.http.operations import components, readiness
+from server.http.operations import readiness
 from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, json_answer, when_over
 from server.http.services import Services
+from server.runtime.health import Found, Health
 from server.runtime.history import COUNTED, SAMPLE_S, History, Reading
 from server.wire.api import live as types
 from server.wire.api.queries import NoQuery
@@ -56,8 +57,9 @@ class LiveFeed:
     `run` must be running: without it there is no history, and streams tell nothing after their beginning.
     """
 
-    def __init__(self, services: Services, cluster: ClusterView) -> None:
+    def __init__(self, services: Services, cluster: ClusterView, health: Health) -> None:
         self._services = services
+        self._health = health
         self._cluster = cluster
         self._history = History()
         self._others: dict[str, types.LiveNode] = {}
@@ -110,7 +112,7 @@ class LiveFeed:
                 quarantined=counts.quarantined,
                 draining=cluster is not None and cluster.draining(),
                 members=frozenset(member.name for member in services.members()),
-                states={name: state for name, state, _ in components(services)},
+                states=self._health.states(),
             )
         )
 
@@ -132,8 +134,8 @@ class LiveFeed:
             reasons=reasons,
             degraded=degraded,
             components=[
-                types.LiveComponent(name, state, self._history.since(name), detail)
-                for name, state, detail in components(services)
+                types.LiveComponent(name, each.found.state, each.since, _detail(each.found))
+                for name, each in self._health.by_name().items()
             ],
             acks=counts.acks,
             refused=counts.refused,
@@ -316,6 +318,13 @@ class Live:
         answer.headers["X-Accel-Buffering"] = "no"
         answer.timeout = None
         return answer
+
+
+def _detail(found: Found) -> str:
+    """What is wrong, and what that means for players."""
+    if found.state == "ok":
+        return ""
+    return f"{found.problem}: {found.means}" if found.problem else found.means
 
 
 def _live(actor: SessionActor) -> types.LiveSession:

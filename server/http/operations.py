@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from server.http.addresses import ws_url
+from server.http.authorization import Access
 from server.http.metrics import CONTENT_TYPE, Metrics
+from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, json_answer
 from server.http.services import Services
+from server.runtime.health import Component, Health, LastError, rfc3339, worst
 from server.wire.api import operations as types
-from server.wire.api.live import State
+from server.wire.api.queries import NoQuery
 
 
 class Operations:
@@ -17,9 +18,13 @@ class Operations:
     document: what describes the API, as JSON.
     """
 
-    def __init__(self, services: Services, metrics: Metrics, document: bytes) -> None:
+    def __init__(
+        self, services: Services, access: Access, metrics: Metrics, health: Health, document: bytes
+    ) -> None:
         self._services = services
+        self._access = access
         self._metrics = metrics
+        self._health = health
         self._document = document
 
     async def healthz(self) -> Answer:
@@ -31,6 +36,21 @@ class Operations:
         knows its sessions. The answer waits for nothing, so it comes at once, whatever hangs."""
         reasons, degraded = readiness(self._services)
         return json_answer(types.Readiness(not reasons, reasons, degraded), 503 if reasons else 200)
+
+    async def health(self) -> Answer:
+        """How each component is. Admins also get the texts of errors."""
+        author = self._access.author()
+        read_query(NoQuery)
+        texts = author is not None and author.admin
+        components = self._health.read()
+        state = worst(each.found.state for each in components)
+        body = types.HealthReport(
+            state=state,
+            at=rfc3339(self._services.clock.now_ms()),
+            version=self._services.version,
+            components=[_shown(each, texts) for each in components],
+        )
+        return json_answer(body, 503 if state == "down" else 200)
 
     async def metrics(self) -> Answer:
         return body_answer(self._metrics.exposition(), CONTENT_TYPE)
@@ -56,17 +76,22 @@ def readiness(services: Services) -> tuple[list[str], list[str]]:
     return reasons, degraded
 
 
-def components(services: Services) -> Iterator[tuple[str, State, str]]:
-    """The name of each dependency, its state, and what that means in a sentence. Waits for nothing."""
-    journal, cluster = services.journal, services.cluster
-    problem = journal.database_problem()
-    spooling = journal.statistics().spooling
-    away: State = "degraded" if journal.acknowledges_without_postgres() else "down"
-    yield "postgresql", "ok" if problem is None else away, problem or ""
-    if spooling is not None:
-        active = spooling.active
-        detail = f"facts go by way of the spool, which holds {spooling.facts}" if active else ""
-        yield "spool", "degraded" if active else "ok", detail
-    if cluster is not None:
-        up = cluster.redis_up()
-        yield "redis", "ok" if up else "degraded", "" if up else "Redis does not answer"
+def _shown(component: Component, texts: bool) -> types.ComponentHealth:
+    found, error, latency = component.found, component.last_error, component.found.latency
+    return types.ComponentHealth(
+        name=found.name,
+        node=found.node or None,
+        state=found.state,
+        since=rfc3339(component.since),
+        means=found.means,
+        problem=found.problem,
+        last_error=None if error is None else _error(error, texts),
+        latency=None
+        if latency is None
+        else types.LastMinute(round(latency.p50_s * 1000, 3), round(latency.p99_s * 1000, 3)),
+        days_left=found.days_left,
+    )
+
+
+def _error(error: LastError, texts: bool) -> types.LastError:
+    return types.LastError(rfc3339(error.at), error.text if texts else None)

@@ -11,6 +11,7 @@ from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.settings import Settings
+from engine.latency import Signs
 from engine.ports import CacheCounts, QuizCatalog, SessionRecord, SessionStore
 from engine.shards.ports import Load, Member
 from engine.storage.journal.writer import WriteBehindStatistics
@@ -18,6 +19,7 @@ from server.config.config import Config
 from server.realtime.transport import TransportStatistics
 from server.runtime.capacity import CapacityWatch
 from server.runtime.gc_policy import Collector
+from server.runtime.health import LinkHealth
 from server.runtime.loop_watch import LoopWatch
 from server.runtime.tracing import Tracing
 from server.scores import Scores
@@ -28,6 +30,8 @@ from server.security.tokens import Tokens
 
 
 class JournalState(Protocol):
+    @property
+    def database_signs(self) -> Signs: ...
     def acknowledges_without_postgres(self) -> bool: ...
     def database_problem(self) -> str | None: ...
     def why_full(self) -> str | None: ...
@@ -118,6 +122,13 @@ class Cluster(Protocol):
 
     def redis_up(self) -> bool:
         """Whether Redis has answered lately."""
+
+    @property
+    def redis_signs(self) -> Signs:
+        """What the heartbeats have shown of Redis."""
+
+    def links(self) -> Sequence[LinkHealth]:
+        """The link to each other node, by its name."""
 
     def generation(self) -> int:
         """The generation of the ring. It follows from the members: nodes that know the same members have the

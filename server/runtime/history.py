@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from engine.latency import LatencyStatistics
-from server.wire.api.live import Kind, LiveEvent, LiveSample, State
+from server.wire.api.live import Kind, LiveEvent, LiveSample
+from server.wire.api.operations import State
 
 SAMPLE_S = 5.0
 """Between two readings."""
@@ -65,7 +66,6 @@ class History:
         self._last: Reading | None = None
         self._samples: deque[LiveSample] = deque(maxlen=SAMPLES_MAX)
         self._events: deque[LiveEvent] = deque(maxlen=EVENTS_MAX)
-        self._since: dict[str, int] = {}
         self._latencies: deque[LatencyStatistics] = deque(maxlen=MINUTE_READINGS + 1)
 
     def take(self, reading: Reading) -> None:
@@ -79,9 +79,6 @@ class History:
             self._samples.append(sample(last, reading))
         for event in changes(last, reading):
             self._events.append(event)
-        for name, state in reading.states.items():
-            if name not in self._since or last.states.get(name) != state:
-                self._since[name] = reading.at
 
     def p99_ms(self) -> float | None:
         """From receipt to ack, of the last minute; None without any answer."""
@@ -90,10 +87,6 @@ class History:
         first, last = self._latencies[0], self._latencies[-1]
         counts = [new - old for new, old in zip(last.counts, first.counts, strict=True)]
         return percentile_ms(last.bounds_s, counts, 99)
-
-    def since(self, component: str) -> int:
-        """When the component came into the state in which it was read last, in ms since the epoch."""
-        return self._since.get(component, 0)
 
     def samples(self, after: int = -1) -> list[LiveSample]:
         """Those after this moment, the oldest first."""

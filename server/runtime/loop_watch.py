@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import trio
 
 from engine.beats import next_beat
+from engine.latency import LastMinute, Percentiles
 from server.runtime.run_queue import run_queue_s
 
 BEAT_S = 0.25
@@ -106,6 +107,7 @@ class LoopStatistics:
     hold_ever: Hold
     holds_total: int
     gap_s: float
+    lags: Percentiles | None = None
 
 
 class LoopWatch(trio.abc.Instrument):
@@ -141,6 +143,7 @@ class LoopWatch(trio.abc.Instrument):
         self._holds: Recent[Hold] = Recent(NO_HOLD)
         self._gaps: Recent[float] = Recent(0.0)
         self._lags: Recent[float] = Recent(0.0)
+        self._all_lags = LastMinute()
         self._hold_ever = NO_HOLD
         self._holds_total = 0
         self._turns_total = 0
@@ -215,6 +218,7 @@ class LoopWatch(trio.abc.Instrument):
             now_s = self._now_s()
             self._lag_s = max(0.0, now_s - began_s - planned_s)
             self._lags.note(now_s, self._lag_s)
+            self._all_lags.add(now_s, self._lag_s)
             self._beats_total += 1
             before_s, idle_before_s = self._beats[-1]
             self._beats.append((now_s, self._idle_s))
@@ -247,6 +251,7 @@ class LoopWatch(trio.abc.Instrument):
             hold_ever=self._hold_ever,
             holds_total=self._holds_total,
             gap_s=self._gaps.most(now_s),
+            lags=self._all_lags.percentiles(now_s),
         )
 
 

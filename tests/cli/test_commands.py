@@ -11,7 +11,7 @@ from msgspec import to_builtins
 
 from server.cli.operate.top import WORDS, sparks
 from server.cli.terminal import author_key_for
-from server.http.examples import LIVE
+from server.http.examples import HEALTH_REPORT_DOWN, LIVE
 from server.security.tokens import author_key_in, load_author_key
 from server.wire.api.live import Kind
 from tests.cli.conftest import Fanfare
@@ -503,11 +503,14 @@ def test_doctor_shows_settings_with_their_sources_and_what_is_wrong(fanfare: Fan
 def test_doctor_tells_what_does_not_answer_behind_the_api(fanfare: Fanfare, server: FakeServer) -> None:
     server.says("GET /healthz", {"status": "alive", "version": "1", "ws_url": "ws://127.0.0.1:1/ws"})
     server.says("GET /readyz", {"ready": False, "reasons": ["the database cannot be reached"]}, 503)
+    server.says("GET /health", to_builtins(HEALTH_REPORT_DOWN), 503)
     result = fanfare("doctor", "--url", server.url)
     assert result.exit_code == 1
-    findings = [line.split()[:2] for line in result.stdout.splitlines()[-4:]]
+    findings = [line.split()[:2] for line in result.stdout.splitlines()]
     assert ["ok", "HTTP"] in findings
     assert ["failed", "ready"] in findings
+    assert ["failed", "postgresql"] in findings
+    assert "Answers are refused as busy" in result.stdout
     assert ["failed", "WebSocket"] in findings
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.http import metrics
+from server.http.metrics import TABLES
+from server.http.metrics.row import COUNTER, HISTOGRAM
 from tests.deploy.prometheus import run
 from tests.test_docs import anchors
 
@@ -39,14 +40,10 @@ ALERTS = [rule for rule in rules() if "alert" in rule]
 def exposed() -> set[str]:
     """The names of the series that a node exposes, by the table of its metrics."""
     names = set()
-    for table in vars(metrics).values():
-        for row in table if isinstance(table, tuple) else ():
-            if isinstance(row, metrics.Row):
-                ends = {
-                    metrics.COUNTER: ("_total",),
-                    metrics.HISTOGRAM: ("_bucket", "_count", "_sum"),
-                }.get(row.make, ("",))
-                names |= {row.name + end for end in ends}
+    for table in TABLES.values():
+        for row in table:
+            ends = {COUNTER: ("_total",), HISTOGRAM: ("_bucket", "_count", "_sum")}.get(row.make, ("",))
+            names |= {row.name + end for end in ends}
     return names
 
 

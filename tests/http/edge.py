@@ -16,7 +16,7 @@ from openapi_schema_validator import OAS31Validator
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
-from engine.latency import Latency
+from engine.latency import Latency, Signs
 from engine.ports import StorageUnavailable
 from engine.storage.journal.retained import RetainedStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
@@ -82,6 +82,7 @@ class Journal(MemoryJournal):
     spooling: SpoolingStatistics | None = None
 
     problem: str | None = None
+    database_signs = Signs()
 
     def database_problem(self) -> str | None:
         return self.problem

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 import trio
 
+from engine.latency import Signs
 from engine.shards.ports import BusUnavailable, LinkLost, Load, Member
 from server.http.services import ClusterTraffic, NodeState
+from server.runtime.health import LinkHealth
 from tests.http.edge import OUTSIDE, START_MS, edge
 from tests.http.test_operations_api import samples
 from tests.shards.making import member_of
@@ -44,6 +46,11 @@ class FakeCluster:
 
     def redis_up(self) -> bool:
         return self.up
+
+    redis_signs = Signs()
+
+    def links(self) -> Sequence[LinkHealth]:
+        return [LinkHealth(each.name, "ok", Signs()) for each in self.members[1:]]
 
     def generation(self) -> int:
         return 7

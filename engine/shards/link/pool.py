@@ -10,7 +10,8 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 import trio
@@ -20,6 +21,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command
 from engine.actors.delivery.subscriber import Subscriber
 from engine.boundary import Boundary
+from engine.latency import Signs
 from engine.shards.link.auth import HANDSHAKE_S, NONCE_BYTES, ClientProof, Refused, link_key
 from engine.shards.link.client import LinkClient
 from engine.shards.link.codec import MESSAGE_BYTES_MAX
@@ -78,12 +80,27 @@ class LinkStatistics:
     lost_total: int
 
 
+@dataclass(frozen=True, slots=True)
+class LinkCondition:
+    """How the link to one run of a node is.
+
+    Attributes:
+        state: `idle` if nothing has needed the link yet; `failed` from a dial that failed, or a node that
+            fell silent, until a link is open again.
+        signs: of an open link, how long its pings take; of a failed one, why.
+    """
+
+    state: Literal["idle", "dialling", "open", "failed"]
+    signs: Signs = field(default_factory=Signs)
+
+
 @dataclass(slots=True)
 class _Rest:
     """The pause after a failed dial. `until` is on trio's clock."""
 
     until: float
     length_s: float
+    signs: Signs
 
 
 class _Link:
@@ -91,6 +108,8 @@ class _Link:
         self.transport = BatchedTransport(silence_s)
         self.end = LinkClient(self.transport, boundary)
         self.open = False
+        self.why = "it does not answer"
+        """What is said of a link that ends before it was open."""
         self.silent = trio.CancelScope()
         """Cancelled when the other node is silent for too long."""
         self.watched = trio.CancelScope()
@@ -180,6 +199,15 @@ class LinkPool:
             lost_total=self._lost,
         )
 
+    def condition(self, run: str) -> LinkCondition:
+        """Of the link to this run."""
+        link, rest = self._links.get(run), self._rests.get(run)
+        if link is not None and link.open:
+            return LinkCondition("open", link.transport.signs)
+        if rest is not None and trio.current_time() < rest.until + HANDSHAKE_S:
+            return LinkCondition("failed", rest.signs)
+        return LinkCondition("idle" if link is None else "dialling")
+
     def _link_to(self, member: Member) -> _Link | None:
         """The link to this run of a node, which may still be dialling; None during the pause after a failed
         dial."""
@@ -204,10 +232,11 @@ class LinkPool:
                 with trio.move_on_at(meet_by):
                     stream = await self._open(member.link_url)
                 if stream is None:
-                    self._complaints.add("no link to %s: %s", member.link_url, "it does not answer")
+                    self._complaints.add("no link to %s: %s", member.link_url, link.why)
                 else:
                     close_reason = await self._talk(link, member, stream, meet_by)
         except (OSError, ValueError) as error:
+            link.why = str(error)
             self._complaints.add("no link to %s: %s", member.link_url, error)
         except Exception as error:  # noqa: BLE001 - the boundary logs it
             self._boundary.caught(error, "dialling a link")
@@ -260,6 +289,7 @@ class LinkPool:
             why = "; ".join(str(error) or type(error).__name__ for error in group.exceptions)
             log.debug("a link broke: %s", why)
         if not link.open:
+            link.why = why
             self._complaints.add("no link to %s: %s", member.link_url, why)
         return close_reason
 
@@ -303,7 +333,9 @@ class LinkPool:
             self._failed_dials += 1
         # Runs do not come back: forget the pauses of runs that are not dialled any more.
         self._rests = {each: rest for each, rest in self._rests.items() if now < rest.until + HANDSHAKE_S}
-        self._rests[run] = _Rest(now + length_s, length_s)
+        signs = link.transport.signs
+        signs.failed(now, "no sign of life" if link.silent.cancel_called else link.why)
+        self._rests[run] = _Rest(now + length_s, length_s, signs)
 
 
 def _why(error: ConnectionClosed | Refused) -> str:

@@ -13,6 +13,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.fanout import CHUNK, Slicer
+from engine.latency import Signs
 from engine.shards.link.codec import MESSAGE_BYTES_MAX
 from engine.shards.link.entries import Malformed
 from engine.shards.link.keepalive import LOOKS, SILENCE_S, Silence
@@ -67,6 +68,8 @@ class BatchedTransport:
         self.sent_total = 0
         self.received_total = 0
         self.messages_total = 0
+        self.signs = Signs()
+        """How long the other node takes to answer a ping."""
 
     @property
     def waiting(self) -> int:
@@ -187,7 +190,9 @@ class BatchedTransport:
             while True:
                 self._silence.hear()
                 await trio.sleep(self._look_every_s)
+                asked_s = trio.current_time()
                 await websocket.ping()
+                self.signs.answered(asked_s, trio.current_time())
         except ConnectionClosed:
             if self._closing is None:
                 raise

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import trio
 
 from engine.domain.facts import Fact
-from engine.latency import LatencyStatistics
+from engine.latency import LatencyStatistics, Signs
 from engine.ports import CommitListener, Owned, StorageUnavailable
 from engine.storage.heartbeat import Heartbeat, SignOfLife
 from engine.storage.journal.path import CommitPath, PathState
@@ -171,6 +171,11 @@ class WriteBehind:
     def database_problem(self) -> str | None:
         """A sentence on what keeps the database from answering; None as long as it does."""
         return self._heartbeat.database_problem()
+
+    @property
+    def database_signs(self) -> Signs:
+        """What the signs of life to the database have shown."""
+        return self._heartbeat.signs
 
     def why_full(self) -> str | None:
         """A sentence on what keeps facts from being stored; None as long as there is room."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import trio
 
-from server.cli.terminal import output, run
+from server.cli.terminal import author_key_for, output, printable, run
 from server.security.client_address import EVERYWHERE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from loadtest.client.api import Api
     from server.config.config import Config, Resolved
 
 State = Literal["ok", "warning", "failed"]
@@ -208,9 +209,10 @@ async def reachable(config: Config, url: str | None) -> list[Finding]:
             )
         ]
     try:
-        async with Api(http_url, timeout_s=10.0) as api:
+        async with Api(http_url, author_key=author_key_for(http_url), timeout_s=10.0) as api:
             ws_url = (await api.alive())["ws_url"]
             ready = await api.readiness()
+            health = await _health(api)
     except (ApiRefused, ApiUnreachable) as exc:
         return [Finding("HTTP API", "failed", f"{exc}. Is `fanfare serve` running?")]
     return [
@@ -218,8 +220,46 @@ async def reachable(config: Config, url: str | None) -> list[Finding]:
         Finding("ready", "ok", "the database answers")
         if ready["ready"]
         else Finding("ready", "failed", "; ".join(ready["reasons"])),
+        *health,
         await _realtime(ws_url),
     ]
+
+
+FINDING_STATES: dict[str, State] = {"ok": "ok", "down": "failed"}
+"""Of components; all others are warnings."""
+
+
+async def _health(api: Api) -> list[Finding]:
+    """How the running node is, by its components. A node of an earlier release does not tell."""
+    from loadtest.client.api import ApiRefused
+
+    try:
+        components = (await api.health())["components"]
+    except ApiRefused as refused:
+        return [Finding("health", "warning", f"the node does not tell: {refused}")]
+    return [
+        Finding(
+            printable(" to ".join(part for part in (each["name"], each["node"]) if part)),
+            FINDING_STATES.get(each["state"], "warning"),
+            printable(_told(each)),
+        )
+        for each in components
+    ]
+
+
+def _told(component: dict[str, Any]) -> str:
+    """What is said of a component: its state, what that means, and what is known besides."""
+    said: str = f"{component['state']} since {component['since']}: "
+    if component["problem"]:
+        said += f"{component['problem']}. "
+    said += component["means"]
+    if (latency := component["latency"]) is not None:
+        said += f" Answers within {latency['p50_ms']:.1f} ms (p50), {latency['p99_ms']:.1f} ms (p99)."
+    if component["days_left"] is not None:
+        said += f" Days left: {component['days_left']:.0f}."
+    if (error := component["last_error"]) is not None:
+        said += f" Last error, {error['at']}: {error['text'] or 'shown to admins'}"
+    return said
 
 
 async def _realtime(ws_url: str) -> Finding:

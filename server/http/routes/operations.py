@@ -119,6 +119,22 @@ OPERATIONS = (
     ),
     Route(
         "GET",
+        "/health",
+        lambda views: views.operations.health,
+        Operation(
+            "healthReport",
+            "How the node is, by its components",
+            "operations",
+            who=("author", "all"),
+            query=queries.NoQuery,
+            gives=(
+                Gives(200, "No component is down.", operations.HealthReport, examples.HEALTH_REPORT),
+                Gives(503, "One is.", operations.HealthReport, examples.HEALTH_REPORT_DOWN),
+            ),
+        ),
+    ),
+    Route(
+        "GET",
         "/metrics",
         lambda views: views.operations.metrics,
         Operation(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from server.wire.api.operations import Cluster, Count
+from server.wire.api.operations import Cluster, Count, State
 
 Moment = Annotated[int, Meta(ge=0, description="Milliseconds since the epoch, by the clock of the node.")]
 
@@ -22,8 +22,6 @@ Kind = Literal[
     "quarantined",
     "component",
 ]
-
-State = Literal["ok", "degraded", "down", "unknown"]
 
 
 class Part(Struct, frozen=True):

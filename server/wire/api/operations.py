@@ -25,6 +25,50 @@ class Readiness(Body):
     degraded: Annotated[list[str], Meta(description="What does not work although the node can take work.")]
 
 
+ComponentName = Literal["postgresql", "spool", "redis", "links", "clock", "certificate", "loop"]
+
+State = Literal["ok", "degraded", "down", "unknown"]
+
+Rfc3339 = Annotated[str, Meta(description="A moment in UTC, as RFC 3339 writes it.")]
+
+
+class LastError(Body):
+    """The last error of a component."""
+
+    at: Rfc3339
+    text: Annotated[str | None, Meta(description="For admins; null for everybody else.")]
+
+
+class LastMinute(Body):
+    """How long a component took to answer in the last minute, in milliseconds."""
+
+    p50_ms: Annotated[float, Meta(ge=0)]
+    p99_ms: Annotated[float, Meta(ge=0)]
+
+
+class ComponentHealth(Body):
+    """How one component of a node is."""
+
+    name: ComponentName
+    node: Annotated[str | None, Meta(description="Of a link: the node at its other end.")]
+    state: State
+    since: Rfc3339
+    means: Annotated[str, Meta(description="For players, in a sentence.")]
+    problem: Annotated[str, Meta(description="What is wrong, in a sentence; empty while nothing is.")]
+    last_error: LastError | None
+    latency: Annotated[LastMinute | None, Meta(description="Null where there is none.")]
+    days_left: Annotated[float | None, Meta(description="Of the certificate.")]
+
+
+class HealthReport(Body):
+    """How a node is, by its components."""
+
+    state: Annotated[State, Meta(description="The worst of its components.")]
+    at: Rfc3339
+    version: str
+    components: list[ComponentHealth]
+
+
 Count = Annotated[int, Meta(ge=0)]
 
 

@@ -1,0 +1,71 @@
+"""One metric: a row of a table, and how it is written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
+from typing import Generic, TypeVar
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from engine.latency import LatencyStatistics
+
+S = TypeVar("S")
+Value = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | LatencyStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[S]):
+    """One metric.
+
+    Args:
+        make: of its kind: COUNTER, GAUGE or HISTOGRAM.
+        get: reads its value off a snapshot: a number; with labels, numbers by their values; for a histogram
+            a latency.
+    """
+
+    make: Callable[[str, str, Value, Sequence[str]], Metric]
+    name: str
+    help: str
+    get: Callable[[S], Value]
+    labels: Sequence[str] = ()
+
+
+def counter(name: str, help_text: str, value: Value, labels: Sequence[str] = ()) -> Metric:
+    return _filled(CounterMetricFamily(name, help_text, labels=labels), value)
+
+
+def gauge(name: str, help_text: str, value: Value, labels: Sequence[str] = ()) -> Metric:
+    return _filled(GaugeMetricFamily(name, help_text, labels=labels), value)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, value: Value) -> Metric:
+    assert not isinstance(value, LatencyStatistics)
+    if not isinstance(value, Mapping):
+        family.add_metric([], value)
+        return family
+    for labels, count in sorted(value.items()):
+        family.add_metric([labels] if isinstance(labels, str) else labels, count)
+    return family
+
+
+def _histogram(name: str, help_text: str, latency: Value, labels: Sequence[str] = ()) -> Metric:
+    assert isinstance(latency, LatencyStatistics)
+    assert not labels
+    bounds = ["+Inf" if bound_s == inf else str(bound_s) for bound_s in latency.bounds_s]
+    buckets = list(zip(bounds, accumulate(latency.counts), strict=True))
+    return HistogramMetricFamily(name, help_text, buckets, latency.sum_s)
+
+
+COUNTER, GAUGE, HISTOGRAM = counter, gauge, _histogram
+
+
+def metrics(rows: Iterable[Row[S]], snapshot: S) -> Iterator[Metric]:
+    return (row.make(row.name, row.help, row.get(snapshot), row.labels) for row in rows)
