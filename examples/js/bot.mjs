@@ -11,19 +11,13 @@ function guess({ type, choices }) {
 }
 
 /** @param {string} name */
-async function play(name) {
+function play(name) {
 	const game = connect({ url, code, name });
 	game.on("status", ({ status, error }) => status === "ended" && console.log(`${name}: ${error?.code}`));
 	game.on("finished", ({ you }) => {
 		console.log(`${name}: place ${you?.rank} with ${you?.score} points`);
 		game.leave();
 	});
-	const { state } = await game.joined;
-	if (state?.phase === "open") {
-		for (let step = await game.next(); step.t === "question"; step = await game.next()) await game.answer(step.number, guess(step));
-		console.log(`${name} is through`);
-		return game.leave();
-	}
 	let seen = 0;
 	/** @param {Pick<import("fanfare-client").Question, "number" | "type" | "choices" | "opens_in_ms">} question */
 	const answer = async (question) => {
@@ -32,6 +26,13 @@ async function play(name) {
 		await new Promise((go) => setTimeout(go, (question.opens_in_ms ?? 0) + 20));
 		await game.answer(question.number, guess(question)).catch(({ code }) => console.log(`${name}: ${code}`));
 	};
-	game.on("question", answer);
-	if (state?.phase === "question" && state.question) answer(state.question);
+	game.on("question", (question) => question.offset && answer(question)); // at their own pace `next` gives it
+	game.on("joined", async ({ state }) => {
+		if (state?.phase === "question" && state.question) answer(state.question);
+		if (state?.phase !== "open" || seen) return;
+		seen = 1; // it may join again, and has begun
+		for (let step = await game.next(); step.t === "question"; step = await game.next()) await game.answer(step.number, guess(step));
+		console.log(`${name} is through`);
+		game.leave();
+	});
 }

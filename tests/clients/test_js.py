@@ -37,7 +37,7 @@ TSCONFIG = {
         "checkJs": True,
         "target": "es2022",
         "module": "nodenext",
-        "lib": ["es2023", "dom"],
+        "lib": ["es2023", "dom", "dom.iterable"],
         "types": [],
     },
     "include": ["*.mjs", "*.ts", "board.js"],
@@ -116,6 +116,34 @@ async def test_host_players_and_bots_play_a_quiz_in_node(project: Path, client_n
     assert "The answer: 1\n" in said["host.mjs"]
     assert "The end (left)." in said["host.mjs"]
     assert said["bot.mjs"].count("place") == 3
+
+
+async def test_a_player_plays_in_a_terminal(project: Path, client_node: Node) -> None:
+    async with opened(client_node.url, "single", author_key=client_node.author_key) as session:
+        words = [program("node"), *switches("websocket"), "player.mjs", client_node.url, session.code, "Ada"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = await trio.lowlevel.open_process(words, cwd=project, **pipes)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = ""
+
+        async def until(text: str) -> None:
+            nonlocal said
+            while text not in said:
+                data = await process.stdout.receive_some()
+                assert data, said
+                said += data.decode()
+
+        with trio.fail_after(PATIENCE_S):
+            await until("You are Ada.")
+            await session.lead("start")
+            await until("1: Lisbon")
+            await process.stdin.send_all(b"1\n")
+            await until("Right: ")
+            await session.lead("next")
+            await until("The end (left).")
+            assert await process.wait() == 0
+        assert await session.answers("Ada") == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
