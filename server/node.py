@@ -61,6 +61,7 @@ from server.runtime.machine_clock import machine_s
 from server.runtime.sampling import sampler_of
 from server.runtime.timers import Timers
 from server.runtime.tracing import ANSWER_BYTES_MAX, Tracing, collector_of
+from server.security.connection_tokens import ConnectionTokens
 from server.security.fetch import Fetcher
 from server.security.identities import identity_words, open_identities
 from server.security.identity import Identities
@@ -118,6 +119,7 @@ class _Base:
     boundary: Boundary
     pacing: Pacing
     tokens: Tokens
+    connection_tokens: ConnectionTokens
     author_key: str
     sign_in: SignIn | None
 
@@ -192,7 +194,8 @@ def _base(config: Config) -> _Base:
     except SecretError as error:
         raise StartError(str(error)) from error
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
-    return _Base(config, run, clock, Boundary(), Pacing(), tokens, author_key, sign_in)
+    connection_tokens = ConnectionTokens(secret)
+    return _Base(config, run, clock, Boundary(), Pacing(), tokens, connection_tokens, author_key, sign_in)
 
 
 async def _tracing(base: _Base, stack: AsyncExitStack) -> Tracing | None:
@@ -351,6 +354,7 @@ async def _edges(
             base.pacing,
             identities,
             tracing,
+            base.connection_tokens,
         ),
         base.config,
     )

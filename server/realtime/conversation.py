@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.actors import commands, messages
 from engine.actors.clock import Clock
@@ -22,6 +22,7 @@ from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
 from server.runtime.spans import TracedJoin
 from server.runtime.tracing import Tracing
+from server.security.connection_tokens import ConnectionTokens, random_connection_tokens
 from server.security.identity import Identities, IdentityError, no_identities
 from server.security.limits import Attempts, Try, network_of
 from server.security.tokens import Grant, TokenError, former_of, generation_of, new_ticket
@@ -51,7 +52,7 @@ class ConversationDeps:
     in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
     unless it says False because too many wait already. `pacing` says how long what is read may have waited
     to be. `identities` reads the identity tokens of users; without it, none are taken. `tracing` is None
-    where nothing is traced."""
+    where nothing is traced. `connection_tokens` are those of the hub, by default good on this node alone."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -65,6 +66,7 @@ class ConversationDeps:
     pacing: Pacing = field(default_factory=Pacing)
     identities: Identities = field(default_factory=no_identities)
     tracing: Tracing | None = None
+    connection_tokens: ConnectionTokens = field(default_factory=random_connection_tokens)
 
 
 class _State(Enum):
@@ -99,6 +101,7 @@ class Conversation:
         deps: shared by all conversations of the node.
         connection: sends frames to the client, and ends the connection.
         address: of the client, for the limit on attempts.
+        may_move: the client understands `moved`. A session of another node is relayed to any other client.
     """
 
     __slots__ = (
@@ -106,6 +109,7 @@ class Conversation:
         "_connection",
         "_deps",
         "_generation",
+        "_may_move",
         "_messages",
         "_player",
         "_role",
@@ -115,10 +119,13 @@ class Conversation:
         "_try",
     )
 
-    def __init__(self, deps: ConversationDeps, connection: Subscriber, address: str) -> None:
+    def __init__(
+        self, deps: ConversationDeps, connection: Subscriber, address: str, *, may_move: bool = True
+    ) -> None:
         self._deps = deps
         self._connection = connection
         self._address = address
+        self._may_move = may_move
         self._messages = TokenBucket(deps.messages_per_s, deps.messages_burst)
         self._state = _State.NEW
         self._session: str | None = None
@@ -143,10 +150,16 @@ class Conversation:
         """Whether a join waits for the reply of its session."""
         return self._state is _State.JOINING
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing that the client says is heard any more."""
+        return self._state is _State.OVER
+
     # -- from the client -------------------------------------------------------------------------
 
-    def receive(self, raw: str | bytes) -> None:
-        """Take the payload of one text frame."""
+    def receive(self, raw: object, read: Callable[[Any], protocol.Message] = protocol.parse) -> None:
+        """Take one message: the payload of one text frame, or what else `read` makes a message of. `read`
+        raises ProtocolError."""
         if self._state is _State.OVER:
             return
         now = self._deps.clock.now_ms()
@@ -154,7 +167,7 @@ class Conversation:
             self._end_hurry()
             return
         try:
-            message = protocol.parse(raw)
+            message = read(raw)
         except ProtocolError as error:
             self._connection.push(messages.error(error.code, error.message, id=error.id, path=error.path))
             return
@@ -254,7 +267,7 @@ class Conversation:
             self._rejoin(message, message.token, now)
             return
         if message.watch:
-            self.watch(message.code, message.epoch, message.offset, may_move=True)
+            self.watch(message.code, message.epoch, message.offset, may_move=self._may_move)
             return
         identities = self._deps.identities
         if message.identity is not None:
@@ -287,7 +300,7 @@ class Conversation:
             message.name,
             self._deps.clock.now_ms(),
             attach=True,
-            may_move=True,
+            may_move=self._may_move,
             address=network_of(self._address),
             ticket=message.ticket or new_ticket(),
             former_session=former_session,
@@ -308,7 +321,7 @@ class Conversation:
             if error.code != "token_expired":  # that one was good once, and nobody guesses
                 self._count_failure(now)
             return
-        self.come_back(grant, message.code, message.epoch, message.offset, may_move=True)
+        self.come_back(grant, message.code, message.epoch, message.offset, may_move=self._may_move)
 
     # -- from a connection that has no frames to say it with ---------------------------------------
 

@@ -6,12 +6,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import parse_qsl
 
 from server.config.config import Config
+from server.security.authentication import bearer_of
 from server.security.client_address import client_address, origin_allowed
+from server.security.connection_tokens import ConnectionTokens
 from server.wire.protocol import SUBPROTOCOL
 
 PATH = "/ws"
+
+HUB_PATH = "/hub"
+"""Where clients of SignalR come in."""
 
 RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 3, HTTPStatus.TOO_MANY_REQUESTS: 10}
 
@@ -27,14 +33,24 @@ class Upgrade:
     origin: str | None = None
     forwarded_for: str | None = None
     subprotocols: tuple[str, ...] = ()
+    authorization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HubEntry:
+    """How a client came to the hub. `access_token` is what it shows there, good or not; None without one."""
+
+    access_token: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Come in. `address` is the client's; `subprotocol` what to confirm, if anything."""
+    """Come in. `address` is the client's; `subprotocol` what to confirm, if anything. `hub` is None but for a
+    client of the hub."""
 
     address: str
     subprotocol: str | None
+    hub: HubEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +97,12 @@ BAD_REQUEST = Rejection(
 )
 TOO_LARGE = Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "The body is too large.")
 TOO_LATE = Rejection(HTTPStatus.REQUEST_TIMEOUT, "join_timeout", "The handshake took too long.")
-NOT_FOUND = Rejection(HTTPStatus.NOT_FOUND, "not_found", f"The WebSocket is at {PATH}.")
+NOT_FOUND = Rejection(
+    HTTPStatus.NOT_FOUND, "not_found", f"The WebSocket is at {PATH}, the hub at {HUB_PATH}."
+)
+NO_CONNECTION = Rejection(
+    HTTPStatus.NOT_FOUND, "not_found", "No connection has this id. Negotiate again, or leave the id out."
+)
 ORIGIN_REFUSED = Rejection(
     HTTPStatus.FORBIDDEN, "origin_refused", "Pages of this origin may not use this node."
 )
@@ -90,17 +111,30 @@ SUBPROTOCOL_REFUSED = Rejection(
 )
 
 
-def judge(upgrade: Upgrade, config: Config, pages: Iterable[str] = ()) -> Admission | Rejection:
-    """Whether this client may come in. `pages` are the addresses of all nodes."""
-    if upgrade.target.partition("?")[0] != PATH:
+def judge(
+    upgrade: Upgrade,
+    config: Config,
+    pages: Iterable[str] = (),
+    connection_tokens: ConnectionTokens | None = None,
+) -> Admission | Rejection:
+    """Whether this client may come in. `pages` are the addresses of all nodes; `connection_tokens` are
+    those of the hub, without which it is not there."""
+    path, _, query = upgrade.target.partition("?")
+    if path not in (PATH, HUB_PATH) or (path == HUB_PATH and connection_tokens is None):
         return NOT_FOUND
     if not origin_allowed(
         upgrade.origin, upgrade.host, config.http_port, config.public_url, config.allowed_origins, pages
     ):
         return ORIGIN_REFUSED
+    address = client_address(upgrade.peer, upgrade.forwarded_for, config.proxy_hops)
+    if path == HUB_PATH:
+        assert connection_tokens is not None
+        asked = dict(parse_qsl(query))
+        if "id" in asked and not connection_tokens.knows(asked["id"]):
+            return NO_CONNECTION
+        return Admission(
+            address, None, HubEntry(asked.get("access_token") or bearer_of(upgrade.authorization))
+        )
     if upgrade.subprotocols and SUBPROTOCOL not in upgrade.subprotocols:
         return SUBPROTOCOL_REFUSED
-    return Admission(
-        client_address(upgrade.peer, upgrade.forwarded_for, config.proxy_hops),
-        SUBPROTOCOL if upgrade.subprotocols else None,
-    )
+    return Admission(address, SUBPROTOCOL if upgrade.subprotocols else None)

@@ -9,11 +9,9 @@ a mistake in our own code, with a traceback in the log.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import socket
 import ssl
-import struct
 from collections.abc import Sequence
 from functools import partial
 
@@ -21,17 +19,15 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from engine.actors.close_reasons import CloseReason
-from engine.actors.delivery.frame import Frame
-from engine.actors.delivery.outbox import Outbox
 from server.config.config import Config
 from server.file_limit import room
 from server.realtime import handshake, transport
 from server.realtime.client_stream import Accepted, ClientStream
-from server.realtime.conversation import Conversation, ConversationDeps
+from server.realtime.conversation import ConversationDeps
 from server.realtime.handshake import Admission, Rejection, Upgrade
 from server.realtime.transport import Tally, TransportStatistics
+from server.realtime.trio_connection import Connection, HubWebSocket
 from server.security.limits import ArrivalRate, ConnectionCount
-from server.wire.protocol import encode
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +37,6 @@ BACKLOG = 4096
 REFUSED_AT_ONCE_MAX = 64
 """How many connections beyond a limit, of the node or of their address, get a refusal. Further ones are cut
 off without a word."""
-
-MALFORMED = (1002, 1007)
-"""Close codes of RFC 6455 for broken framing and broken UTF-8."""
 
 GONE = "gone"
 """Handshakes that the client broke off."""
@@ -67,7 +60,7 @@ class TrioWebSocketTransport:
         self._count = ConnectionCount(config.connections_per_address_max)
         at_once = config.connections_per_address_max + REFUSED_AT_ONCE_MAX
         self._arrivals = ArrivalRate(config.connections_per_address_per_s, at_once)
-        self._open: set[_Connection] = set()
+        self._open: set[Connection] = set()
         self._shaking: set[trio.CancelScope] = set()
         self._stopping = False
 
@@ -173,8 +166,9 @@ class TrioWebSocketTransport:
             return self._give_up(stream)
         if opened is None:
             return b""
-        websocket, address = opened
-        connection = _Connection(websocket, stream, self._deps, self._config, self._tally, address)
+        websocket, admission = opened
+        shared = (websocket, stream, self._deps, self._config, self._tally, admission.address)
+        connection = Connection(*shared) if admission.hub is None else HubWebSocket(*shared, admission.hub)
         self._tally.accepted += 1
         self._open.add(connection)
         try:
@@ -186,19 +180,21 @@ class TrioWebSocketTransport:
 
     async def _shake_hands(
         self, library: trio.Nursery, stream: ClientStream, place: _Place
-    ) -> tuple[WebSocketConnection, str] | None:
-        """The open connection and the client's address; None when the client was turned away."""
+    ) -> tuple[WebSocketConnection, Admission] | None:
+        """The open connection and how it was let in; None when the client was turned away."""
         request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._connections_max:
-            verdict = handshake.judge(_upgrade(stream, request), self._config, self._deps.pages())
+            verdict = handshake.judge(
+                _upgrade(stream, request), self._config, self._deps.pages(), self._deps.connection_tokens
+            )
         if isinstance(verdict, Admission) and not place.take(verdict.address):
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refused(verdict)
             await request.reject(verdict.status, extra_headers=verdict.headers, body=verdict.body)
             return None
-        return await request.accept(subprotocol=verdict.subprotocol), verdict.address
+        return await request.accept(subprotocol=verdict.subprotocol), verdict
 
     def _give_up(self, stream: ClientStream) -> bytes:
         """A handshake that came to no end. Returns what to say to it."""
@@ -242,209 +238,6 @@ class _Place:
             self._count.leave(self._address)
 
 
-class _Connection:
-    """One open WebSocket; the conversation's way to the client."""
-
-    __slots__ = (
-        "_close_reason",
-        "_config",
-        "_conversation",
-        "_flush_by",
-        "_lost",
-        "_outbox",
-        "_stream",
-        "_tally",
-        "_wakeup",
-        "_websocket",
-    )
-
-    def __init__(
-        self,
-        websocket: WebSocketConnection,
-        stream: ClientStream,
-        deps: ConversationDeps,
-        config: Config,
-        tally: Tally,
-        address: str,
-    ) -> None:
-        self._websocket = websocket
-        self._stream = stream
-        self._config = config
-        self._tally = tally
-        self._outbox = Outbox(encode, config.outbox_bytes_max)
-        self._conversation = Conversation(deps, self, address)
-        self._close_reason: CloseReason | None = None
-        self._flush_by = math.inf
-        self._lost = False
-        self._wakeup = trio.Event()
-        stream.count_aside(self._conversation.receive_aside)
-
-    # -- Subscriber ------------------------------------------------------------------------------
-
-    @property
-    def lags(self) -> bool:
-        """Whether something that was pushed still waits here."""
-        return bool(self._outbox)
-
-    def push(self, frame: Frame) -> None:
-        """Subscriber."""
-        if self._close_reason is not None or self._lost:
-            return
-        try:
-            taken = self._outbox.push(frame)
-        except Exception:
-            log.exception("a %s could not be encoded", frame.kind)
-            self.close(CloseReason.FAILED)
-            return
-        if taken:
-            self._wakeup.set()
-        else:
-            self.close(CloseReason.SLOW_CONSUMER)
-
-    def close(self, close_reason: CloseReason) -> None:
-        """Subscriber."""
-        if self._close_reason is not None:
-            return
-        self._close_reason = close_reason
-        self._flush_by = trio.current_time() + self._config.send_timeout_s
-        if close_reason is CloseReason.RATE_LIMITED:
-            self._stream.mute()
-        if close_reason in transport.UNFLUSHED:
-            self._outbox = Outbox(encode, self._config.outbox_bytes_max)
-        self._wakeup.set()
-
-    # -- tasks -----------------------------------------------------------------------------------
-
-    async def run(self, join_by: float, spread: float) -> bytes:
-        """Until the connection is over. Returns the bytes that are left to say.
-
-        Args:
-            join_by: on trio's clock.
-            spread: 0 to 1, where in the first interval the pings begin.
-        """
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive)
-                nursery.start_soon(self._expect_join, join_by)
-                nursery.start_soon(self._look_for_life, join_by, spread)
-                await self._send()
-                nursery.cancel_scope.cancel()
-        finally:
-            self._tally.closed[self._end_reason()] += 1
-            self._conversation.disconnected()
-        closed = self._websocket.closed
-        if closed is not None and closed.code in MALFORMED:
-            # The library hangs up without a word; the client shall learn why.
-            return struct.pack("!BBH", 0x88, 2, closed.code)
-        return b""
-
-    def _end_reason(self) -> str:
-        if self._close_reason is not None:
-            return self._close_reason.reason
-        closed = self._websocket.closed
-        if closed is None or closed.code == 1006:
-            return transport.CONNECTION_LOST
-        if closed.code in MALFORMED:
-            return transport.MALFORMED
-        return (
-            CloseReason.TOO_LARGE.reason
-            if closed.code == CloseReason.TOO_LARGE.code
-            else transport.PEER_CLOSED
-        )
-
-    async def _receive(self) -> None:
-        try:
-            while True:
-                message = await self._websocket.get_message()
-                self._hear(message)
-        except ConnectionClosed:
-            self._lost = True
-            self._wakeup.set()
-
-    def _hear(self, message: str | bytes) -> None:
-        if self._close_reason is not None:
-            return
-        self._tally.messages_in += 1
-        try:
-            if isinstance(message, bytes):
-                self._conversation.receive_binary()
-            elif self._too_large(message):
-                self.close(CloseReason.TOO_LARGE)
-            else:
-                self._conversation.receive(message)
-        except Exception:
-            log.exception("a conversation failed")
-            self.close(CloseReason.FAILED)
-
-    def _too_large(self, message: str) -> bool:
-        """The library bounds characters; what counts is bytes."""
-        return not message.isascii() and len(message.encode()) > self._config.frame_bytes_max
-
-    async def _send(self) -> None:
-        while not self._lost:
-            data = self._outbox.pop()
-            if data is not None:
-                await self._send_frame(data)
-            elif self._close_reason is not None:
-                await self._say_goodbye(self._close_reason)
-                return
-            else:
-                self._wakeup = trio.Event()
-                await self._wakeup.wait()
-
-    async def _say_goodbye(self, close_reason: CloseReason) -> None:
-        with trio.move_on_after(transport.PARTING_S) as scope:
-            await self._websocket.aclose(close_reason.code, close_reason.reason)
-        if not scope.cancelled_caught:
-            # The client has answered with its own close frame, which was its last.
-            self._stream.ended = True
-
-    async def _send_frame(self, data: bytes) -> None:
-        deadline = min(trio.current_time() + self._config.send_timeout_s, self._flush_by)
-        with trio.move_on_at(deadline) as scope:
-            try:
-                await self._websocket.send_message(data.decode())
-            except ConnectionClosed:
-                self._lost = True
-                return
-        if scope.cancelled_caught:
-            # Perhaps in the middle of the frame, so that no close frame can follow.
-            self.close(CloseReason.SLOW_CONSUMER)
-            self._lost = True
-            return
-        self._tally.frames_out += 1
-        self._tally.bytes_out += len(data)
-
-    async def _expect_join(self, join_by: float) -> None:
-        await trio.sleep_until(join_by)
-        if self._conversation.idle:
-            self.close(CloseReason.JOIN_TIMEOUT)
-        await trio.sleep_until(join_by + transport.JOIN_REPLY_S)
-        if self._conversation.joining:
-            self._conversation.give_up_joining()
-
-    async def _look_for_life(self, join_by: float, spread: float) -> None:
-        """Close what does not answer pings, and what was refused too late for `_expect_join` to see."""
-        interval_s = self._config.ping_interval_s
-        await trio.sleep(interval_s * spread)
-        while await self._ping():
-            if self._conversation.idle and trio.current_time() >= join_by:
-                self.close(CloseReason.JOIN_TIMEOUT)
-            await trio.sleep(interval_s)
-
-    async def _ping(self) -> bool:
-        """False when the connection is over."""
-        with trio.move_on_after(self._config.ping_timeout_s) as scope:
-            self._stream.expect_pong()
-            try:
-                await self._websocket.ping()
-            except ConnectionClosed:
-                return False
-        if scope.cancelled_caught:
-            self.close(CloseReason.PING_TIMEOUT)
-        return not scope.cancelled_caught
-
-
 def _listeners(
     sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None
 ) -> list[trio.abc.Listener[Accepted]]:
@@ -468,4 +261,5 @@ def _upgrade(stream: ClientStream, request: WebSocketRequest) -> Upgrade:
         origin=header(b"origin"),
         forwarded_for=header(b"x-forwarded-for"),
         subprotocols=request.proposed_subprotocols,
+        authorization=header(b"authorization"),
     )

@@ -20,6 +20,14 @@ PREFLIGHT_HEADERS: Mapping[str, str] = {
 }
 """What pages of allowed origins may send; for others the header that names the origin is missing."""
 
+HUB_PREFLIGHT_HEADERS: Mapping[str, str] = {
+    **PREFLIGHT_HEADERS,
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Requested-With, X-SignalR-User-Agent",
+}
+
+HUB_HEADERS: Mapping[str, str] = {"Access-Control-Allow-Credentials": "true"}
+"""Of every answer of the hub: its clients ask for credentials unless they are told not to. None are used."""
+
 STANDING_HEADERS: Mapping[str, str] = {
     "Vary": "Origin",
     "Cache-Control": "no-store",
@@ -32,6 +40,12 @@ STANDING_HEADERS: Mapping[str, str] = {
 TOO_MANY_ATTEMPTS = ApiError(
     "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
 )
+
+
+def bearer_of(authorization: str | None) -> str | None:
+    """The token in an Authorization header; None without one."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 class TokenReader(Protocol):
@@ -52,8 +66,7 @@ class Caller:
 
     def bearer(self) -> str | None:
         """What the Authorization header brings along."""
-        scheme, _, token = (self.authorization or "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+        return bearer_of(self.authorization)
 
 
 class Guard:

@@ -142,6 +142,11 @@ def parse(raw: str | bytes) -> Message:
         raise ProtocolError("bad_json", "This is not JSON.") from None
     if type(data) is not dict:
         raise ProtocolError("bad_message", "A message is one JSON object.")
+    return read(data)
+
+
+def read(data: _Members) -> Message:
+    """One message from its members, `t` among them. Raises ProtocolError."""
     kind = data.get("t")
     if kind == "answer":
         return _answer(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import trio
 
@@ -62,6 +62,9 @@ class ClientConnection:
 
     __slots__ = ("_address", "_backlog", "_conversation", "_encoder", "_end", "_port", "_socket", "tick")
 
+    MAY_MOVE: ClassVar = True
+    """Whether the client understands `moved`."""
+
     def __init__(self, port: Port, client: socket.socket, encoder: Encoder, address: str) -> None:
         self._port = port
         self._socket = client
@@ -69,7 +72,9 @@ class ClientConnection:
         self._address = address
         self._backlog: Backlog | None = None
         self._end: End | None = None
-        self._conversation: Conversation | None = Conversation(port.deps, self, address)
+        self._conversation: Conversation | None = Conversation(
+            port.deps, self, address, may_move=self.MAY_MOVE
+        )
         """None once it was told of the end."""
         self.tick = NEVER
 

@@ -139,12 +139,7 @@ class Connection(ClientConnection):
     def _sign_of_life(self, now: float) -> bool:
         """Look for one, ask for one. False when the connection was ended instead."""
         config = self._port.config
-        assert self._conversation is not None
-        if now >= self._join_by and self._conversation.idle:
-            self.close(CloseReason.JOIN_TIMEOUT)
-            return False
-        if now >= self._join_by + transport.JOIN_REPLY_S and self._conversation.joining:
-            self._conversation.give_up_joining()
+        if self._joins_too_late(now):
             return False
         silent_s = now - self._pinged_at
         if not self._heard and silent_s >= config.ping_timeout_s:
@@ -158,12 +153,27 @@ class Connection(ClientConnection):
                 self._send_aside(PING)
         return self._end is None
 
-    def _set_alarm(self, now: float) -> None:
+    def _joins_too_late(self, now: float) -> bool:
+        """Whether the connection was ended because nobody has joined, or has been answered."""
+        assert self._conversation is not None
+        if now >= self._join_by and self._conversation.idle:
+            self.close(CloseReason.JOIN_TIMEOUT)
+            return True
+        if now >= self._join_by + transport.JOIN_REPLY_S and self._conversation.joining:
+            self._conversation.give_up_joining()
+            return True
+        return False
+
+    def _next_look(self, now: float) -> float:
+        """When to look for a sign of life again."""
         config = self._port.config
         wait_s = config.ping_interval_s if self._heard else config.ping_timeout_s
         if now == self._pinged_at:
             wait_s = min(config.ping_interval_s, config.ping_timeout_s)
-        at = self._pinged_at + wait_s
+        return self._pinged_at + wait_s
+
+    def _set_alarm(self, now: float) -> None:
+        at = self._next_look(now)
         if now < self._join_by < at:
             at = self._join_by
         elif self._conversation is not None and self._conversation.joining:

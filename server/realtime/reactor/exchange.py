@@ -28,10 +28,17 @@ from server.realtime.reactor.request import Malformed, Request, RequestReader, T
 from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
-from server.security.authentication import PREFLIGHT_HEADERS, STANDING_HEADERS, Caller
+from server.security.authentication import (
+    HUB_HEADERS,
+    HUB_PREFLIGHT_HEADERS,
+    PREFLIGHT_HEADERS,
+    STANDING_HEADERS,
+    Caller,
+)
 from server.wire.api.queries import EventsQuery
 from server.wire.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
 from server.wire.errors import ApiError, busy, refused, too_many_streams
+from server.wire.hub import negotiated, version_of
 from server.wire.sse import position
 
 REPLY_TIMEOUT_S = 15.0
@@ -46,6 +53,10 @@ REQUESTS_WAITING_MAX = 16
 WAITING_BYTES_MAX = 32_768
 """As much as they may come to, with their heads."""
 
+
+NEGOTIATE_PATH = f"{handshake.HUB_PATH}/negotiate"
+HUB_PREFLIGHT: Mapping[str, str] = {**HUB_PREFLIGHT_HEADERS, **HUB_HEADERS}
+HUB_TRANSPORTS = ("WebSockets",)
 
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|next|events)")
@@ -185,11 +196,11 @@ class Exchange:
         try:
             port.guard.refuse_foreign_origin(caller, request.method)
             if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
-                self._respond(caller, 204, PREFLIGHT_HEADERS, b"")
+                self._respond(caller, 204, HUB_PREFLIGHT if _is_hub(request) else PREFLIGHT_HEADERS, b"")
             else:
                 self._find(caller, request)
         except ApiError as error:
-            self._refuse(caller, error)
+            self._refuse(caller, error, HUB_HEADERS if _is_hub(request) else _NOTHING)
 
     def _take_place(self, address: str) -> bool:
         """Be counted for this client: a proxy may send the requests of many over one connection. False when
@@ -223,11 +234,15 @@ class Exchange:
 
     def _find(self, caller: Caller, request: Request) -> None:
         path, _, query = request.target.partition("?")
+        if path == NEGOTIATE_PATH:
+            self._negotiate(caller, request.method, query)
+            return
         route = _ROUTE.fullmatch(path)
         if route is None:
             raise ApiError(
                 "not_found",
-                f"On this port are {handshake.PATH} and, under /api/sessions/..., answers, next and events.",
+                f"On this port are {handshake.PATH}, {handshake.HUB_PATH} and, under /api/sessions/..., "
+                "answers, next and events.",
             )
         key, what = unquote(route[1]), route[2]
         if request.method not in METHODS[what]:
@@ -242,6 +257,16 @@ class Exchange:
             self._respond(caller, 200, {"Content-Type": CONTENT_TYPE}, b"")
         else:
             self._stream(caller, key, query, request)
+
+    def _negotiate(self, caller: Caller, method: str, query: str) -> None:
+        """Tell a client of the hub by which transports it may come, and give it an id."""
+        if method != "POST":
+            error = ApiError("method_not_allowed", "This address takes POST only.")
+            self._refuse(caller, error, {**HUB_HEADERS, "Allow": "POST"})
+            return
+        tokens = self._port.deps.connection_tokens
+        answer = negotiated(version_of(query), *tokens.issue(), HUB_TRANSPORTS)
+        self._respond(caller, 200, {**JSON, **HUB_HEADERS}, orjson.dumps(answer))
 
     def _player(self, caller: Caller, now: int, refusal: str) -> tuple[str, int]:
         """The session and the player that the request is from. Raises ApiError."""
@@ -408,6 +433,10 @@ class _Reply:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.answered(self.caller, busy())
+
+
+def _is_hub(request: Request) -> bool:
+    return request.target.startswith(handshake.HUB_PATH)
 
 
 def _token(query: str) -> str | None:

@@ -16,6 +16,7 @@ from server.realtime.reactor.loop import Loop
 from server.realtime.transport import Tally
 from server.security.authentication import Guard
 from server.security.limits import ArrivalRate, ConnectionCount, MessageRate
+from server.wire.hub import encode_json, encode_msgpack
 from server.wire.protocol import encode
 from server.wire.sse import EventDialect
 
@@ -48,6 +49,16 @@ def text_frame(message: Message) -> bytes:
     return websocket.encode_text_frame(encode(message))
 
 
+def hub_text_frame(message: Message) -> bytes:
+    """The dialect of a WebSocket of the hub that speaks JSON."""
+    return websocket.encode_text_frame(encode_json(message))
+
+
+def hub_binary_frame(message: Message) -> bytes:
+    """The dialect of a WebSocket of the hub that speaks MessagePack."""
+    return websocket.encode_frame(websocket.BINARY, encode_msgpack(message))
+
+
 def receive(client: socket.socket) -> bytes | None:
     """Received bytes: None if there are none yet, empty once none will follow, whichever side ended it."""
     try:
@@ -77,6 +88,8 @@ class Port:
     rate: MessageRate
     connections_max: int
     text: Encoder = field(default_factory=partial(Encoder, text_frame))
+    hub_text: Encoder = field(default_factory=partial(Encoder, hub_text_frame))
+    hub_binary: Encoder = field(default_factory=partial(Encoder, hub_binary_frame))
     _events: WeakValueDictionary[int, Encoder] = field(default_factory=WeakValueDictionary)
 
     def events(self, epoch: int) -> Encoder:

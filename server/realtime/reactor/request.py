@@ -69,6 +69,7 @@ class Head:
     origin: str | None
     forwarded_for: str | None
     subprotocols: tuple[str, ...]
+    authorization: str | None = None
 
 
 class RequestReader:
@@ -244,6 +245,7 @@ def read_handshake(request: Request) -> Head:
         origin=request.header(b"origin"),
         forwarded_for=request.header(b"x-forwarded-for"),
         subprotocols=tuple(each.strip() for each in protocols.decode().split(",") if each.strip()),
+        authorization=request.header(b"authorization"),
     )
 
 

@@ -8,6 +8,7 @@ from engine import websocket
 from server.realtime import handshake
 from server.realtime.handshake import Admission, Rejection, Upgrade
 from server.realtime.reactor.connection import Connection
+from server.realtime.reactor.hub_websocket import HubWebSocket
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.request import NoHandshake, Request, read_handshake
 
@@ -41,8 +42,9 @@ def judge(port: Port, peer: str, request: Request) -> Admission | Rejection:
         origin=head.origin,
         forwarded_for=head.forwarded_for,
         subprotocols=head.subprotocols,
+        authorization=head.authorization,
     )
-    return handshake.judge(upgrade, port.config, port.deps.pages())
+    return handshake.judge(upgrade, port.config, port.deps.pages(), port.deps.connection_tokens)
 
 
 def open_websocket(
@@ -68,7 +70,11 @@ def open_websocket(
         port.tally.refused[GONE] += 1
         return False
     port.tally.accepted += 1
-    connection = Connection(port, client, admission.address, join_by)
+    connection = (
+        Connection(port, client, admission.address, join_by)
+        if admission.hub is None
+        else HubWebSocket(port, client, admission.address, join_by, admission.hub.access_token)
+    )
     if request.rest:
         connection.take(request.rest)
     return True
