@@ -26,6 +26,12 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
         urls = dict(zip(("node-1", "node-2", "node-3"), cluster.urls, strict=True))
         first = visit.run(owner_of, cluster, session)
         players = [join(visit, url, session.code, f"From {name}") for name, url in urls.items()]
+        ops = visit.page(size="desktop")
+        ops.goto(f"{urls[first]}/ops#key={cluster.author_key}")
+        expect(ops.locator("#nodes h3")).to_have_text(sorted(urls))
+        for name in urls:
+            expect(ops.get_by_role("img", name=f"{name}, answers acknowledged")).to_be_visible()
+        expect(ops.locator("#sessions tr")).to_contain_text([session.code])
         visit.run(session.lead, "start")
         players[0].get_by_role("button", name="Lisbon").click()
         expect(players[0].locator(".state")).to_have_text("Saved")
@@ -38,11 +44,15 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
             expect(each.locator("#banner")).to_be_empty(timeout=30_000)
         second = visit.run(owner_of, cluster, session)
         assert second != first
+        expect(ops.locator("#troubles")).to_contain_text(f"{first} drains")
+        expect(ops.locator("#events")).to_contain_text("handed 1 session on", timeout=15_000)
+        expect(ops.locator("#sessions tr")).to_contain_text([second])
 
         visit.run(session.lead, "next")
         for each in players:
             expect(each.locator(".top:visible")).to_contain_text("Question 2 of 2")
         cluster.node(second).kill()
+        told = ops.locator("#events")
         players[0].get_by_role("button", name="True").click()
         for each in players:
             # That of the dead node too, which has no other address for requests.
@@ -52,6 +62,9 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
             each.get_by_role("button", name="True").click()
         for each in players:
             expect(each.locator(".verdict h1")).to_have_text("Correct!", timeout=30_000)
+        expect(told).to_contain_text(f"misses {second}", timeout=30_000)
+        expect(told).to_contain_text("took 1 session over", timeout=30_000)
+        expect(ops.locator("#nodes h3")).to_have_count(2)
 
     async with (
         running_cluster(short_tmp_path / "nodes", "--nodes", "3") as cluster,
