@@ -2,7 +2,8 @@
 
 `python -m tests.e2e.conversations` writes them there.
 
-A host, two players and a spectator go through one session, over the realtime port of a node with PostgreSQL.
+A host, two players and a spectator go through one session, and one player through another one at her own pace, over
+the realtime port of a node with PostgreSQL.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ QUIZ: Final = {
     ],
 }
 SETTINGS: Final = {"get_ready_ms": 200, "reading_ms": 200, "approval": False}
+ALONE: Final = {"pace": "self"}
 
 ANY_TIME: Final = frozenset({"leaderboard", "progress", "roster", "waiting_list", "health"})
 """Come at the pace of the tick: how many there are, and between which others, differs from run to run."""
@@ -105,7 +107,7 @@ class Client:
 
 @asynccontextmanager
 async def recorded() -> AsyncIterator[Mapping[str, list[Line]]]:
-    """Play the session. Gives what each of the four has said and heard."""
+    """Play the sessions. Gives what each of the five has said and heard."""
     with tempfile.TemporaryDirectory(prefix="fanfare-") as directory:
         async with running_node(Path(directory) / "data") as (_, api), trio.open_nursery() as nursery:
             quiz, _ = await api.add_quiz(QUIZ)
@@ -116,6 +118,11 @@ async def recorded() -> AsyncIterator[Mapping[str, list[Line]]]:
                 await nursery.start(each.listen)
             with trio.fail_after(6 * PATIENCE_S):
                 await _play(nursery, made["code"], made["host_token"], **clients)
+            alone = await api.create_session(quiz["id"], ALONE)
+            clients["dora"] = Client(alone["ws_url"])
+            await nursery.start(clients["dora"].listen)
+            with trio.fail_after(2 * PATIENCE_S):
+                await _play_alone(nursery, alone["code"], clients["dora"])
             yield {name: client.lines for name, client in clients.items()}
             nursery.cancel_scope.cancel()
 
@@ -183,6 +190,28 @@ async def _play(
     for each in (host, ada, ben, screen):
         await each.hear("finished")
     await ada.say("leave")
+
+
+async def _play_alone(nursery: trio.Nursery, code: str, dora: Client) -> None:
+    await dora.say("join", code=code, name="Dora")
+    await dora.hear("joined")
+    await dora.say("next", id="n1")
+    await dora.hear("question", number=1)
+    await dora.say("answer", id="a1", question=1, choice=1)
+    await dora.hear("ack", id="a1")
+    await dora.say("next", id="n2")
+    await dora.hear("question", number=2)
+    await dora.lose()
+    await nursery.start(dora.listen)
+    await dora.say("join", code=code, token=dora.token)
+    await dora.hear("joined")
+    await dora.say("next", id="n3")
+    await dora.hear("question", number=2)
+    await dora.say("answer", id="a2", question=2, choice="Oslo")
+    await dora.hear("ack", id="a2")
+    await dora.say("next", id="n4")
+    await dora.hear("done_all")
+    await dora.say("leave")
 
 
 def shape(lines: list[Line]) -> Counter[tuple[str, str, frozenset[str]]]:
