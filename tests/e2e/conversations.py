@@ -2,8 +2,8 @@
 
 `python -m tests.e2e.conversations` writes them there.
 
-A host, two players and a spectator go through one session, and one player through another one at her own pace, over
-the realtime port of a node with PostgreSQL.
+A host, two players and a spectator go through one session, and a player through another one at her own pace,
+over the realtime port of a node with PostgreSQL.
 """
 
 from __future__ import annotations
