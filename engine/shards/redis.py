@@ -65,6 +65,11 @@ def errors() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:  # OSError includes every time-out
         raise BusUnavailable(f"{type(error).__name__}: {error}") from error
+    except AttributeError as error:
+        # What asyncio of 3.12 says of a connection that was lost just before something is written to it.
+        if error.obj is not None or error.name != "_add_writer":
+            raise
+        raise BusUnavailable("the connection was lost") from error
 
 
 async def _ask(function: Callable[..., Awaitable[T]], *args: object) -> T:

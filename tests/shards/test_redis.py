@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -18,7 +19,7 @@ from engine.domain.quiz import Quiz
 from engine.shards import redis as redis_module
 from engine.shards.embedded_redis import EmbeddedRedis
 from engine.shards.ports import BUS_BYTES_MAX, BusMessage, BusUnavailable, Load
-from engine.shards.redis import RedisServices, open_redis
+from engine.shards.redis import RedisServices, errors, open_redis
 from tests.fakes import MemoryCatalog
 from tests.shards.making import member_of
 from tests.storage.making import quiz_of
@@ -79,6 +80,14 @@ async def test_a_killed_redis_is_unavailable_and_another_one_when_it_is_back(
     after = await services.heartbeats.beat(B, Load())
     assert [member for member, _ in after.members] == [B]
     assert after.store_run != before.store_run
+
+
+def test_what_asyncio_says_of_a_lost_connection_is_that_redis_is_unavailable() -> None:
+    loop: Any = None
+    with pytest.raises(BusUnavailable), errors():
+        loop._add_writer(1, None)
+    with pytest.raises(AttributeError), errors():
+        loop.a_mistake_of_ours()
 
 
 async def test_a_frozen_redis_is_given_up_within_its_time_out(
