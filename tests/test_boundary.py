@@ -62,6 +62,7 @@ TASKS = {
     ("server/node.py", "_sessions", "_in_a_nursery"): PARTS,
     ("server/node.py", "_edges", "_kept of collector.run"): WITHIN,
     ("server/node.py", "_edges", "_kept of loop_watch.run"): WITHIN,
+    ("server/node.py", "_edges", "_kept of app.health.run"): WITHIN,
     ("server/node.py", "_edges", "_kept of app.live.run"): WITHIN,
     ("server/http/live.py", "LiveFeed.ask", "self._ask"): WITHIN,
     ("server/node.py", "_assemble", "cluster.appear"): "Heartbeat: engine.boundary around each heartbeat",
