@@ -98,9 +98,9 @@ TASKS = {
     ("server/http/serving.py", "serve", "trio.serve_listeners of serve_connection"): CONNECTION,
     ("server/realtime/trio_websocket.py", "TrioWebSocketTransport.serve", "listen"): CONNECTION,
     ("server/realtime/trio_websocket.py", "TrioWebSocketTransport.serve", "self._hold"): CONNECTION,
-    ("server/realtime/trio_websocket.py", "_Connection.run", "self._expect_join"): CONNECTION,
-    ("server/realtime/trio_websocket.py", "_Connection.run", "self._look_for_life"): CONNECTION,
-    ("server/realtime/trio_websocket.py", "_Connection.run", "self._receive"): CONNECTION,
+    ("server/realtime/trio_connection.py", "Connection.run", "self._expect_join"): CONNECTION,
+    ("server/realtime/trio_connection.py", "Connection.run", "self._look_for_life"): CONNECTION,
+    ("server/realtime/trio_connection.py", "Connection.run", "self._receive"): CONNECTION,
 }
 """By where it is started: what starts a task, and the boundary around that task's work. A new task belongs
 here too: think of whoever can have it run, and what a mistake in it may cost."""
