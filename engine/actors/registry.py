@@ -7,6 +7,7 @@ store, runs its actor, and restarts it after a crash. An idle session is given u
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -61,6 +62,9 @@ CLAIMS_AT_ONCE = 16
 """The most sessions that are activated at the same time. Others wait here, not for a connection to the
 database."""
 
+SURVEYED_AT_ONCE = 200
+"""The most sessions that are looked at between two checkpoints."""
+
 LET_GO_S = 5.0
 """How long giving up an idle session may take. Commands for it wait meanwhile."""
 
@@ -88,6 +92,23 @@ class RegistryStatistics:
     broadcasts: int
     frames_pushed: int
     tick_ms: int
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Over sessions in memory."""
+
+    active: int = 0
+    subscribers: int = 0
+    players: int = 0
+    backlog: int = 0
+
+    def add(self, actors: list[SessionActor]) -> _Sums:
+        self.active += len(actors)
+        self.subscribers += sum(actor.subscribers for actor in actors)
+        self.players += sum(actor.session.active for actor in actors)
+        self.backlog += sum(actor.backlog for actor in actors)
+        return self
 
 
 class _Claim:
@@ -203,7 +224,8 @@ class Registry:
         self._claims = trio.CapacityLimiter(CLAIMS_AT_ONCE)
         self.slow_answers = SlowAnswers(clock)
         """The slow, refused and failed answers of all sessions here."""
-        self._counters = Counters(self.slow_answers)
+        self.counters = Counters(self.slow_answers)
+        """The counts of all sessions here, since the start."""
         self._crashes = Crashes()
 
     # -- the sessions here -----------------------------------------------------------------------
@@ -371,7 +393,7 @@ class Registry:
                 options=self._options,
                 pace=self.pace,
                 pacing=self.pacing,
-                counters=self._counters,
+                counters=self.counters,
                 stream=stream,
                 in_doubt=self._in_doubt,
                 name_rules=self._name_rules,
@@ -426,14 +448,28 @@ class Registry:
                 yield owned
 
     def statistics(self) -> RegistryStatistics:
+        return self._statistics(_Sums().add(list(self.active())))
+
+    async def survey(self, largest: int) -> tuple[RegistryStatistics, list[SessionActor]]:
+        """The same, and so many of the sessions with the most players. Yields to other tasks in between."""
+        slicer, sums = Slicer(), _Sums()
+        found: list[SessionActor] = []
         actors = list(self.active())
-        counters = self._counters
+        for start in range(0, len(actors), SURVEYED_AT_ONCE):
+            some = actors[start : start + SURVEYED_AT_ONCE]
+            sums.add(some)
+            found = heapq.nlargest(largest, [*found, *some], key=lambda actor: actor.session.active)
+            await slicer.breathe()
+        return self._statistics(sums), found
+
+    def _statistics(self, sums: _Sums) -> RegistryStatistics:
+        counters = self.counters
         return RegistryStatistics(
-            active=len(actors),
+            active=sums.active,
             quarantined=sum(slot.unavailable for slot in self._by_id.values()),
-            subscribers=sum(actor.subscribers for actor in actors),
-            players=sum(actor.session.active for actor in actors),
-            backlog=sum(actor.backlog for actor in actors),
+            subscribers=sums.subscribers,
+            players=sums.players,
+            backlog=sums.backlog,
             crashes=self._crashes.total,
             answers_accepted=counters.answers_accepted,
             answers_repeated=counters.answers_repeated,

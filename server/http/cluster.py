@@ -34,10 +34,11 @@ class ClusterView:
         """Of this node."""
         return self._services.config.node or socket.gethostname()
 
-    def shown(self) -> operations.Cluster:
-        """The nodes, by their heartbeats. Waits for nothing."""
+    def shown(self, own: Load | None = None) -> operations.Cluster:
+        """The nodes, by their heartbeats. Waits for nothing. Args: own: the load of a node alone, if it is
+        known."""
         cluster = self._services.cluster
-        nodes = cluster.nodes() if cluster is not None else [self._alone()]
+        nodes = cluster.nodes() if cluster is not None else [self._alone(own)]
         return operations.Cluster(
             cluster=self._services.config.cluster,
             redis_up=cluster.redis_up() if cluster is not None else None,
@@ -66,7 +67,7 @@ class ClusterView:
             raise _unknown()
         return json_answer(operations.Draining(name, "draining"), 202)
 
-    def _alone(self) -> NodeState:
+    def _alone(self, own: Load | None) -> NodeState:
         services = self._services
         member = Member(
             name=self.own_name(),
@@ -80,7 +81,7 @@ class ClusterView:
             version=services.version,
             started_at=self._started_at,
         )
-        return NodeState(member, own_load(services), SHARDS)
+        return NodeState(member, own or own_load(services), SHARDS)
 
 
 def own_load(services: Services) -> Load:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,8 +17,9 @@ from quart_trio.wrappers import TrioResponse
 
 from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason, Reconnect
+from engine.actors.registry import RegistryStatistics
 from engine.actors.slow_answers import SlowAnswer
-from engine.shards.ports import LinkLost
+from engine.shards.ports import LinkLost, Load
 from server.http.authorization import Access
 from server.http.cluster import ClusterView, loaded
 from server.http.events import OpenStreams
@@ -62,6 +62,10 @@ class LiveFeed:
         self._health = health
         self._cluster = cluster
         self._history = History()
+        self._largest: list[SessionActor] = []
+        """The sessions with the most players at the last look."""
+        self._load: Load | None = None
+        """At the last look."""
         self._others: dict[str, types.LiveNode] = {}
         """What the other nodes said last, by their name; those that did not answer are not there."""
         self._asked_at = -FRESH_S
@@ -73,7 +77,7 @@ class LiveFeed:
         """Run until cancelled."""
         due = trio.current_time()
         while True:
-            self.read()
+            await self.read()
             await self._tell_hosts()
             if self.streams:
                 await self.ask()
@@ -89,11 +93,17 @@ class LiveFeed:
             None if p99_ms is None else round(p99_ms), spools=spooling is not None and spooling.active
         )
 
-    def read(self) -> None:
-        """Take a reading of this node."""
+    async def look(self) -> tuple[RegistryStatistics, Load]:
+        """Look at all sessions here. Yields to other tasks in between: there may be thousands."""
         services = self._services
-        counts = services.registry.statistics()
-        load = loaded(services, counts, services.journal.statistics())
+        counts, self._largest = await services.registry.survey(LISTED_MAX)
+        self._load = load = loaded(services, counts, services.journal.statistics())
+        return counts, load
+
+    async def read(self) -> None:
+        """Take a reading of this node. Yields as `look`."""
+        services = self._services
+        counts, load = await self.look()
         cluster = services.cluster
         moved = None if cluster is None else cluster.traffic()
         counted = (moved.taken_over, moved.handed_on, moved.not_handed_on) if moved else (0, 0, 0)
@@ -111,7 +121,7 @@ class LiveFeed:
                 counted=dict(zip(COUNTED, (*counted, counts.crashes), strict=True)),
                 quarantined=counts.quarantined,
                 draining=cluster is not None and cluster.draining(),
-                members=frozenset(member.name for member in services.members()),
+                members=frozenset(member.name for member in services.members()) - {self._cluster.own_name()},
                 states=self._health.states(),
             )
         )
@@ -119,14 +129,12 @@ class LiveFeed:
     # -- this node -------------------------------------------------------------------------------
 
     def own(self) -> types.LiveNode:
-        """What this node says of itself. Waits for nothing."""
+        """What this node says of itself; of its sessions by the last look. Waits for nothing."""
         services = self._services
         reasons, degraded = readiness(services)
-        counts = services.registry.statistics()
-        slow_answers = services.registry.slow_answers
-        actors = heapq.nlargest(
-            LISTED_MAX, services.registry.active(), key=lambda actor: actor.session.active
-        )
+        counters, slow_answers = services.registry.counters, services.registry.slow_answers
+        here = services.registry.here
+        actors = [actor for actor in self._largest if here(actor.session_id) is actor]
         return types.LiveNode(
             name=self._cluster.own_name(),
             at=services.clock.now_ms(),
@@ -137,8 +145,8 @@ class LiveFeed:
                 types.LiveComponent(name, each.found.state, each.since, _detail(each.found))
                 for name, each in self._health.by_name().items()
             ],
-            acks=counts.acks,
-            refused=counts.refused,
+            acks=counters.acks,
+            refused=dict(counters.refused),
             sessions=[_live(actor) for actor in actors],
             slowest=[_slow(answer) for answer in slow_answers.slowest()[:LISTED_MAX]],
             failed=[_slow(answer) for answer in slow_answers.failed()[:LISTED_MAX]],
@@ -185,7 +193,7 @@ class LiveFeed:
 
     def view(self) -> types.LiveView:
         """This node as it is, and what the others said last. Waits for nothing."""
-        own, cluster = self.own(), self._cluster.shown()
+        own, cluster = self.own(), self._cluster.shown(self._load)
         there = {node.name for node in cluster.nodes} - {own.name}
         others = [node for name, node in self._others.items() if name in there]
         return types.LiveView(
@@ -226,6 +234,7 @@ class LiveStream:
         """The next view as an event; None at the end. Always a checkpoint, as in `EventStream`."""
         if self._told is None:
             self._told = {}
+            await self._feed.look()
             await self._feed.ask()
             await trio.lowlevel.checkpoint()
             return retry(Reconnect.LATER)
@@ -295,6 +304,7 @@ class Live:
         """All of it, once. Waits for the other nodes, for a second at most."""
         self._access.require_author().require_admin()
         read_query(NoQuery)
+        await self._feed.look()
         await self._feed.ask()
         return json_answer(self._feed.view())
 

@@ -39,7 +39,7 @@ class Reading:
         queued: facts that wait for PostgreSQL.
         acks, refused, counted: since the start; `counted` has those of `COUNTED`.
         quarantined: sessions out of service now.
-        members: the names of the nodes that give signs of life.
+        members: the names of the other nodes that give signs of life.
         states: of the components, by name.
     """
 

@@ -68,11 +68,11 @@ function draw(at, shown) {
 const named = (component) => t(`ops.component.${component}`);
 
 function showVerdict(shown) {
-	const lines = shown.flatMap(({ name, state, reasons = [], degraded = [] }) => [
+	const lines = shown.flatMap(({ name, state, reasons = [], components = [] }) => [
 		...(state === "silent" ? [["down", t("ops.silent", { name })]] : []),
 		...(state === "draining" ? [["degraded", t("ops.draining", { name })]] : []),
-		...reasons.map((reason) => ["down", t("ops.cannot", { name, reason })]),
-		...degraded.map((reason) => ["degraded", t("ops.although", { name, reason })]),
+		...reasons.filter((reason) => state !== "draining" || !/drain/.test(reason)).map((reason) => ["down", t("ops.cannot", { name, reason })]),
+		...components.filter((each) => /degraded|down/.test(each.state)).map((each) => [each.state, t("ops.component", { name, component: named(each.name), detail: each.detail })]),
 	]);
 	const worst = lines.some(([state]) => state === "down") ? "down" : lines.length ? "degraded" : "ok";
 	ui.verdict.dataset.state = worst;

@@ -581,7 +581,7 @@ def test_top_shows_nodes_sessions_and_where_the_time_of_slow_answers_went(
         f"player {slow['player']}, ",
         f"{slow['acked_ms']:,} ms",
         f"commit {commit_ms:,}",
-        "took 2 sessions over",
+        "sessions taken over from a node that was gone: 2",
     ):
         assert shown in result.stdout
 

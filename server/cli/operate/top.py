@@ -30,11 +30,11 @@ WORDS = {
     "draining": "drains: its sessions go to the others",
     "node_joined": "{about} has joined",
     "node_left": "{about} has left",
-    "taken_over": "took {count} sessions over from a node that was gone",
-    "handed_on": "handed {count} sessions on",
-    "not_handed_on": "could not hand {count} sessions on",
-    "crashed": "{count} crashes of sessions",
-    "quarantined": "{count} sessions were taken out of service",
+    "taken_over": "sessions taken over from a node that was gone: {count}",
+    "handed_on": "sessions handed on: {count}",
+    "not_handed_on": "sessions that could not be handed on: {count}",
+    "crashed": "crashes of sessions: {count}",
+    "quarantined": "sessions taken out of service: {count}",
     "component": "{about}: {state}",
 }
 """What is said of an event, by its kind."""
