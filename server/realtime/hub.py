@@ -73,7 +73,18 @@ class HubClient:
     bytes_max: bound of one message, whole or not.
     """
 
-    __slots__ = ("_access_token", "_bytes_max", "_calls", "_joining", "_marks", "_now", "_rest", "protocol")
+    __slots__ = (
+        "_access_token",
+        "_bytes_max",
+        "_calls",
+        "_heard",
+        "_joining",
+        "_marks",
+        "_now",
+        "_rest",
+        "_silent",
+        "protocol",
+    )
 
     def __init__(self, access_token: str | None, bytes_max: int) -> None:
         self._access_token = access_token
@@ -86,6 +97,9 @@ class HubClient:
         """The call that is just being made."""
         self._joining: _Call | None = None
         """The `Join` or `Watch` that waits for its session."""
+        self._heard = True
+        self._silent = 0
+        """Intervals in which nothing came."""
         self.protocol: HubProtocol | None = None
         """None before the handshake."""
 
@@ -93,6 +107,7 @@ class HubClient:
 
     def receive(self, data: bytes, conversation: Conversation, connection: HubConnection) -> None:
         """Take received bytes: any number of records, the last of them perhaps in part."""
+        self._heard = True
         data = self._rest + data
         self._rest = b""
         if self.protocol is None:
@@ -204,6 +219,12 @@ class HubClient:
         return data
 
     # -- to the client ---------------------------------------------------------------------------
+
+    def fell_silent(self) -> bool:
+        """Whether the client is to be let go. To be asked every PING_INTERVAL_S, when a ping is due too."""
+        self._silent = 0 if self._heard else self._silent + 1
+        self._heard = False
+        return self._silent >= SILENT_INTERVALS_MAX
 
     def answered(self, frame: Frame) -> Frame:
         """The frame that a client gets in place of one of `REPLIES`: a completion, or the frame itself if it

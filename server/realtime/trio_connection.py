@@ -248,7 +248,7 @@ class HubWebSocket(Connection):
         entry: how the client came.
     """
 
-    __slots__ = ("_handshake_words", "_heard", "_hub", "_silent")
+    __slots__ = ("_handshake_words", "_hub")
 
     def __init__(
         self,
@@ -262,9 +262,6 @@ class HubWebSocket(Connection):
     ) -> None:
         self._hub = hub.HubClient(entry.access_token, config.frame_bytes_max)
         self._handshake_words = hub.HANDSHAKE_ENDED
-        self._heard = True
-        self._silent = 0
-        """Intervals in which nothing came."""
         super().__init__(websocket, stream, deps, config, tally, address, may_move=False)
         self._ping_interval_s = hub.PING_INTERVAL_S
 
@@ -286,7 +283,6 @@ class HubWebSocket(Connection):
         self.close(CloseReason.BAD_FRAME)
 
     def _hand_on(self, message: str | bytes) -> None:
-        self._heard = True
         data = message.encode() if isinstance(message, str) else message
         if len(data) > self._config.frame_bytes_max:
             self.close(CloseReason.TOO_LARGE)
@@ -310,9 +306,7 @@ class HubWebSocket(Connection):
         await super()._say_goodbye(close_reason)
 
     async def _ping(self) -> bool:
-        self._silent = 0 if self._heard else self._silent + 1
-        self._heard = False
-        if self._silent >= hub.SILENT_INTERVALS_MAX:
+        if self._hub.fell_silent():
             self.close(CloseReason.PING_TIMEOUT)
         elif self._hub.protocol is not None:
             self.push(PING)

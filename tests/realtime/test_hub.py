@@ -475,16 +475,22 @@ async def test_a_client_that_says_nothing_is_pinged_and_then_let_go(
 # -- negotiation: what is no WebSocket is the reactor's ----------------------------------------------
 
 
+async def ask(
+    node: Rig, method: str, target: str, *headers: str, body: bytes = b""
+) -> tuple[int, dict[str, str], bytes]:
+    async with node.raw() as raw:
+        lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers]
+        await raw.send("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body)
+        status, *fields = (await raw.head()).decode().split("\r\n")
+        names = {name.lower(): value for name, _, value in (each.partition(": ") for each in fields)}
+        return int(status.split()[1]), names, await raw.rest()
+
+
 async def post(
     node: Rig, target: str, *headers: str, method: str = "POST"
 ) -> tuple[int, dict[str, str], Any]:
-    async with node.raw() as raw:
-        lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers]
-        await raw.send("\r\n".join([*lines, "Content-Length: 0", "", ""]).encode())
-        status, *fields = (await raw.head()).decode().split("\r\n")
-        body = await raw.rest()
-        names = {name.lower(): value for name, _, value in (each.partition(": ") for each in fields)}
-        return int(status.split()[1]), names, json.loads(body) if body else None
+    status, names, body = await ask(node, method, target, *headers)
+    return status, names, json.loads(body) if body else None
 
 
 async def test_negotiation_gives_an_id_that_connects() -> None:
@@ -522,6 +528,159 @@ async def test_a_page_of_an_allowed_origin_may_negotiate_with_credentials() -> N
             assert answer["access-control-allow-credentials"] == "true"
         code, headers, _ = await post(node, "/hub/negotiate", "Origin: https://evil.example")
         assert (code, "access-control-allow-origin" in headers) == (403, False)
+
+
+async def test_the_address_of_one_node_is_told_where_there_is_one() -> None:
+    """Without a WebSocket a client sends several requests, which have to come to one node."""
+    url = "wss://quiz.example/n/rt-1/ws"
+    async with rig(ReactorTransport, public_ws_url=url, node="rt-1") as node:
+        redirect = (await post(node, "/hub/negotiate?negotiateVersion=1"))[2]
+        assert redirect == {"url": "https://quiz.example/n/rt-1/hub?node=rt-1"}
+        agreed = (await post(node, "/hub/negotiate?node=rt-1&negotiateVersion=1"))[2]
+        assert [each["transport"] for each in agreed["availableTransports"]] == [
+            "WebSockets",
+            "ServerSentEvents",
+            "LongPolling",
+        ]
+
+
+# -- without a WebSocket -----------------------------------------------------------------------------
+
+
+async def token_of(node: Rig) -> str:
+    return str((await post(node, "/hub/negotiate?negotiateVersion=1"))[2]["connectionToken"])
+
+
+def call(target: str, *arguments: Any, invocation: str = "0") -> bytes:
+    words = {"type": 1, "target": target, "arguments": arguments, "invocationId": invocation}
+    return json.dumps(words).encode() + b"\x1e"
+
+
+async def poll(node: Rig, token: str) -> list[dict[str, Any]]:
+    status, _, body = await ask(node, "GET", f"/hub?id={token}")
+    assert status == 200
+    return [json.loads(each) for each in body.split(b"\x1e")[:-1]]
+
+
+async def test_long_polling() -> None:
+    async with rig(ReactorTransport) as node:
+        token = await token_of(node)
+        target = f"/hub?id={token}"
+        assert (await ask(node, "POST", target, body=HANDSHAKE))[0] == 404, "no connection yet"
+        assert await poll(node, token) == []
+        assert (await ask(node, "POST", target, body=HANDSHAKE))[0] == 200
+        assert await poll(node, token) == [{}]
+        heard: list[dict[str, Any]] = []
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                while not any(each.get("type") == 3 for each in heard):
+                    heard.extend(await poll(node, token))
+
+            nursery.start_soon(listen)
+            await node.settle()
+            await ask(node, "POST", target, body=call("Join", node.code, "Ada"))
+        assert heard[0]["result"]["name"] == "Ada"
+        assert await node.subscribers() == 1
+        assert (await ask(node, "GET", target, "Accept: text/event-stream"))[0] == 409
+        assert (await ask(node, "DELETE", target))[0] == 202
+        await node.settle()
+        assert await node.subscribers() == 0
+        assert (await ask(node, "DELETE", target))[0] == 404
+        assert node.statistics.closed_total == {"left": 1}
+
+
+async def test_a_poll_gets_the_close_and_then_the_end() -> None:
+    async with rig(ReactorTransport) as node:
+        token = await token_of(node)
+        await poll(node, token)
+        await ask(node, "POST", f"/hub?id={token}", body=HANDSHAKE + b"{\x1e")
+        heard = await poll(node, token)
+        assert heard == [{}, {"type": 7, "error": "bad_frame: this is not the hub protocol"}]
+        assert (await ask(node, "GET", f"/hub?id={token}"))[0] == 204
+        assert (await ask(node, "GET", f"/hub?id={token[:-1]}"))[0] == 404
+
+
+async def test_a_client_that_stops_asking_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.realtime.reactor.hub_poll.LOOK_S", 0.02)
+    monkeypatch.setattr("server.realtime.reactor.hub_poll.AWAY_S", 0.1)
+    async with rig(ReactorTransport) as node:
+        token = await token_of(node)
+        await poll(node, token)
+        await ask(node, "POST", f"/hub?id={token}", body=HANDSHAKE + call("Join", node.code, "Ada"))
+        await node.until(lambda: node.statistics.closed_total == {"ping_timeout": 1})
+        await node.settle()
+        assert await node.subscribers() == 0
+        assert (await ask(node, "POST", f"/hub?id={token}", body=b""))[0] == 404
+
+
+async def test_what_waits_for_a_client_that_does_not_ask_is_bounded() -> None:
+    async with rig(ReactorTransport, outbox_bytes_max=4096, messages_burst=10_000) as node:
+        token = await token_of(node)
+        await poll(node, token)
+        target = f"/hub?id={token}"
+        await ask(node, "POST", target, body=HANDSHAKE)
+        while not node.statistics.closed_total:
+            assert (await ask(node, "POST", target, body=call("Ping", 1) * 40))[0] == 200
+        assert node.statistics.closed_total == {"slow_consumer": 1}
+        heard = await poll(node, token)
+        assert [each["type"] for each in heard] == [7]
+        assert heard[0]["allowReconnect"] is True
+
+
+async def test_connections_without_a_websocket_are_limited_by_address() -> None:
+    async with rig(ReactorTransport, event_streams_per_address_max=2) as node:
+        tokens = [await token_of(node) for _ in range(3)]
+        for token in tokens[:2]:
+            assert await poll(node, token) == []
+        assert (await ask(node, "GET", f"/hub?id={tokens[2]}"))[0] == 429
+        assert (await ask(node, "GET", f"/hub?id={tokens[2]}", "Accept: text/event-stream"))[0] == 429
+        await ask(node, "DELETE", f"/hub?id={tokens[0]}")
+        assert await poll(node, tokens[2]) == []
+
+
+async def test_an_event_stream_and_the_end_of_the_node() -> None:
+    async with rig(ReactorTransport) as node, node.raw() as raw:
+        token = await token_of(node)
+        await raw.send(
+            f"GET /hub?id={token} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
+        head = await raw.head()
+        assert b"text/event-stream" in head
+        target = f"/hub?id={token}"
+        assert (await ask(node, "GET", target, "Accept: text/event-stream"))[0] == 409
+        await ask(node, "POST", target, body=HANDSHAKE + call("Join", node.code, "Ada"))
+        await node.settle()
+        assert (await node.subscribers(), node.statistics.event_streams) == (1, 1)
+        polled = await token_of(node)
+        await poll(node, polled)
+        await ask(node, "POST", f"/hub?id={polled}", body=HANDSHAKE)
+        assert await poll(node, polled) == [{}]
+        async with trio.open_nursery() as nursery:
+
+            async def hear_the_end() -> None:
+                (close,) = await poll(node, polled)
+                assert close["error"] == "shutdown: the node is going down"
+
+            nursery.start_soon(hear_the_end)
+            await node.settle()
+            node.serving.cancel()
+            words = (await raw.rest()).split(b"\n\n")
+        assert words[:2] == [b":", b"data: {}\x1e"]
+        assert json.loads(words[2].removeprefix(b"data: ")[:-1])["result"]["name"] == "Ada"
+        close = json.loads(words[-2].removeprefix(b"data: ")[:-1])
+        assert (close["type"], close["allowReconnect"]) == (7, True)
+
+
+async def test_an_event_stream_carries_no_messagepack() -> None:
+    async with rig(ReactorTransport) as node, node.raw() as raw:
+        token = await token_of(node)
+        await raw.send(
+            f"GET /hub?id={token} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
+        await raw.head()
+        await ask(node, "POST", f"/hub?id={token}", body=b'{"protocol":"messagepack","version":1}\x1e')
+        assert b'data: {"error":' in await raw.rest()
 
 
 async def test_a_hub_client_that_does_not_read_is_let_go(make: MakeTransport) -> None:

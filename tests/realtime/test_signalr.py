@@ -58,6 +58,9 @@ def hub_url(node: Rig) -> str:
     [
         (ReactorTransport, "WebSockets", "json"),
         (ReactorTransport, "WebSockets", "messagepack"),
+        (ReactorTransport, "ServerSentEvents", "json"),
+        (ReactorTransport, "LongPolling", "json"),
+        (ReactorTransport, "LongPolling", "messagepack"),
         (TrioWebSocketTransport, "skipNegotiation", "json"),
     ],
 )

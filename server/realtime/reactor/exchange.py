@@ -19,8 +19,11 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from server.realtime import handshake
 from server.realtime.handshake import Rejection
+from server.realtime.reactor import hub_requests
 from server.realtime.reactor.client_connection import BUSY_KERNEL
 from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
+from server.realtime.reactor.hub_poll import HubPoll, Poll
+from server.realtime.reactor.hub_stream import HubStream
 from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE, WRITABLE
 from server.realtime.reactor.port import Port, receive
@@ -38,7 +41,6 @@ from server.security.authentication import (
 from server.wire.api.queries import EventsQuery
 from server.wire.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
 from server.wire.errors import ApiError, busy, refused, too_many_streams
-from server.wire.hub import negotiated, version_of
 from server.wire.sse import position
 
 REPLY_TIMEOUT_S = 15.0
@@ -54,9 +56,7 @@ WAITING_BYTES_MAX = 32_768
 """As much as they may come to, with their heads."""
 
 
-NEGOTIATE_PATH = f"{handshake.HUB_PATH}/negotiate"
 HUB_PREFLIGHT: Mapping[str, str] = {**HUB_PREFLIGHT_HEADERS, **HUB_HEADERS}
-HUB_TRANSPORTS = ("WebSockets",)
 
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|next|events)")
@@ -92,7 +92,7 @@ class Exchange:
         self._peer = peer
         self._address = address
         self._reader = reader
-        self._reply: _Reply | None = None
+        self._reply: _Reply | Poll | None = None
         """The reply of the request that waits for its session."""
         self._unsent = b""
         self._closing = False
@@ -129,8 +129,7 @@ class Exchange:
         if self._unsent:
             self.cut()
         elif self._reply is not None:
-            self._reply.exchange = None
-            self.answered(self._reply.caller, busy())
+            self._reply.expire()
         elif self._reader.between:
             self._part()
         else:
@@ -234,8 +233,8 @@ class Exchange:
 
     def _find(self, caller: Caller, request: Request) -> None:
         path, _, query = request.target.partition("?")
-        if path == NEGOTIATE_PATH:
-            self._negotiate(caller, request.method, query)
+        if _is_hub(request):
+            self._hub(caller, request)
             return
         route = _ROUTE.fullmatch(path)
         if route is None:
@@ -258,15 +257,18 @@ class Exchange:
         else:
             self._stream(caller, key, query, request)
 
-    def _negotiate(self, caller: Caller, method: str, query: str) -> None:
-        """Tell a client of the hub by which transports it may come, and give it an id."""
-        if method != "POST":
-            error = ApiError("method_not_allowed", "This address takes POST only.")
-            self._refuse(caller, error, {**HUB_HEADERS, "Allow": "POST"})
-            return
-        tokens = self._port.deps.connection_tokens
-        answer = negotiated(version_of(query), *tokens.issue(), HUB_TRANSPORTS)
-        self._respond(caller, 200, {**JSON, **HUB_HEADERS}, orjson.dumps(answer))
+    def _hub(self, caller: Caller, request: Request) -> None:
+        outcome = hub_requests.serve(self._port, self._address, caller, request)
+        if isinstance(outcome, hub_requests.Answer):
+            self._respond(caller, outcome.status, {**HUB_HEADERS, **outcome.headers}, outcome.body)
+        elif isinstance(outcome, HubPoll):
+            poll = self._reply = Poll(self, caller)
+            outcome.wait(poll)
+        else:
+            self._over = True  # the socket and the place in the count are the stream's from here on
+            self._reader.close()
+            headers = {**self._port.guard.headers(caller), **HUB_HEADERS}
+            HubStream(self._port, self._socket, self._address, headers, outcome.token, outcome.access_token)
 
     def _player(self, caller: Caller, now: int, refusal: str) -> tuple[str, int]:
         """The session and the player that the request is from. Raises ApiError."""
@@ -341,6 +343,18 @@ class Exchange:
             self._refuse(caller, answer)
         else:
             self._respond(caller, 200, JSON, orjson.dumps(answer.message))
+        self._go_on()
+
+    def polled(self, caller: Caller, status: int, body: bytes) -> None:
+        """A client of the hub gets what it has asked for. As `answered`."""
+        self._reply = None
+        if self._over:
+            return
+        self._respond(caller, status, {**HUB_HEADERS, "Content-Type": "application/octet-stream"}, body)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """After the answer to a request that had to wait."""
         if self._closing or len(self._reader):
             self._port.loop.call_soon(self.serve)
         elif not self._over:
@@ -380,8 +394,9 @@ class Exchange:
         if self._closing and self._reply is None:
             self._part()
             return
-        wait_s = REPLY_TIMEOUT_S
-        if self._reply is None:
+        if self._reply is not None:
+            wait_s = self._reply.wait_s
+        else:
             wait_s = IDLE_S if self._reader.between else self._port.config.join_timeout_s
         self._port.loop.call_at(self, self._since(trio.current_time()) + wait_s)
 
@@ -421,6 +436,17 @@ class _Reply:
     def __init__(self, exchange: Exchange, caller: Caller) -> None:
         self.exchange: Exchange | None = exchange
         self.caller = caller
+
+    @property
+    def wait_s(self) -> float:
+        """How long it waits."""
+        return REPLY_TIMEOUT_S
+
+    def expire(self) -> None:
+        """The time is over."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.answered(self.caller, busy())
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""

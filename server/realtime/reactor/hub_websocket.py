@@ -33,7 +33,7 @@ class HubWebSocket(Connection):
         access_token: what the client shows, good or not.
     """
 
-    __slots__ = ("_hub", "_silent")
+    __slots__ = ("_hub",)
 
     MAY_MOVE = False
 
@@ -41,8 +41,6 @@ class HubWebSocket(Connection):
         self, port: Port, client: socket.socket, address: str, join_by: float, access_token: str | None
     ) -> None:
         self._hub = hub.HubClient(access_token, port.config.frame_bytes_max)
-        self._silent = 0
-        """Intervals in which nothing came."""
         super().__init__(port, client, address, join_by)
 
     # -- Subscriber ------------------------------------------------------------------------------
@@ -94,9 +92,7 @@ class HubWebSocket(Connection):
             return False
         if now >= self._next_look(now):
             self._pinged_at = now
-            self._silent = 0 if self._heard else self._silent + 1
-            self._heard = False
-            if self._silent >= hub.SILENT_INTERVALS_MAX:
+            if self._hub.fell_silent():
                 self.close(CloseReason.PING_TIMEOUT)
                 return False
             if self._hub.protocol is not None and self._backlog is None:

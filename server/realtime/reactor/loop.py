@@ -116,6 +116,10 @@ class Loop:
         if self._alarm is not None and when < self._alarm.deadline:
             self._alarm.deadline = self._wheel.next_at
 
+    def forget(self, handler: SocketHandler) -> None:
+        """Drop the timer of a handler without a socket."""
+        self._wheel.drop(handler)
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call this soon, from the loop's own task."""
         self._callbacks.append(callback)

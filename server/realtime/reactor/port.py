@@ -6,6 +6,7 @@ import random
 import socket
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from engine import websocket
@@ -59,6 +60,21 @@ def hub_binary_frame(message: Message) -> bytes:
     return websocket.encode_frame(websocket.BINARY, encode_msgpack(message))
 
 
+def hub_event(message: Message) -> bytes:
+    """The dialect of an event stream of the hub."""
+    return b"data: %b\n\n" % encode_json(message)
+
+
+class HubChannel(Protocol):
+    """A client of the hub that sends by requests."""
+
+    def hear(self, data: bytes) -> None:
+        """Take what the client has sent."""
+
+    def stop(self) -> None:
+        """The node is going down: tell the client, and end."""
+
+
 def receive(client: socket.socket) -> bytes | None:
     """Received bytes: None if there are none yet, empty once none will follow, whichever side ended it."""
     try:
@@ -90,6 +106,9 @@ class Port:
     text: Encoder = field(default_factory=partial(Encoder, text_frame))
     hub_text: Encoder = field(default_factory=partial(Encoder, hub_text_frame))
     hub_binary: Encoder = field(default_factory=partial(Encoder, hub_binary_frame))
+    hub_events: Encoder = field(default_factory=partial(Encoder, hub_event))
+    hub_channels: dict[str, HubChannel] = field(default_factory=dict)
+    """Clients of the hub without a WebSocket, by their connection token."""
     _events: WeakValueDictionary[int, Encoder] = field(default_factory=WeakValueDictionary)
 
     def events(self, epoch: int) -> Encoder:

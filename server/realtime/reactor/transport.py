@@ -85,12 +85,14 @@ class ReactorTransport:
                 for each in listeners:
                     each.stop()
                 with trio.CancelScope(shield=True):
-                    await self._end(loop)
+                    await self._end(loop, port)
         finally:
             loop.close()
 
-    async def _end(self, loop: Loop) -> None:
+    async def _end(self, loop: Loop, port: Port) -> None:
         """Tell every client, give them time, and cut off those that have not taken it."""
+        for channel in list(port.hub_channels.values()):
+            channel.stop()
         with trio.move_on_after(transport.SHUTDOWN_S):
             await loop.each(lambda handler: handler.stop())
             await loop.run(lambda: self._tally.connections == 0)
