@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import NamedTuple
 
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, inf)
 
 
+class Exemplar(NamedTuple):
+    """One duration with its trace, and its moment in ms since the epoch."""
+
+    duration_s: float
+    trace_id: str
+    at: int
+
+
 @dataclass(frozen=True, slots=True)
 class LatencyStatistics:
-    """`counts[i]` durations were at most `bounds_s[i]` and above the bound before it."""
+    """`counts[i]` durations were at most `bounds_s[i]` and above the bound before it; `exemplars` has the
+    last one of bucket `i` that is traced."""
 
     bounds_s: tuple[float, ...]
     counts: tuple[int, ...]
     sum_s: float
+    exemplars: Mapping[int, Exemplar] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -40,13 +51,22 @@ class Latency:
     def __init__(self) -> None:
         self._counts = [0] * len(BOUNDS_S)
         self._sum_s = 0.0
+        self._exemplars: dict[int, Exemplar] = {}
 
     def add(self, duration_s: float) -> None:
         self._counts[bisect_left(BOUNDS_S, duration_s)] += 1
         self._sum_s += duration_s
 
+    def note(self, exemplar: Exemplar) -> None:
+        """A duration that was added is traced."""
+        self._exemplars[bisect_left(BOUNDS_S, exemplar.duration_s)] = exemplar
+
     def statistics(self) -> LatencyStatistics:
-        return LatencyStatistics(BOUNDS_S, tuple(self._counts), self._sum_s)
+        return LatencyStatistics(BOUNDS_S, tuple(self._counts), self._sum_s, dict(self._exemplars))
+
+
+NO_LATENCY = Latency().statistics()
+"""Of no durations."""
 
 
 MINUTE_S = 60.0
@@ -87,15 +107,21 @@ class Failure(NamedTuple):
 
 
 class Signs:
-    """What the signs of life to a service have shown: how long its answers took, and its last error."""
+    """What the signs of life to a service have shown: how long its answers took, and its last error.
 
-    def __init__(self) -> None:
+    Args:
+        total: counts all answers, those of others with the same `total` among them.
+    """
+
+    def __init__(self, total: Latency | None = None) -> None:
         self.latency = LastMinute()
+        self.total = total or Latency()
         self.failure: Failure | None = None
 
     def answered(self, asked_s: float, now_s: float) -> None:
         """The service has answered, at `now_s`, a question of `asked_s`."""
         self.latency.add(now_s, now_s - asked_s)
+        self.total.add(now_s - asked_s)
 
     def failed(self, now_s: float, text: str) -> None:
         self.failure = Failure(now_s, text)

@@ -229,6 +229,8 @@ class ClusterNode:
             bus_dropped=self._bus.statistics().dropped,
             strangers=len(self._membership.strangers),
             refused=self.refused,
+            pauses=moved.pauses.statistics(),
+            pings=links.pings,
         )
 
     async def drain(self, name: str) -> bool:

@@ -29,6 +29,7 @@ from engine.actors.pacing import Pacing
 from engine.actors.registry import Registry
 from engine.actors.upkeep import Upkeep
 from engine.boundary import Boundary
+from engine.latency import Latency
 from engine.shards.fingerprint import marks_of
 from engine.shards.link import auth
 from engine.shards.lone_node import lone_router
@@ -122,6 +123,8 @@ class _Base:
     connection_tokens: ConnectionTokens
     author_key: str
     sign_in: SignIn | None
+    resumes: Latency
+    """How long clients waited that came back by WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,9 @@ def _base(config: Config) -> _Base:
         raise StartError(str(error)) from error
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
     connection_tokens = ConnectionTokens(secret)
-    return _Base(config, run, clock, Boundary(), Pacing(), tokens, connection_tokens, author_key, sign_in)
+    return _Base(
+        config, run, clock, Boundary(), Pacing(), tokens, connection_tokens, author_key, sign_in, Latency()
+    )
 
 
 async def _tracing(base: _Base, stack: AsyncExitStack) -> Tracing | None:
@@ -355,6 +360,7 @@ async def _edges(
             identities,
             tracing,
             base.connection_tokens,
+            base.resumes,
         ),
         base.config,
     )
@@ -436,6 +442,7 @@ def _services(
         cluster=None if cluster is None else cluster.node,
         sign_in=base.sign_in,
         tracing=tracing,
+        resumes=base.resumes,
     )
 
 

@@ -28,7 +28,7 @@ from engine.actors.adaptive_tick import AdaptiveTick
 from engine.actors.admission import BUSY
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Command, Host, Merge, Role
+from engine.actors.commands import Answer, Command, Host, Join, Merge, Role
 from engine.actors.counters import Counters
 from engine.actors.deadlines import HOSTS_WAITING_MAX
 from engine.actors.delivery.stream import StreamState
@@ -149,6 +149,13 @@ class SessionActor:
     def backlog(self) -> int:
         """Commands in the mailbox."""
         return len(self._mailbox)
+
+    @property
+    def waits_since(self) -> float:
+        """When the oldest command in the mailbox was received, in ms since the epoch; infinite if there is
+        none, or if it is neither an answer nor a join."""
+        oldest = self._mailbox.peek()
+        return oldest.at if isinstance(oldest, Answer | Join) else math.inf
 
     def fenced(self) -> None:
         """Port `Owned`."""

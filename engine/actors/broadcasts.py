@@ -125,7 +125,7 @@ class Broadcasts:
         self._crowd = Ticker(pace.crowd_tick_after)
         """For players: the same."""
         self.roster_due_at = 0
-        self._fanouts = FanoutQueue()
+        self._fanouts = FanoutQueue(audience.sent.latency)
         self._choices_to_tell: int | None = session.number if session.settings.reading_ms else None
         """The question whose choices are still to be told to everybody. After a move of the session they may
         be told again."""

@@ -25,7 +25,7 @@ from engine.actors.slow_answers import SLOW_MS, BatchTimes, SlowAnswers
 from engine.actors.states import Lifecycle
 from engine.domain.facts import Fact
 from engine.domain.session import Phase, Session
-from engine.latency import Latency
+from engine.latency import Exemplar, Latency
 from engine.ports import Commit, Journal
 
 ACKS_AT_ONCE_MAX = 2
@@ -167,7 +167,10 @@ class Confirmations:
         while commits and commits[0][0] < seq:
             commits.popleft()
         commit = commits[0][1] if commits else None
-        self._slow_answers.acked(self._session_id, answer, status, batch, commit)
+        trace_id = self._slow_answers.acked(self._session_id, answer, status, batch, commit)
+        if trace_id is not None:
+            took_s = max(self._at - answer.at, 0) / 1000
+            self._ack_latency.note(Exemplar(took_s, trace_id, self._at))
 
     def _send_few(self) -> bool:
         """Send an ack or two, from the journal's task: to wake the actor's task costs more than they do.

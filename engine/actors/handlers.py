@@ -184,6 +184,7 @@ def join(live: LiveSession, command: Join) -> None:
     place = Place("player", outcome.player, command.may_move)
 
     def welcome() -> Frame | None:
+        live.counters.join_latency.add(max(live.clock.now_ms() - command.at, 0) / 1000)
         live.joins_under_way.pop(outcome.player, None)
         live.attendance.note(outcome.player, joined=True)
         if not command.attach:
@@ -219,6 +220,7 @@ def _come_back(live: LiveSession, command: Join, player: int) -> None:
     if refusal is not None:
         refused(live, command.reply, refusal)
         return
+    live.counters.rejoins += 1
     live.attendance.spoke(player)
     if command.identity is not None and live.journal.has_room():
         _give_signed_time(live, command.identity, player)
@@ -272,6 +274,7 @@ def rejoin(live: LiveSession, command: Rejoin) -> None:
     if refusal:
         refused(live, command.reply, refusal)
         return
+    live.counters.rejoins += 1
     player = command.player if command.role == "player" else None
     attach(live, command, Place(command.role, player, command.may_move))
 

@@ -72,10 +72,14 @@ _ONCE = RestartPolicy(crashes_max=0)
 """For finished sessions: one that cannot be activated is read from the store instead."""
 
 
+STALLED_MS = 1_000
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryStatistics:
     """A snapshot. `subscribers` and `backlog` (commands in mailboxes) are sums over the active sessions;
-    `tick_ms` is the one in force."""
+    `stalled` counts those whose oldest answer or join has waited for over `STALLED_MS`; `tick_ms` is the one
+    in force."""
 
     active: int
     quarantined: int
@@ -92,22 +96,29 @@ class RegistryStatistics:
     broadcasts: int
     frames_pushed: int
     tick_ms: int
+    stalled: int
+    rejoins: int
+    join_latency: LatencyStatistics
+    broadcast_latency: LatencyStatistics
 
 
 @dataclass(slots=True)
 class _Sums:
-    """Over sessions in memory."""
+    """Over sessions in memory. `now` is when they are counted, in ms since the epoch."""
 
+    now: int
     active: int = 0
     subscribers: int = 0
     players: int = 0
     backlog: int = 0
+    stalled: int = 0
 
     def add(self, actors: list[SessionActor]) -> _Sums:
         self.active += len(actors)
         self.subscribers += sum(actor.subscribers for actor in actors)
         self.players += sum(actor.session.active for actor in actors)
         self.backlog += sum(actor.backlog for actor in actors)
+        self.stalled += sum(actor.waits_since < self.now - STALLED_MS for actor in actors)
         return self
 
 
@@ -448,11 +459,11 @@ class Registry:
                 yield owned
 
     def statistics(self) -> RegistryStatistics:
-        return self._statistics(_Sums().add(list(self.active())))
+        return self._statistics(_Sums(self._clock.now_ms()).add(list(self.active())))
 
     async def survey(self, largest: int) -> tuple[RegistryStatistics, list[SessionActor]]:
         """The same, and so many of the sessions with the most players. Yields to other tasks in between."""
-        slicer, sums = Slicer(), _Sums()
+        slicer, sums = Slicer(), _Sums(self._clock.now_ms())
         found: list[SessionActor] = []
         actors = list(self.active())
         for start in range(0, len(actors), SURVEYED_AT_ONCE):
@@ -480,4 +491,8 @@ class Registry:
             broadcasts=counters.sent.broadcasts,
             frames_pushed=counters.sent.frames,
             tick_ms=self.pace.tick_ms,
+            stalled=sums.stalled,
+            rejoins=counters.rejoins,
+            join_latency=counters.join_latency.statistics(),
+            broadcast_latency=counters.sent.latency.statistics(),
         )

@@ -146,15 +146,15 @@ class SlowAnswers:
 
     def acked(
         self, session_id: str, command: Answer, outcome: str, batch: BatchTimes | None, commit: Commit | None
-    ) -> None:
+    ) -> str | None:
         """The ack of a slow or sampled answer goes out now. `commit` is None if nothing had to be committed
-        for it."""
+        for it. Returns its trace, if it is traced."""
         now = self._clock.now_ms()
         slow = self._timeline(session_id, command, outcome, batch, commit, now)
         if self.tell is not None:
             self.tell(slow, command.trace, commit)
         if slow.total_ms < SLOW_MS:
-            return
+            return slow.trace_id
         self.slow_total += 1
         self._log("answer acknowledged late", slow, now)
         self._let_go(now)
@@ -163,6 +163,7 @@ class SlowAnswers:
             heapq.heappush(self._slow, entry)
         else:
             heapq.heappushpop(self._slow, entry)
+        return slow.trace_id
 
     def refused(self, session_id: str, command: Answer, code: str, batch: BatchTimes | None = None) -> None:
         """An answer is refused now as `busy`, or its connection closed before the ack. `batch` is None if the

@@ -10,7 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import orjson
 import trio
@@ -27,6 +27,7 @@ from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
 from engine.actors.registry import Registry
 from engine.boundary import Boundary, Mistake
 from engine.domain.session import Phase
+from engine.latency import Latency
 from engine.ports import (
     Journal,
     OwnedElsewhere,
@@ -87,11 +88,13 @@ link. Older ones are left out: a client that missed so many gets the whole state
 @dataclass(slots=True)
 class Moved:
     """Counts of a node since the start: sessions taken over from nodes that were gone, sessions handed on to
-    other nodes, and hand-overs that failed."""
+    other nodes, and hand-overs that failed; and how long the commands of sessions that were handed on
+    waited."""
 
     taken_over: int = 0
     handed_on: int = 0
     failed: int = 0
+    pauses: Latency = field(default_factory=Latency)
 
 
 class Rebalancer:
@@ -276,6 +279,7 @@ class Rebalancer:
         record = actor.record
         location = RemoteLocation(record, to)
         self._router.hold(location)
+        held_s = trio.current_time()
         relay: Relay | None = None
         snapshot: HandoffSnapshot | None = None
         try:
@@ -294,6 +298,7 @@ class Rebalancer:
             self.moved.failed += snapshot is not None or self._registry.here(session_id) is actor
             return False
         self.moved.handed_on += 1
+        self.moved.pauses.add(trio.current_time() - held_s)
         for other in snapshot.relays:
             self._send_on(other, to)
         self._router.announce(record, to.run)

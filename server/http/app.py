@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, cast
 
 import orjson
-from quart import Request, Response, request
+import trio
+from quart import Request, Response, g, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
@@ -50,6 +51,9 @@ BODY_TIMEOUT_S = 30
 
 SMALL_BODY_BYTES_MAX = 4096
 """Bound of every body that is no quiz, unless a frame of the WebSocket may be larger."""
+
+UNMATCHED = "unmatched"
+"""What stands for the route of a request that matches none."""
 
 QUIZ_BODIES = frozenset(
     (route.method, route.path)
@@ -173,6 +177,10 @@ def _frame_requests(app: Api, access: Access) -> None:
     """The checks before every view, and the headers of every answer."""
 
     @app.before_request
+    async def begin() -> None:
+        g.began_s = trio.current_time()
+
+    @app.before_request
     async def check_origin() -> Answer | None:
         access.refuse_foreign_origin()
         preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
@@ -183,6 +191,10 @@ def _frame_requests(app: Api, access: Access) -> None:
         for name, value in access.headers().items():
             response.headers.setdefault(name, value)
         access.renew(response)
+        if (began_s := g.pop("began_s", None)) is not None:
+            rule = request.url_rule
+            route = UNMATCHED if rule is None else rule.rule
+            app.tally.answered(route, response.status_code, trio.current_time() - began_s)
         return response
 
 

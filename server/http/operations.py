@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from quart import request
+
 from server.http.addresses import ws_url
 from server.http.authorization import Access
-from server.http.metrics import CONTENT_TYPE, Metrics
+from server.http.metrics import Metrics
 from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, json_answer
 from server.http.services import Services
@@ -53,7 +55,7 @@ class Operations:
         return json_answer(body, 503 if state == "down" else 200)
 
     async def metrics(self) -> Answer:
-        return body_answer(self._metrics.exposition(), CONTENT_TYPE)
+        return body_answer(*self._metrics.exposition(request.headers.get("Accept", "")))
 
     async def openapi(self) -> Answer:
         return body_answer(self._document, "application/json")

@@ -11,7 +11,7 @@ from engine.actors.commands import Command
 from engine.actors.registry import Registry
 from engine.boundary import Boundary
 from engine.domain.settings import Settings
-from engine.latency import Signs
+from engine.latency import NO_LATENCY, Latency, LatencyStatistics, Signs
 from engine.ports import CacheCounts, QuizCatalog, SessionRecord, SessionStore
 from engine.shards.ports import Load, Member
 from engine.storage.journal.writer import WriteBehindStatistics
@@ -94,6 +94,7 @@ class ClusterTraffic:
         links_lost: links. bus_dropped: announcements not made.
         strangers: nodes that show signs of life and are not let in, now. refused: nodes that have ended
             because they were not.
+        pauses: how long the commands of a session that was handed on waited. pings: of links, there and back.
     """
 
     taken_over: int
@@ -109,6 +110,8 @@ class ClusterTraffic:
     bus_dropped: int
     strangers: int
     refused: int
+    pauses: LatencyStatistics = NO_LATENCY
+    pings: LatencyStatistics = NO_LATENCY
 
 
 class Cluster(Protocol):
@@ -169,6 +172,7 @@ class Services:
         cluster: None for a node alone.
         sign_in: None where authors show the author key alone.
         tracing: None where no collector is named.
+        resumes: how long clients waited that came back by WebSocket.
     """
 
     config: Config
@@ -195,6 +199,7 @@ class Services:
     cluster: Cluster | None = None
     sign_in: SignIn | None = None
     tracing: Tracing | None = None
+    resumes: Latency = field(default_factory=Latency)
 
     def members(self) -> Iterable[Member]:
         """The nodes of the cluster that give signs of life, this one included; none for a node alone."""

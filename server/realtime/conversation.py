@@ -20,6 +20,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.pacing import Pacing
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
+from engine.latency import Latency
 from server.runtime.spans import TracedJoin
 from server.runtime.tracing import Tracing
 from server.security.connection_tokens import ConnectionTokens, random_connection_tokens
@@ -52,7 +53,8 @@ class ConversationDeps:
     in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
     unless it says False because too many wait already. `pacing` says how long what is read may have waited
     to be. `identities` reads the identity tokens of users; without it, none are taken. `tracing` is None
-    where nothing is traced. `connection_tokens` are those of the hub, by default good on this node alone."""
+    where nothing is traced. `connection_tokens` are those of the hub, by default good on this node alone.
+    `resumes` counts how long clients waited that came back."""
 
     sessions: Sessions
     tokens: TokenReader
@@ -67,6 +69,7 @@ class ConversationDeps:
     identities: Identities = field(default_factory=no_identities)
     tracing: Tracing | None = None
     connection_tokens: ConnectionTokens = field(default_factory=random_connection_tokens)
+    resumes: Latency = field(default_factory=Latency)
 
 
 class _State(Enum):
@@ -112,6 +115,7 @@ class Conversation:
         "_may_move",
         "_messages",
         "_player",
+        "_resumes_at",
         "_role",
         "_session",
         "_state",
@@ -132,6 +136,8 @@ class Conversation:
         """Where this conversation holds a seat; kept until the seat is given back."""
         self._role: str | None = None
         self._player = 0
+        self._resumes_at: int | None = None
+        """When the client asked to come back, until it has."""
         self._generation: int | None = None
         """The generation of the host's token."""
         self._try: Try | None = None
@@ -337,6 +343,7 @@ class Conversation:
         """Join as who a token was given to. `code`, when given, must be that of the token's session.
         `may_move`: the client may be told to go to another node."""
         self._generation = generation_of(grant)
+        self._resumes_at = self._deps.clock.now_ms()
         self._ask(
             grant.session_id,
             commands.Rejoin(
@@ -447,6 +454,9 @@ class Conversation:
         if frame.kind == "joined":
             self._take_seat(frame)
             self._state = _State.JOINED
+            if self._resumes_at is not None:
+                self._deps.resumes.add((self._deps.clock.now_ms() - self._resumes_at) / 1000)
+                self._resumes_at = None
         else:
             self._state = _State.WAITING if frame.kind == "waiting" else _State.NEW
         self._settle(frame)

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import trio
 
 from engine.beats import next_beat
-from engine.latency import LastMinute, Percentiles
+from engine.latency import NO_LATENCY, LastMinute, Latency, LatencyStatistics, Percentiles
 from server.runtime.run_queue import run_queue_s
 
 BEAT_S = 0.25
@@ -108,6 +108,7 @@ class LoopStatistics:
     holds_total: int
     gap_s: float
     lags: Percentiles | None = None
+    long_steps: LatencyStatistics = NO_LATENCY
 
 
 class LoopWatch(trio.abc.Instrument):
@@ -144,6 +145,7 @@ class LoopWatch(trio.abc.Instrument):
         self._gaps: Recent[float] = Recent(0.0)
         self._lags: Recent[float] = Recent(0.0)
         self._all_lags = LastMinute()
+        self._long_steps = Latency()
         self._hold_ever = NO_HOLD
         self._holds_total = 0
         self._turns_total = 0
@@ -190,6 +192,7 @@ class LoopWatch(trio.abc.Instrument):
         hold = Hold(min(max(spent_s, 0.0), wall_s), wall_s, self._task.name if self._task else "")
         self._read_s, self._read_cpu_s = now_s, cpu_s
         self._waits.note(now_s, wall_s)
+        self._long_steps.add(wall_s)
         self._holds.note(now_s, hold)
         self._holds_total += hold.cpu_s > PROMISED_S
         self._hold_ever = max(self._hold_ever, hold)
@@ -252,6 +255,7 @@ class LoopWatch(trio.abc.Instrument):
             holds_total=self._holds_total,
             gap_s=self._gaps.most(now_s),
             lags=self._all_lags.percentiles(now_s),
+            long_steps=self._long_steps.statistics(),
         )
 
 

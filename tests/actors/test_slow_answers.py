@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer
+from engine.actors.commands import Answer, Rejoin
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
 from engine.actors.slow_answers import KEPT_MAX, KEPT_MS, SLOW_MS, BatchTimes, SlowAnswer, SlowAnswers
@@ -219,3 +219,29 @@ async def test_a_sampled_answer_is_told_whatever_becomes_of_it_and_is_not_kept(m
         await settle()
         assert [(answer.trace_id, trace) for answer, trace, _ in told] == [(other.trace_id, other)]
         assert len(answers.slowest()) == 1
+
+
+async def test_a_slow_answer_with_a_trace_is_an_exemplar(mock_clock: MockClock) -> None:
+    trace = Trace("12" * 16, "34" * 8, sampled=False)
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada = await w.join(actor, "Ada")
+        await w.do(actor, "start")
+        at = w.clock.now_ms()
+        actor.send(Answer(ada, 1, "a", 1, 0, at - SLOW_MS, trace=trace))
+        await settle()
+        ((_, exemplar),) = w.registry.statistics().ack_latency.exemplars.items()
+        assert (exemplar.trace_id, exemplar.duration_s, exemplar.at) == (trace.trace_id, SLOW_MS / 1000, at)
+
+
+async def test_joins_are_timed_and_those_who_come_back_are_counted(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        ada = await w.join(actor, "Ada")
+        statistics = w.registry.statistics()
+        assert (statistics.join_latency.count, statistics.rejoins) == (1, 0)
+        actor.send(Rejoin(ada, "player", 1))
+        actor.send(Rejoin(ada, "player", 7))
+        await settle()
+        statistics = w.registry.statistics()
+        assert (statistics.join_latency.count, statistics.rejoins) == (1, 1)

@@ -11,15 +11,17 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.latency import Exemplar
 from engine.storage.spool.journal import SpoolingStatistics
 from server.runtime.loop_watch import Hold
 from server.runtime.sampling import Sampler
 from server.runtime.tracing import Collector, Tracing
 from server.security.fetch import Fetcher
 from server.wire.errors import STATUS
-from tests.http.edge import OUTSIDE, Edge, edge
+from tests.http.edge import OUTSIDE, START_MS, Edge, edge
 
 
 async def samples(e: Edge) -> dict[str, float]:
@@ -158,6 +160,58 @@ async def test_metrics_tell_what_happens() -> None:
         assert seen["process_cpu_seconds_total"] > 0
         if "process_open_fds" in seen:  # not all systems tell
             assert seen["process_open_fds"] == pytest.approx(psutil.Process().num_fds(), abs=3)
+
+
+async def test_metrics_tell_how_long_joins_broadcasts_and_requests_took() -> None:
+    async with edge() as e:
+        session = await e.session()
+        ada = await session.join("Ada")
+        await session.do("start")
+        await e.get("/nothing/here")
+        await e.get("/nothing/there")
+        await e.get(session.url, token=ada["token"])
+        seen = await samples(e)
+        expected = {
+            "fanfare_join_seconds_count": 1,
+            "fanfare_rejoins_total": 0,
+            "fanfare_answers_late_total": 0,
+            "fanfare_slow_consumers_total": 0,
+            "fanfare_sessions_stalled": 0,
+            "fanfare_http_request_seconds_count[unmatched][4xx]": 2,
+            "fanfare_http_request_seconds_count[/api/sessions/<key>][2xx]": 1,
+        }
+        assert {name: seen.get(name) for name in expected} == expected
+        assert seen["fanfare_broadcast_seconds_count"] >= 1
+        e.tally.closed["slow_consumer"] = 2
+        assert (await samples(e))["fanfare_slow_consumers_total"] == 2
+        # Nothing that a client has sent is a label.
+        counted = (name for name in seen if name.startswith("fanfare_http_request_seconds_count"))
+        routes = {name.split("[")[1].rstrip("]") for name in counted}
+        assert routes <= {rule.rule for rule in e.app.url_map.iter_rules()} | {"unmatched"}
+
+
+async def test_open_metrics_have_exemplars_with_traces() -> None:
+    async with edge() as e:
+        latency = e.registry.counters.ack_latency
+        latency.add(0.7)
+        latency.note(Exemplar(0.7, "374bc31caa6585296fb203a5e6ab9256", START_MS))
+        accepts = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
+        reply = await e.get("/metrics", headers=accepts)
+        assert reply.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+        assert reply.body.endswith(b"# EOF\n")
+        families = {family.name: family for family in openmetrics(reply.body.decode())}
+        (bucket,) = (
+            sample
+            for sample in families["fanfare_answer_ack_seconds"].samples
+            if sample.labels.get("le") == "1.0"
+        )
+        assert bucket.exemplar is not None
+        assert bucket.exemplar.labels == {"trace_id": "374bc31caa6585296fb203a5e6ab9256"}
+        assert (bucket.exemplar.value, float(bucket.exemplar.timestamp)) == (0.7, START_MS / 1000)
+        assert families["fanfare_acks"].samples[0].name == "fanfare_acks_total"
+        plain = await e.get("/metrics")
+        assert plain.headers["Content-Type"].startswith("text/plain")
+        assert b"trace_id" not in plain.body
 
 
 async def test_two_apps_in_one_process_share_no_metrics() -> None:

@@ -14,6 +14,7 @@ from engine.actors.commands import Role
 from engine.actors.delivery.fanout import Stall, Steps, fan_out, fan_out_each, in_slices
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Paced, Subscriber
+from engine.latency import Latency
 
 STALL_S = 1.0
 EACH_S = 5.0
@@ -51,10 +52,12 @@ class _Either:
 @dataclass(slots=True)
 class Sent:
     """How much the sessions of a node have sent to their subscribers: frames that went to all of one session,
-    and frames as the subscribers count them."""
+    and frames as the subscribers count them. `latency` has the time from the moment when
+    a frame is queued until it was handed over to all subscribers of its session."""
 
     broadcasts: int = 0
     frames: int = 0
+    latency: Latency = field(default_factory=Latency)
 
 
 @dataclass(slots=True)

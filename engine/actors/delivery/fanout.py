@@ -19,6 +19,7 @@ import trio
 
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Paced, Subscriber
+from engine.latency import Latency
 
 SLICE_S = 0.001
 """How long a slice may hold the loop. Another task waits for two of them at worst, because the loop takes its
@@ -114,15 +115,21 @@ async def in_slices(steps: Steps) -> None:
 class _Fanout:
     steps: Steps
     done: Callable[[int], None] | None
+    queued_s: float
     held_s: float = 0.0
 
 
 class FanoutQueue:
-    """The fan-outs of one session that are not finished. Each has gone to all before the next one begins."""
+    """The fan-outs of one session that are not finished. Each has gone to all before the next one begins.
 
-    __slots__ = ("_queue", "stall")
+    Args:
+        latency: counts the time that each takes, from when it is queued.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_latency", "_queue", "stall")
+
+    def __init__(self, latency: Latency) -> None:
+        self._latency = latency
         self._queue: deque[_Fanout] = deque()
         self.stall: Stall | None = None
         """What the next step has to wait for."""
@@ -133,7 +140,7 @@ class FanoutQueue:
     def put(self, steps: Steps, done: Callable[[int], None] | None = None) -> None:
         """Queue a fan-out. Args: done: called when the fan-out is finished, with the time in ms for which it
         has held the loop, all slices together."""
-        self._queue.append(_Fanout(steps, done))
+        self._queue.append(_Fanout(steps, done, trio.current_time()))
 
     def advance(self) -> None:
         """Do one slice."""
@@ -144,6 +151,7 @@ class FanoutQueue:
         while self._queue and self._advance(first := self._queue[0], until):
             if self._queue:  # not if a push has ended the session
                 self._queue.popleft()
+                self._latency.add(trio.current_time() - first.queued_s)
             if first.done is not None:
                 first.done(round(1000 * first.held_s))
 

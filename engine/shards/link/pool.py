@@ -21,7 +21,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Command
 from engine.actors.delivery.subscriber import Subscriber
 from engine.boundary import Boundary
-from engine.latency import Signs
+from engine.latency import NO_LATENCY, Latency, LatencyStatistics, Signs
 from engine.shards.link.auth import HANDSHAKE_S, NONCE_BYTES, ClientProof, Refused, link_key
 from engine.shards.link.client import LinkClient
 from engine.shards.link.codec import MESSAGE_BYTES_MAX
@@ -78,6 +78,7 @@ class LinkStatistics:
     refused_total: int
     failed_dials_total: int
     lost_total: int
+    pings: LatencyStatistics = NO_LATENCY
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class _Rest:
 
 
 class _Link:
-    def __init__(self, silence_s: float, boundary: Boundary) -> None:
-        self.transport = BatchedTransport(silence_s)
+    def __init__(self, silence_s: float, boundary: Boundary, pings: Latency) -> None:
+        self.transport = BatchedTransport(silence_s, pings)
         self.end = LinkClient(self.transport, boundary)
         self.open = False
         self.why = "it does not answer"
@@ -147,6 +148,7 @@ class LinkPool:
         self._links: dict[str, _Link] = {}
         self._rests: dict[str, _Rest] = {}
         self._complaints = LogOnce(log)
+        self._pings = Latency()
         self._sent = self._messages = self._received = self._refused = self._failed_dials = self._lost = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -197,6 +199,7 @@ class LinkPool:
             refused_total=self._refused + sum(link.end.refused_total for link in links),
             failed_dials_total=self._failed_dials,
             lost_total=self._lost,
+            pings=self._pings.statistics(),
         )
 
     def condition(self, run: str) -> LinkCondition:
@@ -213,7 +216,7 @@ class LinkPool:
         dial."""
         link = self._links.get(member.run)
         if link is None and self._nursery is not None and not self._resting(member.run):
-            link = self._links[member.run] = _Link(self._silence_s, self._boundary)
+            link = self._links[member.run] = _Link(self._silence_s, self._boundary, self._pings)
             self._nursery.start_soon(self._keep, link, member)
             self._nursery.start_soon(self._watch, link, member)
         return link

@@ -13,7 +13,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.fanout import CHUNK, Slicer
-from engine.latency import Signs
+from engine.latency import Latency, Signs
 from engine.shards.link.codec import MESSAGE_BYTES_MAX
 from engine.shards.link.entries import Malformed
 from engine.shards.link.keepalive import LOOKS, SILENCE_S, Silence
@@ -54,9 +54,10 @@ class BatchedTransport:
 
     Args:
         silence_s: how long the other node may give no sign of life. The transport pings it.
+        pings: counts how long the answers to them take.
     """
 
-    def __init__(self, silence_s: float = SILENCE_S) -> None:
+    def __init__(self, silence_s: float = SILENCE_S, pings: Latency | None = None) -> None:
         self._look_every_s = silence_s / LOOKS
         self._silence = Silence()
         self._waiting: deque[bytes] = deque()
@@ -68,7 +69,7 @@ class BatchedTransport:
         self.sent_total = 0
         self.received_total = 0
         self.messages_total = 0
-        self.signs = Signs()
+        self.signs = Signs(pings)
         """How long the other node takes to answer a ping."""
 
     @property

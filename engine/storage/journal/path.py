@@ -132,6 +132,8 @@ class CommitPath:
         self.last_commit_s = 0.0
         self._put_aside_total = 0
         self._latency = Latency()
+        self.commits = Latency()
+        """How long transactions took."""
 
     @property
     def state(self) -> PathState:
@@ -257,6 +259,7 @@ class CommitPath:
             self._healthy = True
             self.batches_total += 1
             self.last_commit_s = ended - started
+            self.commits.add(ended - started)
             self._latency.add(ended - taken.since)
             await self._report(taken, taken.batch.fenced(live), Commit(began_s, ended, taken.count))
             return True

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import trio
 
 from engine.domain.facts import Fact
-from engine.latency import LatencyStatistics, Signs
+from engine.latency import NO_LATENCY, LatencyStatistics, Signs
 from engine.ports import CommitListener, Owned, StorageUnavailable
 from engine.storage.heartbeat import Heartbeat, SignOfLife
 from engine.storage.journal.path import CommitPath, PathState
@@ -53,6 +53,7 @@ class WriteBehindStatistics:
         fenced_total: sessions that were found to be another owner's.
         retries_total: commits that had to be tried again.
         last_commit_s: how long the last transaction took.
+        commits: how long transactions took.
         latency: from the append of a batch's oldest fact to the end of its transaction.
         healthy: no commit has to be repeated just now, and the last attempt to reach Postgres succeeded.
         spooling: the path by way of the spool; None without one.
@@ -69,6 +70,7 @@ class WriteBehindStatistics:
     healthy: bool
     spooling: SpoolingStatistics | None
     retained: RetainedStatistics
+    commits: LatencyStatistics = NO_LATENCY
 
 
 class WriteBehind:
@@ -199,6 +201,7 @@ class WriteBehind:
             healthy=path.healthy and self._heartbeat.reachable,
             spooling=path.spooling(),
             retained=RetainedStatistics() if self._retained is None else self._retained.statistics(),
+            commits=path.commits.statistics(),
         )
 
     async def drain(self) -> None:

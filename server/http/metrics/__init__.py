@@ -21,6 +21,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.core import InfoMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from server.http.metrics.cluster import CLUSTER, ClusterSnapshot
@@ -32,8 +33,6 @@ from server.http.services import Services
 from server.http.sockets import HttpTally
 from server.realtime.transport import TransportStatistics
 from server.runtime.health import Health
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 TABLES: Mapping[str, Sequence[Row[Any]]] = {
     "Sessions and answers": SESSIONS,
@@ -87,6 +86,7 @@ class NodeCollector(Collector):
             pacing=services.registry.pacing,
             clock=services.clock,
             garbage=services.collector.statistics(),
+            resumes=services.resumes.statistics(),
         )
         for table in (SESSIONS, CONNECTIONS, FACTS, LOOP):
             yield from metrics(table, snapshot)
@@ -153,6 +153,11 @@ class Metrics:
         self._registry.register(ProcessCollector())
         GCCollector(registry=self._registry)
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self._registry)
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The text that Prometheus scrapes, and its media type, as the request accepts it: OpenMetrics, which
+        has exemplars, or Prometheus' own."""
+        if "application/openmetrics-text" in accept:
+            # Not typed by the library.
+            text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return text, openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from server.http.metrics.row import COUNTER, GAUGE, Row
+from server.http.metrics.row import COUNTER, GAUGE, HISTOGRAM, Row
 from server.http.services import Cluster, ClusterTraffic
 
 
@@ -43,6 +43,13 @@ CLUSTER: tuple[Row[ClusterSnapshot], ...] = (
         lambda s: _shards(s.cluster), ("node",)),
     Row(GAUGE, "fanfare_cluster_redis_up", "Whether Redis has answered lately.",
         lambda s: s.cluster.redis_up()),
+    Row(HISTOGRAM, "fanfare_redis_sign_seconds", "Heartbeats to Redis, there and back.",
+        lambda s: s.cluster.redis_signs.total.statistics()),
+    Row(HISTOGRAM, "fanfare_handover_pause_seconds",
+        "How long the commands of a session waited that was handed to another node.",
+        lambda s: s.traffic.pauses),
+    Row(HISTOGRAM, "fanfare_link_ping_seconds", "Pings on links to other nodes, there and back.",
+        lambda s: s.traffic.pings),
     Row(GAUGE, "fanfare_cluster_ring_generation", "The same on nodes that place sessions alike.",
         lambda s: s.cluster.generation()),
     Row(COUNTER, "fanfare_cluster_sessions_moved", "Sessions that changed nodes, by how.",

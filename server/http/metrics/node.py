@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.actors.clock import SessionClock
 from engine.actors.pacing import Pacing
 from engine.actors.registry import RegistryStatistics
+from engine.latency import LatencyStatistics
 from engine.storage.journal.writer import WriteBehindStatistics
 from server.http.metrics.row import COUNTER, GAUGE, HISTOGRAM, Row
 from server.http.sockets import HttpTally
@@ -21,7 +22,8 @@ from server.runtime.tracing import Tracing
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
     """What a node counts of itself. `waiting` counts commands whose session is looked up or activated;
-    `transports` is the sum of all of them; `streams` counts the event streams of the HTTP port."""
+    `transports` is the sum of all of them; `streams` counts the event streams of the HTTP port,
+    and `resumes` clients that came back by WebSocket."""
 
     registry: RegistryStatistics
     waiting: int
@@ -34,11 +36,16 @@ class NodeSnapshot:
     pacing: Pacing
     clock: SessionClock
     garbage: CollectorStatistics
+    resumes: LatencyStatistics
 
 
 def _holders(loop: LoopStatistics) -> Mapping[tuple[str, ...], float]:
     holds = (("minute", loop.hold), ("start", loop.hold_ever))
     return {(since, hold.task): hold.cpu_s for since, hold in holds if hold.task}
+
+
+def _requests(http: HttpTally) -> Mapping[tuple[str, ...], LatencyStatistics]:
+    return {key: each.statistics() for key, each in http.requests.items()}
 
 
 # fmt: off
@@ -65,6 +72,20 @@ SESSIONS: tuple[Row[NodeSnapshot], ...] = (
     Row(COUNTER, "fanfare_refused", "Requests refused, by code.",
         # From zero on: a rate does not see a counter that begins at its first value.
         lambda s: {"busy": 0} | s.registry.refused, ("code",)),
+    Row(COUNTER, "fanfare_answers_late", "Answers refused because they came late.",
+        lambda s: s.registry.refused.get("late", 0)),
+    Row(GAUGE, "fanfare_sessions_stalled",
+        "Sessions whose oldest answer or join has waited in the mailbox for over a second.",
+        lambda s: s.registry.stalled),
+    Row(HISTOGRAM, "fanfare_join_seconds",
+        "From the receipt of a new player's join at its first node to its commit at the session's owner.",
+        lambda s: s.registry.join_latency),
+    Row(COUNTER, "fanfare_rejoins", "Clients that came back to their seat.", lambda s: s.registry.rejoins),
+    Row(HISTOGRAM, "fanfare_resume_seconds",
+        "From the join with a token by WebSocket to the `joined` that answers it.", lambda s: s.resumes),
+    Row(HISTOGRAM, "fanfare_broadcast_seconds",
+        "From the moment when a frame is queued until it was handed over to all subscribers of its session.",
+        lambda s: s.registry.broadcast_latency),
     Row(COUNTER, "fanfare_broadcasts", "Broadcasts of all sessions.", lambda s: s.registry.broadcasts),
     Row(COUNTER, "fanfare_frames_pushed", "Frames handed to subscribers.",
         lambda s: s.registry.frames_pushed),
@@ -90,11 +111,16 @@ CONNECTIONS: tuple[Row[NodeSnapshot], ...] = (
     Row(COUNTER, "fanfare_connections_accepted", "WebSocket connections accepted.",
         lambda s: s.transports.accepted_total),
     Row(GAUGE, "fanfare_http_connections", "Open connections to the HTTP API.", lambda s: s.http.connections),
+    Row(HISTOGRAM, "fanfare_http_request_seconds",
+        "From a request to the HTTP API to the head of its response, by route and class of the status.",
+        lambda s: _requests(s.http), ("route", "status")),
     Row(COUNTER, "fanfare_http_connections_refused",
         "Connections to the HTTP API that were closed at once, by reason.",
         lambda s: s.http.refused, ("reason",)),
     Row(COUNTER, "fanfare_handshakes_refused", "Failed handshakes, by reason.",
         lambda s: s.transports.refused_total, ("reason",)),
+    Row(COUNTER, "fanfare_slow_consumers", "Connections ended because their client did not keep up.",
+        lambda s: s.transports.closed_total.get("slow_consumer", 0)),
     Row(COUNTER, "fanfare_connections_closed", "Ended connections, by reason.",
         lambda s: s.transports.closed_total, ("reason",)),
 )
@@ -111,6 +137,8 @@ FACTS: tuple[Row[NodeSnapshot], ...] = (
     Row(GAUGE, "fanfare_journal_healthy", "Whether commits succeed just now.", lambda s: s.journal.healthy),
     Row(GAUGE, "fanfare_journal_last_commit_seconds", "The last transaction's duration.",
         lambda s: s.journal.last_commit_s),
+    Row(HISTOGRAM, "fanfare_commit_seconds", "Transactions with facts, from their statement to its answer.",
+        lambda s: s.journal.commits),
     Row(HISTOGRAM, "fanfare_journal_latency_seconds",
         "From the append of a batch's oldest fact to the end of its transaction.",
         lambda s: s.journal.latency),
@@ -142,6 +170,8 @@ LOOP: tuple[Row[NodeSnapshot], ...] = (
         "Most of the processor that one step has taken in the last minute.", lambda s: s.loop.hold.cpu_s),
     Row(GAUGE, "fanfare_loop_holder_seconds", "The same, and whose step it was.",
         lambda s: _holders(s.loop), ("since", "task")),
+    Row(HISTOGRAM, "fanfare_loop_long_step_seconds", "Steps of a task that took over a millisecond.",
+        lambda s: s.loop.long_steps),
     Row(COUNTER, "fanfare_loop_holds", "Steps that took over 5 ms of the processor.",
         lambda s: s.loop.holds_total),
     Row(GAUGE, "fanfare_clock_offset_seconds",

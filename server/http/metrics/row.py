@@ -14,11 +14,18 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.samples import Exemplar
 
 from engine.latency import LatencyStatistics
 
 S = TypeVar("S")
-Value = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | LatencyStatistics
+Value = (
+    float
+    | Mapping[str, float]
+    | Mapping[tuple[str, ...], float]
+    | LatencyStatistics
+    | Mapping[tuple[str, ...], LatencyStatistics]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +59,33 @@ def _filled(family: CounterMetricFamily | GaugeMetricFamily, value: Value) -> Me
         family.add_metric([], value)
         return family
     for labels, count in sorted(value.items()):
+        assert isinstance(count, int | float)
         family.add_metric([labels] if isinstance(labels, str) else labels, count)
     return family
 
 
 def _histogram(name: str, help_text: str, latency: Value, labels: Sequence[str] = ()) -> Metric:
-    assert isinstance(latency, LatencyStatistics)
-    assert not labels
-    bounds = ["+Inf" if bound_s == inf else str(bound_s) for bound_s in latency.bounds_s]
-    buckets = list(zip(bounds, accumulate(latency.counts), strict=True))
-    return HistogramMetricFamily(name, help_text, buckets, latency.sum_s)
+    if isinstance(latency, LatencyStatistics):
+        return HistogramMetricFamily(name, help_text, _buckets(latency), latency.sum_s)
+    assert isinstance(latency, Mapping)
+    family = HistogramMetricFamily(name, help_text, labels=labels)
+    for values, each in sorted(latency.items()):
+        assert isinstance(each, LatencyStatistics)
+        family.add_metric(values, _buckets(each), each.sum_s)
+    return family
+
+
+def _buckets(latency: LatencyStatistics) -> list[tuple[str, int] | tuple[str, int, Exemplar]]:
+    """As prometheus_client takes them. Exemplars are written out for OpenMetrics alone."""
+    buckets: list[tuple[str, int] | tuple[str, int, Exemplar]] = []
+    for place, (bound_s, count) in enumerate(zip(latency.bounds_s, accumulate(latency.counts), strict=True)):
+        bound = "+Inf" if bound_s == inf else str(bound_s)
+        if (found := latency.exemplars.get(place)) is None:
+            buckets.append((bound, count))
+        else:
+            labels = {"trace_id": found.trace_id}
+            buckets.append((bound, count, Exemplar(labels, found.duration_s, found.at / 1000)))
+    return buckets
 
 
 COUNTER, GAUGE, HISTOGRAM = counter, gauge, _histogram

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from engine.storage.spool.journal import SpoolingStatistics
 from server.config.config import Config
-from server.http.metrics.row import COUNTER, GAUGE, Row
+from server.http.metrics.row import COUNTER, GAUGE, HISTOGRAM, Row
 from server.http.services import JournalState
 from server.runtime.capacity import Capacity
 
@@ -38,6 +38,8 @@ SPOOL: tuple[Row[SpoolingStatistics], ...] = (
 POSTGRESQL: tuple[Row[JournalState], ...] = (
     Row(GAUGE, "fanfare_postgresql_up", "Whether PostgreSQL answers the node's signs of life.",
         lambda s: s.database_problem() is None),
+    Row(HISTOGRAM, "fanfare_postgresql_sign_seconds", "Signs of life to PostgreSQL, there and back.",
+        lambda s: s.database_signs.total.statistics()),
 )
 """Known also while nobody plays, which `fanfare_journal_healthy` is not: it follows the last commit."""
 

@@ -141,7 +141,13 @@ OPERATIONS = (
             "metrics",
             "Metrics for Prometheus",
             "operations",
-            gives=(Gives(200, "Prometheus text exposition.", media_types={"text/plain": "string"}),),
+            gives=(
+                Gives(
+                    200,
+                    "Prometheus text exposition, or OpenMetrics for those who accept it.",
+                    media_types={"text/plain": "string", "application/openmetrics-text": "string"},
+                ),
+            ),
         ),
     ),
     Route(
