@@ -19,6 +19,7 @@ from bench.figures import Figure, machine, measure
 BENCHMARKS = (
     "leaderboard",
     "fan_out",
+    "hub_fan_out",
     "answer",
     "answer_wire",
     "http_answers",

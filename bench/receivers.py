@@ -9,7 +9,7 @@ import resource
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,6 +59,11 @@ def receive(port: int, count: int, streams: int, control: Connection) -> None:
     greeting = wire.client_frame({"t": "join", "code": "000000", "role": "spectator"})
     sockets = wire.open_websockets(port, count, [greeting] * count)
     sockets += wire.open_streams(port, streams, "000000")
+    throw_away(sockets, control)
+
+
+def throw_away(sockets: Sequence[socket.socket], control: Connection) -> None:
+    """Read what comes and count it, until the control connection ends."""
     poll = select.epoll()
     poll.register(control.fileno(), select.EPOLLIN)
     by_fd = {each.fileno(): each for each in sockets}

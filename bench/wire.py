@@ -18,9 +18,16 @@ REQUEST = (
 )
 
 
+HUB_REQUEST = REQUEST.replace(b"/ws", b"/hub")
+
+
 def client_frame(message: dict[str, object]) -> bytes:
     """A masked text frame."""
-    payload = orjson.dumps(message)
+    return client_bytes(orjson.dumps(message))
+
+
+def client_bytes(payload: bytes) -> bytes:
+    """A masked text frame of these bytes."""
     if len(payload) < 126:
         return struct.pack("!BB4x", 0x81, 0x80 | len(payload)) + payload
     return struct.pack("!BBH4x", 0x81, 0x80 | 126, len(payload)) + payload
@@ -81,13 +88,15 @@ def open_streams(port: int, count: int, code: str) -> list[socket.socket]:
     return opened
 
 
-def open_websockets(port: int, count: int, greetings: Sequence[bytes]) -> list[socket.socket]:
+def open_websockets(
+    port: int, count: int, greetings: Sequence[bytes], request: bytes = REQUEST
+) -> list[socket.socket]:
     """Open connections, each of which has said its greeting."""
     opened: list[socket.socket] = []
     while len(opened) < count:
         batch = connect(port, min(BATCH, count - len(opened)))
         for each in batch:
-            each.sendall(REQUEST)
+            each.sendall(request)
         for each in batch:
             response = b""
             while not response.endswith(b"\r\n\r\n"):

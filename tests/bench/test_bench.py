@@ -11,7 +11,18 @@ from math import isnan
 import pytest
 from rich.console import Console
 
-from bench import answer, fan_out, forwarded, handover, http_answers, leaderboard, leaderboards, links, peers
+from bench import (
+    answer,
+    fan_out,
+    forwarded,
+    handover,
+    http_answers,
+    hub_fan_out,
+    leaderboard,
+    leaderboards,
+    links,
+    peers,
+)
 from bench.__main__ import BENCHMARKS, EXTRA, table
 from bench.figures import Costs, Figure
 from bench.memory_node import answer_everything, beside
@@ -27,6 +38,7 @@ def test_the_benchmarks_run_and_are_shown() -> None:
         "leaderboard": leaderboard.run(sizes=(5, 20), rounds=2),
         "answer": answer.run(players=20, rounds=2),
         "fan_out": fan_out.run(sizes=(3,), rounds=1),
+        "hub_fan_out": hub_fan_out.run(sizes=(3,), rounds=1),
         "leaderboards": leaderboards.run(members=300, calls=100),
         "links": links.run(answers=20, singles=2, frames=2, nodes=(1, 2), rounds=1),
     }
