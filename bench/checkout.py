@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class CheckoutNode:
         checkout: the directory with its packages.
         options: for `fanfare serve`.
         cpu: the only one that it may use; None: any.
+        environ: of its process, beside what every node gets.
     """
 
     checkout: Path
@@ -45,6 +46,7 @@ class CheckoutNode:
     cpu: int | None = None
     ports: list[int] = field(default_factory=lambda: free_ports(3))
     process: trio.Process | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -99,7 +101,7 @@ class CheckoutNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.data_dir,
-                env=clean_environment() | {"PYTHONPATH": str(self.checkout)},
+                env=clean_environment() | {"PYTHONPATH": str(self.checkout), **self.environ},
                 start_new_session=True,
             )
         if self.cpu is not None:

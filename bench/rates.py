@@ -3,6 +3,7 @@
     python -m bench.rates
     python -m bench.rates --rate 500 --rate 1000 --sessions 1 --no-rooms
     python -m bench.rates --checkout ../before
+    python -m bench.rates --watched --rounds 3 --no-rooms --sessions 1 --players 5000
 
 Players of one session, and of fifty, answer at rates from 100 a second to all within half a second, on a
 real node with a PostgreSQL of its own. Beside it in the same run, and in turns with it, as many players
@@ -22,7 +23,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -41,6 +42,7 @@ from bench.fan_out import board
 from bench.figures import Figure, machine, percentile, process_cpu_s
 from bench.memory_node import Address
 from bench.paced_players import Answered, PacedPlayers, paced_players
+from bench.watched import NOT_AT_ALL, WATCHES, Watch, environment, scraped
 from loadtest.runs.plot import Axes, Line, svg_file
 from loadtest.runs.sampling import parse_metrics
 from server.cli.cluster.node_process import CROWDED
@@ -57,6 +59,9 @@ SESSIONS = (1, 50)
 SECONDS = 5.0
 TICKS_PER_S = 1.0
 FRAME_ROUNDS = 5
+SETTLE_S = 0.4
+WATCHED_SETTLE_S = 2.5
+"""Spans are sent a second after the answers whose cost they are."""
 NODE = "node"
 FRAME_MARK = b'"t":"leaderboard"'
 COUNTED = {
@@ -80,6 +85,7 @@ class Plan:
         settings: of the node's sessions.
         options: for `fanfare serve`.
         checkouts: by name, of the project, each of which serves a node.
+        watches: how each of these nodes is watched meanwhile; not at all, if it is left out.
         pin: whether the servers have a processor, and the players another.
         settle_s: before answers begin and after the last ack, so that nothing of one turn is in another.
         rest_s: for which servers are watched at rest.
@@ -95,8 +101,9 @@ class Plan:
     settings: Mapping[str, object] = field(default_factory=dict)
     options: Sequence[str] = ()
     checkouts: Mapping[str, Path] = field(default_factory=lambda: {NODE: ROOT})
+    watches: Mapping[str, Watch] = field(default_factory=dict)
     pin: bool = True
-    settle_s: float = 0.4
+    settle_s: float = SETTLE_S
     rest_s: float = 3.0
 
     def answers(self, rate: int) -> tuple[int, float]:
@@ -210,8 +217,12 @@ async def served_by_node(
         *("--log-level", "warning"),
         *plan.options,
     )
+    watch = plan.watches.get(name, NOT_AT_ALL)
     async with postgres(cpu) as (directory, dsn):
-        node = CheckoutNode(checkout, directory / "node", ["--database-url", dsn, *options], cpu)
+        stack = ExitStack()
+        environ = stack.enter_context(environment(watch))
+        arguments = ["--database-url", dsn, *options]
+        node = CheckoutNode(checkout, directory / "node", arguments, cpu, environ=environ)
         try:
             await node.start()
             assert node.process is not None
@@ -229,7 +240,7 @@ async def served_by_node(
                     made = await api.create_session("bench", settings)
                     addresses.append(Address(node.realtime_port, made["code"], made["host_token"]))
             server = psutil.Process(int((directory / "postgres" / "postmaster.pid").read_text().split()[0]))
-            with paced_players(addresses, plan.players // count, beside) as players:
+            with scraped(watch, node.url), paced_players(addresses, plan.players // count, beside) as players:
                 players.joined()
                 yield Contender(
                     name,
@@ -240,7 +251,7 @@ async def served_by_node(
                     dsn,
                 )
         finally:
-            with trio.CancelScope(shield=True):
+            with stack, trio.CancelScope(shield=True):
                 await node.stop()
 
 
@@ -532,6 +543,11 @@ def _rate(_context: object, _parameter: object, values: tuple[str, ...]) -> tupl
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     help="The node of another checkout of the project as well.",
 )
+@click.option(
+    "--watched",
+    is_flag=True,
+    help="Four nodes instead: not watched, with metrics read every second, and traced to 1 and to 100 %.",
+)
 @click.option("--pin/--no-pin", default=True, help="A processor for the servers, another for the players.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
 @click.option(
@@ -548,6 +564,7 @@ def main(
     board: str | None,
     options: tuple[str, ...],
     checkouts: tuple[Path, ...],
+    watched: bool,
     pin: bool,
     json_file: Path | None,
     svg_stem: Path | None,
@@ -563,8 +580,12 @@ def main(
         ticks_per_s,
         {"board": board} if board else {},
         options,
-        {NODE: ROOT} | {f"node of {each.name}": each for each in checkouts},
+        dict.fromkeys(WATCHES, ROOT)
+        if watched
+        else {NODE: ROOT} | {f"node of {each.name}": each for each in checkouts},
+        WATCHES if watched else {},
         pin,
+        WATCHED_SETTLE_S if watched else SETTLE_S,
     )
     started = time.monotonic()
     found = measure(plan)
