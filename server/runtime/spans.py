@@ -6,10 +6,10 @@ The spans of an answer are built from its timeline when they are sent; nothing o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from engine.actors.slow_answers import SlowAnswer, parts_of
+from engine.actors.slow_answers import PARTS, SlowAnswer, parts_of
 from engine.ports import Commit
 from engine.shards.link.hops import Hop
 from engine.trace import Trace, new_span_id, new_trace_id
@@ -22,6 +22,7 @@ LINKS_MAX = 128
 
 _NONE: Mapping[str, object] = {}
 _MADE = frozenset({"accepted", "duplicate"})
+_MOMENTS = tuple({moment: None for part in PARTS for moment in part[1:] if moment is not None})
 _CAME_IN = frozenset({"joined", "waiting", "moved"})
 
 Json: TypeAlias = dict[str, Any]
@@ -96,7 +97,7 @@ class AnswerSpans:
         if answer.outcome not in _MADE:
             whole["status"] = {"code": ERROR, "message": answer.outcome}
         spans = [whole]
-        for name, begun_ms, ended_ms in parts_of(asdict(answer)):
+        for name, begun_ms, ended_ms in parts_of({name: getattr(answer, name) for name in _MOMENTS}):
             part = _span(trace_id, new_span_id(), root, name, INTERNAL, at + begun_ms, at + ended_ms)
             if name == "commit" and self.commit is not None:
                 part["links"] = [{"traceId": self.commit[0], "spanId": self.commit[1]}]

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 from urllib.parse import unquote
 
 import orjson
@@ -24,7 +23,7 @@ from engine.ports import Commit
 from engine.shards.link.hops import Hop
 from engine.trace import Trace, new_span_id, new_trace_id
 from server.runtime.sampling import Sampler
-from server.runtime.spans import AnswerSpans, CommitSpan, Span, TracedJoin, attributes, span_of
+from server.runtime.spans import AnswerSpans, CommitSpan, Json, Span, TracedJoin, attributes, span_of
 from server.security.fetch import Fetcher, FetchError
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,12 @@ WAITING_MAX = 4_000
 """The most answers and other spans that wait to be sent. Sampled ones have half of that: there is always room
 for those that are slow, are refused or fail."""
 
-BATCH_MAX = 64
+BATCH_MAX = 256
+"""Answers and other spans in one request."""
+
+SLICE = 64
+"""As many are built without a pause: 2 ms at most."""
+
 GATHER_S = 1.0
 """How long a batch gathers answers."""
 
@@ -169,7 +173,7 @@ class Tracing:
                 await self._arrival.wait()
                 await trio.sleep(GATHER_S)
                 await self._send_batch(GATHER_S)
-                while len(self._waiting) >= BATCH_MAX:
+                while len(self._waiting) >= BATCH_MAX // 2:
                     await self._send_batch(GATHER_S)
         finally:
             with trio.move_on_after(FAREWELL_S, shield=True):
@@ -194,7 +198,7 @@ class Tracing:
                     "POST",
                     self._collector.url,
                     {"Content-Type": "application/json", **self._collector.headers},
-                    content=orjson.dumps(request_of([*batch, *commits], self._collector.resource)),
+                    content=await self._encoded([*batch, *commits]),
                 )
             if status >= 300:
                 problem = f"it answers {status}"
@@ -213,17 +217,19 @@ class Tracing:
             else:
                 log.warning("the collector takes traces again")
 
-
-def request_of(noted: Sequence[AnswerSpans | Span], resource: Mapping[str, str]) -> dict[str, Any]:
-    """An ExportTraceServiceRequest in OTLP's JSON."""
-    spans = []
-    for each in noted:
-        if isinstance(each, Span):
-            spans.append(each.json())
-        else:
-            spans += each.json()
-    scope = {"scope": {"name": "fanfare"}, "spans": spans}
-    return {"resourceSpans": [{"resource": {"attributes": attributes(resource)}, "scopeSpans": [scope]}]}
+    async def _encoded(self, noted: Sequence[AnswerSpans | Span]) -> bytes:
+        """An ExportTraceServiceRequest in OTLP's JSON."""
+        spans: list[Json] = []
+        for number, each in enumerate(noted, 1):
+            if isinstance(each, Span):
+                spans.append(each.json())
+            else:
+                spans += each.json()
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        scope = {"scope": {"name": "fanfare"}, "spans": spans}
+        resource = {"attributes": attributes(self._collector.resource)}
+        return orjson.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]})
 
 
 def _pairs(text: str) -> dict[str, str]:
