@@ -44,7 +44,7 @@ def quiz(questions: int) -> dict[str, object]:
         "text": "Which?",
         "choices": ["a", "b", "c", "d"],
         "correct": "a",
-        "time_limit_s": 60,
+        "time_limit_s": 300,
     }
     return {"title": "Bench", "questions": [one] * questions}
 

@@ -87,7 +87,7 @@ class Plan:
         checkouts: by name, of the project, each of which serves a node.
         watches: how each of these nodes is watched meanwhile; not at all, if it is left out.
         pin: whether the servers have a processor, and the players another.
-        settle_s: before answers begin and after the last ack, so that nothing of one turn is in another.
+        settle_s: after the last ack, so that nothing of one turn is in another.
         rest_s: for which servers are watched at rest.
     """
 
@@ -284,7 +284,7 @@ def pin(pid: int, cpu: int | None) -> None:
 async def take_turn(contender: Contender, plan: Plan, sessions: int, rate: int) -> tuple[Turn, Answered]:
     count, over_s = plan.answers(rate)
     contender.players.open_question()
-    await trio.sleep(plan.settle_s)
+    await trio.sleep(SETTLE_S)
     counted, (server_s, database_s) = await contender.counts(), contender.cpu_s()
     answered = contender.players.answer(count, over_s)
     await trio.sleep(plan.settle_s)

@@ -45,13 +45,14 @@ class Boundary:
         """Log and count a mistake that the caller has caught."""
         self.mistakes_total += 1
         whose = "" if session_id is None else f", session {session_id:.60}"
+        extra = None if session_id is None else {"session": session_id[:60]}
         kind = f"{work}: {type(error).__name__}"
         now_s = time.monotonic()
         if now_s - self._told_s.get(kind, -TRACEBACK_EVERY_S) >= TRACEBACK_EVERY_S:
             self._told_s[kind] = now_s
-            log.error("a mistake in %s%s", work, whose, exc_info=error)
+            log.error("a mistake in %s%s", work, whose, exc_info=error, extra=extra)
         else:
-            log.error("a mistake in %s%s: %r", work, whose, error)
+            log.error("a mistake in %s%s: %r", work, whose, error, extra=extra)
 
 
 class _Within:

@@ -159,6 +159,7 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
     tracing = await _tracing(base, stack)
     if cluster is not None and tracing is not None:
         cluster.tell_hop = tracing.note_hop
+        cluster.redis.bus.listen(tracing.note_heard)
     sessions = await _sessions(base, stack, storage, cluster)
     if tracing is not None:
         slow_answers = sessions.registry.slow_answers

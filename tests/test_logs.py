@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 
-from server.runtime.logs import BURST, WINDOW_S, EventLimit, JsonFormatter, TextFormatter
+from engine.trace import Trace, current
+from server.runtime.logs import BURST, WINDOW_S, EventLimit, JsonFormatter, OfRequest, TextFormatter
+from server.runtime.request_ids import current_id
 
 
 def record(text: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -55,3 +57,20 @@ def test_an_event_that_comes_too_often_is_left_out_and_counted() -> None:
     assert json.loads(JsonFormatter("n").format(again))["left_out"] == 2 * BURST
     assert TextFormatter().format(again).endswith("refused 1 (100 more of these were left out)")
     assert not hasattr(record("refused %s", 2), "left_out")
+
+
+def test_a_line_names_the_request_and_the_trace_that_it_is_about() -> None:
+    id_before, trace_before = current_id.set("r-1"), current.set(Trace("ab" * 16, "cd" * 8))
+    try:
+        lines = [record("hm"), record("slow", trace_id="ef" * 16)]
+        assert all(OfRequest().filter(each) for each in lines)
+    finally:
+        current_id.reset(id_before)
+        current.reset(trace_before)
+    plain, named = (json.loads(JsonFormatter("node-1").format(each)) for each in lines)
+    assert (plain["request_id"], plain["trace_id"]) == ("r-1", "ab" * 16)
+    assert named["trace_id"] == "ef" * 16, "a record that says its own keeps it"
+    assert TextFormatter().format(lines[0]).endswith("hm (request r-1)")
+    outside = record("hm")
+    assert OfRequest().filter(outside)
+    assert "request_id" not in vars(outside)

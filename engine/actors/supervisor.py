@@ -76,7 +76,7 @@ async def supervise(
                 actor.end(CloseReason.RESTARTING)
             raise
         except Exception as error:
-            log.exception("session %s crashed", session_id)
+            log.exception("session %s crashed", session_id, extra={"session": session_id})
             crashes.total += 1
             crashes.last.append(f"{session_id}: {error!r}")
             _remember(history, policy)
@@ -107,6 +107,6 @@ async def _activated(
         try:
             return await activate()
         except StorageUnavailable as error:
-            log.warning("session %s waits for storage: %s", session_id, error)
+            log.warning("session %s waits for storage: %s", session_id, error, extra={"session": session_id})
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, policy.backoff_max_s)

@@ -116,7 +116,8 @@ class Heartbeats(Protocol):
 
 
 BusMessage = Mapping[str, object]
-"""A JSON object. `kind` is the type of the message."""
+"""A JSON object. `kind` is the type of the message. If it follows from a sampled request, `traceparent` has
+the trace of that."""
 
 
 class Bus(Protocol):

@@ -36,6 +36,7 @@ from engine.shards.ports import (
     Load,
     Member,
 )
+from engine.trace import current
 
 _log = logging.getLogger(__name__)
 
@@ -206,6 +207,9 @@ class RedisBus:
         self._sent = self._received = self._dropped = self._passed_over = self._connections = 0
 
     def publish(self, message: BusMessage) -> None:
+        trace = current.get()
+        if trace is not None and trace.sampled:
+            message = {**message, "traceparent": trace.traceparent}
         data = _encode(message)
         if len(data) > BUS_BYTES_MAX:
             raise ValueError(f"{len(data)} bytes are too many for the bus: at most {BUS_BYTES_MAX}")

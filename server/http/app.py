@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -16,10 +17,9 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException
 
 from engine.actors.refusals import NodeFull
-from engine.boundary import Boundary, Mistake
+from engine.boundary import Mistake
 from engine.domain.errors import DomainError
 from engine.ports import QuizNotFound, SessionNotFound, StorageUnavailable, Unreadable
-from server.config.config import Config
 from server.http.authorization import Access
 from server.http.cluster import ClusterView
 from server.http.erasing import Erasing
@@ -39,6 +39,7 @@ from server.http.results import Results
 from server.http.routes import ROUTES
 from server.http.routes.route import Views
 from server.http.scores import ScoresView
+from server.http.served_request import SERVED, ServedRequest
 from server.http.services import Services
 from server.http.sessions import Sessions
 from server.http.signing_in import SigningIn
@@ -76,9 +77,12 @@ class _Connection(TrioASGIHTTPConnection):
         return request
 
     async def __call__(self, receive: Any, send: Any) -> None:
-        with ExitStack() as exits:
-            cast(dict[str, object], self.scope)[EXIT_STACK] = exits
-            await super().__call__(receive, send)
+        app, scope = cast(Api, self.app), cast(dict[str, object], self.scope)
+        served = ServedRequest(scope, app.tracing, app.now_ms)
+        with served, ExitStack() as exits:
+            scope[EXIT_STACK] = exits
+            scope[SERVED] = served
+            await super().__call__(receive, served.sending(send))
 
 
 class Api(QuartTrio):
@@ -86,10 +90,13 @@ class Api(QuartTrio):
 
     asgi_http_class = _Connection
 
-    def __init__(self, config: Config, boundary: Boundary) -> None:
+    def __init__(self, services: Services) -> None:
+        config = services.config
         super().__init__(__name__, static_folder=None)
         self._config = config
-        self._boundary = boundary
+        self._boundary = services.boundary
+        self.tracing = services.tracing
+        self.now_ms = services.clock.now_ms
         self.streams = OpenStreams(config.event_streams_per_address_max)
         self.tally = HttpTally()
         self.live: LiveFeed
@@ -116,7 +123,7 @@ def create_app(services: Services, web: Traversable | None = None) -> Api:
     Args:
         web: the folder with the files of the pages, by default that of this package.
     """
-    app = Api(services.config, services.boundary)
+    app = Api(services)
     app.config.update(
         BODY_TIMEOUT=BODY_TIMEOUT_S,
         # Each send is bounded by itself (serving.py).
@@ -188,6 +195,9 @@ def _frame_requests(app: Api, access: Access) -> None:
 
     @app.after_request
     async def add_headers(response: Response) -> Response:
+        if request.url_rule is not None:
+            served = cast(Mapping[str, object], request.scope)[SERVED]
+            cast(ServedRequest, served).route = request.url_rule.rule.replace("<", "{").replace(">", "}")
         for name, value in access.headers().items():
             response.headers.setdefault(name, value)
         access.renew(response)

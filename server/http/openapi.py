@@ -144,7 +144,8 @@ INFO: Mapping[str, str] = {
     "version": "1",
     "summary": "Live quizzes: write them, open sessions, play, lead, and read the results.",
     "description": 'Times are milliseconds since the epoch. Errors are `{"error": {"code", "message", '
-    '"path"?}}`; docs/protocol.md lists the codes. Unknown fields are refused by name.',
+    '"path"?}}`; docs/protocol.md lists the codes. Unknown fields are refused by name. '
+    "Every request may bring `traceparent` and `X-Request-Id`; the latter, or a new one, is in the response.",
 }
 
 TAGS: Mapping[str, str] = {

@@ -6,12 +6,11 @@ from typing import cast
 
 import orjson
 from msgspec import UNSET
-from quart import request
 
 from engine.actors import commands
 from engine.domain.phases import Phase
 from engine.ports import SessionRecord
-from engine.trace import Trace
+from engine.trace import Trace, current
 from server.http.addresses import play_url, ws_url
 from server.http.authorization import Access
 from server.http.final_results import FinalResults
@@ -136,7 +135,9 @@ class Playing:
     def _trace(self, traceparent: object) -> Trace | None:
         """The trace of the current request. Args: traceparent: of its body; the header counts first."""
         tracing = self._services.tracing
-        return None if tracing is None else tracing.begin(request.headers.get("traceparent"), traceparent)
+        if (trace := current.get()) is not None or tracing is None or traceparent is None:
+            return trace
+        return tracing.begin(traceparent)
 
     async def next(self, key: str) -> Answer:
         """The `question` or `done_all` that the WebSocket would bring, once it is committed."""

@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 
 import orjson
 
+from engine.trace import current
+from server.runtime.request_ids import current_id
+
 TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOGGERS = ("fanfare", "server", "engine")
-FIELDS = ("session", "player", "question", "outcome", "total_ms", "trace_id", "left_out")
+FIELDS = ("session", "player", "question", "outcome", "total_ms", "request_id", "trace_id", "left_out")
 
 BURST = 50
 """Lines of one event in `WINDOW_S` seconds; the rest is counted and left out."""
@@ -49,6 +52,17 @@ class EventLimit(logging.Filter):
             self._events.clear()
         self._events[event] = began, count + 1
         return count < BURST
+
+
+class OfRequest(logging.Filter):
+    """Adds the request that the present task works for, and its trace, where the record names none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if (request_id := current_id.get()) is not None:
+            record.request_id = request_id
+        if (trace := current.get()) is not None and getattr(record, "trace_id", None) is None:
+            record.trace_id = trace.trace_id
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -83,6 +97,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
+        if (request_id := getattr(record, "request_id", None)) is not None:
+            text += f" (request {request_id})"
         left_out = getattr(record, "left_out", 0)
         return f"{text} ({left_out} more of these were left out)" if left_out else text
 
@@ -92,6 +108,7 @@ def log_to_stderr(level: str, style: str, node: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(node) if style == "json" else TextFormatter())
     handler.addFilter(EventLimit())
+    handler.addFilter(OfRequest())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in LOGGERS:
         logging.getLogger(name).setLevel(level.upper())

@@ -23,6 +23,7 @@ LINKS_MAX = 128
 _NONE: Mapping[str, object] = {}
 _MADE = frozenset({"accepted", "duplicate"})
 _MOMENTS = tuple({moment: None for part in PARTS for moment in part[1:] if moment is not None})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _CAME_IN = frozenset({"joined", "waiting", "moved"})
 
 Json: TypeAlias = dict[str, Any]
@@ -168,6 +169,48 @@ class TracedJoin:
                 "fanfare.join.outcome": outcome,
             },
             None if outcome in _CAME_IN else outcome,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRequest:
+    """An HTTP request under way. `trace` is that of what follows from it; `parent_id` the span that it comes
+    from."""
+
+    trace: Trace
+    parent_id: str | None
+    span_id: str
+    method: str
+    scheme: str
+    at: int
+
+    def span(self, route: str | None, status: int | None, now: int) -> Span:
+        """As the semantic conventions of OpenTelemetry have it. There is no path in it and no address: they
+        may name users. Args: route: the path with its parameters in braces. status: None if the client has
+        left before the response. now: in ms since the epoch."""
+        method = self.method if self.method in _METHODS else "_OTHER"
+        name = "HTTP" if method == "_OTHER" else method
+        error = None
+        if status is None:
+            error = "cancelled"
+        elif status >= 500:
+            error = str(status)
+        return Span(
+            self.trace.trace_id,
+            name if route is None else f"{name} {route}",
+            SERVER,
+            self.at,
+            now,
+            self.parent_id,
+            self.span_id,
+            {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": status,
+                "url.scheme": self.scheme,
+                "error.type": error,
+            },
+            error,
         )
 
 

@@ -21,9 +21,20 @@ import trio
 from engine.actors.slow_answers import SLOW_MS, SlowAnswer
 from engine.ports import Commit
 from engine.shards.link.hops import Hop
-from engine.trace import Trace, new_span_id, new_trace_id
+from engine.shards.ports import BusMessage
+from engine.trace import Trace, new_span_id, new_trace_id, trace_of
 from server.runtime.sampling import Sampler
-from server.runtime.spans import AnswerSpans, CommitSpan, Json, Span, TracedJoin, attributes, span_of
+from server.runtime.spans import (
+    CONSUMER,
+    AnswerSpans,
+    CommitSpan,
+    Json,
+    Span,
+    TracedJoin,
+    TracedRequest,
+    attributes,
+    span_of,
+)
 from server.security.fetch import Fetcher, FetchError
 
 log = logging.getLogger(__name__)
@@ -129,6 +140,13 @@ class Tracing:
         if made is None:
             begun_ms, ended_ms = self._ms_at(commit.started_s), self._ms_at(commit.ended_s)
             made = self._commits[commit] = CommitSpan(trio.current_time(), begun_ms, ended_ms, commit)
+            if ended_ms - begun_ms >= SLOW_MS:
+                log.warning(
+                    "a commit of %d facts took %d ms",
+                    commit.facts,
+                    ended_ms - begun_ms,
+                    extra={"total_ms": ended_ms - begun_ms, "trace_id": made.trace_id},
+                )
         spans = AnswerSpans(answer, trace_id, parent_id, commit=(made.trace_id, made.span_id))
         made.link(spans)
         self._waiting.append(spans)
@@ -138,6 +156,8 @@ class Tracing:
         trace = self.begin(traceparent)
         if trace is None:
             return None
+        if not trace.sampled:
+            return TracedJoin(trace, trace.parent_id, "", now)
         span_id = new_span_id()
         return TracedJoin(trace.below(span_id), trace.parent_id, span_id, now)
 
@@ -148,9 +168,34 @@ class Tracing:
         if join.trace.sampled:
             self.note_span(join.span(now, outcome, session_id, player))
 
+    def begin_request(
+        self, traceparent: str | None, method: str, scheme: str, now: int
+    ) -> TracedRequest | None:
+        """As `begin`, for an HTTP request at that moment, in ms since the epoch."""
+        trace = self.begin(traceparent)
+        if trace is None:
+            return None
+        if not trace.sampled:
+            return TracedRequest(trace, trace.parent_id, "", method, scheme, now)
+        span_id = new_span_id()
+        return TracedRequest(trace.below(span_id), trace.parent_id, span_id, method, scheme, now)
+
+    def note_request(self, request: TracedRequest, route: str | None, status: int | None, now: int) -> None:
+        """Send the span of this request soon, if it is sampled. Args: as of `TracedRequest.span`."""
+        if request.trace.sampled:
+            self.note_span(request.span(route, status, now))
+
     def note_hop(self, hop: Hop) -> None:
         """Send the span of this hop soon. Never blocks."""
         self.note_span(span_of(hop))
+
+    def note_heard(self, message: BusMessage) -> None:
+        """Send a span for this message of the bus soon, if it follows from a sampled request."""
+        trace = trace_of(message.get("traceparent"))
+        if trace is not None and trace.sampled:
+            now = self._ms_at(trio.current_time())
+            name = f"bus {message.get('kind')!s:.40}"
+            self.note_span(Span(trace.trace_id, name, CONSUMER, now, now, trace.parent_id))
 
     def note_span(self, span: Span) -> None:
         """Send this span soon. Never blocks."""

@@ -15,7 +15,7 @@ from server.wire.errors import ApiError
 
 PREFLIGHT_HEADERS: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, Traceparent, X-Request-Id",
     "Access-Control-Max-Age": "600",
 }
 """What pages of allowed origins may send; for others the header that names the origin is missing."""

@@ -17,13 +17,10 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.trace import Trace
 from server.realtime.conversation import Conversation, ConversationDeps
-from server.runtime.sampling import Sampler
-from server.runtime.spans import Span
-from server.runtime.tracing import Collector, Tracing
-from server.security.fetch import Fetcher
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.keys import session_id
+from tests.traced import TRACEPARENT, Traced
 
 CODE = "123456"
 SESSION = session_id(1)
@@ -79,18 +76,6 @@ class FakeConnection:
     @property
     def errors(self) -> list[str]:
         return [message["code"] for message in self.sent if message["t"] == "error"]
-
-
-class Traced(Tracing):
-    """Keeps the spans that would be sent."""
-
-    def __init__(self) -> None:
-        collector = Collector("http://collector", {}, 1.0, {})
-        super().__init__(collector, Fetcher(1.0, 1), Sampler(), int)
-        self.spans: list[Span] = []
-
-    def note_span(self, span: Span) -> None:
-        self.spans.append(span)
 
 
 class Scene:
@@ -591,9 +576,6 @@ def test_whatever_happens_a_seat_is_given_back_once_unless_it_was_taken_away(ord
             seated = False
             given_back += 1
     assert not seated
-
-
-TRACEPARENT = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 
 def test_an_answer_brings_its_trace_and_a_bad_one_is_none() -> None:

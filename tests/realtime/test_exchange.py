@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,12 +21,15 @@ from hypothesis import strategies as st
 
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame, Message
+from engine.actors.slow_answers import SlowAnswer
+from engine.trace import Trace
 from server.http.services import Directory
 from server.realtime import transport
 from server.realtime.conversation import ConversationDeps
 from server.realtime.reactor import event_stream, exchange
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.transport import ReactorTransport
+from server.runtime.tracing import Tracing
 from server.wire.sse import EventDialect
 from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
@@ -33,6 +37,7 @@ from tests.http.test_cluster_api import FakeCluster, member
 from tests.realtime.rig import PATIENCE_S, ListeningPort, RawClient
 from tests.realtime.rig import request as handshake
 from tests.refusals import ANSWERS, HTTP_ONLY
+from tests.traced import SPAN_ID, TRACE_ID, TRACEPARENT, Traced
 
 
 class Ports(Edge, ListeningPort):
@@ -76,10 +81,13 @@ class Ports(Edge, ListeningPort):
 
 @asynccontextmanager
 async def ports(
-    sessions: Callable[[Edge], Directory] = attrgetter("router"), **config: Any
+    sessions: Callable[[Edge], Directory] = attrgetter("router"),
+    tracing: Tracing | None = None,
+    **config: Any,
 ) -> AsyncIterator[Ports]:
     """Args: sessions: where the port finds them."""
     async with edge(**config) as e:
+        e.but(tracing=tracing)
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
@@ -91,6 +99,7 @@ async def ports(
             *limits,
             pages=e.pages,
             identities=e.services.identities,
+            tracing=e.services.tracing,
         )
         ListeningPort.__init__(e, ReactorTransport(deps, e.config))
         async with trio.open_nursery() as nursery:
@@ -181,7 +190,11 @@ async def test_both_ports_say_the_same(
         }
         await session.do("start")
         url = f"{session.url}/{path.format(**words)}"
-        sent = (JSON if body else {}) | {name: value.format(**words) for name, value in headers.items()}
+        sent = (
+            {"X-Request-Id": "mine"}
+            | (JSON if body else {})
+            | {name: value.format(**words) for name, value in headers.items()}
+        )
         async with httpx.AsyncClient(base_url=e.base) as client:
             fast = await client.request(method, url, headers=sent, content=body)
             with_id = url.replace(session.code, session.id)
@@ -195,6 +208,64 @@ async def test_both_ports_say_the_same(
         if api.status == 405:
             assert set(ours.pop("allow").split(", ")) <= set(theirs.pop("allow").split(", "))
         assert ours == theirs
+
+
+async def test_both_ports_trace_a_request_and_its_answer_below_it() -> None:
+    tracing = Traced()
+    async with ports(tracing=tracing) as e:
+        session = await e.session()
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("start")
+        told: list[tuple[SlowAnswer, Trace | None]] = []
+        e.registry.slow_answers.tell = lambda answer, trace, _: told.append((answer, trace))
+        url, body = f"{session.url}/answers", {"id": "a", "question": 1, "choice": 0}
+        assert tracing.spans == [], "whoever does not ask for it is not traced"
+        async with httpx.AsyncClient(base_url=e.base) as client:
+            headers = {"Authorization": f"Bearer {ada['token']}", "traceparent": TRACEPARENT}
+            fast = await client.post(url, headers=headers, json=body)
+            await client.post(url, headers=headers, json=body | {"question": 2})
+        await e.post(url, body, token=ben["token"], headers={"traceparent": TRACEPARENT})
+        await e.post(url, body | {"traceparent": TRACEPARENT}, token=ben["token"])
+        await e.get("/api/sessions/000000", headers={"traceparent": TRACEPARENT})
+        await e.get("/api/nothing", headers={"traceparent": TRACEPARENT})
+    assert fast.status_code == 200
+    accepted, refused, api, unknown, nothing = tracing.spans
+    for span in tracing.spans:
+        assert (span.trace_id, span.parent_id, span.attributes["url.scheme"]) == (TRACE_ID, SPAN_ID, "http")
+    for span, status in ((accepted, 200), (refused, 409), (api, 200)):
+        assert span.name == "POST /api/sessions/{key}/answers"
+        assert span.attributes["http.request.method"] == "POST"
+        assert span.attributes["http.route"] == "/api/sessions/{key}/answers"
+        assert (span.attributes["http.response.status_code"], span.error) == (status, None)
+    assert (unknown.name, unknown.attributes["http.response.status_code"]) == ("GET /api/sessions/{key}", 404)
+    assert (nothing.name, nothing.attributes["http.route"]) == ("GET", None)
+    below = [Trace(TRACE_ID, span.span_id) for span in (accepted, refused, api)]
+    assert [trace for _, trace in told] == [*below, Trace(TRACE_ID, SPAN_ID)], (
+        "the body counts without a header"
+    )
+
+
+@pytest.mark.parametrize("sent", ["req-1/a:b", None, "", "x" * 129, "two words", "ä"])
+async def test_a_request_id_is_taken_or_made_and_returned_by_both_ports(sent: str | None) -> None:
+    async with ports() as e:
+        session = await e.session()
+        headers = {} if sent is None else {"X-Request-Id": sent}
+        raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        async with httpx.AsyncClient(base_url=e.base) as client:
+            refusal = await client.post(f"{session.url}/answers", headers=raw_headers)
+            preflight = await client.options(f"{session.url}/answers", headers=raw_headers)
+        api = await e.get("/healthz", headers=headers)
+        async with e.raw() as raw:
+            await raw.send(request("GET", f"{session.url}/events", {} if sent != "req-1/a:b" else headers))
+            head = (await raw.head()).decode()
+        assert "X-Request-Id: " in head
+        ids = [each.headers["x-request-id"] for each in (refusal, preflight)] + [api.headers["X-Request-Id"]]
+        if sent == "req-1/a:b":
+            assert ids == [sent] * 3
+            assert f"X-Request-Id: {sent}" in head.split("\r\n")
+        else:
+            assert len(set(ids)) == 3
+            assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids)
 
 
 async def test_http_alone_is_enough_to_go_through_a_quiz_alone() -> None:

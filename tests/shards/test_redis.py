@@ -20,6 +20,7 @@ from engine.shards import redis as redis_module
 from engine.shards.embedded_redis import EmbeddedRedis
 from engine.shards.ports import BUS_BYTES_MAX, BusMessage, BusUnavailable, Load
 from engine.shards.redis import RedisServices, errors, open_redis
+from engine.trace import Trace, current
 from tests.fakes import MemoryCatalog
 from tests.shards.making import member_of
 from tests.storage.making import quiz_of
@@ -377,3 +378,14 @@ async def test_quizzes_are_there_without_redis(services: RedisServices, server: 
     second = await cache.add(quiz_of("Two"), first.id)
     assert await cache.get(first.id) == second
     assert behind.asked == [(first.id, None), (first.id, None)]
+
+
+async def test_what_follows_from_a_sampled_request_takes_its_trace_along(services: RedisServices) -> None:
+    heard = Ear(services)
+    before = current.set(Trace("ab" * 16, "cd" * 8))
+    services.bus.publish({"kind": "quiz", "id": "q"})
+    current.set(Trace("ab" * 16, "cd" * 8, sampled=False))
+    services.bus.publish({"kind": "quiz", "id": "r"})
+    current.reset(before)
+    assert await heard.next() == {"kind": "quiz", "id": "q", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    assert await heard.next() == {"kind": "quiz", "id": "r"}

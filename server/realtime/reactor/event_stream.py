@@ -37,13 +37,17 @@ class EventStream(ClientConnection):
     Args:
         address: the client's, for which the stream is counted until its end.
         headers: those of every answer to this caller.
+        request_id: of the request for it.
     """
 
-    __slots__ = ("_headers", "_heard_bytes", "_open", "_open_by", "_quiet")
+    __slots__ = ("_headers", "_heard_bytes", "_open", "_open_by", "_quiet", "_request_id")
 
-    def __init__(self, port: Port, client: socket.socket, address: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, port: Port, client: socket.socket, address: str, headers: Mapping[str, str], request_id: str
+    ) -> None:
         super().__init__(port, client, port.text, address)
         self._headers: Mapping[str, str] = headers
+        self._request_id = request_id
         self._open = False
         self._heard_bytes = 0
         self._quiet = False
@@ -124,12 +128,14 @@ class EventStream(ClientConnection):
         tally.frames_out += 1
         tally.bytes_out += len(event)
         # Nginx would hold events back to fill its buffers.
-        head = head_of_stream({**self._headers, "Content-Type": CONTENT_TYPE, "X-Accel-Buffering": "no"})
+        headers = {**self._headers, "Content-Type": CONTENT_TYPE, "X-Accel-Buffering": "no"}
+        head = head_of_stream(headers, self._request_id)
         self._headers = {}
         self._send_aside(head + retry(CloseReason.SHUTDOWN.reconnect) + event)
 
     def _refuse(self, error: ApiError) -> None:
-        self._conclude(End(error.code, error_response(error, self._headers, close=True)))
+        refusal = error_response(error, self._headers, close=True, request_id=self._request_id)
+        self._conclude(End(error.code, refusal))
 
     def _set_alarm(self, now: float) -> None:
         at = now + KEEP_ALIVE_S if self._open else self._open_by

@@ -31,6 +31,8 @@ from server.realtime.reactor.request import Malformed, Request, RequestReader, T
 from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
+from server.runtime.request_ids import current_id, request_id_of
+from server.runtime.spans import TracedRequest
 from server.security.authentication import (
     HUB_HEADERS,
     HUB_PREFLIGHT_HEADERS,
@@ -79,7 +81,10 @@ class Exchange:
         "_port",
         "_reader",
         "_reply",
+        "_request_id",
+        "_route",
         "_socket",
+        "_traced",
         "_unsent",
         "tick",
     )
@@ -94,6 +99,10 @@ class Exchange:
         self._reader = reader
         self._reply: _Reply | Poll | None = None
         """The reply of the request that waits for its session."""
+        self._request_id: str | None = None
+        self._route: str | None = None
+        self._traced: TracedRequest | None = None
+        """Of the request that is served: its id, the path of its route, and its trace if it has one."""
         self._unsent = b""
         self._closing = False
         """Whether the connection ends with the response under way."""
@@ -190,8 +199,13 @@ class Exchange:
             self._upgrade(request)
             return
         port.tally.requests += 1
+        self._request_id, self._route = request_id_of(request.header(b"x-request-id")), None
+        if port.deps.tracing is not None:
+            traceparent, now = request.header(b"traceparent"), port.deps.clock.now_ms()
+            self._traced = port.deps.tracing.begin_request(traceparent, request.method, "http", now)
         if not self._take_place(port.guard.address(caller)):
             return
+        before = current_id.set(self._request_id)
         try:
             port.guard.refuse_foreign_origin(caller, request.method)
             if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
@@ -200,6 +214,8 @@ class Exchange:
                 self._find(caller, request)
         except ApiError as error:
             self._refuse(caller, error, HUB_HEADERS if _is_hub(request) else _NOTHING)
+        finally:
+            current_id.reset(before)
 
     def _take_place(self, address: str) -> bool:
         """Be counted for this client: a proxy may send the requests of many over one connection. False when
@@ -244,6 +260,7 @@ class Exchange:
                 "answers, next and events.",
             )
         key, what = unquote(route[1]), route[2]
+        self._route = f"/api/sessions/{{key}}/{what}"
         if request.method not in METHODS[what]:
             allowed = ", ".join(each for each in METHODS[what] if each != "HEAD")
             error = ApiError("method_not_allowed", f"This address takes {allowed} only.")
@@ -294,7 +311,9 @@ class Exchange:
         session_id, player = self._player(caller, now, "Only players answer.")
         refuse_other_than_json(request.header(b"content-type") or "")
         message = answer_of(request.body, self._port.config.frame_bytes_max)
-        traceparent = request.header(b"traceparent")
+        trace = None if self._traced is None else self._traced.trace
+        if trace is None and deps.tracing is not None and message.traceparent is not None:
+            trace = deps.tracing.begin(message.traceparent)
         reply = self._reply = _Reply(self, caller)
         code = None if key == session_id else key
         deps.sessions.deliver(
@@ -308,7 +327,7 @@ class Exchange:
                 now,
                 code,
                 deps.pacing.held_ms or None,
-                None if deps.tracing is None else deps.tracing.begin(traceparent, message.traceparent),
+                trace,
             ),
         )
 
@@ -321,7 +340,9 @@ class Exchange:
             raise too_many_streams()
         self._over = True  # the socket and the place in the count are the stream's from here on
         self._reader.close()
-        stream = EventStream(self._port, self._socket, self._address, guard.headers(caller))
+        assert self._request_id is not None
+        headers = guard.headers(caller)
+        stream = EventStream(self._port, self._socket, self._address, headers, self._request_id)
         if grant is None:
             stream.watch(key, epoch, offset)
         else:
@@ -362,11 +383,21 @@ class Exchange:
 
     def _refuse(self, caller: Caller, error: ApiError, more: Mapping[str, str] = _NOTHING) -> None:
         headers = {**self._port.guard.headers(caller), **more}
-        self._send(error_response(error, headers, close=self._closing))
+        self._end_trace(error.status)
+        self._send(error_response(error, headers, close=self._closing, request_id=self._request_id))
 
     def _respond(self, caller: Caller, status: int, headers: Mapping[str, str], body: bytes) -> None:
         standing = self._port.guard.headers(caller)
-        self._send(response(status, {**standing, **headers}, body, close=self._closing))
+        self._end_trace(status)
+        headers = {**standing, **headers}
+        self._send(response(status, headers, body, close=self._closing, request_id=self._request_id))
+
+    def _end_trace(self, status: int | None) -> None:
+        """The response goes out now; None: there is none, because the connection has ended."""
+        traced, self._traced = self._traced, None
+        deps = self._port.deps
+        if traced is not None and deps.tracing is not None:
+            deps.tracing.note_request(traced, self._route, status, deps.clock.now_ms())
 
     def _send(self, data: bytes) -> None:
         """Send it, and what waits. A client that does not take it is given `send_timeout_s`."""
@@ -417,6 +448,7 @@ class Exchange:
         if self._reply is not None:
             self._reply.exchange = None
             self._reply = None
+            self._end_trace(None)
 
     def _part(self) -> None:
         self._end_with(b"")

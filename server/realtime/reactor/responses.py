@@ -15,22 +15,30 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
-def response(status: int, headers: Mapping[str, str], body: bytes, *, close: bool) -> bytes:
-    """A whole response. With `close` the connection ends after it."""
-    return b"%bContent-Length: %d\r\n\r\n%b" % (_head(status, headers, close), len(body), body)
+def response(
+    status: int, headers: Mapping[str, str], body: bytes, *, close: bool, request_id: str | None = None
+) -> bytes:
+    """A whole response. With `close` the connection ends after it. `request_id` is a header, too, of its own
+    because it is another one each time."""
+    head = _head(status, headers, close, request_id)
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
-def error_response(error: ApiError, headers: Mapping[str, str], *, close: bool) -> bytes:
-    return response(error.status, {**headers, **JSON, **error.headers}, error.body, close=close)
+def error_response(
+    error: ApiError, headers: Mapping[str, str], *, close: bool, request_id: str | None = None
+) -> bytes:
+    headers = {**headers, **JSON, **error.headers}
+    return response(error.status, headers, error.body, close=close, request_id=request_id)
 
 
-def head_of_stream(headers: Mapping[str, str]) -> bytes:
+def head_of_stream(headers: Mapping[str, str], request_id: str | None = None) -> bytes:
     """The head of a response whose body ends with the connection."""
-    return _head(200, headers, close=True) + b"\r\n"
+    return _head(200, headers, True, request_id) + b"\r\n"
 
 
-def _head(status: int, headers: Mapping[str, str], close: bool) -> bytes:
-    return _lines(status, tuple(headers.items()), close) + _date(int(time.time()))
+def _head(status: int, headers: Mapping[str, str], close: bool, request_id: str | None) -> bytes:
+    head = _lines(status, tuple(headers.items()), close) + _date(int(time.time()))
+    return head if request_id is None else b"%bX-Request-Id: %b\r\n" % (head, request_id.encode())
 
 
 @lru_cache(maxsize=256)
