@@ -25,6 +25,8 @@ EXAMPLES = 3
 """Of each kind, good and bad, for each operation."""
 
 REQUEST_MAX_S = 20.0
+ENDLESS = "followLive"
+"""A stream that stays open."""
 ANY_FILE = "checkQuiz"
 """Takes whatever a file may hold, and says what is wrong with it."""
 
@@ -96,6 +98,8 @@ def explore(scene: Scene, api_url: str, play_url: str) -> list[str]:
     asked, failures = [], []
     for result in openapi.from_url(f"{api_url}/openapi.json").get_all_operations():
         operation = result.ok()
+        if operation.definition.raw["operationId"] == ENDLESS:
+            continue
         servers = [server["url"] for server in operation.definition.raw.get("servers", ())]
         for port, base_url in (("api", api_url), ("realtime", play_url)):
             if port == "realtime" and play_url not in servers:

@@ -222,9 +222,10 @@ frontend fanfare
 
     # What the realtime port takes: WebSockets, and there answers and event streams cost a tenth.
     acl websocket path /ws
+    acl hub path /hub /hub/negotiate
     acl answers path_reg ^/api/sessions/[^/]+/(answers|next)$
     acl events path_reg ^/api/sessions/[^/]+/events$
-    use_backend realtime if websocket
+    use_backend realtime if websocket or hub
     use_backend realtime if answers METH_POST
     use_backend realtime if events METH_GET
     default_backend http
