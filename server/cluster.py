@@ -30,6 +30,7 @@ from engine.shards.redis import RedisBus, RedisServices
 from engine.shards.ring import Ring
 from engine.shards.router import Router
 from engine.shards.session_factory import SessionFactory
+from server.admission import NameTaken, NotLetIn, Unlike
 from server.config.config import Config
 from server.http.services import ClusterTraffic, NodeState
 from server.runtime.health import LinkHealth
@@ -92,34 +93,6 @@ class CurrentMembership:
         """Whether it is certain that this run's heartbeat has ended."""
         # The look that says so must be younger than the time after which one who has come back is believed.
         return self._membership.gone(run, self._clock_s() + self._margin_s)
-
-
-class NotLetIn(Exception):
-    """This node cannot be one of the cluster. The sentence says why, and what to do; `why` is short."""
-
-    why = ""
-
-
-class NameTaken(NotLetIn):
-    """Another node of the cluster has this name, and is alive."""
-
-    def __init__(self, name: str) -> None:
-        self.why = "the name is taken"
-        super().__init__(
-            f"the cluster has a node named {name} already: give this one another name with --node, or stop "
-            "that one first"
-        )
-
-
-class Unlike(NotLetIn):
-    """What must be the same on all nodes is not. Args: what: that. name: of a node that was there before."""
-
-    def __init__(self, what: str, cluster: str, name: str) -> None:
-        self.why = f"{what} is another"
-        super().__init__(
-            f"{what} of this node is not that of node {name}, which is in the cluster {cluster!r} already: "
-            "give all nodes the same, or let this one be of another cluster with --cluster"
-        )
 
 
 async def let_go_in_doubt(

@@ -45,7 +45,8 @@ from engine.storage.spool.journal import SWITCH_INTERVAL_S
 from engine.storage.spool.put_aside import PostgresSpooledFacts
 from engine.trace import new_trace_id
 from server import file_limit
-from server.cluster import Clustering, NotLetIn
+from server.admission import NotLetIn
+from server.cluster import Clustering
 from server.config.config import Config
 from server.http import serving
 from server.http.app import create_app

@@ -16,7 +16,8 @@ from engine.actors.clock import SessionClock
 from engine.shards.fingerprint import Marks, difference, marks_of
 from engine.shards.membership import Membership
 from engine.shards.ports import Beat, BusMessage, LinkLost, Load, Member
-from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, CurrentMembership, NotLetIn
+from server.admission import NotLetIn
+from server.cluster import KNOCKS, MARGIN_SHARE, Clustering, ClusterNode, CurrentMembership
 from server.config.config import Config
 from server.security.identities import identity_words
 from tests.identities import SETTINGS

@@ -40,7 +40,8 @@ from engine.storage.heartbeat import Leased
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.session_ids import new_id
 from engine.storage.spool.journal import SpoolJournal
-from server.cluster import Clustering, NotLetIn
+from server.admission import NotLetIn
+from server.cluster import Clustering
 from server.config.config import Config
 from server.realtime.conversation import Conversation, ConversationDeps
 from server.runtime.background import background_task
