@@ -29,8 +29,8 @@ from bench.clusters import LOOK_EVERY_S, BenchNode, Cluster, cluster
 from bench.fan_out import allow_files
 from bench.figures import Costs, Figure, percentile
 from bench.memory_node import Address
-from loadtest.client.protocol import Gap, Seat
-from loadtest.client.reconnect import Policy, after_close, after_error, delay_s
+from fanfare_client.reconnect import Policy, after_close, after_error, delay_s
+from fanfare_client.seat import Gap, Seat
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import StoredSession, prove
 from loadtest.swarm.compact_ledger import CompactLedger

@@ -40,9 +40,9 @@ from bench.checkout import ROOT
 from bench.figures import machine
 from bench.neighbour import SETTINGS, CompactLedger, Socket, quiz
 from engine.websocket import FramingError
+from fanfare_client.reconnect import Policy, after_close
 from loadtest.chaos.proxy import Proxy, proxy_to
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
-from loadtest.client.reconnect import Policy, after_close
 from server.cli.chaos.stage import Stage, staged
 from server.cli.operate.sql import answers_of
 from server.cli.terminal import leaves

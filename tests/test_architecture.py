@@ -66,9 +66,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # The command line drives bots, a host and a screen, and those are clients: they live where clients live.
     "server.cli": ("engine", "server", "loadtest"),
     # The one exception: frames are bytes without a socket, and the server that is measured reads the same.
-    "loadtest": ("loadtest", "engine.websocket"),
+    "loadtest": ("loadtest", "engine.websocket", "fanfare_client"),
+    # It installs without the server, and knows it by the wire alone.
+    "fanfare_client": ("fanfare_client",),
 }
-OURS = ("engine", "server", "loadtest", "bench", "tests")
+OURS = ("engine", "server", "loadtest", "fanfare_client", "bench", "tests")
 
 # Pure rules need no more of the world than this: no clock, no randomness, no files, no loop.
 PURE = set(
@@ -96,7 +98,7 @@ ONE_PLACE = {
 
 def modules() -> Iterator[tuple[str, str]]:
     """Every file of ours: its path from the root, and what it says."""
-    for package in ("engine", "server", "loadtest"):
+    for package in ("engine", "server", "loadtest", "fanfare_client"):
         for path in sorted((ROOT / package).rglob("*.py")):
             yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
@@ -217,6 +219,8 @@ def test_every_layer_was_read() -> None:
         ("engine/domain/quiz.py", "importlib.import_module('trio')"),
         ("loadtest/bots/bot.py", "from engine.actors.close_reasons import Ending"),
         ("loadtest/bots/bot.py", "from server import quizfile"),
+        ("fanfare_client/core.py", "from loadtest.client.api import Api"),
+        ("fanfare_client/socket.py", "from engine import websocket"),
         ("engine/__init__.py", "from engine.domain import quiz"),
     ],
 )

@@ -71,5 +71,5 @@ if __name__ == "__main__":
     port, folder, keys = sys.argv[1:]
     Path(keys).write_text(json.dumps(key_set()))
     with ThreadingHTTPServer(("127.0.0.1", int(port)), partial(App, directory=folder)) as server:
-        print(f"http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201  # the program's one word
+        print(f"http://127.0.0.1:{server.server_port}", flush=True)
         server.serve_forever()

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from fanfare_client.reconnect import Policy, delay_s
+from fanfare_client.seat import SETTLE_S
 from loadtest.bots.habits import CrowdPlan, Habits, Intent
 from loadtest.bots.knowledge import Knowledge, opens_in_s, withheld
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.client.connection import BadFrame, Dial, Message, dial
 from loadtest.client.player import Gone, PlayerClient
-from loadtest.client.protocol import SETTLE_S
-from loadtest.client.reconnect import Policy, delay_s
 from loadtest.runs.ledger import Ledger
 
 _NOT_NOW = frozenset({"paused", "not_open_yet"})

@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 
 import trio
 
+from fanfare_client.reconnect import (
+    ALIVE_WITHIN_S,
+    QUIET_S,
+    Policy,
+    after_close,
+    after_error,
+    delay_s,
+    elsewhere,
+)
+from fanfare_client.seat import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Gap, Seat
 from loadtest.client.connection import BadFrame, Dial, Message, NotOpened, Wire, WireClosed, dial, open_wire
-from loadtest.client.protocol import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Gap, Seat
-from loadtest.client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 
 Listener = Callable[[Message], None]
-
-QUIET_S = 10.0
-"""After so long without a word the server is asked for one."""
-
-ALIVE_WITHIN_S = 5.0
 
 _REPLIES = frozenset({"ack", "done", "error", "question", "done_all"})
 

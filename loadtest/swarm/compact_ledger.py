@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.client.protocol import Gap
+from fanfare_client.seat import Gap
 
 Top = list[dict[str, Any]]
 """The entries of a leaderboard."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
+from fanfare_client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
+from fanfare_client.seat import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Seat
 from loadtest.bots.knowledge import opens_in_s, withheld
-from loadtest.client.protocol import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Seat
-from loadtest.client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from loadtest.runs.histogram import Histogram
 from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.connection import Link, Target

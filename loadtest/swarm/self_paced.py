@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import orjson
 
-from loadtest.client.protocol import NOT_NOW
-from loadtest.client.reconnect import elsewhere
+from fanfare_client.reconnect import elsewhere
+from fanfare_client.seat import NOT_NOW
 from loadtest.swarm.player import Message, Player, Stage, Told
 
 NEXT = "next"

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 import trio
 
+from fanfare_client.reconnect import ALIVE_WITHIN_S, QUIET_S
+from fanfare_client.seat import Gap
 from loadtest.client.connection import BadFrame
 from loadtest.client.player import (
-    ALIVE_WITHIN_S,
-    QUIET_S,
     Gone,
     HostClient,
     PlayerClient,
     SpectatorClient,
 )
-from loadtest.client.protocol import Gap
 from tests.loadtest.scripted import (
     Message,
     Peer,

@@ -1,8 +1,7 @@
 """What every client of `fanfare.v1` keeps and decides, whatever it speaks over: no socket, no clock, no task.
 
 How to think about it: a connection comes and goes, a `Seat` stays. It knows with what to join again, and
-which broadcast is the next. Both clients of this package stand on it, the one on trio-websocket and the
-swarm.
+which broadcast is the next. The client of this package stands on it, and so do those of the load harness.
 """
 
 from __future__ import annotations

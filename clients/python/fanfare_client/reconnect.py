@@ -11,6 +11,9 @@ RESUME_JITTER_S = 0.25
 LATER_LEAST_S = 0.5
 LATER_MOST_S = 3.0
 LATER_CAP_S = 30.0
+QUIET_S = 10.0
+"""After so long without a word the server is asked for one."""
+ALIVE_WITHIN_S = 5.0
 SAME_PAUSES = 2
 """Failures in a row after which the pause is still the same: a node that has died is replaced within that."""
 
