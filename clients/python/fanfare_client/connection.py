@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
@@ -131,8 +131,7 @@ class Connection:
     async def leave(self) -> None:
         """End the connection. The seat stays: `connect` with `token` comes back to it."""
         if self._socket is not None:
-            with suppress(Closed):
-                await self._socket.send({"t": "leave"})
+            await self._socket.send({"t": "leave"})
         self._end(FanfareError("left"))
         await anyio.lowlevel.checkpoint()
 
@@ -157,8 +156,7 @@ class Connection:
         if not self._core.is_in:
             return
         if self._socket is not None:
-            with suppress(Closed):
-                await self._socket.send(message)
+            await self._socket.send(message)
         else:
             self._post_soon(message)
 

@@ -59,15 +59,14 @@ class Socket:
         self._text = ""
 
     async def send(self, message: Message) -> None:
-        """Raises Closed."""
+        """On a connection that is over it does nothing: `receive` says why, after all that came before the
+        end."""
         await self._send(TextMessage(json.dumps(message, separators=(",", ":"))))
 
     async def _send(self, event: Event) -> None:
         async with self._sending:
-            try:
+            with suppress(*_BROKEN, ProtocolError):
                 await self._stream.send(self._protocol.send(event))
-            except (*_BROKEN, ProtocolError):
-                raise Closed from None
 
     async def receive(self) -> Message:
         """The next message. Raises Closed; a server that says what is no message is closed with 1002.
@@ -100,25 +99,21 @@ class Socket:
                 return message
         elif isinstance(event, CloseConnection):
             with anyio.move_on_after(CLOSE_S):
-                await self._answer(event.response())
+                await self._send(event.response())
             code = None if event.code in (1005, 1006) else int(event.code)
             raise Closed(code, event.reason)
         elif isinstance(event, Ping):
-            await self._answer(event.response())
+            await self._send(event.response())
             return None
         elif not isinstance(event, BytesMessage):
             return None
         await self.close(1002)
         raise Closed
 
-    async def _answer(self, event: Event) -> None:
-        with suppress(Closed):  # whoever receives notices it
-            await self._send(event)
-
     async def close(self, code: int = 1000) -> None:
         """End it in good order as far as that goes at once."""
         with anyio.move_on_after(CLOSE_S, shield=True):
-            await self._answer(CloseConnection(code))
+            await self._send(CloseConnection(code))
         await anyio.aclose_forcefully(self._stream)
 
 
