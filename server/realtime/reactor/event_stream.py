@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping
+from urllib.parse import parse_qsl
 
 import trio
 
@@ -15,6 +16,8 @@ from server.realtime.reactor.client_connection import LOST, ClientConnection, En
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.responses import error_response, head_of_stream
 from server.security.tokens import Grant
+from server.wire.api.queries import EventsQuery
+from server.wire.bodies import refuse_unknown
 from server.wire.errors import ApiError, busy, refused
 from server.wire.sse import EVENT_STREAM, KEEP_ALIVE, KEEP_ALIVE_S, last_words, retry
 
@@ -149,3 +152,14 @@ class EventStream(ClientConnection):
             self._port.tally.event_streams -= 1
         self._port.streams.leave(self._address)
         super()._leave()
+
+
+def token_in(query: str) -> str | None:
+    """The token in the query of an event stream, the one field that it may have. Raises ApiError."""
+    if not query:
+        return None
+    pairs = parse_qsl(query, keep_blank_values=True)
+    refuse_unknown((name for name, _ in pairs), EventsQuery.__struct_fields__)
+    if len(pairs) > 1:
+        raise ApiError("bad_field", "token is given more than once.", "token")
+    return (pairs[0][1] if pairs else "") or None

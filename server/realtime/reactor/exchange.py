@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 import orjson
 import trio
@@ -21,7 +21,7 @@ from server.realtime import handshake
 from server.realtime.handshake import Rejection
 from server.realtime.reactor import hub_requests
 from server.realtime.reactor.client_connection import BUSY_KERNEL
-from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream
+from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream, token_in
 from server.realtime.reactor.hub_poll import HubPoll, Poll
 from server.realtime.reactor.hub_stream import HubStream
 from server.realtime.reactor.lingering_close import LingeringClose
@@ -40,8 +40,7 @@ from server.security.authentication import (
     STANDING_HEADERS,
     Caller,
 )
-from server.wire.api.queries import EventsQuery
-from server.wire.bodies import answer_of, refuse_other_than_json, refuse_unknown, too_large
+from server.wire.bodies import answer_of, refuse_other_than_json, too_large
 from server.wire.errors import ApiError, busy, refused, too_many_streams
 from server.wire.sse import position
 
@@ -209,11 +208,11 @@ class Exchange:
         try:
             port.guard.refuse_foreign_origin(caller, request.method)
             if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
-                self._respond(caller, 204, HUB_PREFLIGHT if _is_hub(request) else PREFLIGHT_HEADERS, b"")
+                self._respond(caller, 204, HUB_PREFLIGHT if request.for_hub else PREFLIGHT_HEADERS, b"")
             else:
                 self._find(caller, request)
         except ApiError as error:
-            self._refuse(caller, error, HUB_HEADERS if _is_hub(request) else _NOTHING)
+            self._refuse(caller, error, HUB_HEADERS if request.for_hub else _NOTHING)
         finally:
             current_id.reset(before)
 
@@ -249,7 +248,7 @@ class Exchange:
 
     def _find(self, caller: Caller, request: Request) -> None:
         path, _, query = request.target.partition("?")
-        if _is_hub(request):
+        if request.for_hub:
             self._hub(caller, request)
             return
         route = _ROUTE.fullmatch(path)
@@ -333,7 +332,7 @@ class Exchange:
 
     def _stream(self, caller: Caller, key: str, query: str, request: Request) -> None:
         guard = self._port.guard
-        token = _token(query) or caller.bearer()
+        token = token_in(query) or caller.bearer()
         grant = None if token is None else guard.grant(caller, token)
         epoch, offset = position(request.header(b"last-event-id") or "")
         if not self._port.streams.enter(self._address, trio.current_time()):
@@ -491,18 +490,3 @@ class _Reply:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.answered(self.caller, busy())
-
-
-def _is_hub(request: Request) -> bool:
-    return request.target.startswith(handshake.HUB_PATH)
-
-
-def _token(query: str) -> str | None:
-    """The one field that the query may have. Raises ApiError."""
-    if not query:
-        return None
-    pairs = parse_qsl(query, keep_blank_values=True)
-    refuse_unknown((name for name, _ in pairs), EventsQuery.__struct_fields__)
-    if len(pairs) > 1:
-        raise ApiError("bad_field", "token is given more than once.", "token")
-    return (pairs[0][1] if pairs else "") or None

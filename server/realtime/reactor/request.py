@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import httptools
 
+from server.realtime.handshake import HUB_PATH
+
 HEAD_BYTES_MAX = 16_384
 
 OVERHEAD = 8
@@ -52,6 +54,10 @@ class Request:
     @property
     def asks_for_websocket(self) -> bool:
         return any(value.lower() == b"websocket" for value in self.headers.get(b"upgrade", ()))
+
+    @property
+    def for_hub(self) -> bool:
+        return self.target.startswith(HUB_PATH)
 
     def header(self, name: bytes) -> str | None:
         """A header's values, joined by commas; None without one."""
