@@ -14,7 +14,10 @@ import pytest
 from engine.domain.quiz import Quiz
 from server.cli.main import main as cli
 from server.config.config import Setting, settings
+from server.http.metrics import TABLES
+from server.http.metrics.row import GAUGE
 from server.quizfile import QuizFileError, parse
+from tests import metrics_page
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -77,6 +80,18 @@ def test_the_metrics_that_are_named_exist() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in tables)
     assert named
     assert [name for name in named if f'"{name.removesuffix("_total")}"' not in source] == []
+
+
+def test_the_page_about_metrics_is_that_of_their_tables() -> None:
+    assert page("docs/metrics.md") == metrics_page.text()
+
+
+def test_every_metric_says_what_to_do_and_how_nodes_are_added_up() -> None:
+    for row in (row for table in TABLES.values() for row in table):
+        assert row.advice.endswith("."), row.name
+        assert len(row.advice) < 130, row.name
+        assert (row.over_nodes is not None) == (row.make is GAUGE), row.name
+        assert "|" not in row.help + row.advice, row.name
 
 
 def commands() -> list[str]:

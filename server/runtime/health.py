@@ -266,12 +266,17 @@ def worst(states: Iterable[State]) -> State:
 
 class Health:
     """Of one node. Each reading keeps since when a component has been in its state; `run` takes one a second,
-    and every change is a line of the log."""
+    and every change is a line of the log.
+
+    Attributes:
+        certificate_ends: when the node's own certificate ends, in ms since the epoch; None without one, or
+            if it cannot be read.
+    """
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         cert = sources.config.tls_cert
-        self._certificate_ends = None if cert is None else ends_of(cert)
+        self.certificate_ends: Final = None if cert is None else ends_of(cert)
         self._states: dict[str, tuple[State, int]] = {}
         self._errors: dict[str, LastError] = {}
 
@@ -286,7 +291,7 @@ class Health:
         clock = self._sources.clock
         now = clock.now_ms()
         components = []
-        for found in look(self._sources, self._certificate_ends):
+        for found in look(self._sources, self.certificate_ends):
             before = self._states.pop(found.about, None)
             since = now if before is None or before[0] != found.state else before[1]
             # The last to be read is the last to be forgotten.

@@ -148,6 +148,7 @@ async def test_the_certificate_tells_its_days(certificate: tuple[Path, Path], tm
             found = named(reply)["certificate"]
             assert (reply.status, found["state"]) == (status, state)
             assert found["days_left"] == pytest.approx(days, abs=0.1)
+            assert (await samples(e))["fanfare_certificate_ends_timestamp_seconds"] == ends / 1000
     (tmp_path / "empty.pem").write_text("")
     assert ends_of(tmp_path / "empty.pem") is None
     assert ends_of(tmp_path / "nowhere.pem") is None

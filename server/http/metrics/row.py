@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -36,6 +36,9 @@ class Row(Generic[S]):
         make: of its kind: COUNTER, GAUGE or HISTOGRAM.
         get: reads its value off a snapshot: a number; with labels, numbers by their values; for a histogram
             a latency.
+        advice: what to do when it moves, or what it is for, in a short sentence of `docs/metrics.md`.
+        over_nodes: how a gauge is aggregated over nodes; `each` is not: it is about one node. None for
+            counters and histograms, whose kind says it.
     """
 
     make: Callable[[str, str, Value, Sequence[str]], Metric]
@@ -43,6 +46,9 @@ class Row(Generic[S]):
     help: str
     get: Callable[[S], Value]
     labels: Sequence[str] = ()
+    _: KW_ONLY
+    advice: str
+    over_nodes: Literal["sum", "max", "min", "each"] | None = None
 
 
 def counter(name: str, help_text: str, value: Value, labels: Sequence[str] = ()) -> Metric:
