@@ -9,7 +9,8 @@ line. Needs anyio and wsproto.
 
 A scenario is a list of connections, each a list of steps: `at` (the address that the client comes to), `hear`
 (members that its next message has; `without` those that it has not), `joined`, `say`, `say_raw`, `ack` (of
-the answer heard last), `close` (code and reason), `cut`. Pings are answered by themselves.
+the answer heard last), `error` (a code, for the same), `close` (code and reason), `cut`. Pings are answered
+by themselves.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ class Server:
             elif what == "ack":
                 members = {"id": heard["id"], "question": heard["question"]}
                 await say({"t": "ack", **members, "status": "accepted", "elapsed_ms": 5})
+            elif what == "error":
+                await say({"t": "error", "id": heard["id"], "code": value, "message": "Not now."})
             elif what == "close":
                 await send(CloseConnection(*value))
             elif what == "cut":

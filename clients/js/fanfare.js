@@ -58,6 +58,9 @@ export class FanfareError extends Error {
 	}
 }
 
+/** Whether an answer that is refused for this may be taken later. @param {FanfareError} error */
+const mayPass = (error) => error.isTemporary || error.code === "not_open_yet";
+
 /** @param {any} error @returns {FanfareError} */
 const asError = (error) => (error instanceof FanfareError ? error : new FanfareError({ code: "unreachable", message: error?.message }));
 
@@ -164,6 +167,8 @@ export class Connection {
 	#asked = new Map();
 	/** The question and phase that were heard of last. @type {{ number: number, phase: string } | null} */
 	#seen = null;
+	/** When the question of this number takes answers, by `performance.now()`. @type {{ number: number, at: number } | null} */
+	#opens = null;
 	/** @type {FanfareError | null} */
 	#over = null;
 	#lookAgain = true;
@@ -248,8 +253,8 @@ export class Connection {
 	}
 
 	/**
-	 * Answers a question, and keeps the answer until the node has acknowledged or refused it. A refusal is an event too
-	 * (`rejected`), so that the promise may be left alone.
+	 * Answers a question, and keeps the answer until the node has acknowledged or refused it. A question that is shown but
+	 * takes no answers yet gets it when it opens. A refusal is an event too (`rejected`), so that the promise may be left alone.
 	 * @param {number} question
 	 * @param {import("./fanfare.d.ts").Choice} choice
 	 * @returns {Promise<any>}
@@ -456,9 +461,15 @@ export class Connection {
 	}
 
 	/** What a host's command will be about. @param {any} message */
-	#notice({ t, number, phase }) {
+	#notice({ t, number, phase, opens_in_ms }) {
 		if (t === "question" || t === "reveal") this.#seen = { number, phase: t };
 		else if (t === "state") this.#seen = { number, phase };
+		if (typeof opens_in_ms === "number") this.#opens = { number, at: performance.now() + opens_in_ms };
+	}
+
+	/** How long a question takes no answers yet, in ms. @param {number} number */
+	#opensIn(number) {
+		return this.#opens?.number === number ? this.#opens.at - performance.now() : 0;
 	}
 
 	/** @param {any} message */
@@ -483,7 +494,7 @@ export class Connection {
 	#refused(told) {
 		const error = new FanfareError(told);
 		if (this.pending.has(told.id)) {
-			if (!error.isTemporary) return this.#settle(told.id, told);
+			if (!mayPass(error)) return this.#settle(told.id, told);
 			setTimeout(() => this.#send(this.pending.get(told.id)), soon());
 		} else if (this.#asked.has(told.id)) this.#reply(told.id, error);
 		else if (this.status !== "open") this.#refusedJoin(error);
@@ -559,6 +570,8 @@ export class Connection {
 	/** @param {PendingAnswer | undefined} answer */
 	#send(answer) {
 		if (!answer || !this.pending.has(answer.id)) return;
+		const early = this.#opensIn(answer.question);
+		if (early > 0) return void setTimeout(() => this.#send(this.pending.get(answer.id)), early + 1);
 		if (this.#overSocket) this.#say({ t: "answer", ...answer });
 		else this.#post();
 	}
@@ -574,7 +587,7 @@ export class Connection {
 				this.#settle(answer.id, await request("POST", `${this.#path}/answers`, { body: answer, token: this.token, base }));
 			} catch (thrown) {
 				const error = asError(thrown);
-				if (!error.isTemporary) this.#settle(answer.id, error);
+				if (!mayPass(error)) this.#settle(answer.id, error);
 				else if (this.#over) break;
 				else await new Promise((go) => setTimeout(go, soon()));
 				base = base === this.#url ? nearest : this.#url;

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import httpx
 from anyio.abc import TaskGroup
 
-from fanfare_client.core import Core, Ended, FanfareError, Heard, Retry
+from fanfare_client.core import Core, Ended, FanfareError, Heard, Retry, may_pass
 from fanfare_client.reconnect import ALIVE_WITHIN_S, QUIET_S, Policy
 from fanfare_client.seat import Message
 from fanfare_client.socket import Closed, NotOpened, Socket, open_socket
@@ -114,8 +114,10 @@ class Connection:
     # -- requests ---------------------------------------------------------------------------------
 
     async def answer(self, question: int, choice: object) -> Message:
-        """Answer a question. Returns the `ack` once the answer is stored, over as many connections as it
-        takes; raises FanfareError when it is refused."""
+        """Answer a question, as soon as it opens. Returns the `ack` once the answer is stored, over as many
+        connections as it takes; raises FanfareError when it is refused."""
+        if (early_ms := self._core.opens_in_ms(question, _now_ms())) > 0:
+            await anyio.sleep(early_ms / 1000)
         return await self._request("answer", question=question, choice=choice)
 
     async def next(self) -> Message:
@@ -177,7 +179,7 @@ class Connection:
                         "id": mark,
                     }
                 except FanfareError as exc:
-                    if exc.is_temporary and kind != "host":
+                    if may_pass(exc, kind):
                         await anyio.sleep(random.uniform(1, 2))
                         continue
                     reply = exc

@@ -81,6 +81,11 @@ class Heard:
     """What comes after the connection, if it is over."""
 
 
+def may_pass(error: FanfareError, kind: str) -> bool:
+    """Whether a request of this kind, refused for this, is said again a little later."""
+    return kind != "host" and (error.is_temporary or (kind == "answer" and error.code == "not_open_yet"))
+
+
 class ServerClock:
     """The server's clock in ms, as it is seen from a clock of one's own that is passed in, in ms too."""
 
@@ -127,6 +132,8 @@ class Core:
         self._failures = 0
         self._moved: Message | None = None
         self._seen: Message | None = None
+        self._opens: tuple[int, float] | None = None
+        """The number of a question, and when it takes answers, by the clock of one's own in ms."""
         self._last_id = 0
 
     # -- connections ------------------------------------------------------------------------------
@@ -199,13 +206,21 @@ class Core:
         self.outstanding[mark] = message | members
         return self.outstanding[mark]
 
+    def opens_in_ms(self, question: int, here: float) -> float:
+        """How long the question takes no answers yet."""
+        number, at = self._opens or (None, here)
+        return at - here if number == question else 0.0
+
     # -- messages ---------------------------------------------------------------------------------
 
     def hear(self, message: Message, here: float) -> Heard:
         """Take in a message; `here` is the time of the clock of one's own, in ms."""
         kind = message["t"]
         heard = Heard()
-        now = (message.get("state") or message).get("now")
+        state = message.get("state") or message
+        now = state.get("now")
+        if isinstance(state.get("opens_in_ms"), int | float):
+            self._opens = state["number"], here + state["opens_in_ms"]
         if kind == "pong":
             self.clock.measured(message["at"], here, message["now"])
             return heard
@@ -233,7 +248,7 @@ class Core:
         if request is None:
             if not self.is_in:
                 heard.over = self.refused(error)
-        elif error.is_temporary and request["t"] != "host":
+        elif may_pass(error, request["t"]):
             heard.later.append(str(mark))
         else:
             self._settle(str(mark), message, heard)
