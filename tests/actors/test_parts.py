@@ -18,7 +18,7 @@ from engine.actors.delivery.outbox import Outbox
 from engine.actors.delivery.stream import BroadcastStream
 from engine.actors.delivery.subscriber import ConnectionEnded, Waiter
 from engine.actors.mailbox import Mailbox
-from loadtest.client import reconnect
+from fanfare_client import reconnect
 from tests.actors.world import Client
 
 

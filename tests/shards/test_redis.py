@@ -382,10 +382,14 @@ async def test_quizzes_are_there_without_redis(services: RedisServices, server: 
 
 async def test_what_follows_from_a_sampled_request_takes_its_trace_along(services: RedisServices) -> None:
     heard = Ear(services)
-    before = current.set(Trace("ab" * 16, "cd" * 8))
-    services.bus.publish({"kind": "quiz", "id": "q"})
-    current.set(Trace("ab" * 16, "cd" * 8, sampled=False))
-    services.bus.publish({"kind": "quiz", "id": "r"})
-    current.reset(before)
-    assert await heard.next() == {"kind": "quiz", "id": "q", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
-    assert await heard.next() == {"kind": "quiz", "id": "r"}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(services.bus.run)
+        before = current.set(Trace("ab" * 16, "cd" * 8))
+        services.bus.publish({"kind": "quiz", "id": "q"})
+        current.set(Trace("ab" * 16, "cd" * 8, sampled=False))
+        services.bus.publish({"kind": "quiz", "id": "r"})
+        current.reset(before)
+        traceparent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        assert await heard.next() == {"kind": "quiz", "id": "q", "traceparent": traceparent}
+        assert await heard.next() == {"kind": "quiz", "id": "r"}
+        nursery.cancel_scope.cancel()
