@@ -30,10 +30,10 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
         players = [join(visit, url, session.code, f"From {name}") for name, url in urls.items()]
         ops = visit.page(size="desktop")
         ops.goto(f"{urls[first]}/ops#key={cluster.author_key}")
-        expect(ops.locator("#nodes h3")).to_have_text(sorted(urls))
+        expect(ops.locator("#nodes h3")).to_have_text(sorted(urls), timeout=30_000)
         for name in urls:
-            expect(ops.get_by_role("img", name=f"{name}, answers acknowledged")).to_be_visible()
-        expect(ops.locator("#sessions tr")).to_contain_text([session.code])
+            expect(ops.get_by_role("img", name=f"{name}, answers acknowledged")).to_be_visible(timeout=30_000)
+        expect(ops.locator("#sessions tr")).to_contain_text([session.code], timeout=30_000)
         visit.run(session.lead, "start")
         players[0].get_by_role("button", name="Lisbon").click()
         expect(players[0].locator(".state")).to_have_text("Saved")
@@ -46,9 +46,9 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
             expect(each.locator("#banner")).to_be_empty(timeout=30_000)
         second = visit.run(owner_of, cluster, session, urls[first])
         assert second != first
-        expect(ops.locator("#troubles")).to_contain_text(f"{first} drains")
-        expect(ops.locator("#events")).to_contain_text("handed 1 session on", timeout=15_000)
-        expect(ops.locator("#sessions tr")).to_contain_text([second])
+        expect(ops.locator("#troubles")).to_contain_text(f"{first} drains", timeout=30_000)
+        expect(ops.locator("#events")).to_contain_text("handed 1 session on", timeout=30_000)
+        expect(ops.locator("#sessions tr")).to_contain_text([second], timeout=30_000)
 
         visit.run(session.lead, "next")
         for each in players:
@@ -68,7 +68,7 @@ async def test_players_go_where_their_session_goes(chromium: Chromium, short_tmp
         # Found by a look for sessions without an owner, or by the first client who comes: that is chance.
         third = visit.run(owner_of, cluster, session, urls[first])
         expect(ops.locator("#sessions tr")).to_contain_text([third], timeout=30_000)
-        expect(ops.locator("#nodes h3")).to_have_count(2)
+        expect(ops.locator("#nodes h3")).to_have_count(2, timeout=30_000)
 
     async with (
         running_cluster(short_tmp_path / "nodes", "--nodes", "3") as cluster,

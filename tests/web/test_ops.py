@@ -76,15 +76,15 @@ async def test_operators_see_all_nodes_and_what_is_not_well(chromium: Chromium, 
         page.get_by_label("Key", exact=True).fill(shared_node.author_key)
         page.get_by_role("button", name="Go on").click()
         # The real node, with the session that runs there.
-        expect(page.locator("#well")).not_to_be_empty()
-        expect(page.locator("#nodes h3")).to_have_count(1)
-        expect(page.locator("#sessions")).to_contain_text(session.code)
-        expect(page.locator("#events")).to_contain_text("started")
+        expect(page.locator("#well")).not_to_be_empty(timeout=30_000)
+        expect(page.locator("#nodes h3")).to_have_count(1, timeout=30_000)
+        expect(page.locator("#sessions")).to_contain_text(session.code, timeout=30_000)
+        expect(page.locator("#events")).to_contain_text("started", timeout=30_000)
         card = page.locator("#nodes > li").element_handle()
         assert card is not None
         card.evaluate("(card) => { card.kept = true; }")
         before = page.locator("#at").inner_text()
-        expect(page.locator("#at")).not_to_have_text(before)
+        expect(page.locator("#at")).not_to_have_text(before, timeout=30_000)
         assert page.locator("#nodes > li").evaluate("(card) => card.kept"), "what stays is not made anew"
         expect(page.locator("#banner")).to_be_empty()
 
@@ -93,7 +93,7 @@ async def test_operators_see_all_nodes_and_what_is_not_well(chromium: Chromium, 
             route.fulfill(status=200, content_type="text/event-stream", body=body)
 
         # The host has heard how the session is.
-        expect(host.locator("#saved")).to_have_text("All answers are saved.")
+        expect(host.locator("#saved")).to_have_text("All answers are saved.", timeout=30_000)
         no_violations(host)
         screenshot(host, "host-health")
 
