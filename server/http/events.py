@@ -149,6 +149,13 @@ class EventStream:
         return b"".join(parts)
 
 
+class Chunks(Protocol):
+    """A stream, as far as what is sent is concerned."""
+
+    async def next_chunk(self) -> bytes | None:
+        """What to send next; None at the end."""
+
+
 class Closes(Protocol):
     """A stream, as far as its end is concerned."""
 
@@ -167,6 +174,13 @@ class OpenStreams:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def take_place(self, address: str) -> None:
+        """Count a stream until the request is over. Raises ApiError if the address has the most streams it
+        may have."""
+        if not self.count.enter(address, trio.current_time()):
+            raise too_many_streams()
+        when_over(partial(self.count.leave, address))
 
     def add(self, stream: Closes) -> None:
         self._streams.add(stream)
@@ -197,7 +211,7 @@ class Events:
         if request.method == "HEAD":
             return body_answer(b"", EVENT_STREAM)
         grant = None if token is None else self._access.grant(token)
-        self._take_place()
+        self._streams.take_place(self._access.address())
         epoch, offset = position(request.headers.get("Last-Event-ID", ""))
         if grant is None:
             session = await self._sessions.live(key)
@@ -223,19 +237,7 @@ class Events:
             raise busy() from None
         if opening.kind == "error":
             raise refused(opening)
-        answer = TrioResponse(StreamBody(stream), 200, content_type=EVENT_STREAM)
-        # Nginx would hold events back to fill its buffers.
-        answer.headers["X-Accel-Buffering"] = "no"
-        answer.timeout = None
-        return answer
-
-    def _take_place(self) -> None:
-        """Count a stream until the request is over. Raises ApiError if the address has the most streams it
-        may have."""
-        address = self._access.address()
-        if not self._streams.count.enter(address, trio.current_time()):
-            raise too_many_streams()
-        when_over(partial(self._streams.count.leave, address))
+        return stream_answer(stream)
 
     def _tie_to_request(self, stream: EventStream) -> None:
         self._streams.add(stream)
@@ -243,19 +245,26 @@ class Events:
         when_over(stream.leave)
 
 
-class StreamBody(ResponseBody):
-    """The body of a response: a stream until its end."""
+def stream_answer(stream: Chunks) -> Answer:
+    """The response whose body is the stream until its end."""
+    answer = TrioResponse(_StreamBody(stream), 200, content_type=EVENT_STREAM)
+    # Nginx would hold events back to fill its buffers.
+    answer.headers["X-Accel-Buffering"] = "no"
+    answer.timeout = None
+    return answer
 
-    def __init__(self, stream: EventStream) -> None:
+
+class _StreamBody(ResponseBody):
+    def __init__(self, stream: Chunks) -> None:
         self._stream = stream
 
-    async def __aenter__(self) -> StreamBody:
+    async def __aenter__(self) -> _StreamBody:
         return self
 
     async def __aexit__(self, exc_type: type, exc_value: BaseException, traceback: TracebackType) -> None:
         pass
 
-    def __aiter__(self) -> StreamBody:
+    def __aiter__(self) -> _StreamBody:
         return self
 
     async def __anext__(self) -> bytes:

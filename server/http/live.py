@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from types import TracebackType
 
 import trio
 from msgspec import Struct, ValidationError, convert, json, to_builtins
 from msgspec.structs import replace
 from quart import request
-from quart.wrappers.response import ResponseBody
-from quart_trio.wrappers import TrioResponse
 
 from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason, Reconnect
@@ -22,7 +19,7 @@ from engine.actors.slow_answers import SlowAnswer
 from engine.shards.ports import LinkLost, Load
 from server.http.authorization import Access
 from server.http.cluster import ClusterView, loaded
-from server.http.events import OpenStreams
+from server.http.events import OpenStreams, stream_answer
 from server.http.operations import readiness
 from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, json_answer, when_over
@@ -272,26 +269,6 @@ def event_of(view: Struct) -> bytes:
     return b'event: live\ndata: {"t":"live",' + json.encode(view)[1:] + b"\n\n"
 
 
-class _Body(ResponseBody):
-    def __init__(self, stream: LiveStream) -> None:
-        self._stream = stream
-
-    async def __aenter__(self) -> _Body:
-        return self
-
-    async def __aexit__(self, exc_type: type, exc_value: BaseException, traceback: TracebackType) -> None:
-        pass
-
-    def __aiter__(self) -> _Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._stream.next_chunk()
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
-
-
 class Live:
     """The routes of the live view, for admins."""
 
@@ -314,20 +291,14 @@ class Live:
         read_query(NoQuery)
         if request.method == "HEAD":
             return body_answer(b"", EVENT_STREAM)
-        address = self._access.address()
-        if len(self._feed.streams) >= STREAMS_MAX or not self._streams.count.enter(
-            address, trio.current_time()
-        ):
+        if len(self._feed.streams) >= STREAMS_MAX:
             raise too_many_streams()
-        when_over(partial(self._streams.count.leave, address))
+        self._streams.take_place(self._access.address())
         stream = LiveStream(self._feed, self._streams)
         for streams in (self._feed.streams, self._streams):
             streams.add(stream)
             when_over(partial(streams.discard, stream))
-        answer = TrioResponse(_Body(stream), 200, content_type=EVENT_STREAM)
-        answer.headers["X-Accel-Buffering"] = "no"
-        answer.timeout = None
-        return answer
+        return stream_answer(stream)
 
 
 def _detail(found: Found) -> str:
