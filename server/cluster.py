@@ -189,7 +189,7 @@ class ClusterNode:
         relays = list(self._router.relays())
         links = self._links.statistics()
         return ClusterTraffic(
-            taken_over=moved.taken_over,
+            taken_over=routed.taken_over,
             handed_on=moved.handed_on,
             not_handed_on=moved.failed,
             sent_on=routed.moved,

@@ -83,6 +83,14 @@ def test_what_has_changed_is_told_once() -> None:
     assert (back.about, back.state) == ("postgresql", "ok")
 
 
+def test_what_is_not_known_is_no_event() -> None:
+    history = History()
+    for at, state in enumerate(["unknown", "ok", "unknown", "degraded", "unknown", "degraded", "ok"]):
+        history.take(Reading(at, NONE, states={"loop": state}))  # type: ignore[dict-item]  # states
+    told = [(event.at, event.state) for event in history.events(0)]
+    assert told == [(3, "degraded"), (6, "ok")]
+
+
 def test_a_node_that_starts_in_trouble_says_so() -> None:
     history = History()
     history.take(Reading(0, NONE, states={"postgresql": "down", "redis": "ok"}))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from server.runtime.loop_watch import MINUTE_S, NO_HOLD, Beat, LoopWatch, Recent
+from server.runtime.loop_watch import BEAT_S, BUSY_OVER_BEATS, MINUTE_S, NO_HOLD, Beat, LoopWatch, Recent
 
 
 class Machine:
@@ -94,6 +94,19 @@ async def test_a_hold_is_forgotten_after_a_minute_and_kept_since_the_start(machi
         machine.now_s += MINUTE_S + 1
         assert watch.statistics().hold == NO_HOLD
         assert round(watch.statistics().hold_ever.wall_s, 6) == 0.03
+
+
+async def test_what_the_start_took_is_kept_since_the_start_alone(autojump_clock: MockClock) -> None:
+    machine = Machine()
+    async with watched(machine) as watch, trio.open_nursery() as nursery:
+        await hog(machine, 0.3)
+        nursery.start_soon(watch.run)
+        await trio.sleep(BEAT_S * (BUSY_OVER_BEATS - 1) + 0.01)
+        assert round(watch.statistics().hold.cpu_s, 6) == 0.3
+        await trio.sleep(BEAT_S)
+        assert watch.statistics().hold == NO_HOLD
+        assert round(watch.statistics().hold_ever.cpu_s, 6) == 0.3
+        nursery.cancel_scope.cancel()
 
 
 async def test_many_short_steps_make_a_long_gap_between_looks_at_the_sockets(machine: Machine) -> None:

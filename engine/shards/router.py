@@ -106,10 +106,12 @@ class _Forwarded:
 
 @dataclass(slots=True)
 class Routed:
-    """Counts of a router since the start: clients moved to another node, and commands forwarded."""
+    """Counts of a router since the start: clients moved to another node, commands forwarded, and sessions
+    taken over from nodes that were gone."""
 
     moved: int = 0
     forwarded: int = 0
+    taken_over: int = 0
 
 
 @dataclass(slots=True)
@@ -233,8 +235,7 @@ class Router:
 
     def _keep(self, key: str, command: Command) -> bool:
         """Keep a command if its session is being handed to another node. False if it is not."""
-        held = self._held.get(key)
-        if held is None:
+        if (held := self._held.get(key)) is None:
             return False
         if len(held.commands) >= WAITING_MAX:
             _refuse(None, command)
@@ -383,10 +384,10 @@ class Router:
         first = not self._registry.holds(record.id)
         actor = await self._registry.activate(record)
         self.locator.runs(record)
-        former = self._relays.get(record.id)
-        if former is not None:
+        if (former := self._relays.get(record.id)) is not None:
             former.end(CloseReason.TAKEN_OVER)
         if first and record.owner is not None and record.owner.run != self._me:
+            self.routed.taken_over += 1
             self.announce(record, self._me, taken_from=record.owner.run)
         return actor
 
@@ -407,8 +408,7 @@ class Router:
             self.locator.forget(record.id)
             return
         self.locator.remember(RemoteLocation(record, member))
-        relay = self._relays.get(record.id)
-        if relay is not None and relay.owner.run == heard.taken_from:
+        if (relay := self._relays.get(record.id)) is not None and relay.owner.run == heard.taken_from:
             relay.follow(member)
 
     # -- relays and moves ------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from engine.shards.ports import LinkLost, Load
 from server.http.authorization import Access
 from server.http.cluster import ClusterView, loaded
 from server.http.events import OpenStreams, stream_answer
-from server.http.operations import readiness
+from server.http.operations import DRAINING, readiness
 from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, json_answer, when_over
 from server.http.services import Services
@@ -136,7 +136,7 @@ class LiveFeed:
             name=self._cluster.own_name(),
             at=services.clock.now_ms(),
             version=services.version,
-            reasons=reasons,
+            reasons=[reason for reason in reasons if reason != DRAINING],
             degraded=degraded,
             components=[
                 types.LiveComponent(name, each.found.state, each.since, _detail(each.found))

@@ -61,6 +61,9 @@ class Operations:
         return body_answer(self._document, "application/json")
 
 
+DRAINING = "the node is draining: its sessions go to the others"
+
+
 def readiness(services: Services) -> tuple[list[str], list[str]]:
     """Why the node cannot take work, and what does not work although it can. Waits for nothing."""
     journal = services.journal
@@ -74,7 +77,7 @@ def readiness(services: Services) -> tuple[list[str], list[str]]:
     if (full := journal.why_full()) is not None:
         reasons.append(full)
     if services.cluster is not None and services.cluster.draining():
-        reasons.append("the node is draining: its sessions go to the others")
+        reasons.append(DRAINING)
     return reasons, degraded
 
 

@@ -5,7 +5,8 @@ its signs of life, so health comes at once, whatever hangs. What is kept is smal
 state, since when, and its last error.
 
 States: `ok`; `degraded`, it does not work as it should and something else stands in for it, so play goes on;
-`down`, it does not work and players notice; `unknown`, the node cannot tell.
+`down`, it does not work and players notice; `unknown`, the node cannot tell, or not yet, which is no
+news: what changes is the state that was known before.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from engine.beats import sleep_to_beat
 from engine.latency import Failure, Percentiles, Signs
 from engine.storage.journal.writer import WriteBehindStatistics
 from server.config.config import Config
-from server.runtime.loop_watch import LoopStatistics
+from server.runtime.loop_watch import BUSY_OVER_BEATS, LoopStatistics
 from server.wire.api.operations import ComponentName, State
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ CERTIFICATE_DAYS_MIN: Final = 14.0
 """Beyond these, clock, loop and certificate are degraded; the alerts have the same bounds, with patience."""
 
 ERROR_CHARS_MAX: Final = 200
+SETTLE_S: Final = 15.0
+"""So long after its start a node need not be certain yet that its sessions are its own."""
+
 COMPONENTS_MAX: Final = 1_000
 """The most components, one for each other node among them, whose state is kept."""
 
@@ -139,14 +143,15 @@ class Component:
 # -- what there is to find -------------------------------------------------------------------------
 
 
-def look(sources: Sources, certificate_ends: int | None) -> Iterator[Found]:
-    """All components as they are. Waits for nothing."""
+def look(sources: Sources, certificate_ends: int | None, *, settled: bool) -> Iterator[Found]:
+    """All components as they are. `settled` if the node has not just started. Waits for nothing."""
     journal, now_s = sources.journal, trio.current_time()
     problem = journal.database_problem()
     statistics = journal.statistics()
     yield _postgresql(problem, journal.acknowledges_without_postgres(), journal.database_signs, now_s)
     if statistics.spooling is not None:
-        yield _spool(statistics, sources.config.spool_bytes_max, without_postgresql=problem is not None)
+        bytes_max = sources.config.spool_bytes_max
+        yield _spool(statistics, bytes_max, without_postgresql=problem is not None, settled=settled)
     cluster = sources.cluster
     if cluster is not None:
         up, signs = cluster.redis_up(), cluster.redis_signs
@@ -183,7 +188,9 @@ def _postgresql(problem: str | None, spools: bool, signs: Signs, now_s: float) -
     return Found("postgresql", state, means, problem or "", latency=latency, failure=signs.failure)
 
 
-def _spool(statistics: WriteBehindStatistics, bytes_max: int, *, without_postgresql: bool) -> Found:
+def _spool(
+    statistics: WriteBehindStatistics, bytes_max: int, *, without_postgresql: bool, settled: bool
+) -> Found:
     spool = statistics.spooling
     assert spool is not None
     needed = spool.active or without_postgresql
@@ -193,6 +200,8 @@ def _spool(statistics: WriteBehindStatistics, bytes_max: int, *, without_postgre
     elif spool.bytes >= bytes_max:
         trouble = "the spool is full"
     elif not spool.certain:
+        if not (settled or needed):
+            return Found("spool", "unknown", "Nothing: the node has just begun to make sure of its sessions.")
         trouble = "the node is not certain that its sessions are its own"
     if trouble and needed:
         return Found("spool", "down", "Answers are refused as busy: nothing can be acknowledged.", trouble)
@@ -246,6 +255,8 @@ def _certificate(ends_ms: int | None, now_ms: int) -> Found:
 
 
 def _loop(loop: LoopStatistics) -> Found:
+    if loop.beats_total < BUSY_OVER_BEATS:
+        return Found("loop", "unknown", "Nothing: the node has just begun to watch its loop.")
     problem = ""
     if loop.hold.cpu_s > HOLD_MAX_S:
         problem = f"one step held it for {loop.hold.cpu_s:.2f} s in the last minute"
@@ -277,7 +288,10 @@ class Health:
         self._sources = sources
         cert = sources.config.tls_cert
         self.certificate_ends: Final = None if cert is None else ends_of(cert)
+        self._settled_s: Final = trio.current_time() + SETTLE_S
         self._states: dict[str, tuple[State, int]] = {}
+        self._known: dict[str, State] = {}
+        """The last state of each that was not `unknown`."""
         self._errors: dict[str, LastError] = {}
 
     async def run(self) -> None:
@@ -291,12 +305,15 @@ class Health:
         clock = self._sources.clock
         now = clock.now_ms()
         components = []
-        for found in look(self._sources, self.certificate_ends):
+        settled = trio.current_time() >= self._settled_s
+        for found in look(self._sources, self.certificate_ends, settled=settled):
+            # The last to be read is the last to be forgotten.
             before = self._states.pop(found.about, None)
             since = now if before is None or before[0] != found.state else before[1]
-            # The last to be read is the last to be forgotten.
             self._states[found.about] = found.state, since
-            if found.problem if before is None else before[0] != found.state:
+            known = self._known.pop(found.about, "ok")
+            self._known[found.about] = known if found.state == "unknown" else found.state
+            if self._known[found.about] != known:
                 _tell(found)
             error = self._errors.get(found.about)
             if found.failure is not None:
@@ -306,7 +323,7 @@ class Health:
             if error is not None:
                 self._errors[found.about] = error
             components.append(Component(found, since, error))
-        for kept in (self._states, self._errors):
+        for kept in (self._states, self._known, self._errors):
             while len(kept) > COMPONENTS_MAX:
                 del kept[next(iter(kept))]
         return components

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from engine.latency import LatencyStatistics
@@ -70,7 +70,8 @@ class History:
 
     def take(self, reading: Reading) -> None:
         """Note a reading, and what has changed since the one before it."""
-        last, self._last = self._last, reading
+        last = self._last
+        reading = self._last = replace(reading, states=known(last.states if last else {}, reading.states))
         self._latencies.append(reading.latency)
         if last is None:
             self._events.append(LiveEvent(reading.at, "started"))
@@ -128,6 +129,11 @@ def percentile_ms(bounds_s: tuple[float, ...], counts: list[int], percent: float
         seen += count
         below_s = bound_s
     return None
+
+
+def known(before: Mapping[str, State], now: Mapping[str, State]) -> Mapping[str, State]:
+    """The states with the last one that was known in the place of `unknown`, which is no news."""
+    return {name: before.get(name, "ok") if state == "unknown" else state for name, state in now.items()}
 
 
 def changes(before: Reading, now: Reading) -> Iterator[LiveEvent]:

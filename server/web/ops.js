@@ -71,7 +71,7 @@ function showVerdict(shown) {
 	const lines = shown.flatMap(({ name, state, reasons = [], components = [] }) => [
 		...(state === "silent" ? [["down", t("ops.silent", { name })]] : []),
 		...(state === "draining" ? [["degraded", t("ops.draining", { name })]] : []),
-		...reasons.filter((reason) => state !== "draining" || !/drain/.test(reason)).map((reason) => ["down", t("ops.cannot", { name, reason })]),
+		...reasons.map((reason) => ["down", t("ops.cannot", { name, reason })]),
 		...components.filter((each) => /degraded|down/.test(each.state)).map((each) => [each.state, t("ops.component", { name, component: named(each.name), detail: each.detail })]),
 	]);
 	const worst = lines.some(([state]) => state === "down") ? "down" : lines.length ? "degraded" : "ok";

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from msgspec import to_builtins
 
-from server.cli.operate.top import WORDS, sparks
+from server.cli.operate.top import WORDS, picture, sparks
 from server.cli.terminal import author_key_for
 from server.http.examples import HEALTH_REPORT_DOWN, LIVE
 from server.security.tokens import author_key_in, load_author_key
@@ -590,6 +590,19 @@ def test_top_prints_the_reply_as_json_and_says_who_may_not(fanfare: Fanfare, ser
     live = to_builtins(LIVE)
     server.says("GET /api/ops", live)
     assert json.loads(fanfare("top", "--json", "--url", server.url).stdout) == live
+
+
+def test_top_says_of_a_node_that_drains_what_it_does() -> None:
+    from rich.console import Console
+
+    now = to_builtins(LIVE)
+    now["cluster"]["nodes"][0]["state"] = "draining"
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(picture(now))
+    text = captured.get()
+    assert f"{now['cluster']['nodes'][0]['name']} is draining: its sessions go to the other nodes" in text
+    assert "cannot take work" not in text
 
 
 def test_top_has_a_word_for_every_event() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from trio.testing import MockClock
 
 from engine.actors.clock import SessionClock
 from engine.latency import Signs
-from server.runtime.health import COMPONENTS_MAX, ERROR_CHARS_MAX, LinkHealth, ends_of, shown
+from server.runtime.health import COMPONENTS_MAX, ERROR_CHARS_MAX, SETTLE_S, LinkHealth, ends_of, shown
+from server.runtime.loop_watch import BUSY_OVER_BEATS
 from tests.actors.world import settle
 from tests.http.edge import AUTHOR_KEY, OUTSIDE, START_MS, Edge, Reply, edge
 from tests.http.test_cluster_api import FakeCluster, member
@@ -28,8 +30,15 @@ async def health(e: Edge, **more: Any) -> dict[str, dict[str, Any]]:
     return named(await e.get("/health", **more))
 
 
+def watched_for(e: Edge, beats: int, **more: Any) -> None:
+    """The loop has been watched for so long."""
+    statistics = replace(e.services.loop_watch.statistics(), beats_total=beats, **more)
+    e.but(loop_watch=SimpleNamespace(statistics=lambda: statistics))
+
+
 async def test_all_is_well(autojump_clock: MockClock) -> None:
     async with edge() as e:
+        watched_for(e, BUSY_OVER_BEATS)
         e.journal.spooling = replace(SPOOLING, active=False, facts=0, bytes=0)
         e.journal.database_signs = Signs()
         for duration_s in (0.001, 0.002, 0.003):
@@ -76,6 +85,32 @@ async def test_a_component_that_fails_keeps_its_moment_and_its_last_error(
     assert said == ["postgresql is down (the database cannot be reached)", "postgresql is ok"]
 
 
+async def test_what_needs_time_to_be_known_is_unknown_at_first_and_that_is_no_news(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "server.runtime.health")
+    async with edge() as e:
+        e.journal.spooling = replace(SPOOLING, active=False, certain=False)
+        watched_for(e, BUSY_OVER_BEATS - 1, busy_ratio=1.0)
+        found = await health(e)
+        assert (found["loop"]["state"], found["spool"]["state"]) == ("unknown", "unknown")
+        e.journal.spooling = replace(SPOOLING, active=False)
+        watched_for(e, BUSY_OVER_BEATS, busy_ratio=0.0)
+        found = await health(e)
+        assert (found["loop"]["state"], found["spool"]["state"]) == ("ok", "ok")
+        assert caplog.records == []
+        # Later the same is trouble, and so it is at once where PostgreSQL is away.
+        watched_for(e, BUSY_OVER_BEATS, busy_ratio=1.0)
+        await trio.sleep(SETTLE_S)
+        e.journal.spooling = replace(SPOOLING, active=False, certain=False)
+        found = await health(e)
+        assert (found["loop"]["state"], found["spool"]["state"]) == ("degraded", "degraded")
+        assert len(caplog.records) == 2
+    async with edge() as e:
+        e.journal.problem, e.journal.spooling = "away", replace(SPOOLING, active=False, certain=False)
+        assert (await health(e))["spool"]["state"] == "down"
+
+
 async def test_a_spool_that_stands_in_is_degraded_and_one_that_cannot_is_down() -> None:
     async with edge() as e:
         e.journal.problem, e.journal.acknowledging, e.journal.spooling = "away", True, SPOOLING
@@ -98,6 +133,7 @@ async def test_each_link_is_a_component_and_the_metric_has_the_worst() -> None:
     cluster = FakeCluster(member("node-1"), member("node-2"), member("node-3"))
     async with edge() as e:
         e.but(cluster=cluster)
+        watched_for(e, BUSY_OVER_BEATS)
         cluster.links = lambda: [  # type: ignore[method-assign]  # as they are just now
             LinkHealth("node-2", "ok", Signs()),
             LinkHealth("node-3", "degraded", Signs()),

@@ -65,6 +65,14 @@ async def test_it_has_sessions_and_what_is_degraded() -> None:
         assert states["postgresql"] == "degraded"
 
 
+async def test_a_node_that_drains_is_not_said_to_be_in_trouble() -> None:
+    cluster = FakeCluster(member("node-1"))
+    async with watched(cluster) as e:
+        cluster.leaving = True
+        (own,) = (await e.get("/api/ops", token=KEY)).json["nodes"]
+        assert own["reasons"] == []
+
+
 async def test_it_is_for_admins_alone() -> None:
     async with watched() as e:
         for path in ("/api/ops", URL):

@@ -81,7 +81,7 @@ async def test_the_sessions_of_one_who_is_gone_are_taken_over(mock_clock: MockCl
         for record in records:
             assert places[record.id] == f"{b.known.ring.owner_of(record.id)}/1"
             assert cluster.store.epoch(record.id) == 2
-        assert b.rebalancer.moved.taken_over + c.rebalancer.moved.taken_over == 12
+        assert b.router.routed.taken_over + c.router.routed.taken_over == 12
         told_of = {message["id"]: message["run"] for message in heard if message["kind"] == "session"}
         assert told_of == places
 
@@ -122,7 +122,7 @@ async def test_the_claim_has_the_last_word(mock_clock: MockClock) -> None:
 
         cluster.store.orphans = orphans  # type: ignore[method-assign]  # what happens in between
         await b.rebalancer.take_over()
-        assert (owner_of(cluster, record), b.rebalancer.moved.taken_over) == (a.run, 0)
+        assert (owner_of(cluster, record), b.router.routed.taken_over) == (a.run, 0)
 
 
 async def test_what_is_brought_back_goes_on_with_the_clock_extended(mock_clock: MockClock) -> None:
@@ -173,7 +173,7 @@ async def test_a_session_that_was_granted_and_never_adopted_is_brought_to_life(m
         assert await cluster.store.grant(record.id, snapshot.epoch, a.run, b.run)
         await b.rebalancer.take_over()
         assert b.here(record).epoch == snapshot.epoch + 1
-        assert b.rebalancer.moved.taken_over == 0, "it was given"
+        assert b.router.routed.taken_over == 0, "it was given"
 
 
 async def test_sessions_that_are_over_stay_as_they_are(mock_clock: MockClock) -> None:

@@ -111,6 +111,7 @@ async def test_the_session_of_one_who_is_gone_is_where_the_ring_has_it(mock_cloc
         assert await at(a, theirs) == b.run
         assert await at(a, mine) is None
         assert cluster.store.epoch(mine.id) == 2
+        assert a.router.routed.taken_over == 1, "a client's look-up takes over as well"
 
 
 async def test_as_long_as_it_is_not_certain_that_the_owner_is_gone_clients_wait_and_then_hear_busy(

@@ -95,6 +95,11 @@ def picture(now: Live, trouble: str = "") -> RenderableType:
     lines += [f"{node['name']} cannot take work: {reason}" for node in nodes for reason in node["reasons"]]
     parts += [Text(printable(line), style="bold red") for line in lines]
     parts += [
+        Text(f"{printable(node['name'])} is draining: its sessions go to the other nodes", style="yellow")
+        for node in now["cluster"]["nodes"]
+        if node["state"] == "draining"
+    ]
+    parts += [
         Text(f"Degraded: {printable(node['name'])}: {printable(each)}", style="yellow")
         for node in nodes
         for each in node["degraded"]

@@ -113,7 +113,7 @@ class LiveNode(Part, frozen=True):
     name: str
     at: Moment
     version: str
-    reasons: Annotated[list[str], Meta(description="Why it cannot take work.")]
+    reasons: Annotated[list[str], Meta(description="Why it cannot take work, if it does not drain.")]
     degraded: Annotated[list[str], Meta(description="What does not work although it can.")]
     components: list[LiveComponent]
     acks: Annotated[int, Meta(ge=0, description="Answers acknowledged since it began.")]
