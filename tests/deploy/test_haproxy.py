@@ -58,6 +58,8 @@ class SmallNode:
 
     async def _serve(self, port: str, stream: trio.SocketStream) -> None:
         head = await _head(stream)
+        if not head:
+            return  # HAProxy may open a connection and have no use for it
         request, *lines = head.split("\r\n")
         _method, path, _version = request.split(" ")
         headers = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines)]
@@ -87,10 +89,12 @@ class SmallNode:
 
 
 async def _head(stream: trio.SocketStream) -> str:
-    """Of a request or a response: the lines before the empty one."""
+    """Of a request or a response: the lines before the empty one. Nothing when the connection ends unused."""
     read = b""
     while b"\r\n\r\n" not in read:
         data = await stream.receive_some(1)
+        if not data and not read:
+            return ""
         assert data, f"the connection ended within {read!r}"
         read += data
     return read.decode().removesuffix("\r\n\r\n")
