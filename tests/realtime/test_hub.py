@@ -1,6 +1,6 @@
 """The contract of the hub, for every transport: what clients of SignalR may rely on.
 
-The conversations are those of the specification, byte by byte; tests/e2e/test_signalr.py has the real client.
+The conversations are those of the specification, byte by byte; tests/signalr has the real client.
 """
 
 from __future__ import annotations
