@@ -204,6 +204,7 @@ class ClusterNode:
             refused=self.refused,
             pauses=moved.pauses.statistics(),
             pings=links.pings,
+            announcements=self._bus.delay.latency.statistics(),
         )
 
     async def drain(self, name: str) -> bool:

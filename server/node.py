@@ -163,8 +163,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
         cluster.redis.bus.listen(tracing.note_heard)
     sessions = await _sessions(base, stack, storage, cluster)
     if tracing is not None:
-        slow_answers = sessions.registry.slow_answers
-        slow_answers.new_trace_id, slow_answers.tell = new_trace_id, tracing.note
+        slow = sessions.registry.slow_answers
+        slow.new_trace_id, slow.tell, slow.tell_broadcast = new_trace_id, tracing.note, tracing.note_broadcast
     merging = Merging(
         sessions.registry, storage.store, PostgresSpooledFacts(database), base.run, base.boundary
     )

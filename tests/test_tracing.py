@@ -194,6 +194,26 @@ def test_the_spans_of_an_answer_follow_its_timeline() -> None:
     assert refused["status"] == {"code": 2, "message": "busy"}
 
 
+async def test_what_others_are_told_of_an_answer_is_below_its_span(autojump_clock: MockClock) -> None:
+    slow = replace(SLOW, span_id="ef" * 8)
+    got = await sent(
+        lambda tracing: tracing.note(slow), lambda tracing: tracing.note_broadcast(slow, AT + 50, AT + 60)
+    )
+    (answer,), (told,) = got.named("answer"), got.named("broadcast")
+    assert (told.trace_id, told.parent_span_id) == (answer.trace_id, answer.span_id)
+    assert told.end_time_unix_nano - told.start_time_unix_nano == 10 * 10**6
+
+
+async def test_the_seat_of_a_join_has_the_same_parts(autojump_clock: MockClock) -> None:
+    trace = Trace(TRACE, "cd" * 8)
+    seat = replace(SLOW, what="seat", outcome="joined", question=0)
+    got = await sent(lambda tracing: tracing.note(seat, trace))
+    (whole,) = got.named("seat")
+    assert (whole.parent_span_id.hex(), whole.status.code) == ("cd" * 8, whole.status.STATUS_CODE_UNSET)
+    assert attributes(whole) == {"fanfare.session.id": "s", "fanfare.spooled": False}
+    assert {span.name for span in got.spans} == {"seat", "mailbox", "judge", "queue", "commit", "ack"}
+
+
 async def test_a_collector_gets_what_gathered_and_its_absence_costs_a_count(
     autojump_clock: MockClock,
 ) -> None:

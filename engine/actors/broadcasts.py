@@ -26,6 +26,7 @@ from engine.actors.delivery.fanout import FanoutQueue, Stall
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.stream import BroadcastStream
 from engine.actors.states import Lifecycle, State
+from engine.actors.tellings import Tellings
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
@@ -103,6 +104,7 @@ class Broadcasts:
         attendance: Attendance,
         admission: AdmissionControl,
         confirmations: Confirmations,
+        tellings: Tellings,
         lifecycle: Lifecycle,
     ) -> None:
         self._session = session
@@ -114,6 +116,7 @@ class Broadcasts:
         self._attendance = attendance
         self._admission = admission
         self._confirmations = confirmations
+        self._tellings = tellings
         self._lifecycle = lifecycle
         self.told_seq = session.seq
         """The last fact that was told."""
@@ -209,6 +212,8 @@ class Broadcasts:
             match fact:
                 case AnswerAccepted() | AnswerMerged() | PlayerJoined():
                     self._note_standing(merged=isinstance(fact, AnswerMerged))
+                    if isinstance(fact, AnswerAccepted):
+                        self._tellings.answered(fact.at)
                 case QuestionShown():
                     self._note_progress()
                 case PlayerDone():
@@ -259,7 +264,9 @@ class Broadcasts:
             if session.seq > self.told_seq + 1:
                 return False
             self.told_seq = session.seq
-            self._confirmations.record(session.take_facts())
+            facts = session.take_facts()
+            self._confirmations.record(facts)
+            self._tellings.answered(facts[0].at)
             self._note_standing()
         return True
 
@@ -281,11 +288,13 @@ class Broadcasts:
         board = messages.leaderboard(self._session, self._stream.offset, self._pace.tick_ms)
         self.board_frame = Frame(board)
 
-    def _broadcast(self, frame: Frame, host_frame: Frame | None = None) -> None:
-        """Send a frame that took the newest offset."""
+    def _broadcast(
+        self, frame: Frame, host_frame: Frame | None = None, done: Callable[[int], None] | None = None
+    ) -> None:
+        """Send a frame that took the newest offset. Args: done: as of `FanoutQueue.put`."""
         self._confirmations.write()
         self._stream.append(frame, host_frame)
-        self._fanouts.put(self._audience.sending(frame, host_frame))
+        self._fanouts.put(self._audience.sending(frame, host_frame), done)
 
     def _cast_standing(self, finished: Frame | None = None) -> None:
         if self._audience.relayed:
@@ -305,7 +314,8 @@ class Broadcasts:
     def _tell_reveal(self) -> None:
         session, audience = self._session, self._audience
         self._progress.dirty = self._crowd.dirty = False
-        self._broadcast(messages.reveal(session, self._stream.next_offset()))
+        told = self._tellings.begin(session.seq)
+        self._broadcast(messages.reveal(session, self._stream.next_offset()), done=told)
         self._fanouts.put(audience.sending_each(messages.results(session, audience)))
         self._cast_standing()
         self._send_board()
@@ -325,11 +335,13 @@ class Broadcasts:
     # -- by tickers ----------------------------------------------------------------------------------
 
     def _send_board(self) -> None:
-        tick_ms = self.board.tick_ms
+        session, tick_ms, took = self._session, self.board.tick_ms, self.board.took
         self.board.begin(self._clock.now_ms())
-        self.board_frame = Frame(messages.leaderboard(self._session, self._stream.offset, tick_ms))
+        self.board_frame = Frame(messages.leaderboard(session, self._stream.offset, tick_ms))
         self._confirmations.write()
-        self._fanouts.put(self._audience.sending(self.board_frame), self.board.took)
+        # While answers do not move the standing, counts tell of them.
+        told = took if session.withholds else self._tellings.begin(session.seq, took)
+        self._fanouts.put(self._audience.sending(self.board_frame), told)
 
     def _send_progress(self) -> None:
         """To the host and spectators, and to players when it is time for those."""
@@ -341,7 +353,8 @@ class Broadcasts:
         self._confirmations.write()
         frame = messages.progress(self._session, self._stream.offset)
         ticker = self._crowd if players else self._progress
-        self._fanouts.put(self._audience.sending(frame, players=players), ticker.took)
+        told = self._tellings.begin(self._session.seq, ticker.took)
+        self._fanouts.put(self._audience.sending(frame, players=players), told)
 
     def _send_roster(self) -> None:
         audience, roster = self._audience, self._attendance.roster

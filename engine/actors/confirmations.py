@@ -15,7 +15,7 @@ import trio
 
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Command, Rejoin, Watch
+from engine.actors.commands import Answer, Command, Join, Rejoin, Watch
 from engine.actors.delivery.audience import Audience, Place
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.delivery.frame import Frame
@@ -23,6 +23,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.mailbox import Mailbox
 from engine.actors.slow_answers import SLOW_MS, BatchTimes, SlowAnswers
 from engine.actors.states import Lifecycle
+from engine.actors.tellings import Tellings
 from engine.domain.facts import Fact
 from engine.domain.session import Phase, Session
 from engine.latency import Exemplar, Latency
@@ -35,7 +36,8 @@ small."""
 
 class _Held(NamedTuple):
     """A reply that waits until the facts up to `seq` are committed. `short`: it is one frame and has no other
-    effect. The ack of an answer has the `answer`, and the times of its `batch`."""
+    effect. The ack of an answer has the `answer`, and the times of its `batch`; so has the welcome of a new
+    player the `join`."""
 
     seq: int
     reply: Subscriber
@@ -43,6 +45,7 @@ class _Held(NamedTuple):
     short: bool
     answer: Answer | None
     batch: BatchTimes | None
+    join: Join | None
 
 
 class Confirmations:
@@ -62,6 +65,7 @@ class Confirmations:
         clock: SessionClock,
         slow_answers: SlowAnswers,
         ack_latency: Latency,
+        tellings: Tellings,
     ) -> None:
         self._session_id = session_id
         self._epoch = epoch
@@ -73,6 +77,7 @@ class Confirmations:
         self._clock = clock
         self._slow_answers = slow_answers
         self._ack_latency = ack_latency
+        self._tellings = tellings
         self._at = 0
         """The session's clock for all replies that are sent without a pause, in ms."""
         self._commits: deque[tuple[int, Commit]] = deque()
@@ -136,11 +141,12 @@ class Confirmations:
         short: bool = False,
         answer: Answer | None = None,
         batch: BatchTimes | None = None,
+        join: Join | None = None,
     ) -> None:
         """Push a frame once the facts up to `seq` are committed, after all that was held back before it. The
-        frame is made then; None: nothing is sent. `answer` is what the frame is the ack of, and came in this
-        `batch`."""
-        held = _Held(seq, reply, frame, short, answer, batch)
+        frame is made then; None: nothing is sent. `answer` is what the frame is the ack of, `join` what it
+        welcomes; either came in this `batch`."""
+        held = _Held(seq, reply, frame, short, answer, batch, join)
         if seq > self._committed_seq or self._held:
             self._held.append(held)
             return
@@ -150,10 +156,11 @@ class Confirmations:
         self._tell(held)
 
     def _tell(self, held: _Held) -> None:
-        if (frame := held.frame()) is None:
-            return
-        held.reply.push(frame)
-        if held.answer is None:
+        if (frame := held.frame()) is not None:
+            held.reply.push(frame)
+        if held.join is not None:
+            self._note_join(held.join, held.batch, held.seq)
+        if held.answer is None or frame is None:
             return
         took_ms = max(self._at - held.answer.at, 0)
         self._ack_latency.add(took_ms / 1000)
@@ -163,14 +170,23 @@ class Confirmations:
 
     def _note(self, answer: Answer, batch: BatchTimes | None, seq: int, status: str) -> None:
         """The ack of a slow or sampled answer has gone out."""
+        noted = self._slow_answers.acked(self._session_id, answer, status, batch, self._commit_of(seq))
+        if noted.trace_id is not None:
+            took_s = max(self._at - answer.at, 0) / 1000
+            self._ack_latency.note(Exemplar(took_s, noted.trace_id, self._at))
+            if status == "accepted":
+                self._tellings.follow(seq, noted)
+
+    def _note_join(self, join: Join, batch: BatchTimes | None, seq: int) -> None:
+        """A new player is welcomed."""
+        if self._at - join.at >= SLOW_MS or (join.trace is not None and join.trace.sampled):
+            self._slow_answers.welcomed(self._session_id, join, batch, self._commit_of(seq))
+
+    def _commit_of(self, seq: int) -> Commit | None:
         commits = self._commits
         while commits and commits[0][0] < seq:
             commits.popleft()
-        commit = commits[0][1] if commits else None
-        trace_id = self._slow_answers.acked(self._session_id, answer, status, batch, commit)
-        if trace_id is not None:
-            took_s = max(self._at - answer.at, 0) / 1000
-            self._ack_latency.note(Exemplar(took_s, trace_id, self._at))
+        return commits[0][1] if commits else None
 
     def _send_few(self) -> bool:
         """Send an ack or two, from the journal's task: to wake the actor's task costs more than they do.

@@ -202,7 +202,7 @@ def join(live: LiveSession, command: Join) -> None:
         live.audience.seat_away(command.relay, place.key)
         return relay_messages.admitted(place.role, place.player, [frame])
 
-    live.confirmations.on_commit(live.session.seq, command.reply, welcome)
+    live.confirmations.on_commit(live.session.seq, command.reply, welcome, batch=live.batch, join=command)
 
 
 def _give_signed_time(live: LiveSession, user: Identity, player: int) -> None:

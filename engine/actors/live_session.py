@@ -23,6 +23,7 @@ from engine.actors.pacing import Pacing
 from engine.actors.session_health import HealthTold
 from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import Lifecycle, State
+from engine.actors.tellings import Tellings
 from engine.actors.tokens import Tokens
 from engine.domain.name_rules import PLAIN, NameRules
 from engine.domain.session import Phase, Session
@@ -127,6 +128,7 @@ def assembled(
         record.id, options.joins_per_s, options.seats_per_address_max, options.seats_per_address_per_s
     )
     attendance = Attendance(session, audience, admission, clock)
+    tellings = Tellings(clock, counters.told_latency, counters.slow_answers)
     confirmations = Confirmations(
         record.id,
         claimed.epoch,
@@ -138,6 +140,7 @@ def assembled(
         clock=clock,
         slow_answers=counters.slow_answers,
         ack_latency=counters.ack_latency,
+        tellings=tellings,
     )
     broadcasts = Broadcasts(
         session,
@@ -149,6 +152,7 @@ def assembled(
         attendance=attendance,
         admission=admission,
         confirmations=confirmations,
+        tellings=tellings,
         lifecycle=lifecycle,
     )
     barrier = FlushBarrier(audience, mailbox)

@@ -100,6 +100,7 @@ class RegistryStatistics:
     rejoins: int
     join_latency: LatencyStatistics
     broadcast_latency: LatencyStatistics
+    answer_broadcast_latency: LatencyStatistics
 
 
 @dataclass(slots=True)
@@ -495,4 +496,5 @@ class Registry:
             rejoins=counters.rejoins,
             join_latency=counters.join_latency.statistics(),
             broadcast_latency=counters.sent.latency.statistics(),
+            answer_broadcast_latency=counters.told_latency.statistics(),
         )

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer
+from engine.actors.commands import Answer, Join
 from engine.ports import Commit
-from engine.trace import Trace
+from engine.trace import Trace, new_span_id
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ class SlowAnswer:
         acked_ms: until the ack, or the refusal, was handed to the connection.
         spooled: whether the ack came from the spool.
         trace_id: 32 hexadecimal digits, if the answer is traced.
+        span_id: of its span; what others are told of it is below that.
+        what: "answer", or "seat" for the join of a new player, whose `question` is 0.
     """
 
     at: int
@@ -83,6 +85,8 @@ class SlowAnswer:
     acked_ms: int | None = None
     spooled: bool = False
     trace_id: str | None = None
+    span_id: str | None = None
+    what: str = "answer"
 
     @property
     def total_ms(self) -> int:
@@ -128,6 +132,9 @@ class SlowAnswers:
         self.tell: Callable[[SlowAnswer, Trace | None, Commit | None], None] | None = None
         """Is told of each answer that is written down, and of each sampled one, with the trace that it came
         with, and the commit that has its fact. Must return at once."""
+        self.tell_broadcast: Callable[[SlowAnswer, int, int], None] | None = None
+        """Is told when the frame that tells others of such an answer was queued, and when it had gone to all,
+        in ms since the epoch. Must return at once."""
         self._look_again_at = 0
         self._log_again_at = 0
         self.slow_total = 0
@@ -146,15 +153,15 @@ class SlowAnswers:
 
     def acked(
         self, session_id: str, command: Answer, outcome: str, batch: BatchTimes | None, commit: Commit | None
-    ) -> str | None:
+    ) -> SlowAnswer:
         """The ack of a slow or sampled answer goes out now. `commit` is None if nothing had to be committed
-        for it. Returns its trace, if it is traced."""
+        for it."""
         now = self._clock.now_ms()
         slow = self._timeline(session_id, command, outcome, batch, commit, now)
         if self.tell is not None:
             self.tell(slow, command.trace, commit)
         if slow.total_ms < SLOW_MS:
-            return slow.trace_id
+            return slow
         self.slow_total += 1
         self._log("answer acknowledged late", slow, now)
         self._let_go(now)
@@ -163,7 +170,13 @@ class SlowAnswers:
             heapq.heappush(self._slow, entry)
         else:
             heapq.heappushpop(self._slow, entry)
-        return slow.trace_id
+        return slow
+
+    def welcomed(self, session_id: str, join: Join, batch: BatchTimes | None, commit: Commit | None) -> None:
+        """The reply to a slow or sampled join of a new player goes out now. It is told on and not kept."""
+        if self.tell is not None:
+            now = self._clock.now_ms()
+            self.tell(self._timeline(session_id, join, "joined", batch, commit, now), join.trace, commit)
 
     def refused(self, session_id: str, command: Answer, code: str, batch: BatchTimes | None = None) -> None:
         """An answer is refused now as `busy`, or its connection closed before the ack. `batch` is None if the
@@ -185,7 +198,7 @@ class SlowAnswers:
     def _timeline(
         self,
         session_id: str,
-        command: Answer,
+        command: Answer | Join,
         outcome: str,
         batch: BatchTimes | None,
         commit: Commit | None,
@@ -202,11 +215,12 @@ class SlowAnswers:
             trace_id: str | None = command.trace.trace_id
         else:
             trace_id = None if self.new_trace_id is None else self.new_trace_id()
+        answer = command if isinstance(command, Answer) else None
         return SlowAnswer(
             at=at,
             session_id=session_id,
-            player=command.player,
-            question=command.question,
+            player=0 if answer is None else answer.player,
+            question=0 if answer is None else answer.question,
             outcome=outcome,
             taken_ms=taken,
             decided_ms=decided,
@@ -216,6 +230,8 @@ class SlowAnswers:
             acked_ms=max(0, now - at),
             spooled=commit is not None and commit.spooled,
             trace_id=trace_id,
+            span_id=None if trace_id is None else new_span_id(),
+            what="seat" if answer is None else "answer",
         )
 
     def _log(self, event: str, answer: SlowAnswer, now: int) -> None:

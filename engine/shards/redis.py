@@ -26,6 +26,7 @@ from engine.boundary import Boundary
 from engine.domain.errors import DomainError
 from engine.domain.quiz import Quiz
 from engine.ports import CacheCounts, Owners, QuizCatalog, QuizSummary, StoredQuiz, anyone
+from engine.shards.bus_delay import BusDelay
 from engine.shards.ports import (
     BUS_BYTES_MAX,
     BUS_VERSION,
@@ -204,6 +205,7 @@ class RedisBus:
         self._queued = trio.Event()
         self._tried = trio.Event()
         self._connected = False
+        self.delay = BusDelay()
         self._sent = self._received = self._dropped = self._passed_over = self._connections = 0
 
     def publish(self, message: BusMessage) -> None:
@@ -217,6 +219,7 @@ class RedisBus:
             self._dropped += 1
             return
         self._queue.append(data)
+        self.delay.published(data)
         self._queued.set()
 
     def listen(self, hear: Callable[[BusMessage], None]) -> None:
@@ -318,6 +321,7 @@ class RedisBus:
         if message is None:
             self._passed_over += 1
             return
+        self.delay.heard(data)
         self._received += 1
         for hear in self._listeners:
             with self._boundary.within("heeding a message on the bus"):

@@ -95,6 +95,7 @@ class ClusterTraffic:
         strangers: nodes that show signs of life and are not let in, now. refused: nodes that have ended
             because they were not.
         pauses: how long the commands of a session that was handed on waited. pings: of links, there and back.
+        announcements: over the bus, until this node has heard its own.
     """
 
     taken_over: int
@@ -112,6 +113,7 @@ class ClusterTraffic:
     refused: int
     pauses: LatencyStatistics = NO_LATENCY
     pings: LatencyStatistics = NO_LATENCY
+    announcements: LatencyStatistics = NO_LATENCY
 
 
 class Cluster(Protocol):

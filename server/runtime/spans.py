@@ -21,7 +21,7 @@ LINKS_MAX = 128
 """Of one span; OpenTelemetry's default. Further ones are counted."""
 
 _NONE: Mapping[str, object] = {}
-_MADE = frozenset({"accepted", "duplicate"})
+_MADE = frozenset({"accepted", "duplicate", "joined"})
 _MOMENTS = tuple({moment: None for part in PARTS for moment in part[1:] if moment is not None})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _CAME_IN = frozenset({"joined", "waiting", "moved"})
@@ -70,7 +70,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpans:
-    """An answer, whose spans are yet to be built.
+    """An answer, or the seat of a new player, whose spans are yet to be built.
 
     Attributes:
         parent_id: the span that the answer comes from, if a client or another node has said.
@@ -87,14 +87,17 @@ class AnswerSpans:
         """The span of the answer, and one for each part of its way that it went."""
         answer, trace_id, root = self.answer, self.trace_id, self.span_id
         at = answer.at
-        whole = _span(trace_id, root, self.parent_id, "answer", SERVER, at, at + answer.total_ms)
+        whole = _span(trace_id, root, self.parent_id, answer.what, SERVER, at, at + answer.total_ms)
         whole["attributes"] = [
             _text("fanfare.session.id", answer.session_id),
-            _number("fanfare.player.number", answer.player),
-            _number("fanfare.question.number", answer.question),
-            _text("fanfare.answer.outcome", answer.outcome),
             {"key": "fanfare.spooled", "value": {"boolValue": answer.spooled}},
         ]
+        if answer.what == "answer":
+            whole["attributes"] += [
+                _number("fanfare.player.number", answer.player),
+                _number("fanfare.question.number", answer.question),
+                _text("fanfare.answer.outcome", answer.outcome),
+            ]
         if answer.outcome not in _MADE:
             whole["status"] = {"code": ERROR, "message": answer.outcome}
         spans = [whole]

@@ -26,6 +26,7 @@ from engine.trace import Trace, new_span_id, new_trace_id, trace_of
 from server.runtime.sampling import Sampler
 from server.runtime.spans import (
     CONSUMER,
+    INTERNAL,
     AnswerSpans,
     CommitSpan,
     Json,
@@ -133,8 +134,9 @@ class Tracing:
             return
         trace_id = answer.trace_id or new_trace_id()
         parent_id = None if trace is None else trace.parent_id
+        span_id = answer.span_id or new_span_id()
         if commit is None:
-            self._waiting.append(AnswerSpans(answer, trace_id, parent_id))
+            self._waiting.append(AnswerSpans(answer, trace_id, parent_id, span_id))
             return
         made = self._commits.get(commit)
         if made is None:
@@ -147,9 +149,16 @@ class Tracing:
                     ended_ms - begun_ms,
                     extra={"total_ms": ended_ms - begun_ms, "trace_id": made.trace_id},
                 )
-        spans = AnswerSpans(answer, trace_id, parent_id, commit=(made.trace_id, made.span_id))
+        spans = AnswerSpans(answer, trace_id, parent_id, span_id, (made.trace_id, made.span_id))
         made.link(spans)
         self._waiting.append(spans)
+
+    def note_broadcast(self, answer: SlowAnswer, queued_at: int, ended_at: int) -> None:
+        """Send the span of the frame that tells others of this answer soon. Its moments are in ms since the
+        epoch. Never blocks."""
+        if answer.trace_id is not None:
+            made = Span(answer.trace_id, "broadcast", INTERNAL, queued_at, ended_at, answer.span_id)
+            self.note_span(made)
 
     def begin_join(self, traceparent: object, now: int) -> TracedJoin | None:
         """As `begin`, for a join at that moment, in ms since the epoch."""

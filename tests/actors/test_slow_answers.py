@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
 from engine.actors.clock import SessionClock
-from engine.actors.commands import Answer, Rejoin
+from engine.actors.commands import Answer, Join, Rejoin
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
 from engine.actors.slow_answers import KEPT_MAX, KEPT_MS, SLOW_MS, BatchTimes, SlowAnswer, SlowAnswers
@@ -245,3 +245,77 @@ async def test_joins_are_timed_and_those_who_come_back_are_counted(mock_clock: M
         await settle()
         statistics = w.registry.statistics()
         assert (statistics.join_latency.count, statistics.rejoins) == (1, 1)
+
+
+async def test_how_long_others_wait_to_be_told_of_an_answer(mock_clock: MockClock) -> None:
+    """Counted once for each frame, by the oldest answer in it."""
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        ada, ben = [await w.join(actor, name) for name in ("Ada", "Ben")]
+        await w.do(actor, "start")
+        mock_clock.jump(5)
+        await settle()
+        assert w.registry.statistics().answer_broadcast_latency.count == 0, "nobody has answered"
+        at = w.clock.now_ms()
+        actor.send(Answer(ada, 1, "a", 1, 0, at - 400))
+        actor.send(Answer(ben, 2, "a", 1, 0, at - 100))
+        await settle()
+        told = w.registry.statistics().answer_broadcast_latency
+        assert (told.count, told.sum_s) == (1, 0.4)
+        await w.do(actor, "next")
+        assert w.registry.statistics().answer_broadcast_latency.count == 1, "the reveal tells of nothing new"
+
+
+async def test_the_frame_that_tells_of_a_traced_answer_is_told_on_before_and_after_its_ack(
+    mock_clock: MockClock,
+) -> None:
+    told: list[tuple[str | None, int, int]] = []
+    sampled = Trace("ab" * 16, "cd" * 8)
+    async with asked() as (w, rig, actor, clients):
+        answers = w.registry.slow_answers
+        answers.tell_broadcast = lambda answer, *moments: told.append((answer.trace_id, *moments))
+        mock_clock.jump(2)
+        await settle()
+        rig.server.set("hangs")
+        at = w.clock.now_ms()
+        actor.send(Answer(clients[0], 1, "a", 1, 0, at, trace=sampled))
+        await settle()
+        mock_clock.jump(0.7)
+        rig.server.set("open")
+        await settle()
+        # Whoever waits for the commit, others are told at once.
+        assert told == [(sampled.trace_id, at, at)]
+        told.clear()
+        actor.send(Answer(clients[0], 1, "a", 1, 0, w.clock.now_ms(), trace=sampled))
+        await settle()
+        assert told == [], "of what is sent again, others were told long ago"
+        actor.send(Answer(clients[1], 2, "a", 1, 0, w.clock.now_ms()))
+        await settle()
+        actor.send(Answer(clients[2], 3, "a", 1, 0, w.clock.now_ms(), trace=sampled))
+        await settle()
+        assert (clients[2].kinds.count("ack"), told) == (1, []), "the tick is not over"
+        mock_clock.jump(1)
+        await settle()
+        assert told == [(sampled.trace_id, w.clock.now_ms(), w.clock.now_ms())]
+
+
+async def test_the_seat_of_a_sampled_or_slow_join_has_a_timeline(mock_clock: MockClock) -> None:
+    told: list[tuple[SlowAnswer, Trace | None, Commit | None]] = []
+    sampled = Trace("ab" * 16, "cd" * 8)
+    async with asked() as (w, rig, actor, _clients):
+        w.registry.slow_answers.tell = lambda *each: told.append(each)
+        actor.send(Join(Client(), "Quick", w.clock.now_ms()))
+        actor.send(Join(Client(), "Traced", w.clock.now_ms(), trace=sampled))
+        await settle()
+        ((seat, trace, commit),) = told
+        assert (seat.what, seat.trace_id, trace) == ("seat", sampled.trace_id, sampled)
+        assert commit is not None
+        rig.server.set("hangs")
+        actor.send(Join(Client(), "Slow", w.clock.now_ms()))
+        await settle()
+        mock_clock.jump(0.7)
+        rig.server.set("open")
+        await settle()
+        slow, trace, _ = told[-1]
+        assert (slow.what, slow.taken_ms, slow.commit_ended_ms, trace) == ("seat", 0, 700, None)
+        assert w.registry.slow_answers.slowest() == [], "it is no answer"

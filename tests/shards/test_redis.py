@@ -128,6 +128,7 @@ async def test_the_bus_comes_back_by_itself(services: RedisServices, server: Emb
         await nursery.start(services.bus.run)
         services.bus.publish({"kind": "n", "n": 1})
         assert await ear.next() == {"kind": "n", "n": 1}
+        assert services.bus.delay.latency.statistics().count == 1
         kill(server)
         server.start()
         async with trio.open_nursery() as publishing:

@@ -58,6 +58,9 @@ CLUSTER: tuple[Row[ClusterSnapshot], ...] = (
         lambda s: s.traffic.pings,
         advice="Slow: the network between nodes, or a busy node; players at other nodes than their "
                "session's wait."),
+    Row(HISTOGRAM, "fanfare_bus_seconds", "Announcements over the bus, until the node has heard its own.",
+        lambda s: s.traffic.announcements,
+        advice="Slow: nodes hear late of moved sessions and edited quizzes; see the machine of Redis."),
     Row(GAUGE, "fanfare_cluster_ring_generation", "The same on nodes that place sessions alike.",
         lambda s: s.cluster.generation(),
         advice="Differs between nodes for long: they do not see the same nodes.", over_nodes="each"),

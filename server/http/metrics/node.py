@@ -121,6 +121,12 @@ SESSIONS: tuple[Row[NodeSnapshot], ...] = (
         lambda s: s.registry.broadcast_latency,
         advice="Slow: boards and questions reach the last player late; see the loop and the size of the "
                "session."),
+    Row(HISTOGRAM, "fanfare_answer_broadcast_seconds",
+        "From the receipt of the oldest answer that a count, a leaderboard or a reveal tells of until that "
+        "frame was handed over to all who get it.",
+        lambda s: s.registry.answer_broadcast_latency,
+        advice="How old what the screen shows is; above the tick (`fanfare_tick_seconds`): see "
+               "`fanfare_broadcast_seconds` and the loop."),
     Row(COUNTER, "fanfare_broadcasts", "Broadcasts of all sessions.", lambda s: s.registry.broadcasts,
         advice="With `fanfare_frames_pushed_total`: how many clients one broadcast reaches."),
     Row(COUNTER, "fanfare_frames_pushed", "Frames handed to subscribers.",
