@@ -219,6 +219,8 @@ export interface Roster {
 	kicked: number[];
 	players: number;
 	connected: number;
+	/** With the pace `self`: where each player is of whom this message tells. */
+	ways?: { id: number; question: number | null; at: number; waits: boolean; since: number | null; done: boolean }[];
 }
 
 export interface WaitingList {

@@ -210,14 +210,19 @@ class Broadcasts:
             self._confirmations.end_seq = session.seq
         for fact in facts:
             match fact:
-                case AnswerAccepted() | AnswerMerged() | PlayerJoined():
+                case PlayerJoined():
+                    self._note_standing()
+                case AnswerAccepted() | AnswerMerged():
                     self._note_standing(merged=isinstance(fact, AnswerMerged))
                     if isinstance(fact, AnswerAccepted):
                         self._tellings.answered(fact.at)
+                    self._note_way(fact.player)
                 case QuestionShown():
                     self._note_progress()
+                    self._note_way(fact.player)
                 case PlayerDone():
                     self._note_standing(merged=session.settings.reveal == "end")
+                    self._note_way(fact.player)
                 case PlayerKicked():
                     self.board.dirty = True
                     self._note_progress()
@@ -268,6 +273,9 @@ class Broadcasts:
             self._confirmations.record(facts)
             self._tellings.answered(facts[0].at)
             self._note_standing()
+            for fact in facts:
+                if isinstance(fact, AnswerAccepted):
+                    self._note_way(fact.player)
         return True
 
     def _note_standing(self, *, merged: bool = False) -> None:
@@ -277,6 +285,11 @@ class Broadcasts:
             # After the end nobody is told: whoever comes back sees it in the whole picture.
             self.board.dirty = self._session.phase is not Phase.FINISHED
         self._note_progress()
+
+    def _note_way(self, player: int) -> None:
+        """A player has gone on at the own pace, of which the host is told."""
+        if self._session.self_pace is not None:
+            self._attendance.note(player)
 
     def _note_progress(self) -> None:
         own = self._session.self_pace is not None
@@ -364,4 +377,6 @@ class Broadcasts:
         if self._admission.news:
             self._admission.news = False
             audience.tell_host(messages.waiting_list(*self._admission.waiting(self._clock.now_ms())))
-        self.roster_due_at = self._clock.now_ms() + self.board.tick_ms
+        own = self._session.self_pace is not None
+        tick_ms = self._pace.crowd_tick_after(0) if own else self.board.tick_ms
+        self.roster_due_at = self._clock.now_ms() + tick_ms

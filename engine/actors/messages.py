@@ -443,12 +443,14 @@ def players(
 
 
 def place_on_way(session: Session, player: int) -> Line:
-    """Where a player is who goes at the own pace, for the host: the number of the last question, whether it
-    waits for an answer, since when the player was shown it, and whether the player is through."""
+    """Where a player is who goes at the own pace, for the host: the question that was shown last, as the quiz
+    numbers it, its place on the way of the player, whether it waits for an answer, since when the player was
+    shown it, and whether the player is through. Nothing in a session of another pace."""
     if session.self_pace is None:
         return {}
     way = session.self_pace.way(player)
     return {
+        "question": way.asked or None,
         "at": len(way.questions),
         "waits": way.stage is Stage.ASKED,
         "since": way.shown_at or None,

@@ -164,6 +164,11 @@ class Api:
         )
         return cast(Message, response.json())
 
+    async def next(self, code: str, token: str, *, play_url: str = "") -> Message:
+        """The `question` or `done_all` of a player who goes at the own pace."""
+        path = f"{play_url}/api/sessions/{_part(code)}/next"
+        return cast(Message, (await self._send("POST", path, token=token)).json())
+
     async def host(self, code: str, token: str, mark: str, do: str, **more: object) -> Message:
         """The `done` of a host's command. `mark` is the request's id, `more` what else the command has."""
         response = await self._send(

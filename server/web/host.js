@@ -41,6 +41,8 @@ function listen(lead) {
 async function setUp(wanted) {
 	document.body.dataset.phase = "setup";
 	ui.new.onsubmit = open;
+	ui.new.onchange = offerSettings;
+	offerSettings();
 	hosted.forEach(offer);
 	greet();
 	const of = (await me()).user_id && !(await me()).admin ? "&owner=me" : "";
@@ -93,11 +95,27 @@ function showOthers(sessions) {
 	});
 }
 
+/** Of the settings, those that mean something with what was chosen; the others are not sent. */
+function offerSettings() {
+	const own = ui.pace.value === '{"pace":"self"}';
+	for (const row of all(".fields .own, .fields .led")) row.hidden = row.classList.contains("own") !== own;
+	ui.ends.hidden ||= ui.long.value !== "null";
+	ui.end.required = !ui.ends.hidden;
+}
+
+/** From when until when a session is open in which all go at their own pace. */
+function times() {
+	if (ui.pace.value !== '{"pace":"self"}') return {};
+	const from = ui.from.value ? Date.parse(ui.from.value) : null;
+	return { ...(from && { open_from: from }), ...(!ui.ends.hidden && { open_ms: Date.parse(ui.end.value) - (from ?? Date.now()) }) };
+}
+
 async function open(event) {
 	event.preventDefault();
 	const { target: form, submitter } = event;
 	const body = { quiz_id: form.quiz_id.value, player_limit: Number(form.limit.value) };
-	for (const { value } of form.querySelectorAll("select")) Object.assign(body, JSON.parse(value));
+	for (const { value } of all("p:not([hidden]) > select", form)) Object.assign(body, JSON.parse(value));
+	Object.assign(body, times());
 	submitter.disabled = true;
 	window.onpagehide = () => (submitter.disabled = false); // for who comes back
 	try {
@@ -105,7 +123,7 @@ async function open(event) {
 		location.href = linkOf({ code, token });
 	} catch (error) {
 		submitter.disabled = false;
-		refused(error);
+		refused({ ...error, code: `${error.code}.${error.path}`, message: explain(error) });
 	}
 }
 
@@ -119,7 +137,11 @@ function host(session) {
 	let sureUntil = 0;
 
 	const model = attend(code, session, (message, isNew) => {
-		if (message.t === "joined") read();
+		if (message.t === "joined") {
+			roster.of = model.own ? model.of : 0;
+			roster.now = () => model.now;
+			read();
+		}
 		if (message.t === "roster") hearRoster(message);
 		if (message.t === "waiting_list") showWaiting(message);
 		if (message.t === "health") showHealth(message);
@@ -175,7 +197,7 @@ function host(session) {
 		const who = player && { player: Number(player), factor };
 		const { number, phase } = model; // as the host sees them, and not as they are by then
 		const seen = { expect: { number, phase } };
-		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, extend: { closes_at: Math.max(model.closesAt ?? 0, Date.now()) + DAY_MS }, readmit: who, admit: who, refuse: who, extra_time: who };
+		const more = { start: seen, next: seen, close: seen, skip: seen, lock: { on: !model.locked }, approval: { on: !model.approval }, kick: who, extend: { closes_at: Math.max(model.closesAt, model.now) + DAY_MS }, readmit: who, admit: who, refuse: who, extra_time: who };
 		sent.add(mark);
 		put("wrong", "");
 		try {

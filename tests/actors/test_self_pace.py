@@ -232,7 +232,46 @@ async def test_the_host_sees_how_far_everybody_is(autojump_clock: MockClock) -> 
         actor.send(ListPlayers(host, 0, 10))
         await settle()
         [line] = host.last("players")["players"]
-        assert (line["at"], line["waits"], line["done"]) == (2, True, False)
+        assert (line["question"], line["at"], line["waits"], line["done"]) == (2, 2, True, False)
         told = [cast["players"] for cast in other.got("cast") if cast["frame"]["t"] == "progress"]
         assert told
         assert not any(told)  # players hear nothing of it
+
+
+async def test_the_host_is_told_where_each_player_is_once_a_second(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self")
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        host = await w.host(actor)
+        began = w.clock.now_ms()
+        await ask(actor, ada)
+        told = host.last("roster")
+        assert told["ways"] == [
+            {"id": 1, "question": 1, "at": 1, "waits": True, "since": began, "done": False}
+        ]
+        for _ in range(2):
+            await trio.sleep(0.3)
+            w.answer(actor, ada, 1, question=host.last("roster")["ways"][0]["at"])
+            await settle()
+            await ask(actor, ben, 2)
+            assert host.last("roster") is told, "the rest of the second nothing is told"
+        await trio.sleep(0.5)
+        assert [(each["id"], each["at"], each["waits"]) for each in host.last("roster")["ways"]] == [
+            (1, 1, False),
+            (2, 1, True),
+        ]
+        await play(w, actor, ada, 1)
+        await play(w, actor, ada, 1)
+        await trio.sleep(1)
+        [line] = host.last("roster")["ways"]
+        assert (line["id"], line["question"], line["waits"], line["done"]) == (1, 3, False, True)
+        assert len(host.got("roster")) == 3
+        assert "roster" not in {*ada.kinds, *ben.kinds}
+
+
+async def test_of_a_led_session_no_ways_are_told(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session()
+        host = await w.host(actor)
+        await w.join(actor, "Ada")
+        assert "ways" not in host.last("roster")

@@ -10,7 +10,7 @@ from engine.actors.delivery.frame import Frame
 from engine.domain.session import Session
 
 PLAYERS_AT_ONCE_MAX = 250
-"""Of whom one message tells. Each is in two of its lists at most, so those have 500 entries at most."""
+"""Of whom one message tells. Each is in two of its lists at most, and in `ways`."""
 
 
 class Roster:
@@ -30,8 +30,8 @@ class Roster:
         return len(self._news)
 
     def note(self, player: int, *, joined: bool = False) -> None:
-        """There is something to be told: the player has joined, was removed, has come or has gone. A
-        player that has got extra time is told as if new."""
+        """There is something to be told: the player has joined, was removed, has come or has gone, or has
+        gone on at the own pace. A player that has got extra time is told as if new."""
         self._news[player] = joined or self._news.get(player, False)
 
     def tell(self, session: Session, connected: Container[object], connected_count: int) -> Frame:
@@ -40,6 +40,7 @@ class Roster:
         on: list[int] = []
         off: list[int] = []
         kicked: list[int] = []
+        ways: list[messages.Line] = []
         for player in list(islice(self._news, PLAYERS_AT_ONCE_MAX)):
             is_new = self._news.pop(player)
             if session.players[player].kicked:
@@ -49,14 +50,15 @@ class Roster:
                 line: messages.Line = {"id": player, "name": session.name_of(player)}
                 joined.append(line | messages.with_extra_time(session, player))
             (on if player in connected else off).append(player)
-        return Frame(
-            {
-                "t": "roster",
-                "joined": joined,
-                "on": on,
-                "off": off,
-                "kicked": kicked,
-                "players": session.active,
-                "connected": connected_count,
-            }
-        )
+            if way := messages.place_on_way(session, player):
+                ways.append({"id": player, **way})
+        body = {
+            "t": "roster",
+            "joined": joined,
+            "on": on,
+            "off": off,
+            "kicked": kicked,
+            "players": session.active,
+            "connected": connected_count,
+        }
+        return Frame(body if session.self_pace is None else body | {"ways": ways})

@@ -48,6 +48,11 @@ export class Model {
 		this.#clock = clock;
 	}
 
+	/** The time by the server's clock, in ms since the epoch. */
+	get now() {
+		return this.#clock.now();
+	}
+
 	/** The phase, or while paused the one that it was paused in. */
 	get scene() {
 		if (this.phase !== "paused") return this.phase;

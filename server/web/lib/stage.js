@@ -5,7 +5,7 @@ import { h, isNew, put, speak, ui } from "./dom.js";
 import { connect } from "./fanfare.js";
 import { Model, withheld } from "./model.js";
 import { showStatus, stayAwake } from "./status.js";
-import { t } from "./texts.js";
+import { moment, t } from "./texts.js";
 
 /** Joins a session and shows it in the markup that host and spectators share; their styles say what is seen when.
  * `heard(message, isNew)`: after each message; whether another phase began. `ended(why)`: before the quiz did. */
@@ -41,6 +41,8 @@ export function attend(code, who, heard, ended) {
 		put("players", t("players", { count: players }));
 		if (model.own && phase !== "finished") {
 			put("players", `${t("players", { count: players })} · ${t("own.done", { count: answered })}`);
+			if (ui.until) put("until", [model.opensFrom > model.now && t("own.from", { at: moment(model.opensFrom) }), model.closesAt === null ? t("own.forever") : t("own.until", { at: moment(model.closesAt) })].filter(Boolean).join(" "));
+			document.body.dataset.ends = model.closesAt !== null;
 			ui.where?.replaceChildren(...model.shown.map((shown, at) => h("li", {}, t("own.where", { number: at + 1, shown, answers: model.answers[at] }))));
 		}
 		if (question && !podium) {

@@ -20,6 +20,18 @@ export function figure(value, grouped = true) {
 	return new Intl.NumberFormat(locale, { maximumFractionDigits: 20, notation, useGrouping }).format(String(value));
 }
 
+const SPANS = [["day", 86_400_000], ["hour", 3_600_000], ["minute", 60_000]];
+
+/** For how long something is so, in the largest unit. */
+export function since(ms) {
+	const [unit, size] = SPANS.find(([, each]) => ms >= each) ?? [];
+	if (!unit) return t("just_now");
+	return new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: unit === "day" ? "long" : "short" }).format(Math.floor(ms / size));
+}
+
+/** A moment, in ms since the epoch, to the minute. */
+export const moment = (at) => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }).format(at);
+
 /** A text in a sentence: one that is written from right to left stays what it is in one that is not. */
 export const apart = (text) => (/[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}]/u.test(text) ? `\u2068${text}\u2069` : text);
 

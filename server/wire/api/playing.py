@@ -279,9 +279,15 @@ class ListedPlayer(Body):
     extra_time: Annotated[
         Factor | UnsetType, Meta(description="Only of a player with extra time: by how much longer.")
     ] = UNSET
+    question: Annotated[
+        int | UnsetType | None,
+        Meta(
+            description="With the pace self: the question that the player was shown last, as the quiz "
+            "numbers it; null before the first."
+        ),
+    ] = UNSET
     at: Annotated[
-        int | UnsetType,
-        Meta(description="With the pace self: the number of the question that the player was shown last."),
+        int | UnsetType, Meta(description="Its number on the way of this player; 0 before the first.")
     ] = UNSET
     waits: Annotated[bool | UnsetType, Meta(description="Whether that one has no answer yet.")] = UNSET
     since: Annotated[
