@@ -117,6 +117,43 @@ async def _up(http: httpx.AsyncClient, url: str) -> None:
             await trio.sleep(0.05)
 
 
+def manager_command(directory: Path, port: int, webhook: Webhook, *, hurry: bool = True) -> list[str]:
+    """What starts Alertmanager as in deploy/, which tells the webhook. In a hurry it tells at once."""
+    manager = yaml.safe_load((PROMETHEUS / "alertmanager.yaml").read_text(encoding="utf-8"))
+    if hurry:
+        manager["route"] |= {"group_wait": "100ms", "group_interval": "500ms"}
+    for receiver in manager["receivers"]:
+        receiver["webhook_configs"] = [{"url": f"http://127.0.0.1:{webhook.port}/{receiver['name']}"}]
+    (directory / "alertmanager.yaml").write_text(yaml.safe_dump(manager), encoding="utf-8")
+    return [
+        program("prometheus-alertmanager"),
+        f"--config.file={directory / 'alertmanager.yaml'}",
+        f"--storage.path={directory / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+
+
+@asynccontextmanager
+async def running(
+    http: httpx.AsyncClient, log: Path, commands: Sequence[list[str]], ports: Sequence[int]
+) -> AsyncIterator[None]:
+    """These programs, from when they are ready on their ports."""
+    with log.open("wb") as output:
+        processes = [
+            await trio.lowlevel.open_process(command, stdout=output, stderr=output) for command in commands
+        ]
+    try:
+        for port in ports:
+            await _up(http, f"http://127.0.0.1:{port}")
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for process in processes:
+                process.kill()
+                await process.wait()
+
+
 @asynccontextmanager
 async def observing(
     directory: Path, targets: Sequence[str], ports: Sequence[int], *, hurry: bool = True
@@ -142,13 +179,6 @@ async def observing(
         [managers] = configuration["alerting"]["alertmanagers"]
         managers["static_configs"] = [{"targets": [f"127.0.0.1:{ports[1]}"]}]
         (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-        manager = yaml.safe_load((PROMETHEUS / "alertmanager.yaml").read_text(encoding="utf-8"))
-        if hurry:
-            manager["route"] |= {"group_wait": "100ms", "group_interval": "500ms"}
-        for receiver in manager["receivers"]:
-            url = f"http://127.0.0.1:{webhook.port}/{receiver['name']}"
-            receiver["webhook_configs"] = [{"url": url}]
-        (directory / "alertmanager.yaml").write_text(yaml.safe_dump(manager), encoding="utf-8")
         commands = [
             [
                 program("prometheus"),
@@ -158,25 +188,8 @@ async def observing(
                 "--enable-feature=exemplar-storage",
                 "--rules.alert.resend-delay=500ms",
             ],
-            [
-                program("prometheus-alertmanager"),
-                f"--config.file={directory / 'alertmanager.yaml'}",
-                f"--storage.path={directory / 'alertmanager'}",
-                f"--web.listen-address=127.0.0.1:{ports[1]}",
-                "--cluster.listen-address=",
-            ],
+            manager_command(directory, ports[1], webhook, hurry=hurry),
         ]
-        with (directory / "log").open("wb") as log:
-            processes = [
-                await trio.lowlevel.open_process(command, stdout=log, stderr=log) for command in commands
-            ]
-        try:
-            for port in ports:
-                await _up(http, f"http://127.0.0.1:{port}")
+        async with running(http, directory / "log", commands, ports):
             yield Observed(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", webhook, http)
-        finally:
-            with trio.CancelScope(shield=True):
-                for process in processes:
-                    process.kill()
-                    await process.wait()
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
