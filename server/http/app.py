@@ -94,7 +94,7 @@ class Api(QuartTrio):
         config = services.config
         super().__init__(__name__, static_folder=None)
         self._config = config
-        self._boundary = services.boundary
+        self.boundary = services.boundary
         self.tracing = services.tracing
         self.now_ms = services.clock.now_ms
         self.streams = OpenStreams(config.event_streams_per_address_max)
@@ -114,7 +114,7 @@ class Api(QuartTrio):
         """With the route alone: query strings can hold tokens."""
         error = exception_info[1]
         if isinstance(error, Exception):
-            self._boundary.caught(error, f"{request.method} {request.url_rule}")
+            self.boundary.caught(error, f"{request.method} {request.url_rule}")
 
 
 def create_app(services: Services, web: Traversable | None = None) -> Api:

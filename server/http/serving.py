@@ -126,10 +126,15 @@ async def serve(
 
 def _log_crash(crash: BaseException) -> None:
     """In one line: any client can bring this about as often as it likes."""
+    log.warning("an HTTP connection was dropped: %r", _first(crash))
+    log.debug("an HTTP connection was dropped", exc_info=crash)
+
+
+def _first(crash: BaseException) -> BaseException:
+    """Of a group the first mistake in it."""
     while isinstance(crash, BaseExceptionGroup):
         crash = crash.exceptions[0]
-    log.warning("an HTTP connection was dropped: %r", crash)
-    log.debug("an HTTP connection was dropped", exc_info=crash)
+    return crash
 
 
 def _application(
@@ -151,8 +156,7 @@ def _application(
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
         if (address := admit(scope)) is None:
             await finish(receive, send, _refusal(CROWDED))
-        elif not scope["path"].startswith("/"):
-            # Targets that are no path, such as `*`: quart cannot read all of them.
+        elif not _readable(scope):
             await finish(receive, send, _empty(400))
         else:
             await answer(scope, receive, send, address)
@@ -170,7 +174,12 @@ def _application(
                     if part["type"] == "http.response.body":
                         started()
 
-        await app(scope, cast(Any, receive), cast(Any, send_part))
+        try:
+            await app(scope, cast(Any, receive), cast(Any, send_part))
+        except Exception as crash:  # noqa: BLE001 - this is a crash boundary
+            first = _first(crash)
+            app.boundary.caught(first if isinstance(first, Exception) else crash, "an HTTP request")
+            return  # hypercorn answers with a 500, or ends the connection
         await finish(receive, send, end)
         started()
 
@@ -189,6 +198,20 @@ def _application(
                 nursery.cancel_scope.cancel()
 
     return application
+
+
+def _readable(scope: Any) -> bool:
+    """Whether quart can read target and host: it reads them before it has a crash boundary. It cannot read
+    every target that is no path, such as `*`, and no host name that is none, such as `a..b`."""
+    if not scope["path"].startswith("/"):
+        return False
+    try:
+        for name, value in scope["headers"]:
+            if name == b"host":
+                value.decode("latin-1").partition(":")[0].encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 async def _discard(receive: Receive) -> None:

@@ -348,6 +348,9 @@ async def test_tls_in_this_process(certificate: tuple[Path, Path]) -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: \xff\r\nOrigin: \xff\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0...1\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: " + b"a" * 64 + b":80\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: .\r\nConnection: close\r\n\r\n",
         b"GET /?%ff=%ff HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         b"GET /api/sessions/%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         b"POST /api/quizzes HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -390,6 +393,25 @@ async def test_no_request_however_broken_harms_the_others(
         await session.do("start")
         await read_until(follower, b"event: question")
     assert not [record for record in caplog.records if record.exc_info and record.levelno > logging.DEBUG]
+
+
+async def test_a_mistake_outside_of_every_view_is_logged_and_counted_and_its_traceback_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    async with node() as n:
+        with monkeypatch.context() as patch:
+            patch.setattr(app_module.Api, "create_url_adapter", broken)
+            for _ in range(3):
+                stream = await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n")
+                assert (await read_to_end(stream)).startswith(b"HTTP/1.1 500")
+        stream = await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n")
+        assert b"alive" in await read_to_end(stream)
+        assert n.edge.app.boundary.mistakes_total == 3
+    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [bool(record.exc_info) for record in told] == [True, False, False]
 
 
 async def test_a_client_keeps_its_connection_for_as_many_requests_as_it_has(
