@@ -11,21 +11,19 @@ const EVENTS = ["ack", "error", "finished", "joined", "leaderboard", "moved", "p
 const UNNUMBERED = new Set(["progress", "leaderboard"]);
 
 /** Negotiates at another address than the one that it goes to with what it got. */
-class Elsewhere extends signalR.HttpClient {
-  constructor(here, there) {
-    super();
-    this.here = here;
-    this.there = there;
-    this.client = new signalR.DefaultHttpClient(new signalR.NullLogger());
+class Elsewhere extends signalR.DefaultHttpClient {
+  constructor(address) {
+    super(new signalR.NullLogger());
+    this.address = address;
   }
 
   send(request) {
-    if (!request.url.includes("/negotiate")) return this.client.send(request);
-    return this.client.send({ ...request, url: request.url.replace(this.here, this.there) });
-  }
-
-  getCookieString(url) {
-    return this.client.getCookieString(url);
+    const asked = new URL(request.url);
+    if (!asked.pathname.endsWith("/negotiate")) return super.send(request);
+    const there = new URL(this.address);
+    there.pathname += "/negotiate";
+    for (const [name, value] of asked.searchParams) there.searchParams.set(name, value);
+    return super.send({ ...request, url: there.href });
   }
 }
 
@@ -46,7 +44,7 @@ class Client {
         transport: signalR.HttpTransportType[transport ?? "WebSockets"],
         skipNegotiation: skip ?? false,
         accessTokenFactory: token && (() => token),
-        httpClient: negotiateAt && new Elsewhere(url, negotiateAt),
+        httpClient: negotiateAt && new Elsewhere(negotiateAt),
       })
       .withAutomaticReconnect({ nextRetryDelayInMilliseconds: () => 100 })
       .configureLogging(signalR.LogLevel.None);

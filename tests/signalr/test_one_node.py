@@ -13,12 +13,11 @@ import pytest
 from tests.door import door_to
 from tests.e2e.node import Node, running_node
 from tests.signalr.clients import Clients, Refused, clients
-from tests.signalr.quizzes import Play, stored
+from tests.signalr.quizzes import STORED, Play, stored
 from tests.web.conftest import held_node
 from tests.web.leading import Session, opened
 
 CROWD = 200
-ANSWERS = "SELECT question, player, elapsed_ms FROM answers WHERE session_id = $1"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ async def led(node: Node, *types: str) -> AsyncIterator[tuple[Session, Clients, 
 
 
 async def answers_in(node: Node, session: Session) -> Sequence[Mapping[str, Any]]:
-    return await node.query(ANSWERS, session.session_id)
+    return await node.query(STORED, session.session_id)
 
 
 async def test_the_node_is_killed_in_mid_question() -> None:
@@ -52,7 +51,7 @@ async def test_the_node_is_killed_in_mid_question() -> None:
             running_node(Path(path) / "data") as (node, _),
             led(node, "single", "single", "single") as (session, running, url),
         ):
-            play = Play(session, running, [url] * 5, url)
+            play = Play(session, running, url, url)
             await play.join()
 
             async def kill() -> None:
@@ -73,7 +72,7 @@ async def test_the_network_is_cut(node: Node) -> None:
         door.standing(),
         led(node, "single", "single", "single") as (session, running, url),
     ):
-        play = Play(session, running, [hub_url(door.port)] * 5, url)
+        play = Play(session, running, hub_url(door.port), url)
         await play.join()
 
         async def lose_the_answers() -> None:
