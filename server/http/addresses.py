@@ -9,6 +9,7 @@ from quart import request
 
 from engine.shards.router import RemoteSession
 from server.http.services import LiveSession, Services
+from server.realtime.handshake import HUB_PATH
 from server.security.client_address import EVERYWHERE, host_name, is_loopback
 
 ELSEWHERE = "192.0.2.1"
@@ -28,6 +29,13 @@ def play_url(services: Services, session: LiveSession | None) -> str:
     if isinstance(session, RemoteSession):
         return session.member.play_url
     return services.play_url if services.config.public_url else _as_reached(services.play_url)
+
+
+def hub_url(services: Services) -> str | None:
+    """Of the hub of this node, or else of any that has one; None if none has."""
+    urls = (ws_url(services, None), *(member.ws_url for member in services.members()))
+    found = next((url for url in urls if url), None)
+    return None if found is None else f"http{found.removeprefix('ws').removesuffix('/ws')}{HUB_PATH}"
 
 
 def join_url(services: Services, code: str) -> str | None:

@@ -44,8 +44,9 @@ from server.http.services import Services
 from server.http.sessions import Sessions
 from server.http.signing_in import SigningIn
 from server.http.sockets import HttpTally
+from server.realtime.handshake import NEGOTIATE_PATH
 from server.runtime.health import Health
-from server.security.authentication import PREFLIGHT_HEADERS
+from server.security.authentication import HUB_PREFLIGHT, PREFLIGHT_HEADERS
 from server.wire.errors import ApiError, busy, unreadable
 
 BODY_TIMEOUT_S = 30
@@ -191,7 +192,7 @@ def _frame_requests(app: Api, access: Access) -> None:
     async def check_origin() -> Answer | None:
         access.refuse_foreign_origin()
         preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
-        return _preflight() if preflight else None
+        return _preflight(request.path) if preflight else None
 
     @app.after_request
     async def add_headers(response: Response) -> Response:
@@ -208,8 +209,9 @@ def _frame_requests(app: Api, access: Access) -> None:
         return response
 
 
-def _preflight() -> Answer:
-    return body_answer(b"", "text/plain", 204, PREFLIGHT_HEADERS)
+def _preflight(path: str) -> Answer:
+    headers = HUB_PREFLIGHT if path == NEGOTIATE_PATH else PREFLIGHT_HEADERS
+    return body_answer(b"", "text/plain", 204, headers)
 
 
 def _answer_errors(app: Api) -> None:

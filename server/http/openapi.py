@@ -238,7 +238,7 @@ BODY_CODES = (
 def codes_of(method: str, path: str, operation: Operation) -> frozenset[str]:
     """Every code with which a request may be refused."""
     codes = set(operation.codes)
-    if path.startswith("/api/"):
+    if path.startswith(("/api/", "/hub/")):
         codes |= {"internal", "busy", "bad_message"}
         if method != "GET":
             codes.add("origin_refused")

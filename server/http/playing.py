@@ -11,19 +11,20 @@ from engine.actors import commands
 from engine.domain.phases import Phase
 from engine.ports import SessionRecord
 from engine.trace import Trace, current
-from server.http.addresses import play_url, ws_url
+from server.http.addresses import hub_url, play_url, ws_url
 from server.http.authorization import Access
 from server.http.final_results import FinalResults
 from server.http.requests import read_body, read_object, read_query
 from server.http.responses import Answer, json_answer, part_of
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
+from server.security.authentication import HUB_HEADERS
 from server.security.tokens import former_of, new_ticket
 from server.wire import protocol
 from server.wire.api import playing as types
 from server.wire.api.queries import LeaderboardQuery, PlayersQuery
 from server.wire.bodies import answer_of
-from server.wire.errors import ApiError
+from server.wire.errors import ApiError, busy
 
 
 class Playing:
@@ -35,6 +36,13 @@ class Playing:
         self._sessions = sessions
         self._final_results = final_results
         self._bytes_max = services.config.frame_bytes_max
+
+    async def negotiate(self) -> Answer:
+        """The hub is on the realtime port: a client of SignalR goes there and negotiates once more."""
+        url = hub_url(self._services)
+        if url is None:
+            raise busy()
+        return json_answer(types.Redirect(url), headers=HUB_HEADERS)
 
     async def join(self, key: str) -> Answer:
         """A new player, once the join is committed; or 202 for a player whom the host has yet to let in."""

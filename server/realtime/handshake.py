@@ -19,6 +19,8 @@ PATH = "/ws"
 HUB_PATH = "/hub"
 """Where clients of SignalR come in."""
 
+NEGOTIATE_PATH = f"{HUB_PATH}/negotiate"
+
 RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 3, HTTPStatus.TOO_MANY_REQUESTS: 10}
 
 

@@ -46,7 +46,8 @@ class TransportStatistics:
 
     `connections` are open now, those in the handshake included; `refused_total` counts failed handshakes by
     reason; `closed_total` ended connections by the reason in their close frame, or PEER_CLOSED, MALFORMED or
-    CONNECTION_LOST. `event_streams` are among the connections, `requests_total` are plain HTTP requests, and
+    CONNECTION_LOST. `event_streams` are among the connections; `hub_polls` are clients of the hub that ask by
+    long polling, whichever connections they do it by; `requests_total` are plain HTTP requests, and
     `looks_total` counts how often the kernel was asked which sockets are ready: only the reactor has these.
     Messages, frames and bytes are those of the protocol, without pings; the bytes that were sent may include
     the few that frame them, and those of HTTP responses.
@@ -60,6 +61,7 @@ class TransportStatistics:
     frames_out_total: int
     bytes_out_total: int
     event_streams: int = 0
+    hub_polls: int = 0
     requests_total: int = 0
     looks_total: int = 0
 
@@ -74,6 +76,7 @@ class Tally:
         "connections",
         "event_streams",
         "frames_out",
+        "hub_polls",
         "messages_in",
         "refused",
         "requests",
@@ -88,6 +91,7 @@ class Tally:
         self.frames_out = 0
         self.bytes_out = 0
         self.event_streams = 0
+        self.hub_polls = 0
         self.requests = 0
 
     def snapshot(self) -> TransportStatistics:
@@ -100,6 +104,7 @@ class Tally:
             frames_out_total=self.frames_out,
             bytes_out_total=self.bytes_out,
             event_streams=self.event_streams,
+            hub_polls=self.hub_polls,
             requests_total=self.requests,
         )
 

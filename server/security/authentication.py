@@ -20,13 +20,14 @@ PREFLIGHT_HEADERS: Mapping[str, str] = {
 }
 """What pages of allowed origins may send; for others the header that names the origin is missing."""
 
-HUB_PREFLIGHT_HEADERS: Mapping[str, str] = {
-    **PREFLIGHT_HEADERS,
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Requested-With, X-SignalR-User-Agent",
-}
-
 HUB_HEADERS: Mapping[str, str] = {"Access-Control-Allow-Credentials": "true"}
 """Of every answer of the hub: its clients ask for credentials unless they are told not to. None are used."""
+
+HUB_PREFLIGHT: Mapping[str, str] = {
+    **PREFLIGHT_HEADERS,
+    **HUB_HEADERS,
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Requested-With, X-SignalR-User-Agent",
+}
 
 STANDING_HEADERS: Mapping[str, str] = {
     "Vary": "Origin",

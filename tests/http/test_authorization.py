@@ -151,3 +151,20 @@ async def test_preflights() -> None:
         assert "Access-Control-Allow-Origin" not in refused.headers
         plain = await e.call("OPTIONS", url)
         assert plain.status == 405
+
+
+async def test_a_client_of_signalr_is_sent_to_the_realtime_port() -> None:
+    async with edge(allowed_origins=("https://play.example",)) as e:
+        page = {"Origin": "https://play.example"}
+        asked = page | {"Access-Control-Request-Method": "POST"}
+        granted = await e.call("OPTIONS", "/hub/negotiate?negotiateVersion=1", headers=asked)
+        assert granted.status == 204
+        assert "X-SignalR-User-Agent" in granted.headers["Access-Control-Allow-Headers"]
+        reply = await e.call("POST", "/hub/negotiate?negotiateVersion=1", headers=page)
+        for answer in (granted, reply):
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://play.example"
+            assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+        ws_url = (await e.get("/healthz")).json["ws_url"]
+        assert reply.json == {"url": ws_url.replace("ws://", "http://").replace("/ws", "/hub")}
+        e.but(ws_url="")
+        assert (await e.call("POST", "/hub/negotiate")).error == "busy"

@@ -583,9 +583,11 @@ async def test_long_polling() -> None:
         assert heard[0]["result"]["name"] == "Ada"
         assert await node.subscribers() == 1
         assert (await ask(node, "GET", target, "Accept: text/event-stream"))[0] == 409
+        assert node.statistics.hub_polls == 1
         assert (await ask(node, "DELETE", target))[0] == 202
         await node.settle()
         assert await node.subscribers() == 0
+        assert node.statistics.hub_polls == 0
         assert (await ask(node, "DELETE", target))[0] == 404
         assert node.statistics.closed_total == {"left": 1}
 
@@ -643,10 +645,12 @@ async def test_an_event_stream_and_the_end_of_the_node() -> None:
     async with rig(ReactorTransport) as node, node.raw() as raw:
         token = await token_of(node)
         await raw.send(
-            f"GET /hub?id={token} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode()
+            f"GET /hub?id={token} HTTP/1.1\r\nHost: x\r\nX-Request-Id: r-1\r\n"
+            "Accept: text/event-stream\r\n\r\n".encode()
         )
         head = await raw.head()
         assert b"text/event-stream" in head
+        assert b"X-Request-Id: r-1" in head
         target = f"/hub?id={token}"
         assert (await ask(node, "GET", target, "Accept: text/event-stream"))[0] == 409
         await ask(node, "POST", target, body=HANDSHAKE + call("Join", node.code, "Ada"))

@@ -1,5 +1,5 @@
-"""Microsoft's client in a cluster of two behind HAProxy, at the node that does not have the session, and at one
-that goes away."""
+"""Microsoft's client in a cluster of two behind HAProxy: at the node that does not have the session, and at
+one that goes away."""
 
 from __future__ import annotations
 

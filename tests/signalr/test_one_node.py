@@ -125,7 +125,8 @@ async def test_tokens_that_are_wrong(node: Node) -> None:
                     await running.invoke(transport, "Join", {"code": session.code, **token})
             joined = await running.invoke(transport, "Join", {"code": session.code, "name": transport})
             assert joined["role"] == "player"
-        await running.connect("host", url, token=session.token)
+        # By the address of the API, which sends it on.
+        await running.connect("host", f"{node.url}/hub", token=session.token)
         assert (await running.invoke("host", "Join", {"code": session.code}))["role"] == "host"
         with pytest.raises(Refused, match="WebSocket failed to connect"):
             await running.connect("stranger", f"{url}?id=made-up.signature", skip=True)

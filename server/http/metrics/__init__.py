@@ -115,6 +115,7 @@ def _total(transports: Iterable[TransportStatistics]) -> TransportStatistics:
         frames_out_total=sum(t.frames_out_total for t in each),
         bytes_out_total=sum(t.bytes_out_total for t in each),
         event_streams=sum(t.event_streams for t in each),
+        hub_polls=sum(t.hub_polls for t in each),
         requests_total=sum(t.requests_total for t in each),
         looks_total=sum(t.looks_total for t in each),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from server.http import examples
 from server.http.openapi import Gives, Link, Operation, Takes
 from server.http.routes.route import IDENTITY_CODES, OF_SESSION, OVER_CODES, PLAYER_CODES, Route
+from server.realtime.handshake import NEGOTIATE_PATH
 from server.wire.api import playing, queries
 
 STANDING = (
@@ -209,6 +210,19 @@ PLAYING = (
             ),
             codes=("session_finished", "token_replaced", "too_many_connections", *PLAYER_CODES),
             on_realtime_port=True,
+        ),
+    ),
+    Route(
+        "POST",
+        NEGOTIATE_PATH,
+        lambda views: views.playing.negotiate,
+        Operation(
+            "negotiateHub",
+            "Begin as a client of SignalR",
+            "playing",
+            description="For clients of SignalR that have the address of this port: they go on at the "
+            "realtime port, where the hub is.",
+            gives=(Gives(200, "Negotiate there.", playing.Redirect, examples.REDIRECT),),
         ),
     ),
 )

@@ -35,7 +35,7 @@ from server.runtime.request_ids import current_id, request_id_of
 from server.runtime.spans import TracedRequest
 from server.security.authentication import (
     HUB_HEADERS,
-    HUB_PREFLIGHT_HEADERS,
+    HUB_PREFLIGHT,
     PREFLIGHT_HEADERS,
     STANDING_HEADERS,
     Caller,
@@ -56,8 +56,6 @@ REQUESTS_WAITING_MAX = 16
 WAITING_BYTES_MAX = 32_768
 """As much as they may come to, with their heads."""
 
-
-HUB_PREFLIGHT: Mapping[str, str] = {**HUB_PREFLIGHT_HEADERS, **HUB_HEADERS}
 
 _NOTHING: Mapping[str, str] = {}
 _ROUTE = re.compile(r"/api/sessions/([^/]+)/(answers|next|events)")
@@ -284,7 +282,15 @@ class Exchange:
             self._over = True  # the socket and the place in the count are the stream's from here on
             self._reader.close()
             headers = {**self._port.guard.headers(caller), **HUB_HEADERS}
-            HubStream(self._port, self._socket, self._address, headers, outcome.token, outcome.access_token)
+            HubStream(
+                self._port,
+                self._socket,
+                self._address,
+                headers,
+                self._request_id,
+                outcome.token,
+                outcome.access_token,
+            )
 
     def _player(self, caller: Caller, now: int, refusal: str) -> tuple[str, int]:
         """The session and the player that the request is from. Raises ApiError."""

@@ -107,6 +107,7 @@ class HubPoll:
         self._join_by = now + port.config.join_timeout_s
         self.tick = NEVER
         port.hub_channels[token] = self
+        port.tally.hub_polls += 1
         port.loop.call_at(self, now + LOOK_S)
 
     # -- requests --------------------------------------------------------------------------------
@@ -255,4 +256,5 @@ class HubPoll:
         """Forget the connection, which has ended."""
         if self._port.hub_channels.pop(self._token, None) is not None:
             self._port.loop.forget(self)
+            self._port.tally.hub_polls -= 1
             self._port.streams.leave(self._address)

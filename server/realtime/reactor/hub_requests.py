@@ -11,7 +11,7 @@ import orjson
 import trio
 
 from server.config.config import Config
-from server.realtime.handshake import HUB_PATH
+from server.realtime.handshake import HUB_PATH, NEGOTIATE_PATH
 from server.realtime.reactor.hub_poll import HubPoll
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.request import Request
@@ -21,7 +21,6 @@ from server.wire.errors import ApiError, too_many_streams
 from server.wire.hub import negotiated, version_of
 from server.wire.sse import EVENT_STREAM
 
-NEGOTIATE_PATH = f"{HUB_PATH}/negotiate"
 TRANSPORTS = ("WebSockets", "ServerSentEvents", "LongPolling")
 
 _NODE_URL = re.compile(r"ws(s?://.*/n/[^/]+/)ws")

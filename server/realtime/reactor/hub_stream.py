@@ -23,6 +23,7 @@ class HubStream(ClientConnection):
     Args:
         address: the client's, for which the stream is counted until its end.
         headers: those of every answer to this caller.
+        request_id: of the request for it.
         token: the connection token, by which requests find the stream.
         access_token: what the client shows, good or not.
     """
@@ -37,6 +38,7 @@ class HubStream(ClientConnection):
         client: socket.socket,
         address: str,
         headers: Mapping[str, str],
+        request_id: str | None,
         token: str,
         access_token: str | None,
     ) -> None:
@@ -50,8 +52,8 @@ class HubStream(ClientConnection):
         port.hub_channels[token] = self
         port.tally.event_streams += 1
         # Nginx would hold events back to fill its buffers.
-        head = head_of_stream({**headers, "Content-Type": CONTENT_TYPE, "X-Accel-Buffering": "no"})
-        self._send_aside(head + b":\n\n")
+        headers = {**headers, "Content-Type": CONTENT_TYPE, "X-Accel-Buffering": "no"}
+        self._send_aside(head_of_stream(headers, request_id) + b":\n\n")
         self._set_alarm(self._pinged_at)
 
     # -- HubChannel ------------------------------------------------------------------------------

@@ -349,6 +349,12 @@ class PlayerResult(Body):
     elapsed_ms: int
 
 
+class Redirect(Body):
+    """Where a client of SignalR negotiates next."""
+
+    url: Annotated[str, Meta(description="Of the hub.")]
+
+
 class Results(Body):
     """The standing of all players, from what is stored."""
 
