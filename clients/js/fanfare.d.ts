@@ -17,10 +17,8 @@ export interface Line {
 	score: number;
 }
 
-export interface Question {
-	t: "question";
-	/** Absent where players go at their own pace. */
-	offset?: number;
+/** The question that is open, paused, or was closed last. */
+export interface AskedQuestion {
 	/** From 1. */
 	number: number;
 	of: number;
@@ -36,9 +34,18 @@ export interface Question {
 	opens_in_ms: number | null;
 	points: number;
 	/** The server's clock. */
-	now: number;
+	now?: number;
 	/** To the host alone. */
 	correct?: unknown;
+}
+
+export interface Question extends AskedQuestion {
+	t: "question";
+	/** Absent where players go at their own pace. */
+	offset?: number;
+	/** At the own pace: that of the request. */
+	id?: string | null;
+	now: number;
 	/** At the own pace: the result of the question before, if its time was over. */
 	missed?: PaceResult;
 }
@@ -92,10 +99,28 @@ export interface PaceResult {
 	number: number;
 	correct: boolean | null;
 	points: number;
+	/** What is right. */
 	answer: unknown;
-	score: number;
+	/** Null for a player who may not know it yet, and so are `rank` and `streak`. */
+	score: number | null;
 	rank: number | null;
-	streak: number;
+	streak: number | null;
+}
+
+/** A question of a player who is through at the own pace. */
+export interface Reviewed {
+	number: number;
+	type: QuestionType;
+	text: string;
+	choices: string[] | null;
+	match?: "loose" | "spelling" | "exact";
+	limit_ms: number;
+	points: number;
+	/** What the player answered; null if nothing. */
+	choice: unknown;
+	correct: boolean | null;
+	/** What is right. */
+	answer: unknown;
 }
 
 export interface StateChange {
@@ -132,30 +157,33 @@ export interface State {
 	players: number;
 	answered: number;
 	now: number;
-	question: Omit<Question, "t" | "offset" | "now"> | null;
+	question: AskedQuestion | null;
 	reveal: Omit<Reveal, "t" | "offset"> | null;
 	leaderboard: Pick<Leaderboard, "top" | "players" | "answered">;
 	podium: Line[] | null;
 	you: You | null;
-	opens_at?: number | null;
+	opens_at?: number;
 	closes_at?: number | null;
 	reveals?: "each" | "end" | "deadline" | "never";
 	shown?: number[];
 	answers?: number[];
+	/** At the own pace, to the host: the questions as the quiz has them. */
+	asked?: { text: string; correct: unknown }[];
 }
 
 export interface You {
 	player: number;
 	name: string;
-	score: number;
+	/** At the own pace null for a player who may not know it yet, and so are `rank` and `streak`. */
+	score: number | null;
 	rank: number | null;
-	streak: number;
+	streak: number | null;
 	answered: { question: number; choice: Choice; elapsed_ms: number } | null;
 	result: Omit<Result, "t"> | PaceResult | null;
 	/** The question that this player joined too late to answer. */
 	watches?: number;
 	done?: boolean;
-	review?: unknown[] | null;
+	review?: Reviewed[] | null;
 }
 
 export interface Joined {
@@ -207,7 +235,7 @@ export interface DoneAll {
 	rank: number | null;
 	streak: number | null;
 	players: number;
-	review: unknown[] | null;
+	review: Reviewed[] | null;
 	missed?: PaceResult;
 }
 

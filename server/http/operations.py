@@ -11,23 +11,24 @@ from server.http.requests import read_query
 from server.http.responses import Answer, body_answer, json_answer
 from server.http.services import Services
 from server.runtime.health import Component, Health, LastError, rfc3339, worst
+from server.wire import asyncapi
 from server.wire.api import operations as types
 from server.wire.api.queries import NoQuery
 
 
 class Operations:
     """Args:
-    document: what describes the API, as JSON.
+    openapi: what describes the API, as JSON.
     """
 
     def __init__(
-        self, services: Services, access: Access, metrics: Metrics, health: Health, document: bytes
+        self, services: Services, access: Access, metrics: Metrics, health: Health, openapi: bytes
     ) -> None:
         self._services = services
         self._access = access
         self._metrics = metrics
         self._health = health
-        self._document = document
+        self._openapi = openapi
 
     async def healthz(self) -> Answer:
         """That this is answered at all says that the loop turns."""
@@ -58,7 +59,10 @@ class Operations:
         return body_answer(*self._metrics.exposition(request.headers.get("Accept", "")))
 
     async def openapi(self) -> Answer:
-        return body_answer(self._document, "application/json")
+        return body_answer(self._openapi, "application/json")
+
+    async def asyncapi(self) -> Answer:
+        return json_answer(asyncapi.document(ws_url(self._services, None)))
 
 
 DRAINING = "the node is draining: its sessions go to the others"

@@ -143,14 +143,14 @@ async def test_fan_out_gives_way_between_slices(monkeypatch: pytest.MonkeyPatch)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbour)
         seats = dict.fromkeys(clients)
-        await in_slices(fan_out(seats, seats, frame("question")))
+        await in_slices(fan_out(seats, seats, frame("first")))
         together = turns
-        await in_slices(fan_out_each((client, frame("result", n=n)) for n, client in enumerate(clients)))
+        await in_slices(fan_out_each((client, frame("second", n=n)) for n, client in enumerate(clients)))
         done = True
     assert together >= 4
     assert turns >= 20
-    assert all(client.kinds == ["question", "result"] for client in clients)
-    assert [client.last("result")["n"] for client in clients] == list(range(1000))
+    assert all(client.kinds == ["first", "second"] for client in clients)
+    assert [client.last("second")["n"] for client in clients] == list(range(1000))
 
 
 async def test_a_waiter_takes_the_first_reply() -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import trio
 import trio.testing
 
@@ -27,6 +26,7 @@ from engine.domain.quiz import Quiz
 from engine.shards.router import Router
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.lone_node import LoneNode
+from tests.messages import HEARD_NAMES, check_heard
 from tests.settings import at_once
 
 START_MS = 1_700_000_000_000
@@ -63,7 +63,8 @@ class Client:
 
     def push(self, frame: Frame) -> None:
         if self.close_reason is None:
-            orjson.dumps(frame.message)
+            if frame.kind in HEARD_NAMES - {"done"}:  # which commands between nodes have too
+                check_heard(frame.message)
             self.frames.append(frame)
 
     def close(self, close_reason: CloseReason) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conversations import PAGE, read, recorded, shape
+from tests.messages import check_heard, check_said
 
 
 async def test_the_conversations_of_the_documentation_are_had() -> None:
@@ -13,6 +14,11 @@ async def test_the_conversations_of_the_documentation_are_had() -> None:
         assert set(shown) == set(had)
         for name, lines in had.items():
             assert shape(shown[name]) == shape(lines), name
+            for direction, message in lines:
+                if direction == "<":
+                    check_heard(message)
+                elif direction == ">":
+                    check_said(message)
 
 
 @pytest.mark.parametrize("kind", ["result", "ack", "progress", "waiting", "roster", "health", "moved"])

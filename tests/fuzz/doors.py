@@ -159,7 +159,11 @@ def _route(grammar: Grammar, doors: tuple[str, ...]) -> tuple[str, str, object]:
         "code": ("GET", f"/qr.svg?code={key}", None),
         "page": ("GET", f"/{grammar.one(('', 'host', 'screen', 'author', 'ops', 'x'))}?lang={key[:9]}", None),
         "asset": ("GET", f"/assets/{key}/{quiz}", None),
-        "state": ("GET", grammar.one(("/healthz", "/readyz", "/metrics", "/openapi.json")), None),
+        "state": (
+            "GET",
+            grammar.one(("/healthz", "/readyz", "/metrics", "/asyncapi.json")),
+            None,
+        ),
     }
     return routes[grammar.one(doors or tuple(routes))]
 

@@ -32,6 +32,7 @@ from server.security.tokens import Tokens
 from tests.actors.world import QUIZ
 from tests.fakes import MemoryCatalog, MemoryJournal, MemorySessionStore
 from tests.lone_node import LoneNode, options_of
+from tests.messages import check_heard
 from tests.settings import at_once
 
 PATIENCE_S = 8.0
@@ -76,6 +77,7 @@ class Client:
                 closed = self.websocket.closed
                 raise ClosedBy(*((closed.code, closed.reason) if closed else (1006, None))) from None
         assert isinstance(message, dict)
+        check_heard(message)
         return message
 
     async def expect(self, kind: str) -> dict[str, Any]:

@@ -161,4 +161,15 @@ OPERATIONS = (
             gives=(Gives(200, "OpenAPI 3.1.", media_types={"application/json": "object"}),),
         ),
     ),
+    Route(
+        "GET",
+        "/asyncapi.json",
+        lambda views: views.operations.asyncapi,
+        Operation(
+            "asyncapi",
+            "The document of the WebSocket",
+            "operations",
+            gives=(Gives(200, "AsyncAPI 3.0.", media_types={"application/json": "object"}),),
+        ),
+    ),
 )

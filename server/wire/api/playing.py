@@ -258,7 +258,7 @@ class Done(Body, tag_field="t", tag="done"):
     """The command is done and stored."""
 
     id: str | None
-    do: str
+    do: protocol.HostDo
     phase: Phase
 
 
