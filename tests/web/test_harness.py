@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import trio.lowlevel
 from playwright.sync_api import Error, Page
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
+from tests import apt
 from tests.e2e.node import Node
 from tests.web import install_chromium
 from tests.web.accessibility import no_violations
@@ -286,7 +288,38 @@ def test_a_browser_is_found_or_its_package_named(
     browser.unlink()
     assert install_chromium.executable() is None
     install_chromium.main()  # there is no apt-get on this path
-    assert "install the package `chromium`" in capsys.readouterr().err
+    assert "install the package `chromium-headless-shell`" in capsys.readouterr().err
     monkeypatch.setenv("CHROMIUM", str(browser))
     install_chromium.main()
     assert f"CHROMIUM is '{browser}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [[], ["chromium"]])
+@pytest.mark.parametrize("offered", [["chromium-headless-shell", "chromium"], ["chromium"], []])
+def test_the_lighter_browser_is_installed_where_it_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], offered: list[str]
+) -> None:
+    def install(packages: Sequence[str]) -> None:
+        browser, _ = packages
+        asked.append(browser)
+        if browser not in offered:
+            raise subprocess.CalledProcessError(100, ["apt-get", "install", browser])
+        (tmp_path / browser).touch(0o755)
+
+    asked: list[str] = []
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(apt, "may_install", lambda: True)
+    monkeypatch.setattr(apt, "install", install)
+    for each in there:
+        (tmp_path / each).touch(0o755)
+    install_chromium.main()
+    best = next(iter(offered + there), None)
+    assert install_chromium.executable() == (None if best is None else str(tmp_path / best))
+    if best != "chromium-headless-shell":
+        assert asked == (["chromium-headless-shell"] if there else ["chromium-headless-shell", "chromium"])
+    else:
+        assert asked == [best]
+    asked.clear()
+    install_chromium.main()
+    assert ("chromium-headless-shell" in asked) == (best != "chromium-headless-shell"), "by now it may be"
