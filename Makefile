@@ -7,6 +7,9 @@ READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys
 # The same with the tools of developers: linters, type checker, tests, browser driver.
 READY_DEV := $(READY)-dev
 
+# Where this is set, each of a hundred processes of a test run would compile the project for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run demo test lint types check bench load load-150k chaos chaos-cluster fuzz simulate lock clean
 
 run: $(READY)
@@ -15,7 +18,7 @@ run: $(READY)
 demo: $(READY)
 	@$(BIN)/fanfare demo
 
-# The web pages are tested in a Chromium. As root on Debian, it is installed where there is none.
+# The web pages are tested in a Chromium. As root on Debian, its headless shell is installed where there is none.
 test: $(READY_DEV)
 	@$(BIN)/python -m tests.web.install_chromium
 	@$(BIN)/python -m tests.e2e.install_faketime
