@@ -142,6 +142,9 @@ async def test_a_session_is_played_on_while_the_database_is_away(site: Site, kil
                 if killed:
                     await node.start()
                     await certain(node)
+                    # Clients pause longer after each attempt that fails: one that two outages in a row have
+                    # kept out may come back after the question is over.
+                    await until(node, "fanfare_connections", lambda now: now > PLAYERS)
             await until(node, "fanfare_spool_active", lambda active: not active)
 
         with trio.fail_after(3 * PATIENCE_S):
