@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 
 import trio
@@ -322,4 +321,4 @@ def _live(actor: SessionActor) -> types.LiveSession:
 
 
 def _slow(answer: SlowAnswer) -> types.SlowAnswer:
-    return types.SlowAnswer(**asdict(answer))
+    return types.SlowAnswer(**{name: getattr(answer, name) for name in types.SlowAnswer.__struct_fields__})

@@ -11,11 +11,13 @@ from msgspec import to_builtins
 from trio.testing import MockClock
 
 from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Answer
+from engine.actors.slow_answers import SLOW_MS, BatchTimes
 from server.http.examples import LIVE
 from server.http.live import ASK_S, STREAM_S, STREAMS_MAX
 from server.runtime.history import SAMPLE_S, SAMPLES_MAX
 from server.wire.api.live import LiveNode
-from tests.actors.world import settle
+from tests.actors.world import Client, settle
 from tests.http.edge import AUTHOR_KEY as KEY
 from tests.http.edge import OUTSIDE, Edge, edge
 from tests.http.events import Stream, stream
@@ -63,6 +65,20 @@ async def test_it_has_sessions_and_what_is_degraded() -> None:
         assert (own["slowest"], own["failed"]) == ([], [])
         states = {each["name"]: each["state"] for each in own["components"]}
         assert states["postgresql"] == "degraded"
+
+
+async def test_slow_and_failed_answers_have_their_timelines() -> None:
+    async with watched() as e:
+        answers = e.services.registry.slow_answers
+        at = e.services.clock.now_ms()
+        answers.acked(
+            "s", Answer(Client(), 3, "a", 1, 0, at - SLOW_MS), "accepted", BatchTimes(at - SLOW_MS), None
+        )
+        answers.refused("s", Answer(Client(), 4, "a", 1, 0, at), "busy")
+        (own,) = (await e.get("/api/ops", token=KEY)).json["nodes"]
+        ((slow,), (failed,)) = own["slowest"], own["failed"]
+        assert (slow["player"], slow["taken_ms"], slow["trace_id"]) == (3, 0, None)
+        assert (failed["player"], failed["outcome"], failed["taken_ms"]) == (4, "busy", None)
 
 
 async def test_a_node_that_drains_is_not_said_to_be_in_trouble() -> None:
