@@ -1,4 +1,4 @@
-"""The examples for browsers, as an app serves them: a player on one page, and a board as a web component."""
+"""The examples for browsers, as an app serves them: a player, a board, and how all nodes are."""
 
 from __future__ import annotations
 
@@ -40,3 +40,31 @@ async def test_a_user_of_the_app_and_a_guest_play_before_a_board(
 
     async with opened(client_node.url, "single", author_key=client_node.author_key) as session:
         await chromium.run(partial(play, session))
+
+
+async def test_who_has_the_key_sees_nodes_and_sessions(
+    chromium: Chromium, client_node: Node, app: tuple[str, Path]
+) -> None:
+    def look(session: Session, visit: Visit) -> None:
+        visit.allow(r"\b401\b")
+        player, page = visit.page(), visit.page()
+        player.goto(f"{app[0]}/index.html?node={client_node.url}&code={session.code}")
+        player.get_by_label("Your name").fill("Ada")
+        player.get_by_role("button", name="Join").click()
+        expect(player.get_by_role("heading")).to_have_text("Ada")
+        page.goto(f"{app[0]}/status.html?node={client_node.url}")
+        key, show = page.get_by_label("Author key"), page.get_by_role("button", name="Show")
+        key.fill("not the key")
+        show.click()
+        expect(page.get_by_role("status")).to_contain_text("neither the author key")
+        key.fill(client_node.author_key)
+        show.click()
+        expect(page.locator("#nodes tr")).to_have_count(1)
+        row = page.locator("#sessions tr", has_text=session.code)
+        expect(row).to_contain_text("lobby")
+        visit.run(session.lead, "start")
+        expect(row).to_contain_text("question")
+        assert client_node.author_key not in page.url
+
+    async with opened(client_node.url, "single", author_key=client_node.author_key) as session:
+        await chromium.run(partial(look, session))
