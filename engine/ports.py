@@ -313,6 +313,10 @@ class SessionStore(Protocol):
         """Whether this player has joined the session and was neither removed nor erased, as far as it is
         committed."""
 
+    async def seat_of_user(self, session_id: str, user_id: str) -> int | None:
+        """The player that a user of the app is in this session, as far as it is committed; None without a
+        seat. Whether that player was removed, `is_in` tells."""
+
     async def erase_player(self, session_id: str, player: int) -> None:
         """Erase the name of a player everywhere in the stored session: `erased_name` replaces it, also in the
         fact of the join. Answers and scores stay. Repeated, it changes nothing.

@@ -392,6 +392,15 @@ class MemorySessionStore:
         ]
         return sorted(results, key=lambda result: (result.rank, result.elapsed_ms, result.player))
 
+    async def seat_of_user(self, session_id: str, user_id: str) -> int | None:
+        await self._checkpoint()
+        row = self._rows.get(session_id)
+        facts = () if row is None else row.facts.values()
+        return next(
+            (fact.player for fact in facts if isinstance(fact, PlayerJoined) and fact.user_id == user_id),
+            None,
+        )
+
     async def is_in(self, session_id: str, player: int) -> bool:
         await self._checkpoint()
         row = self._rows.get(session_id)

@@ -31,6 +31,9 @@ SeatKey = int | Annotated[str, Meta(pattern=r"^host\Z")]
 
 USER_ID_CHARS_MAX = 128
 
+UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_CHARS_MAX)]
+"""A user of the app, as the edge has verified it."""
+
 Played = AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
 Mergeable = PlayerJoined | Played
 """What the next owner of a session takes over from what an earlier owner had acknowledged."""
@@ -55,7 +58,7 @@ class Identity:
         extra_time: the factor, 1 to 4, by which this user has longer to answer, or "untimed".
     """
 
-    user_id: Annotated[str, Meta(min_length=1, max_length=USER_ID_CHARS_MAX)]
+    user_id: UserId
     name: str | None = None
     locale: str | None = None
     extra_time: float | Literal["untimed"] | None = None
@@ -94,7 +97,9 @@ class Join:
 @dataclass(frozen=True, slots=True)
 class Rejoin:
     """Come back with a token that was checked. `code`, when given, must be the session's: the token and
-    the code then belong to the same session."""
+    the code then belong to the same session.
+
+    Here and below: with `user` it is the player that this user is here, and `player` says nothing."""
 
     reply: Subscriber
     role: Role
@@ -105,6 +110,7 @@ class Rejoin:
     may_move: bool = False
     relay: str | None = None
     generation: int | None = None
+    user: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,7 @@ class Look:
     role: Role = "spectator"
     player: int | None = None
     top: int | None = None
+    user: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +198,7 @@ class Answer:
     code: str | None = None
     held_ms: int | None = None
     trace: Trace | None = None
+    user: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +211,7 @@ class Next:
     player: int
     id: str | None = None
     code: str | None = None
+    user: UserId | None = None
 
 
 Retry = Answer | Next

@@ -21,7 +21,6 @@ from engine.actors.commands import (
     Erase,
     Flushed,
     Host,
-    Identity,
     Join,
     Left,
     ListPlayers,
@@ -39,8 +38,9 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.actors.live_session import LiveSession
 from engine.actors.states import State
 from engine.actors.subscriptions import attach, joined, picture, subscribe_node
+from engine.actors.users import give_signed_time, of_user
 from engine.domain.errors import Refusal
-from engine.domain.extra_time import NONE, percent_of
+from engine.domain.extra_time import NONE
 from engine.domain.facts import (
     AnswerAccepted,
     DeadlineMoved,
@@ -86,6 +86,7 @@ def refused(
 
 
 def answer(live: LiveSession, command: Answer) -> None:
+    command = of_user(live, command)
     if command.code is not None and command.code != live.record.code:
         refused(live, command.reply, FOREIGN_TOKEN, command.id)
         return
@@ -128,6 +129,7 @@ def _refuse_answer(live: LiveSession, command: Answer, refusal: Refusal) -> None
 
 
 def show_next(live: LiveSession, command: Next) -> None:
+    command = of_user(live, command)
     refusal: Refusal | None = None
     if command.code is not None and command.code != live.record.code:
         refusal = FOREIGN_TOKEN
@@ -179,7 +181,7 @@ def join(live: LiveSession, command: Join) -> None:
     live.attendance.spoke(outcome.player)
     live.counters.players_joined += 1
     if user is not None:
-        _give_signed_time(live, user, outcome.player)
+        give_signed_time(live, user, outcome.player)
         live.joins_under_way[outcome.player] = live.session.seq
     place = Place("player", outcome.player, command.may_move)
 
@@ -205,14 +207,6 @@ def join(live: LiveSession, command: Join) -> None:
     live.confirmations.on_commit(live.session.seq, command.reply, welcome, batch=live.batch, join=command)
 
 
-def _give_signed_time(live: LiveSession, user: Identity, player: int) -> None:
-    """Give a user the extra time that the app has signed. What the host has given stays if the app says
-    nothing."""
-    percent = percent_of(user.extra_time)
-    if percent is not None:
-        live.session.give_extra_time(player, percent, live.clock.now_ms())
-
-
 def _come_back(live: LiveSession, command: Join, player: int) -> None:
     """A user who has a seat here is that player, whatever device it is. Until the join is committed that gave
     the seat, nobody is told of it."""
@@ -223,7 +217,7 @@ def _come_back(live: LiveSession, command: Join, player: int) -> None:
     live.counters.rejoins += 1
     live.attendance.spoke(player)
     if command.identity is not None and live.journal.has_room():
-        _give_signed_time(live, command.identity, player)
+        give_signed_time(live, command.identity, player)
     place = Place("player", player, command.may_move)
     again = Rejoin(command.reply, "player", player, None, command.epoch, command.offset, relay=command.relay)
 
@@ -264,6 +258,7 @@ def _may_follow(live: LiveSession, player: int) -> bool:
 
 
 def rejoin(live: LiveSession, command: Rejoin) -> None:
+    command = of_user(live, command)
     refusal = None
     if command.code is not None and command.code != live.record.code:
         refusal = FOREIGN_TOKEN
@@ -276,7 +271,15 @@ def rejoin(live: LiveSession, command: Rejoin) -> None:
         return
     live.counters.rejoins += 1
     player = command.player if command.role == "player" else None
-    attach(live, command, Place(command.role, player, command.may_move))
+    place = Place(command.role, player, command.may_move)
+    if command.user is not None and player in live.joins_under_way:
+
+        def welcome() -> None:
+            attach(live, command, place)
+
+        live.confirmations.on_commit(live.joins_under_way[player], command.reply, welcome)
+        return
+    attach(live, command, place)
 
 
 def watch(live: LiveSession, command: Watch) -> None:
@@ -288,6 +291,7 @@ def watch(live: LiveSession, command: Watch) -> None:
 
 
 def look(live: LiveSession, command: Look) -> None:
+    command = of_user(live, command)
     session, player = live.session, command.player
     if player is not None and (refusal := _not_in(live, player)) is not None:
         refused(live, command.reply, refusal)

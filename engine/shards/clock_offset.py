@@ -40,4 +40,5 @@ def _dated(command: Answer | Join, reply: Subscriber, at: int) -> Command:
         command.code,
         command.held_ms,
         command.trace,
+        command.user,
     )

@@ -54,6 +54,10 @@ _OF_A_USER = "user"
 """Stands for the seat of a client that joins as a user of the app: the owner knows which seat that is."""
 
 
+def _is_of_user(command: Join | Rejoin) -> bool:
+    return (command.identity if isinstance(command, Join) else command.user) is not None
+
+
 class Relay:
     """Stand-in for one session. `deliver` may be called at any time; `run` must be running.
 
@@ -150,10 +154,10 @@ class Relay:
             self._knocking.append(command)
         else:
             key: int | str | None = None
-            if isinstance(command, Rejoin):
-                key = Place(command.role, command.player).key
-            elif isinstance(command, Join) and command.identity is not None:
+            if isinstance(command, Join | Rejoin) and _is_of_user(command):
                 key = _OF_A_USER
+            elif isinstance(command, Rejoin):
+                key = Place(command.role, command.player).key
             admission = Admission(self, command.reply, command.may_move, key)
             self._has_entered(command.reply)
             self._entering[command.reply] = key

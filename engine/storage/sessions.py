@@ -252,6 +252,12 @@ class PostgresSessionStore:
             return False
         return await self._database.fetchrow(_IS_IN, session_id, player) is not None
 
+    async def seat_of_user(self, session_id: str, user_id: str) -> int | None:
+        if not is_id(session_id):
+            return None
+        row = await self._database.fetchrow(_SEAT_OF_USER, session_id, user_id)
+        return None if row is None else int(row["player"])
+
     async def erase_player(self, session_id: str, player: int) -> None:
         if not is_id(session_id):
             raise PlayerNotFound(player)
@@ -423,6 +429,8 @@ ORDER BY sessions.created_at, id
 """
 
 _OWNED = "SELECT id FROM sessions WHERE owner = $1 AND finished_at IS NULL ORDER BY id"
+
+_SEAT_OF_USER = "SELECT player FROM players WHERE session_id = $1 AND user_id = $2 LIMIT 1"
 
 _IS_IN = """
 SELECT FROM players p

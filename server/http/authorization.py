@@ -126,13 +126,24 @@ class Access:
             raise ApiError(refusal.code, refusal.message, "identity")
         return None
 
+    def shows_identity(self) -> bool:
+        """Whether the bearer looks like the identity of a user."""
+        bearer = self.bearer()
+        return bearer is not None and is_identity(bearer)
+
+    async def seat(self) -> Grant | Identity:
+        """Who the bearer says that the request is from: of which seat, or of which user of the app. Raises
+        ApiError."""
+        bearer = self.bearer()
+        if bearer is not None and is_identity(bearer):
+            return await self._read_identity(bearer)
+        return self.grant()
+
     async def _read_identity(self, token: str) -> Identity:
         try:
             return await self._identities.wait_read(token)
         except IdentityError as error:
-            if error.guessed:
-                self._guard.count_failure(self.caller())
-            raise ApiError(error.code, error.message, "identity") from None
+            raise self._guard.identity_refused(self.caller(), error) from None
 
     # -- authors ---------------------------------------------------------------------------------
 

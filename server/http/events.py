@@ -13,7 +13,7 @@ from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
 from engine.actors.close_reasons import CloseReason, Reconnect
-from engine.actors.commands import Command, Detach, Rejoin, Watch
+from engine.actors.commands import Command, Detach, Identity, Rejoin, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.outbox import Outbox
 from engine.actors.delivery.subscriber import ConnectionEnded
@@ -24,7 +24,7 @@ from server.http.services import Services
 from server.http.sessions import Sessions, bounded_wait
 from server.http.throttle import Throttle
 from server.security.limits import ConnectionCount
-from server.security.tokens import generation_of
+from server.security.tokens import Grant, generation_of
 from server.wire.api.queries import EventsQuery
 from server.wire.errors import busy, refused, too_many_streams
 from server.wire.sse import (
@@ -207,26 +207,30 @@ class Events:
     async def open(self, key: str) -> Answer:
         """A stream for a spectator or, with a token, for its player or host. A refusal is an ordinary error:
         browsers then do not come back by themselves."""
-        token = read_query(EventsQuery).token or self._access.bearer()
+        token = read_query(EventsQuery).token
         if request.method == "HEAD":
             return body_answer(b"", EVENT_STREAM)
-        grant = None if token is None else self._access.grant(token)
+        who: Grant | Identity | None = None
+        if token is not None:
+            who = self._access.grant(token)
+        elif self._access.bearer() is not None:
+            who = await self._access.seat()
         self._streams.take_place(self._access.address())
         epoch, offset = position(request.headers.get("Last-Event-ID", ""))
-        if grant is None:
+        if who is None:
             session = await self._sessions.live(key)
         else:
-            session = await self._sessions.granted(key, grant)
+            session = await self._sessions.seated(key, who)
         stream = EventStream(
             partial(self._services.directory.deliver, session.session_id),
             self._services.config.outbox_bytes_max,
             self._streams.throttle,
         )
         command: Command = Watch(stream, epoch, offset)
-        if grant is not None:
-            command = Rejoin(
-                stream, grant.role, grant.player, None, epoch, offset, generation=generation_of(grant)
-            )
+        if isinstance(who, Identity):
+            command = Rejoin(stream, "player", None, None, epoch, offset, user=who.user_id)
+        elif who is not None:
+            command = Rejoin(stream, who.role, who.player, None, epoch, offset, generation=generation_of(who))
         # The response may fail before its body is entered, so the seat is tied to the request.
         self._tie_to_request(stream)
         session.send(command)

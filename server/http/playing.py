@@ -19,7 +19,7 @@ from server.http.responses import Answer, json_answer, part_of
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
 from server.security.authentication import HUB_HEADERS
-from server.security.tokens import former_of, new_ticket
+from server.security.tokens import Grant, former_of, new_ticket
 from server.wire import protocol
 from server.wire.api import playing as types
 from server.wire.api.queries import LeaderboardQuery, PlayersQuery
@@ -119,13 +119,11 @@ class Playing:
 
     async def answer(self, key: str) -> Answer:
         """The `ack` that the WebSocket would bring, once the answer is committed."""
-        grant = self._access.grant()
-        if grant.player is None:
-            raise ApiError("not_player", "Only players answer.")
-        player = grant.player
+        who = await self._access.seat()
+        player, user = _player_of(who, "Only players answer.")
         message = answer_of(await read_body(), self._bytes_max)
         now = self._services.clock.now_ms()
-        session = await self._sessions.granted(key, grant)
+        session = await self._sessions.seated(key, who)
         ack = await ask(
             session,
             lambda reply: commands.Answer(
@@ -136,6 +134,7 @@ class Playing:
                 message.choice,
                 now,
                 trace=self._trace(message.traceparent),
+                user=user,
             ),
         )
         return json_answer(ack.message)
@@ -149,12 +148,10 @@ class Playing:
 
     async def next(self, key: str) -> Answer:
         """The `question` or `done_all` that the WebSocket would bring, once it is committed."""
-        grant = self._access.grant()
-        if grant.player is None:
-            raise ApiError("not_player", "Only players go on to the next question.")
-        player = grant.player
-        session = await self._sessions.granted(key, grant)
-        shown = await ask(session, lambda reply: commands.Next(reply, player))
+        who = await self._access.seat()
+        player, user = _player_of(who, "Only players go on to the next question.")
+        session = await self._sessions.seated(key, who)
+        shown = await ask(session, lambda reply: commands.Next(reply, player, user=user))
         return json_answer(shown.message)
 
     async def lead(self, key: str) -> Answer:
@@ -187,23 +184,37 @@ class Playing:
     async def leaderboard(self, key: str) -> Answer:
         """The first `top`; with `around=me` also those next to the player whose token it is."""
         query = read_query(LeaderboardQuery)
-        me = None
+        who: Grant | commands.Identity | None = None
+        me = user = None
         if query.around is not None:
-            grant = self._access.grant()
-            if grant.player is None:
-                raise ApiError("not_player", "around=me needs a player's token.")
-            me = grant.player
-            found = await self._sessions.granted_or_over(key, grant)
+            who = await self._access.seat()
+            me, user = _player_of(who, "around=me needs a player.")
+        if isinstance(who, Grant):
+            found = await self._sessions.granted_or_over(key, who)
         else:
             found = await self._sessions.live_or_over(key)
-        board = await self._sessions.look(found, lambda reply: commands.Look(reply, player=me, top=query.top))
+        board = await self._sessions.look(
+            found, lambda reply: commands.Look(reply, player=me, top=query.top, user=user)
+        )
         if isinstance(board, SessionRecord):
             await self._sessions.refuse_outsiders(board)
+            if isinstance(who, commands.Identity):
+                me = await self._sessions.seat_of_user(board, who)
             return json_answer(await self._final_results.board(board, query.top, me))
         assert not isinstance(found, SessionRecord), "that would have been the board"
         if board.message.get("phase") == Phase.FINISHED:
             await self._sessions.refuse_outsiders(found.record)
         return json_answer(part_of(board.message, types.Leaderboard))
+
+
+def _player_of(who: Grant | commands.Identity, refusal: str) -> tuple[int, str | None]:
+    """The player and the user, as commands have them. Raises ApiError with the `refusal` for who is no
+    player."""
+    if isinstance(who, commands.Identity):
+        return 0, who.user_id
+    if who.player is None:
+        raise ApiError("not_player", refusal)
+    return who.player, None
 
 
 def _parsed(members: dict[str, object]) -> protocol.Message:

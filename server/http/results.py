@@ -107,12 +107,14 @@ class Results:
         assert not isinstance(found, SessionRecord), "that would have been the look"
         if look.message["phase"] == Phase.FINISHED:
             await self._sessions.refuse_outsiders(found.record, token)
+        elif token is None and self._access.shows_identity():
+            raise _not_yet()
         elif token is None and (author := self._access.author()) is not None:
             await self._sessions.require_readable(author, found.session_id)
         else:
             grant = self._access.grant(token)
             if grant.role != "host":
-                raise ApiError("not_host", "Until the session is over its results are for the host.")
+                raise _not_yet()
             if grant.session_id != found.session_id:
                 self._access.refuse_foreign_token()
             await self._sessions.refuse_replaced(grant)
@@ -121,6 +123,10 @@ class Results:
             return record, None
         # As of this look: what is answered from then on, and stored before the results are read, is left out.
         return record, messages.shown_number(cast(Message, look.message["state"]))
+
+
+def _not_yet() -> ApiError:
+    return ApiError("not_host", "Until the session is over its results are for the host.")
 
 
 def _shows_every_answer(settings: Settings) -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import trio
 
-from engine.actors.commands import Command
+from engine.actors.commands import Command, Identity
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import ConnectionEnded, Subscriber, Waiter
 from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
@@ -112,6 +112,10 @@ class Sessions:
             raise ApiError("session_finished", "This session is over.")
         return found
 
+    async def seated(self, key: str, who: Grant | Identity) -> LiveSession:
+        """The running session with this code or id, for somebody who has a seat in it or says so."""
+        return await (self.granted(key, who) if isinstance(who, Grant) else self.live(key))
+
     async def granted_or_over(self, key: str, grant: Grant) -> LiveSession | SessionRecord:
         found = await self._find(grant.session_id)
         record = found if isinstance(found, SessionRecord) else found.record
@@ -128,12 +132,15 @@ class Sessions:
         """
         if record.settings.results_public:
             return True
-        author = self._access.author() if token is None else None
+        author = self._access.author() if token is None and not self._access.shows_identity() else None
         if author is not None:
             await self.require_readable(author, record.id)
             return True
         if token is None and self._access.bearer() is None:
             return False
+        if token is None and isinstance(who := await self._access.seat(), Identity):
+            await self.seat_of_user(record, who)
+            return True
         grant = self._access.grant(token)
         if grant.session_id != record.id:
             self._access.refuse_foreign_token()
@@ -141,6 +148,16 @@ class Sessions:
             raise ApiError("kicked", "You were removed from this session.")
         await self.refuse_replaced(grant)
         return True
+
+    async def seat_of_user(self, record: SessionRecord, user: Identity) -> int:
+        """The player that a user was in a session that is over. Raises ApiError for a user who was not in it,
+        or was removed."""
+        player = await self._store.seat_of_user(record.id, user.user_id)
+        if player is None:
+            raise ApiError("player_not_found", "You have not been in this session.")
+        if not await self._store.is_in(record.id, player):
+            raise ApiError("kicked", "You were removed from this session.")
+        return player
 
     async def refuse_replaced(self, grant: Grant) -> None:
         """Raises ApiError for a host's token from before another host has taken the session over, as far as

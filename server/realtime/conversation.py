@@ -93,8 +93,10 @@ _JOINED = _State.JOINED
 
 _MAY_JOIN = (_State.NEW, _State.WAITING)
 
-_UNJUDGED = frozenset({"busy", "session_unavailable"})
-"""Refused joins that do not tell whether there is a session with this code."""
+
+def refusal_in(frame: Frame) -> str | None:
+    """The code of the refusal that the frame is; None if it is none."""
+    return str(frame.message["code"]) if frame.kind == "error" else None
 
 
 class Conversation:
@@ -358,6 +360,11 @@ class Conversation:
             ),
         )
 
+    def come_back_as(self, user: str, key: str, epoch: int | None, offset: int | None) -> None:
+        """Join the session with this code or id as the player that a user of the app is there."""
+        self._resumes_at = self._deps.clock.now_ms()
+        self._try_code(key, commands.Rejoin(self, "player", None, None, epoch, offset, user=user))
+
     def watch(self, key: str, epoch: int | None, offset: int | None, *, may_move: bool = False) -> None:
         """Join the session with this code or id as a spectator. `may_move` as in `come_back`."""
         self._try_code(key, commands.Watch(self, epoch, offset, may_move))
@@ -396,17 +403,9 @@ class Conversation:
         """What the first reply about a code that was tried tells of it; None if the client has gone before
         it."""
         entered, self._try = self._try, None
-        if entered is None:
-            return
-        code = "session_not_found" if frame is None else frame.message.get("code")
-        if frame is not None and frame.kind != "error":
-            entered.good()
-        elif code == "session_not_found":
-            entered.wrong(self._deps.clock.now_ms())
-        elif code in _UNJUDGED:
-            entered.unjudged()
-        else:
-            entered.good()
+        if entered is not None:
+            refusal = "session_not_found" if frame is None else refusal_in(frame)
+            entered.judge(refusal, self._deps.clock.now_ms())
 
     def _end_trace(self, outcome: str) -> None:
         """The join that waited has come out so."""

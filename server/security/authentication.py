@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol
 from engine.actors.clock import Clock
 from server.config.config import Config
 from server.security.client_address import client_address, origin_allowed
+from server.security.identity import IdentityError
 from server.security.limits import Attempts, Try
 from server.security.tokens import Grant, TokenError
 from server.wire.errors import ApiError
@@ -132,6 +133,15 @@ class Guard:
         """For a token that is good, but for another session."""
         self.count_failure(caller)
         raise ApiError("token_invalid", "This token belongs to another session.")
+
+    def identity_refused(self, caller: Caller, error: IdentityError) -> ApiError:
+        """The refusal of an identity token. One that may be made up counts as a wrong try."""
+        if error.guessed:
+            try:
+                self.count_failure(caller)
+            except ApiError as too_many:
+                return too_many
+        return ApiError(error.code, error.message, "identity")
 
     # -- web origins -----------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ COMPLAINT_INTERVAL_S = 10.0
 TRIES_WAITING_MAX = 100
 """That share their turn: clients of one address with the same code."""
 
+_UNJUDGED = frozenset({"busy", "session_unavailable"})
+"""Refusals that do not tell whether there is a session with a code."""
+
 
 class _Buckets:
     """A bucket per key; the least recently used bucket makes room for a new one."""
@@ -78,6 +81,15 @@ class Try:
         if self._close():
             self._attempts.give_back(self._place)
             self._attempts.know(*self._place)
+
+    def judge(self, refusal: str | None, now_ms: int) -> None:
+        """What the session has said to a command for this code: the code of the refusal; None for none."""
+        if refusal == "session_not_found":
+            self.wrong(now_ms)
+        elif refusal in _UNJUDGED:
+            self.unjudged()
+        else:
+            self.good()
 
     def wrong(self, now_ms: int) -> None:
         """The code is not good, or the client has gone before it was known."""
@@ -195,8 +207,9 @@ class MessageRate:
     def __init__(self, per_s: float, burst: int, players_max: int = 20_000) -> None:
         self._buckets = _Buckets(per_s, burst, players_max)
 
-    def take(self, session_id: str, player: int, now_ms: int) -> bool:
-        """Let one more message through. False when too many have just come."""
+    def take(self, session_id: str, player: int | str, now_ms: int) -> bool:
+        """Let one more message through, of a player by number, or of a user. False when too many have just
+        come."""
         return self._buckets.use(f"{session_id}/{player}").take(now_ms)
 
 

@@ -118,6 +118,10 @@ def busy() -> ApiError:
     return ApiError("busy", "A queue is full or the database is away. Try again in a moment.")
 
 
+def rate_limited() -> ApiError:
+    return ApiError("rate_limited", "Too many requests; slow down.")
+
+
 def unreadable() -> ApiError:
     return ApiError(
         "session_unavailable",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Erase, Identity, Join
-from engine.domain.facts import PlayerJoined
+from engine.actors.commands import Answer, Erase, Identity, Join, Look, Rejoin
+from engine.domain.facts import AnswerAccepted, PlayerJoined
 from tests.actors.world import Client, World, settle, world
 
 ADA = Identity("ada@app", "Ada")
@@ -69,6 +69,53 @@ async def test_two_joins_at_once_are_one_player_and_nobody_hears_of_a_seat_that_
         assert one.close_reason is CloseReason.REPLACED
         assert other.close_reason is None
         assert seats(w, actor) == [(1, "Ada", "ada@app")]
+
+
+async def test_a_user_answers_looks_and_comes_back_without_a_token() -> None:
+    async with world() as w:
+        actor = await w.session()
+        await came(w, actor, Identity("ben@app", "Ben"))
+        await came(w, actor, ADA)
+        await w.do(actor, "start")
+        client = Client()
+        actor.send(Answer(client, 0, "x", 1, 0, w.clock.now_ms(), user="ada@app"))
+        actor.send(Look(client, top=1, user="ada@app"))
+        actor.send(Rejoin(client, "player", user="ada@app"))
+        await settle()
+        assert client.last("ack")["status"] == "accepted"
+        assert any(line["id"] == 2 for line in client.last("board")["around"])
+        assert client.last("joined")["player"] == 2
+        assert [
+            fact.player for fact in w.store.facts(actor.record.id) if isinstance(fact, AnswerAccepted)
+        ] == [2]
+
+
+async def test_a_user_who_has_no_seat_is_not_somebody_else() -> None:
+    async with world() as w:
+        actor = await w.session()
+        await came(w, actor, ADA)
+        await w.do(actor, "start")
+        client = Client()
+        actor.send(Answer(client, 1, "x", 1, 0, w.clock.now_ms(), user="ben@app"))
+        actor.send(Look(client, player=1, top=1, user="ben@app"))
+        actor.send(Rejoin(client, "player", 1, user="ben@app"))
+        await settle()
+        assert client.errors == ["player_not_found"] * 3
+        assert not [fact for fact in w.store.facts(actor.record.id) if isinstance(fact, AnswerAccepted)]
+
+
+async def test_nobody_comes_back_to_a_seat_that_is_not_stored_yet() -> None:
+    async with world() as w:
+        actor = await w.session()
+        w.journal.auto = "off"
+        phone, stream = Client(), Client()
+        actor.send(Join(phone, None, w.clock.now_ms(), attach=False, identity=ADA))
+        actor.send(Rejoin(stream, "player", user="ada@app"))
+        await settle()
+        assert not phone.frames + stream.frames
+        w.journal.commit()
+        await settle()
+        assert phone.last("joined")["player"] == stream.last("joined")["player"] == 1
 
 
 async def test_a_removed_user_stays_removed_and_an_erased_user_gets_no_other_seat() -> None:

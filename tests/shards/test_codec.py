@@ -51,6 +51,7 @@ OF_TYPE: dict[str, st.SearchStrategy[Any]] = {
         parent_id=st.none() | st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
         sampled=st.booleans(),
     ),
+    "UserId | None": st.none() | st.text(min_size=1, max_size=128),
     "Identity | None": st.none()
     | st.builds(
         commands.Identity,

@@ -783,6 +783,29 @@ async def test_a_user_that_takes_the_own_seat_at_the_same_node_stays_connected(m
         assert connected(a, record) == set()
 
 
+async def test_a_user_without_a_token_comes_back_at_another_node(mock_clock: MockClock) -> None:
+    """The former connection of that seat ends meanwhile; and answers come without a token as well."""
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, player_limit=100_000)
+        phone, stream, over_http = Client(), Client(), Client()
+        ada = Identity("ada", "Ada")
+        await b.sent(record.code, Join(phone, None, cluster.clock.now_ms(), identity=ada))
+        b.router.deliver(record.code, Rejoin(stream, "player", user="ada"))
+        b.router.deliver(record.id, Detach(phone))
+        await settle()
+        assert stream.last("joined")["player"] == 1
+        assert connected(a, record) == {1}
+        await b.do(record, "start")
+        answer = Answer(over_http, 0, "x", 1, 0, cluster.clock.now_ms(), user="ada")
+        await b.sent(record.code, answer)
+        assert over_http.last("ack")["status"] == "accepted"
+        await b.sent(record.id, Detach(stream))
+        assert connected(a, record) == set()
+        stranger = Client()
+        await b.sent(record.code, Rejoin(stranger, "player", user="ben"))
+        assert stranger.errors == ["player_not_found"]
+
+
 async def test_joins_of_one_user_at_two_nodes_at_once_are_one_player() -> None:
     async with cluster_of("a", "b") as (cluster, [a, b]):
         record = await cluster.session(a, player_limit=100_000)

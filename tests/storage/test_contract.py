@@ -688,6 +688,14 @@ async def test_a_readmitted_player_is_in_the_results(storage: Storage) -> None:
     assert not await storage.store.is_in(record.id, 1)
 
 
+async def test_a_session_knows_the_seat_of_a_user(storage: Storage) -> None:
+    record, other = await storage.session(), await storage.session()
+    await storage.write(record, joined(1), joined(2, user_id="ada@app"))
+    await storage.write(other, joined(1, user_id="ada@app"))
+    users = ((record.id, "ada@app"), (record.id, "ben@app"), (other.id, "ada@app"), ("nowhere", "ada@app"))
+    assert [await storage.store.seat_of_user(*each) for each in users] == [2, None, 1, None]
+
+
 async def test_a_skipped_question_counts_in_no_results(storage: Storage) -> None:
     record, other = await storage.session(), await storage.session()
     facts = [joined(1), joined(2), answered(3, 1, points=9), answered(4, 1, 2, points=100)]

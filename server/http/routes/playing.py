@@ -101,7 +101,7 @@ PLAYING = (
             "answer",
             "Answer the current question",
             "playing",
-            who=("player",),
+            who=("player", "user"),
             takes=Takes(playing.Answer, examples.ANSWER),
             gives=(
                 Gives(
@@ -120,7 +120,9 @@ PLAYING = (
                     "not_open_yet",
                     "joined_late",
                 ),
-                *("late", "paused", "bad_choice", "rate_limited", "too_many_connections", *PLAYER_CODES),
+                *("late", "paused", "bad_choice", "rate_limited", "too_many_connections"),
+                *PLAYER_CODES,
+                *IDENTITY_CODES,
             ),
             on_realtime_port=True,
         ),
@@ -133,7 +135,7 @@ PLAYING = (
             "next",
             "Show the next question",
             "playing",
-            who=("player",),
+            who=("player", "user"),
             description="With the pace self, for this player alone. The time to answer runs from "
             "now on, and no request stops it; asked again before the answer, it shows the same question.",
             gives=(
@@ -147,7 +149,7 @@ PLAYING = (
             ),
             codes=(
                 *("not_player", "session_finished", "not_open_yet", "illegal_move"),
-                *("rate_limited", "too_many_connections", *PLAYER_CODES),
+                *("rate_limited", "too_many_connections", *PLAYER_CODES, *IDENTITY_CODES),
             ),
             on_realtime_port=True,
         ),
@@ -174,7 +176,7 @@ PLAYING = (
             "getLeaderboard",
             "The standing",
             "playing",
-            who=("player", "host", "author", "all"),
+            who=("player", "user", "host", "author", "all"),
             description="While a question is open: as it was before, unless the session's board is live. "
             "Once the session is over: for its host, authors and whoever took part in it, and for all if "
             "its setting results_public says so.",
@@ -187,7 +189,7 @@ PLAYING = (
                     examples.LEADERBOARD,
                 ),
             ),
-            codes=("not_player", *OVER_CODES, *PLAYER_CODES),
+            codes=("not_player", *OVER_CODES, *PLAYER_CODES, *IDENTITY_CODES),
         ),
     ),
     Route(
@@ -198,7 +200,7 @@ PLAYING = (
             "followEvents",
             "The broadcasts as Server-Sent Events",
             "playing",
-            who=("player", "host", "all"),
+            who=("player", "user", "host", "all"),
             query=queries.EventsQuery,
             headers={"Last-Event-ID": "`<epoch>:<offset>` of the last event seen."},
             gives=(
@@ -208,7 +210,11 @@ PLAYING = (
                     media_types={"text/event-stream": "string"},
                 ),
             ),
-            codes=("session_finished", "token_replaced", "too_many_connections", *PLAYER_CODES),
+            codes=(
+                *("session_finished", "token_replaced", "too_many_connections"),
+                *PLAYER_CODES,
+                *IDENTITY_CODES,
+            ),
             on_realtime_port=True,
         ),
     ),
@@ -236,11 +242,11 @@ RESULTS = (
             "getResults",
             "The final standing",
             "results",
-            who=("host", "player", "author", "all"),
+            who=("host", "player", "user", "author", "all"),
             description=STANDING,
             query=queries.ResultsQuery,
             gives=(Gives(200, STORED, playing.Results, examples.RESULTS),),
-            codes=("not_host", *OVER_CODES),
+            codes=("not_host", "player_not_found", *OVER_CODES, *IDENTITY_CODES),
         ),
     ),
     Route(
@@ -251,11 +257,11 @@ RESULTS = (
             "downloadResultsJson",
             "The final standing as a JSON file",
             "results",
-            who=("host", "player", "author", "all"),
+            who=("host", "player", "user", "author", "all"),
             description=STANDING,
             query=queries.ResultsQuery,
             gives=(Gives(200, STORED, playing.Results, examples.RESULTS),),
-            codes=("not_host", *OVER_CODES),
+            codes=("not_host", "player_not_found", *OVER_CODES, *IDENTITY_CODES),
         ),
     ),
     Route(
@@ -266,7 +272,7 @@ RESULTS = (
             "downloadResultsCsv",
             "The final standing as a CSV file",
             "results",
-            who=("host", "player", "author", "all"),
+            who=("host", "player", "user", "author", "all"),
             description=STANDING,
             query=queries.CsvQuery,
             gives=(
@@ -277,7 +283,7 @@ RESULTS = (
                     media_types={"text/csv": "string"},
                 ),
             ),
-            codes=("not_host", *OVER_CODES),
+            codes=("not_host", "player_not_found", *OVER_CODES, *IDENTITY_CODES),
         ),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.http import examples
 from server.http.openapi import Gives, Link, Operation, Takes
-from server.http.routes.route import LOCATION, OF_SESSION, OVER_CODES, Route
+from server.http.routes.route import IDENTITY_CODES, LOCATION, OF_SESSION, OVER_CODES, Route
 from server.wire.api import queries, sessions
 
 SESSIONS = (
@@ -62,13 +62,13 @@ SESSIONS = (
             "getSession",
             "What everybody may see of a session",
             "sessions",
-            who=("host", "player", "author", "all"),
+            who=("host", "player", "user", "author", "all"),
             description="While it runs, what a spectator sees. Once it is over, its standing is shown to "
             "its host, authors and whoever took part in it, and to all if its setting results_public says "
             "so; for others `podium` is null and the leaderboard empty.",
             query=queries.NoQuery,
             gives=(Gives(200, "The session.", sessions.Session, examples.SESSION),),
-            codes=OVER_CODES,
+            codes=("player_not_found", *OVER_CODES, *IDENTITY_CODES),
         ),
     ),
     Route(

@@ -10,11 +10,14 @@ from urllib.parse import parse_qsl
 import trio
 
 from engine.actors.close_reasons import CloseReason
+from engine.actors.commands import Identity
 from engine.actors.delivery.frame import Frame
 from server.realtime import transport
 from server.realtime.reactor.client_connection import LOST, ClientConnection, End
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.responses import error_response, head_of_stream
+from server.security.authentication import Caller
+from server.security.identity import IdentityError
 from server.security.tokens import Grant
 from server.wire.api.queries import EventsQuery
 from server.wire.bodies import refuse_unknown
@@ -72,6 +75,23 @@ class EventStream(ClientConnection):
         """Follow it as who a token was given to."""
         assert self._conversation is not None
         self._conversation.come_back(grant, code, epoch, offset)
+
+    def come_back_as(
+        self, identity: str, caller: Caller, key: str, epoch: int | None, offset: int | None
+    ) -> None:
+        """Follow it as the player that the user of an identity token is there."""
+        conversation, port = self._conversation, self._port
+        assert conversation is not None
+
+        def heard(found: Identity | IdentityError) -> None:
+            if conversation.over or self._end is not None:
+                return  # the client has gone
+            if isinstance(found, IdentityError):
+                self._refuse(port.guard.identity_refused(caller, found))
+            else:
+                conversation.come_back_as(found.user_id, key, epoch, offset)
+
+        port.deps.identities.read(identity, heard)
 
     # -- Subscriber ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import trio
 from engine.actors import commands
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
+from engine.actors.delivery.subscriber import Subscriber
 from server.realtime import handshake
 from server.realtime.handshake import Rejection
 from server.realtime.reactor import hub_requests
@@ -31,6 +32,7 @@ from server.realtime.reactor.request import Malformed, Request, RequestReader, T
 from server.realtime.reactor.responses import CONTINUE, JSON, error_response, response
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
+from server.realtime.reactor.user_request import Make, UserRequest
 from server.runtime.request_ids import current_id, request_id_of
 from server.runtime.spans import TracedRequest
 from server.security.authentication import (
@@ -40,8 +42,9 @@ from server.security.authentication import (
     STANDING_HEADERS,
     Caller,
 )
+from server.security.identity import is_identity
 from server.wire.bodies import answer_of, refuse_other_than_json, too_large
-from server.wire.errors import ApiError, busy, refused, too_many_streams
+from server.wire.errors import ApiError, busy, rate_limited, refused, too_many_streams
 from server.wire.sse import position
 
 REPLY_TIMEOUT_S = 15.0
@@ -292,54 +295,50 @@ class Exchange:
                 outcome.access_token,
             )
 
-    def _player(self, caller: Caller, now: int, refusal: str) -> tuple[str, int]:
-        """The session and the player that the request is from. Raises ApiError."""
-        grant = self._port.guard.grant(caller)
+    def _ask(self, caller: Caller, key: str, refusal: str, make: Make) -> None:
+        """Hand a player's command to the session. Raises ApiError; `refusal` is for who is no player."""
+        port, reply = self._port, _Reply(self, caller)
+        bearer = caller.bearer()
+        if bearer is not None and is_identity(bearer):
+            self._reply = reply
+            UserRequest(port, caller, key, reply, make).begin(bearer)
+            return
+        grant = port.guard.grant(caller)
         if grant.player is None:
             raise ApiError("not_player", refusal)
         # By player, because a connection may carry the requests of many.
-        if not self._port.rate.take(grant.session_id, grant.player, now):
-            raise ApiError("rate_limited", "Too many requests; slow down.")
-        return grant.session_id, grant.player
+        if not port.rate.take(grant.session_id, grant.player, port.deps.clock.now_ms()):
+            raise rate_limited()
+        command = make(reply, grant.player, None if key == grant.session_id else key, None)
+        self._reply = reply
+        port.deps.sessions.deliver(grant.session_id, command)
 
     def _next(self, caller: Caller, key: str) -> None:
-        deps = self._port.deps
-        refusal = "Only players go on to the next question."
-        session_id, player = self._player(caller, deps.clock.now_ms(), refusal)
-        reply = self._reply = _Reply(self, caller)
-        code = None if key == session_id else key
-        deps.sessions.deliver(session_id, commands.Next(reply, player, code=code))
+        def command(reply: Subscriber, player: int, code: str | None, user: str | None) -> commands.Next:
+            return commands.Next(reply, player, None, code, user)
+
+        self._ask(caller, key, "Only players go on to the next question.", command)
 
     def _answer(self, caller: Caller, key: str, request: Request) -> None:
-        deps = self._port.deps
-        now = deps.clock.now_ms()
-        session_id, player = self._player(caller, now, "Only players answer.")
-        refuse_other_than_json(request.header(b"content-type") or "")
-        message = answer_of(request.body, self._port.config.frame_bytes_max)
-        trace = None if self._traced is None else self._traced.trace
-        if trace is None and deps.tracing is not None and message.traceparent is not None:
-            trace = deps.tracing.begin(message.traceparent)
-        reply = self._reply = _Reply(self, caller)
-        code = None if key == session_id else key
-        deps.sessions.deliver(
-            session_id,
-            commands.Answer(
-                reply,
-                player,
-                message.id,
-                message.question,
-                message.choice,
-                now,
-                code,
-                deps.pacing.held_ms or None,
-                trace,
-            ),
-        )
+        deps, traced = self._port.deps, self._traced
+        now, held_ms = deps.clock.now_ms(), deps.pacing.held_ms or None
+
+        def command(reply: Subscriber, player: int, code: str | None, user: str | None) -> commands.Answer:
+            refuse_other_than_json(request.header(b"content-type") or "")
+            message = answer_of(request.body, self._port.config.frame_bytes_max)
+            trace = None if traced is None else traced.trace
+            if trace is None and deps.tracing is not None and message.traceparent is not None:
+                trace = deps.tracing.begin(message.traceparent)
+            of = message.id, message.question, message.choice
+            return commands.Answer(reply, player, *of, now, code, held_ms, trace, user)
+
+        self._ask(caller, key, "Only players answer.", command)
 
     def _stream(self, caller: Caller, key: str, query: str, request: Request) -> None:
-        guard = self._port.guard
-        token = token_in(query) or caller.bearer()
-        grant = None if token is None else guard.grant(caller, token)
+        guard, bearer = self._port.guard, caller.bearer()
+        token = token_in(query) or bearer
+        identity = token if token is not None and token is bearer and is_identity(token) else None
+        grant = None if token is None or identity is not None else guard.grant(caller, token)
         epoch, offset = position(request.header(b"last-event-id") or "")
         if not self._port.streams.enter(self._address, trio.current_time()):
             raise too_many_streams()
@@ -348,7 +347,9 @@ class Exchange:
         assert self._request_id is not None
         headers = guard.headers(caller)
         stream = EventStream(self._port, self._socket, self._address, headers, self._request_id)
-        if grant is None:
+        if identity is not None:
+            stream.come_back_as(identity, caller, key, epoch, offset)
+        elif grant is None:
             stream.watch(key, epoch, offset)
         else:
             stream.come_back(grant, None if key == grant.session_id else key, epoch, offset)
@@ -481,9 +482,18 @@ class _Reply:
 
     def expire(self) -> None:
         """The time is over."""
+        self.fail(busy())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the client still waits for the answer."""
+        return self.exchange is not None
+
+    def fail(self, error: ApiError) -> None:
+        """Refuse the request."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.answered(self.caller, busy())
+            exchange.answered(self.caller, error)
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
@@ -493,6 +503,4 @@ class _Reply:
 
     def close(self, close_reason: CloseReason) -> None:  # noqa: ARG002 - Subscriber: whatever it is, try again
         """Subscriber."""
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.answered(self.caller, busy())
+        self.fail(busy())
