@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,9 @@ from tests.door import door_to
 from tests.e2e.node import Node, running_node
 from tests.signalr.clients import Clients, Refused, clients
 from tests.signalr.quizzes import STORED, Play, stored
-from tests.web.conftest import held_node
 from tests.web.leading import Session, opened
 
 CROWD = 200
-
-
-@pytest.fixture(scope="module")
-def node(short_tmp_path: Path) -> Iterator[Node]:
-    with held_node(short_tmp_path / "signalr") as node:
-        yield node
 
 
 def hub_url(port: int) -> str:
