@@ -128,7 +128,7 @@ NEXT_STEP = playing.NextStep(
 HOST_COMMAND = playing.HostCommand(id="h1", do="next", expect=playing.Expect(1, Phase.REVEAL))
 DONE = playing.Done("h1", "next", Phase.QUESTION)
 LEADERBOARD = playing.Leaderboard(_LINES, None, 2, 2)
-REDIRECT = playing.Redirect("http://127.0.0.1:5002/hub")
+REDIRECT = playing.Redirect("http://127.0.0.1:5002/hub", _TOKEN)
 RESULTS = playing.Results(
     session_id=_SESSION,
     code=_CODE,

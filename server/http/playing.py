@@ -6,6 +6,7 @@ from typing import cast
 
 import orjson
 from msgspec import UNSET
+from quart import request
 
 from engine.actors import commands
 from engine.domain.phases import Phase
@@ -25,6 +26,7 @@ from server.wire.api import playing as types
 from server.wire.api.queries import LeaderboardQuery, PlayersQuery
 from server.wire.bodies import answer_of
 from server.wire.errors import ApiError, busy
+from server.wire.hub import redirect
 
 
 class Playing:
@@ -42,7 +44,8 @@ class Playing:
         url = hub_url(self._services)
         if url is None:
             raise busy()
-        return json_answer(types.Redirect(url), headers=HUB_HEADERS)
+        shown = request.args.get("access_token") or self._access.bearer()
+        return json_answer(redirect(url, shown), headers=HUB_HEADERS)
 
     async def join(self, key: str) -> Answer:
         """A new player, once the join is committed; or 202 for a player whom the host has yet to let in."""

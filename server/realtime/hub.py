@@ -87,7 +87,7 @@ class HubClient:
     )
 
     def __init__(self, access_token: str | None, bytes_max: int) -> None:
-        self._access_token = access_token
+        self._access_token = None if access_token == hub.NO_TOKEN else access_token
         self._bytes_max = bytes_max
         self._rest = b""
         self._calls: dict[str, _Call] = {}

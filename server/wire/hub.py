@@ -275,6 +275,15 @@ def version_of(query: str) -> int:
     return 1 if asked.isdecimal() and int(asked[:4]) > 0 else 0
 
 
+NO_TOKEN = "anonymous"
+"""The access token of a redirect for a client that has shown none."""
+
+
+def redirect(url: str, access_token: str | None) -> dict[str, Any]:
+    """The answer to a negotiation that is to go on elsewhere. Some clients take none without a token."""
+    return {"url": url, "accessToken": access_token or NO_TOKEN}
+
+
 def negotiated(
     version: int, connection_id: str, connection_token: str, transports: Sequence[str]
 ) -> dict[str, Any]:

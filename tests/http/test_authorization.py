@@ -165,6 +165,9 @@ async def test_a_client_of_signalr_is_sent_to_the_realtime_port() -> None:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://play.example"
             assert answer.headers["Access-Control-Allow-Credentials"] == "true"
         ws_url = (await e.get("/healthz")).json["ws_url"]
-        assert reply.json == {"url": ws_url.replace("ws://", "http://").replace("/ws", "/hub")}
+        url = ws_url.replace("ws://", "http://").replace("/ws", "/hub")
+        assert reply.json == {"url": url, "accessToken": "anonymous"}
+        shown = await e.call("POST", "/hub/negotiate", headers={"Authorization": "Bearer mine"})
+        assert shown.json == {"url": url, "accessToken": "mine"}
         e.but(ws_url="")
         assert (await e.call("POST", "/hub/negotiate")).error == "busy"

@@ -194,6 +194,9 @@ async def test_the_token_of_the_connection_joins_as_its_bearer(make: MakeTranspo
         async with hub(node, "", f"Authorization: Bearer {node.host_token()}") as host:
             # A typed client sends what it does not know as null.
             assert (await host.result("Join", {"code": node.code, "token": None}))["role"] == "host"
+        # A client that had no token and was sent on shows the one that stands for none.
+        async with hub(node, "?access_token=anonymous") as client:
+            assert (await client.invoke("Join", {"code": node.code}))["error"].startswith("missing_field: ")
         async with hub(node, "?access_token=wrong") as client:
             assert (await client.invoke("Join", {"code": node.code}))["error"].startswith("token_invalid: ")
 
@@ -534,8 +537,11 @@ async def test_the_address_of_one_node_is_told_where_there_is_one() -> None:
     """Without a WebSocket a client sends several requests, which have to come to one node."""
     url = "wss://quiz.example/n/rt-1/ws"
     async with rig(ReactorTransport, public_ws_url=url, node="rt-1") as node:
+        there = "https://quiz.example/n/rt-1/hub?node=rt-1"
         redirect = (await post(node, "/hub/negotiate?negotiateVersion=1"))[2]
-        assert redirect == {"url": "https://quiz.example/n/rt-1/hub?node=rt-1"}
+        assert redirect == {"url": there, "accessToken": "anonymous"}
+        redirect = (await post(node, "/hub/negotiate", "Authorization: Bearer mine"))[2]
+        assert redirect == {"url": there, "accessToken": "mine"}
         agreed = (await post(node, "/hub/negotiate?node=rt-1&negotiateVersion=1"))[2]
         assert [each["transport"] for each in agreed["availableTransports"]] == [
             "WebSockets",

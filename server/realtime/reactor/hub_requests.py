@@ -18,7 +18,7 @@ from server.realtime.reactor.request import Request
 from server.realtime.reactor.responses import JSON
 from server.security.authentication import Caller
 from server.wire.errors import ApiError, too_many_streams
-from server.wire.hub import negotiated, version_of
+from server.wire.hub import negotiated, redirect, version_of
 from server.wire.sse import EVENT_STREAM
 
 TRANSPORTS = ("WebSockets", "ServerSentEvents", "LongPolling")
@@ -48,10 +48,11 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     path, _, query = request.target.partition("?")
     asked = dict(parse_qsl(query))
     method = request.method
+    access_token = asked.get("access_token") or caller.bearer()
     if path == NEGOTIATE_PATH:
         if method != "POST":
             raise ApiError("method_not_allowed", "This address takes POST only.")
-        return Answer(200, orjson.dumps(_negotiate(port, asked, query)), JSON)
+        return Answer(200, orjson.dumps(_negotiate(port, asked, query, access_token)), JSON)
     if path != HUB_PATH:
         raise ApiError("not_found", f"The hub is at {HUB_PATH}, its negotiation at {NEGOTIATE_PATH}.")
     token = asked.get("id", "")
@@ -66,7 +67,6 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
         raise ApiError("method_not_allowed", "This address takes GET, POST, DELETE only.")
     if method != "GET" or not port.deps.connection_tokens.knows(token):
         raise ApiError("not_found", "No connection has this id. Negotiate again.")
-    access_token = asked.get("access_token") or caller.bearer()
     streams = EVENT_STREAM in (request.header(b"accept") or "")
     if channel is None:
         if not port.streams.enter(address, trio.current_time()):
@@ -80,11 +80,13 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     return channel
 
 
-def _negotiate(port: Port, asked: Mapping[str, str], query: str) -> dict[str, object]:
+def _negotiate(
+    port: Port, asked: Mapping[str, str], query: str, access_token: str | None
+) -> dict[str, object]:
     url = node_url(port.config)
     if url is not None and asked.get("node") != port.config.node:
         # Transports without a WebSocket need several requests, which have to come to one node.
-        return {"url": f"{url}?node={port.config.node}"}
+        return redirect(f"{url}?node={port.config.node}", access_token)
     transports = TRANSPORTS if url is not None or port.config.redis_url is None else TRANSPORTS[:1]
     return negotiated(version_of(query), *port.deps.connection_tokens.issue(), transports)
 

@@ -349,10 +349,11 @@ class PlayerResult(Body):
     elapsed_ms: int
 
 
-class Redirect(Body):
+class Redirect(Body, rename="camel"):
     """Where a client of SignalR negotiates next."""
 
     url: Annotated[str, Meta(description="Of the hub.")]
+    access_token: Annotated[str, Meta(description="The one that the client has shown, or a word for none.")]
 
 
 class Results(Body):
