@@ -97,6 +97,9 @@ class Stage(Protocol):
 
     def pause_redis(self, on: bool) -> None: ...
 
+    async def flush_redis(self) -> None:
+        """It goes on, and all that was in it is gone."""
+
     async def turn_away(self, node: int, *, twin: bool) -> None:
         """One more node wants to join: with a secret of its own, or with the name of this one. It must end by
         itself, and say why. Returns when it has."""
@@ -157,6 +160,9 @@ async def inject(fault: Fault, stage: Stage, cut_clients: Callable[[], Awaitable
                 await trio.sleep(fault.lasts_s)
             finally:
                 stage.pause_redis(False)
+        case Kind.REDIS_FLUSH:
+            await stage.flush_redis()
+            await trio.sleep(fault.lasts_s)
         case Kind.BOTH_KILL:
             await _kill_both(fault, stage)
         case Kind.POSTGRES_LOSES:

@@ -44,6 +44,7 @@ class Kind(Enum):
     ROLL = "rolling-restart"
     REDIS_KILL = "redis-kill"
     REDIS_PAUSE = "redis-pause"
+    REDIS_FLUSH = "redis-flush"
     CUT_REDIS = "cut-redis"
     CUT_POSTGRES = "cut-postgres"
     CUT_BOTH = "cut-both"
@@ -94,6 +95,7 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.ROLL: Traits("all nodes are started anew, one after the other", (0.0, 1.0), 15.0),
     Kind.REDIS_KILL: Traits("Redis is killed and started again, empty", (0.2, 5.0), 3.0),
     Kind.REDIS_PAUSE: Traits("Redis stands still", (0.5, 6.0), 2.0),
+    Kind.REDIS_FLUSH: Traits("all that is in Redis is deleted", (0.2, 1.0), 0.5),
     Kind.CUT_REDIS: Traits("a node cannot reach Redis", (2.0, 8.0), 2.0),
     Kind.CUT_POSTGRES: Traits("a node cannot reach PostgreSQL", (2.0, 8.0), 2.0),
     Kind.CUT_BOTH: Traits("a node can reach neither Redis nor PostgreSQL", (2.0, 8.0), 4.0),

@@ -20,6 +20,7 @@ from loadtest.runs.proof import (
     StoredSession,
     Verdict,
 )
+from loadtest.runs.scores import AskScores, prove_scores
 
 FINAL_WITHIN_S = 90.0
 """For sessions that all players have left, and that play on by the clock."""
@@ -27,21 +28,29 @@ FINAL_WITHIN_S = 90.0
 REQUESTS_MAX = 8
 
 
-async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, directory: Path) -> Verdict:
-    """The verdict over everything that a run has written into the directory.
+async def prove_all(
+    apis: Sequence[Api],
+    ask_answers: AskAnswers,
+    ask_merged: AskMerged,
+    directory: Path,
+    ask_scores: AskScores | None = None,
+) -> Verdict:
+    """The verdict over everything that a run has written into the directory. The first node is asked for
+    results, and each shows its leaderboards over sessions.
 
     Raises ApiRefused, ApiUnreachable, and OSError or ValueError when the ledgers cannot be read.
     """
     whole = Verdict()
     by_wave: dict[int, list[SessionOf]] = defaultdict(list)
-    for session in read_sessions(directory):
+    opened = read_sessions(directory)
+    for session in opened:
         by_wave[session.wave].append(session)
     deadline = trio.current_time() + FINAL_WITHIN_S
     for wave, sessions in sorted(by_wave.items()):
         path = ledgers_file(directory, wave)
         if not path.exists():
             continue  # it was opened when the run ended, and nobody came
-        stored = await _stored(api, ask_answers, sessions, deadline, whole)
+        stored = await _stored(apis[0], ask_answers, sessions, deadline, whole)
         merged = await ask_merged()
         for session in sessions:
             stored[session.number].merged = session.id in merged
@@ -51,6 +60,10 @@ async def prove_all(api: Api, ask_answers: AskAnswers, ask_merged: AskMerged, di
         for number, found in stored.items():
             for sentence in sums_that_differ(found):
                 whole.add("score of stored answers", f"session {number}: {sentence}")
+    of_users = [session for session in opened if session.by_users]
+    if of_users and ask_scores is not None:
+        ids = [session.id for session in of_users]
+        await prove_scores(whole, ask_scores, ids, apis, of_users[0].quiz_id)
     return whole
 
 
@@ -90,7 +103,18 @@ async def _results(api: Api, session: SessionOf, deadline: float) -> list[Stored
                 return [StoredResult(**each) for each in told["players"]]
         if trio.current_time() > deadline:
             return None
+        if session.own_pace:
+            await _finish(api, session)
         await trio.sleep(0.5)
+
+
+async def _finish(api: Api, session: SessionOf) -> None:
+    """One at its players' own pace has no end of its own."""
+    try:
+        await api.host(session.code, session.host_token, "finish", "finish")
+    except ApiRefused as exc:
+        if not exc.not_now and exc.code not in ("illegal_move", "session_finished"):
+            raise
 
 
 def add(whole: Verdict, part: Verdict) -> None:

@@ -17,6 +17,7 @@ from loadtest.chaos.waves import Load, Waves
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.runs.fleet import GeneratorDied
 from loadtest.runs.proof import AskAnswers, AskMerged, Verdict
+from loadtest.runs.scores import AskScores
 
 RECOVER_WITHIN_S = 40.0
 """After the clean-up of a fault somebody has been told of an accepted answer, or something hangs."""
@@ -102,6 +103,7 @@ class ChaosRun:
         apis: Sequence[Api],
         ask_answers: AskAnswers,
         ask_merged: AskMerged,
+        ask_scores: AskScores,
         directory: Path,
         on_fault: Callable[[Survived, int, int], None],
     ) -> None:
@@ -112,6 +114,7 @@ class ChaosRun:
         self._apis = apis
         self._ask_answers = ask_answers
         self._ask_merged = ask_merged
+        self._ask_scores = ask_scores
         self._directory = directory
         self._zero = time.monotonic()
         self._waves = Waves(apis, stage.ws_urls, aim.load, aim.seed, self.timeline, directory)
@@ -134,7 +137,7 @@ class ChaosRun:
                     f"{self.timeline.acks:,} answers were acknowledged, and not {self._aim.answers:,}"
                 )
             outcome.verdict = await prove_all(
-                self._apis[0], self._ask_answers, self._ask_merged, self._directory
+                self._apis, self._ask_answers, self._ask_merged, self._directory, self._ask_scores
             )
         except* (StageFailed, GeneratorDied, ApiRefused, ApiUnreachable) as group:
             outcome.trouble += [str(each) for each in _leaves(group)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from loadtest.runs.fleet import Generator, Pulse, generators
 from loadtest.runs.load_quiz import LoadQuiz, load_quiz
 from loadtest.runs.load_sessions import session_sizes
 from loadtest.runs.timeline import WaveState
-from loadtest.swarm.crowd import CrowdPlan, Seats
+from loadtest.swarm.crowd import CrowdPlan, Seats, Signing
 from loadtest.swarm.player import Habits
 
 AHEAD_S = 0.5
@@ -54,6 +55,15 @@ HABITS = Habits(
 )
 """During faults."""
 
+OWN_PACE = {"own_pace": True, "silent_share": 0.0, "pause_s": 0.7, "away_share": 0.05, "away_s": 1.0}
+"""The same for those who go through the quiz each at their own pace."""
+
+IDENTITY_SECRET = "of-an-app-whose-users-play-during-faults"
+"""With which the app signs who its users are."""
+
+USERS = "chaos-"
+"""Ids of users begin so; the number within the wave follows. So most of them come back, wave after wave."""
+
 SESSIONS_FILE = "sessions.json"
 
 T = TypeVar("T")
@@ -69,6 +79,9 @@ class Load:
         questions: of one session.
         habits: of the players; some waves have less patience.
         pulse_s: how often the generators report.
+        own_share: of the waves, those whose players, who are users of an app, go through the quiz each at
+            their own pace.
+        user_share: of the other waves, those whose players are users of an app, too.
     """
 
     players: int = 4_000
@@ -79,6 +92,18 @@ class Load:
     reveal_s: float = 0.3
     habits: Habits = HABITS
     pulse_s: float = PULSE_S
+    own_share: float = 0.0
+    user_share: float = 0.0
+
+    def own_pace(self, wave: int) -> bool:
+        """Whether its players go at their own pace: evenly among the waves, from the first on."""
+        return math.ceil(wave * self.own_share) > math.ceil((wave - 1) * self.own_share)
+
+    def by_users(self, wave: int) -> bool:
+        """Whether its players are users of an app: those at their own pace, and evenly among the others."""
+        led = sum(not self.own_pace(each) for each in range(1, wave + 1))
+        even = math.ceil(led * self.user_share) > math.ceil((led - 1) * self.user_share)
+        return self.own_pace(wave) or even
 
     @property
     def wave_players(self) -> int:
@@ -101,6 +126,9 @@ class SessionOf:
     ws_url: str
     host_token: str
     players: int
+    quiz_id: str = ""
+    own_pace: bool = False
+    by_users: bool = False
 
 
 class WaveTimeline(Protocol):
@@ -181,7 +209,8 @@ class Waves:
                 await self._until(lambda: state(wave).came >= players, JOIN_WITHIN_S)
                 async with trio.open_nursery() as leading:
                     for session in opened:
-                        leading.start_soon(self._lead, session)
+                        if not session.own_pace:
+                            leading.start_soon(self._lead, session)
                     # Faults stop the clock of a question, and players come back late.
                     within_s = 4 * self._load.wave_s + self._load.habits.patience_s + END_SPARE_S
                     if not await self._until(lambda: state(wave).over, within_s):
@@ -190,6 +219,9 @@ class Waves:
                             f"wave {wave}: {left} players have come to no end in {within_s:.0f} s"
                         )
                     leading.cancel_scope.cancel()
+                for session in opened:
+                    if session.own_pace:
+                        await self._finish(session)
             finally:
                 del self._crowds[wave]
             await crowd.write(ledgers_file(self._directory, wave))
@@ -197,14 +229,19 @@ class Waves:
     async def _open(self, wave: int) -> list[SessionOf]:
         sizes = session_sizes(self._load.wave_players, self._load.session_players, self._rng)
         opened: list[SessionOf] = []
+        own_pace, by_users = self._load.own_pace(wave), self._load.by_users(wave)
 
         async def one(players: int) -> None:
-            settings: Mapping[str, object] = {
-                "pace": "auto",
-                "reveal_ms": int(self._load.reveal_s * 1000),
-                "get_ready_ms": 0,
-                "early_close": False,
-            }
+            settings: dict[str, object] = {"identity": "required" if by_users else "optional"}
+            if own_pace:
+                settings |= {"pace": "self"}
+            else:
+                settings |= {
+                    "pace": "auto",
+                    "reveal_ms": int(self._load.reveal_s * 1000),
+                    "get_ready_ms": 0,
+                    "early_close": False,
+                }
             # One that was opened without our hearing of it stays in its lobby, and concerns nobody.
             told = await self._ask(lambda api: api.create_session(self._quiz.id, settings))
             session = SessionOf(
@@ -215,6 +252,9 @@ class Waves:
                 told["ws_url"],
                 told["host_token"],
                 players,
+                self._quiz.id,
+                own_pace,
+                by_users,
             )
             self.sessions.append(session)
             opened.append(session)
@@ -247,8 +287,19 @@ class Waves:
             if exc.code not in ("illegal_move", "session_finished"):
                 raise
 
+    async def _finish(self, session: SessionOf) -> None:
+        """End it. An end that a node acknowledged from its spool, cut off from everybody, is not known to the
+        next owner: whoever proves the run ends it once more."""
+        try:
+            await self._ask(lambda api: api.host(session.code, session.host_token, "finish", "finish"))
+        except ApiRefused as exc:
+            if exc.code not in ("illegal_move", "session_finished"):
+                raise
+
     def _crowd_plan(self, wave: int, opened: Sequence[SessionOf]) -> CrowdPlan:
         habits = self._load.habits
+        if self._load.own_pace(wave):
+            habits = replace(habits, **OWN_PACE)  # type: ignore[arg-type]  # of the fields that have these names
         seats, first = [], 1
         for session in opened:
             seats.append(Seats(session.number, session.code, self._ws_urls, first, session.players))
@@ -263,6 +314,7 @@ class Waves:
             sources=[f"127.0.{1 + wave % 200}.1"],
             answers=self._quiz.answers,
             seats=seats,
+            signing=Signing(IDENTITY_SECRET, USERS) if self._load.by_users(wave) else None,
         )
 
     def _on_pulse(self, wave: int, pulse: Pulse) -> None:

@@ -62,7 +62,7 @@ class SoakRun:
                 await waves.run(lambda: self._now_s() < began_s + scenario.duration_s)
                 beside.cancel_scope.cancel()
             self.phase = "comparing the ledgers"
-            verdict = await prove_all(apis[0], plan.ask_answers, plan.ask_merged, directory)
+            verdict = await prove_all(apis, plan.ask_answers, plan.ask_merged, directory)
         for sentence in waves.stuck:
             verdict.add("players without an end", sentence)
         return self._outcome(verdict, len(waves.sessions), began_s, load.wave_s)

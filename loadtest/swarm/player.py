@@ -349,7 +349,12 @@ class Player:
 
     def _ask_in(self) -> None:
         assert self._link is not None
-        self._link.send(orjson.dumps(self._seat.join(name=self.ledger.name)))
+        message = self._seat.join(name=self.ledger.name)
+        identify = self._with.identify
+        if identify is not None:  # the token of the seat is kept by nobody
+            message = {name: value for name, value in message.items() if name not in ("name", "token")}
+            message["identity"] = identify(self._wanted)
+        self._link.send(orjson.dumps(message))
 
     def ended(self, code: int | None, reason: str) -> None:
         """Holder."""

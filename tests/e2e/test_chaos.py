@@ -126,10 +126,14 @@ async def test_every_kind_of_fault_is_survived_and_a_tampered_database_is_found(
 
 
 async def test_a_cluster_survives_that_nodes_are_lost_and_cut_off(directory: Path) -> None:
-    kinds = ("node-gone", "redis-kill", "cut-both", "cut-others")
+    """Among the sessions are some at the players' own pace. Leaderboards are right though Redis was emptied,
+    and a line that is wrong is found."""
+    kinds = ("node-gone", "redis-kill", "redis-flush", "cut-both", "cut-others")
     only = [word for kind in kinds for word in ("--only", kind)]
+    users = ("--own-pace", "0.5", "--users", "0.5")
     code, said = await fanfare(
-        "chaos", "--nodes", "2", "--faults", "4", "--minutes", "0.1", "--keep", str(directory), *only, *SMALL
+        *("chaos", "--nodes", "2", "--faults", "5", "--minutes", "0.1", "--keep", str(directory)),
+        *(*users, *only, *SMALL),
     )
     assert code == 0, said
     found = json.loads((directory / "report.json").read_text())
@@ -139,6 +143,19 @@ async def test_a_cluster_survives_that_nodes_are_lost_and_cut_off(directory: Pat
     assert left_behind(directory) == []
     for node in (1, 2):
         assert tracebacks(directory / f"node-{node}.log") == ""
+    assert found["proof"]["scores"] > 0
+    assert found["proof"]["lines"] > 0
+    opened = json.loads((directory / "sessions.json").read_text())
+    assert {(each["own_pace"], each["by_users"]) for each in opened} >= {(True, True), (False, True)}
+
+    async with the_database(directory) as database:
+        await database.execute(
+            "UPDATE leaderboard_entries SET score = score + 1 "
+            "WHERE ctid = (SELECT min(ctid) FROM leaderboard_entries)"
+        )
+    code, said = await fanfare("chaos", "--nodes", "2", "--prove", str(directory))
+    assert code == 1
+    assert "line of a leaderboard: 1" in said
 
 
 async def test_a_node_that_acknowledges_too_soon_is_found_out(made: Path) -> None:

@@ -99,6 +99,9 @@ class Recorded:
     def pause_redis(self, on: bool) -> None:
         self.did.append(f"redis paused {on}")
 
+    async def flush_redis(self) -> None:
+        self.did.append("redis flushed")
+
     async def kill_postgres(self) -> None:
         self.did.append("postgres killed")
 
@@ -147,6 +150,7 @@ DEEDS: dict[Kind, list[str]] = {
     Kind.ROLL: [f"node {node} {what}" for node in (2, 0, 1) for what in ("ended", "started")],
     Kind.REDIS_KILL: ["redis killed", "redis started"],
     Kind.REDIS_PAUSE: ["redis paused True", "redis paused False"],
+    Kind.REDIS_FLUSH: ["redis flushed"],
     Kind.CUT_REDIS: ["severed", "no longer severed"],
     Kind.CUT_POSTGRES: ["severed", "no longer severed"],
     Kind.CUT_BOTH: ["severed", "severed", "no longer severed", "no longer severed"],

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.chaos.plan import CLUSTER_KINDS, EVERY_KIND, LONG_FACTOR, TRAITS, Kind, make_plan
+from loadtest.chaos.waves import Load
 
 
 def test_a_seed_is_the_same_plan_for_ever() -> None:
@@ -45,6 +46,16 @@ def test_in_a_cluster_the_faults_find_every_node_and_the_plan_for_one_stays_as_i
     assert {fault.kind for fault in make_plan(7, 50, 3.0, CLUSTER_KINDS, nodes=3)} == set(Kind)
     alone, among_others = make_plan(7, 50, 3.0), make_plan(7, 50, 3.0, nodes=3)
     assert [replace(fault, node=0) for fault in among_others] == list(alone)
+
+
+def test_waves_of_users_are_even_among_all_and_some_are_at_the_own_pace() -> None:
+    load = Load(own_share=0.25, user_share=0.5)
+    waves = range(1, 41)
+    own = [wave for wave in waves if load.own_pace(wave)]
+    assert own == list(range(1, 41, 4)), "from the first on"
+    assert all(load.by_users(wave) for wave in own)
+    assert sum(load.by_users(wave) for wave in waves) == len(own) + 15
+    assert not any(Load().own_pace(wave) or Load().by_users(wave) for wave in waves)
 
 
 def test_only_the_kinds_that_are_asked_for() -> None:

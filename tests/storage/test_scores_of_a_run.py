@@ -39,3 +39,19 @@ async def test_scores_and_lines_that_are_not_as_the_facts_have_them_are_found(po
         [("score of a user", user) for user in ("ann", "kim")]
         + [("line of a leaderboard", user) for user in ("bob", "eve") for _ in range(6)]
     )
+
+
+async def test_of_a_user_who_comes_back_the_best_counts_whichever_session_is_asked_about(
+    postgres_dsn: str,
+) -> None:
+    async with open_asyncio(), fresh_database(postgres_dsn) as (database, dsn):
+        sessions = [
+            await played(database, {"ann": [(score, elapsed_ms)]}, NOW)
+            for score, elapsed_ms in ((500, 20), (700, 40), (700, 30))
+        ]
+        await Scoring(database, rule="best", zone=ZONE).settle()
+        asked = f"{postgres_dsn}&options=-csearch_path%3D{dsn.rpartition('=')[2]}"
+        for session in sessions:
+            found = await scores_of(asked, [session], "capitals")
+            assert (found.scores, found.lines, found.wrong) == (1, 2 * 3, [])
+            assert found.top["all", "all"] == [("ann", 700, 30)]

@@ -61,6 +61,20 @@ REPORT_FILE = "report.json"
     help="Of one session, a second each.",
 )
 @click.option(
+    "--own-pace",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="Share of the sessions in which all go at their own pace. They are users of an app.",
+)
+@click.option(
+    "--users",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Share of the other sessions that are played by users of an app.",
+)
+@click.option(
     "--nodes",
     type=click.IntRange(1, 8),
     default=1,
@@ -110,6 +124,8 @@ def chaos(
     answers: int,
     players: int,
     questions: int,
+    own_pace: float,
+    users: float,
     nodes: int,
     names: tuple[str, ...],
     left_out: tuple[str, ...],
@@ -124,8 +140,9 @@ def chaos(
     Both are started for it; with --nodes a cluster, and what its nodes need is taken from them
     one by one. Which faults come in which order, how long each lasts, and how long after the one before it,
     follows from --seed, --faults, --minutes, --nodes, --only and --without alone. The exit code is 0 only
-    if every acknowledged answer is stored exactly once with the figures that the player was told, scores are
-    the stored ones, and every player came to an end. A run that fails keeps its logs, ledgers and data.
+    if every acknowledged answer is stored exactly once with the figures that the player was told, scores and
+    leaderboards, over sessions too, are what the stored answers make, and every player came to an end. A run
+    that fails keeps its logs, ledgers and data.
     """
     from loadtest.chaos.plan import CLOCK_KINDS, make_plan
     from loadtest.chaos.run import Aim
@@ -155,7 +172,7 @@ def chaos(
         directory = Path(tempfile.mkdtemp(prefix="fanfare-chaos-"))
     aim = Aim(
         plan,
-        Load(players=players, questions=questions),
+        Load(players=players, questions=questions, own_share=own_pace, user_share=users),
         seed,
         answers,
         minutes * SPARE_FACTOR + SPARE_MIN,
@@ -220,8 +237,8 @@ def _command_line() -> str:
     """What repeats this run: the plan, and the load, as they were asked for."""
     context = click.get_current_context()
     words = ["fanfare chaos"]
-    asked = ("seed", "faults", "minutes", "answers", "players", "questions")
-    words += [f"--{name} {context.params[name]}" for name in asked]
+    asked = ("seed", "faults", "minutes", "answers", "players", "questions", "own_pace", "users")
+    words += [f"--{name.replace('_', '-')} {context.params[name]}" for name in asked]
     words += [f"--nodes {context.params['nodes']}"] if context.params["nodes"] > 1 else []
     words += [f"--only {name}" for name in context.params["names"]]
     words += [f"--without {name}" for name in context.params["left_out"]]
@@ -251,7 +268,7 @@ async def break_and_prove(
     from loadtest.chaos.run import ChaosRun
     from server.cli.chaos.node import NODE, clock_library
     from server.cli.chaos.stage import staged
-    from server.cli.operate.sql import answers_of, merged_in
+    from server.cli.operate.sql import answers_of, merged_in, scores_of
 
     begun: ChaosRun | None = None
     clocks = clock_library() if any(fault.kind in CLOCK_KINDS for fault in aim.plan) else None
@@ -267,6 +284,7 @@ async def break_and_prove(
                 apis,
                 lambda ids: answers_of(stage.database, ids),
                 lambda: merged_in(stage.database),
+                lambda ids, quiz_id: scores_of(stage.database, ids, quiz_id),
                 directory,
                 on_fault,
             )
@@ -296,14 +314,16 @@ async def _prove_again(directory: Path, options: Sequence[str], nodes: int) -> i
     from loadtest.chaos.proof import prove_all
     from server.cli.chaos.screen import tell_verdict
     from server.cli.chaos.stage import staged
-    from server.cli.operate.sql import answers_of, merged_in
+    from server.cli.operate.sql import answers_of, merged_in, scores_of
 
-    async with staged(directory, options, nodes=nodes) as stage, stage.api() as api:
+    async with AsyncExitStack() as stack:
+        stage = await stack.enter_async_context(staged(directory, options, nodes=nodes))
         verdict = await prove_all(
-            api,
+            [await stack.enter_async_context(stage.api(node)) for node in range(nodes)],
             lambda ids: answers_of(stage.database, ids),
             lambda: merged_in(stage.database),
             directory,
+            lambda ids, quiz_id: scores_of(stage.database, ids, quiz_id),
         )
     tell_verdict(verdict, output())
     return 0 if verdict.holds else 1

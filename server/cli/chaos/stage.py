@@ -15,6 +15,7 @@ import trio
 from engine.shards.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from loadtest.chaos.inject import StageFailed
 from loadtest.chaos.proxy import Proxy, proxy_to
+from loadtest.chaos.waves import IDENTITY_SECRET
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from server.cli.chaos.network import Neighbours, neighbours
 from server.cli.chaos.node import AUTHOR_KEY, NODE, StagedNode, disk_of, end_by_itself
@@ -61,6 +62,17 @@ class StagedRedis:
 
     def pause(self, on: bool) -> None:
         self._signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    async def flush(self) -> None:
+        try:
+            stream = await trio.open_unix_socket(self.socket_path())
+            async with stream:
+                await stream.send_all(b"FLUSHALL SYNC\r\n")
+                said = await stream.receive_some(64)
+        except OSError as exc:
+            raise StageFailed(f"Redis: {exc}") from exc
+        if not said.startswith(b"+OK"):
+            raise StageFailed(f"Redis says {said!r} to FLUSHALL")
 
     def _signal(self, sign: signal.Signals) -> None:
         if self._redis.pid is not None:
@@ -259,6 +271,9 @@ class Stage:
     def pause_redis(self, on: bool) -> None:
         self._its_redis.pause(on)
 
+    async def flush_redis(self) -> None:
+        await self._its_redis.flush()
+
     # -- from the beginning to the end -----------------------------------------------------------
 
     async def start(self) -> None:
@@ -345,8 +360,9 @@ async def staged(
 
 
 def _shared(to_postgres: Proxy, to_redis: Proxy | None = None) -> list[str]:
-    """The settings under which a node finds the shared services."""
+    """The settings that all nodes share: where the services are, and the app whose users play."""
     found = [f"--database-url=postgresql://postgres@127.0.0.1:{to_postgres.port}/postgres"]
+    found += ["--identity=optional", f"--identity-secret={IDENTITY_SECRET}"]
     if to_redis is not None:
         found.append(f"--redis-url=redis://127.0.0.1:{to_redis.port}/0")
     return found

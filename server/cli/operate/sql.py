@@ -75,24 +75,24 @@ async def merged_in(database: str) -> set[str]:
 
 
 async def scores_of(database: str, session_ids: Sequence[str], quiz_id: str) -> StoredScores:
-    """Scores and lines of leaderboards, against the facts: of some sessions of a quiz, whose users have
-    played no others. Waits until the nodes have nothing left to do about scores. Raises ClickException."""
+    """Scores and lines of leaderboards, against the facts: of some sessions of a quiz, and of all that their
+    users have played, which are over. Waits until the nodes have nothing left to do about scores. Raises
+    ClickException."""
     with trio.move_on_after(SCORED_WITHIN_S):
         while (await _ask(database, _UNSCORED)).strip() != "0":  # noqa: ASYNC110  # other processes
             await trio.sleep(0.5)
     scores = lines = 0
     wrong: list[tuple[str, str]] = []
-    for ids in _listed(session_ids):
-        for query in (_SCORES, _LINES):
-            for kind, count, *told in csv.reader(
-                io.StringIO(await _ask(database, _copy(query.format(ids=ids))))
-            ):
-                if kind == "scores":
-                    scores += int(count)
-                elif kind == "lines":
-                    lines += int(count)
-                else:
-                    wrong.append((kind, ", ".join((count, *told))))
+    queries = [_SCORES.format(ids=ids) for ids in _listed(session_ids)]
+    everywhere = ", ".join(f"'{uuid.UUID(each)}'" for each in session_ids)
+    for query in (*queries, _LINES.format(ids=everywhere)):
+        for kind, count, *told in csv.reader(io.StringIO(await _ask(database, _copy(query)))):
+            if kind == "scores":
+                scores += int(count)
+            elif kind == "lines":
+                lines += int(count)
+            else:
+                wrong.append((kind, ", ".join((count, *told))))
     top: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
     quiz = quiz_id.replace("'", "''")
     for named, stored in ((quiz_id, quiz), ("all", "")):
@@ -137,11 +137,20 @@ FROM ranked f FULL JOIN rows u ON u.session_id = f.session_id AND u.user_id = f.
 WHERE (f.score, f.answered, f.correct, f.elapsed_ms, f.rank, f.players)
       IS DISTINCT FROM (u.score, u.answered, u.correct, u.elapsed_ms, u.rank, u.players)"""
 
-_LINES = f"""{_FACTS}, expected AS (
-    SELECT f.user_id, quiz, period, f.score, f.elapsed_ms
+_LINES = """
+WITH users AS (
+    SELECT DISTINCT user_id FROM players WHERE session_id IN ({ids}) AND user_id IS NOT NULL
+), facts AS (
+    SELECT p.session_id, p.user_id, coalesce(sum(a.points), 0) AS score,
+           coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
+    FROM users JOIN players p USING (user_id)
+         LEFT JOIN standing_answers a ON a.session_id = p.session_id AND a.player = p.player
+    GROUP BY p.session_id, p.player, p.user_id
+), expected AS (
+    SELECT DISTINCT ON (f.user_id, quiz, period) f.user_id, quiz, period, f.score, f.elapsed_ms
     FROM facts f JOIN sessions s ON s.id = f.session_id, unnest(ARRAY[s.quiz_id, '']) AS quiz,
          unnest(ARRAY['day', 'week', 'all']) AS period
-    WHERE f.user_id IS NOT NULL
+    ORDER BY f.user_id, quiz, period, f.score DESC, f.elapsed_ms
 ), rows AS (
     SELECT e.user_id, b.quiz_id AS quiz, b.period, e.score, e.elapsed_ms
     FROM leaderboard_entries e JOIN leaderboards b ON b.id = e.board
@@ -154,6 +163,7 @@ SELECT 'line of a leaderboard', coalesce(f.user_id, e.user_id),
               (f.score, f.elapsed_ms), (e.score, e.elapsed_ms))
 FROM expected f FULL JOIN rows e ON e.user_id = f.user_id AND e.quiz = f.quiz AND e.period = f.period
 WHERE (f.score, f.elapsed_ms) IS DISTINCT FROM (e.score, e.elapsed_ms)"""
+"""The best of each user, as the rule of leaderboards is unless it is configured."""
 
 _DAY = "SELECT max(starts_on) FROM leaderboards WHERE period = 'day'"
 
