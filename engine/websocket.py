@@ -160,6 +160,11 @@ def read_text(data: bytes) -> bytes | None:
     return payload if payload.isascii() or _is_utf8(payload) else None
 
 
+def is_empty_pong(data: bytes) -> bool:
+    """Whether the data is exactly one empty pong of a client. To be asked between messages only."""
+    return len(data) == 6 and data.startswith(b"\x8a\x80")
+
+
 def read_close(payload: bytes) -> Closing:
     """What the payload of a close frame says. Raises FramingError."""
     if not payload:

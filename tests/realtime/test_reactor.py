@@ -29,6 +29,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.websocket import Parser
 from server.config.config import Config
 from server.realtime.conversation import Conversation, ConversationDeps
+from server.realtime.reactor import connection
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
 from server.realtime.reactor.lingering_close import LingeringClose
@@ -218,6 +219,26 @@ async def test_the_idle_have_no_buffers() -> None:
         assert (await client.receive_frame()).message["code"] == "already_joined"
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert (alive(Parser), alive(Backlog), alive(RequestReader)) == before
+
+
+async def test_a_pong_that_is_due_costs_no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counted(*args: Any, **options: Any) -> Parser:
+        nonlocal made
+        made += 1
+        return Parser(*args, **options)
+
+    monkeypatch.setattr(connection, "Parser", counted)
+    async with reactor(ping_interval_s=0.1, ping_timeout_s=60) as node, node.seated() as (client, _):
+        for _ in range(3):
+            await client.expect(9)
+            await client.send(frame(b"", 10))
+        await client.expect(9)
+        assert made == 0
+        await client.send(frame(b"a ping of the client's", 9))
+        await client.expect(10)
+        assert made == 1
 
 
 async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:
