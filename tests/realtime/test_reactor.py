@@ -175,7 +175,7 @@ async def test_the_end_waits_for_what_was_pushed_before_it() -> None:
         node.seated(receive_buffer=4096) as (client, subscriber),
     ):
         for number in range(3):
-            subscriber.push(long(number, size=1_000_000))
+            subscriber.push(long(number))
         subscriber.close(CloseReason.FINISHED)
         subscriber.push(long(3))
         assert [(await client.receive_frame()).message["number"] for _ in range(3)] == [0, 1, 2]
@@ -184,11 +184,11 @@ async def test_the_end_waits_for_what_was_pushed_before_it() -> None:
 
 async def test_the_end_of_a_slow_consumer_waits_for_the_frame_that_has_begun_only() -> None:
     async with (
-        reactor(outbox_bytes_max=1_500_000) as node,
+        reactor(outbox_bytes_max=450_000) as node,
         node.seated(receive_buffer=4096) as (client, subscriber),
     ):
         for number in range(4):
-            subscriber.push(long(number, size=1_000_000))
+            subscriber.push(long(number))
         assert (await client.receive_frame()).message["number"] == 0
         assert (await client.receive_frame()).close_code == CloseReason.SLOW_CONSUMER.code
 
