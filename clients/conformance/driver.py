@@ -15,6 +15,8 @@ async def play(url: str, code: str) -> None:
         async with connect(url, code, name="Ada") as game:
             async for message in game:
                 if message["t"] == "question":
+                    closes = message["now"] + message["opens_in_ms"] + message["remaining_ms"]
+                    print("remaining", closes - game.server_now())
                     await game.answer(message["number"], 0)
             end = game.error.code if game.error else end
     except FanfareError as error:

@@ -3,14 +3,18 @@
     python run.py resume.json python driver.py
     python run.py resume.json node driver.mjs
 
-The command gets two more words: the address of the API, and the code to join with. It joins as `Ada`, answers
-every question with the choice 0, comes back as docs/protocol.md says, and prints why it is over as its last
-line. Needs anyio and wsproto.
+The command gets two more words: the address of the API, and the code to join with. It joins as `Ada`, prints
+`remaining MS` for every question (how much time there is left to answer it) and answers with the choice 0,
+comes back as docs/protocol.md says, and prints why it is over as its last line. Needs anyio and wsproto.
 
 A scenario is a list of connections, each a list of steps: `at` (the address that the client comes to), `hear`
-(members that its next message has; `without` those that it has not), `joined`, `say`, `say_raw`, `ack` (of
-the answer heard last), `error` (a code, for the same), `close` (code and reason), `cut`. Pings are answered
-by themselves.
+(members that its next message has; `without` those that it has not), `joined`, `say` (with `late_ms`: the
+message was so long on its way), `say_raw`, `ping` (wait for one), `ack` (of the answer heard last), `error`
+(a code, for the same), `close` (code and reason), `cut`. Pings are answered by themselves. `remaining` is
+what the client has to have printed, at least and at most. The clock of this node is years behind.
+
+A client of SignalR comes to `/hub` of the same address, without negotiation and with JSON; what is said to
+it, and what it says with `send`, are the same messages. `but_signalr` says why a scenario is not for it.
 """
 
 from __future__ import annotations
@@ -29,9 +33,11 @@ from wsproto.events import AcceptConnection, CloseConnection, Event, Request, Te
 
 CODE = "123456"
 PATIENCE_S = 40.0
+BEGAN_MS = 1_700_000_000_000
+ENDED_FOR_GOOD = {"finished", "kicked", "replaced", "left"}
 STATE = {
     "phase": "lobby", "locked": False, "approval": False, "title": "A quiz", "language": "en",
-    "number": 0, "of": 1, "players": 1, "answered": 0, "now": 1_700_000_000_000,
+    "number": 0, "of": 1, "players": 1, "answered": 0, "now": BEGAN_MS,
     "question": None, "reveal": None,
     "leaderboard": {"top": [], "players": 1, "answered": 0}, "podium": None, "you": None,
 }  # fmt: skip
@@ -43,6 +49,72 @@ JOINED = {
 
 class Broken(Exception):
     """The client did something else."""
+
+
+def now_ms() -> int:
+    """The clock of this node."""
+    return BEGAN_MS + round(anyio.current_time() * 1000)
+
+
+class Wire:
+    """The connection of a client: messages in and out, however they are worded."""
+
+    def __init__(self, stream: ByteStream, head: bytes, port: int) -> None:
+        self._stream = stream
+        self._protocol = WSConnection(ConnectionType.SERVER)
+        self._protocol.receive_data(head)
+        self._port = port
+        self._is_hub = head.split()[1].startswith(b"/hub")
+        self._heard: list[dict[str, Any]] = []
+
+    async def open(self) -> None:
+        assert isinstance(next(iter(self._protocol.events())), Request)
+        await self.send(AcceptConnection(subprotocol=None if self._is_hub else "fanfare.v1"))
+
+    async def send(self, event: Event) -> None:
+        await self._stream.send(self._protocol.send(event))
+
+    async def say(self, message: dict[str, Any]) -> None:
+        body = {"type": 1, "target": message["t"], "arguments": [message]} if self._is_hub else message
+        await self.say_raw(json.dumps(body).replace("{port}", str(self._port)) + "\x1e" * self._is_hub)
+
+    async def say_raw(self, text: str) -> None:
+        await self.send(TextMessage(text))
+
+    async def close(self, code: int, reason: str) -> None:
+        if self._is_hub:
+            body = {"type": 7, "error": f"{reason}: .", "allowReconnect": reason not in ENDED_FOR_GOOD}
+            await self.say_raw(json.dumps(body) + "\x1e")
+        await self.send(CloseConnection(code, reason))
+
+    async def hear(self, *, pings: bool = False) -> dict[str, Any]:
+        """The next message; a ping, which is answered, only if it is asked for."""
+        while True:
+            while self._heard:
+                message = self._heard.pop(0)
+                if message["t"] != "ping":
+                    return message
+                await self.say({"t": "pong", "at": message["at"], "now": now_ms()})
+                if pings:
+                    return message
+            for event in self._protocol.events():
+                if isinstance(event, CloseConnection):
+                    raise anyio.EndOfStream
+                if isinstance(event, TextMessage):
+                    await self._take(event.data)
+            if not self._heard:
+                self._protocol.receive_data(await self._stream.receive())
+
+    async def _take(self, text: str) -> None:
+        if not self._is_hub:
+            self._heard.append(json.loads(text))
+            return
+        for part in text.split("\x1e")[:-1]:
+            said = json.loads(part)
+            if "protocol" in said:
+                await self.say_raw("{}\x1e")
+            elif said["type"] == 1:
+                self._heard.append({"t": said["target"].lower(), **said["arguments"][0]})
 
 
 class Server:
@@ -60,7 +132,7 @@ class Server:
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     return
             target = head.split()[1].decode()
-            if target.startswith("/ws"):
+            if target.startswith(("/ws", "/hub")):
                 try:
                     await self._play(stream, head, target)
                 except Broken as exc:
@@ -83,52 +155,35 @@ class Server:
     async def _play(self, stream: ByteStream, head: bytes, target: str) -> None:
         if not self.waiting:
             raise Broken("one connection too many")
-        steps, protocol = self.waiting.pop(0), WSConnection(ConnectionType.SERVER)
-        protocol.receive_data(head)
-        assert isinstance(next(iter(protocol.events())), Request)
-        await stream.send(protocol.send(AcceptConnection(subprotocol="fanfare.v1")))
+        steps, wire = self.waiting.pop(0), Wire(stream, head, self.port)
+        await wire.open()
         heard: dict[str, Any] = {}
-
-        async def say(message: object) -> None:
-            await send(TextMessage(json.dumps(message).replace("{port}", str(self.port))))
-
-        async def send(event: Event) -> None:
-            await stream.send(protocol.send(event))
-
-        async def hear() -> dict[str, Any]:
-            while True:
-                for event in protocol.events():
-                    if isinstance(event, CloseConnection):
-                        raise anyio.EndOfStream
-                    if isinstance(event, TextMessage):
-                        message = json.loads(event.data)
-                        if message["t"] != "ping":
-                            return dict(message)
-                        await say({"t": "pong", "at": message["at"], "now": STATE["now"]})
-                protocol.receive_data(await stream.receive())
-
         for step in steps:
             (what, value), *_ = step.items()
             if what == "at" and target != value:
                 raise Broken(f"it came to {target}, not {value}")
             if what == "hear":
-                heard = await hear()
+                heard = await wire.hear()
                 extra = [name for name in step.get("without", []) if name in heard]
                 if extra or any(heard.get(name) != wanted for name, wanted in value.items()):
                     raise Broken(f"it said {heard}, not {step}")
             elif what == "joined":
-                await say({**JOINED, **value})
+                state = value.get("state", {**STATE, "now": now_ms() - step.get("late_ms", 0)})
+                await wire.say({**JOINED, **value, "state": state})
             elif what == "say":
-                await say(value)
+                now = {"now": now_ms() - step.get("late_ms", 0)} if "now" in value else {}
+                await wire.say({**value, **now})
             elif what == "say_raw":
-                await send(TextMessage(value))
+                await wire.say_raw(value)
+            elif what == "ping":
+                await wire.hear(pings=True)
             elif what == "ack":
                 members = {"id": heard["id"], "question": heard["question"]}
-                await say({"t": "ack", **members, "status": "accepted", "elapsed_ms": 5})
+                await wire.say({"t": "ack", **members, "status": "accepted", "elapsed_ms": 5})
             elif what == "error":
-                await say({"t": "error", "id": heard["id"], "code": value, "message": "Not now."})
+                await wire.say({"t": "error", "id": heard["id"], "code": value, "message": "Not now."})
             elif what == "close":
-                await send(CloseConnection(*value))
+                await wire.close(*value)
             elif what == "cut":
                 return
         with anyio.move_on_after(2), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
@@ -150,6 +205,13 @@ async def run(script: dict[str, Any], command: list[str]) -> list[str]:
         tasks.cancel_scope.cancel()
     end = (said.decode().split() or ["nothing"])[-1]
     wrong = list(server.wrong)
+    if "remaining" in script:
+        least, most = script["remaining"]
+        told = [
+            float(line.split()[1]) for line in said.decode().splitlines() if line.startswith("remaining ")
+        ]
+        if not told or not all(least <= each <= most for each in told):
+            wrong.append(f"it had {told} ms left, not {least} to {most}")
     if end != script["end"]:
         wrong.append(f"it ended with {end}, not {script['end']}")
     if server.waiting:

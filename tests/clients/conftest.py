@@ -20,7 +20,8 @@ __all__ = ["chromium"]
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh project that has installed the package as `npm pack` makes it, with the examples in it."""
+    """A fresh project that has installed the package as `npm pack` makes it, with the examples in it, and
+    room for scripts of tests (`tests`)."""
     packed = tmp_path_factory.mktemp("packed")
     (made,) = json.loads(npm("pack", "--json", "--pack-destination", str(packed), cwd=CLIENT))
     folder = tmp_path_factory.mktemp("project")
@@ -29,6 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     npm("install", str(packed / made["filename"]), f"typescript@{compiler}", cwd=folder)
     for example in [*(ROOT / "examples").glob("js/*"), *(ROOT / "examples").glob("web/*")]:
         shutil.copy(example, folder)
+    (folder / "tests").mkdir()
     return folder
 
 

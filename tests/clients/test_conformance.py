@@ -1,15 +1,20 @@
-"""Both client libraries keep the protocol in every scenario of `clients/conformance`."""
+"""Both client libraries keep the protocol in every scenario of `clients/conformance`, and so does Microsoft's
+client of SignalR with what docs/signalr.md says beside it."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.clients.test_js import switches
 from tests.npm import ROOT, program
+from tests.signalr.clients import library as signalr
 
 FOLDER = ROOT / "clients" / "conformance"
 SCENARIOS = sorted(FOLDER.glob("*.json"))
@@ -25,6 +30,18 @@ def command(library: str) -> list[str | Path]:
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
 def test_a_library_keeps_the_protocol(scenario: Path, library: str) -> None:
-    words = [sys.executable, FOLDER / "run.py", scenario, *command(library)]
+    keeps(scenario, command(library))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
+def test_a_client_of_signalr_keeps_the_protocol(scenario: Path, tmp_path: Path) -> None:
+    if why := json.loads(scenario.read_text()).get("but_signalr"):
+        pytest.skip(why)
+    (tmp_path / "node_modules").symlink_to(signalr() / "node_modules")
+    keeps(scenario, [program("node"), shutil.copy(FOLDER / "driver_signalr.mjs", tmp_path)])
+
+
+def keeps(scenario: Path, command: Sequence[str | Path]) -> None:
+    words = [sys.executable, FOLDER / "run.py", scenario, *command]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr

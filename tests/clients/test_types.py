@@ -19,6 +19,8 @@ OWN = {"waiting", "rejected", "over"}
 KEPT = {"waiting", "moved", "error", "pong"}
 """What the library deals with by itself."""
 
+SCRIPTS = Path(__file__).parent
+
 Shape = dict[str, Any]
 """What a value may be: `string`, `number`, `boolean`, `null`, `any`; one of `words`; a `list` of a shape; an
 object with `members`, each optional or not and with its shape."""
@@ -56,10 +58,13 @@ def of_type(body: type) -> Shape:
 
 
 @pytest.fixture(scope="module")
-def declared(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shape]:
+def declared(project: Path) -> dict[str, Shape]:
     """By the name of each type of `fanfare.d.ts`."""
-    shutil.copy(Path(__file__).parent / "shapes.mjs", project)
-    command = [program("node"), "shapes.mjs", CLIENT / "fanfare.d.ts"]
+    command = [
+        program("node"),
+        shutil.copy(SCRIPTS / "shapes.mjs", project / "tests"),
+        CLIENT / "fanfare.d.ts",
+    ]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
     found: dict[str, Shape] = json.loads(done.stdout)
     return found
