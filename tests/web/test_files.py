@@ -78,3 +78,18 @@ def test_nothing_is_inline(path: Path) -> None:
     markup = path.read_text()
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", markup)
     assert re.findall(r"<script[^>]*>[^<]", markup) == []
+
+
+def test_in_the_dark_nothing_but_colours_is_different() -> None:
+    """So of what makes a page accessible, what has to do with colours is all that is looked at twice."""
+    wanted = "prefers-color-scheme"
+    dark = re.compile(rf"@media \({wanted}: dark\) \{{((?:[^{{}}]*\{{[^{{}}]*\}})+)\s*\}}")
+    found: set[str] = set()
+    for path in [*WEB.rglob("*.css"), *SCRIPTS, *MARKUP]:
+        text = path.read_text()
+        blocks = dark.findall(text)
+        assert text.count(wanted) == len(blocks), path
+        found.update(name for block in blocks for name in re.findall(r"[{;]\s*([\w-]+):", block))
+    light = (WEB / "base.css").read_text().partition("@media")[0]
+    assert "--ink" in found
+    assert found <= {"color", *re.findall(r"(--[\w-]+):", light)}
