@@ -96,7 +96,8 @@ async def _results(api: Api, session: SessionOf, deadline: float) -> list[Stored
         try:
             told = await api.results(session.id, session.host_token)
         except ApiRefused as exc:
-            if not exc.not_now:
+            # `session_finished`: its owner knows that it is over, and PostgreSQL does not yet.
+            if not exc.not_now and exc.code != "session_finished":
                 raise
         else:
             if told["final"]:

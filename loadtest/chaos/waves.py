@@ -275,7 +275,13 @@ class Waves:
         if len(self._ws_urls) > 1:
             while True:
                 await trio.sleep(LOOK_EVERY_S)
-                told = await self._ask(lambda api: api.session(session.id))
+                try:
+                    told = await self._ask(lambda api: api.session(session.id))
+                except ApiRefused as exc:
+                    # Its owner knows that it is over, and PostgreSQL does not yet.
+                    if exc.code != "session_finished":
+                        raise
+                    return
                 if told["state"]["phase"] == "lobby":
                     await self._start(session)
 
