@@ -20,10 +20,12 @@ async def score_session(connection: Connection, session_id: str) -> None:
 
 
 async def score_players(
-    connection: Connection, session_id: str, players: Sequence[int], finished_at: Sequence[datetime]
+    connection: Connection, session_id: str, players: Sequence[int], finished_at: Sequence[datetime | None]
 ) -> None:
-    """In a transaction: make the rows of players who are through, of a session that runs on. What each has
-    scored is read by an index: a session may have a million players. In one that is over, nothing changes."""
+    """In a transaction: make the rows of players who are through, of a session that runs on; whoever was
+    removed has none. What each has scored is read by an index: a session may have a million players. When a
+    player was through is looked for where it is None, which takes longer. In a session that is over, nothing
+    changes."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 9))", session_id)
     await connection.execute(_SCORE_PLAYERS, session_id, players, finished_at)
 
@@ -74,17 +76,24 @@ WHERE u.* IS DISTINCT FROM excluded.*
 
 _SCORE_PLAYERS = """
 WITH wanted AS (
-    SELECT s.id AS session_id, s.quiz_id, p.user_id, p.name, p.player, w.finished_at,
+    SELECT s.id AS session_id, s.quiz_id, p.user_id, p.name, p.player,
+           CASE WHEN w.finished_at IS NOT NULL THEN w.finished_at ELSE (
+               SELECT max(d.at) FROM session_changes d
+               WHERE d.session_id = $1::uuid AND d.kind = 'done' AND d.player = p.player) END AS finished_at,
+           EXISTS (SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
+               AS removed,
            jsonb_array_length(q.definition -> 'questions') AS questions
     FROM unnest($2::integer[], $3::timestamptz[]) AS w (player, finished_at)
     JOIN players p ON p.session_id = $1::uuid AND p.player = w.player
     JOIN sessions s ON s.id = $1::uuid
     JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
-    WHERE s.finished_at IS NULL AND p.user_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
+    WHERE s.finished_at IS NULL AND p.user_id IS NOT NULL
+), gone AS (
+    DELETE FROM user_scores u USING wanted w
+    WHERE w.removed AND u.session_id = w.session_id AND u.user_id = w.user_id
 ), scored AS (
     SELECT DISTINCT ON (w.user_id) w.*, t.*
-    FROM wanted w, LATERAL (
+    FROM (SELECT * FROM wanted WHERE NOT removed AND finished_at IS NOT NULL) AS w, LATERAL (
         SELECT coalesce(sum(a.points), 0) AS score, count(*) FILTER (WHERE a.correct) AS correct,
                count(a.player) AS answered, coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
         FROM generate_series(1, w.questions) AS number

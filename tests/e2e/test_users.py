@@ -75,3 +75,50 @@ async def test_users_get_scores_and_ranks_and_can_leave() -> None:
             assert done == (0, "1 session audited: no difference.\n")
             code, said = await fanfare("scores", "audit", "--data-dir", str(data_dir))
             assert (code, said) == (0, "6 lines of leaderboards compared: 0 are not what the scores say.\n")
+
+
+async def test_the_scores_of_a_user_whom_a_host_has_removed_are_erased_too() -> None:
+    """Also while the session runs, from which the user would else be back; and nothing brings them again."""
+    with tempfile.TemporaryDirectory(prefix="fanfare-") as path:
+        settings = Path(path) / "node.toml"
+        settings.write_text(f'identity = "optional"\nidentity_secret = "{SECRET}"\n', "utf-8")
+        async with (
+            running_node(Path(path) / "data", "--config", str(settings)) as (node, api),
+            httpx.AsyncClient(base_url=node.url, headers={"Authorization": f"Bearer {token('eve')}"}) as http,
+        ):
+
+            async def plays() -> int:
+                return int((await http.get("/api/users/me/scores")).json()["totals"]["plays"])
+
+            await api.add_quiz(QUIZ, "one")
+            over, removed_from, running = [
+                await api.create_session("one", {"pace": "self"}) for _ in range(3)
+            ]
+            for made in (over, removed_from, running):
+                url = f"/api/sessions/{made['code']}"
+                assert (await http.post(f"{url}/players", json={})).status_code == 201
+                assert (await http.post(f"{url}/next")).status_code == 200
+                answer = {"id": "a", "question": 1, "choice": True}
+                assert (await http.post(f"{url}/answers", json=answer)).status_code == 200
+            with trio.fail_after(PATIENCE_S):
+                while await plays() < 3:  # noqa: ASYNC110 - a node in a process of its own
+                    await trio.sleep(0.1)
+            for made in (removed_from, running):
+                await api.host(made["code"], made["host_token"], "kick", "kick", player=1)
+            for made in (over, removed_from):
+                await api.host(made["code"], made["host_token"], "end", "finish")
+            with trio.fail_after(PATIENCE_S):
+                while await plays() > 1:  # noqa: ASYNC110 - as above
+                    await trio.sleep(0.1)
+
+            refused = await http.delete("/api/users/me")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "kicked")
+            assert await plays() == 0
+            assert (await http.get("/api/leaderboards/all")).json()["top"] == []
+            await api.host(running["code"], running["host_token"], "end", "finish")
+            with trio.fail_after(PATIENCE_S):
+                while (gone := await http.delete("/api/users/me")).status_code != 200:  # noqa: ASYNC110 - so
+                    await trio.sleep(0.1)
+            assert gone.json()["sessions"] == 1
+            assert await plays() == 0
+            assert (await http.get("/api/leaderboards/all")).json()["top"] == []

@@ -35,6 +35,9 @@ RELEASED = {
     "0014_scores_tell_nothing_early.sql": (
         "6f596a391306be0d49acff56ac6f9e96f8f26f5086e3a287a318324898095ba7"
     ),
+    "0015_scores_of_removed_players.sql": (
+        "ef59592d28b8105addfc023a43fae3e2db6e37c55040d7e438b76d6957e77a3e"
+    ),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

@@ -326,6 +326,40 @@ async def test_no_score_tells_what_is_right_before_players_may_know(
     assert (ann["score"], ann["rank"], ann["finished_at"]) == (500, 1, through)
 
 
+async def test_a_user_who_is_removed_from_a_session_that_goes_on_has_no_score_of_it(
+    database: Database,
+) -> None:
+    session_id = await played(database, {"ann": [(500, 100)], "bob": [(100, 1)]}, NOW, finished=False)
+    await database.execute("UPDATE quizzes SET definition = '{\"questions\": [1]}'")
+    await database.execute("UPDATE sessions SET settings = $1", json.dumps(Settings(pace="self").to_dict()))
+    work, through = scoring(database), NOW - timedelta(minutes=5)
+
+    async def happens(seq: int, kind: str, at: datetime) -> list[str]:
+        """Who leads then."""
+        await database.execute(
+            "INSERT INTO session_changes (session_id, seq, kind, player, at) VALUES ($1, $2, $3, 1, $4)",
+            session_id,
+            seq,
+            kind,
+            at,
+        )
+        await work.settle()
+        assert await database.in_transaction(partial(wrong_scores, session_id=session_id)) == []
+        return [line[1] for line in await shown(database, ALL)]
+
+    assert await happens(9_001, "kicked", NOW) == []
+    assert await happens(9_002, "readmitted", NOW) == [], "who is not through has no score"
+    assert await happens(9_003, "done", through) == ["ann"]
+    assert await happens(9_004, "kicked", NOW) == []
+    assert await happens(9_005, "readmitted", NOW) == ["ann"]
+    [ann] = await database.fetch("SELECT * FROM user_scores")
+    assert (ann["score"], ann["rank"], ann["finished_at"]) == (500, None, through)
+    assert await happens(9_006, "kicked", NOW) == []
+    await finish(database, session_id, NOW)
+    await work.settle()
+    assert [line[1] for line in await shown(database, ALL)] == ["bob"]
+
+
 async def test_a_forgotten_user_and_a_deleted_session_leave_every_leaderboard(database: Database) -> None:
     deleted = await played(database, {"ann": [(900, 100)], "bob": [(100, 1)]}, NOW)
     await played(database, {"ann": [(500, 100)], "eve": [(1, 1)]}, NOW, "rivers")
