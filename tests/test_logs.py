@@ -34,6 +34,25 @@ def test_a_line_of_json_has_its_fields_and_nothing_that_was_not_asked_for() -> N
     }
 
 
+def test_what_a_message_names_is_a_field() -> None:
+    lines = [
+        record("%d facts of session %s wait, as player %d has said: 100 %% of %.1f MB", 4, "s-1", 7, 2.0),
+        record("%s: session %s, player %d, question %d", "late", "s-2", 8, 3, session="s-3"),
+        record("2 of %d sessions %s", 3, "moved"),
+        record("session %(name)s", {"name": "s-4"}),
+    ]
+    fields = [json.loads(JsonFormatter("n").format(each)) for each in lines]
+    assert [
+        {name: value for name, value in each.items() if name in ("session", "player", "question")}
+        for each in fields
+    ] == [
+        {"session": "s-1", "player": 7},
+        {"session": "s-3", "player": 8, "question": 3},
+        {},
+        {},
+    ]
+
+
 def test_a_traceback_stays_on_its_line() -> None:
     try:
         int("broken")

@@ -1,16 +1,18 @@
 """What a node logs: lines for people, or one JSON object a line for machines.
 
 Neither has tokens or names of players. In JSON a record has the members `at` (RFC 3339, UTC), `level`,
-`logger`, `node` and `message`, whatever of `FIELDS` the logger gave as `extra`, and `traceback` after a
-mistake. A client can cause some events as often as it likes, so each event is limited: what is left out is
-counted, and the count is in the next line of the event (`left_out`).
+`logger`, `node` and `message`, whatever of `FIELDS` the logger gave as `extra`, what its message names
+("session %s", "player %d"), and `traceback` after a mistake. A client can cause some events as often as it
+likes, so each event is limited: what is left out is counted, and the count is in the next line of the event
+(`left_out`).
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import orjson
@@ -21,6 +23,9 @@ from server.runtime.request_ids import current_id
 TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOGGERS = ("fanfare", "server", "engine")
 FIELDS = ("session", "player", "question", "outcome", "total_ms", "request_id", "trace_id", "left_out")
+
+_FILLED = re.compile(r"(?:\b(session|player|question) )?%[-#0-9.]*[a-z]")
+"""What is filled into a message, and the word before it if that is a field."""
 
 BURST = 50
 """Lines of one event in `WINDOW_S` seconds; the rest is counted and left out."""
@@ -80,6 +85,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "node": self._node,
             "message": record.getMessage(),
+            **dict(named(record)),
         }
         for name in FIELDS:
             if (value := getattr(record, name, None)) is not None:
@@ -87,6 +93,14 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+def named(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
+    """The fields that a message names in its text, each with what is filled in."""
+    if isinstance(record.args, tuple):
+        for found, value in zip(_FILLED.finditer(str(record.msg)), record.args, strict=False):
+            if found[1] is not None:
+                yield found[1], value
 
 
 class TextFormatter(logging.Formatter):

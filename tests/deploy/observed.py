@@ -19,17 +19,19 @@ from tests.deploy.prometheus import program
 PROMETHEUS = Path(__file__).parent.parent.parent / "deploy/prometheus"
 INTERVAL = "250ms"
 PATIENCE_S = 40.0
+SIXTIETH = 60
+"""Minutes become seconds."""
 
 
-def hurried(rules: str) -> str:
-    """The rules with a sixtieth of the time after every `for:`, and nothing else changed: minutes become
-    seconds, so that what fires first still does."""
-    unit_ms = {"s": 1000 // 60, "m": 1000, "h": 60_000}
+def hurried(rules: str, share: int = SIXTIETH) -> str:
+    """The rules with such a part of the time after every `for:`, and nothing else changed, so that what fires
+    first still does."""
+    unit_ms = {"s": 1_000, "m": 60_000, "h": 3_600_000}
 
-    def sixtieth(found: re.Match[str]) -> str:
-        return f"{found[1]}{int(found[2]) * unit_ms[found[3]]}ms"
+    def shortened(found: re.Match[str]) -> str:
+        return f"{found[1]}{int(found[2]) * unit_ms[found[3]] // share}ms"
 
-    changed, count = re.subn(r"^( +for: )(\d+)([smh])$", sixtieth, rules, flags=re.MULTILINE)
+    changed, count = re.subn(r"^( +for: )(\d+)([smh])$", shortened, rules, flags=re.MULTILINE)
     assert count == rules.count(" for: ")
     return changed
 
@@ -156,15 +158,21 @@ async def running(
 
 @asynccontextmanager
 async def observing(
-    directory: Path, targets: Sequence[str], ports: Sequence[int], *, hurry: bool = True
+    directory: Path,
+    targets: Sequence[str],
+    ports: Sequence[int],
+    *,
+    hurry: bool = True,
+    share: int = SIXTIETH,
+    interval: str = INTERVAL,
 ) -> AsyncIterator[Observed]:
-    """Prometheus and Alertmanager as in deploy/. In a hurry, Prometheus looks every 250 ms and the rules are
-    `hurried`, and Alertmanager tells at once."""
+    """Prometheus and Alertmanager as in deploy/. In a hurry, Prometheus looks at such an interval, the rules
+    are `hurried`, and Alertmanager tells at once."""
     rules = directory / "rules"
     rules.mkdir(parents=True)
     for path in (PROMETHEUS / "rules").glob("*.yaml"):
         (rules / path.name).write_text(
-            (hurried if hurry else str)(path.read_text(encoding="utf-8")), encoding="utf-8"
+            hurried(path.read_text(encoding="utf-8"), share if hurry else 1), encoding="utf-8"
         )
     webhook = Webhook()
     async with trio.open_nursery() as nursery, httpx.AsyncClient() as http:
@@ -172,7 +180,7 @@ async def observing(
         configuration = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text(encoding="utf-8"))
         if hurry:
             every = ("scrape_interval", "scrape_timeout", "evaluation_interval")
-            configuration["global"] = dict.fromkeys(every, INTERVAL)
+            configuration["global"] = dict.fromkeys(every, interval)
         configuration["scrape_configs"] = [
             {"job_name": "fanfare", "static_configs": [{"targets": list(targets)}]}
         ]
