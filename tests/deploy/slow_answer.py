@@ -110,15 +110,17 @@ class Followed:
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def follow(dsn: str, directory: Path, picture: Path | None = None) -> Followed:
-    """Args: picture: where that of /ops goes, if there is a browser."""
+async def follow(
+    dsn: str, directory: Path, picture: Path | None = None, *, still_s: float = STILL_S
+) -> Followed:
+    """Args: picture: where that of /ops goes, if there is a browser. still_s: of PostgreSQL."""
     collector, ports = Collector(), free_ports(4)
     async with trio.open_nursery() as nursery, Gate(dsn).standing() as gate:
         await nursery.start(collector.serve)
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collector.port}"
         node = Node(
             directory / "node",
-            ["--database-url", gate.dsn, "--log-format", "json"],
+            ["--database-url", gate.dsn, "--log-format", "json", "--spool-after-s", "10"],
             ports[:2],
         )
         followed = Followed()
@@ -127,7 +129,7 @@ async def follow(dsn: str, directory: Path, picture: Path | None = None) -> Foll
             async with observing(
                 directory / "observed", [f"127.0.0.1:{ports[0]}"], ports[2:], share=1
             ) as observed:
-                await answer_slowly(node, gate, observed)
+                await answer_slowly(node, gate, observed, still_s)
                 await look(node, observed, collector, followed)
                 if picture is not None and (path := executable()) is not None:
                     await take(node, path, picture, followed.trace_id)
@@ -145,7 +147,7 @@ async def follow(dsn: str, directory: Path, picture: Path | None = None) -> Foll
     return followed
 
 
-async def answer_slowly(node: Node, gate: Gate, observed: Observed) -> None:
+async def answer_slowly(node: Node, gate: Gate, observed: Observed, still_s: float) -> None:
     """Some players answer, and then another one, while PostgreSQL stands still."""
     async with Api(node.url, author_key=node.author_key) as api:
         await api.add_quiz(QUIZ, "slow")
@@ -158,7 +160,7 @@ async def answer_slowly(node: Node, gate: Gate, observed: Observed) -> None:
         async with trio.open_nursery() as nursery:
             gate.set("frozen")
             nursery.start_soon(api.answer, made["code"], players[QUICK]["token"], "a", 1, True)
-            await trio.sleep(STILL_S)
+            await trio.sleep(still_s)
             gate.set("open")
 
 
