@@ -20,6 +20,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from traceback import format_exception
+from typing import TypeVar
 
 import click
 import trio
@@ -27,6 +29,7 @@ import trio
 from loadtest.bots.bot import Crowd
 from loadtest.bots.habits import CrowdPlan
 from loadtest.bots.knowledge import Knowledge
+from loadtest.chaos.inject import StageFailed
 from loadtest.client.api import ApiRefused, ApiUnreachable
 from loadtest.client.player import HostClient
 from server.cli.chaos.node import NODE, clock_library
@@ -35,6 +38,9 @@ from tests.deploy.observed import Observed, observing
 from tests.e2e.node import free_ports
 from tests.settings import AT_ONCE
 
+T = TypeVar("T")
+
+TRIES = 4
 NODES = 3
 SHARE = 6
 INTERVAL = "1s"
@@ -135,10 +141,7 @@ class Fault:
     lasts_s: float = 75.0
     options: Sequence[str] = ()
     program: Sequence[str] = NODE
-
-
-async def nothing() -> None:
-    await trio.lowlevel.checkpoint()
+    sessions: int = SESSIONS
 
 
 async def postgres_killed(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]:
@@ -264,9 +267,10 @@ FAULTS = {
     "slow-disk": Fault("PostgreSQL's disk is slow: it stands still for 0.7 s of each second", disk_slow),
     "full-disk": Fault("the disk of a node is full, and PostgreSQL is away", disk_full),
     "full-spool": Fault(
-        "the spool is full (200 kB), and PostgreSQL is away",
+        "the spool of a node takes 1 MiB and is full, and PostgreSQL is away",
         postgres_killed,
-        options=("--spool-bytes-max", "200000"),
+        options=("--spool-bytes-max", "1048576"),
+        sessions=12,
     ),
     "clock": Fault("the clock of a node jumps by 30 s", clock_jumps),
     "loop": Fault("a step of 0.2 s holds the loop every 2 s", loop_held, program=HELD_NODE),
@@ -281,7 +285,12 @@ FAULTS = {
 
 @asynccontextmanager
 async def observed_nodes(
-    directory: Path, *, options: Sequence[str] = (), program: Sequence[str] = NODE, hurry: bool
+    directory: Path,
+    *,
+    options: Sequence[str] = (),
+    program: Sequence[str] = NODE,
+    sessions: int = SESSIONS,
+    hurry: bool,
 ) -> AsyncIterator[tuple[Stage, Observed]]:
     """Nodes with players, and who watches them."""
     async with staged(directory, options, program, NODES, clock_library()) as stage:
@@ -293,17 +302,16 @@ async def observed_nodes(
         )
         async with watching as observed, trio.open_nursery() as nursery:
             await observed.until(f"sum(up) == {NODES}")
-            for place in range(SESSIONS):
+            for place in range(sessions):
                 nursery.start_soon(play, stage, place)
             yield stage, observed
             nursery.cancel_scope.cancel()
 
 
 async def suffer(fault: Fault, directory: Path) -> Watch:
-    async with observed_nodes(directory, options=fault.options, program=fault.program, hurry=True) as (
-        stage,
-        observed,
-    ):
+    async with observed_nodes(
+        directory, options=fault.options, program=fault.program, sessions=fault.sessions, hurry=True
+    ) as (stage, observed):
         before = Watch(observed)
         with trio.move_on_after(CALM_S):
             await before.run()
@@ -321,7 +329,16 @@ async def suffer(fault: Fault, directory: Path) -> Watch:
             nursery.cancel_scope.cancel()
         for name in before.seen:
             watch.seen.setdefault(name, Seen())
+        await tell_of_loops(observed)
     return watch
+
+
+async def tell_of_loops(observed: Observed) -> None:
+    """What nodes without a processor look like: for whoever reads the table of a busy machine."""
+    for name in ("fanfare_stood_still_seconds_total", "fanfare_loop_holder_seconds"):
+        for each in await observed.query(name):
+            labels = {key: value for key, value in each["metric"].items() if key not in ("__name__", "job")}
+            print(name, labels, each["value"][1], file=sys.stderr)
 
 
 async def stay_well(minutes: float, directory: Path) -> tuple[Watch, int]:
@@ -331,6 +348,7 @@ async def stay_well(minutes: float, directory: Path) -> tuple[Watch, int]:
         with trio.move_on_after(60 * minutes):
             await watch.run()
         [acks] = await observed.query("sum(fanfare_acks_total)")
+        await tell_of_loops(observed)
         return watch, int(acks["value"][1])
 
 
@@ -350,13 +368,26 @@ def rows(what: str, watch: Watch) -> list[str]:
     return found or [f"| {what} | none | | | | |"]
 
 
+def with_free_ports(work: Callable[[Path], Awaitable[T]], made: Path) -> T:
+    """Run it in a directory of its own, and again if somebody has taken a port meanwhile."""
+    for number in range(TRIES):
+        directory = made / str(number)
+        directory.mkdir(exist_ok=True)
+        try:
+            return trio.run(work, directory)
+        except* StageFailed as errors:
+            if number == TRIES - 1 or "is taken" not in "".join(format_exception(errors)):
+                raise
+    raise AssertionError
+
+
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FAULTS)))
 @click.option("--healthy", type=float, help="For so many minutes nothing is done to the nodes.")
 def main(names: Sequence[str], healthy: float | None) -> None:
     with tempfile.TemporaryDirectory(prefix="fanfare-") as made:
         if healthy is not None:
-            watch, acks = trio.run(stay_well, healthy, Path(made))
+            watch, acks = with_free_ports(partial(stay_well, healthy), Path(made))
             print("\n".join(rows("none", watch)))
             print(f"{acks:,} answers acknowledged in {healthy:g} minutes")
             sys.exit(any(seen.firing_s is not None for seen in watch.seen.values()))
@@ -364,9 +395,7 @@ def main(names: Sequence[str], healthy: float | None) -> None:
         print("|---|---|---:|---:|---:|---:|")
         for name in names or FAULTS:
             began_s = time.monotonic()
-            place = Path(made) / name
-            place.mkdir()
-            watch = trio.run(suffer, FAULTS[name], place)
+            watch = with_free_ports(partial(suffer, FAULTS[name]), Path(tempfile.mkdtemp(dir=made)))
             print("\n".join(rows(FAULTS[name].what, watch)), flush=True)
             print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
 

@@ -168,7 +168,7 @@ async def look(node: Node, observed: Observed, collector: Collector, followed: F
     pending = 'ALERTS{alertname="FanfareCommitsSlow",alertstate="pending"}'
     followed.alert = await observed.until(pending)
     [query] = [each for _, panel, each in dashboards.queries() if panel == PANEL]
-    await observed.until('sum(increase(fanfare_answer_ack_seconds_bucket{le="1.0"}[30s])) > 0')
+    await observed.until("sum(increase(fanfare_answer_ack_seconds_count[30s])) > 0")
     followed.dashboard = await observed.query(query)
     async with httpx.AsyncClient() as http:
         said = await http.get(f"{node.url}/metrics", headers={"Accept": "application/openmetrics-text"})
