@@ -69,6 +69,7 @@ async def _serve(name: str, count: int, control: Connection) -> None:
         deps = ConversationDeps(router, tokens, clock, Attempts(1000), 20, 60)
         config = Config(
             connections_per_address_max=1_000_000,
+            event_streams_per_address_max=1_000_000,
             ping_interval_s=3600,
             ping_timeout_s=600,
             join_timeout_s=600,

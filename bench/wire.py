@@ -81,9 +81,9 @@ def open_streams(port: int, count: int, code: str) -> list[socket.socket]:
             heard = b""
             while not (heard.endswith(b"\n\n") and b"event: joined\n" in heard):
                 part = each.recv(65_536)
-                if not part:
-                    raise ConnectionError(f"the stream was refused: {heard!r}")
                 heard += part
+                if not part or not heard.startswith(b"HTTP/1.1 200"[: len(heard)]):
+                    raise ConnectionError(f"the stream was refused: {heard!r}")
         opened += batch
     return opened
 
