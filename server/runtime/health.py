@@ -43,7 +43,8 @@ CERTIFICATE_DAYS_MIN: Final = 14.0
 
 ERROR_CHARS_MAX: Final = 200
 SETTLE_S: Final = 15.0
-"""So long after its start a node need not be certain yet that its sessions are its own."""
+"""So long after its start a node need not be certain yet that its sessions are its own, nor have heard of
+Redis."""
 
 COMPONENTS_MAX: Final = 1_000
 """The most components, one for each other node among them, whose state is kept."""
@@ -154,17 +155,7 @@ def look(sources: Sources, certificate_ends: int | None, *, settled: bool) -> It
         yield _spool(statistics, bytes_max, without_postgresql=problem is not None, settled=settled)
     cluster = sources.cluster
     if cluster is not None:
-        up, signs = cluster.redis_up(), cluster.redis_signs
-        yield Found(
-            "redis",
-            "ok" if up else "degraded",
-            "Nodes know of each other."
-            if up
-            else "Running sessions go on. The sessions of a node that dies now wait until Redis is back.",
-            "" if up else "Redis does not answer",
-            latency=signs.latency.percentiles(now_s),
-            failure=signs.failure,
-        )
+        yield _redis(cluster.redis_up(), cluster.redis_signs, now_s, settled=settled)
         for link in cluster.links():
             yield _link(link, now_s)
     yield _clock(sources.clock.offset_ms() / 1000)
@@ -212,6 +203,19 @@ def _spool(
         holds = f"facts go by way of the spool, which holds {spool.facts}"
         return Found("spool", "degraded", "Answers are acknowledged from the disk of this node.", holds)
     return Found("spool", "ok", "It stands in for PostgreSQL when that is away.")
+
+
+def _redis(up: bool, signs: Signs, now_s: float, *, settled: bool) -> Found:
+    state: State
+    if up:
+        state, means, problem = "ok", "Nodes know of each other.", ""
+    elif signs.failure is None and not settled:
+        state, means, problem = "unknown", "Nothing: the node has just begun to show signs of life.", ""
+    else:
+        means = "Running sessions go on. The sessions of a node that dies now wait until Redis is back."
+        state, problem = "degraded", "Redis does not answer"
+    latency = signs.latency.percentiles(now_s)
+    return Found("redis", state, means, problem, latency=latency, failure=signs.failure)
 
 
 def _link(link: LinkHealth, now_s: float) -> Found:

@@ -134,7 +134,8 @@ class Watch:
 
 @dataclass(frozen=True)
 class Fault:
-    """Args: what: of the table. options: of the nodes. lasts_s: how long it is there."""
+    """Args: what: of the table. options: of the nodes. lasts_s: how long it is there. clocks: whether they
+    have to be settable."""
 
     what: str
     inject: Callable[[Stage, Path], Awaitable[Callable[[], Awaitable[None]]]]
@@ -142,6 +143,7 @@ class Fault:
     options: Sequence[str] = ()
     program: Sequence[str] = NODE
     sessions: int = SESSIONS
+    clocks: bool = False
 
 
 async def postgres_killed(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]:
@@ -171,7 +173,7 @@ async def disk_full(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]:
 
 
 async def clock_jumps(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]:
-    stage.set_clock(2, 30.0)
+    stage.set_clock(2, -30.0)
 
     async def mend() -> None:
         stage.set_clock(2, 0.0)
@@ -272,7 +274,7 @@ FAULTS = {
         options=("--spool-bytes-max", "1048576"),
         sessions=12,
     ),
-    "clock": Fault("the clock of a node jumps by 30 s", clock_jumps),
+    "clock": Fault("the clock of a node jumps back by 30 s", clock_jumps, clocks=True),
     "loop": Fault("a step of 0.2 s holds the loop every 2 s", loop_held, program=HELD_NODE),
     "slow-consumers": Fault(
         "40 clients do not read, and come back when they are cut off",
@@ -290,10 +292,11 @@ async def observed_nodes(
     options: Sequence[str] = (),
     program: Sequence[str] = NODE,
     sessions: int = SESSIONS,
+    clocks: bool = False,
     hurry: bool,
 ) -> AsyncIterator[tuple[Stage, Observed]]:
     """Nodes with players, and who watches them."""
-    async with staged(directory, options, program, NODES, clock_library()) as stage:
+    async with staged(directory, options, program, NODES, clock_library() if clocks else None) as stage:
         async with stage.api() as api:
             await api.add_quiz(QUIZ, "long")
         targets = [url.removeprefix("http://") for url in stage.urls]
@@ -310,7 +313,12 @@ async def observed_nodes(
 
 async def suffer(fault: Fault, directory: Path) -> Watch:
     async with observed_nodes(
-        directory, options=fault.options, program=fault.program, sessions=fault.sessions, hurry=True
+        directory,
+        options=fault.options,
+        program=fault.program,
+        sessions=fault.sessions,
+        clocks=fault.clocks,
+        hurry=True,
     ) as (stage, observed):
         before = Watch(observed)
         with trio.move_on_after(CALM_S):

@@ -142,7 +142,10 @@ async def test_each_link_is_a_component_and_the_metric_has_the_worst() -> None:
         found = await health(e)
         assert (found["linksnode-2"]["state"], found["linksnode-3"]["state"]) == ("ok", "degraded")
         assert found["linksnode-3"]["problem"] == "no link to node-3"
-        assert found["redis"]["state"] == "degraded"
+        assert found["redis"]["state"] == "unknown", "the node has just started"
+        cluster.redis_signs = Signs()
+        cluster.redis_signs.failed(trio.current_time(), "refused")
+        assert (await health(e))["redis"]["state"] == "degraded"
         seen = await samples(e)
         assert {name: value for name, value in seen.items() if "component" in name} == {
             "fanfare_component_state[postgresql]": 0,
