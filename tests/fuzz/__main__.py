@@ -26,9 +26,12 @@ from bench.figures import machine, percentile
 from bench.neighbour import SETTINGS, Place, neighbour, quiz
 from engine.shards.embedded_redis import EmbeddedRedis
 from server.cli.operate.sql import answers_of, psql_command
-from tests.fuzz.doors import DOORS, Nodes, Seen
+from tests.fuzz import doors as plain_doors
+from tests.fuzz.doors import Nodes, Seen
 from tests.fuzz.grammar import IDENTITY_SECRET, Grammar
+from tests.fuzz.hub_doors import HUB_DOORS
 
+DOORS = {**plain_doors.DOORS, **HUB_DOORS}
 TRANSPORTS = ("reactor", "trio-websocket")
 CLUSTER = "fanfare"
 PER_S = 20.0

@@ -8,7 +8,7 @@ import secrets
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -80,12 +80,12 @@ async def dial(grammar: Grammar, port: int) -> trio.SocketStream:
 
 async def api(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
     """The HTTP API's port."""
-    await _http(grammar, grammar.one(nodes.ports)[0], seen, _request(grammar))
+    await http_reply(grammar, grammar.one(nodes.ports)[0], seen, _request(grammar))
 
 
 async def plain_http(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
     """Answers, questions at the own pace and event streams on the realtime port of the reactor."""
-    await _http(grammar, nodes.ports[0][1], seen, _request(grammar, ("answers", "next", "events")))
+    await http_reply(grammar, nodes.ports[0][1], seen, _request(grammar, ("answers", "next", "events")))
 
 
 async def event_stream(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
@@ -93,9 +93,9 @@ async def event_stream(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
     query = grammar.one(("", f"?token={_quoted(grammar.token())}", "?x=1", "?token=", "?token=a&token=b"))
     position = grammar.one(("1-1", "", "1", "-1--1", "9" * 40 + "-1", "1_0-1", str(grammar.value())))
     target = f"/api/sessions/{_quoted(grammar.key())}/events{query}"
-    head = f"GET {target} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {_latin(position)}\r\n\r\n"
+    head = f"GET {target} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {latin(position)}\r\n\r\n"
     port = grammar.one((nodes.ports[0][0], nodes.ports[0][1], nodes.ports[1][0]))
-    await _http(grammar, port, seen, head.encode("latin-1"))
+    await http_reply(grammar, port, seen, head.encode("latin-1"))
 
 
 def _request(grammar: Grammar, doors: tuple[str, ...] = ()) -> bytes:
@@ -110,7 +110,7 @@ def _request(grammar: Grammar, doors: tuple[str, ...] = ()) -> bytes:
     lines = ["Host: 127.0.0.1"]
     if grammar.often(0.7):
         lines.append(
-            f"Authorization: {grammar.one(('Bearer', 'Bearer', 'Basic', ''))} {_latin(grammar.token())}"
+            f"Authorization: {grammar.one(('Bearer', 'Bearer', 'Basic', ''))} {latin(grammar.token())}"
         )
     if content or grammar.often(0.1):
         kind = grammar.one(("application/json",) * 5 + ("text/plain", "application/yaml", "", "a/b; c=\x01"))
@@ -173,11 +173,12 @@ def _quoted(text: str) -> str:
     return "".join(c if "!" <= c <= "~" and c not in "?#" else f"%{ord(c) & 0xFF:02x}" for c in text) or "-"
 
 
-def _latin(text: str) -> str:
+def latin(text: str) -> str:
     return text.encode("latin-1", "replace").decode("latin-1").replace("\r", "").replace("\n", "")
 
 
-async def _http(grammar: Grammar, port: int, seen: Seen, request: bytes) -> None:
+async def http_reply(grammar: Grammar, port: int, seen: Seen, request: bytes) -> bytes:
+    """The response, as far as it came in time."""
     stream = await dial(grammar, port)
     try:
         heard = b""
@@ -193,11 +194,12 @@ async def _http(grammar: Grammar, port: int, seen: Seen, request: bytes) -> None
     found = _STATUS.match(heard)
     if found is None:
         seen.said["no reply" if not heard else "other"] += 1
-        return
+        return heard
     status = int(found[1])
     seen.said[str(status)] += 1
     if status >= 500 and status not in (_BUSY, 501, 505):
         seen.faults.append(f"{status} for {request[:300]!r}: {heard[-200:]!r}")
+    return heard
 
 
 def _whole(heard: bytes) -> bool:
@@ -213,21 +215,27 @@ def _whole(heard: bytes) -> bool:
 
 async def reactor(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
     """The realtime port of the first node."""
-    await _websocket(grammar, nodes.ports[0][1], seen)
+    await websocket(grammar, nodes.ports[0][1], seen)
 
 
 async def trio_websocket(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
     """That of the second."""
-    await _websocket(grammar, nodes.ports[1][1], seen)
+    await websocket(grammar, nodes.ports[1][1], seen)
 
 
-async def _websocket(grammar: Grammar, port: int, seen: Seen) -> None:
+async def websocket(
+    grammar: Grammar,
+    port: int,
+    seen: Seen,
+    paths: Sequence[str] = ("/ws",) * 9 + ("/ws?x", "/", "/ws/"),
+    frames: Callable[[Grammar], list[bytes]] | None = None,
+    note: Callable[[int, bytes, Seen], None] | None = None,
+) -> None:
+    """Args: frames: what is said there; note: takes down what is heard."""
     more = grammar.one(
         ("",) * 8 + ("Sec-WebSocket-Protocol: fanfare.v1\r\n", "Origin: null\r\n", "X: \x01\r\n")
     )
-    head = _HANDSHAKE.format(path=grammar.one(("/ws",) * 9 + ("/ws?x", "/", "/ws/")), more=more).encode(
-        "latin-1"
-    )
+    head = _HANDSHAKE.format(path=grammar.one(paths), more=more).encode("latin-1")
     if grammar.often(0.05):
         head = grammar.bytes(head)
     stream = await dial(grammar, port)
@@ -248,10 +256,10 @@ async def _websocket(grammar: Grammar, port: int, seen: Seen) -> None:
                 return
             seen.said["open"] += 1
             parser.feed(heard.partition(b"\r\n\r\n")[2])
-            await stream.send_all(b"".join(_frames(grammar)))
+            await stream.send_all(b"".join((frames or _frames)(grammar)))
             while True:
                 while (event := parser.next_event()) is not None:
-                    _note(event.opcode, event.payload, seen)
+                    (note or note_event)(event.opcode, event.payload, seen)
                 part = await stream.receive_some(65_536)
                 if not part:
                     return
@@ -260,7 +268,7 @@ async def _websocket(grammar: Grammar, port: int, seen: Seen) -> None:
         await trio.aclose_forcefully(stream)
 
 
-def _note(opcode: int, payload: bytes, seen: Seen) -> None:
+def note_event(opcode: int, payload: bytes, seen: Seen) -> None:
     if opcode == CLOSE and len(payload) >= 2:
         code = int.from_bytes(payload[:2], "big")
         seen.said[str(code)] += 1
@@ -274,31 +282,33 @@ def _note(opcode: int, payload: bytes, seen: Seen) -> None:
 def _frames(grammar: Grammar) -> list[bytes]:
     frames = []
     if grammar.often(0.7):
-        frames.append(_frame(TEXT, json.dumps(grammar.join()).encode()))
+        frames.append(masked_frame(TEXT, json.dumps(grammar.join()).encode()))
     for _ in range(grammar.rng.randrange(FRAMES_MAX)):
         said = grammar.client_message()
         what = grammar.rng.randrange(20)
         if what == 0:
-            frames.append(_frame(BINARY, said))
+            frames.append(masked_frame(BINARY, said))
         elif what == 1:
             frames += [
-                _frame(TEXT, said[:5], fin=False),
-                _frame(CONTINUATION, said[5:], fin=grammar.often(0.8)),
+                masked_frame(TEXT, said[:5], fin=False),
+                masked_frame(CONTINUATION, said[5:], fin=grammar.often(0.8)),
             ]
         elif what == 2:
             frames.append(
-                _frame(grammar.one((PING, PONG, CLOSE, 3, 11)), said[: grammar.one((0, 1, 2, 125, 126))])
+                masked_frame(
+                    grammar.one((PING, PONG, CLOSE, 3, 11)), said[: grammar.one((0, 1, 2, 125, 126))]
+                )
             )
         elif what == 3:
-            frames.append(grammar.bytes(_frame(TEXT, said)))
+            frames.append(grammar.bytes(masked_frame(TEXT, said)))
         elif what == 4:
             frames.append(encode_frame(TEXT, said[:100]))  # unmasked
         else:
-            frames.append(_frame(TEXT, said))
+            frames.append(masked_frame(TEXT, said))
     return frames
 
 
-def _frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
+def masked_frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
     return encode_frame(opcode, payload, mask=b"\1\2\3\4", fin=fin)
 
 
@@ -316,7 +326,7 @@ async def link(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
                 _HANDSHAKE.format(path=grammar.one(("/link", "/", "/ws")), more="").encode()
             )
             proof = {"run": "x", "to": grammar.one(nodes.runs), "nonce": "0" * 64, "proof": "0" * 64}
-            await stream.send_all(_frame(TEXT, grammar.dumped(grammar.changed(proof))))
+            await stream.send_all(masked_frame(TEXT, grammar.dumped(grammar.changed(proof))))
             while part := await stream.receive_some(65_536):
                 seen.said["heard"] += bool(part)
     finally:
@@ -336,12 +346,12 @@ async def proven_link(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
             while b"\r\n\r\n" not in heard:
                 heard += await _some(stream)
             parser.feed(heard.partition(b"\r\n\r\n")[2])
-            await stream.send_all(_frame(TEXT, proof.respond(await _text(stream, parser))))
+            await stream.send_all(masked_frame(TEXT, proof.respond(await _text(stream, parser))))
             proof.confirm(await _text(stream, parser))
             seen.said["let in"] += 1
             for _ in range(grammar.rng.randrange(1, 6)):
                 entries = [_entry(grammar, number) for number in range(grammar.rng.randrange(1, 4))]
-                await stream.send_all(_frame(TEXT, grammar.dumped(grammar.changed(entries))))
+                await stream.send_all(masked_frame(TEXT, grammar.dumped(grammar.changed(entries))))
             while True:
                 await _text(stream, parser)
                 seen.said["replies"] += 1
@@ -447,10 +457,12 @@ async def rows(grammar: Grammar, nodes: Nodes, seen: Seen) -> None:
         return
     ports = grammar.one(nodes.ports)
     for path in (session, f"{code}/leaderboard", f"{session}/players"):
-        await _http(grammar, ports[0], seen, f"GET /api/sessions/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await http_reply(
+            grammar, ports[0], seen, f"GET /api/sessions/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
     body = json.dumps({"name": "Row"})
     head = f"POST /api/sessions/{code}/players HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    await _http(grammar, ports[0], seen, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    await http_reply(grammar, ports[0], seen, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
 def _like(session: str) -> str:

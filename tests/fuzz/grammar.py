@@ -182,6 +182,36 @@ class Grammar:
         """Of the protocol on WebSockets."""
         return self.dumped(self.changed(self.one(self._client_messages())))
 
+    def hub_message(self) -> object:
+        """Of a client of SignalR, as a JSON object or, where it calls something, perhaps the flat form."""
+        said = dict(self.one(self._client_messages()))
+        target = str(said.pop("t")).capitalize()
+        arguments: list[object] = list(said.values()) if self.often(0.2) else [said]
+        call = {"target": self.one((target,) * 9 + ("Watch", "Jump")), "arguments": arguments}
+        number = str(self.rng.randrange(4))
+        if self.often(0.8):
+            call |= {"type": 1, "invocationId": number} if self.often(0.8) else {"type": 1}
+            return self.changed(call) if self.often(0.3) else call
+        others = (
+            {"type": 2, "invocationId": number, "item": self.value()},
+            {"type": 3, "invocationId": number, "result": self.value()},
+            {"type": 4, "invocationId": number, **call},
+            {"type": 5, "invocationId": number},
+            {"type": 6},
+            {"type": 7, "error": self.value()},
+            {"type": 8, "sequenceId": self.value()},
+            {"type": 9, "sequenceId": self.value()},
+            {"type": self.value()},
+        )
+        found = self.one(others)
+        return self.changed(found) if self.often(0.3) else found
+
+    def hub_handshake(self) -> tuple[bytes, bool]:
+        """The first record of a client, and whether it asks for MessagePack."""
+        packs = self.often(0.4)
+        asks = {"protocol": "messagepack" if packs else "json", "version": 1}
+        return self.dumped(self.changed(asks) if self.often(0.1) else asks) + b"\x1e", packs
+
     def join(self) -> Mapping[str, object]:
         return self.one(self._client_messages()[:5])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from engine.storage.postgres import Row
 from tests.signalr.clients import WAYS, Clients
 from tests.web.leading import Session
 
@@ -84,7 +85,7 @@ class Play:
         return found
 
 
-def stored(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], int]:
+def stored(rows: Sequence[Row]) -> dict[tuple[int, int], int]:
     """As `Play.acks`."""
     found = {(row["question"], row["player"]): row["elapsed_ms"] for row in rows}
     assert len(found) == len(rows)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from engine.storage.postgres import Row
 from tests.door import door_to
 from tests.e2e.node import Node, running_node
 from tests.signalr.clients import Clients, Refused, clients
@@ -34,7 +34,7 @@ async def led(node: Node, *types: str) -> AsyncIterator[tuple[Session, Clients, 
         yield session, running, hub_url(node.ports[1])
 
 
-async def answers_in(node: Node, session: Session) -> Sequence[Mapping[str, Any]]:
+async def answers_in(node: Node, session: Session) -> Sequence[Row]:
     return await node.query(STORED, session.session_id)
 
 
