@@ -2,7 +2,7 @@
 
 Synchronous, and the same for every transport. A transport feeds `receive` with the bytes of one client,
 passes frames that are `REPLIES` through `answered`, and sends all others as they are, in the protocol that
-the handshake has agreed on.
+the handshake has agreed on. What fails in `receive` ends that connection and nothing else.
 
 How to think about it: a reply has the `id` of its request. So the hub gives every call an id of its own, the
 reply with that id ends the call, and the client's id goes back into its place. The few replies without an id
@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from engine.actors import messages
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame, Message
+from engine.boundary import Boundary
 from server.realtime.conversation import Conversation
 from server.wire import hub, protocol
 from server.wire.hub import HubMessage, HubProtocol, HubProtocolError, Type
@@ -71,10 +72,12 @@ class HubClient:
     access_token: what the client came with: a token of a session, or of a user, with which `Join` does when
         it names none.
     bytes_max: bound of one message, whole or not.
+    boundary: is told what fails.
     """
 
     __slots__ = (
         "_access_token",
+        "_boundary",
         "_bytes_max",
         "_calls",
         "_heard",
@@ -86,9 +89,10 @@ class HubClient:
         "protocol",
     )
 
-    def __init__(self, access_token: str | None, bytes_max: int) -> None:
+    def __init__(self, access_token: str | None, bytes_max: int, boundary: Boundary) -> None:
         self._access_token = None if access_token == hub.NO_TOKEN else access_token
         self._bytes_max = bytes_max
+        self._boundary = boundary
         self._rest = b""
         self._calls: dict[str, _Call] = {}
         """By the hub's own id."""
@@ -108,6 +112,13 @@ class HubClient:
     def receive(self, data: bytes, conversation: Conversation, connection: HubConnection) -> None:
         """Take received bytes: any number of records, the last of them perhaps in part."""
         self._heard = True
+        try:
+            self._take(data, conversation, connection)
+        except Exception as error:  # noqa: BLE001 - the boundary logs it
+            self._boundary.caught(error, "a conversation of the hub")
+            connection.close(CloseReason.FAILED)
+
+    def _take(self, data: bytes, conversation: Conversation, connection: HubConnection) -> None:
         data = self._rest + data
         self._rest = b""
         if self.protocol is None:
@@ -226,9 +237,11 @@ class HubClient:
         self._heard = False
         return self._silent >= SILENT_INTERVALS_MAX
 
-    def answered(self, frame: Frame) -> Frame:
+    def answered(self, frame: Frame) -> Frame | None:
         """The frame that a client gets in place of one of `REPLIES`: a completion, or the frame itself if it
-        answers no call."""
+        answers no call. None before the handshake, when nothing but its answer is said."""
+        if self.protocol is None:
+            return None
         mark = frame.message.get("id")
         call = self._calls.pop(mark, None) if isinstance(mark, str) else None
         if call is not None:

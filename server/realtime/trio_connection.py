@@ -260,18 +260,16 @@ class HubWebSocket(Connection):
         address: str,
         entry: HubEntry,
     ) -> None:
-        self._hub = hub.HubClient(entry.access_token, config.frame_bytes_max)
+        self._hub = hub.HubClient(entry.access_token, config.frame_bytes_max, deps.boundary)
         self._handshake_words = hub.HANDSHAKE_ENDED
         super().__init__(websocket, stream, deps, config, tally, address, may_move=False)
         self._ping_interval_s = hub.PING_INTERVAL_S
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if frame.kind in hub.REPLIES:
-            if self._hub.protocol is None:
-                return  # nothing but the answer to the handshake comes before it
-            frame = self._hub.answered(frame)
-        super().push(frame)
+        said = self._hub.answered(frame) if frame.kind in hub.REPLIES else frame
+        if said is not None:
+            super().push(said)
 
     def agree(self, protocol: HubProtocol) -> None:
         """HubConnection."""

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import trio
 
+from server.realtime.hub import HubClient
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.realtime.rig import MakeTransport, RawClient, Rig, request, rig
@@ -287,6 +288,19 @@ async def test_a_client_that_breaks_the_protocol_is_closed(make: MakeTransport, 
     async with rig(make) as node, node.neighbour(), hub(node) as ada:
         await ada.raw.send_frame(words, 2)
         assert await ada.closed() == ({"type": 7, "error": "bad_frame: this is not the hub protocol"}, 1003)
+
+
+async def test_a_mistake_in_the_hub_ends_one_connection(
+    make: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    async with rig(make) as node, node.neighbour(), hub(node) as ada:
+        monkeypatch.setattr(HubClient, "_hear", fail)
+        await ada.say({"type": 6})
+        close, code = await ada.closed()
+        assert (close["error"].partition(":")[0], code) == ("failed", 1011)
 
 
 async def test_an_id_of_a_call_that_waits_may_not_be_used_again(make: MakeTransport) -> None:

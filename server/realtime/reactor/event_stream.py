@@ -14,7 +14,7 @@ from engine.actors.commands import Identity
 from engine.actors.delivery.frame import Frame
 from server.realtime import transport
 from server.realtime.reactor.client_connection import LOST, ClientConnection, End
-from server.realtime.reactor.port import Port
+from server.realtime.reactor.port import Encoder, Port
 from server.realtime.reactor.responses import error_response, head_of_stream
 from server.security.authentication import Caller
 from server.security.identity import IdentityError
@@ -33,7 +33,30 @@ HEARD_BYTES_MAX = 65_536
 """What a client may send on a stream, where it has nothing to say."""
 
 
-class EventStream(ClientConnection):
+class ResponseStream(ClientConnection):
+    """A response that goes on, to a client that has nothing more to say on its connection. It is counted
+    among the streams of its address until its end."""
+
+    __slots__ = ("_heard_bytes",)
+
+    def __init__(self, port: Port, client: socket.socket, encoder: Encoder, address: str) -> None:
+        super().__init__(port, client, encoder, address)
+        self._heard_bytes = 0
+        port.loop.hand_over(client.fileno(), self)
+
+    def take(self, data: bytes) -> None:
+        """Ignore received bytes."""
+        self._heard_bytes += len(data)
+        if self._heard_bytes > HEARD_BYTES_MAX:
+            self._conclude(LOST)
+
+    def _leave(self) -> None:
+        """The callback after the end."""
+        self._port.streams.leave(self._address)
+        super()._leave()
+
+
+class EventStream(ResponseStream):
     """SocketHandler and Subscriber. The response begins with the first word of the session: a `joined` opens
     the stream, an `error` is an ordinary refusal.
 
@@ -46,7 +69,7 @@ class EventStream(ClientConnection):
         request_id: of the request for it.
     """
 
-    __slots__ = ("_headers", "_heard_bytes", "_open", "_open_by", "_quiet", "_request_id")
+    __slots__ = ("_headers", "_open", "_open_by", "_quiet", "_request_id")
 
     def __init__(
         self, port: Port, client: socket.socket, address: str, headers: Mapping[str, str], request_id: str
@@ -55,12 +78,10 @@ class EventStream(ClientConnection):
         self._headers: Mapping[str, str] = headers
         self._request_id = request_id
         self._open = False
-        self._heard_bytes = 0
         self._quiet = False
         """Whether nothing was sent since the last look."""
         now = trio.current_time()
         self._open_by = now + OPEN_TIMEOUT_S
-        port.loop.hand_over(client.fileno(), self)
         # There are no pings: a client that has vanished is found by what it does not confirm.
         silence_ms = math.ceil(1000 * (KEEP_ALIVE_S + port.config.ping_timeout_s))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
@@ -130,12 +151,6 @@ class EventStream(ClientConnection):
         if self._end is None:
             self._set_alarm(now)
 
-    def take(self, data: bytes) -> None:
-        """Ignore received bytes."""
-        self._heard_bytes += len(data)
-        if self._heard_bytes > HEARD_BYTES_MAX:
-            self._conclude(LOST)
-
     # -- inside ----------------------------------------------------------------------------------
 
     def _begin(self, joined: Frame) -> None:
@@ -170,7 +185,6 @@ class EventStream(ClientConnection):
         """The callback after the end."""
         if self._open:
             self._port.tally.event_streams -= 1
-        self._port.streams.leave(self._address)
         super()._leave()
 
 

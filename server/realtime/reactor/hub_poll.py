@@ -95,7 +95,7 @@ class HubPoll:
         self._port = port
         self._address = address
         self._token = token
-        self._hub = hub.HubClient(access_token, port.config.frame_bytes_max)
+        self._hub = hub.HubClient(access_token, port.config.frame_bytes_max, port.deps.boundary)
         self._conversation = Conversation(port.deps, self, address, may_move=False)
         self._outbox = Outbox(encode_json, port.config.outbox_bytes_max)
         self._poll: Poll | None = None
@@ -124,11 +124,7 @@ class HubPoll:
         if self._ended:
             return
         self._port.tally.messages_in += 1
-        try:
-            self._hub.receive(data, self._conversation, self)
-        except Exception as error:  # noqa: BLE001 - the boundary logs it
-            self._port.deps.boundary.caught(error, "a conversation of the hub")
-            self.close(CloseReason.FAILED)
+        self._hub.receive(data, self._conversation, self)
 
     def leave(self) -> None:
         """The client wants no more."""
@@ -152,14 +148,11 @@ class HubPoll:
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if self._ended:
+        said = self._hub.answered(frame) if frame.kind in hub.REPLIES else frame
+        if said is None or self._ended:
             return
-        if frame.kind in hub.REPLIES:
-            if self._hub.protocol is None:
-                return  # nothing but the answer to the handshake comes before it
-            frame = self._hub.answered(frame)
         try:
-            taken = self._outbox.push(frame)
+            taken = self._outbox.push(said)
         except Exception as error:  # noqa: BLE001 - the boundary logs it
             self._port.deps.boundary.caught(error, f"encoding a {frame.kind}")
             self.close(CloseReason.FAILED)

@@ -10,14 +10,14 @@ import trio
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from server.realtime import hub, transport
-from server.realtime.reactor.client_connection import LOST, ClientConnection, End
-from server.realtime.reactor.event_stream import CONTENT_TYPE, HEARD_BYTES_MAX
+from server.realtime.reactor.client_connection import End
+from server.realtime.reactor.event_stream import CONTENT_TYPE, ResponseStream
 from server.realtime.reactor.port import Port, hub_event
 from server.realtime.reactor.responses import head_of_stream
 from server.wire.hub import PING, HubProtocol, closing, handshake_refused
 
 
-class HubStream(ClientConnection):
+class HubStream(ResponseStream):
     """SocketHandler, Subscriber and HubChannel.
 
     Args:
@@ -28,7 +28,7 @@ class HubStream(ClientConnection):
         access_token: what the client shows, good or not.
     """
 
-    __slots__ = ("_heard_bytes", "_hub", "_join_by", "_pinged_at", "_token")
+    __slots__ = ("_hub", "_join_by", "_pinged_at", "_token")
 
     MAY_MOVE = False
 
@@ -42,13 +42,11 @@ class HubStream(ClientConnection):
         token: str,
         access_token: str | None,
     ) -> None:
-        self._hub = hub.HubClient(access_token, port.config.frame_bytes_max)
+        self._hub = hub.HubClient(access_token, port.config.frame_bytes_max, port.deps.boundary)
         super().__init__(port, client, port.hub_events, address)
         self._token = token
-        self._heard_bytes = 0
         self._pinged_at = trio.current_time()
         self._join_by = self._pinged_at + port.config.join_timeout_s
-        port.loop.hand_over(client.fileno(), self)
         port.hub_channels[token] = self
         port.tally.event_streams += 1
         # Nginx would hold events back to fill its buffers.
@@ -63,11 +61,7 @@ class HubStream(ClientConnection):
         if self._end is not None or self._conversation is None:
             return
         self._port.tally.messages_in += 1
-        try:
-            self._hub.receive(data, self._conversation, self)
-        except Exception as error:  # noqa: BLE001 - the boundary logs it
-            self._port.deps.boundary.caught(error, "a conversation of the hub")
-            self.close(CloseReason.FAILED)
+        self._hub.receive(data, self._conversation, self)
 
     # -- HubConnection ---------------------------------------------------------------------------
 
@@ -84,11 +78,9 @@ class HubStream(ClientConnection):
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if frame.kind in hub.REPLIES:
-            if self._hub.protocol is None:
-                return  # nothing but the answer to the handshake comes before it
-            frame = self._hub.answered(frame)
-        super().push(frame)
+        said = self._hub.answered(frame) if frame.kind in hub.REPLIES else frame
+        if said is not None:
+            super().push(said)
 
     def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
@@ -117,12 +109,6 @@ class HubStream(ClientConnection):
         if self._end is None:
             self._set_alarm(now)
 
-    def take(self, data: bytes) -> None:
-        """Ignore received bytes."""
-        self._heard_bytes += len(data)
-        if self._heard_bytes > HEARD_BYTES_MAX:
-            self._conclude(LOST)
-
     # -- inside ----------------------------------------------------------------------------------
 
     def _set_alarm(self, now: float) -> None:
@@ -137,5 +123,4 @@ class HubStream(ClientConnection):
         """The callback after the end."""
         del self._port.hub_channels[self._token]
         self._port.tally.event_streams -= 1
-        self._port.streams.leave(self._address)
         super()._leave()

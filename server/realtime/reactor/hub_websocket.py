@@ -40,18 +40,16 @@ class HubWebSocket(Connection):
     def __init__(
         self, port: Port, client: socket.socket, address: str, join_by: float, access_token: str | None
     ) -> None:
-        self._hub = hub.HubClient(access_token, port.config.frame_bytes_max)
+        self._hub = hub.HubClient(access_token, port.config.frame_bytes_max, port.deps.boundary)
         super().__init__(port, client, address, join_by)
 
     # -- Subscriber ------------------------------------------------------------------------------
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        if frame.kind in hub.REPLIES:
-            if self._hub.protocol is None:
-                return  # nothing but the answer to the handshake comes before it
-            frame = self._hub.answered(frame)
-        super().push(frame)
+        said = self._hub.answered(frame) if frame.kind in hub.REPLIES else frame
+        if said is not None:
+            super().push(said)
 
     def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
@@ -78,11 +76,7 @@ class HubWebSocket(Connection):
     def _hear(self, payload: bytes, *, binary: bool = False) -> None:  # noqa: ARG002 - the handshake says what it is
         self._port.tally.messages_in += 1
         assert self._conversation is not None
-        try:
-            self._hub.receive(payload, self._conversation, self)
-        except Exception as error:  # noqa: BLE001 - the boundary logs it
-            self._port.deps.boundary.caught(error, "a conversation of the hub")
-            self.close(CloseReason.FAILED)
+        self._hub.receive(payload, self._conversation, self)
 
     # -- signs of life ---------------------------------------------------------------------------
 
