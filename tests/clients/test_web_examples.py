@@ -60,6 +60,7 @@ async def test_who_has_the_key_sees_nodes_and_sessions(
         key.fill(client_node.author_key)
         show.click()
         expect(page.locator("#nodes tr")).to_have_count(1)
+        expect(page.locator("#nodes td").nth(5)).to_have_text("", timeout=15_000)  # nobody answers
         row = page.locator("#sessions tr", has_text=session.code)
         expect(row).to_contain_text("lobby")
         visit.run(session.lead, "start")
