@@ -500,7 +500,7 @@ async def measure(cuts: Sequence[Cut], players: int, cut_s: float, keep: Path | 
                 found.append(await play.see(cut))
                 click.echo(table(found[-1:]).splitlines()[-1], err=True)
             verdict = await prove_all(
-                apis[1],
+                apis[1:2],
                 lambda ids: answers_of(stage.database, ids),
                 lambda: merged_in(stage.database),
                 directory,

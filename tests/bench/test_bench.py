@@ -21,6 +21,7 @@ from bench import (
     leaderboard,
     leaderboards,
     links,
+    listing,
     peers,
 )
 from bench.__main__ import BENCHMARKS, EXTRA, table
@@ -40,6 +41,7 @@ def test_the_benchmarks_run_and_are_shown() -> None:
         "fan_out": fan_out.run(sizes=(3,), rounds=1),
         "hub_fan_out": hub_fan_out.run(sizes=(3,), rounds=1),
         "leaderboards": leaderboards.run(members=300, calls=100),
+        "listing": listing.run(quizzes=200, calls=3),
         "links": links.run(answers=20, singles=2, frames=2, nodes=(1, 2), rounds=1),
     }
     console = Console(width=120, record=True)

@@ -56,6 +56,26 @@ async def test_authors_sign_in_and_have_their_own_quizzes_and_sessions(
         expect(page.get_by_role("link", name="Sign in")).to_be_visible()
         no_violations(page)
         screenshot(page, "sign-in-asked")
+        german = visit.page(lang="de-DE")
+        german.goto(f"{url}/host")
+        expect(german.get_by_role("link", name="Anmelden")).to_be_visible()
+        expect(german.get_by_role("dialog", name="Wer bist du?")).to_contain_text(
+            "Oder mit dem Autorenschlüssel"
+        )
+        go, cancel = (
+            german.get_by_role("button", name=name).bounding_box() for name in ("Weiter", "Abbrechen")
+        )
+        assert go is not None
+        assert cancel is not None
+        assert go["y"] == cancel["y"], "side by side"
+        no_violations(german)
+        fits(german)
+        screenshot(german, "sign-in-asked-german")
+        german.goto(f"{url}/login/failed?why=login_no_role")
+        expect(german.get_by_role("heading")).to_have_text("Du bist nicht angemeldet")
+        no_violations(german)
+        fits(german)
+        screenshot(german, "sign-in-failed-german")
         ada = sign_in("ada")
         expect(ada.locator("#me")).to_contain_text("Ada Lovelace")
         no_violations(ada)
