@@ -19,6 +19,19 @@ def refused(name: str, language: str = "en") -> bool:
     return RULES.refuses(fold(name), RULES.skeleton(name), language)
 
 
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_no_number_is_a_swearword(language: str) -> None:
+    """Though 455 and 717 look like some."""
+    numbers = (*range(2_000), 7_175, 45_500, 71_717, 806_455)
+    assert [number for number in numbers if refused(f"Team {number}", language)] == []
+    assert [number for number in numbers if refused(f"{number}", language)] == []
+
+
+@pytest.mark.parametrize("name", ["a55", "4ss", "@55", "A$$", "t17s", "Team 455 a55"])
+def test_digits_may_stand_for_letters(name: str) -> None:
+    assert refused(name)
+
+
 @pytest.mark.parametrize(
     "name",
     [
