@@ -22,6 +22,7 @@ from bench.figures import Costs, Figure, percentile, process_cpu_s
 from bench.memory_node import REACTOR, TRANSPORTS, Address, answer_everything, beside, serve_from_memory
 from bench.players import Players
 from loadtest.client.api import Api
+from server.cli.cluster.node_process import CROWDED
 from tests.e2e.node import Node, running_node
 
 PLAYERS = 1_000
@@ -82,7 +83,7 @@ def seat(address: Address, count: int, pid: int) -> Served:
 
 @asynccontextmanager
 async def node_with_players(data_dir: Path, count: int, *options: str) -> AsyncIterator[Served]:
-    quiet = ("--no-samples", "--ping-interval-s", "3600", "--ping-timeout-s", "600")
+    quiet = ("--no-samples", "--ping-interval-s", "3600", "--ping-timeout-s", "600", *CROWDED)
     async with running_node(data_dir, *quiet, *options) as (node, api):
         address = await new_session(node, api, QUESTIONS)
         assert node.process is not None

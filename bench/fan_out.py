@@ -185,7 +185,12 @@ async def crowd_of(count: int, name: str) -> AsyncIterator[Crowd]:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     port = listener.getsockname()[1]
     seats = Seats()
-    config = Config(ping_interval_s=3600, connections_max=2 * count, connections_per_address_max=2 * count)
+    config = Config(
+        ping_interval_s=3600,
+        connections_max=2 * count,
+        connections_per_address_max=2 * count,
+        event_streams_per_address_max=2 * count,
+    )
     transport = TRANSPORTS[name](gate_to(seats), config, Halfway())
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(transport.serve, [listener]))

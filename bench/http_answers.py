@@ -29,6 +29,7 @@ from bench.answer_wire import SLOW_TICK_MS, new_session, quiz
 from bench.figures import Costs, Figure, process_cpu_s
 from bench.memory_node import REACTOR, Address, answer_everything, beside, serve_from_memory
 from bench.players import Clients
+from server.cli.cluster.node_process import CROWDED
 from tests.e2e.node import running_node
 
 PLAYERS = 2_000
@@ -216,7 +217,7 @@ async def measure(players: int, connections: int, rounds: int) -> Costs:
         memory, memory_pid = stack.enter_context(
             beside(partial(serve_from_memory, REACTOR, quiz(questions), SLOW_TICK_MS))
         )
-        options = ("--no-samples", "--transport", REACTOR, "--tick-ms", str(SLOW_TICK_MS))
+        options = ("--no-samples", "--transport", REACTOR, "--tick-ms", str(SLOW_TICK_MS), *CROWDED)
         async with running_node(place, *options) as (node, api):
             address = await new_session(node, api, questions)
             assert node.process is not None
