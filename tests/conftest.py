@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +12,7 @@ from itertools import count
 from math import inf
 from pathlib import Path
 
+import psutil
 import pytest
 import trustme
 from hypothesis import HealthCheck, settings
@@ -26,6 +29,23 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 _numbers = count(1)
+
+MEMORY = "/dev/shm"
+ROOM_BYTES = 4 << 30
+
+
+def _keep_data_in_memory() -> None:
+    """Databases and spools of the tests, where there is room: dozens of database clusters are copied, and
+    every commit is synced. Tests end processes and not the machine, so what was synced is as safe here. What
+    pytest keeps after a run stays on the disk."""
+    if "TMPDIR" in os.environ or not Path(MEMORY).is_dir():
+        return
+    if min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+
+
+_keep_data_in_memory()
 
 
 # Reads until the tests have ended, however they do: a server would outlive tests that are killed.
