@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -32,12 +33,18 @@ PATIENCE_S = 60.0
 FANFARE = [sys.executable, "-m", "server.cli.main"]
 
 
+PORTS = range(10_000, 32_768)
+"""Below those that the kernel picks: it would give one to another while the node that it is for is down."""
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(PORTS)  # tests seed the generator of `random`
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in found:
+                found.append(port)
+    return found
 
 
 def clean_environment() -> dict[str, str]:
