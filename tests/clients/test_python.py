@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import anyio
 import pytest
 import trio
 
-from fanfare_client import Connection, FanfareError, connect
+from fanfare_client import Connection, FanfareError, connect, connection
 from tests.e2e.node import Node
 from tests.npm import ROOT
 from tests.web.leading import opened
@@ -119,3 +120,17 @@ def test_its_wheel_installs_without_the_server(tmp_path: Path) -> None:
     file, *loaded = done.stdout.split()
     assert Path(file).is_relative_to(tmp_path)
     assert not {"server", "engine", "loadtest"} & {name.partition(".")[0] for name in loaded}
+
+
+async def test_authorities_are_loaded_once_and_for_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda **more: loaded.append(1) or load(**more))
+    connection._authorities.cache_clear()
+    for url, so_far in (
+        ("http://quiz.example", 0),
+        ("https://quiz.example", 1),
+        ("https://other.example", 1),
+    ):
+        Connection(url, "123456", {"name": "Ada"}, websocket=True)
+        assert len(loaded) == so_far

@@ -87,7 +87,8 @@ async def ports(
 ) -> AsyncIterator[Ports]:
     """Args: sessions: where the port finds them."""
     async with edge(**config) as e:
-        e.but(tracing=tracing)
+        if tracing is not None:
+            e.but(tracing=tracing)
         e.__class__ = Ports  # what `edge` has made, with another port in front of it
         assert isinstance(e, Ports)
         limits = e.config.messages_per_s, e.config.messages_burst
@@ -107,6 +108,11 @@ async def ports(
             with trio.fail_after(30):
                 yield e
             await e.stop()
+
+
+def client_of(e: Ports, **more: Any) -> httpx.AsyncClient:
+    """Without the certificates of the world: to load them takes longer than all else of a test."""
+    return httpx.AsyncClient(base_url=e.base, verify=False, **more)
 
 
 def request(method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
@@ -195,7 +201,7 @@ async def test_both_ports_say_the_same(
             | (JSON if body else {})
             | {name: value.format(**words) for name, value in headers.items()}
         )
-        async with httpx.AsyncClient(base_url=e.base) as client:
+        async with client_of(e) as client:
             fast = await client.request(method, url, headers=sent, content=body)
             with_id = url.replace(session.code, session.id)
             again = await client.request(method, with_id, headers=sent, content=body)
@@ -220,7 +226,7 @@ async def test_both_ports_trace_a_request_and_its_answer_below_it() -> None:
         e.registry.slow_answers.tell = lambda answer, trace, _: told.append((answer, trace))
         url, body = f"{session.url}/answers", {"id": "a", "question": 1, "choice": 0}
         assert tracing.spans == [], "whoever does not ask for it is not traced"
-        async with httpx.AsyncClient(base_url=e.base) as client:
+        async with client_of(e) as client:
             headers = {"Authorization": f"Bearer {ada['token']}", "traceparent": TRACEPARENT}
             fast = await client.post(url, headers=headers, json=body)
             await client.post(url, headers=headers, json=body | {"question": 2})
@@ -251,7 +257,7 @@ async def test_a_request_id_is_taken_or_made_and_returned_by_both_ports(sent: st
         session = await e.session()
         headers = {} if sent is None else {"X-Request-Id": sent}
         raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        async with httpx.AsyncClient(base_url=e.base) as client:
+        async with client_of(e) as client:
             refusal = await client.post(f"{session.url}/answers", headers=raw_headers)
             preflight = await client.options(f"{session.url}/answers", headers=raw_headers)
         api = await e.get("/healthz", headers=headers)
@@ -273,7 +279,7 @@ async def test_http_alone_is_enough_to_go_through_a_quiz_alone() -> None:
         session = await e.session(pace="self")
         ada = await session.join("Ada")
         own = {"Authorization": f"Bearer {ada['token']}"}
-        async with httpx.AsyncClient(base_url=e.base, headers=own) as client:
+        async with client_of(e, headers=own) as client:
             first = (await client.post(f"{session.url}/next")).json()
             again = (await e.post(f"{session.url}/next", token=ada["token"])).json
             assert first["t"] == "question"
@@ -295,7 +301,7 @@ async def test_pages_of_other_nodes_may_use_this_port() -> None:
         await session.do("start")
         page = {"Origin": "http://a.example:5001"}
         sent = JSON | page | {"Authorization": f"Bearer {ada['token']}"}
-        async with httpx.AsyncClient(base_url=e.base) as client:
+        async with client_of(e) as client:
             foreign = await client.post(f"{session.url}/answers", headers=sent, content=GOOD)
             assert foreign.json()["error"]["code"] == "origin_refused"
             e.but(cluster=FakeCluster(member("a", http_url="http://a.example:5001")))
@@ -309,7 +315,7 @@ async def test_pages_of_other_nodes_may_use_this_port() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/api/sessions", "/api/sessions/123456/players", "/metrics", "/ws/x"])
 async def test_what_is_not_on_this_port(path: str) -> None:
-    async with ports() as e, httpx.AsyncClient(base_url=e.base) as client:
+    async with ports() as e, client_of(e) as client:
         reply = await client.get(path)
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
@@ -331,7 +337,7 @@ async def test_a_refusal_leaves_nothing_behind() -> None:
 
 
 async def test_an_unknown_code_counts_as_a_guess_on_either_port() -> None:
-    async with ports(attempts_per_min=4) as e, httpx.AsyncClient(base_url=e.base) as client:
+    async with ports(attempts_per_min=4) as e, client_of(e) as client:
         for number in range(2):
             assert (await client.get(f"/api/sessions/99999{number}/events")).status_code == 404
             assert (await e.get(f"/api/sessions/99999{number}/events")).status == 404

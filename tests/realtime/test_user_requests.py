@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import pytest
 import trio
 import trio.lowlevel
@@ -16,7 +15,7 @@ from engine.actors.clock import SessionClock
 from tests.http.edge import Played
 from tests.http.events import stream
 from tests.identities import NOW_S, SETTINGS, made_up, signed
-from tests.realtime.test_exchange import Ports, ports, read_response, request
+from tests.realtime.test_exchange import Ports, client_of, ports, read_response, request
 
 JSON = {"Content-Type": "application/json"}
 ANSWER = {"id": "a", "question": 1, "choice": 0}
@@ -38,7 +37,7 @@ async def both(
     """What both ports say to it, which has to be the same."""
     url = f"{session.url}/{what}"
     sent = dict(headers) | (JSON if body else {})
-    async with httpx.AsyncClient(base_url=e.base) as client:
+    async with client_of(e) as client:
         fast = await client.request(method, url, headers=sent, content=body)
     api = await e.call(method, url, headers={"Host": "127.0.0.1"} | sent, data=body or None)
     assert (fast.status_code, fast.json()) == (api.status, api.json)
@@ -50,7 +49,7 @@ async def test_a_user_plays_and_sees_the_end_with_the_identity_alone() -> None:
         session = await e.session(pace="self")
         ada = signed("ada@app", name="Ada")
         await join(e, session, ada)
-        async with httpx.AsyncClient(base_url=e.base, headers=as_bearer(ada)) as fast:
+        async with client_of(e, headers=as_bearer(ada)) as fast:
             shown = (await fast.post(f"{session.url}/next")).json()
             assert (shown["t"], shown["number"]) == ("question", 1)
             assert (await e.post(f"{session.url}/next", token=ada)).json["number"] == 1
@@ -145,7 +144,7 @@ async def test_a_bad_body_is_refused_as_ever(headers: Mapping[str, str], body: b
         session = await e.session(pace="self")
         await join(e, session, signed())
         url, sent = f"{session.url}/answers", JSON | as_bearer(signed()) | dict(headers)
-        async with httpx.AsyncClient(base_url=e.base) as client:
+        async with client_of(e) as client:
             fast = await client.post(url, headers=sent, content=body)
         api = await e.call("POST", url, headers={"Host": "127.0.0.1"} | sent, data=body)
         assert fast.json()["error"]["code"] == api.error == code
@@ -156,7 +155,7 @@ async def test_codes_cannot_be_guessed_with_an_identity() -> None:
     async with ports(clock=SessionClock(NOW_S * 1000), attempts_per_min=4, **SETTINGS) as e:
         session = await e.session(pace="self")
         await join(e, session, signed())
-        async with httpx.AsyncClient(base_url=e.base, headers=as_bearer(signed())) as fast:
+        async with client_of(e, headers=as_bearer(signed())) as fast:
             wrong = [(await fast.post(f"/api/sessions/{number + 999_900:06}/next")) for number in range(2)]
             wrong_there = [
                 await e.post(f"/api/sessions/{number + 999_900:06}/next", token=signed()) for number in (2, 3)
@@ -173,7 +172,7 @@ async def test_made_up_identities_count_as_wrong_tokens() -> None:
     async with ports(clock=SessionClock(NOW_S * 1000), attempts_per_min=3, **SETTINGS) as e:
         session = await e.session(pace="self")
         await join(e, session, signed())
-        async with httpx.AsyncClient(base_url=e.base, headers=as_bearer(made_up({"alg": "none"}))) as fast:
+        async with client_of(e, headers=as_bearer(made_up({"alg": "none"}))) as fast:
             codes = [(await fast.post(f"{session.url}/next")).json()["error"]["code"] for _ in range(4)]
         assert codes == ["identity_invalid"] * 3 + ["too_many_attempts"]
 
@@ -184,7 +183,7 @@ async def test_a_user_who_asks_too_often_is_told() -> None:
         ada, ben = signed("ada@app"), signed("ben@app", name="Ben")
         for user in (ada, ben):
             await join(e, session, user)
-        async with httpx.AsyncClient(base_url=e.base) as fast:
+        async with client_of(e) as fast:
             told = [await fast.post(f"{session.url}/next", headers=as_bearer(ada)) for _ in range(3)]
             assert [each.status_code for each in told] == [200, 200, 429]
             assert told[2].json()["error"]["code"] == "rate_limited"
