@@ -25,6 +25,7 @@ from bench import wire
 from bench.child import child
 from bench.figures import Costs, Figure
 from bench.players import Clients
+from server.cli.cluster.node_process import CROWDED
 from tests.e2e.node import Node, running_node
 from tests.web.chromium import Chromium, Visit
 from tests.web.install_chromium import executable, missing
@@ -162,7 +163,7 @@ async def measure(players: int, rounds: int) -> Pages:
         try:
             async with (
                 running_node(
-                    Path(path) / "data", "--no-samples", "--connections-per-address-max", "20000"
+                    Path(path) / "data", "--no-samples", "--connections-per-address-max", "20000", *CROWDED
                 ) as (node, _),
                 opened(node.url, "single", author_key=node.author_key, limit_s=600, board="live") as session,
             ):
