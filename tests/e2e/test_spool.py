@@ -237,6 +237,8 @@ async def test_what_was_in_the_spool_of_a_stopped_node_is_merged_and_it_adds_not
         made, ada = await begun(api)
         ben = await api.join(made["code"], "Ben")
         await certain(first)
+        # What a slow commit has sent to the spool is in PostgreSQL by then.
+        await until(first, "fanfare_spool_active", lambda active: not active)
         gate.set("shut")
         ack = await api.answer(made["code"], ada["token"], "a", 1, True)
         zoe = await api.join(made["code"], "Zoë")

@@ -76,6 +76,19 @@ async def test_a_page_reads_what_is_on_it_and_not_the_whole_table(database: Data
     assert await rows_read(database, 10, None, None, "nothing like it") == 0
 
 
+async def test_a_page_of_an_author_reads_few_of_many_quizzes_without_an_owner(database: Database) -> None:
+    """Which come behind those of all other authors."""
+    await _fill(database)
+    await database.execute(
+        """
+        INSERT INTO quizzes (id, version, title, language, definition, created_at)
+        SELECT 'z' || id, version, 'Z' || title, language, definition, created_at FROM quizzes
+        """
+    )
+    await database.execute("ANALYZE quizzes")
+    assert await rows_read(database, 10, None, ["owner3", None], None) <= 40
+
+
 async def test_a_title_is_folded_whatever_the_locale_of_the_database(database: Database) -> None:
     both = [chr(code) for code in range(0x21, 0x2000) if chr(code).isalpha()]
     [row] = await database.fetch("SELECT fold_title($1) AS folded", "".join(both))
