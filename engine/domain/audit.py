@@ -225,7 +225,7 @@ class _Course:
         if fact.player in self._kicked:
             self._found.append(Difference("kicked", fact.seq, player=fact.player))
         own = self._own
-        if own is None or self._phase is not Phase.OPEN or fact.at < own.opens_at or own.is_over(fact.at):
+        if own is None or self._phase is not Phase.OPEN or own.is_ahead(fact.at) or own.is_over(fact.at):
             self._disorder(fact, fact.player)
             return
         asked = own.way(fact.player).stage is Stage.ASKED

@@ -93,6 +93,7 @@ class SelfPace:
     def __init__(self, quiz: Quiz, settings: Settings, created_at: int) -> None:
         self.untimed: Final = settings.untimed
         self.opens_at: Final = created_at if settings.open_from is None else settings.open_from
+        self._open_from: Final = settings.open_from
         self.closes_at: int | None = None
         """The deadline; None: open until the host finishes the session."""
         if settings.open_ms is not None:
@@ -160,6 +161,11 @@ class SelfPace:
     def received(self, player: int, at: int, held_ms: int) -> int:
         """As `PlayClock.received`, by the clock of this player."""
         return max(at - held_ms, min(at, self.way(player).shown_at))
+
+    def is_ahead(self, at: int) -> bool:
+        """Whether the session is not open yet. Without a date to open from it is open from the beginning, also
+        where the clock was set back to before that."""
+        return self._open_from is not None and at < self._open_from
 
     def is_over(self, at: int) -> bool:
         """Whether an answer that is received then comes after the deadline."""

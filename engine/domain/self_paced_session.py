@@ -78,7 +78,7 @@ class SelfPacedSession(ReplayedSession):
             return Through(self.seq)
         if self.phase is Phase.FINISHED or self.self_pace.is_over(at):
             return FINISHED
-        if at < self.self_pace.opens_at:
+        if self.self_pace.is_ahead(at):
             return NOT_OPEN_YET
         missed = 0
         if way.stage is Stage.ASKED:
@@ -184,7 +184,7 @@ class SelfPacedSession(ReplayedSession):
         if own is None or self.phase is Phase.FINISHED or who is None or who.kicked:
             return None, 0
         at = own.carried(fact.at)
-        return (own, at) if own.opens_at <= at and not own.is_over(at) else (None, 0)
+        return (None, 0) if own.is_ahead(at) or own.is_over(at) else (own, at)
 
     def merge_deadline(self, fact: DeadlineMoved, now: int) -> None:
         """An earlier owner had moved the deadline. Where the host has moved it later, that stands; a deadline

@@ -148,6 +148,20 @@ def test_the_session_opens_and_closes_by_the_clock() -> None:
     assert session.deadline is None
 
 
+def test_a_session_without_a_date_to_open_from_is_open_whatever_the_clock_says() -> None:
+    """A clock that is set back while the node is down may come to before the session was made."""
+    session = of_own_pace(2)
+    asked(session, 1, T - 60_000)
+    assert isinstance(session.answer(1, 1, 1, T - 59_000), AnswerAccepted)
+    session.merge_shown(QuestionShown(session.seq + 1, T - 58_000, 2, 1))
+    session.finish(T - 50_000)
+    facts = session.take_facts()
+    assert [type(fact) for fact in facts[-4:-1]] == [QuestionShown, AnswerAccepted, QuestionShown]
+    lines = [Line(1, 1, session.leaderboard.score(1), 1, 1, 1_000), Line(2, 2, 0, 0, 0, 0)]
+    evidence = Evidence(session.quiz, T, T - 50_000, facts, (), {}, lines, session.settings)
+    assert audit(evidence) == []
+
+
 def test_the_host_moves_the_deadline() -> None:
     session = of_own_pace(open_ms=60_000)
     assert session.extend(T + 120_000, T) is None

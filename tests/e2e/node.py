@@ -188,7 +188,7 @@ async def fanfare(*words: str, data_dir: Path | None = None) -> tuple[int, str]:
     """Run a client command to its end. Returns its exit code and all that it printed. `data_dir`: of the node
     on this machine that it is about."""
     where = {} if data_dir is None else {"FANFARE_DATA_DIR": str(data_dir)}
-    with trio.fail_after(3 * PATIENCE_S):
+    with trio.fail_after(5 * PATIENCE_S):
         done = await trio.run_process(
             [*FANFARE, *words],
             capture_stdout=True,
