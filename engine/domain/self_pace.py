@@ -163,8 +163,8 @@ class SelfPace:
         return max(at - held_ms, min(at, self.way(player).shown_at))
 
     def is_ahead(self, at: int) -> bool:
-        """Whether the session is not open yet. Without a date to open from it is open from the beginning, also
-        where the clock was set back to before that."""
+        """Whether the session is not open yet. Without a date to open from it is open from the start, even
+        if the clock was set back to before that."""
         return self._open_from is not None and at < self._open_from
 
     def is_over(self, at: int) -> bool:
