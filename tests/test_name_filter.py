@@ -140,7 +140,11 @@ def test_swearwords_are_no_names(name: str, language: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Host", "HOST!!", "★ host ★", "Ноst", "H0st", "Admin", "4dmin", "Admin 1", "Мoderator"]
+    "name",
+    [
+        *("Host", "HOST!!", "★ host ★", "Ноst", "H0st", "Admin", "4dmin", "Admin 1", "Мoderator"),
+        *("The Host", "ʜᴏꜱᴛ", "🅷🅾🆂🆃"),
+    ],
 )
 def test_nobody_looks_as_if_they_led(name: str) -> None:
     assert refused(name)
@@ -156,6 +160,8 @@ def test_nobody_looks_as_if_they_led(name: str) -> None:
         ("BOB", "b0b"),
         ("Alice", "A1ice"),
         ("Max", "Μах"),
+        ("Ada", "ᴀᴅᴀ"),
+        ("Ada", "🅰🅳🅰"),
     ],
 )
 def test_names_that_look_alike(one: str, other: str) -> None:

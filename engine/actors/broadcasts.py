@@ -211,9 +211,9 @@ class Broadcasts:
         for fact in facts:
             match fact:
                 case PlayerJoined():
-                    self._note_standing()
+                    self._note_standing(moves=session.self_pace is not None)
                 case AnswerAccepted() | AnswerMerged():
-                    self._note_standing(merged=isinstance(fact, AnswerMerged))
+                    self._note_standing(moves=isinstance(fact, AnswerMerged))
                     if isinstance(fact, AnswerAccepted):
                         self._tellings.answered(fact.at)
                     self._note_way(fact.player)
@@ -221,7 +221,7 @@ class Broadcasts:
                     self._note_progress()
                     self._note_way(fact.player)
                 case PlayerDone():
-                    self._note_standing(merged=session.settings.reveal == "end")
+                    self._note_standing(moves=session.settings.reveal == "end")
                     self._note_way(fact.player)
                 case PlayerKicked():
                     self.board.dirty = True
@@ -278,10 +278,10 @@ class Broadcasts:
                     self._note_way(fact.player)
         return True
 
-    def _note_standing(self, *, merged: bool = False) -> None:
-        """Somebody has answered or joined: how many have answered is news, and so is the standing unless it
-        does not move while the question is open."""
-        if merged or not self._session.withholds:
+    def _note_standing(self, *, moves: bool = False) -> None:
+        """Somebody has answered or joined: how many have answered is news, and so is the standing, unless the
+        session withholds it, and this does not move it all the same."""
+        if moves or not self._session.withholds:
             # After the end nobody is told: whoever comes back sees it in the whole picture.
             self.board.dirty = self._session.phase is not Phase.FINISHED
         self._note_progress()

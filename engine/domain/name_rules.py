@@ -21,10 +21,10 @@ from engine.domain.text import fold
 
 _RESERVED: Final = frozenset(
     """
-    host hosts gastgeber hote anfitrion ospite organisateur organizador
-    admin admins administrator administrateur administrador amministratore root system support
-    moderator moderators mod moderateur moderador moderatore spielleiter spielleitung spielleiterin
-    quizmaster quizleiter quizleitung quizmeister presenter fanfare
+    host hosts thehost gastgeber gastgeberin hote anfitrion ospite organisateur organizador
+    admin admins theadmin administrator administrateur administrador amministratore root system support
+    moderator moderators moderatorin mod moderateur moderador moderatore
+    spielleiter spielleitung spielleiterin quizmaster quizleiter quizleitung quizmeister presenter fanfare
     """.split()  # noqa: SIM905 - a list of words is read more easily than a list of strings
 )
 """Whole names that claim to lead the session; folded."""

@@ -25,7 +25,7 @@ FINISHED: Final = Refusal("session_finished", "The session is over.")
 NOT_OPEN_YET: Final = Refusal("not_open_yet", "The session is not open yet.")
 _LED: Final = Refusal("illegal_move", "The next question opens for all players of this session at once.")
 _DEADLINE: Final = Refusal(
-    "bad_field", "A deadline lies in the future, 90 days ahead at the most.", "closes_at"
+    "bad_field", "A deadline lies in the future, behind the opening, 90 days ahead at the most.", "closes_at"
 )
 
 
@@ -202,7 +202,8 @@ class SelfPacedSession(ReplayedSession):
         if refusal is not None:
             return refusal
         assert self.self_pace is not None, "only a self-paced session is open"
-        if not at < closes_at <= at + OPEN_MAX_MS:
+        never_open = self.self_pace.is_ahead(at) and closes_at <= self.self_pace.opens_at
+        if never_open or not at < closes_at <= at + OPEN_MAX_MS:
             return _DEADLINE
         if closes_at != self.self_pace.closes_at:
             self._record(DeadlineMoved(self.seq + 1, at, closes_at))

@@ -42,6 +42,7 @@ class Lifecycle:
         settings = Settings.parse({name: data[name] for name in FIELDS if name in data})
         if settings.identity == "required" and self._services.config.identity == "off":
             raise ApiError("bad_field", "This node takes no identities: nobody could join.", "identity")
+        self._refuse_over_already(settings)
         quiz_id, version = _quiz_id(data), _quiz_version(data)
         if not author.admin:
             author.require_playable((await self._services.catalog.get(quiz_id, version)).owner_id)
@@ -58,6 +59,13 @@ class Lifecycle:
             play_url=play_url(self._services, session),
         )
         return json_answer(body, 201, {"Location": f"/api/sessions/{record.code}"})
+
+    def _refuse_over_already(self, settings: Settings) -> None:
+        open_from, open_ms = settings.open_from, settings.open_ms
+        if open_from is None or open_ms is None:
+            return
+        if open_from + open_ms <= self._services.clock.now_ms():
+            raise ApiError("bad_field", "The session would be over before it began.", "open_ms")
 
     async def take_over(self, key: str) -> Answer:
         """A new host token. Older tokens become invalid, and a connected host is closed with `replaced`."""

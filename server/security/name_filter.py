@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackagePath, files
+from string import ascii_uppercase
 
 import orjson
 
@@ -65,7 +68,26 @@ def _skeletons() -> dict[int, str]:
             if len(char) == len(other) == 1:
                 first, second = sorted((leading(char), leading(other)), key=_rank)
                 leader[second] = first
-    return {ord(char): leading(char) for char in leader if leading(char) != char}
+    skeletons = {ord(char): leading(char) for char in leader if leading(char) != char}
+    return skeletons | _letters_of_another_shape()
+
+
+_SHAPES = (
+    "LATIN LETTER SMALL CAPITAL",
+    "NEGATIVE CIRCLED LATIN CAPITAL LETTER",
+    "NEGATIVE SQUARED LATIN CAPITAL LETTER",
+)
+
+
+def _letters_of_another_shape() -> dict[int, str]:
+    """Small capitals, and capitals in filled circles and squares. Neither the package nor Unicode's normal
+    forms take them for letters."""
+    shapes: dict[int, str] = {}
+    for letter in ascii_uppercase:
+        for shape in _SHAPES:
+            with suppress(KeyError):  # there is no small capital Q or X
+                shapes[ord(unicodedata.lookup(f"{shape} {letter}"))] = letter.lower()
+    return shapes
 
 
 def _rank(char: str) -> tuple[bool, bool, str]:

@@ -118,6 +118,8 @@ async def test_nobody_learns_early(
         looked = ada.last("joined")["state"]
         assert (looked["you"]["score"], looked["you"]["rank"], looked["you"]["result"]) == (None, None, None)
         await trio.sleep(1)
+        seen = (await w.watch(actor)).last("joined")["state"]["leaderboard"]
+        assert [(line["name"], line["score"]) for line in seen["top"]] == [("Ada", 0), ("Ben", 0)]
         for client in (ben, screen):
             assert all(line["score"] == 0 for board in client.got("leaderboard") for line in board["top"])
         assert screen.last("progress")["answers"] == [1, 0, 0]

@@ -173,6 +173,12 @@ def test_the_host_moves_the_deadline() -> None:
     assert code(session.extend(T + 91 * 86_400_000, T)) == "bad_field"
 
 
+def test_a_deadline_comes_after_the_opening() -> None:
+    session = of_own_pace(open_from=T + 60_000)
+    assert code(session.extend(T + 60_000, T)) == "bad_field"
+    assert session.extend(T + 60_001, T) is None
+
+
 def test_an_outage_is_given_back_to_the_clocks_that_ran() -> None:
     session = of_own_pace(2)
     asked(session, 1, T)

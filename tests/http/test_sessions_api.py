@@ -64,6 +64,17 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
         assert opened.json["host_token"].encode() not in by_code.body
 
 
+async def test_a_session_that_would_be_over_already_is_not_opened(mock_clock: MockClock) -> None:
+    async with edge() as e:
+        await e.post("/api/quizzes?id=caps", QUIZ)
+        asked = {"quiz_id": "caps", "pace": "self", "open_ms": 60_000}
+        over = await e.post("/api/sessions", {**asked, "open_from": e.clock.now_ms() - 60_000})
+        assert (over.status, over.json["error"]["code"]) == (400, "bad_field")
+        assert over.json["error"]["path"] == "open_ms"
+        open_still = await e.post("/api/sessions", {**asked, "open_from": e.clock.now_ms() - 59_999})
+        assert open_still.status == 201
+
+
 async def test_the_public_state_does_not_tell_the_right_answer_of_an_open_question() -> None:
     async with edge() as e:
         session = await e.session()

@@ -26,7 +26,9 @@ PLAYING = (
             "join",
             "Become a player",
             "playing",
-            description="With the identity of a user who has a seat already: be that player again.",
+            who=("user", "all"),
+            description="With the identity of a user, in the body or else as the bearer, who has a seat "
+            "already: be that player again.",
             takes=Takes(playing.NewPlayer, examples.NEW_PLAYER),
             gives=(
                 Gives(
