@@ -26,7 +26,6 @@ PLAYING = (
             "join",
             "Become a player",
             "playing",
-            who=("user", "all"),
             description="With the identity of a user, in the body or else as the bearer, who has a seat "
             "already: be that player again.",
             takes=Takes(playing.NewPlayer, examples.NEW_PLAYER),
