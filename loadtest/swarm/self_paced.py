@@ -77,6 +77,15 @@ class SelfPacedPlayer(Player):
 
     # -- answering -------------------------------------------------------------------------------
 
+    def _consider(self, question: Message) -> None:
+        """Once more, if the answer was refused by an owner that did not know the question as shown, because
+        the owner before had that in its spool alone: such an owner shows it again."""
+        number = question["number"]
+        if number == self._begun and self.ledger.refused.get(number) == "wrong_question":
+            del self.ledger.refused[number]
+            self._begun = self._rested = number - 1
+        super()._consider(question)
+
     def _on_ack(self, message: Message) -> None:
         result = message.get("result")
         if result is not None:

@@ -163,6 +163,26 @@ def test_a_user_who_gets_no_question_is_noted(nodes: ToyNodes) -> None:
     assert crowd.over
 
 
+def test_a_question_that_the_next_owner_shows_again_is_answered_again(nodes: ToyNodes) -> None:
+    answer, refused = nodes._answer, set[int]()
+
+    def forgetful(peer: Peer, player: int, message: Message) -> None:
+        if message["question"] == 2 and player not in refused:
+            refused.add(player)
+            peer.say(scripted.error("wrong_question", message))
+        else:
+            answer(peer, player, message)
+
+    nodes._answer = forgetful  # type: ignore[method-assign]
+    crowd = crowd_of(nodes)
+    nodes.loop.run_for(12)
+    assert crowd.over
+    assert len(refused) == PLAYERS
+    assert crowd.take()["acks"] == PLAYERS * QUESTIONS
+    verdict = prove([each.ledger for each in crowd.players], {0: nodes.stored()})
+    assert verdict.holds, verdict.examples
+
+
 def test_what_goes_with_the_own_pace() -> None:
     assert (load("self").questions, load("self").own_pace) == (10, True)
     least = 'description = "x"\nplayers = 10\nduration_s = 60\npace = "self"\nsilent_share = 0\n'
