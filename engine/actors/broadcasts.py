@@ -270,12 +270,12 @@ class Broadcasts:
                 return False
             self.told_seq = session.seq
             facts = session.take_facts()
+            [answer] = facts
             self._confirmations.record(facts)
-            self._tellings.answered(facts[0].at)
+            self._tellings.answered(answer.at)
             self._note_standing()
-            for fact in facts:
-                if isinstance(fact, AnswerAccepted):
-                    self._note_way(fact.player)
+            if isinstance(answer, AnswerAccepted):
+                self._note_way(answer.player)
         return True
 
     def _note_standing(self, *, moves: bool = False) -> None:

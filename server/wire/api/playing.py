@@ -45,6 +45,8 @@ Traceparent = Annotated[
     ),
 ]
 
+Ticket = Annotated[str, Meta(min_length=protocol.TICKET_CHARS_MIN, max_length=protocol.TICKET_CHARS_MAX)]
+
 
 class NewPlayer(Body):
     """Who wants to play."""
@@ -57,8 +59,7 @@ class NewPlayer(Body):
         ),
     ] = UNSET
     ticket: Annotated[
-        Annotated[str, Meta(min_length=protocol.TICKET_CHARS_MIN, max_length=protocol.TICKET_CHARS_MAX)]
-        | UnsetType,
+        Ticket | UnsetType,
         Meta(description="That of the 202 before, from a player who waits for the host and asks again."),
     ] = UNSET
     former: Annotated[

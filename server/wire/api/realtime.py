@@ -15,8 +15,17 @@ from engine.domain.phases import Phase
 from server.wire import protocol
 from server.wire.api import playing, sessions
 from server.wire.api.common import Body, Code, Milliseconds
-from server.wire.api.playing import Choice, Expect, Factor, OwnResult, Reviewed, Traceparent, WaitingPlayer
-from server.wire.api.sessions import Line
+from server.wire.api.playing import (
+    Choice,
+    Expect,
+    Factor,
+    OwnResult,
+    Reviewed,
+    Ticket,
+    Traceparent,
+    WaitingPlayer,
+)
+from server.wire.api.sessions import AnswerCounts, Line, ShownCounts
 
 PlayerNumber = Annotated[int, Meta(ge=1)]
 Id = Annotated[
@@ -46,8 +55,7 @@ class JoinAsPlayer(Body, tag_field="t", tag="join", kw_only=True):
     code: Code
     name: Annotated[str | UnsetType, Meta(description="Needed where players choose their names.")] = UNSET
     ticket: Annotated[
-        Annotated[str, Meta(min_length=protocol.TICKET_CHARS_MIN, max_length=protocol.TICKET_CHARS_MAX)]
-        | UnsetType,
+        Ticket | UnsetType,
         Meta(description="Of a player who asks again whether the host lets that player in."),
     ] = UNSET
     former: Annotated[
@@ -316,14 +324,8 @@ class Progress(Body, tag_field="t", tag="progress"):
     number: int
     answered: int
     players: int
-    shown: Annotated[
-        list[int] | UnsetType,
-        Meta(description="With the pace self: how many players were shown each question."),
-    ] = UNSET
-    answers: Annotated[
-        list[int] | UnsetType,
-        Meta(description="With the pace self: how many players have answered each question."),
-    ] = UNSET
+    shown: ShownCounts = UNSET
+    answers: AnswerCounts = UNSET
 
 
 class Ack(playing.Ack, tag="ack"):

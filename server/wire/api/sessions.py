@@ -16,6 +16,15 @@ from server.wire.api.queries import VERSION_MAX
 
 _DEFAULTS = settings.Settings()
 
+ShownCounts = Annotated[
+    list[int] | UnsetType,
+    Meta(description="With the pace self: how many players were shown each question."),
+]
+AnswerCounts = Annotated[
+    list[int] | UnsetType,
+    Meta(description="With the pace self: how many players have answered each question."),
+]
+
 
 class Settings(Body):
     """How one session is run: chosen when it is created, fixed from then on."""
@@ -320,14 +329,8 @@ class State(Body):
         Meta(description="With the pace self: the deadline; null: the host finishes it."),
     ] = UNSET
     reveals: Reveals | UnsetType = UNSET
-    shown: Annotated[
-        list[int] | UnsetType,
-        Meta(description="With the pace self: how many players were shown each question."),
-    ] = UNSET
-    answers: Annotated[
-        list[int] | UnsetType,
-        Meta(description="With the pace self: how many players have answered each question."),
-    ] = UNSET
+    shown: ShownCounts = UNSET
+    answers: AnswerCounts = UNSET
 
 
 class Session(Body):
