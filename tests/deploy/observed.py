@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import trio
 import yaml
 
 from tests.deploy.prometheus import program
+from tests.deploy.sink import Sink
 
 PROMETHEUS = Path(__file__).parent.parent.parent / "deploy/prometheus"
 INTERVAL = "250ms"
@@ -36,43 +37,24 @@ def hurried(rules: str, share: int = SIXTIETH) -> str:
     return changed
 
 
-@dataclass
-class Webhook:
+class Webhook(Sink):
     """What Alertmanager has said, in the order in which it came."""
 
-    port: int = 0
-    told: list[tuple[str, str, str]] = field(default_factory=list)
-    """Path, status (`firing`, `resolved`) and name."""
-    alerts: list[dict[str, Any]] = field(default_factory=list)
-    _heard: trio.Event = field(default_factory=trio.Event)
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, str, str]] = []
+        """Path, status (`firing`, `resolved`) and name."""
+        self.alerts: list[dict[str, Any]] = []
 
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self.port = listener.socket.getsockname()[1]
-        task_status.started()
-        await trio.serve_listeners(self._answer, [listener])
-
-    async def _answer(self, stream: trio.SocketStream) -> None:
-        async with stream:
-            read = b""
-            async for data in stream:
-                read += data
-                head, _, body = read.partition(b"\r\n\r\n")
-                length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
-                if length is not None and len(body) >= int(length[1]):
-                    break
-            path = head.split(b" ")[1].decode()
-            for alert in orjson.loads(body)["alerts"]:
-                self.told.append((path, alert["status"], alert["labels"]["alertname"]))
-                self.alerts.append(alert)
-            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        self._heard.set()
-        self._heard = trio.Event()
+    def take(self, path: str, body: bytes) -> None:
+        for alert in orjson.loads(body)["alerts"]:
+            self.told.append((path, alert["status"], alert["labels"]["alertname"]))
+            self.alerts.append(alert)
 
     async def hear(self, path: str, status: str, name: str, within_s: float = PATIENCE_S) -> None:
         with trio.fail_after(within_s):
             while (path, status, name) not in self.told:
-                await self._heard.wait()
+                await self.heard.wait()
 
 
 @dataclass

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from engine.storage.embedded import EmbeddedPostgres
 from loadtest.client.api import Api
 from tests.deploy import dashboards
 from tests.deploy.observed import PATIENCE_S, Observed, observing
+from tests.deploy.sink import Sink
 from tests.e2e.node import Node, fanfare, free_ports
 from tests.settings import AT_ONCE
 from tests.storage.gate import Gate
@@ -40,36 +40,17 @@ QUIZ = {
 PANEL = "Answers by how long their acknowledgement took"
 
 
-class Collector:
+class Collector(Sink):
     """Takes what an OTLP collector takes."""
 
     def __init__(self) -> None:
-        self.port = 0
+        super().__init__()
         self.spans: list[dict[str, Any]] = []
-        self._heard = trio.Event()
 
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self.port = listener.socket.getsockname()[1]
-        task_status.started()
-        await trio.serve_listeners(self._take, [listener])
-
-    async def _take(self, stream: trio.SocketStream) -> None:
-        async with stream:
-            read = b""
-            async for data in stream:
-                read += data
-                head, _, body = read.partition(b"\r\n\r\n")
-                length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
-                if length is None or len(body) < int(length[1]):
-                    continue
-                for resource in json.loads(body)["resourceSpans"]:
-                    for scope in resource["scopeSpans"]:
-                        self.spans += scope["spans"]
-                await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                read = b""
-                self._heard.set()
-                self._heard = trio.Event()
+    def take(self, path: str, body: bytes) -> None:
+        for resource in json.loads(body)["resourceSpans"]:
+            for scope in resource["scopeSpans"]:
+                self.spans += scope["spans"]
 
     async def trace(self, trace_id: str, whole: set[str]) -> dict[str, float]:
         """The spans of a trace, once all these are there: how long each took, in ms."""
@@ -82,7 +63,7 @@ class Collector:
                 }
                 if whole <= took.keys():
                     return took
-                await self._heard.wait()
+                await self.heard.wait()
 
 
 @dataclass
