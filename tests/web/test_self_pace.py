@@ -159,10 +159,10 @@ async def test_hundreds_of_players_leave_the_page_of_the_host_calm(
         began = time.monotonic()
         visit.run(all_go_on, session)
         expect(host.locator("#where li").first).to_have_text(
-            f"Question 1: {players} shown, {players // 2} answered"
+            f"Question 1: {players} shown, {players // 2} answered", timeout=30_000
         )
         host.locator("#stop").select_option("1")
-        expect(host.locator("#connected")).to_have_text(f"0 of {players} connected")
+        expect(host.locator("#connected")).to_have_text(f"0 of {players} connected", timeout=30_000)
         expect(host.locator("ff-roster .way", has_text="answered").first).to_be_visible()
         seconds = time.monotonic() - began
         assert 0 < len(rosters) <= seconds + 2
