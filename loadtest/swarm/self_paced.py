@@ -78,10 +78,11 @@ class SelfPacedPlayer(Player):
     # -- answering -------------------------------------------------------------------------------
 
     def _consider(self, question: Message) -> None:
-        """Once more, if the answer was refused by an owner that did not know the question as shown, because
-        the owner before had that in its spool alone: such an owner shows it again."""
+        """Once more, if the answer was refused: by an owner that did not know the question as shown, because
+        the owner before had that in its spool alone, and shows it again; or as late, and then a node came up
+        that gave the time back in which nobody had heard of the one before."""
         number = question["number"]
-        if number == self._begun and self.ledger.refused.get(number) == "wrong_question":
+        if number == self._begun and number in self.ledger.refused:
             del self.ledger.refused[number]
             self._begun = self._rested = number - 1
         super()._consider(question)

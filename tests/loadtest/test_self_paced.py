@@ -163,13 +163,14 @@ def test_a_user_who_gets_no_question_is_noted(nodes: ToyNodes) -> None:
     assert crowd.over
 
 
-def test_a_question_that_the_next_owner_shows_again_is_answered_again(nodes: ToyNodes) -> None:
+@pytest.mark.parametrize("code", ["wrong_question", "late"])
+def test_a_question_that_is_shown_again_after_a_refusal_is_answered_again(nodes: ToyNodes, code: str) -> None:
     answer, refused = nodes._answer, set[int]()
 
     def forgetful(peer: Peer, player: int, message: Message) -> None:
         if message["question"] == 2 and player not in refused:
             refused.add(player)
-            peer.say(scripted.error("wrong_question", message))
+            peer.say(scripted.error(code, message))
         else:
             answer(peer, player, message)
 
