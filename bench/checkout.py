@@ -19,7 +19,8 @@ import trio
 from bench.figures import process_cpu_s
 from engine.storage.embedded import EmbeddedPostgres
 from loadtest.client.api import Api
-from tests.e2e.node import clean_environment, free_ports
+from server.listening import free_ports
+from tests.e2e.node import clean_environment
 
 ROOT = Path(__file__).parent.parent
 AUTHOR_KEY = "an-author-key-for-benchmarks"

@@ -32,6 +32,7 @@ from bench.receivers import Receivers, accepted_on, allow_files, receivers
 from engine.actors.delivery.fanout import fan_out, in_slices
 from engine.actors.delivery.frame import Frame
 from server.config.config import Config
+from server.listening import free_ports
 from server.realtime.reactor.transport import ReactorTransport
 from server.wire.protocol import encode
 
@@ -207,7 +208,7 @@ def serve_socketify(control: Connection) -> None:
     )
     ports: list[int] = []
     app.listen(
-        socketify.AppListenOptions(port=free_port(), host="127.0.0.1"), lambda at: ports.append(at.port)
+        socketify.AppListenOptions(port=free_ports(1)[0], host="127.0.0.1"), lambda at: ports.append(at.port)
     )
     orders = Orders(control, ports[0])
 
@@ -221,12 +222,6 @@ def serve_socketify(control: Connection) -> None:
 
     app.loop.loop.add_reader(orders.fileno(), ready)
     app.run()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True, slots=True)

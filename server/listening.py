@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 import ssl
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from server.config.config import Config
 from server.security.client_address import EVERYWHERE
+
+_PORTS = range(10_000, 32_768)
+"""Below those that the kernel picks for connections: it would give one away while the node that it is for is
+down."""
 
 
 class StartError(Exception):
@@ -66,6 +71,17 @@ def bound(host: str, port: int, setting: str) -> socket.socket:
             ) from error
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return opened
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of 127.0.0.1 that nobody has now, all different."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(_PORTS)  # whoever repeats a run seeds the generator of `random`
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in found:
+                found.append(port)
+    return found
 
 
 def url_of(scheme: str, bound: socket.socket, tls: ssl.SSLContext | None) -> str:

@@ -20,7 +20,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import trio
@@ -28,18 +27,14 @@ import trio
 from loadtest.bots.bot import Crowd
 from loadtest.bots.habits import CrowdPlan
 from loadtest.bots.knowledge import Knowledge
-from loadtest.chaos.inject import StageFailed
 from loadtest.client.api import ApiRefused, ApiUnreachable
 from loadtest.client.player import HostClient
 from server.cli.chaos.node import NODE, clock_library
 from server.cli.chaos.stage import Stage, staged
+from server.listening import free_ports
 from tests.deploy.observed import Observed, observing
-from tests.e2e.node import free_ports
 from tests.settings import AT_ONCE
 
-T = TypeVar("T")
-
-TRIES = 4
 NODES = 3
 SHARE = 6
 INTERVAL = "1s"
@@ -379,27 +374,13 @@ def rows(what: str, watch: Watch) -> list[str]:
     return found or [f"| {what} | none | | | | |"]
 
 
-def with_free_ports(work: Callable[[Path], Awaitable[T]], made: Path) -> T:
-    """Run it in a directory of its own, and again if somebody has taken a port meanwhile."""
-    for number in range(TRIES):
-        directory = made / str(number)
-        directory.mkdir(exist_ok=True)
-        try:
-            return trio.run(work, directory)
-        except* StageFailed as errors:
-            _, others = errors.split(lambda error: "is taken" in str(error))
-            if number == TRIES - 1 or others is not None:
-                raise
-    raise AssertionError
-
-
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FAULTS)))
 @click.option("--healthy", type=float, help="For so many minutes nothing is done to the nodes.")
 def main(names: Sequence[str], healthy: float | None) -> None:
     with tempfile.TemporaryDirectory(prefix="fanfare-") as made:
         if healthy is not None:
-            watch, acks = with_free_ports(partial(stay_well, healthy), Path(made))
+            watch, acks = trio.run(stay_well, healthy, Path(made))
             print("\n".join(rows("none", watch)))
             print(f"{acks:,} answers acknowledged in {healthy:g} minutes")
             sys.exit(any(seen.firing_s is not None for seen in watch.seen.values()))
@@ -407,7 +388,7 @@ def main(names: Sequence[str], healthy: float | None) -> None:
         print("|---|---|---:|---:|---:|---:|")
         for name in names or FAULTS:
             began_s = time.monotonic()
-            watch = with_free_ports(partial(suffer, FAULTS[name]), Path(tempfile.mkdtemp(dir=made)))
+            watch = trio.run(suffer, FAULTS[name], Path(tempfile.mkdtemp(dir=made)))
             print("\n".join(rows(FAULTS[name].what, watch)), flush=True)
             print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
 

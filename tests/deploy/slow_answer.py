@@ -22,10 +22,11 @@ from prometheus_client.samples import Exemplar
 
 from engine.storage.embedded import EmbeddedPostgres
 from loadtest.client.api import Api
+from server.listening import free_ports
 from tests.deploy import dashboards
 from tests.deploy.observed import PATIENCE_S, Observed, observing
 from tests.deploy.sink import Sink
-from tests.e2e.node import Node, fanfare, free_ports
+from tests.e2e.node import Node, fanfare
 from tests.settings import AT_ONCE
 from tests.storage.gate import Gate
 from tests.web.chromium import Chromium, Visit, settle

@@ -12,9 +12,9 @@ import pytest
 import trio
 import yaml
 
+from server.listening import free_ports
 from tests.deploy.observed import PROMETHEUS, Webhook, manager_command, running
 from tests.deploy.test_rules import ALERTS
-from tests.e2e.node import free_ports
 
 NAMES = {rule["alert"]: rule for rule in ALERTS}
 INHIBITIONS = yaml.safe_load((PROMETHEUS / "alertmanager.yaml").read_text())["inhibit_rules"]

@@ -14,9 +14,10 @@ from loadtest.bots.habits import CrowdPlan
 from loadtest.bots.knowledge import Knowledge
 from loadtest.client.api import Api
 from loadtest.client.player import HostClient
+from server.listening import free_ports
 from tests.deploy import dashboards
 from tests.deploy.observed import Observed, observing
-from tests.e2e.node import PATIENCE_S, Node, free_ports
+from tests.e2e.node import PATIENCE_S, Node
 from tests.settings import AT_ONCE
 from tests.storage.gate import Gate
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,26 +23,13 @@ from engine.storage import embedded
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.postgres import Database, Row
 from loadtest.client.api import Api
+from server.listening import free_ports
 from server.security.tokens import author_key_in
 
 PATIENCE_S = 60.0
 """Longer than a start or an end takes on a busy machine."""
 
 FANFARE = [sys.executable, "-m", "server.cli.main"]
-
-
-PORTS = range(10_000, 32_768)
-"""Below those that the kernel picks: it would give one to another while the node that it is for is down."""
-
-
-def free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    while len(found) < count:
-        port = secrets.choice(PORTS)  # tests seed the generator of `random`
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in found:
-                found.append(port)
-    return found
 
 
 def clean_environment() -> dict[str, str]:

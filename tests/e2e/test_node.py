@@ -19,7 +19,8 @@ from loadtest.bots.knowledge import Knowledge
 from loadtest.client.api import Api, ApiRefused
 from loadtest.client.player import HostClient, PlayerClient
 from loadtest.runs.ledger import compare, read_results, tally
-from tests.e2e.node import PATIENCE_S, Node, fanfare, free_ports, running_node
+from server.listening import free_ports
+from tests.e2e.node import PATIENCE_S, Node, fanfare, running_node
 from tests.settings import AT_ONCE
 
 PLAYERS = 60

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +19,7 @@ from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from server.cli.chaos.network import Neighbours, neighbours
 from server.cli.chaos.node import AUTHOR_KEY, NODE, StagedNode, disk_of, end_by_itself
 from server.cli.chaos.postgres import StagedPostgres
+from server.listening import free_ports
 
 CONNECTIONS = 40
 """Connections of PostgreSQL for the first node and for tools; for each further node a third of that."""
@@ -152,7 +152,7 @@ class Stage:
         name = _name(node) if twin else STRANGER
         secret = SECRET if twin else SECRET[::-1]
         what = "a second node of one name" if twin else "a node with another secret"
-        ((http_port, realtime_port, link_port),) = _free_ports(1)
+        http_port, realtime_port, link_port = free_ports(3)
         options = [
             *("--node", name, "--secret", secret),
             *("--http-port", str(http_port), "--realtime-port", str(realtime_port)),
@@ -323,7 +323,8 @@ async def staged(
         data_dirs = [directory / (_name(place) if nodes > 1 else "node") for place in range(nodes)]
         for data_dir in data_dirs:
             stack.enter_context(disk_of(data_dir))
-        ports = _free_ports(nodes)
+        free = free_ports(3 * nodes)
+        ports = [free[3 * place : 3 * place + 3] for place in range(nodes)]
         to_postgres = [await stack.enter_async_context(proxy_to(postgres.socket_path)) for _ in data_dirs]
         redis: StagedRedis | None = None
         to_redis: list[Proxy] = []
@@ -370,13 +371,3 @@ def _shared(to_postgres: Proxy, to_redis: Proxy | None = None) -> list[str]:
 
 def _name(place: int) -> str:
     return f"node-{place + 1}"
-
-
-def _free_ports(nodes: int) -> list[list[int]]:
-    """Three for each."""
-    with ExitStack() as stack:
-        sockets = [
-            [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            for _ in range(nodes)
-        ]
-        return [[one.getsockname()[1] for one in own] for own in sockets]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.config.config import PREFIX, Config
+from server.listening import free_ports
 from server.security.client_address import EVERYWHERE
 
 BASE_PORT = 5000
@@ -69,7 +69,7 @@ def plan_for(nodes: int, base_port: int, config: Config, author_key: str, *, pro
         ports = [base_port + PORTS_APART * index + offset for index in range(nodes) for offset in (1, 2, 3)]
         proxy_port = base_port
     else:
-        proxy_port, *ports = _free_ports(3 * nodes + 1)
+        proxy_port, *ports = free_ports(3 * nodes + 1)
     places = [Place(f"node-{1 + at // 3}", *ports[at : at + 3]) for at in range(0, len(ports), 3)]
     return Plan(
         places, config.host, host, proxy_port if proxy else None, author_key, config.author_key is None
@@ -103,11 +103,3 @@ def _key(variable: str) -> str | None:
 
 def highest_port(nodes: int, base_port: int) -> int:
     return base_port + PORTS_APART * (nodes - 1) + 3
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

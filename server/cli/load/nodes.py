@@ -6,9 +6,8 @@ import math
 import os
 import secrets
 import signal
-import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import trio
 
 from server.cli.cluster.node_process import CROWDED, NODE, START_WITHIN_S, NodeProcess, node_process
 from server.file_limit import files_allowed, room
+from server.listening import free_ports
 
 if TYPE_CHECKING:
     from engine.shards.embedded_redis import EmbeddedRedis
@@ -197,14 +197,8 @@ async def running(
 def _ports_of(count: int) -> list[list[str]]:
     """For each node, options that name ports which are free now."""
     names = ("--http-port", "--realtime-port", "--link-port")
-    with ExitStack() as stack:
-        sockets = [
-            [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names] for _ in range(count)
-        ]
-        return [
-            [f"{name}={each.getsockname()[1]}" for name, each in zip(names, own, strict=True)]
-            for own in sockets
-        ]
+    free = iter(free_ports(len(names) * count))
+    return [[f"{name}={next(free)}" for name in names] for _ in range(count)]
 
 
 async def _ready(url: str) -> None:
