@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from engine.domain.facts import Fact
@@ -203,6 +204,16 @@ class PlayerResult:
     elapsed_ms: int
 
 
+class Seat(Enum):
+    """Of one player in a session."""
+
+    TAKEN = "taken"
+    REMOVED = "removed"
+    """By the host."""
+    NOBODYS = "nobodys"
+    """The player was erased, removed before or not, or has never joined."""
+
+
 RESULTS_PER_SLICE = 250
 """Results in one slice: a millisecond or two of work."""
 
@@ -309,13 +320,12 @@ class SessionStore(Protocol):
         """At most `limit` results of players with numbers above `after`, in the order of the numbers, and the
         total count of results. Raises SessionNotFound."""
 
-    async def is_in(self, session_id: str, player: int) -> bool:
-        """Whether this player has joined the session and was neither removed nor erased, as far as it is
-        committed."""
+    async def seat(self, session_id: str, player: int) -> Seat:
+        """What has become of this player, as far as it is committed."""
 
     async def seat_of_user(self, session_id: str, user_id: str) -> int | None:
         """The player that a user of the app is in this session, as far as it is committed; None without a
-        seat. Whether that player was removed, `is_in` tells."""
+        seat. Whether that player was removed, `seat` tells."""
 
     async def erase_player(self, session_id: str, player: int) -> None:
         """Erase the name of a player everywhere in the stored session: `erased_name` replaces it, also in the

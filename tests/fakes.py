@@ -401,13 +401,13 @@ class MemorySessionStore:
             None,
         )
 
-    async def is_in(self, session_id: str, player: int) -> bool:
+    async def seat(self, session_id: str, player: int) -> ports.Seat:
         await self._checkpoint()
-        row = self._rows.get(session_id)
-        if row is None or player not in _active_names(row.facts.values()):
-            return False
-        joins = [fact for fact in row.facts.values() if isinstance(fact, PlayerJoined)]
-        return not any(fact.player == player and fact.erased for fact in joins)
+        facts = [] if session_id not in self._rows else list(self._rows[session_id].facts.values())
+        joins = [fact for fact in facts if isinstance(fact, PlayerJoined) and fact.player == player]
+        if not joins or joins[0].erased:
+            return ports.Seat.NOBODYS
+        return ports.Seat.TAKEN if player in _active_names(facts) else ports.Seat.REMOVED
 
     async def erase_player(self, session_id: str, player: int) -> None:
         await self._checkpoint()

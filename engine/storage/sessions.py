@@ -20,6 +20,7 @@ from engine.ports import (
     PlayerResult,
     QuizCatalog,
     QuizNotFound,
+    Seat,
     SessionNotFound,
     SessionRecord,
     SessionSummary,
@@ -247,10 +248,11 @@ class PostgresSessionStore:
             await self.find(session_id)
         return total
 
-    async def is_in(self, session_id: str, player: int) -> bool:
-        if not is_id(session_id):
-            return False
-        return await self._database.fetchrow(_IS_IN, session_id, player) is not None
+    async def seat(self, session_id: str, player: int) -> Seat:
+        row = await self._database.fetchrow(_SEAT, session_id, player) if is_id(session_id) else None
+        if row is None:
+            return Seat.NOBODYS
+        return Seat.REMOVED if row["removed"] else Seat.TAKEN
 
     async def seat_of_user(self, session_id: str, user_id: str) -> int | None:
         if not is_id(session_id):
@@ -432,10 +434,10 @@ _OWNED = "SELECT id FROM sessions WHERE owner = $1 AND finished_at IS NULL ORDER
 
 _SEAT_OF_USER = "SELECT player FROM players WHERE session_id = $1 AND user_id = $2 LIMIT 1"
 
-_IS_IN = """
-SELECT FROM players p
-WHERE p.session_id = $1 AND p.player = $2 AND p.erased_at IS NULL AND NOT EXISTS (
-    SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
+_SEAT = """
+SELECT EXISTS (
+    SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player) AS removed
+FROM players p WHERE p.session_id = $1 AND p.player = $2 AND p.erased_at IS NULL
 """
 
 _HOST_GENERATION = """

@@ -86,7 +86,7 @@ class FinalResults:
         if me is not None:
             near = await self.in_turn(lambda: store.results_around(record.id, me, messages.AROUND))
             if not near:
-                raise ApiError("kicked", "The host removed you from this session.")
+                raise ApiError("player_not_found", "This session has no such player.")
             around = lines(near)
         if count <= messages.TOP:
             top = await self._top(record)

@@ -203,6 +203,8 @@ class Playing:
             await self._sessions.refuse_outsiders(board)
             if isinstance(who, commands.Identity):
                 me = await self._sessions.seat_of_user(board, who)
+            elif me is not None:
+                await self._sessions.refuse_gone(board, me)
             return json_answer(await self._final_results.board(board, query.top, me))
         assert not isinstance(found, SessionRecord), "that would have been the board"
         if board.message.get("phase") == Phase.FINISHED:

@@ -14,6 +14,7 @@ from engine.actors.refusals import NodeFull, SessionFinished, SessionUnavailable
 from engine.boundary import Mistake
 from engine.ports import (
     OwnedElsewhere,
+    Seat,
     SessionNotFound,
     SessionRecord,
     SessionStore,
@@ -144,8 +145,8 @@ class Sessions:
         grant = self._access.grant(token)
         if grant.session_id != record.id:
             self._access.refuse_foreign_token()
-        if grant.player is not None and not await self._store.is_in(record.id, grant.player):
-            raise ApiError("kicked", "You were removed from this session.")
+        if grant.player is not None:
+            await self.refuse_gone(record, grant.player)
         await self.refuse_replaced(grant)
         return True
 
@@ -155,9 +156,16 @@ class Sessions:
         player = await self._store.seat_of_user(record.id, user.user_id)
         if player is None:
             raise ApiError("player_not_found", "You have not been in this session.")
-        if not await self._store.is_in(record.id, player):
-            raise ApiError("kicked", "You were removed from this session.")
+        await self.refuse_gone(record, player)
         return player
+
+    async def refuse_gone(self, record: SessionRecord, player: int) -> None:
+        """Raises ApiError for a player who was removed or erased, the same as while the session runs."""
+        seat = await self._store.seat(record.id, player)
+        if seat is Seat.NOBODYS:
+            raise ApiError("player_not_found", "This session has no such player.")
+        if seat is Seat.REMOVED:
+            raise ApiError("kicked", "The host removed you from this session.")
 
     async def refuse_replaced(self, grant: Grant) -> None:
         """Raises ApiError for a host's token from before another host has taken the session over, as far as

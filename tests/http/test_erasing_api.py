@@ -134,7 +134,8 @@ async def test_a_name_goes_and_all_else_stays(mock_clock: MockClock, when: str, 
             assert (b"Ada" in body, b"Ben" in body) == (False, True), path
         for path in ("/leaderboard?around=me", "/events", *(() if when == "running" else ("/results",))):
             back = await e.get(f"{session.url}{path}", token=ada["token"])
-            assert back.error in ("player_not_found", "kicked", "session_finished"), path
+            over = when == "over" and path == "/events"
+            assert back.error == ("session_finished" if over else "player_not_found"), path
         if when == "running":
             assert (await session.answer(ada, 0)).error == "player_not_found"
             again = await session.join("Ada")
@@ -144,6 +145,41 @@ async def test_a_name_goes_and_all_else_stays(mock_clock: MockClock, when: str, 
             rebuilt = Session(stored.quiz, stored.record.settings, stored.record.created_at)
             rebuilt.replay(stored.facts)
             assert rebuilt == actor.session
+
+
+@pytest.mark.parametrize("when", ["running", "lingering", "over"])
+@pytest.mark.parametrize("removed", [False, True])
+async def test_an_erased_player_is_told_the_same_everywhere_and_always(
+    mock_clock: MockClock, when: str, removed: bool
+) -> None:
+    async with edge(author_key=AUTHOR) as e:
+        quiz = await e.post("/api/quizzes", QUIZ, token=AUTHOR)
+        for results_public in (False, True):
+            body = {"quiz_id": quiz.json["id"], **AT_ONCE, "results_public": results_public}
+            session = Played(e, (await e.post("/api/sessions", body, token=AUTHOR)).json)
+            ada = await session.join("Ada")
+            await session.join("Ben")
+            if removed:
+                await session.do("kick", player=1)
+            if when != "running":
+                await session.do("finish")
+            if when == "over":
+                mock_clock.autojump_threshold = 0
+                await session.leave_memory()
+            doors = ["/leaderboard?around=me"]
+            if when != "running" and not results_public:
+                doors += ["", "/leaderboard", "/results", "/results.csv", f"/results?token={ada['token']}"]
+            if when != "over":
+                doors += ["/events", f"/events?token={ada['token']}"]
+            for door in doors if removed else ():
+                assert (await e.get(f"{session.url}{door}", token=ada["token"])).error == "kicked", door
+            url = f"{session.url}/players/1"
+            assert (await e.call("DELETE", url, token=session.host_token)).status == 200
+            for door in doors:
+                reply = await e.get(f"{session.url}{door}", token=ada["token"])
+                assert (reply.status, reply.error) == (404, "player_not_found"), (door, results_public)
+            if when != "over":
+                assert (await session.answer(ada, 0)).error in ("player_not_found", "session_finished")
 
 
 async def test_a_player_who_is_not_in_the_store_yet_is_erased_later() -> None:

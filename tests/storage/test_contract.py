@@ -37,6 +37,8 @@ from tests.storage.making import (
     results_of,
 )
 
+TAKEN, REMOVED, NOBODYS = ports.Seat.TAKEN, ports.Seat.REMOVED, ports.Seat.NOBODYS
+
 
 @dataclass
 class Storage:
@@ -682,10 +684,10 @@ async def test_a_readmitted_player_is_in_the_results(storage: Storage) -> None:
     there = f.PlayerKicked(5, AT, 1), f.PlayerReadmitted(6, AT, 1), f.PlayerKicked(7, AT, 2)
     await storage.write(record, joined(1), joined(2), answered(3, 1, points=9), answered(4, 2), *there)
     assert [(each.player, each.score) for each in await results_of(storage.store, record.id)] == [(1, 9)]
-    assert [await storage.store.is_in(record.id, player) for player in (1, 2)] == [True, False]
+    assert [await storage.store.seat(record.id, player) for player in (1, 2)] == [TAKEN, REMOVED]
     await storage.write(record, f.PlayerKicked(8, AT, 1))
     assert await results_of(storage.store, record.id) == []
-    assert not await storage.store.is_in(record.id, 1)
+    assert await storage.store.seat(record.id, 1) is REMOVED
 
 
 async def test_a_session_knows_the_seat_of_a_user(storage: Storage) -> None:
@@ -823,7 +825,7 @@ async def test_of_an_erased_player_the_name_is_gone_and_the_rest_stays(storage: 
     assert await results_of(storage.store, record.id) == [
         replace(row, name="#1" if row.player == 1 else row.name) for row in before
     ]
-    assert [await storage.store.is_in(record.id, player) for player in (1, 2)] == [False, True]
+    assert [await storage.store.seat(record.id, player) for player in (1, 2)] == [NOBODYS, TAKEN]
     for session_id, player in ((record.id, 3), ("nowhere", 1)):
         with pytest.raises(ports.PlayerNotFound):
             await storage.store.erase_player(session_id, player)
@@ -858,13 +860,16 @@ async def test_a_name_that_is_written_again_after_it_was_erased_stays_erased(sto
     ]
 
 
-async def test_is_in_knows_players_by_number(storage: Storage) -> None:
+async def test_a_seat_is_taken_or_removed_or_nobodys(storage: Storage) -> None:
     record = await storage.session()
     await storage.write(
         record, f.PlayerJoined(1, AT, 1, "Ada"), f.PlayerJoined(2, AT, 2, "Ben"), f.PlayerKicked(3, AT, 2)
     )
-    assert [await storage.store.is_in(record.id, player) for player in (1, 2, 3)] == [True, False, False]
-    assert not await storage.store.is_in("nowhere", 1)
+    assert [await storage.store.seat(record.id, player) for player in (1, 2, 3)] == [TAKEN, REMOVED, NOBODYS]
+    assert await storage.store.seat("nowhere", 1) is NOBODYS
+    for player in (1, 2):
+        await storage.store.erase_player(record.id, player)
+    assert [await storage.store.seat(record.id, player) for player in (1, 2)] == [NOBODYS, NOBODYS]
 
 
 async def test_progress_counts_the_questions_that_were_opened(storage: Storage) -> None:

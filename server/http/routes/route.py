@@ -26,7 +26,7 @@ IDENTITY_CODES = (
     *("identity_off", "identity_invalid", "identity_expired", "identity_issuer", "identity_audience"),
     "identity_unavailable",
 )
-OVER_CODES = ("token_missing", "token_invalid", "token_expired", "kicked", "token_replaced")
+OVER_CODES = ("token_missing", "token_invalid", "token_expired", *PLAYER_CODES, "token_replaced")
 """Routes on which only participants see the standing of a session that is over."""
 
 OF_SESSION = {"key": "$response.body#/session_id"}
