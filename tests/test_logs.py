@@ -90,6 +90,11 @@ def test_a_line_names_the_request_and_the_trace_that_it_is_about() -> None:
     assert (plain["request_id"], plain["trace_id"]) == ("r-1", "ab" * 16)
     assert named["trace_id"] == "ef" * 16, "a record that says its own keeps it"
     assert TextFormatter().format(lines[0]).endswith("hm (request r-1)")
+    own = record("late", request_id="r-2")
+    before = current_id.set("r-1")
+    assert OfRequest().filter(own)
+    current_id.reset(before)
+    assert json.loads(JsonFormatter("n").format(own))["request_id"] == "r-2", "it may be about another one"
     outside = record("hm")
     assert OfRequest().filter(outside)
     assert "request_id" not in vars(outside)

@@ -187,7 +187,8 @@ class Left:
 class Answer:
     """Answer the open question. `at` is when the node read it, in milliseconds. It may have lain in the
     kernel for `held_ms` before, because reads wait for company (None: it has not). `choice` is the value that
-    came over the wire. `code`, when given, must be the session's."""
+    came over the wire. `code`, when given, must be the session's. `request_id` is that of the HTTP request
+    that brought it, for the log."""
 
     reply: Subscriber
     player: int
@@ -199,6 +200,7 @@ class Answer:
     held_ms: int | None = None
     trace: Trace | None = None
     user: UserId | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

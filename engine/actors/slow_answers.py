@@ -163,7 +163,7 @@ class SlowAnswers:
         if slow.total_ms < SLOW_MS:
             return slow
         self.slow_total += 1
-        self._log("answer acknowledged late", slow, now)
+        self._log("answer acknowledged late", slow, command, now)
         self._let_go(now)
         entry = slow.total_ms, self.slow_total, slow
         if len(self._slow) < KEPT_MAX:
@@ -184,7 +184,7 @@ class SlowAnswers:
         self.failed_total += 1
         now = self._clock.now_ms()
         failed = self._timeline(session_id, command, code, batch, None, now)
-        self._log("answer refused or failed", failed, now)
+        self._log("answer refused or failed", failed, command, now)
         if self.tell is not None:
             self.tell(failed, command.trace, None)
         self._failed.append(failed)
@@ -234,7 +234,7 @@ class SlowAnswers:
             what="seat" if answer is None else "answer",
         )
 
-    def _log(self, event: str, answer: SlowAnswer, now: int) -> None:
+    def _log(self, event: str, answer: SlowAnswer, command: Answer, now: int) -> None:
         if now < self._log_again_at:
             return
         self._log_again_at = now + _LOG_AGAIN_MS
@@ -253,6 +253,7 @@ class SlowAnswers:
                 "outcome": answer.outcome,
                 "total_ms": answer.total_ms,
                 "trace_id": answer.trace_id,
+                "request_id": command.request_id,
             },
         )
 

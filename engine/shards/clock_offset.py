@@ -41,4 +41,5 @@ def _dated(command: Answer | Join, reply: Subscriber, at: int) -> Command:
         command.held_ms,
         command.trace,
         command.user,
+        command.request_id,
     )

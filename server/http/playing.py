@@ -19,6 +19,7 @@ from server.http.requests import read_body, read_object, read_query
 from server.http.responses import Answer, json_answer, part_of
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
+from server.runtime.request_ids import current_id
 from server.security.authentication import HUB_HEADERS
 from server.security.tokens import Grant, former_of, new_ticket
 from server.wire import protocol
@@ -138,6 +139,7 @@ class Playing:
                 now,
                 trace=self._trace(message.traceparent),
                 user=user,
+                request_id=current_id.get(),
             ),
         )
         return json_answer(ack.message)

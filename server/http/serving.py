@@ -29,8 +29,10 @@ from server.config.config import Config
 from server.file_limit import room
 from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
+from server.http.served_request import SERVED
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
 from server.http.throttle import FairThrottle
+from server.runtime.request_ids import ForRequest
 from server.security.client_address import client_address
 from server.security.limits import ArrivalRate, ConnectionCount
 from server.wire.errors import ApiError
@@ -177,8 +179,9 @@ def _application(
         try:
             await app(scope, cast(Any, receive), cast(Any, send_part))
         except Exception as crash:  # noqa: BLE001 - this is a crash boundary
-            first = _first(crash)
-            app.boundary.caught(first if isinstance(first, Exception) else crash, "an HTTP request")
+            first, served = _first(crash), scope.get(SERVED)
+            with ForRequest(None if served is None else served.id):
+                app.boundary.caught(first if isinstance(first, Exception) else crash, "an HTTP request")
             return  # hypercorn answers with a 500, or ends the connection
         await finish(receive, send, end)
         started()

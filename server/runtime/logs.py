@@ -63,7 +63,7 @@ class OfRequest(logging.Filter):
     """Adds the request that the present task works for, and its trace, where the record names none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if (request_id := current_id.get()) is not None:
+        if (request_id := current_id.get()) is not None and getattr(record, "request_id", None) is None:
             record.request_id = request_id
         if (trace := current.get()) is not None and getattr(record, "trace_id", None) is None:
             record.trace_id = trace.trace_id

@@ -19,6 +19,21 @@ current_id: ContextVar[str | None] = ContextVar("request id", default=None)
 """None outside of a request."""
 
 
+class ForRequest:
+    """A context: what is logged inside belongs to this request."""
+
+    __slots__ = ("_before", "_request_id")
+
+    def __init__(self, request_id: str | None) -> None:
+        self._request_id = request_id
+
+    def __enter__(self) -> None:
+        self._before = current_id.set(self._request_id)
+
+    def __exit__(self, *_: object) -> None:
+        current_id.reset(self._before)
+
+
 def request_id_of(sent: str | None) -> str:
     """What the client has sent, if it is 1 to 128 letters, digits and `-._~:+/=@`; else a new id."""
     if sent is not None and _ID.fullmatch(sent):

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.latency import Exemplar
 from engine.storage.spool.journal import SpoolingStatistics
+from server.runtime.logs import OfRequest
 from server.runtime.loop_watch import Hold
 from server.runtime.sampling import Sampler
 from server.runtime.tracing import Collector, Tracing
@@ -282,8 +283,10 @@ async def test_a_crash_is_logged_and_tells_nothing(
             raise RuntimeError("the secret of the house")
 
         monkeypatch.setattr(e.catalog, "page", crash)
+        caplog.handler.addFilter(OfRequest())
         with caplog.at_level(logging.ERROR, logger="engine.boundary"):
-            failed = await e.get("/api/quizzes?")
+            failed = await e.get("/api/quizzes?", headers={"X-Request-Id": "r-1"})
+        assert [vars(each)["request_id"] for each in caplog.records] == ["r-1"]
         assert (failed.status, failed.error) == (500, "internal")
         assert b"secret" not in failed.body
         assert "the secret of the house" in caplog.text

@@ -28,6 +28,7 @@ from server.http import serving, sockets
 from server.http.http1 import Http1Protocol
 from server.http.playing import Playing
 from server.http.serving import serve
+from server.runtime.logs import OfRequest
 from server.security.limits import ArrivalRate, ConnectionCount
 from tests.http.edge import AUTHOR_KEY, QUIZ, Edge, Played, edge
 from tests.http.events import EventReader
@@ -401,17 +402,20 @@ async def test_a_mistake_outside_of_every_view_is_logged_and_counted_and_its_tra
     def broken(*_: object) -> None:
         raise ValueError("a mistake")
 
+    caplog.handler.addFilter(OfRequest())
     async with node() as n:
         with monkeypatch.context() as patch:
             patch.setattr(app_module.Api, "create_url_adapter", broken)
-            for _ in range(3):
-                stream = await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n")
+            for number in range(3):
+                head = HEAD % b"/healthz" + b"X-Request-Id: r-%d\r\n" % number
+                stream = await n.raw(head + b"Connection: close\r\n\r\n")
                 assert (await read_to_end(stream)).startswith(b"HTTP/1.1 500")
         stream = await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n")
         assert b"alive" in await read_to_end(stream)
         assert n.edge.app.boundary.mistakes_total == 3
     told = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [bool(record.exc_info) for record in told] == [True, False, False]
+    assert [vars(record)["request_id"] for record in told] == ["r-0", "r-1", "r-2"]
 
 
 async def test_a_client_keeps_its_connection_for_as_many_requests_as_it_has(

@@ -19,6 +19,7 @@ import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine.actors import confirmations, slow_answers
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame, Message
 from engine.actors.slow_answers import SlowAnswer
@@ -26,10 +27,12 @@ from engine.trace import Trace
 from server.http.services import Directory
 from server.realtime import transport
 from server.realtime.conversation import ConversationDeps
-from server.realtime.reactor import event_stream, exchange
+from server.realtime.reactor import event_stream, exchange, first_reply
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.transport import ReactorTransport
+from server.runtime.logs import OfRequest
 from server.runtime.tracing import Tracing
+from server.security.authentication import Guard
 from server.wire.sse import EventDialect
 from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
@@ -274,6 +277,53 @@ async def test_a_request_id_is_taken_or_made_and_returned_by_both_ports(sent: st
             assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids)
 
 
+async def test_lines_of_the_log_name_the_request_that_they_are_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers that are late, or refused as busy, whose lines are the session's; and mistakes."""
+    for module in (slow_answers, confirmations):
+        monkeypatch.setattr(module, "SLOW_MS", 0)
+    monkeypatch.setattr(slow_answers, "_LOG_AGAIN_MS", 0)
+    caplog.handler.addFilter(OfRequest())
+
+    def lines() -> list[tuple[str, str | None]]:
+        found = [(each.getMessage(), vars(each).get("request_id")) for each in caplog.records]
+        caplog.clear()
+        return found
+
+    async with ports() as e:
+        session = await e.session()
+        ada, ben = await session.join("Ada"), await session.join("Ben")
+        await session.do("start")
+        url, body = f"{session.url}/answers", {"id": "a", "question": 1, "choice": 0}
+        async with client_of(e) as client:
+
+            async def say(port: str, player: dict[str, Any]) -> int:
+                headers = {"X-Request-Id": f"{port}-{player['name']}"}
+                if port == "api":
+                    return (await e.post(url, body, token=player["token"], headers=headers)).status
+                headers["Authorization"] = f"Bearer {player['token']}"
+                return (await client.post(url, headers=headers, json=body)).status_code
+
+            lines()
+            assert (await say("api", ada), await say("realtime", ben)) == (200, 200)
+            late = lines()
+            assert ["acknowledged late" in text for text, _ in late] == [True, True]
+            assert [request_id for _, request_id in late] == ["api-Ada", "realtime-Ben"]
+
+            monkeypatch.setattr(e.journal, "has_room", lambda *_: False)
+            assert (await say("api", ada), await say("realtime", ben)) == (503, 503)
+            busy = lines()
+            assert ["refused or failed" in text for text, _ in busy] == [True, True]
+            assert [request_id for _, request_id in busy] == ["api-Ada", "realtime-Ben"]
+
+            monkeypatch.setattr(Guard, "refuse_foreign_origin", lambda *_: 1 / 0)
+            with pytest.raises(httpx.RemoteProtocolError):
+                await say("realtime", ben)
+        [(text, request_id)] = lines()
+        assert (text, request_id) == ("a mistake in a request", "realtime-Ben")
+
+
 async def test_http_alone_is_enough_to_go_through_a_quiz_alone() -> None:
     async with ports() as e:
         session = await e.session(pace="self")
@@ -406,7 +456,7 @@ async def test_a_client_that_sends_more_requests_than_may_wait_is_cut_off() -> N
 async def test_the_wait_for_the_session_is_bounded_and_a_late_word_is_not_taken_for_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exchange, "REPLY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(first_reply, "REPLY_TIMEOUT_S", 0.1)
     async with ports() as e:
         session = await e.session()
         ada, ben = await session.join("Ada"), await session.join("Ben")
@@ -416,7 +466,7 @@ async def test_the_wait_for_the_session_is_bounded_and_a_late_word_is_not_taken_
             await raw.send(answer(session, ada["token"], id="first"))
             status, body = await read_response(raw)
             assert (status, body["error"]["code"]) == (503, "busy")
-            monkeypatch.setattr(exchange, "REPLY_TIMEOUT_S", 15.0)
+            monkeypatch.setattr(first_reply, "REPLY_TIMEOUT_S", 15.0)
             await raw.send(answer(session, ben["token"], id="second"))
             await e.settle()
             e.journal.commit()

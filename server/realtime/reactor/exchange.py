@@ -15,7 +15,6 @@ import orjson
 import trio
 
 from engine.actors import commands
-from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from server.realtime import handshake
@@ -23,6 +22,7 @@ from server.realtime.handshake import Rejection
 from server.realtime.reactor import hub_requests
 from server.realtime.reactor.client_connection import BUSY_KERNEL
 from server.realtime.reactor.event_stream import CONTENT_TYPE, EventStream, token_in
+from server.realtime.reactor.first_reply import FirstReply
 from server.realtime.reactor.hub_poll import HubPoll, Poll
 from server.realtime.reactor.hub_stream import HubStream
 from server.realtime.reactor.lingering_close import LingeringClose
@@ -33,7 +33,7 @@ from server.realtime.reactor.responses import CONTINUE, JSON, error_response, re
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
 from server.realtime.reactor.user_request import Make, UserRequest
-from server.runtime.request_ids import current_id, request_id_of
+from server.runtime.request_ids import ForRequest, request_id_of
 from server.runtime.spans import TracedRequest
 from server.security.authentication import (
     HUB_HEADERS,
@@ -44,11 +44,8 @@ from server.security.authentication import (
 )
 from server.security.identity import is_identity
 from server.wire.bodies import answer_of, refuse_other_than_json, too_large
-from server.wire.errors import ApiError, busy, rate_limited, refused, too_many_streams
+from server.wire.errors import ApiError, rate_limited, too_many_streams
 from server.wire.sse import position
-
-REPLY_TIMEOUT_S = 15.0
-"""How long a request waits for its session. The command may still be handled; sending it again is safe."""
 
 IDLE_S = 75.0
 """How long a connection stays open between two requests: longer than load balancers keep theirs."""
@@ -69,7 +66,7 @@ class Exchange:
     """SocketHandler of a connection that speaks plain HTTP.
 
     How to think about it: requests are served one at a time, in order; further requests wait, up to a bound.
-    An answer waits for its session with a `_Reply` in between, which ignores a reply that comes too late.
+    An answer waits for its session with a `FirstReply` in between, which ignores a reply that comes too late.
     """
 
     __slots__ = (
@@ -97,7 +94,7 @@ class Exchange:
         self._peer = peer
         self._address = address
         self._reader = reader
-        self._reply: _Reply | Poll | None = None
+        self._reply: FirstReply | Poll | None = None
         """The reply of the request that waits for its session."""
         self._request_id: str | None = None
         self._route: str | None = None
@@ -203,19 +200,22 @@ class Exchange:
         if port.deps.tracing is not None:
             traceparent, now = request.header(b"traceparent"), port.deps.clock.now_ms()
             self._traced = port.deps.tracing.begin_request(traceparent, request.method, "http", now)
-        if not self._take_place(port.guard.address(caller)):
-            return
-        before = current_id.set(self._request_id)
-        try:
-            port.guard.refuse_foreign_origin(caller, request.method)
-            if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
-                self._respond(caller, 204, HUB_PREFLIGHT if request.for_hub else PREFLIGHT_HEADERS, b"")
-            else:
-                self._find(caller, request)
-        except ApiError as error:
-            self._refuse(caller, error, HUB_HEADERS if request.for_hub else _NOTHING)
-        finally:
-            current_id.reset(before)
+        with ForRequest(self._request_id):
+            try:
+                if self._take_place(port.guard.address(caller)):
+                    self._answer_or_ask(caller, request)
+            except ApiError as error:
+                self._refuse(caller, error, HUB_HEADERS if request.for_hub else _NOTHING)
+            except Exception as error:  # noqa: BLE001 - the boundary logs it, with the request
+                port.deps.boundary.caught(error, "a request")
+                self.cut()
+
+    def _answer_or_ask(self, caller: Caller, request: Request) -> None:
+        self._port.guard.refuse_foreign_origin(caller, request.method)
+        if request.method == "OPTIONS" and request.header(b"access-control-request-method"):
+            self._respond(caller, 204, HUB_PREFLIGHT if request.for_hub else PREFLIGHT_HEADERS, b"")
+        else:
+            self._find(caller, request)
 
     def _take_place(self, address: str) -> bool:
         """Be counted for this client: a proxy may send the requests of many over one connection. False when
@@ -297,7 +297,7 @@ class Exchange:
 
     def _ask(self, caller: Caller, key: str, refusal: str, make: Make) -> None:
         """Hand a player's command to the session. Raises ApiError; `refusal` is for who is no player."""
-        port, reply = self._port, _Reply(self, caller)
+        port, reply = self._port, FirstReply(self, caller)
         bearer = caller.bearer()
         if bearer is not None and is_identity(bearer):
             self._reply = reply
@@ -330,7 +330,7 @@ class Exchange:
             if trace is None and deps.tracing is not None and message.traceparent is not None:
                 trace = deps.tracing.begin(message.traceparent)
             of = message.id, message.question, message.choice
-            return commands.Answer(reply, player, *of, now, code, held_ms, trace, user)
+            return commands.Answer(reply, player, *of, now, code, held_ms, trace, user, self._request_id)
 
         self._ask(caller, key, "Only players answer.", command)
 
@@ -463,44 +463,3 @@ class Exchange:
         words = self._unsent + words
         self._let_go()
         LingeringClose(self._port, self._socket, self._address, words)
-
-
-class _Reply:
-    """Subscriber: takes the first frame of a session for a request. Once `exchange` is None, frames are
-    ignored."""
-
-    __slots__ = ("caller", "exchange")
-
-    def __init__(self, exchange: Exchange, caller: Caller) -> None:
-        self.exchange: Exchange | None = exchange
-        self.caller = caller
-
-    @property
-    def wait_s(self) -> float:
-        """How long it waits."""
-        return REPLY_TIMEOUT_S
-
-    def expire(self) -> None:
-        """The time is over."""
-        self.fail(busy())
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the client still waits for the answer."""
-        return self.exchange is not None
-
-    def fail(self, error: ApiError) -> None:
-        """Refuse the request."""
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.answered(self.caller, error)
-
-    def push(self, frame: Frame) -> None:
-        """Subscriber."""
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.answered(self.caller, refused(frame) if frame.kind == "error" else frame)
-
-    def close(self, close_reason: CloseReason) -> None:  # noqa: ARG002 - Subscriber: whatever it is, try again
-        """Subscriber."""
-        self.fail(busy())
