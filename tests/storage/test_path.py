@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from engine.ports import StorageUnavailable
-from engine.storage.journal.path import CommitPath, PathState
+from engine.storage.journal.path import PROBE_EVERY_S, CommitPath, PathState
 from engine.storage.journal.queue import FactQueue
-from engine.storage.spool.journal import SpoolJournal
+from engine.storage.spool.journal import SpoolingStatistics, SpoolJournal
 from tests.shards.simulation.storage import Disk, MemorySpool
 from tests.storage.making import AT, Listener, joined
 from tests.storage.statements import as_commit
@@ -77,9 +77,12 @@ class FaultySpool(MemorySpool):
     full = False
 
     def append(self, payload: bytes, facts: int, at: int) -> None:
+        self.probe()
+        super().append(payload, facts, at)
+
+    def probe(self) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        super().append(payload, facts, at)
 
 
 @dataclass
@@ -112,10 +115,14 @@ class Rig:
         return self.is_certain
 
     @property
-    def spooled_total(self) -> int:
+    def spooling(self) -> SpoolingStatistics:
         statistics = self.path.spooling()
         assert statistics is not None
-        return statistics.spooled_total
+        return statistics
+
+    @property
+    def spooled_total(self) -> int:
+        return self.spooling.spooled_total
 
     def append(self, facts: int = 1) -> int:
         """Returns the number of the last one."""
@@ -309,6 +316,25 @@ async def test_straight_tries_both_until_either_takes_the_batch(
         assert not r.path.stuck
         r.server.set("open")
         await r.stored()
+
+
+async def test_a_disk_that_failed_and_is_no_longer_needed_is_found_to_be_well_again(
+    rig: Rigs, autojump_clock: object
+) -> None:
+    async with rig().running() as r:
+        await r.in_state(STRAIGHT)
+        r.server.set("away")
+        refuse(r, "full")
+        r.append()
+        await trio.sleep(2 * AFTER_S)
+        assert r.spooling.failing
+        r.server.set("open")
+        await r.listener.until(2)
+        await trio.sleep(3 * PROBE_EVERY_S)
+        assert r.spooling.failing, "it is full yet"
+        refuse(r, "full", False)
+        await trio.sleep(2 * PROBE_EVERY_S)
+        assert (r.spooling.failing, r.path.state, r.spooling.failures_total > 0) == (False, STRAIGHT, True)
 
 
 @pytest.mark.parametrize("how", ["full", "uncertain"])

@@ -269,6 +269,22 @@ def test_a_full_disk_costs_nothing_that_was_appended_and_heals(tmp_path: Path) -
     assert read_all(tmp_path) == [b"before", b"after"]
 
 
+def test_a_probe_tells_of_a_full_disk_and_leaves_nothing(tmp_path: Path) -> None:
+    disk = Disk()
+    spool = Spool(tmp_path, write=disk.write)
+    spool.append(b"before", 1, 0)
+    there = segments(tmp_path)
+    disk.room = 0
+    with pytest.raises(OSError, match="No space"):
+        spool.probe()
+    disk.room = None
+    spool.probe()
+    assert segments(tmp_path) == there
+    spool.append(b"after", 1, 0)
+    assert [record.payload for record in spool.read(9)] == [b"before", b"after"]
+    spool.close()
+
+
 def test_after_a_failed_sync_the_segment_is_never_written_again(tmp_path: Path) -> None:
     disk = Disk()
     spool = Spool(tmp_path, write=disk.write)

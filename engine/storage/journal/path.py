@@ -61,6 +61,9 @@ _log = logging.getLogger(__name__)
 REPORTS_PER_SLICE = 50
 """Listeners told in a row before all other tasks get a turn."""
 
+PROBE_EVERY_S = 5.0
+"""The pause between two looks at a disk that failed and is not needed just now."""
+
 _CONNECT_TIMEOUT_S = 5.0
 
 
@@ -178,8 +181,11 @@ class CommitPath:
     def _become(self, state: PathState) -> None:
         if state is not self._state:
             self._state = state
-            self._changed.set()
-            self._changed = trio.Event()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def connect(self) -> None:
         """Spare the first batch the wait for a connection. Never raises for PostgreSQL's sake."""
@@ -303,6 +309,7 @@ class CommitPath:
             if self._state is PathState.STRAIGHT and before is not PathState.STRAIGHT:
                 return False
             if not self._spool.certain() or not await self._spool.write(entries):
+                self._tell()
                 return False
             if self._state is PathState.STRAIGHT:
                 self._since_s = trio.current_time()
@@ -330,7 +337,7 @@ class CommitPath:
             return
         while True:
             while self._state is PathState.STRAIGHT:
-                await self._changed.wait()
+                await self._look_after(self._spool)
             portion = await self._read(self._spool)
             if portion is not None:
                 await self._drain(self._spool, portion)
@@ -342,6 +349,16 @@ class CommitPath:
                         "facts go straight to Postgres again, after %.1f s by way of the spool", took_s
                     )
                     self._become(PathState.STRAIGHT)
+
+    async def _look_after(self, spool: SpoolJournal) -> None:
+        """Wait for a change. Where nothing is written to a disk that failed, because nothing has to be, find
+        out now and then whether it would take something."""
+        with trio.move_on_after(PROBE_EVERY_S if spool.failing else math.inf):
+            await self._changed.wait()
+            return
+        async with self._spool_turn:
+            if self._state is PathState.STRAIGHT and not self._stuck:
+                await spool.probe()
 
     async def _read(self, spool: SpoolJournal) -> Portion | None:
         """What comes next, as soon as it can be read: no file may be left to open just now."""

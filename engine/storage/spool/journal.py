@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -34,7 +35,8 @@ class SpoolingStatistics:
 
     Attributes:
         active: facts go to the spool rather than straight to Postgres.
-        failing: the last write to the spool failed; nothing is acknowledged until one succeeds.
+        failing: the last write to the spool failed, or the last probe after it; nothing is acknowledged until
+            one succeeds.
         certain: the node may acknowledge from its spool.
         facts, bytes: in the spool, not yet in Postgres.
         oldest_age_s: since the oldest of them was written; 0 without any.
@@ -121,6 +123,11 @@ class SpoolJournal:
         return self._spool.statistics().facts
 
     @property
+    def failing(self) -> bool:
+        """Whether the disk did not take what it was given last."""
+        return self._trouble is not None
+
+    @property
     def inherits(self) -> bool:
         """Whether facts of an earlier run are in it."""
         return self._inherited_up_to > 0
@@ -130,7 +137,7 @@ class SpoolJournal:
         age_ms = 0 if spool.oldest_at is None else max(0, self._now_ms() - spool.oldest_at)
         return SpoolingStatistics(
             active=active,
-            failing=self._trouble is not None,
+            failing=self.failing,
             certain=self.certain(),
             facts=spool.facts,
             bytes=spool.bytes,
@@ -188,11 +195,20 @@ class SpoolJournal:
                 _log.error("the spool cannot be written, nothing is acknowledged: %s", error)
             self._trouble = error.strerror or str(error)
             return False
+        self._recovered()
+        self._spooled_total += count
+        return True
+
+    async def probe(self) -> None:
+        """After a write that failed, see whether the disk takes something. Nobody may write meanwhile."""
+        with suppress(OSError):
+            await trio.to_thread.run_sync(self._spool.probe)
+            self._recovered()
+
+    def _recovered(self) -> None:
         if self._trouble is not None:
             _log.warning("the spool can be written again")
         self._trouble = None
-        self._spooled_total += count
-        return True
 
     def acknowledge(self, entry: Entry, commit: Commit) -> None:
         """Tell the listener of an entry that was written, with the batch of this `commit`."""

@@ -140,6 +140,13 @@ class Spool:
             self._facts += facts
             self._bytes += record.size
 
+    def probe(self) -> None:
+        """Raises OSError if the disk takes no segment. Leaves nothing; the next `append` begins another."""
+        try:
+            self._begin()
+        finally:
+            self._abandon()
+
     def _begin(self) -> _Segment:
         self._end_current()
         self._ordinal += 1

@@ -351,6 +351,9 @@ class MemorySpool:
         self._unread.append(record)
         self._disk.facts += facts
 
+    def probe(self) -> None:
+        pass
+
     def read(self, facts_max: int) -> Sequence[Record]:
         found: list[Record] = []
         while self._unread and (
