@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quart import request
 
-from server.http.addresses import ws_url
+from server.http.addresses import play_url, ws_url
 from server.http.authorization import Access
 from server.http.metrics import Metrics
 from server.http.requests import read_query
@@ -29,6 +29,7 @@ class Operations:
         self._metrics = metrics
         self._health = health
         self._openapi = openapi
+        asyncapi.prepare()  # at the start, because it would hold the loop
 
     async def healthz(self) -> Answer:
         """That this is answered at all says that the loop turns."""
@@ -62,7 +63,7 @@ class Operations:
         return body_answer(self._openapi, "application/json")
 
     async def asyncapi(self) -> Answer:
-        return json_answer(asyncapi.document(ws_url(self._services, None)))
+        return json_answer(asyncapi.document(ws_url(self._services, None), play_url(self._services, None)))
 
 
 DRAINING = "the node is draining: its sessions go to the others"

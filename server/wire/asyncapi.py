@@ -1,13 +1,15 @@
-"""The AsyncAPI document, which describes the WebSocket: made from the types of its messages.
+"""The AsyncAPI document, which describes the WebSocket and the event stream: made from the types of their
+messages.
 
-How to think about it: the document speaks of the node. It *receives* what clients ask, each with the messages
-that may be the reply, and *sends* what it has to tell, by whom it is for. Close codes are an extension, since
-AsyncAPI has no place for them.
+How to think about it: the document speaks of the node. It *receives* what clients ask, each with the
+messages that may be the reply, and *sends* what it has to tell, by whom it is for. A stream carries the
+latter, and what a WebSocket says in other ways. Close codes are an extension, since AsyncAPI has no place for
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,16 +20,18 @@ import msgspec
 from engine.actors.close_reasons import CloseReason
 from server.wire.api import realtime as types
 from server.wire.api.common import Body
+from server.wire.api.realtime_examples import EXAMPLES
 from server.wire.protocol import SUBPROTOCOL
 
 Document = dict[str, Any]
 Type = type[Body]
 
 _REF = "#/components/schemas/{name}"
-_CHANNEL = "#/channels/session"
+_CHANNEL = "#/channels/{name}"
+_SESSION, _EVENTS = "session", "events"
 
 INFO: Mapping[str, object] = {
-    "title": "Fanfare over a WebSocket",
+    "title": "Fanfare over a WebSocket or an event stream",
     "version": "1",
     "description": "Live quizzes: play, lead and watch. Text frames, one JSON object each, at most 4 KiB "
     "from the client; `t` is the type. Times are whole milliseconds; questions and players count from 1. "
@@ -107,35 +111,64 @@ HEARD: tuple[Type, ...] = tuple(
         + [body for told in TOLD.values() for body in told.messages]
     )
 )
-"""Every message from the server."""
+"""Every message from the server over a WebSocket."""
+
+STREAM_ALONE: tuple[Type, ...] = (types.Alive, types.Close)
+STREAMED: tuple[Type, ...] = (
+    types.Joined,
+    *(body for told in TOLD.values() for body in told.messages if body not in (types.Moved, types.Error)),
+    *STREAM_ALONE,
+)
+"""Every event. What refuses a stream is an HTTP error, and a session of another node is relayed."""
 
 
-def document(ws_url: str) -> Document:
-    """The whole of it. Args: ws_url: where clients open their WebSocket; empty on a node that takes none."""
+def document(ws_url: str, play_url: str) -> Document:
+    """The whole of it.
+
+    Args:
+        ws_url: where clients open their WebSocket; empty on a node that takes none.
+        play_url: the base address of event streams.
+    """
     made = _everywhere()
-    if not ws_url:
-        return made
-    url = urlsplit(ws_url)
-    before, _, last = url.path.rpartition("/")
-    server = {"host": url.netloc, "protocol": url.scheme, **({"pathname": before} if before else {})}
-    channel = {**made["channels"]["session"], "address": f"/{last}"}
-    return {**made, "servers": {"node": server}, "channels": {"session": channel}}
+    servers = {"http": _server(play_url)}
+    channels = {**made["channels"], _EVENTS: {**made["channels"][_EVENTS], "servers": _at("http")}}
+    if ws_url:
+        before, _, last = ws_url.rpartition("/")
+        servers["node"] = _server(before)
+        channels[_SESSION] = {**channels[_SESSION], "address": f"/{last}", "servers": _at("node")}
+    return {**made, "servers": servers, "channels": channels}
+
+
+def prepare() -> None:
+    """Make what takes long, once."""
+    _everywhere()
+
+
+def _server(url: str) -> Document:
+    parts = urlsplit(url)
+    path = {"pathname": parts.path} if parts.path else {}
+    return {"host": parts.netloc, "protocol": parts.scheme, **path}
+
+
+def _at(server: str) -> list[Document]:
+    return [{"$ref": f"#/servers/{server}"}]
 
 
 @cache
 def _everywhere() -> Document:
     """What is the same at every node."""
     forms = [form for said in SAID.values() for form in said.forms]
-    schemas, components = msgspec.json.schema_components([*forms, *HEARD], ref_template=_REF)
-    by_type = dict(zip([*forms, *HEARD], schemas, strict=True))
+    heard = [*HEARD, *STREAM_ALONE]
+    schemas, components = msgspec.json.schema_components([*forms, *heard], ref_template=_REF)
+    by_type = dict(zip([*forms, *heard], schemas, strict=True))
     messages = {
-        **{name: _message(name, [by_type[form] for form in said.forms]) for name, said in SAID.items()},
-        **{name_of(body): _message(name_of(body), [by_type[body]]) for body in HEARD},
+        **{name: _message(name, said.forms, by_type) for name, said in SAID.items()},
+        **{name_of(body): _message(name_of(body), [body], by_type) for body in heard},
     }
     channel = {
         "address": "/ws",
         "description": f"One seat in one session. The subprotocol is `{SUBPROTOCOL}`.",
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "messages": _components([*SAID, *map(name_of, HEARD)]),
         "bindings": {"ws": {"method": "GET", "headers": _HEADERS, "bindingVersion": "0.1.0"}},
         "x-close-codes": [
             {
@@ -147,14 +180,23 @@ def _everywhere() -> Document:
             for each in CloseReason
         ],
     }
+    events = {
+        "address": "/api/sessions/{key}/events",
+        "description": "The half from the server, as Server-Sent Events: `event` is the type, `data` the "
+        "message. What clients say goes over HTTP beside it, and so do the replies.",
+        "parameters": {"key": {"description": "The code of the session, or its id."}},
+        "messages": _components(map(name_of, STREAMED)),
+        "bindings": {"http": {"bindingVersion": "0.3.0"}},
+    }
     return {
         "asyncapi": "3.0.0",
         "info": dict(INFO),
         "defaultContentType": "application/json",
-        "channels": {"session": channel},
+        "channels": {_SESSION: channel, _EVENTS: events},
         "operations": {
             **{name: _receives(name, said) for name, said in SAID.items()},
             **{name: _sends(told) for name, told in TOLD.items()},
+            "stream": _sends(Told(STREAMED, "What a seat hears on an event stream."), _EVENTS),
         },
         "components": {"messages": messages, "schemas": components},
     }
@@ -168,31 +210,45 @@ def name_of(body: Type) -> str:
     return str(body.__struct_config__.tag)
 
 
-def _message(name: str, forms: Sequence[Document]) -> Document:
-    return {"name": name, "payload": forms[0] if len(forms) == 1 else {"oneOf": list(forms)}}
+def _message(name: str, forms: Sequence[Type], schemas: Mapping[Type, Document]) -> Document:
+    payloads = [schemas[form] for form in forms]
+    return {
+        "name": name,
+        "payload": payloads[0] if len(payloads) == 1 else {"oneOf": payloads},
+        "examples": [
+            {"payload": msgspec.to_builtins(example)} for form in forms for example in EXAMPLES[form]
+        ],
+    }
 
 
-def _refs(names: Sequence[str]) -> list[Document]:
-    return [{"$ref": f"{_CHANNEL}/messages/{name}"} for name in names]
+def _components(names: Iterable[str]) -> Document:
+    return {name: {"$ref": f"#/components/messages/{name}"} for name in names}
+
+
+def _channel(name: str) -> Document:
+    return {"$ref": _CHANNEL.format(name=name)}
+
+
+def _refs(names: Iterable[str], channel: str = _SESSION) -> list[Document]:
+    return [{"$ref": f"{_CHANNEL.format(name=channel)}/messages/{name}"} for name in names]
 
 
 def _receives(name: str, said: Said) -> Document:
     made: Document = {
         "action": "receive",
-        "channel": {"$ref": _CHANNEL},
+        "channel": _channel(_SESSION),
         "summary": said.summary,
         "messages": _refs([name]),
     }
     if said.replies:
-        replies = _refs([name_of(body) for body in said.replies])
-        made["reply"] = {"channel": {"$ref": _CHANNEL}, "messages": replies}
+        made["reply"] = {"channel": _channel(_SESSION), "messages": _refs(map(name_of, said.replies))}
     return made
 
 
-def _sends(told: Told) -> Document:
+def _sends(told: Told, channel: str = _SESSION) -> Document:
     return {
         "action": "send",
-        "channel": {"$ref": _CHANNEL},
+        "channel": _channel(channel),
         "summary": told.summary,
-        "messages": _refs([name_of(body) for body in told.messages]),
+        "messages": _refs(map(name_of, told.messages), channel),
     }

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from server.wire.asyncapi import HEARD, SAID, document, name_of
-from tests.messages import WS_URL
+from tests.messages import PLAY_URL, WS_URL
 from tests.npm import ROOT, npm, program
 
 FOLDER = ROOT / "examples" / "csharp"
 GRAMMAR = ("web-tree-sitter@0.27.2", "tree-sitter-c-sharp@0.23.5")
 
-COMPONENTS = document(WS_URL)["components"]["schemas"]
+COMPONENTS = document(WS_URL, PLAY_URL)["components"]["schemas"]
 
 
 def members(*names: str) -> set[str]:

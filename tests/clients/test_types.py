@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from server.wire.asyncapi import HEARD, SAID, document, name_of
-from tests.messages import WS_URL
+from tests.messages import PLAY_URL, WS_URL
 from tests.npm import CLIENT, program
 
 OWN = {"waiting", "rejected", "over"}
@@ -25,7 +25,7 @@ Shape = dict[str, Any]
 """What a value may be: `string`, `number`, `boolean`, `null`, `any`; one of `words`; a `list` of a shape; an
 object with `members`, each optional or not and with its shape."""
 
-COMPONENTS = document(WS_URL)["components"]["schemas"]
+COMPONENTS = document(WS_URL, PLAY_URL)["components"]["schemas"]
 
 
 def shape(schema: dict[str, Any]) -> Shape:

@@ -11,6 +11,7 @@ import orjson
 import trio
 
 from tests.http.edge import LOOPBACK, Edge
+from tests.messages import check_streamed
 
 
 @dataclass
@@ -59,6 +60,8 @@ class EventReader:
             return None
         message = orjson.loads(fields["data"])
         assert message["t"] == fields["event"]
+        if message["t"] != "live":  # of the operators' stream
+            check_streamed(message)
         if message == {"t": "alive"}:
             self.signs_of_life += 1
             return None

@@ -12,15 +12,19 @@ import pytest
 from jsonschema import Draft7Validator
 
 from engine.actors.close_reasons import CloseReason
-from server.wire.asyncapi import SAID, document
+from server.wire import asyncapi
+from server.wire.asyncapi import SAID, document, name_of
 from server.wire.protocol import HOST_COMMANDS, ProtocolError, parse
 from tests.http.edge import edge
-from tests.messages import WS_URL, check_said
+from tests.messages import PLAY_URL, WS_URL, check_said
 from tests.npm import npm
 
 SPECIFICATION = "@asyncapi/specs@6.11.1"
 
-DOCUMENT = document(WS_URL)
+DOCUMENT = document(WS_URL, PLAY_URL)
+ALONE = document("", PLAY_URL)
+"""Of a node that takes no WebSockets."""
+
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
@@ -30,22 +34,37 @@ def test_the_document_is_valid(tmp_path: Path) -> None:
     npm("install", SPECIFICATION, cwd=tmp_path)
     schema = tmp_path / "node_modules" / "@asyncapi" / "specs" / "schemas" / f"{DOCUMENT['asyncapi']}.json"
     validator = Draft7Validator(json.loads(schema.read_text()))
-    for made in (DOCUMENT, document("wss://quiz.example/node-1/ws"), document("")):
+    for made in (DOCUMENT, document("wss://quiz.example/node-1/ws", "https://quiz.example/x"), ALONE):
         assert [error.message for error in validator.iter_errors(made)] == []
     assert list(validator.iter_errors({**DOCUMENT, "operation": {}}))
 
 
-def test_it_leads_to_where_the_websocket_is() -> None:
-    made = document("wss://quiz.example/node-1/ws")
-    assert made["servers"]["node"] == {"host": "quiz.example", "protocol": "wss", "pathname": "/node-1"}
-    assert made["channels"]["session"]["address"] == "/ws"
-    assert "servers" not in document("")
+def test_it_leads_to_where_the_websocket_is_and_to_the_event_stream() -> None:
+    made = document("wss://quiz.example/node-1/ws", "https://quiz.example/x")
+    assert made["servers"] == {
+        "node": {"host": "quiz.example", "protocol": "wss", "pathname": "/node-1"},
+        "http": {"host": "quiz.example", "protocol": "https", "pathname": "/x"},
+    }
+    session, events = made["channels"]["session"], made["channels"]["events"]
+    assert (session["address"], session["servers"]) == ("/ws", [{"$ref": "#/servers/node"}])
+    assert events["address"] == "/api/sessions/{key}/events"
+    assert events["servers"] == [{"$ref": "#/servers/http"}]
+    assert set(ALONE["servers"]) == {"http"}
+
+
+async def test_it_is_made_at_the_start_and_not_for_its_first_reader() -> None:
+    asyncapi._everywhere.cache_clear()
+    async with edge() as e:
+        assert asyncapi._everywhere.cache_info().misses == 1
+        await e.get("/asyncapi.json")
+        assert asyncapi._everywhere.cache_info().misses == 1
 
 
 async def test_it_is_served() -> None:
     async with edge() as e:
         served = (await e.get("/asyncapi.json")).json
     assert served["servers"]["node"]["protocol"] == "ws"
+    assert served["servers"]["http"]["protocol"] == "http"
     assert served["components"] == json.loads(json.dumps(DOCUMENT["components"]))
 
 
@@ -71,6 +90,27 @@ def test_every_message_is_in_an_operation() -> None:
         if "/messages/" in reference
     }
     assert told == set(DOCUMENT["components"]["messages"])
+
+
+def test_an_event_stream_says_what_no_websocket_does_and_leaves_out_the_replies() -> None:
+    channels = {name: set(channel["messages"]) for name, channel in DOCUMENT["channels"].items()}
+    assert channels["events"] - channels["session"] == {"alive", "close"}
+    replies = {name_of(body) for said in SAID.values() for body in said.replies}
+    assert channels["session"] - channels["events"] == (replies | set(SAID)) - {"joined", "question"}
+
+
+def test_every_message_has_examples_in_each_of_its_forms() -> None:
+    for name, message in DOCUMENT["components"]["messages"].items():
+        validator = Draft7Validator({"components": DOCUMENT["components"], **message["payload"]})
+        payloads = [example["payload"] for example in message["examples"]]
+        for payload in payloads:
+            assert payload["t"] == name
+            assert [error.message for error in validator.iter_errors(payload)] == []
+            if name in SAID:
+                parse(json.dumps(payload))
+        for form in message["payload"].get("oneOf", [message["payload"]]):
+            one = Draft7Validator({"components": DOCUMENT["components"], **form})
+            assert any(one.is_valid(payload) for payload in payloads), form
 
 
 def test_every_member_is_in_the_documentation() -> None:

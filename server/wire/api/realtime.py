@@ -1,4 +1,5 @@
-"""The messages of `fanfare.v1`: what clients say over the WebSocket, and what they hear.
+"""The messages of `fanfare.v1`: what clients say over the WebSocket, and what they hear there or on an event
+stream.
 
 These types describe; `asyncapi.json` is made from them, and a test holds whole conversations and `parse`
 against them. What comes in is judged by `server/wire/protocol.py`, and what goes out is made by
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
+from engine.actors.close_reasons import Reconnect
 from engine.domain.phases import Phase
 from server.wire import protocol
 from server.wire.api import playing, sessions
@@ -476,3 +478,18 @@ class Pong(Body, tag_field="t", tag="pong"):
 
     at: float
     now: Now
+
+
+# -- what an event stream alone says ---------------------------------------------------------------
+
+
+class Alive(Body, tag_field="t", tag="alive"):
+    """Comes when nothing else has come for 5 s. Nothing for 12 s: the client opens another stream."""
+
+
+class Close(Body, tag_field="t", tag="close"):
+    """The last event of a stream: why it ends. A WebSocket says it with its close code."""
+
+    code: Annotated[int, Meta(description="As the WebSocket would close.")]
+    reason: str
+    reconnect: Annotated[Reconnect, Meta(description="Whether, and how, the client comes back.")]
