@@ -129,6 +129,10 @@ class Attendance:
         """Stop holding the question open for some players that are gone by now."""
         self._session.away(self._presence.gone(now, AWAY_AT_ONCE_MAX), now)
 
+    def wait_longer(self, by_ms: int) -> None:
+        """For the players who are not here."""
+        self._presence.put_off(by_ms)
+
     def give_back(self, by_ms: int) -> None:
         """The process stood still for so long: nobody could come back."""
         self._presence.put_off(by_ms)

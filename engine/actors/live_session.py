@@ -20,6 +20,7 @@ from engine.actors.delivery.stream import BroadcastStream, StreamState
 from engine.actors.mailbox import Mailbox
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
+from engine.actors.presence import COMING_BACK_MS
 from engine.actors.session_health import HealthTold
 from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import Lifecycle, State
@@ -215,4 +216,6 @@ def go_on(live: LiveSession, claimed: ClaimedSession, stream: StreamState | None
         if abs(stream.ahead_ms) > CLOCKS_AGREE_MS:
             session.move_clock(stream.ahead_ms, now)
     elif claimed.last_alive_at is not None:
-        session.move_clock(now - claimed.last_alive_at, now, taken_over=True)
+        away_ms = now - claimed.last_alive_at
+        session.move_clock(away_ms, now, taken_over=True)
+        live.attendance.wait_longer(min(max(away_ms, 0), COMING_BACK_MS))

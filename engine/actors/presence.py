@@ -16,7 +16,8 @@ GONE_MS = 5_000
 protocol says; the rest is for the handshake."""
 
 COMING_BACK_MS = 15_000
-"""As `GONE_MS`, for all players of a session that was just activated on this node."""
+"""As `GONE_MS`, for all players of a session that was just activated on this node; and longer by the time
+that it had no owner, up to twice this: the longer clients fail to reconnect, the rarer they try."""
 
 
 class Presence:

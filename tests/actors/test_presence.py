@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
@@ -145,14 +146,18 @@ async def test_players_at_other_nodes_are_here_as_well(mock_clock: MockClock) ->
         assert actor.session.phase is Phase.REVEAL
 
 
-async def test_a_session_that_has_come_to_a_node_waits_for_everybody_at_first(mock_clock: MockClock) -> None:
+@pytest.mark.parametrize(("away_ms", "waits_ms"), [(0, COMING_BACK_MS), (4_000, COMING_BACK_MS + 4_000)])
+async def test_a_session_that_has_come_to_a_node_waits_for_everybody_at_first(
+    mock_clock: MockClock, away_ms: int, waits_ms: int
+) -> None:
     async with world() as w:
         actor, ada, _ = await question_to_two(w)
         w.answer(actor, ada, 1)
         await settle()
+        await passes(mock_clock, away_ms)
         again = await w.another("other").get(actor.session_id)
         await w.rejoin(again, 1)
-        await passes(mock_clock, COMING_BACK_MS - 1)
+        await passes(mock_clock, waits_ms - 1)
         assert again.session.phase is Phase.QUESTION
         await passes(mock_clock, 1)
         assert again.session.phase is Phase.REVEAL
