@@ -19,7 +19,10 @@ const say = (target, call) => hub.send(target, call).catch(() => {});
 
 hub.on("joined", (joined) => {
 	seat = { code, token: joined.token, epoch: joined.epoch };
-	if (joined.state !== null) offset = joined.offset;
+	if (joined.state !== null) {
+		offset = joined.offset;
+		ahead = joined.state.now - performance.now(); // less the way here, until the pong tells better
+	}
 	say("Ping", { at: performance.now() });
 	for (const answer of pending.values()) say("Answer", answer);
 });

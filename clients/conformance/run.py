@@ -10,8 +10,12 @@ comes back as docs/protocol.md says, and prints why it is over as its last line.
 A scenario is a list of connections, each a list of steps: `at` (the address that the client comes to), `hear`
 (members that its next message has; `without` those that it has not), `joined`, `say` (with `late_ms`: the
 message was so long on its way), `say_raw`, `ping` (wait for one), `ack` (of the answer heard last), `error`
-(a code, for the same), `close` (code and reason), `cut`. Pings are answered by themselves. `remaining` is
-what the client has to have printed, at least and at most. The clock of this node is years behind.
+(a code, for the same), `close` (code and reason), `cut`. Pings are answered by themselves. The clock of this
+node is years behind.
+
+What the client prints is held against what it can know, and no more time: it has read its clock after the
+question was sent and before the answer came here, and has set it after `joined` was sent. So a machine that
+is busy widens the bounds by itself, and on one that is not they are some ten milliseconds.
 
 A client of SignalR comes to `/hub` of the same address, without negotiation and with JSON; what is said to
 it, and what it says with `send`, are the same messages. `but_signalr` says why a scenario is not for it.
@@ -45,6 +49,9 @@ JOINED = {
     "t": "joined", "player": 1, "name": "Ada", "token": "T", "session": "S", "code": CODE, "role": "player",
     "state": STATE,
 }  # fmt: skip
+
+
+ROUNDING_MS = 1
 
 
 class Broken(Exception):
@@ -117,10 +124,30 @@ class Wire:
                 self._heard.append({"t": said["target"].lower(), **said["arguments"][0]})
 
 
+class Countdown:
+    """Of a question: what a client that has answered it can have thought to be left of it, in ms."""
+
+    def __init__(self, joined_ms: int, question: dict[str, Any]) -> None:
+        self._joined_ms = joined_ms
+        self._asked_ms = now_ms()
+        self._closes_ms = question["now"] + question["opens_in_ms"] + question["remaining_ms"]
+        self._answered_ms: int | None = None
+
+    def answered(self) -> None:
+        if self._answered_ms is None:
+            self._answered_ms = now_ms()
+
+    def bounds(self) -> tuple[int, int]:
+        answered_ms = now_ms() if self._answered_ms is None else self._answered_ms
+        error_ms = answered_ms - self._joined_ms + ROUNDING_MS
+        return self._closes_ms - answered_ms - error_ms, self._closes_ms - self._asked_ms + error_ms
+
+
 class Server:
     def __init__(self, connections: list[list[dict[str, Any]]]) -> None:
         self.waiting = list(connections)
         self.wrong: list[str] = []
+        self.countdowns: list[Countdown] = []
         self.port = 0
 
     async def serve(self, stream: ByteStream) -> None:
@@ -158,20 +185,26 @@ class Server:
         steps, wire = self.waiting.pop(0), Wire(stream, head, self.port)
         await wire.open()
         heard: dict[str, Any] = {}
+        joined_ms = now_ms()
         for step in steps:
             (what, value), *_ = step.items()
             if what == "at" and target != value:
                 raise Broken(f"it came to {target}, not {value}")
             if what == "hear":
                 heard = await wire.hear()
+                if heard["t"] == "answer" and self.countdowns:
+                    self.countdowns[-1].answered()
                 extra = [name for name in step.get("without", []) if name in heard]
                 if extra or any(heard.get(name) != wanted for name, wanted in value.items()):
                     raise Broken(f"it said {heard}, not {step}")
             elif what == "joined":
-                state = value.get("state", {**STATE, "now": now_ms() - step.get("late_ms", 0)})
+                joined_ms = now_ms()
+                state = value.get("state", {**STATE, "now": joined_ms - step.get("late_ms", 0)})
                 await wire.say({**JOINED, **value, "state": state})
             elif what == "say":
                 now = {"now": now_ms() - step.get("late_ms", 0)} if "now" in value else {}
+                if value["t"] == "question":
+                    self.countdowns.append(Countdown(joined_ms, {**value, **now}))
                 await wire.say({**value, **now})
             elif what == "say_raw":
                 await wire.say_raw(value)
@@ -205,13 +238,12 @@ async def run(script: dict[str, Any], command: list[str]) -> list[str]:
         tasks.cancel_scope.cancel()
     end = (said.decode().split() or ["nothing"])[-1]
     wrong = list(server.wrong)
-    if "remaining" in script:
-        least, most = script["remaining"]
-        told = [
-            float(line.split()[1]) for line in said.decode().splitlines() if line.startswith("remaining ")
-        ]
-        if not told or not all(least <= each <= most for each in told):
-            wrong.append(f"it had {told} ms left, not {least} to {most}")
+    told = [float(line.split()[1]) for line in said.decode().splitlines() if line.startswith("remaining ")]
+    bounds = [countdown.bounds() for countdown in server.countdowns]
+    if len(told) != len(bounds) or not all(
+        least <= each <= most for each, (least, most) in zip(told, bounds, strict=True)
+    ):
+        wrong.append(f"it had {told} ms left, and should have had {bounds}")
     if end != script["end"]:
         wrong.append(f"it ended with {end}, not {script['end']}")
     if server.waiting:

@@ -45,3 +45,13 @@ def keeps(scenario: Path, command: Sequence[str | Path]) -> None:
     words = [sys.executable, FOLDER / "run.py", scenario, *command]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+def test_a_clock_that_is_off_is_found(tmp_path: Path) -> None:
+    right = (FOLDER / "driver.py").read_text()
+    wrong = right.replace("closes - game.server_now()", "closes - game.server_now() + 2000")
+    (tmp_path / "driver.py").write_text(wrong)
+    words = [sys.executable, FOLDER / "run.py", FOLDER / "clock.json", sys.executable, tmp_path / "driver.py"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert " ms left, and should have had " in done.stdout
