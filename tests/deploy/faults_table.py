@@ -15,15 +15,17 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import trio
 
+from engine.domain.questions import SPELLING_MAX
 from loadtest.bots.bot import Crowd
 from loadtest.bots.habits import CrowdPlan
 from loadtest.bots.knowledge import Knowledge
@@ -45,24 +47,34 @@ WATCHED_S = 60.0
 """Afterwards, for what is resolved."""
 
 SESSIONS, PLAYERS, QUESTION_S = 3, 20, 2
+SPREAD = 12
+"""Sessions, where the fault is one node's: of so many each node has some."""
+
 QUIZ = {
     "title": "Long",
     "questions": [{"type": "true_false", "text": "True", "correct": True, "time_limit_s": QUESTION_S}] * 100,
 }
+TYPED = {
+    "title": "Typed",
+    "questions": [
+        {"type": "text", "text": "How long?", "accept": [SPELLING_MAX * "長"], "time_limit_s": QUESTION_S}
+    ]
+    * 100,
+}
+"""Its answers are long: an answer to it is some 400 bytes of the spool."""
 HELD_NODE = (sys.executable, "-m", "tests.deploy.held_node")
 
 
-async def play(stage: Stage, board: str, place: int) -> None:
+async def play(stage: Stage, fault: Fault, place: int) -> None:
     """Players of one session after the other, by way of one node; and again, whatever has happened to it."""
     while True:
         with suppress(ApiRefused, ApiUnreachable, OSError):
             async with stage.api(place % NODES) as api:
-                settings = {**AT_ONCE, "pace": "auto", "reveal_ms": 300, "early_close": False, "board": board}
-                made = await api.create_session("long", settings)
-                plan = CrowdPlan(PLAYERS, seed=place, think_s=0.4, drop_share=0.0, patience_s=300)
-                crowd = Crowd(
-                    plan, ws_url=stage.ws_urls, code=made["code"], api=api, knowledge=Knowledge(QUIZ)
-                )
+                settings = {**AT_ONCE, "pace": "auto", "reveal_ms": 300, "early_close": False}
+                made = await api.create_session("long", settings | {"board": fault.board})
+                plan = CrowdPlan(fault.players, seed=place, think_s=0.4, drop_share=0.0, patience_s=300)
+                knowledge = Knowledge(fault.quiz)
+                crowd = Crowd(plan, ws_url=stage.ws_urls, code=made["code"], api=api, knowledge=knowledge)
                 host = HostClient(
                     stage.ws_urls[place % NODES],
                     made["code"],
@@ -128,8 +140,8 @@ class Watch:
 
 @dataclass(frozen=True)
 class Fault:
-    """Args: what: of the table. options: of the nodes. lasts_s: how long it is there. clocks: whether they
-    have to be settable. board: when players see it: `live` sends most."""
+    """Args: what: of the table. options: of the nodes. lasts_s: how long it is there. players: of each
+    session. clocks: whether they have to be settable. board: when players see it: `live` sends most."""
 
     what: str
     inject: Callable[[Stage, Path], Awaitable[Callable[[], Awaitable[None]]]]
@@ -137,8 +149,14 @@ class Fault:
     options: Sequence[str] = ()
     program: Sequence[str] = NODE
     sessions: int = SESSIONS
+    players: int = PLAYERS
+    quiz: Mapping[str, Any] = field(default_factory=lambda: QUIZ)
     clocks: bool = False
     board: str = "at_close"
+
+
+async def nothing(_: Stage, __: Path) -> Callable[[], Awaitable[None]]:
+    return trio.lowlevel.checkpoint
 
 
 async def postgres_killed(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]:
@@ -237,7 +255,7 @@ async def consumers_slow(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             await sock.recv(1_024)
-            message = b'{"type":"join","code":"%s","watch":true}' % code.encode()
+            message = b'{"t":"join","code":"%s","role":"spectator"}' % code.encode()
             await sock.send(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message)
             poll = sock.fileno()
             while True:  # cut off: what it sends is answered by a reset
@@ -257,17 +275,23 @@ async def consumers_slow(stage: Stage, _: Path) -> Callable[[], Awaitable[None]]
     return mend
 
 
+NONE = Fault("none", nothing)
 FAULTS = {
     "postgresql": Fault("PostgreSQL is killed", postgres_killed),
     "redis": Fault("Redis is killed", redis_killed),
     "node": Fault("a node of three is killed", node_killed),
     "slow-disk": Fault("PostgreSQL's disk is slow: it stands still for 0.7 s of each second", disk_slow),
-    "full-disk": Fault("the disk of a node is full, and PostgreSQL is away", disk_full),
+    "full-disk": Fault(
+        "the disk of a node is full, and PostgreSQL is away", disk_full, sessions=SPREAD, players=5
+    ),
     "full-spool": Fault(
-        "the spool of a node takes 1 MiB and is full, and PostgreSQL is away",
+        "PostgreSQL is killed, and a spool takes no more than 1 MiB",
         postgres_killed,
+        lasts_s=120.0,
         options=("--spool-bytes-max", "1048576"),
-        sessions=12,
+        sessions=SPREAD,
+        players=10,
+        quiz=TYPED,
     ),
     "clock": Fault("the clock of a node jumps back by 30 s", clock_jumps, clocks=True),
     "loop": Fault("a step of 0.2 s holds the loop every 2 s", loop_held, program=HELD_NODE),
@@ -276,48 +300,34 @@ FAULTS = {
         consumers_slow,
         lasts_s=120.0,
         board="live",
-        options=("--send-timeout-s", "2"),
+        options=("--send-timeout-s", "2", "--tick-ms", "100", "--tick-max-ms", "100"),
     ),
 }
 
 
 @asynccontextmanager
 async def observed_nodes(
-    directory: Path,
-    *,
-    options: Sequence[str] = (),
-    program: Sequence[str] = NODE,
-    sessions: int = SESSIONS,
-    clocks: bool = False,
-    board: str = "at_close",
-    hurry: bool,
+    fault: Fault, directory: Path, *, hurry: bool
 ) -> AsyncIterator[tuple[Stage, Observed]]:
-    """Nodes with players, and who watches them."""
-    async with staged(directory, options, program, NODES, clock_library() if clocks else None) as stage:
+    """Nodes with players, on which nothing was done yet, and who watches them."""
+    clocks = clock_library() if fault.clocks else None
+    async with staged(directory, fault.options, fault.program, NODES, clocks) as stage:
         async with stage.api() as api:
-            await api.add_quiz(QUIZ, "long")
+            await api.add_quiz(fault.quiz, "long")
         targets = [url.removeprefix("http://") for url in stage.urls]
         watching = observing(
             directory / "observed", targets, free_ports(2), hurry=hurry, share=SHARE, interval=INTERVAL
         )
         async with watching as observed, trio.open_nursery() as nursery:
             await observed.until(f"sum(up) == {NODES}")
-            for place in range(sessions):
-                nursery.start_soon(play, stage, board, place)
+            for place in range(fault.sessions):
+                nursery.start_soon(play, stage, fault, place)
             yield stage, observed
             nursery.cancel_scope.cancel()
 
 
 async def suffer(fault: Fault, directory: Path) -> Watch:
-    async with observed_nodes(
-        directory,
-        options=fault.options,
-        program=fault.program,
-        sessions=fault.sessions,
-        clocks=fault.clocks,
-        board=fault.board,
-        hurry=True,
-    ) as (stage, observed):
+    async with observed_nodes(fault, directory, hurry=True) as (stage, observed):
         before = Watch(observed)
         with trio.move_on_after(CALM_S):
             await before.run()
@@ -349,7 +359,7 @@ async def tell_of_loops(observed: Observed) -> None:
 
 async def stay_well(minutes: float, directory: Path) -> tuple[Watch, int]:
     """Returns what was pending or fired, and how many answers were acknowledged."""
-    async with observed_nodes(directory, hurry=False) as (_, observed):
+    async with observed_nodes(NONE, directory, hurry=False) as (_, observed):
         watch = Watch(observed)
         with trio.move_on_after(60 * minutes):
             await watch.run()
