@@ -25,6 +25,8 @@ def test_no_number_is_a_swearword(language: str) -> None:
     numbers = (*range(2_000), 7_175, 45_500, 71_717, 806_455)
     assert [number for number in numbers if refused(f"Team {number}", language)] == []
     assert [number for number in numbers if refused(f"{number}", language)] == []
+    for name in ("P", "Player", "player-", "team_", "5a-"):
+        assert [number for number in numbers if refused(f"{name}{number}", language)] == []
 
 
 @pytest.mark.parametrize("name", ["a55", "4ss", "@55", "A$$", "t17s", "Team 455 a55"])

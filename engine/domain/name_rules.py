@@ -70,8 +70,9 @@ _OF_AN_ERASED: Final = re.compile(r"[#♯]\s*\d+")
 """What stands in place of an erased name, and what can be taken for it; folded."""
 
 _LEET: Final = str.maketrans("@4310$5!7|", "aaeiossitl")
-_NUMBER: Final = re.compile(r"[\d.,:#-]+")
-"""A word whose digits stand for no letters: player 455 has chosen no swearword."""
+_NUMBER: Final = re.compile(r"(?<![^\W_])(?<![@$!|])\d+(?![^\W_@$!|])|\d*[2689]\d*")
+"""Digits that stand for no letters, since they touch none, or not all of them could: neither Team-455
+nor P2455 has chosen a swearword."""
 _ABOVE: Final = 200
 """Combining classes from here on are accents."""
 
@@ -130,20 +131,13 @@ class NameRules:
     def refuses(self, plain: str, skeleton: str, language: str) -> bool:
         """Whether a name is refused in a quiz of this language, because it claims to lead the session or
         contains a swearword. Args: the results of `fold` and `skeleton` for the name."""
-        seen = _without_numbers(skeleton.replace(_LARGE_L, "l"), plain)
-        spellings = {plain, seen, _without_numbers(plain, plain).translate(_LEET), seen.translate(_LEET)}
+        bare = _NUMBER.sub(" ", plain)
+        seen = (skeleton if bare == plain else self.skeleton(bare)).replace(_LARGE_L, "l")
+        spellings = {plain, seen, bare.translate(_LEET), seen.translate(_LEET)}
         if any(_letters(each) in self._reserved for each in (skeleton, *spellings)):
             return True
         words = self._words.get(language.lower().partition("-")[0], self._everywhere)
         return bool(words) and any(_offends(_RUNS.sub(r"\1", each), words) for each in spellings)
-
-
-def _without_numbers(spelling: str, plain: str) -> str:
-    """The words of a spelling that are no numbers in the plain one."""
-    words, named = spelling.split(), plain.split()
-    if len(words) != len(named):
-        return spelling
-    return " ".join(word for word, name in zip(words, named, strict=True) if not _NUMBER.fullmatch(name))
 
 
 def _letters(text: str) -> str:
