@@ -1,4 +1,4 @@
-"""A node as a process of its own, started the way a person starts it."""
+"""A node as a process of its own, which runs the command that a person starts it with."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from engine.storage.postgres import Database, Row
 from loadtest.client.api import Api
 from server.listening import free_ports
 from server.security.tokens import author_key_in
+from tests.e2e.forked import ForkedProcess
 
 PATIENCE_S = 60.0
 """Longer than a start or an end takes on a busy machine."""
@@ -63,8 +64,10 @@ class Node:
     data_dir: Path
     options: Sequence[str] = ()
     ports: list[int] = field(default_factory=lambda: free_ports(2))
-    process: trio.Process | None = None
+    process: trio.Process | ForkedProcess | None = None
     said: str = ""
+    forked: bool = True
+    """Whether it is forked from a process with everything imported, which tests of the command do not want."""
 
     @property
     def url(self) -> str:
@@ -86,9 +89,8 @@ class Node:
         return f"{self.url}{path}#key={self.author_key}"
 
     @property
-    def command(self) -> list[str]:
+    def words(self) -> list[str]:
         return [
-            *FANFARE,
             "serve",
             "--data-dir",
             str(self.data_dir),
@@ -103,9 +105,15 @@ class Node:
         """Returns once the node says that it is up."""
         if "--database-url" not in self.options:
             with_postgres(self.data_dir)
-        self.process = await trio.lowlevel.open_process(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment()
-        )
+        if self.forked:
+            self.process = ForkedProcess(self.words, clean_environment())
+        else:
+            self.process = await trio.lowlevel.open_process(
+                [*FANFARE, *self.words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(),
+            )
         assert self.process.stdout is not None
         self.said = ""
         with trio.fail_after(PATIENCE_S):
@@ -153,9 +161,11 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(data_dir: Path, *options: str) -> AsyncIterator[tuple[Node, Api]]:
+async def running_node(
+    data_dir: Path, *options: str, forked: bool = True
+) -> AsyncIterator[tuple[Node, Api]]:
     """A node and its API; nothing of it is left afterwards, however the test ends."""
-    node = Node(data_dir, options)
+    node = Node(data_dir, options, forked=forked)
     try:
         await node.start()
         async with Api(node.url, author_key=node.author_key) as api:

@@ -283,7 +283,7 @@ async def test_a_damaged_spool_keeps_a_node_from_starting_until_somebody_decides
         content = path.read_bytes()
         path.write_bytes(content[:-3] + b"?" + content[-2:])
         gate.set("open")
-        code, said = await fanfare(*node.command[3:])
+        code, said = await fanfare(*node.words)
         assert code == 1
         assert f"{path} is damaged" in said
         assert "fanfare spool cut" in said
