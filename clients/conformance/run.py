@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -224,21 +225,28 @@ class Server:
                 await stream.receive()
 
 
-async def run(script: dict[str, Any], command: list[str]) -> list[str]:
-    """What was wrong; nothing if all is well."""
+async def by_command(*words: str) -> str:
+    """What a client prints that is a process of its own."""
+    return (await anyio.run_process(words, check=False, stderr=None)).stdout.decode()
+
+
+async def run(script: dict[str, Any], client: Callable[[str, str], Awaitable[str]]) -> list[str]:
+    """What was wrong; nothing if all is well. `client` gets the address and the code, and returns what it
+    would print."""
     server = Server(script["connections"])
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    server.port = listener.extra(SocketAttribute.local_port)
-    async with anyio.create_task_group() as tasks:
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        server.port = listener.extra(SocketAttribute.local_port)
         tasks.start_soon(partial(listener.serve, server.serve))
-        said = b""
+        said = ""
         with anyio.move_on_after(PATIENCE_S):
-            words = [*command, f"http://127.0.0.1:{server.port}", CODE]
-            said = (await anyio.run_process(words, check=False, stderr=None)).stdout
+            said = await client(f"http://127.0.0.1:{server.port}", CODE)
         tasks.cancel_scope.cancel()
-    end = (said.decode().split() or ["nothing"])[-1]
+    end = (said.split() or ["nothing"])[-1]
     wrong = list(server.wrong)
-    told = [float(line.split()[1]) for line in said.decode().splitlines() if line.startswith("remaining ")]
+    told = [float(line.split()[1]) for line in said.splitlines() if line.startswith("remaining ")]
     bounds = [countdown.bounds() for countdown in server.countdowns]
     if len(told) != len(bounds) or not all(
         least <= each <= most for each, (least, most) in zip(told, bounds, strict=True)
@@ -252,6 +260,6 @@ async def run(script: dict[str, Any], command: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    found = anyio.run(run, json.loads(Path(sys.argv[1]).read_text()), sys.argv[2:])
+    found = anyio.run(run, json.loads(Path(sys.argv[1]).read_text()), partial(by_command, *sys.argv[2:]))
     print("\n".join(found) or "ok")
     sys.exit(bool(found))

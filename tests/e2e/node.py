@@ -67,7 +67,7 @@ class Node:
     process: trio.Process | ForkedProcess | None = None
     said: str = ""
     forked: bool = True
-    """Whether it is forked from a process with everything imported, which tests of the command do not want."""
+    """From a process with everything imported. Tests of the command itself start that."""
 
     @property
     def url(self) -> str:
@@ -161,9 +161,7 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(
-    data_dir: Path, *options: str, forked: bool = True
-) -> AsyncIterator[tuple[Node, Api]]:
+async def running_node(data_dir: Path, *options: str, forked: bool = True) -> AsyncIterator[tuple[Node, Api]]:
     """A node and its API; nothing of it is left afterwards, however the test ends."""
     node = Node(data_dir, options, forked=forked)
     try:

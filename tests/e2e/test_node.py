@@ -105,7 +105,7 @@ async def _half_answered(api: Api, code: str, number: int) -> None:
 
 
 async def test_a_whole_session_and_its_books(data_dir: Path) -> None:
-    async with running_node(data_dir) as (node, api):
+    async with running_node(data_dir, forked=False) as (node, api):
         await play(node, api)
         assert await node.stop(signal.SIGINT) == 0
         assert node.database_processes == []
@@ -133,7 +133,7 @@ async def test_a_key_that_was_wrong_is_corrected_while_the_node_runs(data_dir: P
 
 
 async def test_a_node_that_is_killed_in_mid_question_loses_nothing(data_dir: Path) -> None:
-    async with running_node(data_dir) as (node, api):
+    async with running_node(data_dir, forked=False) as (node, api):
         await play(node, api, kill_in=3)
 
 
@@ -258,7 +258,7 @@ async def test_the_same_token_twice(data_dir: Path) -> None:
 
 
 async def test_sessions_survive_a_restart_in_good_order(data_dir: Path) -> None:
-    async with running_node(data_dir) as (node, api):
+    async with running_node(data_dir, forked=False) as (node, api):
         made = await api.create_session("quick-tour", {})
         joined = await api.join(made["code"], "Ada")
         assert await node.stop() == 0
@@ -299,7 +299,7 @@ async def test_what_keeps_a_node_from_starting_is_said_in_one_line(data_dir: Pat
 
 
 async def test_the_commands_of_the_readme(data_dir: Path) -> None:
-    async with running_node(data_dir) as (node, _):
+    async with running_node(data_dir, forked=False) as (node, _):
         at = ["--url", node.url]
         code, said = await fanfare(
             "session", "start", "quick-tour", "--lobby", "4", "--reveal", "1", *at, data_dir=data_dir
