@@ -65,9 +65,7 @@ async def test_a_whole_quiz_at_the_hosts_pace(mock_clock: MockClock) -> None:
 
 async def test_nothing_is_confirmed_before_the_commit(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         w.journal.auto = "off"
         w.answer(actor, ada, 1)
         ben = await w.join(actor, "Ben")
@@ -85,9 +83,7 @@ async def test_nothing_is_confirmed_before_the_commit(mock_clock: MockClock) -> 
 
 async def test_a_repeated_answer_gets_the_same_ack_and_only_after_the_commit(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         w.journal.auto = "off"
         over_http = Client()
         w.answer(actor, ada, 1, 0, id="x")
@@ -147,9 +143,7 @@ async def test_an_ack_or_two_are_sent_as_the_commit_is_told_and_many_by_the_acto
 
 async def test_a_session_that_was_taken_over_confirms_nothing_more(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         w.journal.auto = "off"
         w.answer(actor, ada, 1)
         await settle()
@@ -219,9 +213,7 @@ async def test_a_host_who_comes_right_after_the_deadline_finds_the_question_clos
     mock_clock: MockClock,
 ) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         mock_clock.jump(20 + GRACE_S)
         w.answer(actor, ada, 1)
         assert (await w.do(actor, "next")).last("done")["phase"] == "question"
@@ -257,9 +249,7 @@ async def test_resume_brings_what_was_missed_and_nothing_twice(mock_clock: MockC
 @pytest.mark.parametrize("then", ["reveal", "next", "finish"])
 async def test_a_connection_that_was_lost_between_reveal_and_result_gets_the_result(then: str) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         w.answer(actor, ada, 1)
         await w.do(actor, "close")
         assert ada.offsets == [1, 2]
@@ -279,9 +269,7 @@ async def test_a_connection_that_was_lost_between_reveal_and_result_gets_the_res
 
 async def test_an_end_that_is_not_committed_is_told_to_nobody(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         w.journal.auto = "off"
         ben, asked = await w.join(actor, "Ben"), Client()
         host = await w.do(actor, "finish")
@@ -306,9 +294,7 @@ async def test_an_end_that_is_not_committed_is_told_to_nobody(mock_clock: MockCl
 async def test_one_who_missed_the_end_hears_of_it_last() -> None:
     """Whoever hears `finished` may go, and must have the final leaderboard by then."""
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         actor.send(Detach(ada))
         w.answer(actor, Client(), 1)
         await w.do(actor, "finish")
@@ -322,10 +308,7 @@ async def test_one_who_missed_the_end_hears_of_it_last() -> None:
 async def test_nobody_hears_of_an_end_that_is_not_committed() -> None:
     """After it nobody comes back to hear that it was otherwise."""
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        ben = await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, ada, ben = await w.started("Ada", "Ben")
         w.journal.auto = "off"
         acked = Client()
         w.answer(actor, acked, 1)
@@ -377,9 +360,7 @@ async def test_anybody_may_watch_the_end_of_a_session_with_public_results() -> N
 
 async def test_an_end_that_is_lost_was_heard_by_nobody() -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         w.journal.auto = "off"
         await w.do(actor, "finish")
         late = await w.watch(actor)
@@ -394,9 +375,7 @@ async def test_a_client_that_cannot_resume_gets_the_whole_state(
     mock_clock: MockClock, epoch: int | None, offset: int | None
 ) -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         again = await w.rejoin(actor, 1, epoch=epoch, offset=offset)
         state = again.last("joined")["state"]
         assert again.kinds == ["joined"]
@@ -436,9 +415,7 @@ async def test_the_right_answer_goes_to_the_host_alone_until_the_close(mock_cloc
 
 async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         mock_clock.jump(5)
         await w.do(actor, "pause")
         assert ada.last("state")["remaining_ms"] == 15_000
@@ -468,9 +445,7 @@ async def test_pause_stops_the_clock(mock_clock: MockClock) -> None:
 
 async def test_countdowns_tell_when_they_were_true(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         assert (ada.last("question")["now"], ada.last("question")["remaining_ms"]) == (START_MS, 20_000)
         mock_clock.jump(4)
         state = (await w.watch(actor)).last("joined")["state"]
@@ -538,9 +513,7 @@ async def test_new_players_are_refused_before_answers_are(mock_clock: MockClock)
 
 async def test_a_full_journal_and_a_full_mailbox_answer_busy(mock_clock: MockClock) -> None:
     async with world(ActorOptions(mailbox_max=3)) as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         w.journal.facts_max = 0
         w.answer(actor, ada, 1, id="no room")
         await settle()
@@ -624,9 +597,7 @@ async def test_a_session_past_its_greatest_age_is_finished(mock_clock: MockClock
 
 async def test_a_fenced_actor_stops_at_once_and_confirms_nothing(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         w.store.take_over(actor.session_id)
         w.answer(actor, ada, 1)
         await settle()
@@ -658,9 +629,7 @@ async def test_host_commands_default_to_locking(mock_clock: MockClock) -> None:
 
 async def test_a_session_is_given_away_though_its_last_acks_leave_without_it(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ann = await w.join(actor, "Ann")
-        await w.do(actor, "start")
+        actor, ann = await w.started("Ann")
         w.journal.auto = "off"
         w.answer(actor, ann, 1)
         await settle()

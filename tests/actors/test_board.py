@@ -163,10 +163,7 @@ async def test_nodes_that_take_part_are_told_for_whom_the_count_is(mock_clock: M
 
 async def test_a_session_that_comes_up_again_shows_the_same_board(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, ada, _ = await w.started("Ada", "Ben", early_close=False)
         w.answer(actor, ada, 1)
         await settle()
         before = actor.session

@@ -157,9 +157,7 @@ async def test_an_answer_that_was_held_up_is_not_dated_before_its_question_took_
     mock_clock: MockClock,
 ) -> None:
     async with world() as w:
-        actor = await w.session(get_ready_ms=1_000)
-        player = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, player = await w.started("Ada", get_ready_ms=1_000)
         mock_clock.jump(1.002)
         await settle()
         actor.send(Answer(player, 1, "a", 1, 0, w.clock.now_ms(), held_ms=WAIT_MAX_MS))

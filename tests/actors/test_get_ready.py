@@ -40,9 +40,7 @@ async def test_reading_costs_nobody_points(mock_clock: MockClock) -> None:
 
 async def test_the_time_to_answer_begins_after_the_time_to_get_ready(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(get_ready_ms=3000)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        _, ada = await w.started("Ada", get_ready_ms=3000)
         mock_clock.jump(22.999 + GRACE_S)
         await settle()
         assert ada.got("reveal") == []
@@ -79,9 +77,7 @@ async def test_choices_are_withheld_until_they_can_be_chosen(mock_clock: MockClo
 
 async def test_a_pause_and_a_late_start_of_the_clock_leave_the_rest_of_it(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(get_ready_ms=3000, reading_ms=1000)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", get_ready_ms=3000, reading_ms=1000)
         mock_clock.jump(1)
         await w.do(actor, "pause")
         paused = ada.last("state")
@@ -105,9 +101,7 @@ async def test_a_pause_and_a_late_start_of_the_clock_leave_the_rest_of_it(mock_c
 @pytest.mark.parametrize("away_s", [0.5, 10])
 async def test_what_was_left_of_it_is_left_after_a_crash(away_s: float, mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(get_ready_ms=3000)
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada", get_ready_ms=3000)
         mock_clock.jump(1)
         w.store.alive["node"] = w.clock.now_ms()
         mock_clock.jump(away_s)
@@ -128,9 +122,7 @@ async def test_what_was_left_of_it_is_left_after_a_crash(away_s: float, mock_clo
 
 async def test_a_host_may_close_or_skip_what_nobody_can_answer_yet(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(get_ready_ms=3000)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", get_ready_ms=3000)
         assert (await w.do(actor, "close")).errors == []
         await w.do(actor, "next")
         assert (await w.do(actor, "skip")).errors == []

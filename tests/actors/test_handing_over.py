@@ -63,6 +63,16 @@ async def given(w: World, actor: SessionActor) -> HandoffSnapshot:
     return handing.made
 
 
+async def held_up(w: World, actor: SessionActor, ada: Client) -> Handing:
+    """The session is being given away, and waits for the commit of an answer."""
+    w.journal.auto = "off"
+    w.answer(actor, ada, 1)
+    await settle()
+    handing = Handing(w, actor.session_id)
+    await settle()
+    return handing
+
+
 async def brought(
     w: World, snapshot: HandoffSnapshot, stream: StreamState | None, registry: Registry | None = None
 ) -> SessionActor:
@@ -79,15 +89,8 @@ async def brought(
 
 async def test_everything_is_committed_before_a_session_is_given_away(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
-        w.journal.auto = "off"
-        w.answer(actor, ada, 1)
-        await settle()
-        handing = Handing(w, actor.session_id)
-        await settle()
+        actor, ada, _ = await w.started("Ada", "Ben")
+        handing = await held_up(w, actor, ada)
         assert not handing.over
         assert ada.got("ack") == []
         w.journal.commit()
@@ -100,9 +103,7 @@ async def test_everything_is_committed_before_a_session_is_given_away(mock_clock
 
 async def test_a_session_that_cannot_be_committed_is_taken_back_and_plays_on(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, ada, ben = await w.started("Ada", "Ben", early_close=False)
         w.journal.auto = "off"
         w.answer(actor, ada, 1, id="before")
         await settle()
@@ -127,14 +128,8 @@ async def test_a_session_that_cannot_be_committed_is_taken_back_and_plays_on(moc
 
 async def test_what_comes_while_a_session_is_given_away_is_bounded(mock_clock: MockClock) -> None:
     async with world(ActorOptions(mailbox_max=5)) as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
-        w.journal.auto = "off"
-        w.answer(actor, ada, 1)
-        await settle()
-        handing = Handing(w, actor.session_id)
-        await settle()
+        actor, ada = await w.started("Ada", early_close=False)
+        handing = await held_up(w, actor, ada)
         late = [Client() for _ in range(8)]
         for client in late:
             actor.send(Rejoin(client, "player", 1))
@@ -158,14 +153,8 @@ async def test_a_snapshot_has_the_connected_clients_with_their_seats(mock_clock:
 
 async def test_a_snapshot_has_the_commands_that_came_too_late(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
-        await w.do(actor, "start")
-        w.journal.auto = "off"
-        w.answer(actor, ada, 1)
-        await settle()
-        handing = Handing(w, actor.session_id)
-        await settle()
+        actor, ada, ben = await w.started("Ada", "Ben")
+        handing = await held_up(w, actor, ada)
         late = [Detach(ada), Host(ben, "h", "close")]
         for command in late:
             actor.send(command)
@@ -177,9 +166,7 @@ async def test_a_snapshot_has_the_commands_that_came_too_late(mock_clock: MockCl
 
 async def test_a_snapshot_has_the_commands_of_the_mailbox_unhandled(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         actor.send(Detach(ada))
         w.answer(actor, ada, 1)
         actor.give_away()
@@ -193,10 +180,7 @@ async def test_a_snapshot_has_the_commands_of_the_mailbox_unhandled(mock_clock: 
 
 async def test_no_time_passes_while_a_session_is_given_away(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, ada, _ = await w.started("Ada", "Ben")
         w.journal.auto = "off"
         w.answer(actor, ada, 1)
         await settle()
@@ -214,15 +198,8 @@ async def test_no_time_passes_while_a_session_is_given_away(mock_clock: MockCloc
 
 async def test_an_actor_that_is_fenced_meanwhile_hands_nothing_over(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
-        w.journal.auto = "off"
-        w.answer(actor, ada, 1)
-        await settle()
-        handing = Handing(w, actor.session_id)
-        await settle()
+        actor, ada, _ = await w.started("Ada", "Ben")
+        handing = await held_up(w, actor, ada)
         late = Client()
         actor.send(Host(late, "h", "close"))
         w.store.take_over(actor.session_id)
@@ -238,15 +215,8 @@ async def test_an_actor_that_is_fenced_meanwhile_hands_nothing_over(mock_clock: 
 
 async def test_an_actor_that_crashes_meanwhile_hands_nothing_over(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
-        w.journal.auto = "off"
-        w.answer(actor, ada, 1)
-        await settle()
-        handing = Handing(w, actor.session_id)
-        await settle()
+        actor, ada, _ = await w.started("Ada", "Ben")
+        handing = await held_up(w, actor, ada)
         actor.live.lifecycle.fail(RuntimeError("as the test wants it"))
         w.journal.commit()
         await settle()
@@ -282,9 +252,7 @@ async def test_a_session_whose_end_is_on_its_way_is_not_given_away(mock_clock: M
 
 async def test_the_next_actor_goes_on_with_offsets_and_epoch(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         snapshot = await given(w, actor)
         again = await brought(w, snapshot, snapshot.stream)
         assert (again.epoch, again.live.stream.epoch, again.offset) == (actor.epoch + 1, actor.epoch, 1)
@@ -297,9 +265,7 @@ async def test_the_next_actor_goes_on_with_offsets_and_epoch(mock_clock: MockClo
 
 async def test_what_was_missed_before_the_move_is_still_to_be_had(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         await w.do(actor, "close")
         await w.do(actor, "next")
         snapshot = await given(w, actor)
@@ -331,9 +297,7 @@ async def test_a_host_who_resumes_after_the_move_gets_the_hosts_question(mock_cl
 
 async def test_a_question_in_progress_keeps_its_clock(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(PROMPT)
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada", quiz=PROMPT)
         deadline = actor.session.deadline
         mock_clock.jump(4)
         snapshot = await given(w, actor)
@@ -349,10 +313,7 @@ async def test_answers_that_were_in_time_count_though_they_come_after_the_deadli
     mock_clock: MockClock,
 ) -> None:
     async with world() as w:
-        actor = await w.session(PROMPT)
-        await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, _, _ = await w.started("Ada", "Ben", quiz=PROMPT)
         began = w.clock.now_ms()
         mock_clock.jump(9.9)
         snapshot = await given(w, actor)
@@ -380,9 +341,7 @@ async def test_answers_that_were_in_time_count_though_they_come_after_the_deadli
 
 async def test_a_stream_of_another_epoch_is_not_gone_on_with(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(PROMPT)
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada", quiz=PROMPT)
         deadline = actor.session.deadline
         assert deadline is not None
         mock_clock.jump(4)
@@ -404,9 +363,7 @@ async def test_a_stream_of_another_epoch_is_not_gone_on_with(mock_clock: MockClo
 
 async def test_after_a_crash_the_clock_is_extended_and_the_stream_begins_anew(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(PROMPT)
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada", quiz=PROMPT)
         deadline = actor.session.deadline
         assert deadline is not None
         mock_clock.jump(4)

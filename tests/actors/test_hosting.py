@@ -90,10 +90,7 @@ async def test_a_skipped_question_counts_for_nobody(closed: bool, mock_clock: Mo
 
 async def test_an_answer_to_a_skipped_question_is_acknowledged_as_ever(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.join(actor, "Ben")
-        await w.do(actor, "start")
+        actor, ada, _ = await w.started("Ada", "Ben")
         w.answer(actor, ada, 1)
         await w.do(actor, "skip")
         w.answer(actor, ada, 1)

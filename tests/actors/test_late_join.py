@@ -10,9 +10,7 @@ from tests.actors.world import settle, world
 
 async def test_by_default_a_late_player_answers_the_open_question() -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         ben = await w.join(actor, "Ben")
         w.answer(actor, ben, 2)
         await settle()
@@ -21,9 +19,7 @@ async def test_by_default_a_late_player_answers_the_open_question() -> None:
 
 async def test_a_late_player_watches_and_is_not_waited_for(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(late_join="next")
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", late_join="next")
         ben = await w.join(actor, "Ben")
         assert ben.last("joined")["state"]["you"]["watches"] == 1
         w.answer(actor, ben, 2)
@@ -47,9 +43,7 @@ async def test_a_late_player_watches_and_is_not_waited_for(mock_clock: MockClock
 
 async def test_a_player_who_comes_between_questions_watches_none() -> None:
     async with world() as w:
-        actor = await w.session(late_join="next")
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada", late_join="next")
         await w.do(actor, "close")
         ben = await w.join(actor, "Ben")
         assert "watches" not in ben.last("joined")["state"]["you"]
@@ -61,9 +55,7 @@ async def test_a_player_who_comes_between_questions_watches_none() -> None:
 
 async def test_a_watcher_who_was_removed_and_let_in_again_watches_on() -> None:
     async with world() as w:
-        actor = await w.session(late_join="next")
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", late_join="next")
         await w.join(actor, "Ben")
         await w.do(actor, "kick", player=2)
         await w.do(actor, "readmit", player=2)
@@ -74,9 +66,7 @@ async def test_a_watcher_who_was_removed_and_let_in_again_watches_on() -> None:
 
 async def test_nobody_joins_a_session_that_has_started() -> None:
     async with world() as w:
-        actor = await w.session(late_join="refused")
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada", late_join="refused")
         assert (await w.join(actor, "Ben")).errors == ["session_started"]
         await w.do(actor, "close")
         assert (await w.join(actor, "Ben")).errors == ["session_started"]

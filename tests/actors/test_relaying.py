@@ -36,9 +36,7 @@ async def joined_at(w: World, actor: SessionActor, name: str, run: str = "other"
 
 async def test_each_role_sees_its_own_state(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada")
         w.answer(actor, ada, 1, 0)
         await settle()
         await w.do(actor, "next")
@@ -303,9 +301,7 @@ async def test_a_node_that_comes_back_gets_the_questions_it_missed(mock_clock: M
 
 async def test_the_countdown_that_a_node_missed_is_told_as_it_stands(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         mock_clock.jump(5)
         back = await node(actor, epoch=actor.epoch, offset=0, seats=[])
         question = back.got("cast")[0]
@@ -319,9 +315,7 @@ async def test_a_node_that_missed_too_much_begins_where_the_session_is(
 ) -> None:
     monkeypatch.setattr(subscriptions, "RESULTS_AT_ONCE_MAX", 0)
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         if why == "reveal":
             await w.do(actor, "close")
         epoch, offset = actor.epoch + (why == "epoch"), -1 if why == "history" else 0
@@ -349,9 +343,7 @@ async def test_a_node_that_missed_the_end_of_a_question_gets_the_results_of_a_sm
 
 async def test_a_node_that_missed_the_end_gets_it_with_the_standing(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         await w.do(actor, "finish")
         relay = await node(actor, epoch=actor.epoch, offset=2, seats=())
         told = ["relayed", "standing", "standing", "cast", "standing", "standing"]

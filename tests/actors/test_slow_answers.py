@@ -120,9 +120,7 @@ async def test_a_spooled_answer_says_so(mock_clock: MockClock) -> None:
 
 async def test_a_wait_in_the_mailbox_is_told_from_a_wait_for_the_commit(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         at = w.clock.now_ms() - SLOW_MS  # so long it has lain before the actor
         actor.send(Answer(ada, 1, "a", 1, 0, at))
         await settle()
@@ -162,9 +160,7 @@ async def test_refused_as_busy_and_failed_answers_are_kept(mock_clock: MockClock
 
 async def test_an_answer_that_is_too_late_is_no_failure(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         w.answer(actor, ada, 1, question=2)
         await settle()
         assert ada.errors
@@ -224,9 +220,7 @@ async def test_a_sampled_answer_is_told_whatever_becomes_of_it_and_is_not_kept(m
 async def test_a_slow_answer_with_a_trace_is_an_exemplar(mock_clock: MockClock) -> None:
     trace = Trace("12" * 16, "34" * 8, sampled=False)
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         at = w.clock.now_ms()
         actor.send(Answer(ada, 1, "a", 1, 0, at - SLOW_MS, trace=trace))
         await settle()

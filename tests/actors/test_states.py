@@ -202,9 +202,7 @@ async def test_whatever_its_state_an_actor_that_is_fenced_says_so(state: State) 
 async def test_no_time_passes_but_for_a_session_that_is_served(state: State, mock_clock: MockClock) -> None:
     """An answer that was received in time may lie in the mailbox, which nobody looks at any more."""
     async with world() as w:
-        actor = await w.session(early_close=False)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", early_close=False)
         mock_clock.jump(21)
         w.answer(actor, ada, 1)
         if state is State.HANDING_OVER:
@@ -263,9 +261,7 @@ async def test_an_end_that_is_committed_within_its_turn_is_told_before_the_actor
 ) -> None:
     """Nobody had asked the session for anything for longer than a finished session lingers."""
     async with world() as w:
-        actor = await w.session(pace="auto", reveal_ms=60_000)
-        ada = await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, ada = await w.started("Ada", pace="auto", reveal_ms=60_000)
         w.journal.auto = "now"
         for _ in range(actor.session.of):
             mock_clock.jump(20 + GRACE_S)

@@ -65,9 +65,7 @@ async def test_a_crash_harms_no_other_and_the_session_comes_back_from_its_facts(
 
 async def test_everyone_who_waited_for_a_crashed_actor_is_told(mock_clock: MockClock) -> None:
     async with world() as w:
-        actor = await w.session()
-        await w.join(actor, "Ada")
-        await w.do(actor, "start")
+        actor, _ = await w.started("Ada")
         w.journal.auto = "off"
         unconfirmed, behind = Client(), Client()
         w.answer(actor, unconfirmed, 1)
@@ -139,10 +137,7 @@ async def test_a_node_that_died_in_mid_question_gives_the_time_back(mock_clock: 
     async with world() as w:
         async with trio.open_nursery() as first_life:
             w.start("node", first_life)
-            actor = await w.session(early_close=False)
-            ada = await w.join(actor, "Ada")
-            await w.join(actor, "Ben")
-            await w.do(actor, "start")
+            actor, ada, _ = await w.started("Ada", "Ben", early_close=False)
             mock_clock.jump(5)
             w.answer(actor, ada, 1)
             await settle()
@@ -265,9 +260,7 @@ async def test_a_player_cut_off_before_the_end_gets_finished_from_the_next_node(
     async with world() as w:
         async with trio.open_nursery() as first_life:
             w.start("node", first_life)
-            actor = await w.session(early_close=False)
-            ada = await w.join(actor, "Ada")
-            await w.do(actor, "start")
+            actor, ada = await w.started("Ada", early_close=False)
             w.answer(actor, ada, 1)
             await w.do(actor, "finish")
             w.store.alive["node"] = w.clock.now_ms()

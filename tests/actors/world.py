@@ -164,6 +164,13 @@ class World:
         record = await self.router.create(stored.id, at_once(**settings))
         return await self.registry.get(record.id)
 
+    async def started(self, *names: str, quiz: Quiz = QUIZ, **settings: Any) -> tuple[Any, ...]:
+        """A session whose first question is open, and its players in that order."""
+        actor = await self.session(quiz, **settings)
+        players = [await self.join(actor, name) for name in names]
+        await self.do(actor, "start")
+        return actor, *players
+
     async def join(self, actor: SessionActor, name: str) -> Client:
         client = Client()
         actor.send(Join(client, name, self.clock.now_ms()))
