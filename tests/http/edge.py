@@ -242,6 +242,13 @@ class Edge:
         assert opened.status == 201, opened.body
         return Played(self, opened.json)
 
+    async def started(self, *names: str, quiz: Mapping[str, Any] = QUIZ, **settings: Any) -> tuple[Any, ...]:
+        """A session whose first question is open, and its players in that order."""
+        session = await self.session(quiz, **settings)
+        players = [await session.join(name) for name in names]
+        await session.do("start")
+        return session, *players
+
 
 class Played:
     """One session, seen by its host."""

@@ -294,10 +294,7 @@ async def test_an_owner_that_cannot_be_reached_is_busy(way: str) -> None:
 
 async def test_an_answer_that_is_lost_on_the_way_back_is_asked_for_again() -> None:
     async with elsewhere() as (e, pair):
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.join("Ben")
-        await session.do("start")
+        session, ada, _ = await e.started("Ada", "Ben")
         e.journal.auto = "off"
         lost: list[Reply] = []
 
@@ -336,9 +333,7 @@ async def on_both_ports() -> AsyncIterator[tuple[reactor.Ports, Pair]]:
 
 async def test_answers_and_streams_on_the_realtime_port_reach_a_session_elsewhere() -> None:
     async with on_both_ports() as (e, pair):
-        session = await e.session()
-        ada, ben = await session.join("Ada"), await session.join("Ben")
-        await session.do("start")
+        session, ada, ben = await e.started("Ada", "Ben")
         async with e.raw() as raw, e.stream(session.url, token=ben["token"]) as player:
             joined = await player.until("joined")
             assert joined.message["state"]["question"]["number"] == 1

@@ -49,9 +49,7 @@ async def test_a_leaderboard_has_no_id_of_its_own() -> None:
 
 async def test_a_count_of_the_answers_has_no_id_of_its_own_either() -> None:
     async with edge() as e:
-        session = await e.session(early_close=False)
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada", early_close=False)
         async with stream(e, f"{session.url}/events") as watching:
             await watching.until("joined")
             await session.answer(ada, 0)

@@ -120,10 +120,7 @@ async def test_metrics_tell_what_is_in_the_spool() -> None:
 
 async def test_metrics_tell_what_happens() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.join("Ben")
-        await session.do("start")
+        session, ada, _ = await e.started("Ada", "Ben")
         await session.answer(ada, 0)
         await session.answer(ada, 0)
         await session.answer(ada, 7, question=2)
@@ -165,9 +162,7 @@ async def test_metrics_tell_what_happens() -> None:
 
 async def test_metrics_tell_how_long_joins_broadcasts_and_requests_took() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         await e.get("/nothing/here")
         await e.get("/nothing/there")
         await e.get(session.url, token=ada["token"])

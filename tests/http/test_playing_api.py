@@ -93,9 +93,7 @@ async def test_an_author_takes_a_session_over() -> None:
 
 async def test_the_answer_is_confirmed_only_once_it_is_stored() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.auto = "off"
         replies: list[Reply] = []
 
@@ -112,9 +110,7 @@ async def test_the_answer_is_confirmed_only_once_it_is_stored() -> None:
 
 async def test_the_same_choice_on_both_ways_at_once_gets_equal_acks() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         websocket = Client()
         actor = await session.actor()
         actor.send(Answer(websocket, 1, "same", 1, 0, e.clock.now_ms()))
@@ -129,9 +125,7 @@ async def test_the_same_choice_on_both_ways_at_once_gets_equal_acks() -> None:
 @pytest.mark.parametrize("commit_after_s", [20, None])
 async def test_waiting_for_an_ack_is_bounded(autojump_clock: MockClock, commit_after_s: int | None) -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.fail()
         waited_from = trio.current_time()
         reply = await session.answer(ada, 0)
@@ -143,9 +137,7 @@ async def test_waiting_for_an_ack_is_bounded(autojump_clock: MockClock, commit_a
 
 async def test_a_full_journal_is_busy() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.facts_max = 0
         for reply in (
             await session.answer(ada, 0),
@@ -158,9 +150,7 @@ async def test_a_full_journal_is_busy() -> None:
 
 async def test_a_crash_of_the_session_while_one_waits_is_busy() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.auto = "off"
         replies: list[Reply] = []
 
@@ -298,10 +288,7 @@ async def test_where_the_host_lets_players_in_they_ask_until_it_has() -> None:
 
 async def test_answers_out_of_time(mock_clock: MockClock) -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.join("Ben")
-        await session.do("start")
+        session, ada, _ = await e.started("Ada", "Ben")
         await session.do("pause")
         assert (await session.answer(ada, 0)).error == "paused"
         await session.do("resume")
@@ -313,10 +300,7 @@ async def test_answers_out_of_time(mock_clock: MockClock) -> None:
 
 async def test_a_kicked_player_is_out() -> None:
     async with edge() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.join("Ben")
-        await session.do("start")
+        session, ada, _ = await e.started("Ada", "Ben")
         assert (await session.do("kick", player=1)).status == 200
         for reply in (
             await session.answer(ada, 0),

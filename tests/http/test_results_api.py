@@ -22,9 +22,7 @@ from tests.storage.making import AT, answered, joined, record_of
 
 
 async def played(e: Edge) -> Played:
-    session = await e.session()
-    ada, ben = await session.join("Ada"), await session.join("Ben")
-    await session.do("start")
+    session, ada, ben = await e.started("Ada", "Ben")
     await session.answer(ada, 0)
     await session.answer(ben, 1)
     return session

@@ -77,9 +77,7 @@ async def test_a_session_that_would_be_over_already_is_not_opened(mock_clock: Mo
 
 async def test_the_public_state_does_not_tell_the_right_answer_of_an_open_question() -> None:
     async with edge() as e:
-        session = await e.session()
-        await session.join("Ada")
-        await session.do("start")
+        session, _ = await e.started("Ada")
         open_question = await e.get(session.url)
         assert open_question.json["state"]["question"]["choices"] == ["right", "wrong", "other"]
         assert open_question.json["state"]["reveal"] is None
@@ -93,9 +91,7 @@ async def test_a_session_that_is_over_and_out_of_memory_is_shown_from_the_store(
     mock_clock: MockClock,
 ) -> None:
     async with edge() as e:
-        session = await e.session()
-        ada, _ben = await session.join("Ada"), await session.join("Ben")
-        await session.do("start")
+        session, ada, _ben = await e.started("Ada", "Ben")
         await session.answer(ada, 0)
         await session.do("finish")
         in_memory = (await e.get(session.url, token=ada["token"])).json

@@ -222,9 +222,7 @@ async def test_both_ports_say_the_same(
 async def test_both_ports_trace_a_request_and_its_answer_below_it() -> None:
     tracing = Traced()
     async with ports(tracing=tracing) as e:
-        session = await e.session()
-        ada, ben = await session.join("Ada"), await session.join("Ben")
-        await session.do("start")
+        session, ada, ben = await e.started("Ada", "Ben")
         told: list[tuple[SlowAnswer, Trace | None]] = []
         e.registry.slow_answers.tell = lambda answer, trace, _: told.append((answer, trace))
         url, body = f"{session.url}/answers", {"id": "a", "question": 1, "choice": 0}
@@ -346,9 +344,7 @@ async def test_http_alone_is_enough_to_go_through_a_quiz_alone() -> None:
 
 async def test_pages_of_other_nodes_may_use_this_port() -> None:
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         page = {"Origin": "http://a.example:5001"}
         sent = JSON | page | {"Authorization": f"Bearer {ada['token']}"}
         async with client_of(e) as client:
@@ -372,9 +368,7 @@ async def test_what_is_not_on_this_port(path: str) -> None:
 
 async def test_a_refusal_leaves_nothing_behind() -> None:
     async with ports(messages_burst=1) as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         for _ in range(3):
             async with e.raw() as raw:
                 await raw.send(request("GET", "/nowhere") + 2 * answer(session, ada["token"]))
@@ -399,9 +393,7 @@ async def test_an_unknown_code_counts_as_a_guess_on_either_port() -> None:
 
 async def test_a_player_who_sends_too_much_is_slowed_down_and_no_other() -> None:
     async with ports(messages_per_s=0.1, messages_burst=3) as e:
-        session = await e.session()
-        ada, ben = await session.join("Ada"), await session.join("Ben")
-        await session.do("start")
+        session, ada, ben = await e.started("Ada", "Ben")
         async with e.raw() as raw:
             await raw.send(answer(session, ada["token"]) * 4 + answer(session, ben["token"]))
             assert [(await read_response(raw))[0] for _ in range(5)] == [200, 200, 200, 429, 200]
@@ -412,9 +404,7 @@ async def test_a_player_who_sends_too_much_is_slowed_down_and_no_other() -> None
 
 async def test_an_answer_is_confirmed_only_once_it_is_stored() -> None:
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.auto = "off"
         async with e.raw() as raw:
             await raw.send(answer(session, ada["token"]))
@@ -442,9 +432,7 @@ async def test_one_connection_carries_the_answers_of_many_in_their_order() -> No
 
 async def test_a_client_that_sends_more_requests_than_may_wait_is_cut_off() -> None:
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.auto = "off"
         async with e.raw() as raw:
             for _ in range(exchange.REQUESTS_WAITING_MAX + 2):
@@ -458,9 +446,7 @@ async def test_the_wait_for_the_session_is_bounded_and_a_late_word_is_not_taken_
 ) -> None:
     monkeypatch.setattr(first_reply, "REPLY_TIMEOUT_S", 0.1)
     async with ports() as e:
-        session = await e.session()
-        ada, ben = await session.join("Ada"), await session.join("Ben")
-        await session.do("start")
+        session, ada, ben = await e.started("Ada", "Ben")
         e.journal.auto = "off"
         async with e.raw() as raw:
             await raw.send(answer(session, ada["token"], id="first"))
@@ -475,9 +461,7 @@ async def test_the_wait_for_the_session_is_bounded_and_a_late_word_is_not_taken_
 
 async def test_a_client_that_leaves_while_waiting_has_answered() -> None:
     async with ports() as e:
-        session = await e.session()
-        ada, ben = await session.join("Ada"), await session.join("Ben")
-        await session.do("start")
+        session, ada, ben = await e.started("Ada", "Ben")
         e.journal.auto = "off"
         async with e.raw() as raw:
             await raw.send(answer(session, ada["token"]))
@@ -494,9 +478,7 @@ async def test_a_client_that_leaves_while_waiting_has_answered() -> None:
 
 async def test_a_session_that_is_being_restored_is_busy() -> None:
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.auto = "off"
         async with e.raw() as raw:
             await raw.send(answer(session, ada["token"]))
@@ -511,9 +493,7 @@ async def test_at_shutdown_who_waits_gets_the_answer_and_the_idle_are_let_go(
 ) -> None:
     monkeypatch.setattr(transport, "SHUTDOWN_S", 5.0)
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         async with e.raw() as idle, e.raw() as waiting:
             await idle.send(request("GET", "/nowhere"))
             assert (await read_response(idle))[0] == 404
@@ -598,9 +578,7 @@ async def test_a_body_a_byte_at_a_time_is_as_late() -> None:
 
 async def test_what_waits_is_bounded_in_bytes_too() -> None:
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         e.journal.auto = "off"
         async with e.raw() as raw:
             long = request("GET", "/nowhere", {"X-Long": "x" * 12_000})
@@ -703,9 +681,7 @@ async def test_streams_have_a_lower_limit_of_their_own(caplog: pytest.LogCapture
 async def test_a_handshake_may_come_after_requests() -> None:
     """Connection pools of HTTP clients do that."""
     async with ports() as e, e.raw() as raw:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         await raw.send(answer(session, ada["token"]))
         assert (await read_response(raw))[0] == 200
         await raw.open()
@@ -717,9 +693,7 @@ async def test_a_handshake_may_come_after_requests() -> None:
 
 async def test_a_handshake_behind_a_request_waits_for_its_answer() -> None:
     async with ports() as e, e.raw() as raw:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         await raw.send(answer(session, ada["token"]) + handshake())
         assert (await read_response(raw))[0] == 200
         assert (await raw.response())[0] == 101

@@ -119,9 +119,7 @@ async def test_forged_identities_count_as_wrong_codes_do() -> None:
 @pytest.mark.parametrize(("body", "status", "code", "path"), ANSWERS)
 async def test_answers(body: Any, status: int, code: str, path: str | None) -> None:
     async with ports() as e:
-        session = await e.session()
-        ada = await session.join("Ada")
-        await session.do("start")
+        session, ada = await e.started("Ada")
         refused = await e.post(f"{session.url}/answers", body, token=ada["token"])
         assert (refused.status, refused.error, refused.path) == (status, code, path)
         if code not in HTTP_ONLY and body != TYPED:
