@@ -225,13 +225,19 @@ async def code_of(readers: Identities, token: str) -> str | None:
     return None
 
 
-async def test_a_key_that_is_new_is_looked_for_but_not_too_often(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
+@pytest.fixture
+async def looking(autojump_clock: MockClock, nursery: trio.Nursery) -> tuple[Source, Identities]:
+    """Keys that are looked for at a source, and what reads tokens with them."""
     source = Source()
     ring = KeyRing(source.load)
-    readers = identities(ring)
     await nursery.start(ring.run)
+    return source, identities(ring)
+
+
+async def test_a_key_that_is_new_is_looked_for_but_not_too_often(
+    autojump_clock: MockClock, looking: tuple[Source, Identities]
+) -> None:
+    source, readers = looking
     began = trio.current_time()
     assert await code_of(readers, signed(algorithm="EdDSA")) is None, "the first look is waited for"
     source.keys = key_set(public_jwk("EdDSA"), public_jwk("EdDSA", 1))
@@ -254,12 +260,9 @@ async def test_a_key_that_is_new_is_looked_for_but_not_too_often(
 
 
 async def test_a_source_that_is_slow_or_dead_leaves_the_keys_as_they_are(
-    autojump_clock: MockClock, nursery: trio.Nursery
+    autojump_clock: MockClock, looking: tuple[Source, Identities]
 ) -> None:
-    source = Source()
-    ring = KeyRing(source.load)
-    readers = identities(ring)
-    await nursery.start(ring.run)
+    source, readers = looking
     assert await code_of(readers, signed(algorithm="EdDSA")) is None
     for broken in ("mistaken", "slow", "dead", "garbage", "empty"):
         source.slow, source.mistaken = broken == "slow", broken == "mistaken"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -32,15 +33,24 @@ def processes_of_ours() -> set[int]:
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
-    scenario, report, page = (tmp_path / name for name in ("small.toml", "report.json", "report.html"))
-    scenario.write_text(SCENARIO)
-    before = processes_of_ours()
-    command = ("load", str(scenario), "--spawn", "2", "--node-option", "tick_ms=100")
-    code, said = await fanfare(*command, "--json", str(report), "--html", str(page))
+async def proven(
+    tmp_path: Path, scenario: str, *options: str, data_dir: Path | None = None
+) -> tuple[Any, str]:
+    """A run of a scenario, which must succeed. Its report, and what was printed."""
+    file, report = tmp_path / "scenario.toml", tmp_path / "report.json"
+    file.write_text(scenario)
+    words = ("load", str(file), *options, "--json", str(report))
+    code, said = await fanfare(*words, data_dir=data_dir)
     assert code == 0, said
+    return json.loads(report.read_text()), said
+
+
+async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    before = processes_of_ours()
+    options = ("--spawn", "2", "--node-option", "tick_ms=100", "--html", str(page))
+    found, said = await proven(tmp_path, SCENARIO, *options)
     assert "Proven: " in said
-    found = json.loads(report.read_text())
     assert found["proven"]
     assert found["totals"]["joined"] == 60
     assert found["proof"]["players"] == 62
@@ -56,11 +66,8 @@ async def test_a_small_run_on_two_nodes_is_proven(tmp_path: Path) -> None:
 
 
 async def test_players_of_a_cluster_begin_anywhere_and_end_at_their_owner(tmp_path: Path) -> None:
-    scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
-    scenario.write_text(SCENARIO)
-    code, said = await fanfare("load", str(scenario), "--cluster", "--spawn", "2", "--json", str(report))
-    assert code == 0, said
-    found = json.loads(report.read_text())["cluster"]
+    report, _ = await proven(tmp_path, SCENARIO, "--cluster", "--spawn", "2")
+    found = report["cluster"]
     assert found["at_owner"] == sum(found["players_by_node"].values()) == 60
     assert found["moved"] > 0
     assert len(found["players_by_node"]) == 2
@@ -86,11 +93,7 @@ probes = 0
 
 
 async def test_users_at_their_own_pace_have_scores_that_are_proven(tmp_path: Path) -> None:
-    scenario, report = tmp_path / "own-pace.toml", tmp_path / "report.json"
-    scenario.write_text(OWN_PACE)
-    code, said = await fanfare("load", str(scenario), "--cluster", "--spawn", "2", "--json", str(report))
-    assert code == 0, said
-    found = json.loads(report.read_text())
+    found, _ = await proven(tmp_path, OWN_PACE, "--cluster", "--spawn", "2")
     proof = found["proof"]
     assert (proof["players"], proof["acknowledged"], proof["rows"]) == (30, 90, 90)
     # Day, week and all time, per quiz and over all; and what each node shows of day and all time.
@@ -115,11 +118,7 @@ probes = 0
 
 
 async def test_sessions_come_and_go_and_memory_is_judged(tmp_path: Path) -> None:
-    scenario, report = tmp_path / "waves.toml", tmp_path / "report.json"
-    scenario.write_text(WAVES)
-    code, said = await fanfare("load", str(scenario), "--json", str(report))
-    assert code == 0, said
-    found = json.loads(report.read_text())
+    found, said = await proven(tmp_path, WAVES)
     assert found["proven"]
     assert found["flat"]["holds"]
     assert found["totals"]["joined"] == found["proof"]["players"] > 40, "the first waves have been followed"
@@ -127,15 +126,9 @@ async def test_sessions_come_and_go_and_memory_is_judged(tmp_path: Path) -> None
 
 
 async def test_where_nodes_are_asked_from_outside_nobody_says_who_owned_what(tmp_path: Path) -> None:
-    scenario, report = tmp_path / "small.toml", tmp_path / "report.json"
-    scenario.write_text(SCENARIO)
     async with running_node(tmp_path / "node", "--no-samples") as (node, _):
-        code, said = await fanfare(
-            "load", str(scenario), "--url", node.url, "--anywhere", "--json", str(report),
-            data_dir=node.data_dir,
-        )  # fmt: skip
-    assert code == 0, said
-    found = json.loads(report.read_text())
+        options = ("--url", node.url, "--anywhere")
+        found, _ = await proven(tmp_path, SCENARIO, *options, data_dir=node.data_dir)
     place = node.ws_url.removeprefix("ws://").removesuffix("/ws")
     cluster = {"moved": 0, "handed": 0, "at_owner": None, "players_by_node": {place: 60}}
     assert found["cluster"] == cluster

@@ -99,6 +99,18 @@ class Sets:
                     each[1] for each in found[max(at - 2, 0) : at + 3]
                 ]
 
+    async def follow(self, rng: Random) -> None:
+        """A play, after which the sets show what the tables have."""
+        await self.play(rng)
+        await self.scoring.settle()
+        await self.check()
+
+    async def look(self) -> None:
+        """Often enough to see that sets are not true, to begin anew and to fill them."""
+        for _ in range(3):
+            await self.scoring.look()
+        await self.check()
+
     async def play(self, rng: Random) -> None:
         plays: dict[str | None, list[tuple[int, int]]] = {
             user: [(rng.choice((0, 500, 1000)), rng.choice((100, 200)))]
@@ -128,9 +140,7 @@ async def sets(
 
 async def test_sorted_sets_follow_every_change(sets: Sets) -> None:
     rng = Random(1)
-    await sets.play(rng)
-    await sets.scoring.settle()
-    await sets.check()
+    await sets.follow(rng)
     filled = sets.scoring.statistics().sets_filled_total
     for _ in range(5):
         await sets.play(rng)
@@ -149,17 +159,13 @@ async def test_sorted_sets_follow_every_change(sets: Sets) -> None:
 
 async def test_a_flushed_redis_is_filled_again(sets: Sets) -> None:
     rng = Random(2)
-    await sets.play(rng)
-    await sets.scoring.settle()
-    await sets.check()
+    await sets.follow(rng)
     given_up = sets.scoring.statistics().sets_given_up_total
     await call(sets.redis.client.flushall)
     number = await sets.boards.number(ALL)
     assert number is not None
     assert await sets.sets.page(number, 0, 10) is None
-    for _ in range(3):
-        await sets.scoring.look()
-    await sets.check()
+    await sets.look()
     # In the midst of the changes, and of filling.
     for _ in range(3):
         await sets.play(rng)
@@ -171,9 +177,7 @@ async def test_a_flushed_redis_is_filled_again(sets: Sets) -> None:
 
 async def test_a_change_that_redis_has_missed_costs_the_sets_and_not_their_truth(sets: Sets) -> None:
     rng = Random(3)
-    await sets.play(rng)
-    await sets.scoring.settle()
-    await sets.check()
+    await sets.follow(rng)
     assert sets.server.pid is not None
     os.kill(sets.server.pid, signal.SIGSTOP)
     try:
@@ -181,27 +185,19 @@ async def test_a_change_that_redis_has_missed_costs_the_sets_and_not_their_truth
         await sets.scoring.settle()  # PostgreSQL is not held up
     finally:
         os.kill(sets.server.pid, signal.SIGCONT)
-    for _ in range(3):
-        await sets.scoring.look()
-    await sets.check()
+    await sets.look()
 
 
 async def test_a_change_that_redis_has_and_postgresql_has_not_is_no_truth(sets: Sets) -> None:
     rng = Random(4)
-    await sets.play(rng)
-    await sets.scoring.settle()
-    await sets.check()
+    await sets.follow(rng)
     number = await sets.boards.number(ALL)
     [row] = await sets.database.fetch("SELECT revision FROM leaderboard_progress")
     ghost = Change(number or 0, None, Entry("ghost", 9999, 1, 1))
     assert await call(sets.sets.apply, row["revision"] + 1, [ghost])
     assert "ghost" in [line[1] for line in await sets.shown(ALL) or []]
-    for _ in range(3):
-        await sets.scoring.look()
-    await sets.check()
-    await sets.play(rng)
-    await sets.scoring.settle()
-    await sets.check()
+    await sets.look()
+    await sets.follow(rng)
 
 
 async def test_a_filling_that_was_cut_off_is_done_again_and_misses_nothing(sets: Sets) -> None:
@@ -224,14 +220,10 @@ async def test_a_filling_that_was_cut_off_is_done_again_and_misses_nothing(sets:
 
 async def test_what_was_given_up_is_freed(sets: Sets) -> None:
     rng = Random(6)
-    await sets.play(rng)
-    await sets.scoring.settle()
-    await sets.check()
+    await sets.follow(rng)
     before = set(await call(sets.redis.client.keys, "*:boards:1:*"))
     await call(sets.redis.client.hset, f"{sets.redis.cluster}:boards:1", "revision", 77)
-    for _ in range(3):
-        await sets.scoring.look()
-    await sets.check()
+    await sets.look()
     after = set(await call(sets.redis.client.keys, "*:boards:1:*"))
     assert len(before) == len(after)
     assert not before & after
