@@ -1,4 +1,9 @@
-"""A server that plays a script: it speaks canned frames over streams in memory, on virtual time."""
+"""A server that plays a script: it speaks canned frames over streams in memory, on virtual time.
+
+The servers of `peers` and of `tests/cli/fake_server` are others because a server must wait where its client
+does: here in trio's virtual time, there in the loop of the swarm, which takes sockets alone, and in a thread
+beside a command that has a loop of its own.
+"""
 
 from __future__ import annotations
 
@@ -90,6 +95,23 @@ class Peer:
 
 
 Scene = Callable[[Peer], Awaitable[object]]
+
+
+def says(*messages: Message, close: tuple[int, str] | None = None, cut: bool = False) -> Scene:
+    """The scene in which the client greets and is told this. Then the server closes, goes without a word, or
+    waits until the client goes."""
+
+    async def scene(peer: Peer) -> None:
+        await peer.hear()
+        await peer.say(*messages)
+        if close is not None:
+            await peer.close(*close)
+        elif cut:
+            await peer.cut()
+        else:
+            await peer.silence()
+
+    return scene
 
 
 class ScriptedServer:

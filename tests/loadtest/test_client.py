@@ -31,6 +31,7 @@ from tests.loadtest.scripted import (
     question,
     result,
     reveal,
+    says,
 )
 
 URL = "ws://quiz.example/ws"
@@ -76,10 +77,7 @@ async def test_joins_answers_and_hears_to_the_end(autojump_clock: object) -> Non
 async def test_resumes_where_it_stood_and_drops_what_it_has_heard(autojump_clock: object) -> None:
     greetings: list[Message] = []
 
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(epoch=4, offset=10), question(11))
-        await peer.close(4006, "slow_consumer")
+    first = says(joined(epoch=4, offset=10), question(11), close=(4006, "slow_consumer"))
 
     async def second(peer: Peer) -> None:
         greetings.append(await peer.hear())
@@ -101,17 +99,9 @@ async def test_resumes_where_it_stood_and_drops_what_it_has_heard(autojump_clock
 
 
 async def test_a_new_epoch_brings_the_whole_picture_and_a_new_place(autojump_clock: object) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(epoch=4, offset=10))
-        await peer.cut()
+    first = says(joined(epoch=4, offset=10), cut=True)
 
-    async def second(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(
-            joined(epoch=5, offset=0, state=picture("question", score=900)), reveal(1), finished(2)
-        )
-        await peer.silence()
+    second = says(joined(epoch=5, offset=0, state=picture("question", score=900)), reveal(1), finished(2))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [first, second])
@@ -124,10 +114,7 @@ async def test_a_new_epoch_brings_the_whole_picture_and_a_new_place(autojump_clo
 
 
 async def test_a_missing_broadcast_is_noted(autojump_clock: object) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(), question(1), reveal(3), leaderboard(4), finished(5))
-        await peer.silence()
+    scene = says(joined(), question(1), reveal(3), leaderboard(4), finished(5))
 
     async with trio.open_nursery() as nursery:
         client = player(ScriptedServer(nursery, [scene]))
@@ -253,10 +240,7 @@ async def test_after_finished_it_waits_for_answers_but_not_for_ever(autojump_clo
 
 
 async def test_follows_moved_and_stays_there(autojump_clock: object) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say({"t": "moved", "url": "ws://other.example/ws", "after_ms": 700})
-        await peer.silence()
+    first = says({"t": "moved", "url": "ws://other.example/ws", "after_ms": 700})
 
     async def second(peer: Peer) -> None:
         assert peer.url == "ws://other.example/ws"
@@ -304,15 +288,9 @@ async def test_moved_in_the_midst_goes_on_where_it_stood_and_asks_again(autojump
 async def test_a_client_without_the_address_of_moved_reconnects_later_at_another_address(
     autojump_clock: object,
 ) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined())
-        await peer.close(4009, "moved")
+    first = says(joined(), close=(4009, "moved"))
 
-    async def second(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(resumed=True), finished(1))
-        await peer.silence()
+    second = says(joined(resumed=True), finished(1))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [first, second])
@@ -325,20 +303,11 @@ async def test_a_client_without_the_address_of_moved_reconnects_later_at_another
 
 
 async def test_a_node_that_died_is_left_for_those_known_before_in_turn(autojump_clock: object) -> None:
-    async def sent_on(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say({"t": "moved", "url": "ws://b/ws", "after_ms": 0})
-        await peer.silence()
+    sent_on = says({"t": "moved", "url": "ws://b/ws", "after_ms": 0})
 
-    async def dies(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(epoch=4, offset=10))
-        await peer.cut()
+    dies = says(joined(epoch=4, offset=10), cut=True)
 
-    async def restored(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(epoch=5, offset=0), finished(1))
-        await peer.silence()
+    restored = says(joined(epoch=5, offset=0), finished(1))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [sent_on, dies, None, sent_on, None, restored])
@@ -357,15 +326,9 @@ async def test_a_node_that_died_is_left_for_those_known_before_in_turn(autojump_
 
 
 async def test_a_slow_one_comes_back_to_the_same_node(autojump_clock: object) -> None:
-    async def slow(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined())
-        await peer.close(4006, "slow_consumer")
+    slow = says(joined(), close=(4006, "slow_consumer"))
 
-    async def back(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(resumed=True), finished(1))
-        await peer.silence()
+    back = says(joined(resumed=True), finished(1))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [slow, back])
@@ -403,15 +366,9 @@ async def test_a_node_that_hangs_is_left_for_another_and_one_that_is_only_quiet_
 
 
 async def test_a_full_node_is_left_for_another(autojump_clock: object) -> None:
-    async def full(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(error("busy"))
-        await peer.silence()
+    full = says(error("busy"))
 
-    async def room(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(), finished(1))
-        await peer.silence()
+    room = says(joined(), finished(1))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [full, room])
@@ -423,10 +380,7 @@ async def test_a_full_node_is_left_for_another(autojump_clock: object) -> None:
 
 
 async def test_moved_in_a_circle_slows_down_and_gives_up(autojump_clock: object) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say({"t": "moved", "url": URL, "after_ms": 0})
-        await peer.silence()
+    scene = says({"t": "moved", "url": URL, "after_ms": 0})
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [scene] * 100)
@@ -446,10 +400,7 @@ async def test_moved_in_a_circle_slows_down_and_gives_up(autojump_clock: object)
 async def test_ends_for_good_where_the_protocol_says_so(
     autojump_clock: object, code: int, reason: str
 ) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined())
-        await peer.close(code, reason)
+    scene = says(joined(), close=(code, reason))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [scene])
@@ -459,15 +410,9 @@ async def test_ends_for_good_where_the_protocol_says_so(
 
 @pytest.mark.parametrize("code", [4004, 4010, 4011, 1001, 1011])
 async def test_comes_back_later_where_the_protocol_says_so(autojump_clock: object, code: int) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined())
-        await peer.close(code, "whatever")
+    first = says(joined(), close=(code, "whatever"))
 
-    async def second(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(resumed=True), finished(1))
-        await peer.silence()
+    second = says(joined(resumed=True), finished(1))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [first, second])
@@ -517,10 +462,7 @@ async def test_a_server_that_never_answers_the_handshake_is_left(autojump_clock:
 
 @pytest.mark.parametrize("code", ["session_not_found", "session_finished", "session_locked", "token_expired"])
 async def test_a_refused_join_is_the_end(autojump_clock: object, code: str) -> None:
-    async def scene(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(error(code))
-        await peer.silence()
+    scene = says(error(code))
 
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery, [scene])
@@ -531,25 +473,16 @@ async def test_a_refused_join_is_the_end(autojump_clock: object, code: str) -> N
 
 
 async def test_a_join_that_is_not_welcome_just_now_is_tried_again(autojump_clock: object) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(error("busy"))
-        await peer.silence()
+    first = says(error("busy"))
 
-    async def second(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(), finished(1))
-        await peer.silence()
+    second = says(joined(), finished(1))
 
     async with trio.open_nursery() as nursery:
         assert await player(ScriptedServer(nursery, [first, second])).run() == "finished"
 
 
 async def test_the_name_is_kept_unless_a_lost_join_may_have_taken_it(autojump_clock: object) -> None:
-    async def taken(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(error("name_taken"))
-        await peer.silence()
+    taken = says(error("name_taken"))
 
     async def lost(peer: Peer) -> None:
         await peer.hear()
@@ -573,15 +506,9 @@ async def test_the_name_is_kept_unless_a_lost_join_may_have_taken_it(autojump_cl
 
 
 async def test_coming_back_to_a_finished_session_brings_the_final_score(autojump_clock: object) -> None:
-    async def first(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(offset=3))
-        await peer.cut()
+    first = says(joined(offset=3), cut=True)
 
-    async def second(peer: Peer) -> None:
-        await peer.hear()
-        await peer.say(joined(epoch=2, offset=9, state=picture("finished", score=2750)))
-        await peer.silence()
+    second = says(joined(epoch=2, offset=9, state=picture("finished", score=2750)))
 
     async with trio.open_nursery() as nursery:
         client = player(ScriptedServer(nursery, [first, second]))
