@@ -816,12 +816,13 @@ async def test_a_session_that_does_not_answer_is_busy(monkeypatch: pytest.Monkey
 async def test_a_slow_consumer_is_let_go_with_a_whole_last_event() -> None:
     async with ports(outbox_bytes_max=4096) as e:
         session = await e.session()
+        large = {"t": "reveal", "number": 1, "correct": 0, "counts": [0] * 1500}
         async with e.stream(session.url, buffer=4096) as slow, e.stream(session.url) as quick:
             await quick.until("joined")
             actor = await session.actor()
             for number in range(2_000):  # as many broadcasts as it takes
-                await actor.live.audience.send(Frame({"t": "state", "offset": number, "text": "x" * 3000}))
-                await quick.until("state")
+                await actor.live.audience.send(Frame({**large, "offset": number}))
+                await quick.until("reveal")
                 if actor.subscribers == 1:
                     break
             assert actor.subscribers == 1
