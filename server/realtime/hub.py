@@ -140,6 +140,9 @@ class HubClient:
         try:
             records, rest = self.protocol.split(data)
             for record in records:
+                if len(record) > self._bytes_max:
+                    connection.close(CloseReason.TOO_LARGE)
+                    return
                 self._hear(self.protocol.read(record), conversation, connection)
                 if conversation.over:
                     return
