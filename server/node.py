@@ -199,7 +199,7 @@ def _base(config: Config) -> _Base:
     except SecretError as error:
         raise StartError(str(error)) from error
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
-    connection_tokens = ConnectionTokens(secret)
+    connection_tokens = ConnectionTokens(secret, clock.now_ms)
     return _Base(
         config, run, clock, Boundary(), Pacing(), tokens, connection_tokens, author_key, sign_in, Latency()
     )

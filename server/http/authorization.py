@@ -14,7 +14,7 @@ from quart import Response, g, request
 from engine.actors.commands import Identity
 from server.config.config import Config
 from server.http.services import Services
-from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard
+from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard, refuse_two
 from server.security.authors import MACHINE, Author
 from server.security.identity import IdentityError, is_identity
 from server.security.limits import Attempts, network_of
@@ -114,11 +114,11 @@ class Access:
         self._guard.refuse_foreign_token(self.caller())
 
     async def identity(self, token: str | None) -> Identity | None:
-        """Who the given identity token, or else that of the bearer, is of; None for a guest. Raises
-        ApiError."""
-        bearer = self.bearer()
-        if token is None and bearer is not None and is_identity(bearer):
-            token = bearer
+        """Who the given identity token, or else that of the bearer, is of; None for a guest. Raises ApiError,
+        also if they differ."""
+        shown = self.bearer() if self.shows_identity() else None
+        refuse_two(token, shown, "identity")
+        token = token or shown
         if token is not None:
             return await self._read_identity(token)
         refusal = self._identities.refuse_guest()

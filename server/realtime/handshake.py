@@ -9,7 +9,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 from server.config.config import Config
-from server.security.authentication import bearer_of
+from server.security.authentication import bearer_of, differ
 from server.security.client_address import client_address, origin_allowed
 from server.security.connection_tokens import ConnectionTokens
 from server.wire.protocol import SUBPROTOCOL
@@ -40,9 +40,11 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class HubEntry:
-    """How a client came to the hub. `access_token` is what it shows there, good or not; None without one."""
+    """How a client came to the hub. `access_token` is what it shows there, good or not; None without one.
+    `connection_token` is what it has negotiated, and None if it skipped that."""
 
     access_token: str | None
+    connection_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,12 @@ ORIGIN_REFUSED = Rejection(
 SUBPROTOCOL_REFUSED = Rejection(
     HTTPStatus.BAD_REQUEST, "subprotocol_refused", f"The one subprotocol spoken here is {SUBPROTOCOL}."
 )
+HUB_SUBPROTOCOL_REFUSED = Rejection(
+    HTTPStatus.BAD_REQUEST, "subprotocol_refused", "The hub speaks no subprotocol: ask for none."
+)
+TWO_TOKENS = Rejection(
+    HTTPStatus.BAD_REQUEST, "bad_field", "access_token is not the bearer's token. Send one of them."
+)
 
 
 def judge(
@@ -132,11 +140,14 @@ def judge(
     if path == HUB_PATH:
         assert connection_tokens is not None
         asked = dict(parse_qsl(query))
+        if upgrade.subprotocols:
+            return HUB_SUBPROTOCOL_REFUSED
         if "id" in asked and not connection_tokens.knows(asked["id"]):
             return NO_CONNECTION
-        return Admission(
-            address, None, HubEntry(asked.get("access_token") or bearer_of(upgrade.authorization))
-        )
+        access_token, bearer = asked.get("access_token"), bearer_of(upgrade.authorization)
+        if differ(access_token, bearer):
+            return TWO_TOKENS
+        return Admission(address, None, HubEntry(access_token or bearer, asked.get("id")))
     if upgrade.subprotocols and SUBPROTOCOL not in upgrade.subprotocols:
         return SUBPROTOCOL_REFUSED
     return Admission(address, SUBPROTOCOL if upgrade.subprotocols else None)

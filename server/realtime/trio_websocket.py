@@ -194,6 +194,8 @@ class TrioWebSocketTransport:
             self._refused(verdict)
             await request.reject(verdict.status, extra_headers=verdict.headers, body=verdict.body)
             return None
+        if verdict.hub is not None and verdict.hub.connection_token is not None:
+            self._deps.connection_tokens.spend(verdict.hub.connection_token)
         return await request.accept(subprotocol=verdict.subprotocol), verdict
 
     def _give_up(self, stream: ClientStream) -> bytes:

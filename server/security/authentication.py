@@ -50,6 +50,17 @@ def bearer_of(authorization: str | None) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
+def differ(given: str | None, bearer: str | None) -> bool:
+    """Whether a request says in two ways whose it is, and not the same."""
+    return bool(given) and bearer is not None and given != bearer
+
+
+def refuse_two(given: str | None, bearer: str | None, path: str) -> None:
+    """Raises ApiError for a token in the query or in the body, under `path`, that is not the bearer's."""
+    if differ(given, bearer):
+        raise ApiError("bad_field", f"{path} is not the bearer's token. Send one of them.", path)
+
+
 class TokenReader(Protocol):
     def read(self, token: str) -> Grant:
         """Raises TokenError."""
@@ -118,7 +129,8 @@ class Guard:
     # -- tokens ----------------------------------------------------------------------------------
 
     def grant(self, caller: Caller, token: str | None = None) -> Grant:
-        """What the given token, or else the bearer's, allows. Raises ApiError."""
+        """What the given token, or else the bearer's, allows. Raises ApiError, also if they differ."""
+        refuse_two(token, caller.bearer(), "token")
         token = token or caller.bearer()
         if token is None:
             raise ApiError("token_missing", "This needs Authorization: Bearer <token>.")

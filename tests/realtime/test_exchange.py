@@ -179,6 +179,7 @@ EVIL = {"Origin": "https://evil.example"}
         ("GET", "events?x=1", {}, b""),
         ("GET", "events?token=a&token=b", {}, b""),
         ("GET", "events?token={other}", {}, b""),
+        ("GET", "events?token={ada}", {"Authorization": "Bearer {host}"}, b""),
         ("GET", "events", PAGE | {"Authorization": "Bearer nonsense"}, b""),
         ("HEAD", "events", {}, b""),
         ("OPTIONS", "answers", PAGE | {"Access-Control-Request-Method": "POST"}, b""),

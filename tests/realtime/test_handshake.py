@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 import pytest
 
 from server.config.config import Config
 from server.realtime.handshake import (
+    HUB_SUBPROTOCOL_REFUSED,
+    NO_CONNECTION,
     NOT_FOUND,
     ORIGIN_REFUSED,
     OVERLOADED,
     SUBPROTOCOL_REFUSED,
+    TWO_TOKENS,
     Admission,
+    HubEntry,
     Rejection,
     Upgrade,
     judge,
 )
+from server.security.connection_tokens import random_connection_tokens
 
 CONFIG = Config(proxy_hops=1, allowed_origins=("https://school.example",), public_url="https://play.example")
 
@@ -48,6 +54,23 @@ CONFIG = Config(proxy_hops=1, allowed_origins=("https://school.example",), publi
 )
 def test_the_verdict(upgrade: Upgrade, verdict: Admission | Rejection) -> None:
     assert judge(upgrade, CONFIG) == verdict
+
+
+def test_the_hub_speaks_no_subprotocol_and_takes_one_token() -> None:
+    tokens = random_connection_tokens()
+
+    def verdict(query: str = "", **more: Any) -> Admission | Rejection:
+        return judge(Upgrade("192.0.2.1", f"/hub{query}", **more), CONFIG, (), tokens)
+
+    assert verdict() == Admission("192.0.2.1", None, HubEntry(None))
+    for asked in (("fanfare.v1",), ("chat", "json")):
+        assert verdict(subprotocols=asked) == HUB_SUBPROTOCOL_REFUSED
+    assert verdict("?access_token=a", authorization="Bearer a") == Admission("192.0.2.1", None, HubEntry("a"))
+    assert verdict("?access_token=a", authorization="Bearer b") == TWO_TOKENS
+    token = tokens.issue().connection_token
+    assert verdict(f"?id={token}") == Admission("192.0.2.1", None, HubEntry(None, token))
+    tokens.spend(token)
+    assert verdict(f"?id={token}") == NO_CONNECTION
 
 
 def test_a_rejection_is_a_whole_http_response_that_says_why() -> None:

@@ -552,6 +552,7 @@ async def test_negotiation_gives_an_id_that_connects() -> None:
         async with hub(node, f"?id={agreed['connectionToken']}") as ada:
             await ada.result("Join", node.code, "Ada")
         assert await status(node, f"?id={agreed['connectionId']}") == 404
+        assert await status(node, f"?id={agreed['connectionToken']}") == 404, "it has opened one"
         for query in ("", "?negotiateVersion=0", "?negotiateVersion=x"):
             older = (await post(node, f"/hub/negotiate{query}"))[2]
             assert "connectionToken" not in older
@@ -638,8 +639,12 @@ async def test_long_polling() -> None:
         await node.settle()
         assert await node.subscribers() == 0
         assert node.statistics.hub_polls == 0
-        assert (await ask(node, "DELETE", target))[0] == 404
         assert node.statistics.closed_total == {"left": 1}
+        for method in ("DELETE", "GET", "POST"):
+            assert (await ask(node, method, target))[0] == 404, "it does not live again"
+        assert (await ask(node, "GET", target, "Accept: text/event-stream"))[0] == 404
+        assert await status(node, f"?id={token}") == 404
+        assert node.statistics.hub_polls == 0
 
 
 async def test_a_poll_gets_the_close_and_then_the_end() -> None:

@@ -131,6 +131,35 @@ async def test_an_identity_in_the_address_is_no_token() -> None:
         assert error["error"]["code"] == "token_invalid"
 
 
+async def test_a_request_does_not_say_twice_whose_it_is_and_not_the_same() -> None:
+    async with ports(clock=SessionClock(NOW_S * 1000), **SETTINGS) as e:
+        session = await e.session()
+        ada, ben = signed("ada@app"), signed("ben@app")
+        twice = await e.post(f"{session.url}/players", {"name": "Ada", "identity": ada}, token=ben)
+        assert (twice.status, twice.error, twice.path) == (400, "bad_field", "identity")
+        joined = await e.post(f"{session.url}/players", {"name": "Ada", "identity": ada}, token=ada)
+        assert joined.status == 201
+        by_backend = {"name": "Ben", "identity": ben}
+        assert (await e.post(f"{session.url}/players", by_backend, token="some-author-key")).status == 201
+        own = joined.json["token"]
+        for other in (session.host_token, ben, "nonsense"):
+            told, error = await both(e, session, "GET", f"events?token={own}", as_bearer(other))
+            assert (told, error["error"]["code"], error["error"]["path"]) == (400, "bad_field", "token")
+        await session.do("finish")
+        for what in ("results", "results.csv", "results.json"):
+            url = f"{session.url}/{what}?token={own}"
+            twice = await e.get(url, token=session.host_token)
+            assert (twice.status, twice.error, twice.path) == (400, "bad_field", "token")
+            assert (await e.get(url, token=own)).status == 200
+        negotiate = "/hub/negotiate?access_token=one"
+        async with client_of(e) as client:
+            assert (await client.post(negotiate, headers=as_bearer("one"))).status_code == 200
+            refused = await client.post(negotiate, headers=as_bearer("two"))
+        assert refused.json()["error"]["path"] == "access_token"
+        assert (await e.post(negotiate, token="one")).status == 200
+        assert (await e.post(negotiate, token="two")).path == "access_token"
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "code"),
     [

@@ -230,6 +230,7 @@ PLAYING = (
             description="For clients of SignalR that have the address of this port: they go on at the "
             "realtime port, where the hub is.",
             gives=(Gives(200, "Negotiate there.", playing.Redirect, examples.REDIRECT),),
+            codes=("bad_field",),
         ),
     ),
 )

@@ -16,7 +16,7 @@ from server.realtime.reactor.hub_poll import HubPoll
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.request import Request
 from server.realtime.reactor.responses import JSON
-from server.security.authentication import Caller
+from server.security.authentication import Caller, refuse_two
 from server.wire.errors import ApiError, too_many_streams
 from server.wire.hub import negotiated, redirect, version_of
 from server.wire.sse import EVENT_STREAM
@@ -48,7 +48,9 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     path, _, query = request.target.partition("?")
     asked = dict(parse_qsl(query))
     method = request.method
-    access_token = asked.get("access_token") or caller.bearer()
+    access_token, bearer = asked.get("access_token"), caller.bearer()
+    refuse_two(access_token, bearer, "access_token")
+    access_token = access_token or bearer
     if path == NEGOTIATE_PATH:
         if method != "POST":
             raise ApiError("method_not_allowed", "This address takes POST only.")
@@ -65,12 +67,13 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
         return Answer(202)
     if method not in ("GET", "POST", "DELETE"):
         raise ApiError("method_not_allowed", "This address takes GET, POST, DELETE only.")
-    if method != "GET" or not port.deps.connection_tokens.knows(token):
+    if method != "GET" or (channel is None and not port.deps.connection_tokens.knows(token)):
         raise ApiError("not_found", "No connection has this id. Negotiate again.")
     streams = EVENT_STREAM in (request.header(b"accept") or "")
     if channel is None:
         if not port.streams.enter(address, trio.current_time()):
             raise too_many_streams()
+        port.deps.connection_tokens.spend(token)
         if streams:
             return NewStream(token, access_token)
         HubPoll(port, address, token, access_token)

@@ -70,6 +70,8 @@ def open_websocket(
         port.tally.refused[GONE] += 1
         return False
     port.tally.accepted += 1
+    if admission.hub is not None and admission.hub.connection_token is not None:
+        port.deps.connection_tokens.spend(admission.hub.connection_token)
     connection = (
         Connection(port, client, admission.address, join_by)
         if admission.hub is None
