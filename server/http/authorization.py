@@ -14,12 +14,12 @@ from quart import Response, g, request
 from engine.actors.commands import Identity
 from server.config.config import Config
 from server.http.services import Services
-from server.security.authentication import TOO_MANY_ATTEMPTS, Caller, Guard, refuse_two
+from server.security.authentication import Caller, Guard, refuse_two
 from server.security.authors import MACHINE, Author
 from server.security.identity import IdentityError, is_identity
 from server.security.limits import Attempts, network_of
 from server.security.tokens import Grant, TokenError
-from server.wire.errors import ApiError
+from server.wire.errors import ApiError, too_many_attempts
 
 AUTHOR_COOKIE = "fanfare-author"
 
@@ -230,7 +230,7 @@ class Access:
         if entered is None or entered.wait_ms:
             if entered is not None:
                 entered.unjudged()
-            raise TOO_MANY_ATTEMPTS
+            raise too_many_attempts()
         if wrong:
             entered.wrong(now)
         else:

@@ -28,7 +28,6 @@ from server.security.tokens import Grant
 from server.wire.errors import ApiError, busy, refused, unreadable
 
 REPLY_TIMEOUT_S = 15.0
-NO_SESSION = ApiError("session_not_found", "No session has this code.")
 
 
 @contextmanager
@@ -202,7 +201,7 @@ class Sessions:
         except SessionFinished as finished:
             return finished.record
         except SessionNotFound:
-            raise NO_SESSION from None
+            raise ApiError("session_not_found", "No session has this code.") from None
         except Unreadable:
             raise unreadable() from None
         except SessionUnavailable:

@@ -12,7 +12,7 @@ from server.security.client_address import client_address, origin_allowed
 from server.security.identity import IdentityError
 from server.security.limits import Attempts, Try
 from server.security.tokens import Grant, TokenError
-from server.wire.errors import ApiError
+from server.wire.errors import ApiError, too_many_attempts
 
 PREFLIGHT_HEADERS: Mapping[str, str] = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
@@ -37,11 +37,6 @@ STANDING_HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
 }
 """Of every answer that does not say otherwise."""
-
-
-TOO_MANY_ATTEMPTS = ApiError(
-    "too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute."
-)
 
 
 def bearer_of(authorization: str | None) -> str | None:
@@ -114,7 +109,7 @@ class Guard:
         many such tries waiting."""
         found = self._attempts.enter(self.address(caller), code, self._clock.now_ms())
         if found is None:
-            raise TOO_MANY_ATTEMPTS
+            raise too_many_attempts()
         return found
 
     def know(self, caller: Caller, code: str) -> None:
@@ -124,7 +119,7 @@ class Guard:
     def count_failure(self, caller: Caller) -> None:
         """Raises ApiError for an address that has used up its tries."""
         if not self._attempts.charge(self.address(caller), self._clock.now_ms()):
-            raise TOO_MANY_ATTEMPTS
+            raise too_many_attempts()
 
     # -- tokens ----------------------------------------------------------------------------------
 

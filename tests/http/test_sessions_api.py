@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import trio
+from quart import Request
 from trio.testing import MockClock
 
 from engine.shards.session_locator import FAILED_S
@@ -180,6 +182,17 @@ async def test_guessing_codes_is_stopped_by_address() -> None:
         stopped = await e.post(f"{session.url}/players", {"name": "Ada"}, peer=OUTSIDE)
         assert stopped.error == "too_many_attempts"
         assert (await e.get(session.url, peer=("203.0.113.10", 1))).status == 200
+
+
+async def test_wrong_codes_and_refused_tries_leave_nothing_in_memory() -> None:
+    async with edge(attempts_per_min=5) as e:
+        for count in (3, 30):
+            for guess in range(count):
+                answer = await e.get(f"/api/sessions/9000{guess:02}", peer=OUTSIDE)
+                assert answer.error in ("session_not_found", "too_many_attempts")
+            assert answer.error == ("session_not_found" if count == 3 else "too_many_attempts")
+            gc.collect()
+            assert sum(isinstance(each, Request) for each in gc.get_objects()) <= 1
 
 
 async def test_a_good_token_works_from_the_address_of_a_guesser() -> None:

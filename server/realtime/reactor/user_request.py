@@ -11,10 +11,10 @@ from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Subscriber
 from server.realtime.conversation import refusal_in
 from server.realtime.reactor.port import Port
-from server.security.authentication import TOO_MANY_ATTEMPTS, Caller
+from server.security.authentication import Caller
 from server.security.identity import IdentityError
 from server.security.limits import Try
-from server.wire.errors import ApiError, rate_limited
+from server.wire.errors import ApiError, rate_limited, too_many_attempts
 
 Make = Callable[[Subscriber, int, str | None, str | None], Command]
 """Makes the command of a request, from where the reply goes, and the player with the code or the user. Raises
@@ -72,7 +72,7 @@ class UserRequest:
             self._ask()
         elif not self._port.deps.call_later(entered.wait_ms / 1000, self._ask):
             entered.unjudged()
-            self._reply.fail(TOO_MANY_ATTEMPTS)
+            self._reply.fail(too_many_attempts())
 
     def _ask(self) -> None:
         assert self._command is not None, "it was made before its turn was waited for"
