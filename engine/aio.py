@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import selectors
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar
 from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -28,8 +30,12 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_ROUNDS_MAX = 20
-"""Of asyncio's loop in one step of trio's. A request and its reply take two or three."""
+_ROUNDS_MIN = 3
+"""Of asyncio's loop in one step of trio's, if there is something to run: what a request and its reply take."""
+
+_STEP_S = 0.001
+"""After so long in one step there are no further rounds. Two that read much from a server which answers as
+fast as it is asked would else take turns with each other, and with nobody else."""
 
 _READ_BYTES_MAX = 65_536
 
@@ -67,6 +73,11 @@ async def call(function: Callable[..., Awaitable[T]], *args: object) -> T:
     if loop is None:
         raise RuntimeError("asyncio functions can be called within `open_asyncio()` only")
     return await loop.perform(function, args)
+
+
+async def rest(seconds: float) -> None:
+    """Wait, within a function that is called by `call`."""
+    await asyncio.sleep(seconds)
 
 
 class _Call:
@@ -203,7 +214,8 @@ class _Loop(asyncio.SelectorEventLoop):
             return
         self._running = True
         try:
-            for _ in range(_ROUNDS_MAX):
+            until = time.perf_counter() + _STEP_S
+            for number in count(1):
                 self._more = False
                 self._forget_due_timers()
                 # A loop that is told to stop before it runs looks at its sockets once, without waiting, runs
@@ -212,6 +224,8 @@ class _Loop(asyncio.SelectorEventLoop):
                 self.run_forever()
                 if not self._more:
                     return
+                if number >= _ROUNDS_MIN and time.perf_counter() >= until:
+                    break
         finally:
             self._running = False
         self._waiting.cancel()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 import trio
 from trio.testing import MockClock, Sequencer, wait_all_tasks_blocked
 
-from engine.aio import call, open_asyncio
+from engine.aio import call, open_asyncio, rest
 from tests.counting import Steps
 
 
@@ -53,6 +54,35 @@ async def test_a_request_is_sent_in_the_step_of_its_caller_and_its_reply_takes_t
     assert len(sending.names) == 2
     # The pump's, the caller's, and that of this task.
     assert len(receiving.names) == 3
+
+
+async def test_what_is_ready_again_and_again_does_not_keep_the_loop(
+    asyncio_loop: None, nursery: trio.Nursery
+) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async def work() -> None:
+        for _ in range(30):
+            until = time.perf_counter() + 0.001
+            while time.perf_counter() < until:
+                pass
+            await asyncio.sleep(0)
+
+    nursery.start_soon(others)
+    await call(work)
+    assert turns >= 9, "three rounds in each turn"
+
+
+async def test_a_rest_takes_its_time(asyncio_loop: None, autojump_clock: MockClock) -> None:
+    began = trio.current_time()
+    await call(rest, 5.0)
+    assert trio.current_time() == began + 5
 
 
 async def test_cancellation_waits_until_what_was_called_has_unwound(asyncio_loop: None) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
+from engine.aio import rest
 from engine.ports import RESULTS_PER_SLICE, PlayerResult
 from engine.storage.postgres import Connection, Database, Row
+
+RESTS = 3.0
+"""How long nothing is read after a slice, in times of what the slice took. Of a large session there are
+hundreds of slices, and a request of somebody else takes some 25 turns of the loop: without rests it meets
+one in each."""
 
 
 async def read_results(
@@ -22,8 +29,11 @@ async def read_results(
         cursor = await connection.cursor(sql, session_id, *args)
         found = False
         while rows := await cursor.fetch(RESULTS_PER_SLICE):
+            began = time.perf_counter()
             take(_results(rows))
             found = True
+            if len(rows) == RESULTS_PER_SLICE:
+                await rest(RESTS * (time.perf_counter() - began))
         return found
 
     return await database.in_transaction(read)

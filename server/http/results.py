@@ -57,6 +57,8 @@ class Results:
         self._sessions = sessions
         self._final_results = final_results
         self._large = trio.CapacityLimiter(LARGE_MAX)
+        self._making = trio.Lock()
+        """Large ones are made one after the other: two at a time cost everybody else twice as much."""
 
     async def show(self, key: str) -> Answer:
         return await self._answer(*await self._readable(key, read_query(ResultsQuery).token), JsonRows, {})
@@ -86,7 +88,11 @@ class Results:
             with bounded_wait():
                 await self._large.acquire_on_behalf_of(rows)
             when_over(partial(self._large.release_on_behalf_of, rows))
-        await in_turn(lambda: store.results(record.id, rows.take, up_to))
+            with bounded_wait():
+                async with self._making:
+                    await in_turn(lambda: store.results(record.id, rows.take, up_to))
+        else:
+            await in_turn(lambda: store.results(record.id, rows.take, up_to))
         answer = parts_answer(rows.parts(), rows.content_type, headers)
         if large:
             answer.timeout = SENDING_MAX_S

@@ -346,6 +346,31 @@ async def test_few_standings_are_made_at_a_time_and_who_waits_in_vain_is_told(au
         assert (await e.get(f"{url}/results.csv", token="the-author-key")).status == 200
 
 
+async def test_large_results_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over() as (e, store, record):
+        made, gate = 0, trio.Event()
+
+        async def results(*_: object) -> None:
+            nonlocal made
+            made += 1
+            await gate.wait()
+
+        monkeypatch.setattr(store, "results", results)
+        replies: list[int] = []
+
+        async def ask(kind: str) -> None:
+            url = f"/api/sessions/{record.code}/results.{kind}"
+            replies.append((await e.get(url, token="the-author-key")).status)
+
+        async with trio.open_nursery() as nursery:
+            for kind in ("json", "csv", "json"):
+                nursery.start_soon(ask, kind)
+            await wait_all_tasks_blocked()
+            assert made == 1
+            gate.set()
+        assert (made, replies) == (3, [200] * 3)
+
+
 async def test_large_results_in_memory_are_bounded(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

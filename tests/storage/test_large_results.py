@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 
+from engine.aio import rest
 from engine.ports import RESULTS_PER_SLICE, PlayerResult
+from engine.storage import results
 from engine.storage.postgres import Database, Row
 from tests.storage.world import world_in
 
@@ -56,13 +59,29 @@ async def test_of_a_hundred_thousand_players_no_more_is_fetched_than_is_shown(
     def take(results: Sequence[PlayerResult]) -> None:
         slices.append((turns.count, len(results)))
 
+    rests: list[float] = []
+
+    async def resting(seconds: float) -> None:
+        rests.append(seconds)
+        await rest(seconds)
+
+    monkeypatch.setattr(results, "rest", resting)
     rows = 0
     trio.lowlevel.add_instrument(turns)
     await store.results(record.id, take)
-    trio.lowlevel.remove_instrument(turns)
     assert [count for _, count in slices] == [RESULTS_PER_SLICE] * (PLAYERS // RESULTS_PER_SLICE)
     assert len({turn for turn, _ in slices}) == len(slices)
     assert rows == 0
+    assert len(rests) == len(slices)
+    assert all(rests)
+
+    # Two who read at the same time do not keep the loop between them.
+    slices.clear()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(store.results, record.id, take)
+    trio.lowlevel.remove_instrument(turns)
+    assert max(Counter(turn for turn, _ in slices).values()) <= 2
 
 
 class Turns(trio.abc.Instrument):
