@@ -28,6 +28,7 @@ from hypercorn.utils import parse_socket_addr
 
 from server.config.config import Config
 from server.http.sockets import BoundedStream
+from server.wire.heads import body_of, trouble_in_head
 
 APP_QUEUE_MAX = 2
 """Pieces of a body that hypercorn holds for the app, each of up to RECEIVE_BYTES."""
@@ -98,12 +99,26 @@ class Http1Protocol(H11Protocol):
             self.reading.cancel()
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Where hypercorn would go over to HTTP/2. A body with two lengths is one to a proxy and another one
-        here: what one takes for the end of it, the other takes for the next request (RFC 9112, 6.1)."""
-        if event.http_version not in (b"1.0", b"1.1"):
-            raise Unanswerable(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
-            raise Unanswerable(HTTPStatus.BAD_REQUEST)
+        """Where hypercorn would go over to HTTP/2."""
+        headers: dict[bytes, list[bytes]] = {}
+        for name, value in event.headers:
+            headers.setdefault(name, []).append(value)
+        trouble = trouble_in_head(event.http_version.decode(), event.target, headers)
+        if trouble is not None:
+            raise Unanswerable(trouble)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """As hypercorn's, which has no body."""
+        body = body_of(status_code)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *self.config.response_headers("h11"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Where hypercorn would go over to a WebSocket. On this port there are none, and a wish for another

@@ -26,7 +26,10 @@ async def read_body(other_types: Collection[str] = ()) -> bytes:
 
     Raises ApiError `unsupported_media_type`; quart's own 413 and 408 pass through.
     """
-    refuse_other_than_json(request.headers.get("Content-Type", ""), other_types)
+    headers = request.headers
+    refuse_other_than_json(
+        headers.get("Content-Type", ""), ",".join(headers.getlist("Content-Encoding")), other_types
+    )
     body = await request.get_data(cache=False)
     assert isinstance(body, bytes)
     return body

@@ -10,8 +10,7 @@ Against slow clients: a TLS handshake must be done `HEAD_TIMEOUT_S` after the co
 a request must be complete as long after that or after the last response; its body, as large as its route
 takes, `BODY_TIMEOUT_S` (app.py) after that; and every 64 KiB sent must be taken within `send_timeout_s`.
 Against many of them: connections count for their address from their acceptance on. What hypercorn cannot do:
-tell the wait for a first byte from the wait for the rest of a head, or answer a malformed head with anything
-but an empty body.
+tell the wait for a first byte from the wait for the rest of a head.
 """
 
 from __future__ import annotations
@@ -159,7 +158,7 @@ def _application(
         if (address := admit(scope)) is None:
             await finish(receive, send, _refusal(CROWDED))
         elif not _readable(scope):
-            await finish(receive, send, _empty(400))
+            await finish(receive, send, _refusal(ApiError("bad_message", "The Host is no host name.")))
         else:
             await answer(scope, receive, send, address)
 
@@ -204,10 +203,8 @@ def _application(
 
 
 def _readable(scope: Any) -> bool:
-    """Whether quart can read target and host: it reads them before it has a crash boundary. It cannot read
-    every target that is no path, such as `*`, and no host name that is none, such as `a..b`."""
-    if not scope["path"].startswith("/"):
-        return False
+    """Whether quart can read the host: it reads it before it has a crash boundary, and cannot read a host
+    name that is none, such as `a..b`."""
     try:
         for name, value in scope["headers"]:
             if name == b"host":
@@ -227,10 +224,6 @@ def _address(scope: Any, proxy_hops: int) -> str:
     forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     client = scope.get("client")
     return client_address(client[0] if client else "", ",".join(forwarded) or None, proxy_hops)
-
-
-def _empty(status: int) -> tuple[Message, Message]:
-    return _whole(status, [], b"")
 
 
 def _refusal(error: ApiError) -> tuple[Message, Message]:

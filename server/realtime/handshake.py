@@ -12,6 +12,7 @@ from server.config.config import Config
 from server.security.authentication import bearer_of, differ
 from server.security.client_address import client_address, origin_allowed
 from server.security.connection_tokens import ConnectionTokens
+from server.wire.heads import words_of
 from server.wire.protocol import SUBPROTOCOL
 
 PATH = "/ws"
@@ -119,6 +120,11 @@ HUB_SUBPROTOCOL_REFUSED = Rejection(
 TWO_TOKENS = Rejection(
     HTTPStatus.BAD_REQUEST, "bad_field", "access_token is not the bearer's token. Send one of them."
 )
+
+
+def unreadable(status: HTTPStatus) -> Rejection:
+    """What was said is no request that is taken here."""
+    return Rejection(status, "bad_message", words_of(status))
 
 
 def judge(

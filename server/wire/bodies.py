@@ -14,13 +14,21 @@ from server.wire.api.playing import Answer
 from server.wire.errors import ApiError
 
 
-def refuse_other_than_json(content_type: str, other_types: Collection[str] = ()) -> None:
-    """Raises ApiError for a body that is declared neither as JSON nor as one of the other types."""
+def refuse_other_than_json(content_type: str, coding: str, other_types: Collection[str] = ()) -> None:
+    """Raises ApiError for a body that is declared neither as JSON nor as one of the other types, or as
+    compressed. Args: coding: the Content-Encoding."""
+    refuse_coded(coding)
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in ("application/json", *other_types) or media_type.endswith("+json"):
         return
     named = " or ".join(("application/json", *other_types))
     raise ApiError("unsupported_media_type", f"Send JSON, with Content-Type: {named}.")
+
+
+def refuse_coded(coding: str) -> None:
+    """Raises ApiError for a body that is declared as compressed."""
+    if coding.strip().lower() not in ("", "identity"):
+        raise ApiError("unsupported_media_type", "Send the body as it is: no Content-Encoding is taken.")
 
 
 def json_of(body: bytes, bytes_max: int | None = None) -> object:

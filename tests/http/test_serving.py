@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket as stdlib_socket
 import ssl
@@ -32,6 +33,7 @@ from server.runtime.logs import OfRequest
 from server.security.limits import ArrivalRate, ConnectionCount
 from tests.http.edge import AUTHOR_KEY, QUIZ, Edge, Played, edge
 from tests.http.events import EventReader
+from tests.odd_requests import ODD
 
 AUTHOR = {"Authorization": f"Bearer {AUTHOR_KEY}"}
 POST = (
@@ -648,6 +650,17 @@ async def test_a_body_with_two_lengths_is_refused_and_nothing_after_it_is_read(l
             assert answer.startswith(b"HTTP/1.1 400")
             assert b"connection: close" in answer.lower()
             assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_an_odd_request_is_told_what_is_wrong(odd: str) -> None:
+    sent, status, code = ODD[odd]
+    async with node() as n:
+        answer = await read_to_end(await n.raw(sent))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"connection: close" in head.lower()
+        assert json.loads(body)["error"]["code"] == code
 
 
 async def test_what_is_kept_of_a_body_is_bounded_by_its_route(monkeypatch: pytest.MonkeyPatch) -> None:

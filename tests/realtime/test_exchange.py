@@ -37,6 +37,7 @@ from server.wire.sse import EventDialect
 from tests.http.edge import Edge, Played, edge
 from tests.http.events import EventReader
 from tests.http.test_cluster_api import FakeCluster, member
+from tests.odd_requests import ODD
 from tests.realtime.rig import PATIENCE_S, ListeningPort, RawClient
 from tests.realtime.rig import request as handshake
 from tests.refusals import ANSWERS, HTTP_ONLY
@@ -159,6 +160,8 @@ EVIL = {"Origin": "https://evil.example"}
         ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Type": "text/plain"}, GOOD),
         ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Type": "a/b+json; x=y"}, GOOD),
         ("POST", "answers", {"Authorization": "bearer  {ada}"}, b"{"),
+        ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Encoding": "gzip"}, GOOD),
+        ("POST", "answers", {"Authorization": "Bearer {ada}", "Content-Encoding": "identity"}, GOOD),
         *(
             ("POST", "answers", {"Authorization": "Bearer {ada}"}, json.dumps(body).encode())
             for body, _, code, _ in ANSWERS
@@ -367,6 +370,12 @@ async def test_what_is_not_on_this_port(path: str) -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
 
+async def test_an_address_may_be_written_with_escapes_as_on_the_other_port() -> None:
+    async with ports() as e, client_of(e) as client:
+        reply = await client.post("/api/sessions/123%3456/%61nswers")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (401, "token_missing")
+
+
 async def test_a_refusal_leaves_nothing_behind() -> None:
     async with ports(messages_burst=1) as e:
         session, ada = await e.started("Ada")
@@ -511,19 +520,30 @@ async def test_at_shutdown_who_waits_gets_the_answer_and_the_idle_are_let_go(
 # -- bad clients ---------------------------------------------------------------------------------------
 
 
+POST_ANYWHERE = b"POST / HTTP/1.1\r\nHost: a\r\n"
+
+
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "bad_message"),
-        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 4_000, 400, "bad_message"),
-        (b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000, 400, "bad_message"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 4_000, 431, "bad_message"),
+        (b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000, 431, "bad_message"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "bad_message"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "bad_message"),
-        (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400, "bad_message"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 4097\r\n\r\n", 413, "too_large"),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1001\r\n" + b"x" * 4097, 413, "too_large"),
         (
-            b"POST / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 4\r\n\r\nabcd",
+            POST_ANYWHERE + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "bad_message",
+        ),
+        (POST_ANYWHERE + b"Content-Length: -5\r\n\r\n", 400, "bad_message"),
+        (POST_ANYWHERE + b"Content-Length: 4097\r\n\r\n", 413, "too_large"),
+        (
+            POST_ANYWHERE + b"Transfer-Encoding: chunked\r\n\r\n1001\r\n" + b"x" * 4097,
+            413,
+            "too_large",
+        ),
+        (
+            POST_ANYWHERE + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 4\r\n\r\nabcd",
             400,
             "bad_message",
         ),
@@ -540,6 +560,24 @@ async def test_what_is_no_request_is_told_so(data: bytes, status: int, code: str
         told, body = await read_response(raw)
         assert (told, body["error"]["code"]) == (status, code)
         assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_an_odd_request_is_told_what_is_wrong_as_by_the_api(odd: str) -> None:
+    sent, status, code = ODD[odd]
+    async with ports() as e, e.raw() as raw:
+        with trio.move_on_after(PATIENCE_S):
+            await raw.send(sent)
+        told, body = await read_response(raw)
+        assert (told, body["error"]["code"]) == (status, code)
+        assert await raw.rest() == b""
+
+
+@pytest.mark.parametrize("path", ["/ws", "/hub"])
+async def test_a_handshake_with_two_bearers_is_refused(path: str) -> None:
+    async with ports() as e, e.raw() as raw:
+        await raw.send(handshake("Authorization: Bearer a", "Authorization: Bearer b", path=path))
+        assert (await raw.response())[0] == 400
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -901,9 +939,9 @@ def read(data: bytes, sizes: list[int]) -> list[Request] | str:
 REQUESTS = [
     request("GET", "/a?b=c", {"X": "1"}),
     request("POST", "/b", {}, b"hello"),
-    b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
-    b"GET /d HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
-    b"HEAD /e HTTP/1.1\r\nConnection: keep-alive\r\n\r\n",
+    b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+    b"GET /d HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    b"HEAD /e HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
 ]
 
 

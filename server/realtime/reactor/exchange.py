@@ -157,8 +157,8 @@ class Exchange:
     def _take(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-        except Malformed:
-            self._end_with(handshake.BAD_REQUEST.response)
+        except Malformed as malformed:
+            self._end_with(handshake.unreadable(malformed.status).response)
             return
         except TooLarge:
             error = too_large(self._port.config.frame_bytes_max)
@@ -252,14 +252,14 @@ class Exchange:
         if request.for_hub:
             self._hub(caller, request)
             return
-        route = _ROUTE.fullmatch(path)
+        route = _ROUTE.fullmatch(unquote(path))
         if route is None:
             raise ApiError(
                 "not_found",
                 f"On this port are {handshake.PATH}, {handshake.HUB_PATH} and, under /api/sessions/..., "
                 "answers, next and events.",
             )
-        key, what = unquote(route[1]), route[2]
+        key, what = route[1], route[2]
         self._route = f"/api/sessions/{{key}}/{what}"
         if request.method not in METHODS[what]:
             allowed = ", ".join(each for each in METHODS[what] if each != "HEAD")
@@ -324,7 +324,8 @@ class Exchange:
         now, held_ms = deps.clock.now_ms(), deps.pacing.held_ms or None
 
         def command(reply: Subscriber, player: int, code: str | None, user: str | None) -> commands.Answer:
-            refuse_other_than_json(request.header(b"content-type") or "")
+            coding = request.header(b"content-encoding") or ""
+            refuse_other_than_json(request.header(b"content-type") or "", coding)
             message = answer_of(request.body, self._port.config.frame_bytes_max)
             trace = None if traced is None else traced.trace
             if trace is None and deps.tracing is not None and message.traceparent is not None:

@@ -17,6 +17,7 @@ from server.realtime.reactor.port import Port
 from server.realtime.reactor.request import Request
 from server.realtime.reactor.responses import JSON
 from server.security.authentication import Caller, refuse_two
+from server.wire.bodies import refuse_coded
 from server.wire.errors import ApiError, too_many_streams
 from server.wire.hub import negotiated, redirect, version_of
 from server.wire.sse import EVENT_STREAM
@@ -60,6 +61,7 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     token = asked.get("id", "")
     channel = port.hub_channels.get(token)
     if method == "POST" and channel is not None:
+        refuse_coded(request.header(b"content-encoding") or "")
         channel.hear(request.body)
         return Answer(200)
     if method == "DELETE" and isinstance(channel, HubPoll):

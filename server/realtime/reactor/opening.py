@@ -64,8 +64,8 @@ class Opening:
             self._reader = RequestReader(self._port.config.frame_bytes_max)
         try:
             self._reader.feed(data)
-        except Malformed:
-            self._refuse(handshake.BAD_REQUEST)
+        except Malformed as error:
+            self._refuse(handshake.unreadable(error.status))
             return
         except TooLarge:
             self._refuse(handshake.TOO_LARGE)

@@ -6,10 +6,12 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 import httptools
 
 from server.realtime.handshake import HUB_PATH
+from server.wire.heads import trouble_in_head
 
 HEAD_BYTES_MAX = 16_384
 
@@ -21,7 +23,11 @@ _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
 
 class Malformed(Exception):
-    """The bytes are not an HTTP request."""
+    """The bytes are not an HTTP request that is taken here. `status` is the answer to it."""
+
+    def __init__(self, why: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class NoHandshake(Exception):
@@ -98,6 +104,7 @@ class RequestReader:
         "_size",
         "_target",
         "_too_large",
+        "_trouble",
     )
 
     def __init__(self, body_bytes_max: int) -> None:
@@ -109,6 +116,8 @@ class RequestReader:
         self._begun = False
         """Whether a request has begun that is not whole. Blank lines before one begin nothing."""
         self._too_large = False
+        self._trouble: HTTPStatus | None = None
+        """What is wrong with a head that could be read."""
         self._expects = False
         self._forget()
 
@@ -150,6 +159,8 @@ class RequestReader:
             self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             raise Malformed(str(error)) from None
+        if self._trouble is not None:
+            raise Malformed("a head that is not taken", self._trouble)
         if self._too_large:
             raise TooLarge
         if self._size == 0:
@@ -159,7 +170,9 @@ class RequestReader:
             most += OVERHEAD * self._body_bytes_max
         if self._size > most:
             # The parser would pass over any number of blank lines; one may come before a request.
-            raise Malformed("no end, or no beginning")
+            headless = self._begun and not self._headed
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if headless else HTTPStatus.BAD_REQUEST
+            raise Malformed("no end, or no beginning", status)
 
     def close(self) -> None:
         """Read no more requests. Those that were read can still be taken."""
@@ -200,6 +213,9 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         self._headed = True
+        assert self._parser is not None
+        version = self._parser.get_http_version()
+        self._trouble = self._trouble or trouble_in_head(version, self._target, self._headers)
         length = self._headers.get(b"content-length", (b"0",))[0]
         self._too_large = self._too_large or (length.isdigit() and int(length) > self._body_bytes_max)
         self._expects = b"expect" in self._headers
