@@ -2,8 +2,8 @@
 
 How to think about it: asyncio's own selector loop runs, but never waits. A task of trio's, the pump, waits in
 its place: for the descriptor of the loop's selector, which is readable when any of the loop's sockets is
-ready, and until the loop's next timer. Then it lets the loop run for as long as there is something to run,
-all in one step of the task. `call` does the same in the step of its caller, so a request is on its way to the
+ready, and until the loop's next timer. Then it lets the loop run for as long as there is something to run, up
+to a bound, in one step of the task. `call` does the same in the step of its caller, so a request is on its way to the
 server before the caller waits, and nothing has to be woken for that. So a call takes two or three turns of
 trio's loop, however many callbacks it takes in asyncio's. There are no threads: asyncio code and trio code
 never run at the same time, and either sees the state of the other between two steps of its own.
