@@ -2,11 +2,11 @@
 
 How to think about it: asyncio's own selector loop runs, but never waits. A task of trio's, the pump, waits in
 its place: for the descriptor of the loop's selector, which is readable when any of the loop's sockets is
-ready, and until the loop's next timer. Then it lets the loop run for as long as there is something to run, up
-to a bound, in one step of the task. `call` does the same in the step of its caller, so a request is on its way to the
-server before the caller waits, and nothing has to be woken for that. So a call takes two or three turns of
-trio's loop, however many callbacks it takes in asyncio's. There are no threads: asyncio code and trio code
-never run at the same time, and either sees the state of the other between two steps of its own.
+ready, and until the loop's next timer. Then it lets the loop run for as long as there is something to run,
+within a bound, in one step of the task. `call` does the same in the step of its caller, so a request is on
+its way to the server before the caller waits, and nothing has to be woken for that. So a call takes two or
+three turns of trio's loop, however many callbacks it takes in asyncio's. There are no threads: asyncio code
+and trio code never run at the same time, and either sees the state of the other between two steps of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _ROUNDS_MIN = 3
-"""Of asyncio's loop in one step of trio's, if there is something to run: what a request and its reply take."""
+"""Of asyncio's loop in one step of trio's, if there is so much to run: what a request and its reply take."""
 
 _STEP_S = 0.001
 """After so long in one step there are no further rounds. Two that read much from a server which answers as
