@@ -1,4 +1,5 @@
-"""Messages of every type, as Microsoft's library and the hub write them, one file for each type.
+"""Messages of every type, composed here, as Microsoft's library and the hub write them, one file for each
+type. What the two have really said to each other is in `recording.py`.
 
     python -m tests.signalr.golden
 
