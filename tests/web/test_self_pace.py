@@ -80,6 +80,35 @@ async def test_two_players_go_their_own_ways(chromium: Chromium, shared_node: No
         assert await session.answers("Bob") == 1
 
 
+async def test_a_question_that_is_shown_again_after_a_refusal_may_be_answered(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    """The answer was late, and then the host gave the player more time."""
+    refused = {"t": "rejected", "question": 1, "choice": 0, "code": "late"}
+    question = {"t": "question", "number": 1, "of": 2, "remaining_ms": 4_000, "now": 0, "limit_ms": 5_000}
+    question |= {"type": "single", "choices": ["a", "b"]}
+
+    def show(visit: Visit) -> None:
+        page = visit.page()
+        page.goto(shared_node.url)
+        given = page.evaluate(
+            """async (told) => {
+                const { href } = document.querySelector("link[href$='lib/model.js']");
+                const { Model } = await import(href);
+                const model = new Model({ now: () => 0, set: () => {} });
+                model.own = true;
+                return told.map((message) => {
+                    model.apply(message);
+                    return Boolean(model.given);
+                });
+            }""",
+            [question, question | {"remaining_ms": 0}, refused, question],
+        )
+        assert given == [False, False, True, False]
+
+    await chromium.run(show)
+
+
 async def test_a_host_opens_one_until_a_date(chromium: Chromium, shared_node: Node) -> None:
     """In German, and in dark as well as in light."""
 

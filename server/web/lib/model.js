@@ -179,7 +179,8 @@ export class Model {
 
 	#ask(question) {
 		const { number, of } = question;
-		if (number !== this.number) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
+		// At the own pace a question is only shown again as long as it may be answered: there is more time than there was.
+		if (number !== this.number || (this.own && this.given?.refused)) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
 		const order = this.#shuffle === null || !question.choices ? null : orderOfChoices(this.#shuffle, number, question.choices.length);
 		Object.assign(this, { question: { ...question, order }, number, of });
 	}
