@@ -23,6 +23,7 @@ from engine.shards.embedded_redis import EmbeddedRedis
 from engine.storage.embedded import EmbeddedPostgres
 from engine.storage.migrations import migrate
 from engine.storage.postgres import Database
+from tests.e2e.node import with_postgres
 
 # A machine that is busy with other things must not fail a property: no example has a time limit.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -74,7 +75,7 @@ def short_tmp_path() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_dsn(short_tmp_path: Path) -> str:
     """A PostgreSQL that runs until the end of the tests. Its default schema stays empty."""
-    return EmbeddedPostgres(short_tmp_path / "shared").start()
+    return EmbeddedPostgres(with_postgres(short_tmp_path / "shared")).start()
 
 
 @asynccontextmanager
