@@ -23,6 +23,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
+    AttemptBegun,
     DeadlineMoved,
     Fact,
     Finished,
@@ -377,16 +378,26 @@ class MemorySessionStore:
         for (player, question), fact in first.items():
             if up_to is None or question <= up_to:
                 answers[player].append(fact)
-        scores = {player: sum(answer.points for answer in answers[player]) for player in names}
+        numbers = {player: [player] for player in names}
+        for fact in facts:
+            if isinstance(fact, AttemptBegun) and fact.player in numbers:
+                numbers[fact.player].append(fact.plays_as)
+
+        def order(number: int) -> tuple[int, int, int]:
+            given = answers[number]
+            return -sum(each.points for each in given), sum(each.elapsed_ms for each in given), number
+
+        best = {player: answers[min(own, key=order)] for player, own in numbers.items()}
+        scores = {player: sum(answer.points for answer in best[player]) for player in names}
         results = [
             ports.PlayerResult(
                 rank=1 + sum(other > scores[player] for other in scores.values()),
                 player=player,
                 name=name,
                 score=scores[player],
-                correct=sum(answer.correct for answer in answers[player]),
-                answered=len(answers[player]),
-                elapsed_ms=sum(answer.elapsed_ms for answer in answers[player]),
+                correct=sum(answer.correct for answer in best[player]),
+                answered=len(best[player]),
+                elapsed_ms=sum(answer.elapsed_ms for answer in best[player]),
             )
             for player, name in names.items()
         ]

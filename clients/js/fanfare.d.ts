@@ -37,6 +37,8 @@ export interface AskedQuestion {
 	now?: number;
 	/** To the host alone. */
 	correct?: unknown;
+	/** Where players have several attempts: which one it is shown in. */
+	attempt?: number;
 }
 
 export interface Question extends AskedQuestion {
@@ -105,6 +107,8 @@ export interface PaceResult {
 	score: number | null;
 	rank: number | null;
 	streak: number | null;
+	/** Where players have several attempts: the points of this one. `score` is that of the best. */
+	attempt_score?: number | null;
 }
 
 /** A question of a player who is through at the own pace. */
@@ -165,6 +169,8 @@ export interface State {
 	opens_at?: number;
 	closes_at?: number | null;
 	reveals?: "each" | "end" | "deadline" | "never";
+	/** How many attempts each player has; absent if it is one. */
+	attempts?: number;
 	shown?: number[];
 	answers?: number[];
 	/** At the own pace, to the host: the questions as the quiz has them. */
@@ -184,6 +190,9 @@ export interface You {
 	watches?: number;
 	done?: boolean;
 	review?: Reviewed[] | null;
+	/** Where players have several attempts: the one that this player is in, and its points. */
+	attempt?: number;
+	attempt_score?: number | null;
 }
 
 export interface Joined {
@@ -231,9 +240,14 @@ export interface DoneAll {
 	of: number;
 	done: boolean;
 	phase: Phase;
+	/** Of the best attempt. */
 	score: number | null;
 	rank: number | null;
 	streak: number | null;
+	/** Where players have several attempts: which one is over, of how many, and its points. */
+	attempt?: number;
+	attempts?: number;
+	attempt_score?: number | null;
 	players: number;
 	review: Reviewed[] | null;
 	missed?: PaceResult;
@@ -248,7 +262,7 @@ export interface Roster {
 	players: number;
 	connected: number;
 	/** With the pace `self`: where each player is of whom this message tells. */
-	ways?: { id: number; question: number | null; at: number; waits: boolean; since: number | null; done: boolean }[];
+	ways?: { id: number; question: number | null; at: number; waits: boolean; since: number | null; done: boolean; attempt?: number }[];
 }
 
 export interface WaitingList {
@@ -335,6 +349,7 @@ export interface PendingAnswer {
 	id: string;
 	question: number;
 	choice: Choice;
+	attempt?: number;
 }
 
 export type HostCommand =
@@ -414,8 +429,11 @@ export declare class Connection {
 	 * Rejects with a FanfareError, of which the event `rejected` tells too: the promise may be left alone.
 	 */
 	answer(question: number, choice: Choice): Promise<Ack>;
-	/** Asks for the next question, where players go at their own pace. */
-	next(): Promise<Question | DoneAll>;
+	/**
+	 * Asks for the next question, where players go at their own pace: of the attempt that this player is in, or of another one.
+	 * An attempt that follows one that is over begins with that, once, however often it is asked for.
+	 */
+	next(attempt?: number): Promise<Question | DoneAll>;
 	/**
 	 * One of the host's commands, sent once. `start`, `next`, `close` and `skip` are about what this host has seen, so that a second
 	 * press does no harm. Rejects with `unreachable` when there was no reply: it may have been carried out.

@@ -61,6 +61,9 @@ export class FanfareError extends Error {
 /** Whether an answer that is refused for this may be taken later. @param {FanfareError} error */
 const mayPass = (error) => error.isTemporary || error.code === "not_open_yet";
 
+/** How a request names an attempt: the first goes without saying. @param {number} attempt @returns {{ attempt?: number }} */
+const naming = (attempt) => (attempt > 1 ? { attempt } : {});
+
 /** @param {any} error @returns {FanfareError} */
 const asError = (error) => (error instanceof FanfareError ? error : new FanfareError({ code: "unreachable", message: error?.message }));
 
@@ -169,6 +172,8 @@ export class Connection {
 	#seen = null;
 	/** When the question of this number takes answers, by `performance.now()`. @type {{ number: number, at: number } | null} */
 	#opens = null;
+	/** Which attempt this player is in, if it is not the first. @type {{ attempt?: number }} */
+	#nth = {};
 	/** @type {FanfareError | null} */
 	#over = null;
 	#lookAgain = true;
@@ -260,7 +265,7 @@ export class Connection {
 	 * @returns {Promise<any>}
 	 */
 	answer(question, choice) {
-		const answer = { id: newId(), question, choice };
+		const answer = { id: newId(), question, choice, ...this.#nth };
 		if (this.#over) return this.#expect("answer", answer);
 		const promise = this.#expect("answer", answer);
 		this.pending.set(answer.id, answer);
@@ -269,9 +274,14 @@ export class Connection {
 		return promise;
 	}
 
-	/** Asks for the next question, where players go at their own pace. @returns {Promise<any>} */
-	next() {
-		return this.#request("next", { id: newId() });
+	/**
+	 * Asks for the next question, where players go at their own pace: of the attempt that this player is in, or of another one,
+	 * which begins with that if the one before is over.
+	 * @param {number} [attempt]
+	 * @returns {Promise<any>}
+	 */
+	next(attempt) {
+		return this.#request("next", { id: newId(), ...(attempt ? naming(attempt) : this.#nth) });
 	}
 
 	/**
@@ -461,7 +471,8 @@ export class Connection {
 	}
 
 	/** What a host's command will be about. @param {any} message */
-	#notice({ t, number, phase, opens_in_ms }) {
+	#notice({ t, number, phase, opens_in_ms, attempt, you }) {
+		this.#nth = naming(Math.max(attempt ?? you?.attempt ?? 1, this.#nth.attempt ?? 1));
 		if (t === "question" || t === "reveal") this.#seen = { number, phase: t };
 		else if (t === "state") this.#seen = { number, phase };
 		if (typeof opens_in_ms === "number") this.#opens = { number, at: performance.now() + opens_in_ms };
@@ -549,7 +560,8 @@ export class Connection {
 		asked.isSent = true;
 		if (this.#overSocket) return this.#say({ t, ...body });
 		try {
-			const told = await request("POST", `${this.#path}/${t}`, { body: t === "next" ? undefined : body, token: this.token, base: this.#url });
+			const what = t === "next" && body.attempt ? `next?attempt=${body.attempt}` : t;
+			const told = await request("POST", `${this.#path}/${what}`, { body: t === "next" ? undefined : body, token: this.token, base: this.#url });
 			this.#hear({ ...told, id });
 		} catch (thrown) {
 			const error = asError(thrown);

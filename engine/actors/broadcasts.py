@@ -287,9 +287,9 @@ class Broadcasts:
         self._note_progress()
 
     def _note_way(self, player: int) -> None:
-        """A player has gone on at the own pace, of which the host is told."""
+        """A player, in whichever attempt, has gone on at the own pace, of which the host is told."""
         if self._session.self_pace is not None:
-            self._attendance.note(player)
+            self._attendance.note(self._session.self_pace.player_of(player))
 
     def _note_progress(self) -> None:
         own = self._session.self_pace is not None

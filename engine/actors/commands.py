@@ -16,6 +16,7 @@ from engine.actors.delivery.subscriber import Subscriber
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
+    AttemptBegun,
     DeadlineMoved,
     ExtraTimeGiven,
     PlayerDone,
@@ -35,7 +36,7 @@ UserId = Annotated[str, Meta(min_length=1, max_length=USER_ID_CHARS_MAX)]
 """A user of the app, as the edge has verified it."""
 
 Played = AnswerAccepted | AnswerMerged | QuestionShown | PlayerDone | ExtraTimeGiven | DeadlineMoved
-Mergeable = PlayerJoined | Played
+Mergeable = PlayerJoined | AttemptBegun | Played
 """What the next owner of a session takes over from what an earlier owner had acknowledged."""
 
 PAGE_MAX = 1_000
@@ -188,7 +189,8 @@ class Answer:
     """Answer the open question. `at` is when the node read it, in milliseconds. It may have lain in the
     kernel for `held_ms` before, because reads wait for company (None: it has not). `choice` is the value that
     came over the wire. `code`, when given, must be the session's. `request_id` is that of the HTTP request
-    that brought it, for the log."""
+    that brought it, for the log. Here and below: `attempt` is which of the player's attempts is meant, at the
+    own pace; None: the first."""
 
     reply: Subscriber
     player: int
@@ -201,12 +203,14 @@ class Answer:
     trace: Trace | None = None
     user: UserId | None = None
     request_id: str | None = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     """Show the player the next question, in a session in which players go at their own pace; or again the one
-    that the player has not answered yet. One frame answers: `question`, or `done_all`. `code`, when given,
+    that the player has not answered yet; the first of an attempt that has not begun, once the one before is
+    over. One frame answers: `question`, or `done_all`. `code`, when given,
     must be the session's."""
 
     reply: Subscriber
@@ -214,6 +218,7 @@ class Next:
     id: str | None = None
     code: str | None = None
     user: UserId | None = None
+    attempt: int | None = None
 
 
 Retry = Answer | Next

@@ -43,6 +43,7 @@ from engine.domain.errors import Refusal
 from engine.domain.extra_time import NONE
 from engine.domain.facts import (
     AnswerAccepted,
+    AttemptBegun,
     DeadlineMoved,
     ExtraTimeGiven,
     PlayerDone,
@@ -95,7 +96,8 @@ def answer(live: LiveSession, command: Answer) -> None:
         return
     at = live.gaps.dated(command.at) if live.gaps.given_back else command.at
     question = self_pace.question_asked(live, command)
-    outcome = live.session.answer(command.player, question, command.choice, at, command.held_ms or 0)
+    attempt, held_ms = command.attempt or 1, command.held_ms or 0
+    outcome = live.session.answer(command.player, question, command.choice, at, held_ms, attempt)
     match outcome:
         case AnswerAccepted():
             live.counters.answers_accepted += 1
@@ -107,14 +109,14 @@ def answer(live: LiveSession, command: Answer) -> None:
         case Refusal():
             # Sent again to the new owner, it may have overtaken the first one, which is still waited for.
             perhaps = outcome.code == "late" and live.clock.now_ms() < live.deadlines.suspended_until
-            perhaps = perhaps or _may_follow(live, command.player)
+            perhaps = perhaps or _may_follow(live, command.player, attempt)
             _refuse_answer(live, command, BUSY if perhaps else outcome)
             return
     elapsed_ms, counters, own = outcome.elapsed_ms, live.counters, outcome
 
     def frame() -> Frame:
         counters.acks += 1
-        result = self_pace.result_of(live, own, command.player)
+        result = self_pace.result_of(live, own, command)
         return messages.ack(command.id, command.question, status, elapsed_ms, result)
 
     live.confirmations.on_commit(seq, command.reply, frame, short=True, answer=command, batch=live.batch)
@@ -138,7 +140,7 @@ def show_next(live: LiveSession, command: Next) -> None:
     else:
         refusal = self_pace.show_next(live, command)
     if refusal is not None:
-        perhaps = _may_follow(live, command.player)
+        perhaps = _may_follow(live, command.player, command.attempt or 1)
         refused(live, command.reply, BUSY if perhaps else refusal, command.id)
 
 
@@ -249,9 +251,11 @@ def _not_in(live: LiveSession, player: int) -> Refusal | None:
     return KICKED if who.kicked else None
 
 
-def _may_follow(live: LiveSession, player: int) -> bool:
-    """Whether the join of a player whom the session does not know may still be merged."""
-    return player not in live.session.players and live.clock.now_ms() < live.joins_follow_until
+def _may_follow(live: LiveSession, player: int, attempt: int = 1) -> bool:
+    """Whether the join of a player whom the session does not know, or the beginning of such an attempt, may
+    still be merged."""
+    known = live.session.number_of(player, attempt) is not None
+    return not known and live.clock.now_ms() < live.joins_follow_until
 
 
 # -- whoever comes, looks and goes -------------------------------------------------------------------
@@ -432,11 +436,13 @@ def merge(live: LiveSession, command: Merge) -> None:
     session, now = live.session, live.clock.now_ms()
     for fact in command.facts:
         if isinstance(fact, PlayerJoined):
-            known = len(session.players)
+            known = session.numbers
             session.merge_player(fact)
-            if len(session.players) > known:
-                live.attendance.note(len(session.players), joined=True)
-                live.attendance.expect(len(session.players))
+            if session.numbers > known:
+                live.attendance.note(session.numbers, joined=True)
+                live.attendance.expect(session.numbers)
+        elif isinstance(fact, AttemptBegun):
+            session.merge_attempt(fact)
         elif isinstance(fact, QuestionShown):
             session.merge_shown(fact)
         elif isinstance(fact, PlayerDone):

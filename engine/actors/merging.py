@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import trio
 
@@ -16,10 +17,7 @@ from engine.actors.refusals import NodeFull, SessionUnavailable
 from engine.actors.registry import Registry
 from engine.beats import sleep_to_beat
 from engine.boundary import Boundary, Mistake
-from engine.domain.facts import (
-    DeadlineMoved,
-    PlayerJoined,
-)
+from engine.domain.facts import AttemptBegun, DeadlineMoved, PlayerJoined
 from engine.ports import (
     OwnedElsewhere,
     SessionNotFound,
@@ -38,6 +36,9 @@ FACTS_PER_COMMAND = 200
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
 """How long the merge of one session may take."""
+
+
+T = TypeVar("T", bound=AttemptBegun | Played)
 
 
 class NotMerged(Exception):
@@ -99,12 +100,19 @@ class Merging:
         if actor is None:
             actor = await self._registry.revive(await self._sessions.find(session_id))
         before = actor.session.seq
-        # A player may have joined in a part that was merged long ago, and answered in a new one.
+        # A player may have joined, or begun an attempt, in a part that was merged long ago, and answered in a
+        # new one.
         for epoch in sorted({part.epoch for part in new}):
             joins = [fact for fact in _facts(parts, epoch) if isinstance(fact, PlayerJoined)]
+            begun = [fact for fact in _facts(parts, epoch) if isinstance(fact, AttemptBegun)]
             played = [fact for fact in _facts(new, epoch) if isinstance(fact, Played)]
             await self._send(actor, joins)
-            await self._send(actor, await _renumbered(actor, joins, played))
+            numbers = await _numbers(actor, joins)
+            begun = await _renumbered(begun, numbers)
+            await self._send(actor, begun)
+            for fact in begun:
+                numbers[fact.plays_as] = actor.session.number_of(fact.player, fact.attempt)
+            await self._send(actor, await _renumbered(played, numbers))
         await self._spooled.set_merged([part.id for part in new])
         log.warning(
             "session %s: merged what an earlier owner had acknowledged, as facts %d to %d",
@@ -125,18 +133,22 @@ def _facts(parts: Sequence[SpooledFacts], epoch: int) -> Iterator[object]:
     return (fact for part in parts if part.epoch == epoch for fact in part.facts)
 
 
-async def _renumbered(
-    actor: SessionActor, joins: Sequence[PlayerJoined], played: Sequence[Played]
-) -> list[Played]:
-    """The facts with the present numbers of their players in the session. Players that joined before the
-    spool began have the same numbers."""
+async def _numbers(actor: SessionActor, joins: Sequence[PlayerJoined]) -> dict[int, int | None]:
+    """The present numbers of these players in the session, by those that they had. Players that joined before
+    the spool began have the same."""
     slicer = Slicer()
     numbers: dict[int, int | None] = {}
     for join in joins:
         numbers[join.player] = actor.session.seat_of(join)
         await slicer.breathe()
-    renumbered: list[Played] = []
-    for fact in played:
+    return numbers
+
+
+async def _renumbered(facts: Sequence[T], numbers: Mapping[int, int | None]) -> list[T]:
+    """The facts with the present numbers of their players, or attempts, in the session."""
+    slicer = Slicer()
+    renumbered: list[T] = []
+    for fact in facts:
         if isinstance(fact, DeadlineMoved):
             renumbered.append(fact)
             continue

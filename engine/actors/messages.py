@@ -409,9 +409,9 @@ def players(
     board = session.leaderboard
     lines: list[Line] = []
     following = None
-    for player in range(after + 1, len(session.players) + 1):
-        who = session.players[player]
-        if who.kicked is not removed or (removed and who.erased):
+    for player in range(after + 1, session.numbers + 1):
+        who = session.players.get(player)
+        if who is None or who.kicked is not removed or (removed and who.erased):
             continue
         if len(lines) == limit:
             following = lines[-1]["id"]
@@ -448,8 +448,10 @@ def place_on_way(session: Session, player: int) -> Line:
     shown it, and whether the player is through. Nothing in a session of another pace."""
     if session.self_pace is None:
         return {}
-    way = session.self_pace.way(player)
-    return {
+    attempt = session.self_pace.last_attempt(player)
+    way = session.self_pace.way(session.number_of(player, attempt) or player)
+    attempts: Line = {"attempt": attempt} if session.settings.attempts > 1 else {}
+    return attempts | {
         "question": way.asked or None,
         "at": len(way.questions),
         "waits": way.stage is Stage.ASKED,

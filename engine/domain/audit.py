@@ -19,7 +19,16 @@ from engine.domain.extra_time import MOST
 from engine.domain.phases import Phase, move
 from engine.domain.questions import Question
 from engine.domain.quiz import Quiz
-from engine.domain.rescoring import Mark, Marking, Marks, changed, is_self_paced, marks, standing
+from engine.domain.rescoring import (
+    Mark,
+    Marking,
+    Marks,
+    best_attempts,
+    changed,
+    is_self_paced,
+    marks,
+    standing,
+)
 from engine.domain.self_pace import SelfPace, Stage
 from engine.domain.settings import Settings
 
@@ -143,13 +152,35 @@ class _Course:
 
     def _joined(self, fact: f.PlayerJoined) -> None:
         # Who an earlier owner had let in comes in whatever the phase, after the end too.
-        if fact.player != len(self._players) + 1:
+        if fact.player != self._numbers + 1:
             self._disorder(fact, fact.player)
         self._players.add(fact.player)
         if fact.user_id is not None:
             if fact.user_id in self._users:
                 self._found.append(Difference("user", fact.seq, player=fact.player, stored=fact.user_id))
             self._users.add(fact.user_id)
+
+    @property
+    def _numbers(self) -> int:
+        return len(self._players) + (self._own.later_attempts if self._own else 0)
+
+    def _person(self, number: int) -> int:
+        """The player whose attempt has this number."""
+        return self._own.player_of(number) if self._own else number
+
+    def _attempt(self, fact: f.AttemptBegun) -> None:
+        # As with players, an attempt that an earlier owner knew of comes in whatever the phase, and whatever
+        # became of the one before it.
+        if fact.player not in self._players:
+            self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
+        bound = self._evidence.settings.attempts
+        if self._own is None or fact.plays_as != self._numbers + 1 or fact.attempt > bound:
+            self._disorder(fact, fact.player)
+        if self._own is not None:
+            try:
+                self._own.begin(fact)
+            except DomainError:
+                self._disorder(fact, fact.player)
 
     def _was_kicked(self, fact: f.PlayerKicked) -> None:
         if fact.player not in self._players:
@@ -179,7 +210,7 @@ class _Course:
         question = self._answered_question(fact)
         if question is None:
             return
-        if fact.player in self._kicked:
+        if self._person(fact.player) in self._kicked:
             self._found.append(Difference("kicked", *here))
         if (fact.question, fact.player) in self._answered:
             self._found.append(Difference("twice", *here))
@@ -196,7 +227,7 @@ class _Course:
                 Difference("not_open", *here, stored=fact.question, computed=f"{self._phase} {number}")
             )
         else:
-            percent = self._percents.get(fact.player, 100)
+            percent = self._percents.get(self._person(fact.player), 100)
             if self._own is not None:
                 elapsed_ms = self._own.answered_ms(fact.player, fact.at)
                 self._own.answer(fact)
@@ -220,9 +251,10 @@ class _Course:
 
     def _own_step(self, fact: f.QuestionShown | f.PlayerDone) -> None:
         """A player who goes on must have answered the question before, or let its time pass."""
-        if fact.player not in self._players:
+        person = self._person(fact.player)
+        if person not in self._players:
             self._found.append(Difference("unknown_player", fact.seq, player=fact.player))
-        if fact.player in self._kicked:
+        if person in self._kicked:
             self._found.append(Difference("kicked", fact.seq, player=fact.player))
         own = self._own
         if own is None or self._phase is not Phase.OPEN or own.is_ahead(fact.at) or own.is_over(fact.at):
@@ -270,7 +302,7 @@ class _Course:
         if not 1 <= fact.question <= len(self._quiz.questions):
             self._found.append(Difference("unknown_question", *here))
             return None
-        if fact.player not in self._players:
+        if self._person(fact.player) not in self._players:
             self._found.append(Difference("unknown_player", *here))
         return self._quiz.questions[fact.question - 1]
 
@@ -347,6 +379,7 @@ LOOK: Final[Mapping[type[f.Fact], Callable[[_Course, Any], None]]] = {
     f.QuestionClosed: _Course._moved,
     f.QuestionSkipped: _Course._moved,
     f.QuestionShown: _Course._own_step,
+    f.AttemptBegun: _Course._attempt,
     f.PlayerDone: _Course._own_step,
     f.DeadlineMoved: _Course._deadline,
     f.Paused: _Course._moved,
@@ -398,13 +431,14 @@ def _standing(evidence: Evidence, effective: Marks) -> list[Difference]:
     for (_, player), mark in effective.items():
         answered[player] += 1
         right[player] += mark.correct
+    best = best_attempts(known, effective)
     computed = {
         entry.player: Line(
             entry.rank,
             entry.player,
             entry.score,
-            right[entry.player],
-            answered[entry.player],
+            right[best[entry.player].number],
+            answered[best[entry.player].number],
             entry.elapsed_ms,
         )
         for entry in standing(known, effective)

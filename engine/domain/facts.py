@@ -131,6 +131,19 @@ class QuestionShown:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptBegun:
+    """With the pace `self`: the player goes through the quiz once more. `attempt` counts from 2. Facts of
+    this attempt have the number `plays_as` in the place of the player's own: no player and no other attempt
+    has it."""
+
+    seq: int
+    at: int
+    player: int
+    attempt: int
+    plays_as: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlayerDone:
     """With the pace `self`: the player has answered, or let pass, every question."""
 
@@ -205,6 +218,7 @@ Fact = (
     | QuestionClosed
     | QuestionSkipped
     | QuestionShown
+    | AttemptBegun
     | PlayerDone
     | DeadlineMoved
     | Paused

@@ -10,6 +10,7 @@ from engine.domain.errors import DomainError
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
+    AttemptBegun,
     ClockExtended,
     DeadlineMoved,
     ExtraTimeGiven,
@@ -32,7 +33,6 @@ from engine.domain.facts import (
 from engine.domain.leaderboard import Leaderboard
 from engine.domain.phases import Phase, move
 from engine.domain.players import Player
-from engine.domain.self_pace import Stage
 from engine.domain.session_state import SessionState
 
 
@@ -119,7 +119,7 @@ class ReplayedSession(SessionState):
             self._answers[-1].count_again(fact.player)
         for board in self._boards:
             board.add(fact.player)
-        self._running.update(fact.player, who.score, who.elapsed_ms)
+        self._rank(who)
         self._show(who)
         if fact.player in self._watching:
             self._unawaited.add(fact.player)
@@ -135,10 +135,10 @@ class ReplayedSession(SessionState):
         self._hold(fact.player)
 
     def _apply_answer_accepted(self, fact: AnswerAccepted) -> None:
-        who = self._players[fact.player]
+        who = self._playing(fact.player)
         if self.self_pace:
             self.self_pace.answer(fact)
-        self._answers[fact.question - 1].add(fact, len(self._players))
+        self._answers[fact.question - 1].add(fact, self.numbers)
         self._unawaited.discard(fact.player)
         self._release(fact.player, fact.at)
         who.score += fact.points
@@ -146,10 +146,15 @@ class ReplayedSession(SessionState):
         if fact.correct:
             who.streak = who.streak_with(self._preceding(fact.player, fact.question))
             who.streak_question = fact.question
-        self._running.update(fact.player, who.score, who.elapsed_ms)
+        self._rank(self._person(fact.player))
+
+    def _rank(self, person: Player) -> None:
+        """Rank the player, who is in, by the attempt that counts."""
+        best = self._best(person.id)
+        self._running.update(person.id, best.score, best.elapsed_ms)
 
     def _apply_answer_merged(self, fact: AnswerMerged) -> None:
-        who = self._players[fact.player]
+        who, person = self._playing(fact.player), self._person(fact.player)
         if self.self_pace:
             self.self_pace.merge_answer(fact.player, fact.question)
         self._merged.add((fact.player, fact.question, fact.at))
@@ -163,7 +168,7 @@ class ReplayedSession(SessionState):
             who.score += fact.points
             who.elapsed_ms += fact.elapsed_ms
         if fact.question <= len(self._answers):
-            self._answers[fact.question - 1].put(fact, len(self._players), counted=not who.kicked)
+            self._answers[fact.question - 1].put(fact, self.numbers, counted=not person.kicked)
             if fact.question == self.number:
                 self._unawaited.discard(fact.player)
                 self._release(fact.player, fact.at)
@@ -172,9 +177,9 @@ class ReplayedSession(SessionState):
             if self.phase is not Phase.FINISHED:
                 self._hold_back()
         self._count_streak(who)
-        if not who.kicked:
-            self._running.update(fact.player, who.score, who.elapsed_ms)
-            self._show(who)
+        if not person.kicked:
+            self._rank(person)
+            self._show(person)
 
     def _count_streak(self, who: Player) -> None:
         """Count a streak anew, as if the answers that stand and count had come in the order of the
@@ -206,8 +211,9 @@ class ReplayedSession(SessionState):
         if self._shown is None:
             return
         if self.self_pace:
-            if self.settings.reveal == "end" and self.self_pace.way(who.id).stage is Stage.DONE:
-                self._shown.update(who.id, who.score, who.elapsed_ms)
+            best = self._best_through(who.id) if self.settings.reveal == "end" else None
+            if best is not None:
+                self._shown.update(who.id, best.score, best.elapsed_ms)
             return
         score, elapsed_ms = who.score, who.elapsed_ms
         hidden = [*self._ahead, self.number] if self.question_open else [*self._ahead]
@@ -263,11 +269,17 @@ class ReplayedSession(SessionState):
         assert self.self_pace is not None, "only a self-paced session is open"
         self.self_pace.show(fact)
 
+    def _apply_attempt_begun(self, fact: AttemptBegun) -> None:
+        if self.self_pace is None or fact.player not in self._players or fact.plays_as != self.numbers + 1:
+            raise DomainError("bad_fact", f"player {fact.player} cannot play as {fact.plays_as}")
+        self.self_pace.begin(fact)
+        self._later[fact.plays_as] = Player(fact.plays_as, "")
+
     def _apply_player_done(self, fact: PlayerDone) -> None:
         self.phase = move(fact, self.phase, None)
         assert self.self_pace is not None, "only a self-paced session is open"
         self.self_pace.finish(fact)
-        who = self._players[fact.player]
+        who = self._person(fact.player)
         if not who.kicked:
             self._show(who)
 
@@ -356,6 +368,7 @@ _APPLY: Final[Mapping[type[Fact], Callable[[ReplayedSession, Any], None]]] = {
     ExtraTimeGiven: ReplayedSession._apply_extra_time_given,
     AnswerAccepted: ReplayedSession._apply_answer_accepted,
     AnswerMerged: ReplayedSession._apply_answer_merged,
+    AttemptBegun: ReplayedSession._apply_attempt_begun,
     QuestionOpened: ReplayedSession._apply_question_opened,
     QuestionClosed: ReplayedSession._apply_question_closed,
     QuestionSkipped: ReplayedSession._apply_question_skipped,

@@ -11,6 +11,7 @@ from engine.domain.errors import DomainError
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
+    AttemptBegun,
     Fact,
     PlayerJoined,
     PlayerKicked,
@@ -170,23 +171,48 @@ def changed(marked: Marks, facts: Iterable[Fact]) -> dict[AnswerKey, Mark]:
     }
 
 
+class Attempt(NamedTuple):
+    """The attempt of a player that counts: the number of its answers, its points and its time."""
+
+    number: int
+    score: int
+    elapsed_ms: int
+
+
+def best_attempts(facts: Sequence[Fact], marked: Marks) -> dict[int, Attempt]:
+    """The attempt that counts of each player, kicked ones left out: most points, then least time, then the
+    lowest number. An answer that is not in `marked` counts for nothing."""
+    numbers: dict[int, list[int]] = {}
+    removed: set[int] = set()
+    for fact in facts:
+        if isinstance(fact, PlayerJoined):
+            numbers.setdefault(fact.player, []).append(fact.player)
+        elif isinstance(fact, AttemptBegun):
+            numbers.setdefault(fact.player, []).append(fact.plays_as)
+        elif isinstance(fact, PlayerKicked):
+            removed.add(fact.player)
+        elif isinstance(fact, PlayerReadmitted):
+            removed.discard(fact.player)
+    totals: dict[int, tuple[int, int]] = {}
+    for key, answer in standing_answers(facts).items():
+        if key in marked:
+            score, elapsed_ms = totals.get(answer.player, (0, 0))
+            totals[answer.player] = (score + marked[key].points, elapsed_ms + answer.elapsed_ms)
+    best = {}
+    for player, own in numbers.items():
+        if player not in removed:
+            attempts = (Attempt(number, *totals.get(number, (0, 0))) for number in own)
+            best[player] = min(attempts, key=lambda each: (-each.score, each.elapsed_ms, each.number))
+    return best
+
+
 def standing(facts: Sequence[Fact], marked: Marks) -> list[Entry]:
     """Everyone in order, kicked players left out, with the points that `marked` says; an answer that is not
     in it counts for nothing."""
-    totals: dict[int, tuple[int, int]] = {}
-    for fact in facts:
-        if isinstance(fact, PlayerJoined | PlayerReadmitted):
-            totals.setdefault(fact.player, (0, 0))
-        elif isinstance(fact, PlayerKicked):
-            totals.pop(fact.player, None)
-    for key, answer in standing_answers(facts).items():
-        if answer.player in totals and key in marked:
-            score, elapsed_ms = totals[answer.player]
-            totals[answer.player] = (score + marked[key].points, elapsed_ms + answer.elapsed_ms)
     board = Leaderboard()
-    for player, (score, elapsed_ms) in totals.items():
+    for player, best in best_attempts(facts, marked).items():
         board.add(player)
-        board.update(player, score, elapsed_ms)
+        board.update(player, best.score, best.elapsed_ms)
     return list(board.ranked())
 
 

@@ -12,6 +12,11 @@ question may be shown.
 
              READY, and ASKED once the time is over, -- PlayerDone --> DONE
 
+A player who is DONE may begin another attempt, where the session has more than one. It has a number of its
+own, in the same series as the numbers of players, and under that number a way of its own: the machine above,
+from its start. So whatever holds for a player holds for each attempt. The `player` of a showing, an answer
+and a PlayerDone is such a number; `player_of` tells whose it is.
+
 Questions have the quiz's own numbers here. The `place` of a question on the way of a player, from 1, is the
 number that the player sees.
 """
@@ -19,7 +24,7 @@ number that the player sees.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -27,7 +32,14 @@ from typing import Final
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import DomainError
 from engine.domain.extra_time import MOST, NONE, UNTIMED
-from engine.domain.facts import AnswerAccepted, DeadlineMoved, Fact, PlayerDone, QuestionShown
+from engine.domain.facts import (
+    AnswerAccepted,
+    AttemptBegun,
+    DeadlineMoved,
+    Fact,
+    PlayerDone,
+    QuestionShown,
+)
 from engine.domain.quiz import Quiz
 from engine.domain.settings import Settings
 
@@ -99,13 +111,17 @@ class SelfPace:
         if settings.open_ms is not None:
             self.closes_at = self.opens_at + settings.open_ms
         self.shown: Final = [0] * len(quiz.questions)
-        """How many players were shown each question."""
+        """How often each question was shown to a player."""
         self.done = 0
-        """How many players are through."""
+        """How many players are through, with the first attempt at least."""
         self._limits_ms: Final = tuple(question.limit_ms for question in quiz.questions)
         self._percents: Final[dict[int, int]] = {}
         """The time limits of players with extra time, in percent of those of the questions; 0 for none."""
         self._ways: Final[dict[int, Way]] = {}
+        self._attempts: Final[dict[int, dict[int, int]]] = {}
+        """The attempts of players who have begun more than one: the number of each but the first."""
+        self._players: Final[dict[int, int]] = {}
+        """Whose the numbers of these attempts are."""
         self.deadline_moved_at = 0
         """When the host moved the deadline; 0 for never."""
         self._given_back_ms = 0
@@ -126,6 +142,33 @@ class SelfPace:
     def way(self, player: int) -> Way:
         """The way of a player, which is not to be changed; an empty one before the first question."""
         return self._ways.get(player) or Way()
+
+    @property
+    def later_attempts(self) -> int:
+        """How many attempts were begun that are not the first of a player."""
+        return len(self._players)
+
+    def number_of(self, player: int, attempt: int) -> int | None:
+        """The number under which a player makes an attempt; None if it was not begun. The first has the
+        player's own."""
+        return player if attempt == 1 else self._attempts.get(player, {}).get(attempt)
+
+    def numbers_of(self, player: int) -> Collection[int]:
+        """The numbers of all attempts of a player."""
+        later = self._attempts.get(player)
+        return (player,) if later is None else (player, *later.values())
+
+    def last_attempt(self, player: int) -> int:
+        """The last attempt that a player has begun; 1 before anything."""
+        return max(self._attempts.get(player, (1,)))
+
+    def is_through(self, player: int) -> bool:
+        """Whether the player is through with an attempt."""
+        return any(self.way(number).stage is Stage.DONE for number in self.numbers_of(player))
+
+    def player_of(self, number: int) -> int:
+        """The player whose attempt has this number."""
+        return self._players.get(number, number)
 
     def elapsed_ms(self, player: int, at: int) -> int:
         """How long the question that was shown to a player last has been shown, without outages."""
@@ -192,10 +235,10 @@ class SelfPace:
         return self._limits_ms[self.way(player).asked - 1]
 
     def _percent(self, player: int) -> int:
-        return self._percents.get(player, NONE) or MOST
+        return self._percents.get(self.player_of(player), NONE) or MOST
 
     def _is_untimed(self, player: int) -> bool:
-        return self.untimed or self._percents.get(player) == UNTIMED
+        return self.untimed or self._percents.get(self.player_of(player)) == UNTIMED
 
     # What happens
 
@@ -230,10 +273,16 @@ class SelfPace:
         if question == way.asked and way.stage is Stage.ASKED:
             way.stage = Stage.READY
 
+    def begin(self, fact: AttemptBegun) -> None:
+        if fact.attempt < 2 or self.number_of(fact.player, fact.attempt) is not None:
+            raise DomainError("bad_fact", f"player {fact.player} cannot begin attempt {fact.attempt}")
+        self._attempts.setdefault(fact.player, {})[fact.attempt] = fact.plays_as
+        self._players[fact.plays_as] = fact.player
+
     def finish(self, fact: PlayerDone) -> None:
         way = self._ways.setdefault(fact.player, Way())
         way.stage = self._moved(fact, way.stage)
-        self.done += 1
+        self.done += fact.player not in self._players
 
     def move_deadline(self, fact: DeadlineMoved) -> None:
         self.closes_at, self.deadline_moved_at = fact.closes_at, fact.at

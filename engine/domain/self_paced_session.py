@@ -8,12 +8,19 @@ from typing import Final
 
 from engine.domain.answers import Answers
 from engine.domain.errors import Refusal
-from engine.domain.facts import AnswerAccepted, Choice, DeadlineMoved, PlayerDone, QuestionShown
+from engine.domain.facts import (
+    AnswerAccepted,
+    AttemptBegun,
+    Choice,
+    DeadlineMoved,
+    PlayerDone,
+    QuestionShown,
+)
 from engine.domain.phases import Phase, refuse
 from engine.domain.players import Player
 from engine.domain.questions import Question
 from engine.domain.replay import ReplayedSession
-from engine.domain.self_pace import SelfPace, Stage
+from engine.domain.self_pace import SelfPace, Stage, Way
 from engine.domain.settings import OPEN_MAX_MS
 
 PLAYER_NOT_FOUND: Final = Refusal("player_not_found", "Nobody here has this number.")
@@ -24,6 +31,8 @@ LATE: Final = Refusal("late", "The answer came after the time limit.")
 FINISHED: Final = Refusal("session_finished", "The session is over.")
 NOT_OPEN_YET: Final = Refusal("not_open_yet", "The session is not open yet.")
 _LED: Final = Refusal("illegal_move", "The next question opens for all players of this session at once.")
+_NO_MORE_ATTEMPTS: Final = Refusal("bad_field", "This session has fewer attempts.", "attempt")
+_NOT_THROUGH: Final = Refusal("illegal_move", "The attempt before this one is not over.")
 _DEADLINE: Final = Refusal(
     "bad_field", "A deadline lies in the future, behind the opening, 90 days ahead at the most.", "closes_at"
 )
@@ -65,32 +74,51 @@ class Through:
 class SelfPacedSession(ReplayedSession):
     """What players ask of a session with the pace `self`."""
 
-    def show_next(self, player: int, order: Sequence[int], at: int) -> Asked | Through | Refusal:
+    def show_next(
+        self, player: int, order: Sequence[int], at: int, attempt: int = 1
+    ) -> Asked | Through | Refusal:
         """Show the player the next question in `order`, and start its clock; the same one again as long as it
-        can be answered. `order` has every question of the quiz once."""
+        can be answered. `order` has every question of the quiz once. An `attempt` that follows one that the
+        player is through with begins with that: asked for again, it goes on."""
         who = self._in(player)
         if isinstance(who, Refusal):
             return who
-        if self.self_pace is None:
+        own = self.self_pace
+        if own is None:
             return FINISHED if self.phase is Phase.FINISHED else _LED
-        way = self.self_pace.way(player)
+        number = own.number_of(player, attempt)
+        if number is None and (refusal := self._refuse_attempt(player, attempt)) is not None:
+            return refusal
+        way = own.way(number) if number is not None else Way()
         if way.stage is Stage.DONE:
             return Through(self.seq)
-        if self.phase is Phase.FINISHED or self.self_pace.is_over(at):
+        if self.phase is Phase.FINISHED or own.is_over(at):
             return FINISHED
-        if self.self_pace.is_ahead(at):
+        if own.is_ahead(at):
             return NOT_OPEN_YET
+        if number is None:
+            number = self.numbers + 1
+            self._record(AttemptBegun(self.seq + 1, at, player, attempt, number))
         missed = 0
         if way.stage is Stage.ASKED:
-            if not self.self_pace.time_over(player, at):
+            if not own.time_over(number, at):
                 return Asked(way.asked, self.seq)
             missed = way.asked
-        question = self.self_pace.following(player, order)
+        question = own.following(number, order)
         if question is None:
-            self._record(PlayerDone(self.seq + 1, at, player))
+            self._record(PlayerDone(self.seq + 1, at, number))
             return Through(self.seq, missed)
-        self._record(QuestionShown(self.seq + 1, at, player, question))
+        self._record(QuestionShown(self.seq + 1, at, number, question))
         return Asked(question, self.seq, missed)
+
+    def _refuse_attempt(self, player: int, attempt: int) -> Refusal | None:
+        """Why a player cannot begin an attempt."""
+        assert self.self_pace is not None
+        if not 1 <= attempt <= self.settings.attempts:
+            return _NO_MORE_ATTEMPTS
+        before = self.self_pace.number_of(player, attempt - 1)
+        over = before is not None and self.self_pace.way(before).stage is Stage.DONE
+        return None if over else _NOT_THROUGH
 
     def _in(self, player: int) -> Player | Refusal:
         """The player, if a client may be that player."""
@@ -100,10 +128,12 @@ class SelfPacedSession(ReplayedSession):
         return KICKED if who.kicked else who
 
     def _answer_at_own_pace(
-        self, who: Player, question: int, raw_choice: object, at: int, held_ms: int
+        self, number: int, question: int, raw_choice: object, at: int, held_ms: int
     ) -> AnswerAccepted | Repeated | Refusal:
-        """As `Session.answer`. `question` is the number by which the quiz has it."""
+        """As `Session.answer`, in the attempt with this number. `question` is the number by which the quiz
+        has it."""
         assert self.self_pace is not None
+        who = self._playing(number)
         way = self.self_pace.way(who.id)
         if question not in way.questions:
             return FINISHED if self.phase is Phase.FINISHED else WRONG_QUESTION
@@ -155,6 +185,16 @@ class SelfPacedSession(ReplayedSession):
         self._record(fact)
         return fact
 
+    def merge_attempt(self, fact: AttemptBegun) -> None:
+        """An earlier owner had let the player begin this attempt; `fact.player` is a number of this session.
+        What was answered in it counts, whatever the player has done here, and after the end too. Nothing
+        happens if the player has begun it here."""
+        if self.self_pace is None or fact.player not in self._players:
+            return
+        if self.self_pace.number_of(fact.player, fact.attempt) is None:
+            number = self.numbers + 1
+            self._record(AttemptBegun(self.seq + 1, fact.at, fact.player, fact.attempt, number))
+
     def merge_shown(self, fact: QuestionShown) -> None:
         """An earlier owner had shown this question: its clock goes on, less the outages since. Not if the
         player has another question to answer by now, or has this one on the way already, by whatever clock;
@@ -180,8 +220,11 @@ class SelfPacedSession(ReplayedSession):
 
     def _merges(self, fact: QuestionShown | PlayerDone) -> tuple[SelfPace | None, int]:
         """When the step of a player happened, by the clock that runs now; None if it is not to be merged."""
-        own, who = self.self_pace, self._players.get(fact.player)
-        if own is None or self.phase is Phase.FINISHED or who is None or who.kicked:
+        own = self.self_pace
+        if own is None or self.phase is Phase.FINISHED:
+            return None, 0
+        who = self._players.get(own.player_of(fact.player))
+        if who is None or who.kicked:
             return None, 0
         at = own.carried(fact.at)
         return (None, 0) if own.is_ahead(at) or own.is_over(at) else (own, at)

@@ -120,7 +120,7 @@ class Session(SelfPacedSession):
             return called
         if self.approval and not admitted:
             return Applied(called)
-        joined = PlayerJoined(self.seq + 1, at, len(self._players) + 1, called, user_id=user_id)
+        joined = PlayerJoined(self.seq + 1, at, self.numbers + 1, called, user_id=user_id)
         self._record(joined)
         return joined
 
@@ -142,9 +142,16 @@ class Session(SelfPacedSession):
         return self._names.refuse(cleaned, language, filtered=filtered) or cleaned
 
     def answer(
-        self, player: int, question: int, raw_choice: object, at: int, held_ms: int = 0
+        self,
+        player: int,
+        question: int,
+        raw_choice: object,
+        at: int,
+        held_ms: int = 0,
+        attempt: int = 1,
     ) -> AnswerAccepted | Repeated | Refusal:
-        """Take an answer, judge and score it. The first one of a player to a question stands.
+        """Take an answer, judge and score it. The first one of a player to a question stands, in each
+        attempt.
 
         `raw_choice` is the JSON value as it came. `at` earlier than the opening counts as no time at all.
         `held_ms`: how long before `at` it may have lain at the node because reads wait for company. That
@@ -153,8 +160,11 @@ class Session(SelfPacedSession):
         who = self._in(player)
         if isinstance(who, Refusal):
             return who
+        number = self.number_of(player, attempt)
+        if number is None:
+            return FINISHED if self.phase is Phase.FINISHED else WRONG_QUESTION
         if self.self_pace:
-            return self._answer_at_own_pace(who, question, raw_choice, at, held_ms)
+            return self._answer_at_own_pace(number, question, raw_choice, at, held_ms)
         if not 1 <= question <= len(self._answers):
             return FINISHED if self.phase is Phase.FINISHED else WRONG_QUESTION
         answers = self._answers[question - 1]
@@ -192,7 +202,7 @@ class Session(SelfPacedSession):
         number, and a name that no player here has."""
         if self.seat_of(fact) is None:
             name = self._names.free(fact.name, lambda name: self.called(name) is not None)
-            joined = PlayerJoined(self.seq + 1, fact.at, len(self._players) + 1, name, user_id=fact.user_id)
+            joined = PlayerJoined(self.seq + 1, fact.at, self.numbers + 1, name, user_id=fact.user_id)
             self._record(joined)
 
     def merge_answer(self, fact: AnswerAccepted | AnswerMerged) -> None:
@@ -203,7 +213,8 @@ class Session(SelfPacedSession):
         that is here already changes nothing, nor does an answer that cannot belong to this session.
         """
         player, question = fact.player, fact.question
-        if player not in self._players or not 1 <= question <= self.of:
+        known = player in self._players or player in self._later
+        if not known or not 1 <= question <= self.of:
             return
         standing = self._standing(player, question)
         same = standing is not None and standing[0] == fact.at and standing[1].choice == fact.choice

@@ -23,6 +23,10 @@ _NOT_OF_THE_FACTS: Final = frozenset({"_untaken", "_away", "_unawaited", "_erase
 """What two sessions may differ in and still be equal."""
 
 
+def _order_of_attempts(attempt: Player) -> tuple[int, int, int]:
+    return -attempt.score, attempt.elapsed_ms, attempt.id
+
+
 class SessionState:
     """The state of one session. Only facts change it (`ReplayedSession`), except for which players are
     present. Queries change nothing."""
@@ -43,6 +47,8 @@ class SessionState:
         self.opened_at: int | None = None
         """When the current or last question opened; pauses are not taken out."""
         self._players: dict[int, Player] = {}
+        self._later: Final[dict[int, Player]] = {}
+        """The points of attempts that are not the first of a player, by the number of the attempt."""
         self._running: Final = Leaderboard()
         """With every answer that was taken."""
         self._shown: Leaderboard | None = None
@@ -132,6 +138,43 @@ class SessionState:
         return self._players
 
     @property
+    def numbers(self) -> int:
+        """How many numbers were given out, to players and to attempts of players (`SelfPace`). They count
+        from 1."""
+        return len(self._players) + len(self._later)
+
+    def number_of(self, player: int, attempt: int) -> int | None:
+        """The number under which a player makes an attempt; None without such a player or attempt."""
+        if player not in self._players:
+            return None
+        if self.self_pace is None:
+            return player if attempt == 1 else None
+        return self.self_pace.number_of(player, attempt)
+
+    def _person(self, number: int) -> Player:
+        """The player whose number this is, or whose attempt has it. Raises KeyError."""
+        own = self.self_pace
+        return self._players[number if own is None else own.player_of(number)]
+
+    def _playing(self, number: int) -> Player:
+        """Who has the points, the time and the streak of the attempt with this number. Raises KeyError."""
+        return self._players.get(number) or self._later[number]
+
+    def _best(self, player: int) -> Player:
+        """The attempt of a player that counts: the one with the most points, then the least time, then the
+        lowest number."""
+        own = self.self_pace
+        numbers = (player,) if own is None else own.numbers_of(player)
+        return min(map(self._playing, numbers), key=_order_of_attempts)
+
+    def _best_through(self, player: int) -> Player | None:
+        """As `_best`, of the attempts that the player is through with; None if there are none."""
+        own = self.self_pace
+        assert own is not None, "only players at their own pace are through"
+        through = [number for number in own.numbers_of(player) if own.way(number).stage is Stage.DONE]
+        return min(map(self._playing, through), key=_order_of_attempts, default=None)
+
+    @property
     def active(self) -> int:
         """How many players there are, without removed ones."""
         return len(self._running)
@@ -180,8 +223,9 @@ class SessionState:
 
     def streak(self, player: int) -> int:
         """Right answers in a row, as anybody may see it: without those that were skipped, and with the board
-        `live`, the open question included once it is answered. Raises KeyError."""
-        who = self._players[player]
+        `live`, the open question included once it is answered. With the pace `self` those of the attempt
+        with this number. Raises KeyError."""
+        who = self._playing(player)
         if self.self_pace:
             return self._own_streak(who)
         closed = self.number - self.question_open
@@ -192,6 +236,11 @@ class SessionState:
             if answer is not None and not answer.correct:
                 return 0
         return who.streak if who.streak_question >= self._before(closed + 1) else 0
+
+    def score_of_attempt(self, number: int) -> int:
+        """The points of an attempt, whether it is the one that counts or not. To be shown to a player who may
+        know them, and to nobody else. Raises KeyError."""
+        return self._playing(number).score
 
     def _own_streak(self, who: Player) -> int:
         """Right answers in a row up to the last question that the player has left behind."""

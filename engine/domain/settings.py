@@ -23,6 +23,7 @@ DEMANDS: Final[tuple[Demand, ...]] = ("optional", "required")
 BOARDS: Final[tuple[Board, ...]] = ("at_close", "live")
 LATE_JOINS: Final[tuple[LateJoin, ...]] = ("current", "next", "refused")
 REVEALS: Final[tuple[Reveal, ...]] = ("each", "end", "deadline", "never")
+ATTEMPTS_MAX: Final = 100
 OPEN_FROM_MAX: Final = 2**45
 OPEN_MIN_MS: Final = 60_000
 OPEN_MAX_MS: Final = 90 * 86_400_000
@@ -63,6 +64,7 @@ FIELDS: Final = (
     "open_ms",
     "untimed",
     "reveal",
+    "attempts",
 )
 
 
@@ -109,7 +111,9 @@ class Settings:
             last moment.
         reveal: `self` only: when a player learns what is right, and the own points: after `each` answer, at
             the player's own `end`, once the session is over (`deadline`), or `never`; then points are told at
-            the end of the session all the same.
+            the end of the session all the same. With more than one attempt, `end` is the end of the last one
+            for what is right, and of each for points.
+        attempts: `self` only: how often a player may go through the quiz, 1 to 100. The best attempt counts.
 
     Raises:
         DomainError: `bad_field`, with the path of the setting.
@@ -140,6 +144,7 @@ class Settings:
     open_ms: int | None = None
     untimed: bool = False
     reveal: Reveal = "each"
+    attempts: int = 1
 
     def __post_init__(self) -> None:
         self._read(Fields(self.to_dict(), "", Problems(1), FIELDS))
@@ -239,17 +244,28 @@ class Settings:
         return asdict(self)
 
 
+_OF_OWN_PACE: Final = (
+    ("open_from", None),
+    ("open_ms", None),
+    ("untimed", False),
+    ("reveal", "each"),
+    ("attempts", 1),
+)
+"""The settings that belong to the pace `self`, and what they are elsewhere."""
+
+
 def _read_self_paced(fields: Fields, pace: Pace) -> dict[str, Any]:
     read: dict[str, Any] = {
         "untimed": fields.flag("untimed", default=False),
         "reveal": fields.one_of("reveal", REVEALS, default="each"),
+        "attempts": fields.whole("attempts", 1, ATTEMPTS_MAX, default=1),
     }
     if fields.get("open_from") is not None:
         read["open_from"] = fields.whole("open_from", 0, OPEN_FROM_MAX, default=0)
     if fields.get("open_ms") is not None:
         read["open_ms"] = fields.whole("open_ms", OPEN_MIN_MS, OPEN_MAX_MS, default=OPEN_MIN_MS)
     if pace != "self":
-        for name, default in (("open_from", None), ("open_ms", None), ("untimed", False), ("reveal", "each")):
+        for name, default in _OF_OWN_PACE:
             if read.get(name) != default:
                 fields.rule(name, "this belongs to the pace `self`")
     return read

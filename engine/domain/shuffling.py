@@ -19,9 +19,11 @@ _QUESTIONS: Final = 0
 """Stands for the list of questions, where the number of a question stands for its choices."""
 
 
-def seed_of(session_id: str, player: int) -> int:
-    """The seed of a player: 32 bits. It tells nothing that the player may not know."""
-    return int.from_bytes(blake2b(f"{session_id}/{player}".encode(), digest_size=4).digest(), "big")
+def seed_of(session_id: str, player: int, attempt: int = 1) -> int:
+    """The seed of a player: 32 bits. It tells nothing that the player may not know. An attempt after the
+    first has another, for the order of questions."""
+    of = f"{session_id}/{player}" if attempt == 1 else f"{session_id}/{player}/{attempt}"
+    return int.from_bytes(blake2b(of.encode(), digest_size=4).digest(), "big")
 
 
 def order_of_choices(seed: int, question: int, count: int) -> list[int]:

@@ -42,4 +42,5 @@ def _dated(command: Answer | Join, reply: Subscriber, at: int) -> Command:
         command.trace,
         command.user,
         command.request_id,
+        command.attempt,
     )

@@ -87,9 +87,9 @@ FROM (
            s.answered - count(a.player) AS answered,
            s.elapsed_ms - coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
     FROM standings s
-    LEFT JOIN standing_answers a ON a.session_id = $1 AND a.player = s.player AND a.question > $2
+    LEFT JOIN standing_answers a ON a.session_id = $1 AND a.player = s.number AND a.question > $2
     WHERE s.session_id = $1
-    GROUP BY s.player, s.name, s.score, s.correct, s.answered, s.elapsed_ms
+    GROUP BY s.player, s.name, s.number, s.score, s.correct, s.answered, s.elapsed_ms
 ) AS shown
 ORDER BY rank, elapsed_ms, player
 """

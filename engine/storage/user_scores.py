@@ -22,10 +22,11 @@ async def score_session(connection: Connection, session_id: str) -> None:
 async def score_players(
     connection: Connection, session_id: str, players: Sequence[int], finished_at: Sequence[datetime | None]
 ) -> None:
-    """In a transaction: make the rows of players who are through, of a session that runs on; whoever was
-    removed has none. What each has scored is read by an index: a session may have a million players. When a
-    player was through is looked for where it is None, which takes longer. In a session that is over, nothing
-    changes."""
+    """In a transaction: make the rows of players who are through with an attempt, of a session that runs on;
+    whoever was removed has none. `players` has the numbers of these attempts: what each has scored is read by
+    an index, since a session may have a million players, and replaces the row if it is better. Where
+    `finished_at` is None, all attempts of the player are looked through, which takes longer. In a session
+    that is over, nothing changes."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 9))", session_id)
     await connection.execute(_SCORE_PLAYERS, session_id, players, finished_at)
 
@@ -41,16 +42,22 @@ SELECT DISTINCT ON (user_id) session_id, user_id, quiz_id, name, score, correct,
        players, finished_at
 FROM (
     SELECT s.session_id, f.user_id, f.quiz_id, s.name, s.score, s.correct, s.answered, s.elapsed_ms,
-           CASE WHEN f.over THEN s.rank END AS rank, CASE WHEN f.over THEN count(*) OVER () END AS players,
-           f.finished_at
+           s.rank, count(*) OVER () AS players, f.finished_at, s.number
     FROM standings s
-    LEFT JOIN finished_plays f ON f.session_id = s.session_id AND f.player = s.player
-    WHERE s.session_id = $1
+    LEFT JOIN finished_plays f ON f.session_id = s.session_id AND f.number = s.number
+    WHERE s.session_id = $1 AND (SELECT finished_at IS NOT NULL FROM sessions WHERE id = $1)
+    UNION ALL
+    SELECT a.session_id, f.user_id, f.quiz_id, a.name, a.score, a.correct, a.answered, a.elapsed_ms,
+           NULL, NULL, f.finished_at, a.number
+    FROM attempt_scores a
+    JOIN finished_plays f ON f.session_id = a.session_id AND f.number = a.number
+    WHERE a.session_id = $1 AND (SELECT finished_at IS NULL FROM sessions WHERE id = $1)
 ) AS standing
 WHERE user_id IS NOT NULL AND finished_at IS NOT NULL
-ORDER BY user_id, score DESC, elapsed_ms
+ORDER BY user_id, score DESC, elapsed_ms, number
 """
-"""What `user_scores` should have of a session. If a merge has given a user two seats, the better counts."""
+"""What `user_scores` should have of a session: while it runs, of the attempts alone that players are through
+with. If a merge has given a user two seats, the better counts."""
 
 _SCORE = f"""
 WITH there AS MATERIALIZED (
@@ -76,18 +83,23 @@ WHERE u.* IS DISTINCT FROM excluded.*
 
 _SCORE_PLAYERS = """
 WITH wanted AS (
-    SELECT s.id AS session_id, s.quiz_id, p.user_id, p.name, p.player,
+    SELECT s.id AS session_id, s.quiz_id, n.user_id, n.name, n.number,
            CASE WHEN w.finished_at IS NOT NULL THEN w.finished_at ELSE (
                SELECT max(d.at) FROM session_changes d
-               WHERE d.session_id = $1::uuid AND d.kind = 'done' AND d.player = p.player) END AS finished_at,
-           EXISTS (SELECT FROM removed_players k WHERE k.session_id = p.session_id AND k.player = p.player)
+               WHERE d.session_id = $1::uuid AND d.kind = 'done' AND d.player = n.number) END AS finished_at,
+           EXISTS (SELECT FROM removed_players k WHERE k.session_id = n.session_id AND k.player = n.player)
                AS removed,
            jsonb_array_length(q.definition -> 'questions') AS questions
     FROM unnest($2::integer[], $3::timestamptz[]) AS w (player, finished_at)
-    JOIN players p ON p.session_id = $1::uuid AND p.player = w.player
+    CROSS JOIN LATERAL (
+        SELECT * FROM attempts
+        WHERE session_id = $1::uuid AND number = w.player AND w.finished_at IS NOT NULL
+        UNION ALL
+        SELECT * FROM attempts
+        WHERE session_id = $1::uuid AND player = w.player AND w.finished_at IS NULL) AS n
     JOIN sessions s ON s.id = $1::uuid
     JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
-    WHERE s.finished_at IS NULL AND p.user_id IS NOT NULL
+    WHERE s.finished_at IS NULL AND n.user_id IS NOT NULL
 ), gone AS (
     DELETE FROM user_scores u USING wanted w
     WHERE w.removed AND u.session_id = w.session_id AND u.user_id = w.user_id
@@ -96,10 +108,10 @@ WITH wanted AS (
     FROM (SELECT * FROM wanted WHERE NOT removed AND finished_at IS NOT NULL) AS w, LATERAL (
         SELECT coalesce(sum(a.points), 0) AS score, count(*) FILTER (WHERE a.correct) AS correct,
                count(a.player) AS answered, coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
-        FROM generate_series(1, w.questions) AS number
+        FROM generate_series(1, w.questions) AS asked (question)
         JOIN standing_answers a
-            ON a.session_id = $1::uuid AND a.question = number::smallint AND a.player = w.player) AS t
-    ORDER BY w.user_id, t.score DESC, t.elapsed_ms
+            ON a.session_id = $1::uuid AND a.question = asked.question::smallint AND a.player = w.number) AS t
+    ORDER BY w.user_id, t.score DESC, t.elapsed_ms, w.number
 )
 INSERT INTO user_scores AS u (session_id, user_id, quiz_id, name, score, correct, answered, elapsed_ms,
                               finished_at)
@@ -109,7 +121,7 @@ ON CONFLICT (session_id, user_id) DO UPDATE
 SET (name, score, correct, answered, elapsed_ms, finished_at)
   = (excluded.name, excluded.score, excluded.correct, excluded.answered, excluded.elapsed_ms,
      excluded.finished_at)
-WHERE u.* IS DISTINCT FROM excluded.*
+WHERE (excluded.score, u.elapsed_ms) > (u.score, excluded.elapsed_ms)
 """
 
 _FORGET = """

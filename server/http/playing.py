@@ -24,7 +24,7 @@ from server.security.authentication import HUB_HEADERS, refuse_two
 from server.security.tokens import Grant, former_of, new_ticket
 from server.wire import protocol
 from server.wire.api import playing as types
-from server.wire.api.queries import LeaderboardQuery, PlayersQuery
+from server.wire.api.queries import LeaderboardQuery, NextQuery, PlayersQuery
 from server.wire.bodies import answer_of
 from server.wire.errors import ApiError, busy
 from server.wire.hub import redirect
@@ -141,6 +141,7 @@ class Playing:
                 trace=self._trace(message.traceparent),
                 user=user,
                 request_id=current_id.get(),
+                attempt=message.attempt,
             ),
         )
         return json_answer(ack.message)
@@ -157,7 +158,8 @@ class Playing:
         who = await self._access.seat()
         player, user = _player_of(who, "Only players go on to the next question.")
         session = await self._sessions.seated(key, who)
-        shown = await ask(session, lambda reply: commands.Next(reply, player, user=user))
+        attempt = read_query(NextQuery).attempt
+        shown = await ask(session, lambda reply: commands.Next(reply, player, user=user, attempt=attempt))
         return json_answer(shown.message)
 
     async def lead(self, key: str) -> Answer:

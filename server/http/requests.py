@@ -11,7 +11,7 @@ from quart import request
 
 from server.wire.api.common import Body
 from server.wire.api.queries import Query
-from server.wire.bodies import object_of, refuse_other_than_json, refuse_unknown
+from server.wire.bodies import object_of, read_count, refuse_other_than_json, refuse_unknown
 from server.wire.errors import ApiError
 
 YAML_TYPES = ("application/yaml", "text/yaml")
@@ -95,12 +95,7 @@ def _reader(kind: inspect.Type) -> Reader:
 
 
 def _count(least: int, most: int) -> Reader:
-    def read(name: str, raw: str) -> int:
-        if raw.isascii() and raw.isdigit() and len(raw) <= 9 and least <= int(raw) <= most:
-            return int(raw)
-        raise ApiError("bad_field", f"{name} must be a whole number from {least} to {most}.", name)
-
-    return read
+    return lambda name, raw: read_count(name, raw, least, most)
 
 
 def _word(words: tuple[str, ...]) -> Reader:

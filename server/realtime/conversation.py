@@ -231,6 +231,7 @@ class Conversation:
                 now,
                 held_ms=deps.pacing.held_ms or None,
                 trace=None if deps.tracing is None else deps.tracing.begin(message.traceparent),
+                attempt=message.attempt,
             ),
         )
 
@@ -238,7 +239,8 @@ class Conversation:
         if self._session is None or self._role != "player":
             self._refuse_speaker("not_player", "Only players go on to the next question.", message.id)
             return
-        self._deps.sessions.deliver(self._session, commands.Next(self, self._player, message.id))
+        command = commands.Next(self, self._player, message.id, attempt=message.attempt)
+        self._deps.sessions.deliver(self._session, command)
 
     def _host(self, message: protocol.Host) -> None:
         if self._session is None or self._role != "host":

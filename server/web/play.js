@@ -190,6 +190,7 @@ function draw() {
 		say(each, t(model.number ? "own.next" : "own.start"));
 		each.onclick = () => connection.next();
 	}
+	ui.again.hidden = !model.mayPlayAgain;
 	({ lobby, question, reveal: result, through, finished })[scene]();
 	show(scene);
 }
@@ -204,20 +205,26 @@ function lobby() {
 /** The player has left every question behind; the session goes on. */
 function through() {
 	const { you, review } = model;
-	put("own-score", you.score === null ? t("own.later") : t("points", { count: you.score }));
+	const { attempt, attempts, attemptScore } = model;
+	const several = attempts > 1 && you.score !== null;
+	put("own-score", you.score === null ? t("own.later") : t("points", { count: several ? attemptScore : you.score }));
+	put("own-best", several ? t("own.best", { points: t("points", { count: you.score }), attempt, attempts }) : "");
 	put("own-place", place(you));
+	put("own-right", attempts > 1 && !review && model.reveals === "end" ? t("own.right_later") : "");
+	say(ui.again, t("own.again", { attempt: attempt + 1, attempts }));
+	ui.again.onclick = () => connection.next(attempt + 1);
 	ui.review.replaceChildren(...(review ?? []).map((asked) => h("li", { className: asked.correct ? "right" : "wrong" },
 		h("p", { dir: "auto", lang: model.language }, asked.text),
 		h("p.soft", { dir: "auto", lang: model.language }, `${t("reveal.answer")}: ${shown(asked, asked.answer)}`))));
 }
 
 function question() {
-	const { question: asked, given, you, number: nth, answered, players } = model;
+	const { question: asked, given, you, turn: nth, answered, players } = model;
 	const locked = Boolean(given) || model.phase === "paused" || model.getting || model.watching;
 	if (isNew("question", nth)) {
 		picked = [];
 		put("worth", t("worth", { count: asked.points }));
-		put("spoken", `${t("question.of", { number: nth, of: model.of })}. ${asked.text}`);
+		put("spoken", `${t("question.of", { number: model.number, of: model.of })}. ${asked.text}`);
 	}
 	if (isNew("clock", `${nth} ${model.endsAt} ${model.left} ${model.limit}`)) ui.time.show(model);
 	if (isNew("answer", `${nth} ${locked} ${given?.choice} ${withheld(asked)}`)) offer(asked, given, locked);
@@ -315,7 +322,7 @@ function verdict() {
 function result() {
 	const { question: asked, reveal, result: own, you } = model;
 	const typed = !choicesOf(asked);
-	if (isNew("reveal", model.number)) {
+	if (isNew("reveal", model.turn)) {
 		ui.solution.hidden = !typed;
 		ui.bars.hidden = typed;
 		if (typed) put("right", shown(asked, reveal.correct));

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import cache
+from urllib.parse import parse_qsl
 
 import orjson
 from msgspec.structs import fields
 
+from engine.domain.settings import ATTEMPTS_MAX
 from server.wire import protocol
 from server.wire.api.common import Body
 from server.wire.api.playing import Answer
+from server.wire.api.queries import NextQuery
 from server.wire.errors import ApiError
 
 
@@ -64,6 +67,25 @@ def answer_of(body: bytes, bytes_max: int) -> protocol.Answer:
         return protocol.read_answer(data)
     except protocol.ProtocolError as error:
         raise ApiError(error.code, error.message, error.path) from None
+
+
+def attempt_in(query: str) -> int | None:
+    """The attempt in the query of a request for the next question, the one field that it may have. Raises
+    ApiError."""
+    if not query:
+        return None
+    pairs = parse_qsl(query, keep_blank_values=True)
+    refuse_unknown((name for name, _ in pairs), NextQuery.__struct_fields__)
+    if len(pairs) > 1:
+        raise ApiError("bad_field", "attempt is given more than once.", "attempt")
+    return read_count("attempt", pairs[0][1], 1, ATTEMPTS_MAX) if pairs else None
+
+
+def read_count(name: str, raw: str, least: int, most: int) -> int:
+    """A whole number in a query. Raises ApiError."""
+    if raw.isascii() and raw.isdigit() and len(raw) <= 9 and least <= int(raw) <= most:
+        return int(raw)
+    raise ApiError("bad_field", f"{name} must be a whole number from {least} to {most}.", name)
 
 
 @cache

@@ -89,11 +89,13 @@ class Answer:
     question: int
     choice: object
     traceparent: object = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     id: str | None = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,15 @@ def read(data: _Members) -> Message:
 
 
 def read_answer(data: Mapping[str, object]) -> Answer:
-    """An answer from its members, of which `traceparent` alone may be missing. Raises ProtocolError."""
-    return Answer(_id(data), _integer(data, "question", 1), data["choice"], data.get("traceparent"))
+    """An answer from its members, of which `traceparent` and `attempt` may be missing. Raises
+    ProtocolError."""
+    return Answer(
+        _id(data), _integer(data, "question", 1), data["choice"], data.get("traceparent"), _attempt(data)
+    )
+
+
+def _attempt(data: Mapping[str, object]) -> int | None:
+    return _integer(data, "attempt", 1) if "attempt" in data else None
 
 
 def read_name(data: Mapping[str, object]) -> object:
@@ -201,7 +210,7 @@ def read_ticket(data: Mapping[str, object]) -> str | None:
 
 def _answer(data: _Members) -> Answer:
     if data.keys() != _ANSWER_MEMBERS:
-        _check(data, ("id", "question", "choice"), ("traceparent",))
+        _check(data, ("id", "question", "choice"), ("attempt", "traceparent"))
     return read_answer(data)
 
 
@@ -242,8 +251,8 @@ def _join(data: _Members) -> Join:
 
 
 def _next(data: _Members) -> Next:
-    _check(data, (), ("id",))
-    return Next(_id(data) if "id" in data else None)
+    _check(data, (), ("id", "attempt"))
+    return Next(_id(data) if "id" in data else None, _attempt(data))
 
 
 def _host(data: _Members) -> Host:

@@ -10,24 +10,33 @@ import trio
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
-from engine.actors.commands import ListPlayers, Merge, Next
+from engine.actors.commands import Answer, ListPlayers, Merge, Next
 from engine.actors.options import ActorOptions
-from engine.domain.facts import AnswerAccepted, QuestionShown
+from engine.domain.facts import AnswerAccepted, AttemptBegun, QuestionShown
 from engine.domain.session import Phase
 from tests.actors.world import Client, World, node, settle, world
 
 
-async def ask(actor: SessionActor, client: Client, player: int = 1) -> Mapping[str, Any]:
+async def ask(
+    actor: SessionActor, client: Client, player: int = 1, attempt: int | None = None
+) -> Mapping[str, Any]:
     """What the session says to `next`."""
-    actor.send(Next(client, player, "n"))
+    actor.send(Next(client, player, "n", attempt=attempt))
     await settle()
     return client.frames[-1].message
 
 
-async def play(w: World, actor: SessionActor, client: Client, player: int, choice: object = 0) -> None:
+async def play(
+    w: World,
+    actor: SessionActor,
+    client: Client,
+    player: int,
+    choice: object = 0,
+    attempt: int | None = None,
+) -> None:
     """One question: asked for, and answered."""
-    number = (await ask(actor, client, player))["number"]
-    w.answer(actor, client, player, choice, question=number)
+    number = (await ask(actor, client, player, attempt))["number"]
+    actor.send(Answer(client, player, "a", number, choice, w.clock.now_ms(), attempt=attempt))
     await settle()
 
 
@@ -277,3 +286,137 @@ async def test_of_a_led_session_no_ways_are_told(autojump_clock: MockClock) -> N
         host = await w.host(actor)
         await w.join(actor, "Ada")
         assert "ways" not in host.last("roster")
+
+
+async def test_a_player_begins_another_attempt_and_the_best_counts(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self", attempts=2)
+        ada, ben = await w.join(actor, "Ada"), await w.join(actor, "Ben")
+        first = await ask(actor, ada)
+        assert first["attempt"] == 1
+        assert (await ask(actor, ada, attempt=2))["code"] == "illegal_move"
+        for choice in (0, 0, 1):
+            await play(w, actor, ada, 1, choice)
+        end = await ask(actor, ada)
+        assert (end["attempt"], end["attempts"], end["score"], end["attempt_score"]) == (1, 2, 2_000, 2_000)
+        assert await ask(actor, ada) == end, "asked again it is over still"
+        again = await ask(actor, ada, attempt=2)
+        assert (again["t"], again["number"], again["attempt"]) == ("question", 1, 2)
+        assert await ask(actor, ada, attempt=2) == again
+        actor.send(Answer(ada, 1, "a", 1, 1, w.clock.now_ms()))
+        await settle()
+        assert ada.last("ack")["status"] == "duplicate", "it is an answer of the first attempt"
+        await play(w, actor, ada, 1, 0, 2)
+        result = ada.last("ack")["result"]
+        assert (result["score"], result["attempt_score"], result["streak"]) == (2_000, 1_000, 1)
+        ada = await w.rejoin(actor, 1)
+        state = ada.last("joined")["state"]
+        assert (state["attempts"], state["you"]["attempt"], state["you"]["done"]) == (2, 2, False)
+        assert (state["you"]["score"], state["you"]["attempt_score"]) == (2_000, 1_000)
+        for choice in (0, 0):
+            await play(w, actor, ada, 1, choice, 2)
+        end = await ask(actor, ada, attempt=2)
+        assert (end["t"], end["score"], end["attempt_score"]) == ("done_all", 3_000, 3_000)
+        assert (await ask(actor, ada, attempt=3))["path"] == "attempt"
+        await trio.sleep(1)
+        assert ben.last("leaderboard")["top"][0] == {"rank": 1, "id": 1, "name": "Ada", "score": 3_000}
+        assert ben.last("leaderboard")["players"] == 2
+
+
+@pytest.mark.parametrize("reveal", ["end", "deadline", "never"])
+async def test_with_attempts_left_nobody_learns_what_is_right(reveal: str, autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self", attempts=2, reveal=reveal)
+        ada = await w.join(actor, "Ada")
+        told = reveal == "end"
+        for choice in (0, 1, 1):
+            await play(w, actor, ada, 1, choice)
+            assert "result" not in ada.last("ack")
+        end = await ask(actor, ada)
+        assert (end["done"], end["review"]) == (True, None)
+        assert (end["score"], end["attempt_score"]) == ((1_000, 1_000) if told else (None, None))
+        await play(w, actor, ada, 1, 0, 2)
+        ada = await w.rejoin(actor, 1)
+        you = ada.last("joined")["state"]["you"]
+        assert (you["score"], you["streak"], you["attempt_score"]) == (1_000 if told else None, None, None)
+        assert (await ask(actor, ada))["review"] is None, "nor by the attempt before"
+        for _ in range(2):
+            await play(w, actor, ada, 1, 0, 2)
+        end = await ask(actor, ada, attempt=2)
+        assert (end["review"] is not None) is told
+        first = await ask(actor, ada)
+        assert (first["review"] is not None) is told
+        await w.do(actor, "finish")
+        end = await ask(actor, ada, attempt=2)
+        assert (end["score"], end["attempt_score"]) == (3_000, 3_000)
+        assert (end["review"] is not None) is (reveal != "never")
+
+
+async def test_each_attempt_has_an_order_of_its_own_that_does_not_change(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self", attempts=100, shuffle_questions=True)
+        ada = await w.join(actor, "Ada")
+        orders = set()
+        for attempt in range(1, 9):
+            for _ in range(3):
+                await play(w, actor, ada, 1, 0, attempt)
+            own = actor.session.self_pace
+            assert own is not None
+            number = own.number_of(1, attempt)
+            assert number is not None
+            orders.add(tuple(own.way(number).questions))
+        assert len(orders) > 1
+
+
+async def test_the_host_sees_the_attempts_and_players_alone(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self", attempts=3)
+        host = await w.host(actor)
+        ada = await w.join(actor, "Ada")
+        for _ in range(3):
+            await play(w, actor, ada, 1)
+        await play(w, actor, ada, 1, 0, 2)
+        ben = await w.join(actor, "Ben")
+        assert ben.last("joined")["player"] == 3
+        await trio.sleep(2)
+        [line] = [line for line in host.last("roster")["ways"] if line["id"] == 1]
+        assert (line["attempt"], line["at"], line["done"]) == (2, 1, False)
+        actor.send(ListPlayers(host, 0, 10))
+        await settle()
+        assert [(line["id"], line["attempt"]) for line in host.last("players")["players"]] == [(1, 2), (3, 1)]
+        assert host.last("progress")["answered"] == 1
+        actor.send(ListPlayers(host, 1, 10))
+        await settle()
+        assert [line["id"] for line in host.last("players")["players"]] == [3]
+
+
+async def test_where_there_is_one_attempt_no_message_speaks_of_it(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self")
+        host = await w.host(actor)
+        ada = await w.join(actor, "Ada")
+        for _ in range(3):
+            await play(w, actor, ada, 1)
+        await ask(actor, ada)
+        await w.rejoin(actor, 1)
+        await trio.sleep(1)
+        assert not [
+            frame for client in (host, ada) for frame in client.frames if "attempt" in str(frame.message)
+        ]
+
+
+async def test_an_attempt_that_an_earlier_owner_let_a_player_begin_is_merged(
+    autojump_clock: MockClock,
+) -> None:
+    async with world() as w:
+        actor = await w.session(pace="self", attempts=2)
+        ada = await w.join(actor, "Ada")
+        for _ in range(3):
+            await play(w, actor, ada, 1, 1)
+        now = w.clock.now_ms()
+        actor.send(Merge(Client(), (AttemptBegun(20, now, 1, 2, 9),)))
+        await settle()
+        actor.send(Merge(Client(), (AnswerAccepted(22, now + 1, 2, 1, 0, 1, True, 1_000),)))
+        await settle()
+        assert (await ask(actor, ada, attempt=2))["number"] == 2
+        assert actor.session.leaderboard.score(1) == 1_000

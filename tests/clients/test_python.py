@@ -72,6 +72,35 @@ async def test_host_player_and_spectator_play_a_quiz(client_node: Node, loop: st
         assert await session.answers("Ada") == 1
 
 
+async def play_twice(url: str, code: str, websocket: bool) -> None:
+    with anyio.fail_after(PATIENCE_S):
+        async with connect(url, code, name="Ada", websocket=websocket) as ada:
+            assert (await ada.next())["attempt"] == 1
+            await ada.answer(1, 0)
+            assert (await ada.next())["t"] == "done_all"
+            again = await ada.next(2)
+            assert (again["number"], again["attempt"]) == (1, 2)
+            token = ada.token
+        async with connect(url, code, token=token, websocket=websocket) as ada:
+            assert (await ada.next())["attempt"] == 2
+            assert (await ada.answer(1, 1))["status"] == "accepted"
+            end = await ada.next()
+            assert (end["t"], end["attempt"], end["score"]) == ("done_all", 2, end["attempt_score"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_player_goes_through_a_quiz_twice(client_node: Node, way: str) -> None:
+    async with opened(
+        client_node.url, "single", author_key=client_node.author_key, pace="self", attempts=2
+    ) as session:
+
+        def run() -> None:
+            anyio.run(play_twice, client_node.url, session.code, WAYS[way])
+
+        await trio.to_thread.run_sync(run)
+        assert await session.answers("Ada") == 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("pace", ["host", "self"])
 async def test_the_bot_plays_at_every_pace(client_node: Node, pace: str, way: str) -> None:

@@ -14,11 +14,13 @@ from engine.domain.extra_time import UNTIMED
 from engine.domain.facts import (
     AnswerAccepted,
     AnswerMerged,
+    AttemptBegun,
     DeadlineMoved,
     ExtraTimeGiven,
     Fact,
     Finished,
     PlayerDone,
+    PlayerJoined,
     QuestionShown,
 )
 from engine.domain.self_pace import Stage
@@ -31,7 +33,16 @@ T = CREATED_AT
 
 
 def merge(session: Session, facts: Sequence[Fact], now: int) -> None:
+    """As `engine.actors.merging`, of players who had joined before."""
+    begun = [fact for fact in facts if isinstance(fact, AttemptBegun)]
+    for fact in begun:
+        session.merge_attempt(fact)
+    numbers = {fact.plays_as: session.number_of(fact.player, fact.attempt) for fact in begun}
     for fact in facts:
+        if isinstance(fact, AnswerAccepted | QuestionShown | PlayerDone):
+            number = numbers.get(fact.player, fact.player)
+            assert number is not None
+            fact = replace(fact, player=number)
         match fact:
             case QuestionShown():
                 session.merge_shown(fact)
@@ -220,9 +231,48 @@ def test_a_session_that_has_ended_stays_so() -> None:
     assert two.session.extra_time_of(1) == 100
 
 
+def test_an_attempt_that_both_owners_let_a_player_begin_is_one() -> None:
+    two = TakenOver(2, attempts=2)
+    for number in ORDER:
+        two.former.show_next(1, ORDER, T)
+        two.former.answer(1, number, 0, T)
+    two.facts += two.former.take_facts()
+    two.session = two.recovered()
+    two.former.show_next(1, ORDER, T + 1_000, 2)
+    two.former.answer(1, 1, 1, T + 2_000, attempt=2)
+    session = two.taken(T + 20_000, alive_at=T + 2_000)
+    joined = session.join("C", T + 20_000)
+    assert isinstance(joined, PlayerJoined)
+    assert joined.player == two.former.number_of(1, 2) == 3
+    session.show_next(1, ORDER, T + 21_000, 2)
+    two.merged(T + 22_000)
+    assert session.self_pace is not None
+    assert session.self_pace.last_attempt(1) == 2
+    assert session.answer_of(4, 1) == (1, 1_000)
+    assert session.answer_of(3, 1) is None
+    again = session.answer(1, 1, 0, T + 23_000, attempt=2)
+    assert isinstance(again, Repeated)
+    assert session.leaderboard.score(1) > 0
+
+
+def test_an_attempt_of_the_dead_owner_counts_though_the_next_knew_not_that_the_first_was_over() -> None:
+    two = TakenOver(1, attempts=2)
+    for attempt in (1, 2):
+        for number in ORDER:
+            two.former.show_next(1, ORDER, T, attempt)
+            two.former.answer(1, number, attempt - 1, T, attempt=attempt)
+    session = two.taken(T + 20_000, alive_at=T)
+    session.show_next(1, ORDER, T + 20_000)
+    session.finish(T + 21_000)
+    two.merged(T + 22_000)
+    assert session.leaderboard.score(1) == 3_000
+
+
 _steps = st.lists(
     st.tuples(
-        st.sampled_from(["next", "next", "answer", "answer", "extra", "extend", "kick"]),
+        st.sampled_from(
+            ["next", "next", "answer", "answer", "extra", "extend", "kick", "through", "through"]
+        ),
         st.integers(1, 2),
         st.integers(0, 1),
         st.integers(0, 20_000),
@@ -236,12 +286,22 @@ def played(session: Session, at: int, steps: list[tuple[str, int, int, int]]) ->
     for do, player, choice, wait_ms in steps:
         at += wait_ms
         session.elapse(at)
-        assert session.self_pace is not None
+        own, order = session.self_pace, [2, 3, 1] if player == 2 else ORDER
+        assert own is not None
+        attempt = own.last_attempt(player)
+        number = session.number_of(player, attempt)
+        assert number is not None
+        again = own.way(number).stage is Stage.DONE
         match do:
             case "next":
-                session.show_next(player, [2, 3, 1] if player == 2 else ORDER, at)
+                session.show_next(player, order, at, attempt + again)
             case "answer":
-                session.answer(player, session.self_pace.way(player).asked, choice, at)
+                session.answer(player, own.way(number).asked, choice, at, attempt=attempt)
+            case "through":
+                for _ in ORDER:
+                    session.show_next(player, order, at, attempt + again)
+                    asked = own.way(session.number_of(player, attempt + again) or number).asked
+                    session.answer(player, asked, choice, at, attempt=attempt + again)
             case "extra":
                 session.give_extra_time(player, 200 - 100 * choice, at)
             case "extend":
@@ -261,12 +321,15 @@ def test_whatever_both_owners_did_what_was_acknowledged_stands(
     outage_ms: int,
     reveal: str,
 ) -> None:
-    two = TakenOver(2, open_ms=400_000, reveal=reveal)
+    two = TakenOver(2, open_ms=400_000, reveal=reveal, attempts=3)
     at = played(two.former, T, before)
     two.facts += two.former.take_facts()
     two.session = two.recovered()
     at = played(two.former, at, spooled)
     acked = [fact for fact in two.former._untaken if isinstance(fact, AnswerAccepted)]
+    mine = {
+        two.former.number_of(player, attempt): (player, attempt) for player in (1, 2) for attempt in (1, 2, 3)
+    }
     session = two.taken(at + outage_ms, alive_at=at)
     at = played(session, at + outage_ms, since)
     two.merged(at)
@@ -277,8 +340,10 @@ def test_whatever_both_owners_did_what_was_acknowledged_stands(
         if isinstance(fact, AnswerAccepted | AnswerMerged):
             kept.setdefault((fact.player, fact.question), []).append(fact)
     for each in acked:
-        same = [fact for fact in kept[each.player, each.question] if fact.at == each.at]
-        assert replace(each, seq=0) in [
+        number = session.number_of(*mine[each.player])
+        assert number is not None
+        same = [fact for fact in kept[number, each.question] if fact.at == each.at]
+        assert replace(each, seq=0, player=number) in [
             AnswerAccepted(0, f.at, f.player, f.question, f.choice, f.elapsed_ms, f.correct, f.points)
             for f in same
         ]

@@ -381,6 +381,7 @@ def test_settings_have_defaults() -> None:
         "open_ms": None,
         "untimed": False,
         "reveal": "each",
+        "attempts": 1,
     }
 
 

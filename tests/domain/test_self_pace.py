@@ -14,7 +14,14 @@ from engine.domain.audit import Evidence, Line, audit
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.errors import DomainError, Refusal
 from engine.domain.extra_time import UNTIMED
-from engine.domain.facts import AnswerAccepted, Finished, PlayerDone, PlayerJoined, QuestionShown
+from engine.domain.facts import (
+    AnswerAccepted,
+    AttemptBegun,
+    Finished,
+    PlayerDone,
+    PlayerJoined,
+    QuestionShown,
+)
 from engine.domain.rescoring import marks, standing
 from engine.domain.self_paced_session import Asked, Through
 from engine.domain.session import Repeated, Session
@@ -192,6 +199,58 @@ def test_an_outage_is_given_back_to_the_clocks_that_ran() -> None:
     assert session.take_facts() == []  # no clock ran when it began
 
 
+def through(session: Session, *choices: int, player: int = 1, attempt: int = 1, at: int = T) -> None:
+    """Go through the quiz with these choices, of which 1 is right."""
+    for number, choice in zip(ORDER, choices, strict=True):
+        assert isinstance(session.show_next(player, ORDER, at, attempt), Asked)
+        answer = session.answer(player, number, choice, at + 1_000, attempt=attempt)
+        assert isinstance(answer, AnswerAccepted)
+
+
+def test_the_best_attempt_counts_and_asking_twice_begins_one_alone() -> None:
+    session = of_own_pace(2, attempts=2)
+    assert code(session.show_next(1, ORDER, T, 2)) == "illegal_move"
+    through(session, 1, 1, 0)
+    best = session.leaderboard.score(1)
+    assert isinstance(session.show_next(1, ORDER, T), Through)
+    first = session.show_next(1, ORDER, T, 2)
+    assert isinstance(first, Asked)
+    assert session.show_next(1, ORDER, T + 100, 2) == first
+    assert isinstance(session.show_next(1, ORDER, T), Through)
+    through(session, 1, 0, 0, attempt=2)
+    assert session.leaderboard.score(1) == best
+    assert code(session.show_next(1, ORDER, T, 3)) == "bad_field"
+    assert isinstance(session.show_next(1, ORDER, T, 2), Through)
+    joined = session.join("Late", T)
+    assert isinstance(joined, PlayerJoined)
+    assert joined.player == 4  # 3 is the second attempt
+    assert (session.active, session.answered) == (3, 1)
+
+
+def test_an_answer_that_names_no_attempt_belongs_to_the_first() -> None:
+    """A client that has not heard of the second may send one again."""
+    session = of_own_pace(attempts=2)
+    through(session, 1, 1, 1)
+    session.show_next(1, ORDER, T, 2)
+    assert session.answer(1, 1, 0, T) == Repeated(1, 1_000, False, 3)
+    assert session.self_pace is not None
+    assert session.self_pace.way(2).asked == 1
+    assert code(session.answer(1, 1, 0, T, attempt=3)) == "wrong_question"
+
+
+def test_extra_time_and_removal_are_of_the_player_in_every_attempt() -> None:
+    session = of_own_pace(attempts=2)
+    through(session, 1, 0, 0)
+    session.give_extra_time(1, 200, T)
+    session.show_next(1, ORDER, T, 2)
+    answer = session.answer(1, 1, 1, T + 50_000, attempt=2)
+    assert isinstance(answer, AnswerAccepted)
+    assert answer.elapsed_ms == 25_000
+    session.kick(1, T + 50_000)
+    assert code(session.show_next(1, ORDER, T + 50_000, 2)) == "kicked"
+    assert code(session.answer(1, 1, 1, T + 50_000, attempt=2)) == "kicked"
+
+
 @pytest.mark.parametrize(
     ("reveal", "running", "through"),
     [("each", 1_000, 3_000), ("end", 0, 3_000), ("deadline", 0, 0), ("never", 0, 0)],
@@ -257,6 +316,10 @@ def test_a_merged_answer_is_on_the_way_even_if_its_showing_is_not_known() -> Non
         [QuestionShown(2, T, 1, 4)],
         [PlayerDone(2, T, 1), QuestionShown(3, T, 1, 1)],
         [PlayerDone(2, T, 1), PlayerDone(3, T, 1)],
+        [AttemptBegun(2, T, 1, 1, 2)],
+        [AttemptBegun(2, T, 2, 2, 2)],
+        [AttemptBegun(2, T, 1, 2, 1)],
+        [AttemptBegun(2, T, 1, 2, 2), AttemptBegun(3, T, 1, 2, 3)],
     ],
 )
 def test_facts_that_cannot_have_happened_to_a_player_are_not_replayed(facts: list[Any]) -> None:
@@ -267,7 +330,8 @@ def test_facts_that_cannot_have_happened_to_a_player_are_not_replayed(facts: lis
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("untimed", True), ("open_ms", 60_000), ("open_from", 1), ("reveal", "never")]
+    ("name", "value"),
+    [("untimed", True), ("open_ms", 60_000), ("open_from", 1), ("reveal", "never"), ("attempts", 2)],
 )
 def test_settings_of_this_pace_belong_to_it_alone(name: str, value: Any) -> None:
     Settings(pace="self", **{name: value})
@@ -284,6 +348,10 @@ QUIZ = quiz_of(*singles(3, time_limit_s=10), scoring={"rule": "speed", "streak":
 OWN_LIMIT_MS = 10_000
 
 
+Attempt = tuple[int, int]
+"""A player, and which attempt of the player's."""
+
+
 class OwnPaceMachine(RuleBasedStateMachine):
     """Any sequence of commands, against a model that keeps when each player was shown which question."""
 
@@ -291,13 +359,15 @@ class OwnPaceMachine(RuleBasedStateMachine):
         untimed=st.booleans(),
         reveal=st.sampled_from(["each", "end", "deadline", "never"]),
         open_ms=st.sampled_from([None, 60_000]),
+        attempts=st.integers(1, 3),
     )
-    def create(self, untimed: bool, reveal: str, open_ms: int | None) -> None:
+    def create(self, untimed: bool, reveal: str, open_ms: int | None, attempts: int) -> None:
         self.settings = Settings(
             pace="self",
             untimed=untimed,
             reveal=reveal,
             open_ms=open_ms,
+            attempts=attempts,
             get_ready_ms=0,  # type: ignore[arg-type]
         )
         self.session = Session(QUIZ, self.settings, T)
@@ -305,89 +375,133 @@ class OwnPaceMachine(RuleBasedStateMachine):
         self.facts: list[Any] = []
         self.now = T
         self.orders: dict[int, list[int]] = {}
-        # By player: the questions that were shown, when by the player's own clock, and what was answered.
-        self.shown: dict[int, list[int]] = {}
-        self.ran_ms: dict[int, int] = {}
-        self.answered: dict[tuple[int, int], int] = {}
+        # By player and attempt: the questions that were shown, when by the player's own clock, what was
+        # answered, and what it brought.
+        self.shown: dict[Attempt, list[int]] = {}
+        self.ran_ms: dict[Attempt, int] = {}
+        self.answered: dict[tuple[Attempt, int], int] = {}
+        self.totals: dict[Attempt, tuple[int, int]] = {}
         self.kicked: set[int] = set()
-        self.done: set[int] = set()
+        self.done: set[Attempt] = set()
         for name in "ab":
             self.join(name)
 
     def over(self) -> bool:
         return self.session.phase == "finished"
 
-    def current(self, player: int) -> int | None:
+    def current(self, of: Attempt) -> int | None:
         """The question that still takes the player's answer."""
-        shown = self.shown[player]
-        if not shown or (player, shown[-1]) in self.answered:
+        shown = self.shown[of]
+        if not shown or (of, shown[-1]) in self.answered:
             return None
-        in_time = self.settings.untimed or self.ran_ms[player] <= OWN_LIMIT_MS + RECEIPT_GRACE_MS
+        in_time = self.settings.untimed or self.ran_ms[of] <= OWN_LIMIT_MS + RECEIPT_GRACE_MS
         return shown[-1] if in_time else None
 
+    def begin(self, player: int, attempt: int) -> None:
+        self.shown[player, attempt] = []
+        self.ran_ms[player, attempt] = 0
+        self.totals[player, attempt] = (0, 0)
+
     def player(self, pick: int) -> int:
-        return 1 + pick % len(self.shown)
+        players = sorted(self.orders)
+        return players[pick % len(players)]
+
+    def last(self, player: int) -> int:
+        return max(attempt for who, attempt in self.shown if who == player)
+
+    def best(self, player: int, *, through: bool = False) -> tuple[int, int]:
+        """The points and the time of the attempt that counts."""
+        totals = [
+            total for of, total in self.totals.items() if of[0] == player and (not through or of in self.done)
+        ]
+        return min(totals, key=lambda total: (-total[0], total[1]), default=(0, 0))
 
     @rule(name=st.sampled_from(["c", "d"]))
     def join(self, name: str) -> None:
         outcome = self.session.join(name, self.now)
         if isinstance(outcome, PlayerJoined):
-            self.shown[outcome.player] = []
-            self.ran_ms[outcome.player] = 0
-            self.orders[outcome.player] = [[1, 2, 3], [3, 1, 2], [2, 3, 1], [1, 3, 2]][outcome.player - 1]
+            self.begin(outcome.player, 1)
+            self.orders[outcome.player] = [[1, 2, 3], [3, 1, 2], [2, 3, 1]][outcome.player % 3]
 
-    @rule(pick=st.integers(0, 3))
-    def next(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 3), ahead=st.integers(-1, 2))
+    def next(self, pick: int, ahead: int) -> None:
         player = self.player(pick)
-        outcome = self.session.show_next(player, self.orders[player], self.now)
-        rest = [each for each in self.orders[player] if each not in self.shown[player]]
+        attempt = self.last(player) + ahead
+        of = (player, attempt)
+        outcome = self.session.show_next(player, self.orders[player], self.now, attempt)
         if player in self.kicked:
             assert code(outcome) == "kicked"
-        elif player in self.done:
+            return
+        if of not in self.shown:
+            if not 1 <= attempt <= self.settings.attempts:
+                assert code(outcome) == "bad_field"
+                return
+            if (player, attempt - 1) not in self.done:
+                assert code(outcome) == "illegal_move"
+                return
+            if not self.over():
+                self.begin(*of)
+        rest = [each for each in self.orders[player] if each not in self.shown.get(of, ())]
+        if of in self.done:
             assert isinstance(outcome, Through)
         elif self.over():
             assert code(outcome) == "session_finished"
-        elif (current := self.current(player)) is not None:
+        elif (current := self.current(of)) is not None:
             assert isinstance(outcome, Asked)
             assert (outcome.question, outcome.missed) == (current, 0)
         elif rest:
             assert isinstance(outcome, Asked)
             assert outcome.question == rest[0]
-            self.shown[player].append(rest[0])
-            self.ran_ms[player] = 0
+            self.shown[of].append(rest[0])
+            self.ran_ms[of] = 0
         else:
             assert isinstance(outcome, Through)
-            self.done.add(player)
+            self.done.add(of)
 
-    @rule(pick=st.integers(0, 3), question=st.integers(1, 3), choice=st.integers(0, 2))
-    def answer(self, pick: int, question: int, choice: int) -> None:
+    @rule(
+        pick=st.integers(0, 3), back=st.integers(-1, 2), question=st.integers(1, 3), choice=st.integers(0, 2)
+    )
+    def answer(self, pick: int, back: int, question: int, choice: int) -> None:
         player = self.player(pick)
-        outcome = self.session.answer(player, question, choice, self.now)
+        of = (player, self.last(player) - back)
+        outcome = self.session.answer(player, question, choice, self.now, attempt=of[1])
         if player in self.kicked:
             assert code(outcome) == "kicked"
-        elif question not in self.shown[player]:
+        elif question not in self.shown.get(of, ()):
             assert code(outcome) == ("session_finished" if self.over() else "wrong_question")
         elif choice == 2:
             assert code(outcome) == "bad_choice"
-        elif (player, question) in self.answered:
+        elif (of, question) in self.answered:
             assert isinstance(outcome, Repeated)
-            assert outcome.same == (self.answered[player, question] == choice)
+            assert outcome.same == (self.answered[of, question] == choice)
         elif self.over():
             assert code(outcome) == "session_finished"
-        elif self.current(player) != question:
-            assert code(outcome) == ("late" if self.shown[player][-1] == question else "question_closed")
+        elif self.current(of) != question:
+            assert code(outcome) == ("late" if self.shown[of][-1] == question else "question_closed")
         else:
             assert isinstance(outcome, AnswerAccepted)
-            assert outcome.elapsed_ms == min(self.ran_ms[player], OWN_LIMIT_MS)
-            self.answered[player, question] = choice
-            if len(self.shown[player]) == 3:
-                self.done.add(player)
+            assert outcome.elapsed_ms == min(self.ran_ms[of], OWN_LIMIT_MS)
+            self.answered[of, question] = choice
+            score, elapsed_ms = self.totals[of]
+            self.totals[of] = (score + outcome.points, elapsed_ms + outcome.elapsed_ms)
+            if len(self.shown[of]) == 3:
+                self.done.add(of)
+
+    @rule(pick=st.integers(0, 3), choices=st.lists(st.integers(0, 1), min_size=3, max_size=3))
+    def go_on_to_the_end(self, pick: int, choices: list[int]) -> None:
+        """So that there are later attempts."""
+        for choice in choices:
+            self.next(pick, 0)
+            shown = self.shown[self.player(pick), self.last(self.player(pick))]
+            if shown:
+                self.answer(pick, 0, shown[-1], choice)
+        self.next(pick, 1)
 
     @rule(ms=st.sampled_from([0, 400, 3_000, 10_005, 10_006, 25_000]))
     def time_passes(self, ms: int) -> None:
         self.now += ms
-        for player in self.ran_ms:
-            self.ran_ms[player] += ms
+        for of in self.ran_ms:
+            self.ran_ms[of] += ms
         self.session.elapse(self.now)
 
     @rule(ms=st.sampled_from([700, 30_000]))
@@ -421,12 +535,16 @@ class OwnPaceMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_board_shows_what_may_be_known(self) -> None:
-        for player in self.shown.keys() - self.kicked:
+        for player in self.orders.keys() - self.kicked:
             score = self.session.leaderboard.score(player)
-            total = self.session.players[player].score
-            known = self.over() or self.settings.reveal == "each"
-            known = known or (self.settings.reveal == "end" and player in self.done)
-            assert score == (total if known else 0)
+            if self.over() or self.settings.reveal == "each":
+                assert score == self.best(player)[0]
+            elif self.settings.reveal == "end":
+                assert score == self.best(player, through=True)[0]
+            else:
+                assert score == 0
+        through = {player for player, _ in self.done}
+        assert self.session.answered == len(through)
 
     def teardown(self) -> None:
         if not self.over():
@@ -437,8 +555,12 @@ class OwnPaceMachine(RuleBasedStateMachine):
         assert stands == list(self.session.leaderboard.ranked())
         lines = []
         for entry in stands:
-            own = [q for p, q in self.answered if p == entry.player]
-            right = sum(self.answered[entry.player, q] == 1 for q in own)
+            best = self.best(entry.player)
+            assert best == (entry.score, entry.elapsed_ms)
+            # Of equal ones the first.
+            of = next(of for of, total in self.totals.items() if of[0] == entry.player and total == best)
+            own = [q for each, q in self.answered if each == of]
+            right = sum(self.answered[of, q] == 1 for q in own)
             lines.append(Line(entry.rank, entry.player, entry.score, right, len(own), entry.elapsed_ms))
         ended = next(fact.at for fact in self.facts if isinstance(fact, Finished))
         assert audit(Evidence(QUIZ, T, ended, self.facts, (), {}, lines, self.settings)) == []

@@ -225,6 +225,8 @@ class Grammar:
             {"t": "join", "code": key, "identity": self.identity(), "epoch": 1, "offset": 3},
             {"t": "answer", "id": "a", "question": 1, "choice": self.one((0, [0], True, "a", 1.5))},
             {"t": "next", "id": "n"},
+            {"t": "next", "id": "n", "attempt": self.one((1, 2))},
+            {"t": "answer", "id": "a", "question": 1, "choice": 0, "attempt": self.one((1, 2))},
             {"t": "host", "id": "h", "do": self.one(("start", "next", "close", "pause", "resume"))},
             {"t": "host", "id": "h", "do": "extra_time", "player": 1, "factor": self.one((1.5, "untimed"))},
             {"t": "host", "id": "h", "do": "extend", "closes_at": 2_000_000_000_000},
@@ -256,6 +258,7 @@ class Grammar:
                 "untimed": self.often(0.5),
                 "reveal": self.one(("each", "end", "deadline", "never")),
                 "shuffle_questions": self.often(0.5),
+                "attempts": self.one((1, 2, 100)),
             }
         return {
             "pace": self.one(("host", "auto")),

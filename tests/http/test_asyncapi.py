@@ -132,6 +132,7 @@ def test_it_has_every_way_a_connection_ends() -> None:
 
 FORMS = [form for said in SAID.values() for form in said.forms]
 EXAMPLES = {
+    "attempt": 2,
     "code": "123456",
     "name": "Ada",
     "ticket": "12345678",

@@ -62,6 +62,7 @@ async def test_a_session_is_opened_and_found_by_code_and_by_id(mock_clock: MockC
             "open_ms": None,
             "untimed": False,
             "reveal": "each",
+            "attempts": 1,
         }
         assert opened.json["host_token"].encode() not in by_code.body
 

@@ -346,6 +346,39 @@ async def test_http_alone_is_enough_to_go_through_a_quiz_alone() -> None:
             assert (end["t"], end["done"], len(end["review"])) == ("done_all", True, first["of"])
 
 
+async def test_requests_name_the_attempt_on_both_ports() -> None:
+    async with ports() as e:
+        session = await e.session(pace="self", attempts=2)
+        ada = await session.join("Ada")
+        url = f"{session.url}/next"
+        async with client_of(e, headers={"Authorization": f"Bearer {ada['token']}"}) as client:
+            early = await client.post(f"{url}?attempt=2")
+            assert (early.status_code, early.json()["error"]["code"]) == (409, "illegal_move")
+            while (await client.post(url)).json()["t"] == "question":
+                number = (await client.post(url)).json()["number"]
+                answer = {"id": "a", "question": number, "choice": 0}
+                await client.post(f"{session.url}/answers", json=answer)
+            begun = (await client.post(f"{url}?attempt=2")).json()
+            assert (begun["t"], begun["number"], begun["attempt"]) == ("question", 1, 2)
+            again = (await e.post(f"{url}?attempt=2", token=ada["token"])).json
+            assert (again["number"], again["attempt"]) == (1, 2)
+            answer = {"id": "b", "question": 1, "choice": 0, "attempt": 2}
+            ack = (await client.post(f"{session.url}/answers", json=answer)).json()
+            assert ack["status"] == "accepted"
+            assert (await e.post(f"{session.url}/answers", answer, token=ada["token"])).json == ack
+            for query, code in (
+                ("attempt=3", "bad_field"),
+                ("attempt=0", "bad_field"),
+                ("attempt=101", "bad_field"),
+                ("attempt=2&attempt=2", "bad_field"),
+                ("try=2", "unknown_field"),
+            ):
+                fast = await client.post(f"{url}?{query}")
+                slow = await e.post(f"{url}?{query}", token=ada["token"])
+                assert (fast.status_code, fast.json()) == (slow.status, slow.json)
+                assert slow.error == code
+
+
 async def test_pages_of_other_nodes_may_use_this_port() -> None:
     async with ports() as e:
         session, ada = await e.started("Ada")

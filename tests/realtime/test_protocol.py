@@ -68,6 +68,11 @@ def refused(raw: str | bytes | dict[str, Any]) -> ProtocolError:
         ({"t": "host", "id": "h", "do": "extend", "closes_at": 9}, Host("h", "extend", closes_at=9)),
         ({"t": "next"}, Next()),
         ({"t": "next", "id": "n"}, Next("n")),
+        ({"t": "next", "attempt": 2}, Next(attempt=2)),
+        (
+            {"t": "answer", "id": "a", "question": 1, "choice": 0, "attempt": 3},
+            Answer("a", 1, 0, attempt=3),
+        ),
         ({"t": "host", "id": "h", "do": "kick", "player": 7}, Host("h", "kick", player=7)),
         ({"t": "host", "id": "h", "do": "readmit", "player": 7}, Host("h", "readmit", player=7)),
         *[
@@ -195,6 +200,9 @@ def test_json_that_is_no_object_is_a_bad_message(raw: str) -> None:
             "unknown_field",
             "expect",
         ),
+        ({"t": "next", "attempt": 0}, "bad_field", "attempt"),
+        ({"t": "next", "attempt": "2"}, "bad_field", "attempt"),
+        ({"t": "answer", "id": "a", "question": 1, "choice": 0, "attempt": None}, "bad_field", "attempt"),
         ({"t": "host", "id": "h", "do": "lock"}, "missing_field", "on"),
         ({"t": "host", "id": "h", "do": "approval"}, "missing_field", "on"),
         ({"t": "host", "id": "h", "do": "admit", "player": 0}, "bad_field", "player"),
@@ -221,7 +229,8 @@ def test_a_wrong_member_is_named(data: dict[str, Any], code: str, path: str) -> 
 def test_an_unknown_member_is_told_which_are_known() -> None:
     error = refused({"t": "answer", "id": "a-1", "question": 1, "chioce": 0})
     assert (
-        error.message == "chioce is not a member of this message; known: id, question, choice, traceparent."
+        error.message
+        == "chioce is not a member of this message; known: id, question, choice, attempt, traceparent."
     )
     assert refused({"t": "leave", "x": 1}).message.endswith("known: none.")
 

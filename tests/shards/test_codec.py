@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engine.actors import commands
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
+from engine.shards.clock_offset import arrived, departing
 from engine.shards.link import codec
 from engine.trace import Trace
 
@@ -178,6 +179,15 @@ def test_a_command_has_the_bytes_that_releases_have_sent(command: Any, released:
     assert there(command) == replace(
         command, reply=THERE, **({"may_move": False} if hasattr(command, "may_move") else {})
     )
+
+
+def test_the_moment_of_an_answer_alone_changes_on_the_way() -> None:
+    """Members that are added to it travel too."""
+    trace = Trace("0" * 32, None, True)
+    answer = commands.Answer(HERE, 3, "a1", 2, [0], 1_000, "123456", 5, trace, "ada", "r1", 2)
+    assert all(getattr(answer, each.name) != each.default for each in fields(answer))
+    assert departing(answer, THERE, 1_012) == replace(answer, reply=THERE, at=-12)
+    assert arrived(departing(answer, THERE, 1_012), 7_000) == replace(answer, reply=THERE, at=6_988)
 
 
 def test_every_command_but_a_merge_travels() -> None:

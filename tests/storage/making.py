@@ -134,6 +134,7 @@ _facts = st.one_of(
     st.builds(f.QuestionClosed, question=_questions, **_here),
     st.builds(f.QuestionSkipped, question=_questions, **_here),
     st.builds(f.QuestionShown, player=_players, question=_questions, **_here),
+    st.builds(f.AttemptBegun, player=_players, attempt=st.integers(2, 100), plays_as=_players, **_here),
     st.builds(f.PlayerDone, player=_players, **_here),
     st.builds(f.DeadlineMoved, closes_at=_ats, **_here),
     st.builds(f.Paused, **_here),

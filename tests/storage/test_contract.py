@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from engine import ports
 from engine.aio import open_asyncio
 from engine.domain import facts as f
-from engine.domain.self_paced_session import Asked
+from engine.domain.self_paced_session import Asked, Through
 from engine.domain.session import Session
 from engine.storage.catalog import CachedCatalog, PostgresCatalog
 from engine.storage.journal.writer import WriteBehind
@@ -354,23 +355,28 @@ async def test_the_owner_is_known_to_have_lived_until_its_last_fact(storage: Sto
 
 
 async def test_the_standing_of_a_self_paced_session_is_that_of_the_aggregate(storage: Storage) -> None:
-    record = await storage.session(own_pace={"reveal": "each", "streak": True})
+    record = await storage.session(own_pace={"reveal": "each", "streak": True, "attempts": 2})
     quiz = (await storage.catalog.get(record.quiz_id)).quiz
     session = Session(quiz, record.settings, record.created_at)
     at = record.created_at
     for name in ("Ada", "Ben", "Cleo"):
         session.join(name, at)
     order = list(range(1, session.of + 1))
-    for turn in range(3 * session.of):
+    for attempt, turn in product((1, 2), range(3 * session.of)):
         at += 700
         player = 1 + turn % 3
-        asked = session.show_next(player, order[::-1] if player == 2 else order, at)
+        own = order[::-1] if player == 2 else order
+        asked = session.show_next(player, own, at, attempt)
         assert isinstance(asked, Asked)
-        if (turn + player) % 4:
+        if (turn + player * attempt) % 4:
             right = session.quiz.questions[asked.question - 1].correct
-            session.answer(player, asked.question, right if turn % 3 else 0, at + 300 * player)
+            choice = right if turn % 3 == attempt % 2 else 0
+            session.answer(player, asked.question, choice, at + 300 * player, attempt=attempt)
         else:
             at += 1_000_000
+        while turn >= 3 * (session.of - 1) and not isinstance(asked, Through):
+            at += 1_000_000
+            asked = session.show_next(player, own, at, attempt)
     session.kick(3, at)
     await storage.write(record, *session.take_facts())
     lines: list[ports.PlayerResult] = []

@@ -72,17 +72,17 @@ class Players:
         assert isinstance(player, int)
         return player
 
-    async def answer(self, player: int, choice: int, question: int = 1) -> str:
+    async def answer(self, player: int, choice: int, question: int = 1, attempt: int | None = None) -> str:
         client = Client()
         now = self.clock.now_ms()
-        (await self.actor()).send(Answer(client, player, "a", question, choice, now))
+        (await self.actor()).send(Answer(client, player, "a", question, choice, now, attempt=attempt))
         message = await _first(client)
         return str(message.get("status", message.get("code")))
 
-    async def next(self, player: int) -> object:
+    async def next(self, player: int, attempt: int | None = None) -> object:
         """The number of the question that the player is shown."""
         client = Client()
-        (await self.actor()).send(Next(client, player, "n"))
+        (await self.actor()).send(Next(client, player, "n", attempt=attempt))
         return (await _first(client)).get("number")
 
     async def host(self, do: str, **more: Any) -> None:
@@ -294,5 +294,53 @@ async def test_what_players_at_their_own_pace_and_their_host_were_told_is_merged
         assert session.deadline == closes_at
         assert await second.answer(1, 1, 1) == "accepted", "the first of the two, which the dead owner took"
         await (await second.actor()).live.journal.settled(record.id)
+        claimed = await away.world.store.claim(record.id, "reader")
+        assert Session.recover(QUIZ, settings, record.created_at, claimed.facts) == session
+
+
+async def test_attempts_that_two_owners_let_players_begin_are_merged(away: Away) -> None:
+    settings = at_once(pace="self", attempts=2)
+    async with away.node() as node, players(away.behind, node.journal, "node") as first:
+        stored = await PostgresCatalog(away.world.database, lambda: 0).add(QUIZ)
+        record = first.record = await first.router.create(stored.id, settings)
+        assert [await first.join(name) for name in ("Ann", "Ben")] == [1, 2]
+        for player in (1, 2):
+            for number in (1, 2, 3):
+                assert await first.next(player) == number
+                assert await first.answer(player, 0, number) == "accepted"
+        await node.drained()
+        away.gate.set("shut")
+        assert await first.next(1, 2) == 1
+        assert await first.answer(1, 1, 1, 2) == "accepted"
+        zoe = await first.join("Zoë")
+        for number in (1, 2, 3):
+            assert await first.next(zoe) == number
+            assert await first.answer(zoe, 0, number) == "accepted"
+        assert await first.next(zoe, 2) == 1
+        assert await first.answer(zoe, 1, 1, 2) == "accepted"
+        assert node.active
+
+    async with other(away) as second:
+        second.record = record
+        # Both take the numbers that Ann's second attempt and Zoë had; Ann then answers the other question.
+        assert await second.next(2, 2) == 1
+        assert await second.next(1, 2) == 1
+        assert await second.answer(2, 1, 1, 2) == "accepted"
+        await drained(away)
+        await second.merging.look()
+        session = (await second.actor()).session
+        assert await second.next(1, 2) == 2
+        assert await second.answer(1, 1, 2, 2) == "accepted"
+        assert session.called("Zoë") == 5
+        assert await second.next(5, 2) == 2
+        await (await second.actor()).live.journal.settled(record.id)
+        results = await results_of(away.world.store, record.id)
+        ranked = list(session.leaderboard.ranked())
+        assert [(line.rank, line.player, line.score, line.elapsed_ms) for line in results] == ranked
+        assert {session.name_of(entry.player): entry.score for entry in ranked} == {
+            "Ann": 2000,
+            "Ben": 1000,
+            "Zoë": 1000,
+        }
         claimed = await away.world.store.claim(record.id, "reader")
         assert Session.recover(QUIZ, settings, record.created_at, claimed.facts) == session

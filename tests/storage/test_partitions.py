@@ -140,6 +140,7 @@ async def everything(database: Database) -> dict[str, list[Row]]:
     columns = dict.fromkeys(("quizzes", *TABLES, "standings"), "*")
     columns["quizzes"] = "id, version, title, language, definition, created_at"
     columns["players"] = "session_id, player, name, joined_at, seq"
+    columns["standings"] = "session_id, rank, player, name, score, correct, answered, elapsed_ms"
     columns["sessions"] = "id, code, quiz_id, quiz_version, settings, owner, epoch, created_at, finished_at"
     return {
         table: [tuple(row) for row in await database.fetch(f"SELECT {names} FROM {table} ORDER BY 1, 2, 3")]

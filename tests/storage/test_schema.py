@@ -39,6 +39,7 @@ RELEASED = {
         "ef59592d28b8105addfc023a43fae3e2db6e37c55040d7e438b76d6957e77a3e"
     ),
     "0016_quizzes_without_an_owner.sql": ("caf8a9eff3fb7b41fc72029b9b8643434f91adff878059c2ff2080a3dc272738"),
+    "0017_attempts.sql": ("9b74194635ecc8dc85c11d1597b74ffe5a106dc612fb26be9c8970a5d326e6e9"),
 }
 """A released step is never edited: databases that have applied it would stay as they are, and differ from new
 ones. Change the schema with a new file, and add the hash of that file here."""

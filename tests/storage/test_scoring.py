@@ -360,6 +360,81 @@ async def test_a_user_who_is_removed_from_a_session_that_goes_on_has_no_score_of
     assert [line[1] for line in await shown(database, ALL)] == ["bob"]
 
 
+async def test_the_best_attempt_that_a_user_is_through_with_is_the_score(database: Database) -> None:
+    session_id = await played(
+        database,
+        # The numbers 3 and 4 are the second and third attempt of ann, 5 is the second of bob.
+        {
+            "ann": [(100, 50), (0, 50)],
+            "bob": [(300, 10)],
+            None: [(500, 40), (200, 40)],
+            "not a user": [(400, 30), (200, 30)],
+            "neither": [(900, 9)],
+        },
+        NOW,
+        finished=False,
+    )
+    await database.execute("DELETE FROM players WHERE player > 2")
+    await database.execute("UPDATE quizzes SET definition = '{\"questions\": [1, 2]}'")
+    await database.execute("UPDATE sessions SET settings = $1", json.dumps(Settings(pace="self").to_dict()))
+    for seq, player, attempt, number in ((8_001, 1, 2, 3), (8_002, 1, 3, 4), (8_003, 2, 2, 5)):
+        await database.execute(
+            "INSERT INTO session_changes (session_id, seq, kind, player, question, by_ms, at) "
+            "VALUES ($1, $2, 'attempt', $3, $4, $5, $6)",
+            session_id,
+            seq,
+            player,
+            attempt,
+            number,
+            NOW,
+        )
+    work = scoring(database)
+
+    async def through(number: int, minutes: int) -> list[tuple[str, int, int, int, datetime]]:
+        await database.execute(
+            "INSERT INTO session_changes (session_id, seq, kind, player, at) VALUES ($1, $2, 'done', $3, $4)",
+            session_id,
+            9_000 + number,
+            number,
+            NOW + timedelta(minutes=minutes),
+        )
+        return await settled()
+
+    async def settled() -> list[tuple[str, int, int, int, datetime]]:
+        await work.settle()
+        assert await database.in_transaction(partial(wrong_scores, session_id=session_id)) == []
+        rows = await database.fetch("SELECT * FROM user_scores ORDER BY user_id")
+        return [
+            (row["user_id"], row["score"], row["correct"], row["elapsed_ms"], row["finished_at"])
+            for row in rows
+        ]
+
+    def after(minutes: int) -> datetime:
+        return NOW + timedelta(minutes=minutes)
+
+    assert await through(1, 1) == [("ann", 100, 1, 100, after(1))]
+    bob = ("bob", 300, 1, 10, after(2))
+    assert await through(2, 2) == [("ann", 100, 1, 100, after(1)), bob], "not what bob has not finished"
+    assert await through(3, 3) == [("ann", 700, 2, 80, after(3)), bob]
+    assert await through(4, 4) == [("ann", 700, 2, 80, after(3)), bob], "the third was worse"
+    await rebuild_session(database, session_id)
+    assert await settled() == [("ann", 700, 2, 80, after(3)), bob]
+    for seq, kind in ((9_101, "kicked"), (9_102, "readmitted")):
+        await database.execute(
+            "INSERT INTO session_changes (session_id, seq, kind, player, at) VALUES ($1, $2, $3, 1, $4)",
+            session_id,
+            seq,
+            kind,
+            NOW,
+        )
+        here = [("ann", 700, 2, 80, after(3))] if kind == "readmitted" else []
+        assert await settled() == [*here, bob]
+    await finish(database, session_id, after(9))
+    assert await settled() == [("ann", 700, 2, 80, after(3)), ("bob", 900, 1, 9, after(9))]
+    rows = await database.fetch("SELECT player, rank, score, answered, number FROM standings ORDER BY player")
+    assert [tuple(row) for row in rows] == [(1, 2, 700, 2, 3), (2, 1, 900, 1, 5)]
+
+
 async def test_a_forgotten_user_and_a_deleted_session_leave_every_leaderboard(database: Database) -> None:
     deleted = await played(database, {"ann": [(900, 100)], "bob": [(100, 1)]}, NOW)
     await played(database, {"ann": [(500, 100)], "eve": [(1, 1)]}, NOW, "rivers")

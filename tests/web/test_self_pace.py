@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 
@@ -109,6 +110,53 @@ async def test_a_question_that_is_shown_again_after_a_refusal_may_be_answered(
     await chromium.run(show)
 
 
+async def test_a_player_plays_again_and_the_best_attempt_counts(
+    chromium: Chromium, shared_node: Node
+) -> None:
+    """With a quiz of one question, whose number tells no attempt from another; Bob over HTTP alone."""
+
+    def play(session: Session, visit: Visit) -> None:
+        url = shared_node.url
+        visit.allow("ERR_PROXY_CONNECTION_FAILED")
+        host = visit.page(size="desktop")
+        host.goto(f"{url}/host?code={session.code}#{session.token}")
+        ada = join(visit, url, session.code, "Ada")
+        bob = join(visit, url, session.code, "Bob", websockets=False)
+        for page, second in ((ada, "Porto"), (bob, "Lisbon")):
+            page.get_by_role("button", name="Start").click()
+            page.get_by_role("button", name="Lisbon" if page is ada else "Porto").click()
+            page.get_by_role("button", name="Next question").click()
+            expect(page.get_by_role("heading", name="You have reached the end")).to_be_visible()
+            expect(page.locator("#review li")).to_have_count(0)
+            expect(page.locator("#own-right")).to_contain_text("after the last attempt")
+            expect(page.locator("#own-best")).to_contain_text("Attempt 1 of 2")
+            no_violations(page)
+            page.reload()
+            page.get_by_role("button", name="Play again (attempt 2 of 2)").click()
+            expect(page.locator(".asked:visible")).to_contain_text("capital")
+            page.reload()
+            page.get_by_role("button", name=second).click()
+            page.get_by_role("button", name="Next question").click()
+            expect(page.locator("#own-best")).to_contain_text("Attempt 2 of 2")
+            expect(page.locator("#review li")).to_have_count(1)
+            expect(page.locator("#again")).to_be_hidden()
+            expect(page.locator("#own-score")).to_have_text(
+                "0 points" if page is ada else re.compile(r"^[1-9][\d,]* points$")
+            )
+        no_violations(ada)
+        screenshot(ada, "self-again")
+        ways = host.locator("ff-roster li:visible .way")
+        expect(ways).to_have_text(["Finished · attempt 2", "Finished · attempt 2"])
+        expect(host.locator("#players")).to_have_text("2 players · 2 have finished")
+        visit.run(session.lead, "finish")
+        expect(ada.locator("ff-podium .name")).to_have_count(2)
+
+    settings = {"pace": "self", "attempts": 2, "reveal": "end"}
+    async with opened(shared_node.url, "single", author_key=shared_node.author_key, **settings) as session:
+        await chromium.run(partial(play, session))
+        assert await session.answers("Ada") == 1
+
+
 async def test_a_host_opens_one_until_a_date(chromium: Chromium, shared_node: Node) -> None:
     """In German, and in dark as well as in light."""
 
@@ -127,6 +175,7 @@ async def test_a_host_opens_one_until_a_date(chromium: Chromium, shared_node: No
         page.get_by_label("Was richtig ist, erfahren alle").select_option(label="wenn die Runde vorbei ist")
         page.get_by_label("Zeit zum Antworten").select_option(label="So lange sie mögen")
         page.get_by_label("Reihenfolge der Fragen").select_option(label="Für alle eine andere")
+        page.get_by_label("Versuche für alle").select_option(label="3")
         no_violations(page)
         fits(page)
         screenshot(page, "self-settings")
@@ -144,6 +193,7 @@ async def test_a_host_opens_one_until_a_date(chromium: Chromium, shared_node: No
         settings = page.evaluate(f"fetch('/api/sessions/{code}').then((r) => r.json())")["settings"]
         assert settings["open_from"] == opened_at
         assert settings["open_ms"] == (7 * 24 + 12) * 3_600_000
+        assert settings["attempts"] == 3
         assert (settings["reveal"], settings["untimed"], settings["shuffle_questions"]) == (
             "deadline",
             True,

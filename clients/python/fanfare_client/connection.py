@@ -35,6 +35,12 @@ UNREAD_MAX = 1_000
 _PATHS = {"answer": "answers", "host": "host", "next": "next"}
 
 
+def _query(message: Message) -> str:
+    """What a request for the next question has beside its path, where it has no body."""
+    named = message["t"] == "next" and "attempt" in message
+    return f"?attempt={message['attempt']}" if named else ""
+
+
 def _now_ms() -> float:
     return time.monotonic() * 1000
 
@@ -130,9 +136,11 @@ class Connection:
             await anyio.sleep(early_ms / 1000)
         return await self._request("answer", question=question, choice=choice)
 
-    async def next(self) -> Message:
-        """The next question, or `done_all`, where players go at their own pace. Raises FanfareError."""
-        return await self._request("next")
+    async def next(self, attempt: int | None = None) -> Message:
+        """The next question, or `done_all`, where players go at their own pace: of the attempt that this
+        player is in, or of another one. An attempt that follows one that is over begins with that, once,
+        however often it is asked for. Raises FanfareError."""
+        return await self._request("next", **({} if attempt is None else {"attempt": attempt}))
 
     async def host(self, do: str, **members: object) -> Message:
         """One of the host's commands, said once. `start`, `next`, `close` and `skip` are about what this
@@ -185,7 +193,7 @@ class Connection:
             while mark in self._core.outstanding and self._socket is None:
                 try:
                     reply: Message | FanfareError = {
-                        **await self._ask("POST", f"/{_PATHS[kind]}", body),
+                        **await self._ask("POST", f"/{_PATHS[kind]}{_query(message)}", body),
                         "id": mark,
                     }
                 except FanfareError as exc:

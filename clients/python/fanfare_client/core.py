@@ -135,6 +135,8 @@ class Core:
         self._opens: tuple[int, float] | None = None
         """The number of a question, and when it takes answers, by the clock of one's own in ms."""
         self._last_id = 0
+        self._attempt = 1
+        """Which attempt this player is in, where players go at their own pace."""
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -201,6 +203,8 @@ class Core:
         self._last_id += 1
         mark = f"{self._rng.getrandbits(48):x}.{self._last_id}"
         message: Message = {"t": kind, "id": mark}
+        if kind in ("answer", "next") and self._attempt > 1:
+            message["attempt"] = self._attempt
         if kind == "host" and members.get("do") in EXPECTING and self._seen is not None:
             message["expect"] = self._seen
         self.outstanding[mark] = message | members
@@ -284,7 +288,9 @@ class Core:
         heard.settled.append((mark, reply))
 
     def _notice(self, kind: str, message: Message) -> None:
-        """What a host's command will be about."""
+        """What a host's command will be about, and the attempt that a player's request belongs to."""
+        told = message.get("attempt") or (message.get("you") or {}).get("attempt") or 1
+        self._attempt = max(self._attempt, told)
         if kind in ("question", "reveal"):
             self._seen = {"number": message["number"], "phase": kind}
         elif kind == "state":

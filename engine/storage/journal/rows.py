@@ -78,6 +78,7 @@ def _change(
     | f.QuestionClosed
     | f.QuestionSkipped
     | f.QuestionShown
+    | f.AttemptBegun
     | f.PlayerDone
     | f.DeadlineMoved
     | f.Paused
@@ -100,6 +101,8 @@ def _change(
             kind = "skipped"
         case f.QuestionShown(player=player, question=question):
             kind = "shown"
+        case f.AttemptBegun(player=player, attempt=question, plays_as=by_ms):
+            kind = "attempt"
         case f.PlayerDone(player=player):
             kind = "done"
         case f.DeadlineMoved(closes_at=by_ms):
@@ -167,6 +170,9 @@ _CHANGES: dict[str, Callable[[Row], f.Fact]] = {
     "closed": lambda row: f.QuestionClosed(row["seq"], row["at"], row["question"]),
     "skipped": lambda row: f.QuestionSkipped(row["seq"], row["at"], row["question"]),
     "shown": lambda row: f.QuestionShown(row["seq"], row["at"], row["player"], row["question"]),
+    "attempt": lambda row: f.AttemptBegun(
+        row["seq"], row["at"], row["player"], row["question"], row["number"]
+    ),
     "done": lambda row: f.PlayerDone(row["seq"], row["at"], row["player"]),
     "deadline": lambda row: f.DeadlineMoved(row["seq"], row["at"], row["number"]),
     "paused": lambda row: f.Paused(row["seq"], row["at"]),

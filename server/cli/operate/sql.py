@@ -115,12 +115,19 @@ _UNSCORED = "SELECT (SELECT count(*) FROM unscored_sessions) + (SELECT count(*) 
 
 _FACTS = """
 WITH facts AS (
-    SELECT p.session_id, p.user_id, coalesce(sum(a.points), 0) AS score, count(a.question) AS answered,
-           count(*) FILTER (WHERE a.correct) AS correct, coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
-    FROM players p LEFT JOIN standing_answers a ON a.session_id = p.session_id AND a.player = p.player
-    WHERE p.session_id IN ({ids}) GROUP BY p.session_id, p.player, p.user_id
+    SELECT DISTINCT ON (p.session_id, p.player) p.session_id, p.user_id, t.*
+    FROM players p CROSS JOIN LATERAL (
+        SELECT p.player AS number UNION ALL
+        SELECT by_ms FROM session_changes
+        WHERE session_id = p.session_id AND kind = 'attempt' AND player = p.player
+    ) AS attempt CROSS JOIN LATERAL (
+        SELECT coalesce(sum(points), 0) AS score, count(question) AS answered,
+               count(*) FILTER (WHERE correct) AS correct, coalesce(sum(elapsed_ms), 0) AS elapsed_ms
+        FROM standing_answers WHERE session_id = p.session_id AND player = attempt.number
+    ) AS t
+    WHERE p.session_id IN ({ids}) ORDER BY p.session_id, p.player, t.score DESC, t.elapsed_ms, attempt.number
 )"""
-"""Of every player, guests too."""
+"""Of every player, guests too: of the best attempt."""
 
 _SCORES = f"""{_FACTS}, everybody AS (
     SELECT *, rank() OVER (PARTITION BY session_id ORDER BY score DESC) AS rank,

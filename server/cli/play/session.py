@@ -60,6 +60,11 @@ def session() -> None:
     "closes, or never.  [default: each]",
 )
 @click.option(
+    "--attempts",
+    type=click.IntRange(1, 100),
+    help="Pace self: how often a player may go through the quiz; the best attempt counts.  [default: 1]",
+)
+@click.option(
     "--shuffle-questions/--no-shuffle-questions",
     default=None,
     help="Pace self: whether each player gets the questions in an order of their own.  [default: no]",
@@ -161,6 +166,7 @@ def start(
     pace: str,
     open_for_h: float | None,
     untimed: bool,
+    attempts: int | None,
     tell: str | None,
     shuffle_questions: bool | None,
     lobby_s: float | None,
@@ -205,6 +211,7 @@ def start(
         "open_ms": None if open_for_h is None else round(3_600_000 * open_for_h),
         "untimed": untimed or None,
         "reveal": tell,
+        "attempts": attempts,
         "shuffle_questions": shuffle_questions,
     }
     settings: dict[str, Any] = {"pace": pace, "early_close": early_close}
@@ -217,8 +224,11 @@ def start(
         raise click.UsageError("--lobby belongs to --pace auto.")
     elif reveal_s is not None and (pace == "self" or host_away_s is None):
         raise click.UsageError("--reveal belongs to --pace auto, or to --host-away.")
-    if pace != "self" and (open_for_h is not None or untimed or tell is not None or shuffle_questions):
-        raise click.UsageError("--open-for, --untimed, --tell and --shuffle-questions belong to --pace self.")
+    own = (open_for_h, untimed or None, tell, attempts, shuffle_questions or None)
+    if pace != "self" and any(value is not None for value in own):
+        raise click.UsageError(
+            "--open-for, --untimed, --tell, --attempts and --shuffle-questions belong to --pace self."
+        )
     if reveal_s is not None:
         settings["reveal_ms"] = round(1000 * reveal_s)
 

@@ -139,6 +139,7 @@ PLAYING = (
             who=("player", "user"),
             description="With the pace self, for this player alone. The time to answer runs from "
             "now on, and no request stops it; asked again before the answer, it shows the same question.",
+            query=queries.NextQuery,
             gives=(
                 Gives(
                     200,
@@ -149,8 +150,8 @@ PLAYING = (
                 ),
             ),
             codes=(
-                *("not_player", "session_finished", "not_open_yet", "illegal_move"),
-                *("rate_limited", "too_many_connections", *PLAYER_CODES, *IDENTITY_CODES),
+                *("not_player", "session_finished", "not_open_yet", "illegal_move", "bad_field"),
+                *("unknown_field", "rate_limited", "too_many_connections", *PLAYER_CODES, *IDENTITY_CODES),
             ),
             on_realtime_port=True,
         ),

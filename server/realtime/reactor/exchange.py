@@ -43,7 +43,7 @@ from server.security.authentication import (
     Caller,
 )
 from server.security.identity import is_identity
-from server.wire.bodies import answer_of, refuse_other_than_json, too_large
+from server.wire.bodies import answer_of, attempt_in, refuse_other_than_json, too_large
 from server.wire.errors import ApiError, rate_limited, too_many_streams
 from server.wire.sse import position
 
@@ -268,7 +268,7 @@ class Exchange:
         elif what == "answers":
             self._answer(caller, key, request)
         elif what == "next":
-            self._next(caller, key)
+            self._next(caller, key, attempt_in(query))
         elif request.method == "HEAD":
             self._respond(caller, 200, {"Content-Type": CONTENT_TYPE}, b"")
         else:
@@ -313,9 +313,9 @@ class Exchange:
         self._reply = reply
         port.deps.sessions.deliver(grant.session_id, command)
 
-    def _next(self, caller: Caller, key: str) -> None:
+    def _next(self, caller: Caller, key: str, attempt: int | None) -> None:
         def command(reply: Subscriber, player: int, code: str | None, user: str | None) -> commands.Next:
-            return commands.Next(reply, player, None, code, user)
+            return commands.Next(reply, player, None, code, user, attempt)
 
         self._ask(caller, key, "Only players go on to the next question.", command)
 
@@ -331,7 +331,8 @@ class Exchange:
             if trace is None and deps.tracing is not None and message.traceparent is not None:
                 trace = deps.tracing.begin(message.traceparent)
             of = message.id, message.question, message.choice
-            return commands.Answer(reply, player, *of, now, code, held_ms, trace, user, self._request_id)
+            id_, attempt = self._request_id, message.attempt
+            return commands.Answer(reply, player, *of, now, code, held_ms, trace, user, id_, attempt)
 
         self._ask(caller, key, "Only players answer.", command)
 

@@ -7,7 +7,7 @@ const WIDTH_PX = 230;
 /** So often it is shown anew for how long players have been at a question. */
 const MINUTE_MS = 60_000;
 
-const wayOf = ({ question, at, waits, since, done }) => ({ question, at, waits, since, done });
+const wayOf = ({ question, at, waits, since, done, attempt }) => ({ question, at, waits, since, done, attempt });
 
 /** All players of a session, the latest first. Only those in sight are in the document. */
 class Roster extends HTMLElement {
@@ -86,10 +86,10 @@ class Roster extends HTMLElement {
 	}
 
 	/** Where a player is, in a line. */
-	#where({ question, waits, since: at, done }) {
-		if (done) return t("own.finished");
-		if (!question) return t("own.none");
-		return `${t("own.at", { number: question })} · ${waits ? since(this.now() - at) : t("own.answered")}`;
+	#where({ question, waits, since: at, done, attempt }) {
+		if (!done && !question) return t("own.none");
+		const where = done ? t("own.finished") : `${t("own.at", { number: question })} · ${waits ? since(this.now() - at) : t("own.answered")}`;
+		return attempt ? `${where} · ${t("own.attempt", { attempt })}` : where;
 	}
 
 	#draw() {

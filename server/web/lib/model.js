@@ -29,6 +29,10 @@ export class Model {
 	own = false;
 	/** The question before this one, if its time was over: its text and what was right. */
 	missed = null;
+	/** Which attempt of how many this player is in, and its points; those of the best are in `you`. */
+	attempt = 1;
+	attempts = 1;
+	attemptScore = null;
 	/** When the countdown ends by the server's clock; `left` while it stands still; both null without one. */
 	endsAt = null;
 	left = null;
@@ -74,10 +78,20 @@ export class Model {
 		return this.ready > 0 || Boolean(this.question && withheld(this.question));
 	}
 
+	/** What tells this question from those before it, in this attempt and in others. */
+	get turn() {
+		return `${this.attempt}.${this.number}`;
+	}
+
+	/** Whether this player may begin another attempt. */
+	get mayPlayAgain() {
+		return this.phase === "through" && this.attempt < this.attempts;
+	}
+
 	/** Answers that are still to be acknowledged, by their question: after a reload they count as given. */
 	waiting(pending) {
-		for (const { question, choice } of pending)
-			if (question === this.number && !this.given) this.given = { choice, saved: false };
+		for (const { question, choice, attempt = 1 } of pending)
+			if (question === this.number && attempt === this.attempt && !this.given) this.given = { choice, saved: false };
 	}
 
 	apply(message) {
@@ -105,14 +119,14 @@ export class Model {
 				break;
 			case "ack":
 			case "rejected":
-				if (message.question !== this.number) break;
+				if (message.question !== this.number || (message.attempt ?? 1) !== this.attempt) break;
 				this.given = { choice: message.choice, saved: message.t === "ack", twice: message.status === "duplicate", refused: message.t === "rejected" && message };
 				if (message.result) this.#tell(message.result);
 				break;
 			case "done_all":
 				this.phase = "through";
 				Object.assign(this.you, { score: message.score, rank: message.rank });
-				Object.assign(this, { players: message.players, review: message.review });
+				Object.assign(this, { players: message.players, review: message.review, attemptScore: message.attempt_score });
 				this.#count({});
 				break;
 			case "reveal":
@@ -154,6 +168,8 @@ export class Model {
 			[this.opensFrom, this.closesAt] = [rest.opens_at, rest.closes_at];
 			this.phase = question ? "question" : you?.done ? "through" : "lobby";
 			this.review = you?.review;
+			this.attemptScore = you?.attempt_score;
+			if (you?.attempt && !question) this.attempt = you.attempt;
 		}
 		this.#count({ ...question, now });
 		if (!you) return;
@@ -178,11 +194,12 @@ export class Model {
 	}
 
 	#ask(question) {
-		const { number, of } = question;
+		const { number, of, attempt = 1 } = question;
+		const isAnother = number !== this.number || attempt !== this.attempt;
 		// At the own pace a question is only shown again as long as it may be answered: there is more time than there was.
-		if (number !== this.number || (this.own && this.given?.refused)) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
+		if (isAnother || (this.own && this.given?.refused)) Object.assign(this, { given: null, result: null, reveal: null, answered: 0 });
 		const order = this.#shuffle === null || !question.choices ? null : orderOfChoices(this.#shuffle, number, question.choices.length);
-		Object.assign(this, { question: { ...question, order }, number, of });
+		Object.assign(this, { question: { ...question, order }, number, of, attempt });
 	}
 
 	/** The time to answer, in ms. */

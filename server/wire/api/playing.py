@@ -12,7 +12,7 @@ from engine.domain.questions import ANSWER_MAX
 from engine.domain.spellings import Match
 from server.wire import protocol
 from server.wire.api.common import Body, Code, PlayUrl, WsUrl
-from server.wire.api.sessions import Line
+from server.wire.api.sessions import Attempts, Line
 
 WAITING_SHOWN_MAX = 100
 
@@ -125,7 +125,23 @@ class Answer(Body):
     ]
     question: Annotated[int, Meta(ge=1, description="The number of the question.")]
     choice: Choice
+    attempt: Annotated[
+        Annotated[int, Meta(ge=1)] | UnsetType,
+        Meta(description="Which attempt of the player's the question belongs to; the first by default."),
+    ] = UNSET
     traceparent: Traceparent = UNSET
+
+
+AttemptNumber = Annotated[
+    int | UnsetType, Meta(description="Where players have several attempts: which one this is.")
+]
+AttemptScore = Annotated[
+    int | UnsetType | None,
+    Meta(
+        description="Where players have several attempts: the points of this one, null for a player who may "
+        "not know them yet. `score` is that of the best."
+    ),
+]
 
 
 class OwnResult(Body):
@@ -138,6 +154,7 @@ class OwnResult(Body):
     score: int | None
     rank: int | None
     streak: int | None
+    attempt_score: AttemptScore = UNSET
 
 
 class Reviewed(Body):
@@ -173,8 +190,8 @@ class Ack(Body, tag_field="t", tag="ack"):
 
 class NextStep(Body, kw_only=True):
     """With the pace self: the player's next question, or that the player is through. `question` has the
-    members from `number` on to `now`; `done_all` those from `done` on. `missed` is the result of a question
-    whose time was over, where the session reveals after each answer."""
+    members from `number` on to `now`; `done_all` those from `done` on; both have `attempt`. `missed` is the
+    result of a question whose time was over, where the session reveals after each answer."""
 
     t: Literal["question", "done_all"]
     id: str | None
@@ -205,6 +222,9 @@ class NextStep(Body, kw_only=True):
     ] = UNSET
     rank: int | UnsetType | None = UNSET
     streak: int | UnsetType | None = UNSET
+    attempt: AttemptNumber = UNSET
+    attempts: Attempts = UNSET
+    attempt_score: AttemptScore = UNSET
     players: int | UnsetType = UNSET
     review: Annotated[
         list[Reviewed] | UnsetType | None,
@@ -295,6 +315,10 @@ class ListedPlayer(Body):
         int | UnsetType | None, Meta(description="When the player was shown it, in ms since the epoch.")
     ] = UNSET
     done: Annotated[bool | UnsetType, Meta(description="Whether the player is through.")] = UNSET
+    attempt: Annotated[
+        int | UnsetType,
+        Meta(description="Where players have several attempts: in which one the player is."),
+    ] = UNSET
 
 
 class WaitingPlayer(Body):

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from engine.actors.commands import PAGE_MAX
 from engine.domain.quiz import TITLE_MAX
+from engine.domain.settings import ATTEMPTS_MAX
 from server.wire.api.common import CODE_PATTERN, KEY_PATTERN
 from server.wire.cursors import CURSOR_CHARS_MAX
 
@@ -113,6 +114,16 @@ class PlayersQuery(Query):
         ),
     ] = 0
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="How many at most.")] = PAGE_MAX
+
+
+class NextQuery(Query):
+    attempt: Annotated[
+        Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)] | None,
+        Meta(
+            description="Which attempt of the player's is meant, in a session that has several; the first by "
+            "default. One that follows an attempt that is over begins with this."
+        ),
+    ] = None
 
 
 class LeaderboardQuery(Query):

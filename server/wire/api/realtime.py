@@ -18,6 +18,8 @@ from server.wire import protocol
 from server.wire.api import playing, sessions
 from server.wire.api.common import Body, Code, Milliseconds
 from server.wire.api.playing import (
+    AttemptNumber,
+    AttemptScore,
     Choice,
     Expect,
     Factor,
@@ -27,7 +29,7 @@ from server.wire.api.playing import (
     Traceparent,
     WaitingPlayer,
 )
-from server.wire.api.sessions import AnswerCounts, Line, ShownCounts
+from server.wire.api.sessions import AnswerCounts, Attempts, Line, ShownCounts
 
 PlayerNumber = Annotated[int, Meta(ge=1)]
 Id = Annotated[
@@ -109,6 +111,13 @@ class Next(Body, tag_field="t", tag="next"):
     """The next question, in a session in which players go at their own pace."""
 
     id: Id | UnsetType = UNSET
+    attempt: Annotated[
+        Annotated[int, Meta(ge=1)] | UnsetType,
+        Meta(
+            description="Which attempt of the player's is meant; the first by default. One that follows an "
+            "attempt that is over begins with this."
+        ),
+    ] = UNSET
 
 
 class HostMoves(Body, tag_field="t", tag="host", kw_only=True):
@@ -192,6 +201,7 @@ class AskedQuestion(sessions.Question, kw_only=True):
     now: Annotated[Milliseconds | UnsetType, Meta(description="With the pace self: the server's clock.")] = (
         UNSET
     )
+    attempt: AttemptNumber = UNSET
 
 
 class GivenAnswer(Body):
@@ -214,6 +224,7 @@ class LastResult(Body, kw_only=True):
     around: list[Line] | UnsetType = UNSET
     skipped: Literal[True] | UnsetType = UNSET
     answer: Annotated[Any, Meta(description="With the pace self: what is right.")] = UNSET
+    attempt_score: AttemptScore = UNSET
 
 
 class You(Body, kw_only=True):
@@ -233,6 +244,8 @@ class You(Body, kw_only=True):
         bool | UnsetType, Meta(description="With the pace self: whether the player is through.")
     ] = UNSET
     review: Annotated[list[Reviewed] | UnsetType | None, Meta(description="With the pace self.")] = UNSET
+    attempt: AttemptNumber = UNSET
+    attempt_score: AttemptScore = UNSET
 
 
 class QuizQuestion(Body):
@@ -310,6 +323,7 @@ class Question(sessions.Question, tag_field="t", tag="question", kw_only=True):
         OwnResult | UnsetType,
         Meta(description="With the pace self: of the question before, if its time was over."),
     ] = UNSET
+    attempt: AttemptNumber = UNSET
 
 
 class Leaderboard(sessions.Standing, tag_field="t", tag="leaderboard"):
@@ -409,6 +423,10 @@ class Way(Body):
     waits: Annotated[bool, Meta(description="Whether it has no answer yet.")]
     since: Annotated[Milliseconds | None, Meta(description="When the player was shown it.")]
     done: Annotated[bool, Meta(description="Whether the player is through.")]
+    attempt: Annotated[
+        int | UnsetType,
+        Meta(description="Where players have several attempts: in which one the player is."),
+    ] = UNSET
 
 
 class Roster(Body, tag_field="t", tag="roster"):
@@ -468,6 +486,9 @@ class DoneAll(Body, tag_field="t", tag="done_all", kw_only=True):
     score: Annotated[int | None, Meta(description="Null for a player who may not know it yet.")]
     rank: int | None
     streak: int | None
+    attempt: AttemptNumber = UNSET
+    attempts: Attempts = UNSET
+    attempt_score: AttemptScore = UNSET
     players: int
     review: list[Reviewed] | None
     missed: OwnResult | UnsetType = UNSET

@@ -18,11 +18,14 @@ _DEFAULTS = settings.Settings()
 
 ShownCounts = Annotated[
     list[int] | UnsetType,
-    Meta(description="With the pace self: how many players were shown each question."),
+    Meta(description="With the pace self: how many players were shown each question, in all attempts."),
 ]
 AnswerCounts = Annotated[
     list[int] | UnsetType,
-    Meta(description="With the pace self: how many players have answered each question."),
+    Meta(description="With the pace self: how many players have answered each question, in all attempts."),
+]
+Attempts = Annotated[
+    int | UnsetType, Meta(description="How many attempts each player has; absent if it is one.")
 ]
 
 
@@ -180,6 +183,13 @@ class Settings(Body):
             "answer, at the player's own end, at the deadline, or never (points then at the deadline)."
         ),
     ] = _DEFAULTS.reveal
+    attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=settings.ATTEMPTS_MAX)],
+        Meta(
+            description="With pace self: how often a player may go through the quiz; the best attempt "
+            "counts. Before the last attempt is over, `reveal: end` tells points alone."
+        ),
+    ] = _DEFAULTS.attempts
 
 
 class NewSession(Settings, kw_only=True):
@@ -329,6 +339,7 @@ class State(Body):
         Meta(description="With the pace self: the deadline; null: the host finishes it."),
     ] = UNSET
     reveals: Reveals | UnsetType = UNSET
+    attempts: Attempts = UNSET
     shown: ShownCounts = UNSET
     answers: AnswerCounts = UNSET
 

@@ -107,6 +107,11 @@ class Client:
     """When the client last asked for each question, and how much of its time was left then or a little
     later, in ms."""
     through: bool = False
+    attempt: int = 1
+    """Which attempt of its player it is in. Questions of later ones are told from those of the first by their
+    numbers, which go on (`_turn`)."""
+    of: int = 0
+    """How many questions the quiz has."""
     leaves: float = LEAVES
     """How often it does, after an answer."""
 
@@ -218,8 +223,7 @@ class Client:
             self._shown(message, self._asked_s.pop(message["id"], self._came_s))
         elif kind == "done_all":
             self._asked_s.pop(message["id"], None)
-            self._say("is through")
-            self.through = True
+            self._done_all(message)
         elif kind in NUMBERED:
             self._count(message)
             self._phase = message.get("phase", kind)
@@ -396,20 +400,38 @@ class Client:
         if self.player is None or self.through or not all(given.over for given in self.given.values()):
             return
         player, up = self.player, self.world.up()
+        attempt = self.attempt if self.attempt > 1 else None
         self._ids += 1
         mark = f"next-{self._ids}"
         if self.kind == "stream" or (self.user is None and self.draw.random() < 0.3):
             if up:
                 node = self.draw.choice(up)
-                self._request(node, NEXT, lambda reply, now: commands.Next(reply, player, mark))
+                self._request(
+                    node, NEXT, lambda reply, now: commands.Next(reply, player, mark, attempt=attempt)
+                )
         elif self._connection is not None and self._joined and not self._connection.over:
             self._asked_s[mark] = trio.current_time()
-            self._connection.say({"t": "next", "id": mark})
+            self._connection.say({"t": "next", "id": mark} | ({"attempt": attempt} if attempt else {}))
+
+    def _done_all(self, message: Mapping[str, Any]) -> None:
+        """Begin another attempt, if there is one. It may be one that is over."""
+        attempt, attempts = message.get("attempt", 1), message.get("attempts", 1)
+        self._say(f"is through with attempt {attempt}")
+        if attempt == self.attempt < attempts and message["phase"] != "finished":
+            self.attempt += 1
+        elif attempt == attempts or message["phase"] == "finished":
+            self.through = True
+
+    def _turn(self, question: Mapping[str, Any]) -> int:
+        """The number of a question, counted over all attempts."""
+        self.of = question["of"]
+        number: int = question["number"]
+        return number + self.of * (question.get("attempt", 1) - 1)
 
     def _shown(self, question: Mapping[str, Any], asked_s: float) -> None:
         """The time of a question goes on from where it was, whichever node tells. What is told was so at some
         moment since the client has asked."""
-        number, now = question["number"], trio.current_time()
+        number, now = self._turn(question), trio.current_time()
         left_ms = ANY_MS if question["remaining_ms"] is None else question["remaining_ms"]
         self._say(f"is shown {number}, {left_ms} ms left")
         if number in self.shown and question["remaining_ms"] is not None:
@@ -429,7 +451,9 @@ class Client:
             self._answer(number, given)
 
     def _next_refused(self, code: str) -> None:
-        if code not in ("busy", "session_finished", "player_not_found"):
+        if code == "illegal_move" and self.attempt > 1:
+            self.attempt -= 1  # that it is over is in a spool still
+        elif code not in ("busy", "session_finished", "player_not_found"):
             self.world.blame(f"{self.name} cannot go on: {code}")
 
     def _answer(self, number: int, given: Given) -> None:
@@ -441,6 +465,9 @@ class Client:
         assert player is not None
         self._ids += 1
         mark = f"{number}-{self._ids}"
+        attempt, asked = 1, number
+        if self.own_pace:
+            attempt, asked = (number - 1) // self.of + 1, (number - 1) % self.of + 1
         over_http = self.kind == "stream" or self._connection is None or self.draw.random() < 0.3
         # The number may be that of somebody else by now: a guest finds that out when it shows its token.
         over_http = over_http and self.user is None
@@ -449,16 +476,19 @@ class Client:
             self._request(
                 self.draw.choice(up),
                 number,
-                lambda reply, now: commands.Answer(reply, player, mark, number, choice, now),
+                lambda reply, now: commands.Answer(
+                    reply, player, mark, asked, choice, now, attempt=attempt if attempt > 1 else None
+                ),
             )
         elif self._connection is not None and self._joined and not self._connection.over:
             self._asked_s[mark] = trio.current_time()
-            self._connection.say({"t": "answer", "id": mark, "question": number, "choice": choice})
+            say = {"t": "answer", "id": mark, "question": asked, "choice": choice}
+            self._connection.say(say | ({"attempt": attempt} if attempt > 1 else {}))
         self.world.after(self.draw.uniform(0.8, 2.0), self._answer, number, given)
 
     def _acked(self, message: Mapping[str, Any]) -> None:
         self._asked_s.pop(message["id"], None)
-        number = message["question"]
+        number = int(message["id"].partition("-")[0])
         given = self.given[number]
         ack = message["status"], message["elapsed_ms"]
         if given.ack is None:
@@ -499,7 +529,7 @@ class Client:
         if kind == "question":
             self._shown(message, asked_s)
         elif kind == "done_all":
-            self.through = True
+            self._done_all(message)
         elif question == NEXT:
             self._next_refused(message["code"])
         elif kind == "ack":

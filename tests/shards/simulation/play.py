@@ -9,7 +9,7 @@ from random import Random
 
 import trio
 
-from engine.domain.facts import AnswerAccepted, AnswerMerged, Finished, PlayerJoined
+from engine.domain.facts import AnswerAccepted, AnswerMerged, AttemptBegun, Finished, PlayerJoined
 from engine.domain.quiz import Quiz
 from engine.domain.session import Session
 from engine.domain.settings import OPEN_MIN_MS
@@ -140,6 +140,7 @@ class _Run:
                 open_ms=OPEN_MIN_MS,
                 reveal=aside.choice(["each", "end"]),
                 shuffle_choices=settings.shuffle_choices,
+                attempts=aside.choice([1, 2, 3]),
             )
         node = draw.choice(self._world.up())
         record = None
@@ -227,10 +228,17 @@ class _Run:
         for fact in joins:
             if fact.user_id is not None and fact.name != fact.user_id:
                 world.blame(f"{record.id}: {fact.user_id} is called {fact.name}")
+        begun = {
+            fact.plays_as: (fact.player, fact.attempt) for fact in facts if isinstance(fact, AttemptBegun)
+        }
+        if len(set(begun.values())) < len(begun):
+            world.blame(f"{record.id}: an attempt was begun twice: {begun}")
         answers: dict[tuple[str, int], list[AnswerAccepted | AnswerMerged]] = {}
         for fact in facts:
             if isinstance(fact, AnswerAccepted | AnswerMerged):
-                answers.setdefault((names[fact.player], fact.question), []).append(fact)
+                player, attempt = begun.get(fact.player, (fact.player, 1))
+                turn = fact.question + len(QUIZ.questions) * (attempt - 1)
+                answers.setdefault((names[player], turn), []).append(fact)
         for (name, question), given in answers.items():
             if sum(isinstance(fact, AnswerAccepted) for fact in given) > 1:
                 world.blame(f"{record.id}: {name} has two answers to {question}: {given}")
