@@ -82,6 +82,8 @@ class Http1Protocol(H11Protocol):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._head_only = False
+        """Whether the request that is read is answered without a body."""
         self.reading = trio.CancelScope()
         """The scope of the task that reads from the client. It is cancelled once the client is gone.
 
@@ -103,6 +105,7 @@ class Http1Protocol(H11Protocol):
         headers: dict[bytes, list[bytes]] = {}
         for name, value in event.headers:
             headers.setdefault(name, []).append(value)
+        self._head_only = event.method == b"HEAD"
         trouble = trouble_in_head(event.http_version.decode(), event.target, headers)
         if trouble is not None:
             raise Unanswerable(trouble)
@@ -117,7 +120,8 @@ class Http1Protocol(H11Protocol):
             *self.config.response_headers("h11"),
         ]
         await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
-        await self._send_h11_event(h11.Data(data=body))
+        if self.connection.their_state is h11.ERROR or not self._head_only:  # what is no request is no HEAD
+            await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
 
     async def _create_stream(self, request: h11.Request) -> None:

@@ -663,6 +663,17 @@ async def test_an_odd_request_is_told_what_is_wrong(odd: str) -> None:
         assert json.loads(body)["error"]["code"] == code
 
 
+async def test_an_odd_head_request_is_refused_without_a_body(caplog: pytest.LogCaptureFixture) -> None:
+    async with node() as n:
+        twice = HEAD % b"/healthz" + b"Authorization: Bearer a\r\nAuthorization: Bearer a\r\n\r\n"
+        answer = await read_to_end(await n.raw(twice.replace(b"GET", b"HEAD")))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"\r\n\r\n")
+        good = await n.raw((HEAD % b"/healthz" + b"\r\n").replace(b"GET", b"HEAD") + b"hello\r\n\r\n")
+        assert (await read_to_end(good)).endswith(b"}}"), "what is no request is no HEAD"
+    assert not caplog.records
+
+
 async def test_what_is_kept_of_a_body_is_bounded_by_its_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nobody reads it: a request that waits for something else."""
     waiting, go_on = trio.Event(), trio.Event()

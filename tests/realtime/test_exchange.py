@@ -403,6 +403,16 @@ async def test_what_is_not_on_this_port(path: str) -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/api/sessions/123456/answers", "/hub", "/hub?id=x"])
+async def test_an_error_in_answer_to_head_has_no_body(path: str) -> None:
+    async with ports() as e, e.raw() as raw:
+        await raw.send(request("HEAD", path) + request("GET", "/nowhere"))
+        head = await raw.head()
+        assert head.startswith((b"HTTP/1.1 404", b"HTTP/1.1 405"))
+        assert b"Content-Length: 0" not in head
+        assert (await read_response(raw))[0] == 404, "what follows is the next response"
+
+
 async def test_an_address_may_be_written_with_escapes_as_on_the_other_port() -> None:
     async with ports() as e, client_of(e) as client:
         reply = await client.post("/api/sessions/123%3456/%61nswers")

@@ -73,6 +73,7 @@ class Exchange:
         "_address",
         "_begun_at",
         "_closing",
+        "_head_only",
         "_over",
         "_peer",
         "_port",
@@ -100,6 +101,8 @@ class Exchange:
         self._route: str | None = None
         self._traced: TracedRequest | None = None
         """Of the request that is served: its id, the path of its route, and its trace if it has one."""
+        self._head_only = False
+        """Whether the request that is served is answered without a body."""
         self._unsent = b""
         self._closing = False
         """Whether the connection ends with the response under way."""
@@ -196,6 +199,7 @@ class Exchange:
             self._upgrade(request)
             return
         port.tally.requests += 1
+        self._head_only = request.method == "HEAD"
         self._request_id, self._route = request_id_of(request.header(b"x-request-id")), None
         if port.deps.tracing is not None:
             traceparent, now = request.header(b"traceparent"), port.deps.clock.now_ms()
@@ -392,13 +396,30 @@ class Exchange:
     def _refuse(self, caller: Caller, error: ApiError, more: Mapping[str, str] = _NOTHING) -> None:
         headers = {**self._port.guard.headers(caller), **more}
         self._end_trace(error.status)
-        self._send(error_response(error, headers, close=self._closing, request_id=self._request_id))
+        self._send(
+            error_response(
+                error,
+                headers,
+                close=self._closing,
+                request_id=self._request_id,
+                head_only=self._head_only,
+            )
+        )
 
     def _respond(self, caller: Caller, status: int, headers: Mapping[str, str], body: bytes) -> None:
         standing = self._port.guard.headers(caller)
         self._end_trace(status)
         headers = {**standing, **headers}
-        self._send(response(status, headers, body, close=self._closing, request_id=self._request_id))
+        self._send(
+            response(
+                status,
+                headers,
+                body,
+                close=self._closing,
+                request_id=self._request_id,
+                head_only=self._head_only,
+            )
+        )
 
     def _end_trace(self, status: int | None) -> None:
         """The response goes out now; None: there is none, because the connection has ended."""

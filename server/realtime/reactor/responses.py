@@ -16,19 +16,33 @@ JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
 def response(
-    status: int, headers: Mapping[str, str], body: bytes, *, close: bool, request_id: str | None = None
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    close: bool,
+    request_id: str | None = None,
+    head_only: bool = False,
 ) -> bytes:
     """A whole response. With `close` the connection ends after it. `request_id` is a header, too, of its own
-    because it is another one each time."""
+    because it is another one each time. `head_only` is for HEAD: a body would be taken for the begin of the
+    next response."""
     head = _head(status, headers, close, request_id)
-    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), b"" if head_only else body)
 
 
 def error_response(
-    error: ApiError, headers: Mapping[str, str], *, close: bool, request_id: str | None = None
+    error: ApiError,
+    headers: Mapping[str, str],
+    *,
+    close: bool,
+    request_id: str | None = None,
+    head_only: bool = False,
 ) -> bytes:
     headers = {**headers, **JSON, **error.headers}
-    return response(error.status, headers, error.body, close=close, request_id=request_id)
+    return response(
+        error.status, headers, error.body, close=close, request_id=request_id, head_only=head_only
+    )
 
 
 def head_of_stream(headers: Mapping[str, str], request_id: str | None = None) -> bytes:
