@@ -12,7 +12,7 @@ from engine.actors.delivery.frame import Message
 from engine.domain.session import Phase
 from engine.ports import PlayerResult, SessionRecord
 from server.http.services import Services
-from server.http.sessions import bounded_wait
+from server.http.sessions import REPLY_TIMEOUT_S, bounded_wait
 from server.wire.errors import ApiError
 
 AT_ONCE_MAX = 2
@@ -50,9 +50,9 @@ class FinalResults:
         self._tops: dict[str, _Top] = {}
         self._asking: dict[str, trio.Lock] = {}
 
-    async def in_turn(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(self, ask: Callable[[], Awaitable[T]], within_s: float = REPLY_TIMEOUT_S) -> T:
         """Whatever `ask` gives or raises, when it has its turn at the database."""
-        with bounded_wait():
+        with bounded_wait(within_s):
             async with self._at_once:
                 return await ask()
 

@@ -41,6 +41,9 @@ where the comma stands in numbers, cells begin also within it. A quote may begin
 LARGE_MAX = 4
 """Large results that are being made or sent at one time: each is in memory, as bytes, until it is sent."""
 
+MAKING_MAX_S = 60.0
+"""For a large one to be made, once it is its turn, on a node that has much else to do."""
+
 SENDING_MAX_S = 120.0
 """For a large one to be sent; a connection that needs longer is cut."""
 
@@ -89,8 +92,11 @@ class Results:
                 await self._large.acquire_on_behalf_of(rows)
             when_over(partial(self._large.release_on_behalf_of, rows))
             with bounded_wait():
-                async with self._making:
-                    await in_turn(lambda: store.results(record.id, rows.take, up_to))
+                await self._making.acquire()
+            try:
+                await in_turn(lambda: store.results(record.id, rows.take, up_to), MAKING_MAX_S)
+            finally:
+                self._making.release()
         else:
             await in_turn(lambda: store.results(record.id, rows.take, up_to))
         answer = parts_answer(rows.parts(), rows.content_type, headers)

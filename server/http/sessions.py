@@ -31,13 +31,13 @@ REPLY_TIMEOUT_S = 15.0
 
 
 @contextmanager
-def bounded_wait() -> Iterator[None]:
-    """Limits a wait of a request: raises ApiError `busy` after `REPLY_TIMEOUT_S`.
+def bounded_wait(within_s: float = REPLY_TIMEOUT_S) -> Iterator[None]:
+    """Limits a wait of a request: raises ApiError `busy` after so long.
 
     The command may still be handled; sending it again is safe.
     """
     try:
-        with trio.fail_after(REPLY_TIMEOUT_S):
+        with trio.fail_after(within_s):
             yield
     except trio.TooSlowError:
         raise busy() from None

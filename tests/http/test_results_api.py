@@ -371,6 +371,30 @@ async def test_large_results_are_made_one_after_the_other(monkeypatch: pytest.Mo
         assert (made, replies) == (3, [200] * 3)
 
 
+async def test_a_large_result_may_take_its_time_and_who_waits_behind_it_is_told(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with over() as (e, store, record):
+        replies: list[tuple[int, float]] = []
+        began = trio.current_time()
+
+        async def results(*_: object) -> None:
+            await trio.sleep(40 if not replies else 0)
+
+        monkeypatch.setattr(store, "results", results)
+
+        async def ask() -> None:
+            answer = await e.get(f"/api/sessions/{record.code}/results.csv", token="the-author-key")
+            replies.append((answer.status, trio.current_time() - began))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(ask)
+        assert [(status, round(at)) for status, at in replies] == [(503, 15), (200, 40)]
+        await ask()
+        assert replies[-1][0] == 200
+
+
 async def test_large_results_in_memory_are_bounded(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
