@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.actors.commands import Identity
+from server.runtime.logs import OfRequest
+from server.runtime.request_ids import ForRequest
 from server.security import key_ring
 from server.security.identity import Identities, IdentityError, is_identity
 from server.security.key_ring import KeyRing, KeysUnavailable, keys_in
@@ -274,6 +276,24 @@ async def test_a_source_that_is_slow_or_dead_leaves_the_keys_as_they_are(
     source.slow = source.mistaken = False
     source.keys = key_set(public_jwk("ES256"))
     assert await code_of(readers, signed(algorithm="ES256")) is None
+
+
+async def test_a_mistake_after_a_look_is_told_as_of_the_request_that_waited(
+    looking: tuple[Source, Identities], caplog: pytest.LogCaptureFixture
+) -> None:
+    source, readers = looking
+    source.keys = key_set(public_jwk("EdDSA"), public_jwk("EdDSA", 1))
+
+    def mistaken(_: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    caplog.handler.addFilter(OfRequest())
+    with ForRequest("r-1"):
+        readers.read(signed(algorithm="EdDSA", number=1), mistaken)
+    new = signed(algorithm="EdDSA", number=1)
+    assert await code_of(readers, new) is None, "the next one hears all the same"
+    [told] = [record for record in caplog.records if record.exc_info]
+    assert (told.getMessage(), vars(told)["request_id"]) == ("a mistake in telling of an identity", "r-1")
 
 
 async def test_no_more_tokens_wait_than_may(autojump_clock: MockClock) -> None:

@@ -13,6 +13,8 @@ from server.runtime.tracing import Tracing
 SERVED = "fanfare.served_request"
 """Where the scope of a request has it."""
 
+_ID = "fanfare.request_id"
+
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -26,7 +28,7 @@ class ServedRequest:
     """
 
     def __init__(self, scope: Any, tracing: Tracing | None, now_ms: Callable[[], int]) -> None:
-        self.id = request_id_of(_header(scope["headers"], b"x-request-id"))
+        self.id = request_id_in(scope)
         self.route: str | None = None
         """The path of the route, with its parameters in braces; None of a request that fits none."""
         self._status: int | None = None
@@ -63,6 +65,13 @@ class ServedRequest:
         current.reset(self._trace_before)
         if self._tracing is not None and self._traced is not None:
             self._tracing.note_request(self._traced, self.route, self._status, self._now_ms())
+
+
+def request_id_in(scope: Any) -> str:
+    """The same each time it is asked for."""
+    if _ID not in scope:
+        scope[_ID] = request_id_of(_header(scope["headers"], b"x-request-id"))
+    return str(scope[_ID])
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:

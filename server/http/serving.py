@@ -28,10 +28,10 @@ from server.config.config import Config
 from server.file_limit import room
 from server.http.app import Api
 from server.http.http1 import http1_settings, serve_http1
-from server.http.served_request import SERVED
+from server.http.served_request import request_id_in
 from server.http.sockets import CROWDED, BoundedListener, BoundedStream
 from server.http.throttle import FairThrottle
-from server.runtime.request_ids import ForRequest
+from server.runtime.request_ids import HEADER, ForRequest
 from server.security.client_address import client_address
 from server.security.limits import ArrivalRate, ConnectionCount
 from server.wire.errors import ApiError
@@ -155,10 +155,14 @@ def _application(
     """
 
     async def application(scope: Any, receive: Receive, send: Send, *_: object) -> None:
-        if (address := admit(scope)) is None:
-            await finish(receive, send, _refusal(CROWDED))
+        request_id = request_id_in(scope)
+        with ForRequest(request_id):
+            address = admit(scope)
+        if address is None:
+            await finish(receive, send, _refusal(CROWDED, request_id))
         elif not _readable(scope):
-            await finish(receive, send, _refusal(ApiError("bad_message", "The Host is no host name.")))
+            error = ApiError("bad_message", "The Host is no host name.")
+            await finish(receive, send, _refusal(error, request_id))
         else:
             await answer(scope, receive, send, address)
 
@@ -178,8 +182,8 @@ def _application(
         try:
             await app(scope, cast(Any, receive), cast(Any, send_part))
         except Exception as crash:  # noqa: BLE001 - this is a crash boundary
-            first, served = _first(crash), scope.get(SERVED)
-            with ForRequest(None if served is None else served.id):
+            first = _first(crash)
+            with ForRequest(request_id_in(scope)):
                 app.boundary.caught(first if isinstance(first, Exception) else crash, "an HTTP request")
             return  # hypercorn answers with a 500, or ends the connection
         await finish(receive, send, end)
@@ -226,8 +230,8 @@ def _address(scope: Any, proxy_hops: int) -> str:
     return client_address(client[0] if client else "", ",".join(forwarded) or None, proxy_hops)
 
 
-def _refusal(error: ApiError) -> tuple[Message, Message]:
-    headers = [(b"content-type", b"application/json")]
+def _refusal(error: ApiError, request_id: str) -> tuple[Message, Message]:
+    headers = [(b"content-type", b"application/json"), (HEADER.lower().encode(), request_id.encode())]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     return _whole(error.status, headers, error.body)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class KeyRing:
         """Keys."""
         if len(self._waiting) >= WAITING_MAX:
             return False
-        self._waiting.append(done)
+        self._waiting.append(partial(copy_context().run, self._tell, done))
         self._wanted.set()
         return True
 
@@ -87,13 +88,17 @@ class KeyRing:
                 await self._look()
                 looked = True
             self.failing = self.failing or not looked
-            for done in [*waiting, *self._waiting]:
-                with self._boundary.within("telling of an identity"):
-                    done()
+            for tell in [*waiting, *self._waiting]:
+                tell()
             self._waiting = []
             await trio.sleep(PAUSE_S)
             with trio.move_on_after(RENEW_S - PAUSE_S):
                 await self._wanted.wait()
+
+    def _tell(self, done: Callable[[], None]) -> None:
+        """As the request that waits: a line of the log about it names that."""
+        with self._boundary.within("telling of an identity"):
+            done()
 
     async def _look(self) -> None:
         try:

@@ -578,9 +578,11 @@ async def test_the_silent_count_before_their_tls_handshake(
         await n.until_connections(0)
 
 
-async def test_a_proxy_s_connection_counts_for_whom_it_speaks() -> None:
+async def test_a_proxy_s_connection_counts_for_whom_it_speaks(caplog: pytest.LogCaptureFixture) -> None:
     def ask(client: str) -> bytes:
-        return HEAD % b"/healthz" + f"X-Forwarded-For: {client}\r\n\r\n".encode()
+        return HEAD % b"/healthz" + f"X-Forwarded-For: {client}\r\nX-Request-Id: of-{client}\r\n\r\n".encode()
+
+    caplog.handler.addFilter(OfRequest())
 
     async with node(proxy_hops=1, http_connections_per_address_max=1) as n:
         pooled, other = await n.raw(ask("203.0.113.1")), await n.raw()
@@ -593,6 +595,9 @@ async def test_a_proxy_s_connection_counts_for_whom_it_speaks() -> None:
         refused = await read_until(other, b"}}")
         assert refused.startswith(b"HTTP/1.1 429")
         assert b"too_many_connections" in refused
+        assert b"x-request-id: of-203.0.113.2\r\n" in refused
+    [told] = [record for record in caplog.records if "more are refused" in record.getMessage()]
+    assert vars(told)["request_id"] == "of-203.0.113.2"
 
 
 async def test_streams_have_a_lower_limit_of_their_own() -> None:
