@@ -9,6 +9,7 @@ node has died, thousands of clients ask for its sessions, again and again. They 
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import copy
 from dataclasses import dataclass
 
 import orjson
@@ -86,7 +87,7 @@ class SessionLocator:
         if (location := self.remembered(key)) is not None:
             return location
         if (error := self.failed(key)) is not None:
-            raise error.with_traceback(None)
+            raise copy(error)
         return await self._lookups.find(key)
 
     async def _look_up(self, key: str) -> SessionRecord | RemoteLocation:
@@ -96,9 +97,7 @@ class SessionLocator:
         except SessionFinished:
             raise  # not remembered: it may be deleted in the next moment
         except REFUSALS as error:
-            if len(self._failed) >= FAILED_MAX:
-                self._failed.clear()
-            self._failed[key] = error, trio.current_time() + FAILED_S
+            self._remember_failure(key, error)
             raise
         if member is None:
             return record
@@ -168,6 +167,16 @@ class SessionLocator:
         """Why the session was not found a moment ago."""
         error, until = self._failed.get(key, (None, 0.0))
         return error if trio.current_time() < until else None
+
+    def _remember_failure(self, key: str, error: Exception) -> None:
+        """A copy of it: with the traceback the request itself would stay, some 14 KB of memory."""
+        now = trio.current_time()
+        self._failed.pop(key, None)
+        while self._failed and next(iter(self._failed.values()))[1] <= now:
+            del self._failed[next(iter(self._failed))]
+        if len(self._failed) >= FAILED_MAX:
+            self._failed.clear()
+        self._failed[key] = copy(error), now + FAILED_S
 
     def remember(self, location: RemoteLocation) -> None:
         """Remember the location of a session."""

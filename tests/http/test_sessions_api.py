@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -194,6 +195,19 @@ async def test_wrong_codes_and_refused_tries_leave_nothing_in_memory() -> None:
             assert answer.error == ("session_not_found" if count == 3 else "too_many_attempts")
             gc.collect()
             assert sum(isinstance(each, Request) for each in gc.get_objects()) <= 1
+
+
+async def test_of_a_code_that_nobody_has_no_traceback_is_remembered() -> None:
+    def tracebacks() -> int:
+        gc.collect()
+        return sum(isinstance(each, TracebackType) for each in gc.get_objects())
+
+    async with edge(attempts_per_min=1000) as e:
+        await e.get("/api/sessions/900000", peer=OUTSIDE)
+        before = tracebacks()
+        for guess in range(100):
+            assert (await e.get(f"/api/sessions/9001{guess:02}", peer=OUTSIDE)).status == 404
+        assert tracebacks() - before < 20
 
 
 async def test_a_good_token_works_from_the_address_of_a_guesser() -> None:
