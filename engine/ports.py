@@ -38,9 +38,12 @@ class OwnedElsewhere(Exception):
     """Another owner has the session, and may still be running it."""
 
     def __init__(self, session_id: str, owner: str | None) -> None:
-        super().__init__(f"session {session_id} belongs to {owner}")
+        super().__init__(session_id, owner)
         self.session_id = session_id
         self.owner = owner
+
+    def __str__(self) -> str:
+        return f"session {self.session_id} belongs to {self.owner}"
 
 
 class SessionRunning(Exception):

@@ -62,16 +62,21 @@ class Lookups(Generic[T]):
             look = self._under_way[key] = _Look()
             self._nursery.start_soon(self._run, key, look)
         await look.over.wait()
-        if look.error is not None:
-            raise look.error.with_traceback(None)
-        return look.found  # type: ignore[return-value]  # without an error it was found
+        error, found = look.error, look.found
+        del look
+        if error is None:
+            return found  # type: ignore[return-value]  # without an error it was found
+        try:
+            raise error.with_traceback(None)
+        finally:
+            del error  # else it and this frame refer to each other, and stay until a full collection
 
     async def _run(self, key: str, look: _Look[T]) -> None:
         try:
             look.found = await self._look(key)
             look.error = None
         except self._refusals as error:
-            look.error = error
+            look.error = error.with_traceback(None)  # which refers to this frame, and that to the error
         except Exception as error:  # noqa: BLE001 - the boundary logs it
             self._boundary.caught(error, "looking for a session", key)
             look.error = Mistake(key)
@@ -135,7 +140,7 @@ class CommandQueues:
         try:
             send = await route(key)
         except self._refusals as error:
-            refusal = error
+            refusal = error.with_traceback(None)  # as in `_run`
         except Exception as error:  # noqa: BLE001 - the boundary logs it
             self._boundary.caught(error, "delivering to a session", key)
         commands = self._queues.pop((route, key))
