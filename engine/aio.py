@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 from typing import Any, TypeVar, TypeVarTuple
@@ -36,6 +36,9 @@ _ROUNDS_MIN = 3
 _STEP_S = 0.001
 """After so long in one step there are no further rounds. Two that read much from a server which answers as
 fast as it is asked would else take turns with each other, and with nobody else."""
+
+CANCELLED_TIMERS_MAX = 100
+"""So many cancelled timers are kept, or as many as there are others."""
 
 _READ_BYTES_MAX = 65_536
 
@@ -125,6 +128,8 @@ class _Loop(asyncio.SelectorEventLoop):
         """There is a callback to run."""
         self._timers: list[asyncio.TimerHandle] = []
         """A heap, in the order in which they are due. Most are cancelled before that."""
+        self._cancelled = 0
+        """At most so many of them are cancelled."""
         self._waiting = trio.CancelScope()
         """The pump's wait. It ends when the first of `_timers` is due."""
         self._ended = False
@@ -151,6 +156,16 @@ class _Loop(asyncio.SelectorEventLoop):
         heappush(self._timers, timer)
         self._waiting.deadline = min(self._waiting.deadline, when)
         return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Forget cancelled timers now and then, as asyncio does: each keeps the context of the request that
+        it was set for, and the time-out of a statement is long."""
+        super()._timer_handle_cancelled(handle)  # type: ignore[misc]  # what asyncio tells a loop is not in its types
+        self._cancelled += 1
+        if self._cancelled > CANCELLED_TIMERS_MAX and 2 * self._cancelled > len(self._timers):
+            self._timers = [timer for timer in self._timers if not timer.cancelled()]
+            heapify(self._timers)
+            self._cancelled = 0
 
     async def create_connection(self, *args: Any, **more: Any) -> Any:
         return _reading_little(await super().create_connection(*args, **more))

@@ -6,13 +6,15 @@ import asyncio
 import gc
 import socket
 import time
+import weakref
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import pytest
 import trio
 from trio.testing import MockClock, Sequencer, wait_all_tasks_blocked
 
-from engine.aio import call, open_asyncio, rest
+from engine.aio import CANCELLED_TIMERS_MAX, call, open_asyncio, rest
 from tests.counting import Steps
 
 
@@ -77,6 +79,24 @@ async def test_what_is_ready_again_and_again_does_not_keep_the_loop(
     nursery.start_soon(others)
     await call(work)
     assert turns >= 9, "three rounds in each turn"
+
+
+async def test_timers_that_were_cancelled_are_forgotten(asyncio_loop: None) -> None:
+    contexts: list[weakref.ref[Request]] = []
+
+    class Request:
+        pass
+
+    request: ContextVar[Request] = ContextVar("request")
+
+    async def work() -> None:
+        request.set(made := Request())
+        contexts.append(weakref.ref(made))
+        asyncio.get_running_loop().call_later(3600, print).cancel()
+
+    for _ in range(500):
+        await call(work)
+    assert sum(context() is not None for context in contexts) <= CANCELLED_TIMERS_MAX + 1
 
 
 async def test_a_rest_takes_its_time(asyncio_loop: None, autojump_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from engine.actors.options import ActorOptions
 from engine.actors.refusals import NodeFull, SessionFinished
 from engine.boundary import Mistake
 from engine.domain.settings import Settings
-from engine.ports import SessionNotFound, SessionRecord, StorageUnavailable
+from engine.ports import OwnedElsewhere, SessionNotFound, SessionRecord, StorageUnavailable
 from engine.shards.session_locator import FAILED_S
 from tests.actors.world import QUIZ, Client, RunningNode, World, settle, world
 from tests.counting import Steps
@@ -38,6 +39,21 @@ class Looks:
             await trio.lowlevel.checkpoint()
             raise self._error()
         return await self._find(key)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SessionNotFound("123456"),
+        StorageUnavailable("away"),
+        NodeFull(),
+        Mistake("x"),
+        OwnedElsewhere("a", "b"),
+    ],
+)
+def test_a_refusal_that_is_remembered_is_a_copy(error: Exception) -> None:
+    again = copy(error)
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 async def asked(node: RunningNode, key: str) -> Counter[type[Exception]]:
