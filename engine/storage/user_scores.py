@@ -92,11 +92,15 @@ WITH wanted AS (
            jsonb_array_length(q.definition -> 'questions') AS questions
     FROM unnest($2::integer[], $3::timestamptz[]) AS w (player, finished_at)
     CROSS JOIN LATERAL (
+        SELECT coalesce((
+            SELECT c.player FROM session_changes c
+            WHERE c.session_id = $1::uuid AND c.kind = 'attempt' AND c.by_ms = w.player), w.player) AS id
+    ) AS whose
+    CROSS JOIN LATERAL (
         SELECT * FROM attempts
-        WHERE session_id = $1::uuid AND number = w.player AND w.finished_at IS NOT NULL
-        UNION ALL
-        SELECT * FROM attempts
-        WHERE session_id = $1::uuid AND player = w.player AND w.finished_at IS NULL) AS n
+        WHERE session_id = $1::uuid AND player = whose.id AND (number = w.player OR w.finished_at IS NULL)
+        OFFSET 0 -- so that each is looked up, and not all attempts of the session read
+    ) AS n
     JOIN sessions s ON s.id = $1::uuid
     JOIN quizzes q ON q.id = s.quiz_id AND q.version = s.quiz_version
     WHERE s.finished_at IS NULL AND n.user_id IS NOT NULL
