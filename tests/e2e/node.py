@@ -177,16 +177,21 @@ async def running_node(data_dir: Path, *options: str, forked: bool = True) -> As
                     process.kill()
 
 
-async def fanfare(*words: str, data_dir: Path | None = None) -> tuple[int, str]:
+async def fanfare(*words: str, data_dir: Path | None = None, forked: bool = False) -> tuple[int, str]:
     """Run a client command to its end. Returns its exit code and all that it printed. `data_dir`: of the node
-    on this machine that it is about."""
+    on this machine that it is about. `forked`: as of `Node`."""
     where = {} if data_dir is None else {"FANFARE_DATA_DIR": str(data_dir)}
+    environment = clean_environment() | where
     with trio.fail_after(5 * PATIENCE_S):
+        if forked:
+            process = ForkedProcess(words, environment)
+            said = b"".join([data async for data in process.stdout])
+            return await process.wait(), said.decode()
         done = await trio.run_process(
             [*FANFARE, *words],
             capture_stdout=True,
             stderr=subprocess.STDOUT,
             check=False,
-            env=clean_environment() | where,
+            env=environment,
         )
     return done.returncode, done.stdout.decode()

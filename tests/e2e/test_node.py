@@ -90,7 +90,7 @@ async def play(node: Node, api: Api, *, kill_in: int | None = None) -> str:
     assert {row["player"]: (row["answered"], row["score"]) for row in by_sql} == {
         row.player: (row.answered, row.score) for row in results
     }
-    assert await fanfare("audit", made["code"], "--data-dir", str(node.data_dir)) == (0, AGREED)
+    assert await fanfare("audit", made["code"], "--data-dir", str(node.data_dir), forked=True) == (0, AGREED)
     return str(made["code"])
 
 
@@ -117,7 +117,7 @@ async def test_a_key_that_was_wrong_is_corrected_while_the_node_runs(data_dir: P
         code = await play(node, api)
         before = await api.results(code)
         words = ["rescore", code, "--question", "1", "--data-dir", str(data_dir), "--yes", "--correct"]
-        done = await fanfare(*words, "c")
+        done = await fanfare(*words, "c", forked=True)
         assert (done[0], done[1].splitlines()[-1]) == (0, "Stored as correction 1 of the session.")
         after = await api.results(code)
         assert after != before
@@ -126,8 +126,8 @@ async def test_a_key_that_was_wrong_is_corrected_while_the_node_runs(data_dir: P
             (row["player"], row["score"]) for row in after["players"]
         ]
         assert await node.stop() == 0
-        assert await fanfare("audit", code, "--data-dir", str(data_dir)) == (0, AGREED)
-        assert (await fanfare(*words, "b"))[0] == 0
+        assert await fanfare("audit", code, "--data-dir", str(data_dir), forked=True) == (0, AGREED)
+        assert (await fanfare(*words, "b", forked=True))[0] == 0
         await node.start()
         assert await api.results(code) == before
 
@@ -199,7 +199,7 @@ async def test_a_node_that_stood_still_takes_the_answers_of_its_players_afterwar
             assert not any(message["t"] == "reveal" for message in heard)
             await hear("reveal")
             assert heard[-1]["counts"] == [0, 1, 0]
-        code, said = await fanfare("audit", made["code"], "--data-dir", str(node.data_dir))
+        code, said = await fanfare("audit", made["code"], "--data-dir", str(node.data_dir), forked=True)
         assert (code, said.endswith(AGREED)) == (0, True)
 
 

@@ -283,25 +283,25 @@ async def test_a_damaged_spool_keeps_a_node_from_starting_until_somebody_decides
         content = path.read_bytes()
         path.write_bytes(content[:-3] + b"?" + content[-2:])
         gate.set("open")
-        code, said = await fanfare(*node.words)
+        code, said = await fanfare(*node.words, forked=True)
         assert code == 1
         assert f"{path} is damaged" in said
         assert "fanfare spool cut" in said
         at = ["--data-dir", str(node.data_dir)]
-        code, said = await fanfare("spool", "show", *at)
+        code, said = await fanfare("spool", "show", *at, forked=True)
         assert code == 1
         assert made["session_id"] in said
-        code, said = await fanfare("spool", "cut", *at)
+        code, said = await fanfare("spool", "cut", *at, forked=True)
         assert code == 0
         [aside] = node.data_dir.glob("spool-damaged-*")
         assert str(aside) in said
         assert (aside / path.name).exists()
-        code, said = await fanfare("spool", "show", *at)
+        code, said = await fanfare("spool", "show", *at, forked=True)
         assert code == 0
         assert "1 facts" in said
         await node.start()
         assert len(await site.answers(made["session_id"])) == 1
-        code, said = await fanfare("spool", "show", *at)
+        code, said = await fanfare("spool", "show", *at, forked=True)
         assert (code, said.strip()) == (0, "The spool is empty.")
 
 

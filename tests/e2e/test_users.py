@@ -71,9 +71,9 @@ async def test_users_get_scores_and_ranks_and_can_leave() -> None:
             assert [line["name"] for line in board["top"]] == ["Ann"]
             assert "Bob" not in str(await api.results(made["code"]))
             assert await node.stop() == 0
-            done = await fanfare("audit", made["code"], "--data-dir", str(data_dir))
+            done = await fanfare("audit", made["code"], "--data-dir", str(data_dir), forked=True)
             assert done == (0, "1 session audited: no difference.\n")
-            code, said = await fanfare("scores", "audit", "--data-dir", str(data_dir))
+            code, said = await fanfare("scores", "audit", "--data-dir", str(data_dir), forked=True)
             assert (code, said) == (0, "6 lines of leaderboards compared: 0 are not what the scores say.\n")
 
 
