@@ -113,19 +113,25 @@ def _copy(query: str) -> str:
 
 _UNSCORED = "SELECT (SELECT count(*) FROM unscored_sessions) + (SELECT count(*) FROM score_changes)"
 
-_FACTS = """
-WITH facts AS (
-    SELECT DISTINCT ON (p.session_id, p.player) p.session_id, p.user_id, t.*
-    FROM players p CROSS JOIN LATERAL (
-        SELECT p.player AS number UNION ALL
-        SELECT by_ms FROM session_changes
-        WHERE session_id = p.session_id AND kind = 'attempt' AND player = p.player
-    ) AS attempt CROSS JOIN LATERAL (
-        SELECT coalesce(sum(points), 0) AS score, count(question) AS answered,
-               count(*) FILTER (WHERE correct) AS correct, coalesce(sum(elapsed_ms), 0) AS elapsed_ms
-        FROM standing_answers WHERE session_id = p.session_id AND player = attempt.number
-    ) AS t
-    WHERE p.session_id IN ({ids}) ORDER BY p.session_id, p.player, t.score DESC, t.elapsed_ms, attempt.number
+_ATTEMPTS = """(
+    SELECT session_id, player, user_id, player AS number FROM players
+    UNION ALL
+    SELECT p.session_id, p.player, p.user_id, c.by_ms::integer
+    FROM session_changes c JOIN players p ON p.session_id = c.session_id AND p.player = c.player
+    WHERE c.kind = 'attempt'
+)"""
+
+_FACTS = f"""
+WITH attempts AS (
+    SELECT p.session_id, p.player, p.user_id, p.number, coalesce(sum(a.points), 0) AS score,
+           count(a.question) AS answered, count(*) FILTER (WHERE a.correct) AS correct,
+           coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
+    FROM {_ATTEMPTS} AS p
+         LEFT JOIN standing_answers a ON a.session_id = p.session_id AND a.player = p.number
+    WHERE p.session_id IN ({{ids}}) GROUP BY p.session_id, p.player, p.user_id, p.number
+), facts AS (
+    SELECT DISTINCT ON (session_id, player) session_id, user_id, score, answered, correct, elapsed_ms
+    FROM attempts ORDER BY session_id, player, score DESC, elapsed_ms, number
 )"""
 """Of every player, guests too: of the best attempt."""
 
@@ -144,15 +150,15 @@ FROM ranked f FULL JOIN rows u ON u.session_id = f.session_id AND u.user_id = f.
 WHERE (f.score, f.answered, f.correct, f.elapsed_ms, f.rank, f.players)
       IS DISTINCT FROM (u.score, u.answered, u.correct, u.elapsed_ms, u.rank, u.players)"""
 
-_LINES = """
+_LINES = f"""
 WITH users AS (
-    SELECT DISTINCT user_id FROM players WHERE session_id IN ({ids}) AND user_id IS NOT NULL
+    SELECT DISTINCT user_id FROM players WHERE session_id IN ({{ids}}) AND user_id IS NOT NULL
 ), facts AS (
     SELECT p.session_id, p.user_id, coalesce(sum(a.points), 0) AS score,
            coalesce(sum(a.elapsed_ms), 0) AS elapsed_ms
-    FROM users JOIN players p USING (user_id)
-         LEFT JOIN standing_answers a ON a.session_id = p.session_id AND a.player = p.player
-    GROUP BY p.session_id, p.player, p.user_id
+    FROM users JOIN {_ATTEMPTS} AS p USING (user_id)
+         LEFT JOIN standing_answers a ON a.session_id = p.session_id AND a.player = p.number
+    GROUP BY p.session_id, p.player, p.user_id, p.number
 ), expected AS (
     SELECT DISTINCT ON (f.user_id, quiz, period) f.user_id, quiz, period, f.score, f.elapsed_ms
     FROM facts f JOIN sessions s ON s.id = f.session_id, unnest(ARRAY[s.quiz_id, '']) AS quiz,
