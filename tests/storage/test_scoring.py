@@ -19,7 +19,7 @@ from engine.storage.leaderboards import Cursor, Leaderboards
 from engine.storage.postgres import Connection, Database
 from engine.storage.score_checks import rebuild, rebuild_session, waiting, wrong_entries, wrong_scores
 from engine.storage.scoring import Scoring
-from engine.storage.user_scores import forget_user
+from engine.storage.user_scores import forget_user, score_players
 from tests.storage.scored import ZONE, Line, at, boards_of, finish, independent, played
 
 NOW = datetime.now(UTC).replace(microsecond=123_000)
@@ -433,6 +433,36 @@ async def test_the_best_attempt_that_a_user_is_through_with_is_the_score(databas
     assert await settled() == [("ann", 700, 2, 80, after(3)), ("bob", 900, 1, 9, after(9))]
     rows = await database.fetch("SELECT player, rank, score, answered, number FROM standings ORDER BY player")
     assert [tuple(row) for row in rows] == [(1, 2, 700, 2, 3), (2, 1, 900, 1, 5)]
+
+
+async def test_the_score_of_an_attempt_is_made_without_reading_those_of_others(database: Database) -> None:
+    session_id = await played(database, {"ann": [(500, 100)]}, NOW, finished=False)
+    await database.execute("UPDATE quizzes SET definition = '{\"questions\": [1]}'")
+    await database.execute("UPDATE sessions SET settings = $1", json.dumps(Settings(pace="self").to_dict()))
+    await database.execute(
+        "INSERT INTO players (session_id, player, name, joined_at, seq, user_id) "
+        "SELECT $1, n, n, $2, n, 'user ' || n FROM generate_series(2, 3000) AS n",
+        session_id,
+        NOW,
+    )
+    await database.execute(
+        "INSERT INTO session_changes (session_id, seq, kind, player, question, by_ms, at) "
+        "SELECT $1, 10000 + n, 'attempt', n, 2, 3000 + n, $2 FROM generate_series(1, 3000) AS n",
+        session_id,
+        NOW,
+    )
+    await database.execute("ANALYZE")
+
+    async def read(connection: Connection) -> int:
+        await score_players(connection, session_id, [3_001], [NOW])
+        return int(
+            await connection.fetchval(
+                "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) "
+                "FROM pg_stat_xact_user_tables WHERE relname LIKE 'session_changes%'"
+            )
+        )
+
+    assert await database.in_transaction(read) < 20
 
 
 async def test_a_forgotten_user_and_a_deleted_session_leave_every_leaderboard(database: Database) -> None:
