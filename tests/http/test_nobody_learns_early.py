@@ -206,7 +206,7 @@ class Probe:
         self.http("leaderboard, all", await e.get(f"{url}/leaderboard?top=1000"))
         self.http("players, for the host", await e.get(f"{url}/players", token=host))
         self.http("players, for an author", await e.get(f"{url}/players?after=1", token=author))
-        self.http("results, for the host", await e.get(f"{url}/results?token={host}"))
+        self.http("results, for the host", await e.get(f"{url}/results", token=host))
         self.http("results.json, for an author", await e.get(f"{url}/results.json", token=author))
         self.http("results.csv, for the host", await e.get(f"{url}/results.csv", token=host))
         self.http("sessions, for an author", await e.get("/api/sessions", token=author))
