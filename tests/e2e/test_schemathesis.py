@@ -41,7 +41,7 @@ async def test_a_node_does_what_its_document_says(data_dir: Path) -> None:
         scene = Scene(made["code"], over["code"], tokens)
         play_url = node.ws_url.replace("ws://", "http://").removesuffix("/ws")
         asked = await trio.to_thread.run_sync(explore, scene, node.url, play_url)
-        assert len([each for each in asked if each.endswith("realtime")]) == 5
+        assert len([each for each in asked if each.endswith("realtime")]) == 6
         assert node.process is not None
         assert node.process.poll() is None
         await node.stop()
