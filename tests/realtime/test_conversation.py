@@ -302,7 +302,8 @@ def test_what_is_not_understood_is_answered_with_its_id_and_harms_nothing() -> N
         "t": "error",
         "id": "a-1",
         "code": "unknown_field",
-        "message": "chioce is not a member of this message; known: id, question, choice, attempt, traceparent.",
+        "message": "chioce is not a member of this message; known: "
+        "id, question, choice, attempt, traceparent.",
         "path": "chioce",
     }
     scene.answer()

@@ -34,6 +34,7 @@ from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
 from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE, Loop
+from server.realtime.reactor.opening import Opening
 from server.realtime.reactor.request import (
     Head,
     Malformed,
@@ -75,6 +76,13 @@ class Node(ListeningPort):
     def __init__(self, seats: Seats, reactor: ReactorTransport) -> None:
         super().__init__(reactor)
         self.seats = seats
+
+    @property
+    def clients(self) -> list[Connection | Opening]:
+        """What looks after the sockets of clients."""
+        assert isinstance(self.transport, ReactorTransport)
+        assert self.transport._loop is not None
+        return [each for each in self.transport._loop._handlers if isinstance(each, Connection | Opening)]
 
     @asynccontextmanager
     async def seated(self, receive_buffer: int | None = None) -> AsyncIterator[tuple[RawClient, Subscriber]]:
@@ -239,6 +247,67 @@ async def test_a_pong_that_is_due_costs_no_parser(monkeypatch: pytest.MonkeyPatc
         await client.send(frame(b"a ping of the client's", 9))
         await client.expect(10)
         assert made == 1
+
+
+def send_at_once(client: RawClient, data: bytes) -> None:
+    """Before the reactor gets a turn to read it."""
+    assert isinstance(client.stream, trio.SocketStream)
+    assert os.write(client.stream.socket.fileno(), data) == len(data)
+
+
+async def test_a_late_loop_does_not_take_its_own_lateness_for_the_silence_of_a_client() -> None:
+    """A node without processor time finds the pong in the kernel when the time for it is long over."""
+    async with reactor(ping_interval_s=0.1, ping_timeout_s=60) as node, node.seated() as (client, _):
+        (handler,) = node.clients
+        await client.expect(9)
+        send_at_once(client, frame(b"", 10))
+        handler.due(trio.current_time() + 61)
+        await client.expect(9)
+        handler.due(trio.current_time() + 122)
+        assert (await client.receive_frame()).close_code == 4007
+
+
+async def test_a_late_loop_reads_the_join_before_it_is_too_late() -> None:
+    async with reactor(join_timeout_s=60) as node, node.raw() as client, node.raw() as silent:
+        for each in (silent, client):
+            await each.open()
+        send_at_once(client, WATCH)
+        for handler in node.clients:
+            handler.due(trio.current_time() + 61)
+        await client.expect_message("joined")
+        assert (await silent.receive_frame()).close_code == 4008
+
+
+async def test_a_late_loop_reads_the_request_before_it_is_too_late() -> None:
+    async with reactor(join_timeout_s=60) as node, node.raw() as client, node.raw() as silent:
+        await node.until_connections(2)
+        send_at_once(client, request())
+        for handler in node.clients:
+            handler.due(trio.current_time() + 61)
+        assert (await client.response())[0] == 101
+        assert (await silent.response())[0] == 408
+
+
+async def test_a_late_loop_sends_what_it_could_have_sent_before_it_calls_a_client_slow() -> None:
+    async with (
+        reactor(send_timeout_s=60, ping_interval_s=600, outbox_bytes_max=16_000_000) as node,
+        node.seated(receive_buffer=4096) as (client, seat),
+    ):
+        (handler,) = node.clients
+        assert isinstance(handler, Connection)
+        for number in range(300):
+            seat.push(long(number, size=20_000))
+        assert node.statistics.frames_out_total < 200
+        assert isinstance(client.stream, trio.SocketStream)
+        with suppress(BlockingIOError):
+            while os.read(client.stream.socket.fileno(), 65_536):
+                pass
+        assert handler._backlog is not None
+        handler.due(handler._backlog.send_by)
+        assert handler._end is None
+        await node.settle()
+        handler.due(trio.current_time() + 122)
+        await node.until(lambda: node.statistics.closed_total == {"slow_consumer": 1})
 
 
 async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:

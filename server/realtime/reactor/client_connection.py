@@ -238,6 +238,9 @@ class ClientConnection:
         backlog = self._backlog
         if backlog is None or now < backlog.send_by:
             return False
+        self._flush(backlog)  # a late loop does not take its own lateness for the client's
+        if self._leaving or self._backlog is not backlog or now < backlog.send_by:
+            return False
         if self._end is None:
             self.close(CloseReason.SLOW_CONSUMER)
         else:

@@ -147,8 +147,11 @@ class Connection(ClientConnection):
             return False
         silent_s = now - self._pinged_at
         if not self._heard and silent_s >= config.ping_timeout_s:
-            self.close(CloseReason.PING_TIMEOUT)
-            return False
+            self._read()  # a late loop does not take its own lateness for the client's
+            if not self._heard:
+                self.close(CloseReason.PING_TIMEOUT)
+            if self._end is not None:
+                return False
         if self._heard and silent_s >= config.ping_interval_s:
             self._pinged_at = now
             if self._backlog is None:  # else the time a send may take tells whether anybody is there
@@ -161,8 +164,10 @@ class Connection(ClientConnection):
         """Whether the connection was ended because nobody has joined, or has been answered."""
         assert self._conversation is not None
         if now >= self._join_by and self._conversation.idle:
-            self.close(CloseReason.JOIN_TIMEOUT)
-            return True
+            self._read()  # a late loop does not take its own lateness for the client's
+            if self._end is None and self._conversation.idle:
+                self.close(CloseReason.JOIN_TIMEOUT)
+            return self._end is not None
         if now >= self._join_by + transport.JOIN_REPLY_S and self._conversation.joining:
             self._conversation.give_up_joining()
             return True

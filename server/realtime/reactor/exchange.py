@@ -142,7 +142,9 @@ class Exchange:
         elif self._reader.between:
             self._part()
         else:
-            self._end_with(handshake.TOO_LATE.response)
+            self.ready(READABLE)  # a late loop does not take its own lateness for the client's
+            if not (self._over or self._unsent or self._reply or self._reader.between):
+                self._end_with(handshake.TOO_LATE.response)
 
     def stop(self) -> None:
         """SocketHandler. A request that waits for its session still gets its answer."""

@@ -86,6 +86,9 @@ class HubWebSocket(Connection):
             return False
         if now >= self._next_look(now):
             self._pinged_at = now
+            self._read()  # a late loop does not take its own lateness for the client's
+            if self._end is not None:
+                return False
             if self._hub.fell_silent():
                 self.close(CloseReason.PING_TIMEOUT)
                 return False

@@ -53,32 +53,39 @@ class Opening:
 
     def ready(self, events: int) -> None:  # noqa: ARG002 - SocketHandler: whatever it is, reading tells
         """SocketHandler."""
+        self._read()
+
+    def _read(self) -> bool:
+        """Take what has come. Returns whether the opening goes on."""
         data = receive(self._socket)
         if data is None:
-            return
+            return True
         if not data:
             self._port.tally.refused[GONE] += 1
             self.cut()
-            return
+            return False
         if self._reader is None:
             self._reader = RequestReader(self._port.config.frame_bytes_max)
         try:
             self._reader.feed(data)
         except Malformed as error:
             self._refuse(handshake.unreadable(error.status))
-            return
+            return False
         except TooLarge:
             self._refuse(handshake.TOO_LARGE)
-            return
+            return False
         if self._reader.take_expectation():
             with suppress(OSError):
                 self._socket.send(CONTINUE)
-        if len(self._reader):
-            self._answer(self._reader)
+        if not len(self._reader):
+            return True
+        self._answer(self._reader)
+        return False
 
     def due(self, now: float) -> None:  # noqa: ARG002 - SocketHandler
         """SocketHandler."""
-        self._refuse(handshake.TOO_LATE)
+        if self._read():  # a late loop does not take its own lateness for the client's
+            self._refuse(handshake.TOO_LATE)
 
     def stop(self) -> None:
         """SocketHandler."""
