@@ -26,6 +26,12 @@ TRANSPORTS: dict[str, MakeTransport] = {
 HANDSHAKE = b'{"protocol":"json","version":1}\x1e'
 
 
+@pytest.fixture(autouse=True)
+def pings_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first comes at any moment of the interval: also between two frames that a test compares."""
+    monkeypatch.setattr("server.realtime.hub.PING_INTERVAL_S", 3_600.0)
+
+
 @pytest.fixture(params=list(TRANSPORTS))
 def make(request: pytest.FixtureRequest) -> MakeTransport:
     return TRANSPORTS[request.param]
