@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.actors.close_reasons import CloseReason
+from server.wire.api import host_commands
 from server.wire.api import realtime as types
 from server.wire.api.common import Body
 from server.wire.api.realtime_examples import EXAMPLES
@@ -72,13 +73,13 @@ SAID: Mapping[str, Said] = {
     ),
     "host": Said(
         (
-            types.HostMoves,
-            types.HostHolds,
-            types.HostSwitches,
-            types.HostDecides,
-            types.HostRemoves,
-            types.HostGivesTime,
-            types.HostExtends,
+            host_commands.HostMoves,
+            host_commands.HostHolds,
+            host_commands.HostSwitches,
+            host_commands.HostDecides,
+            host_commands.HostRemoves,
+            host_commands.HostGivesTime,
+            host_commands.HostExtends,
         ),
         "A command of the host.",
         (types.Done, types.Error),

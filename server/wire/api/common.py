@@ -12,9 +12,20 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from server.wire import protocol
+
 CODE_PATTERN = "^[0-9]{6}$"
 KEY_PATTERN = "^([0-9]{6}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$"
 
+PlayerNumber = Annotated[int, Meta(ge=1)]
+Id = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=protocol.ID_CHARS_MAX,
+        description="The client's own mark on a request; the reply carries it.",
+    ),
+]
 Milliseconds = Annotated[int, Meta(description="Milliseconds since the epoch.")]
 Code = Annotated[str, Meta(pattern=CODE_PATTERN, description="Of the session: what players type.")]
 OwnerId = Annotated[

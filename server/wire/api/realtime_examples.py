@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from engine.actors.close_reasons import CloseReason
 from engine.domain.phases import Phase
+from server.wire.api import host_commands, sessions
 from server.wire.api import realtime as types
-from server.wire.api import sessions
 from server.wire.api.common import Body
 from server.wire.api.playing import Expect, OwnResult, Reviewed, WaitingPlayer
 
@@ -71,13 +71,13 @@ _EXAMPLES: Sequence[Body] = (
     types.JoinToWatch(code=_CODE, role="spectator"),
     types.Answer("a1", 1, 1),
     types.Next("n1"),
-    types.HostMoves(id="h1", do="next", expect=Expect(1, Phase.REVEAL)),
-    types.HostHolds(id="h2", do="pause"),
-    types.HostSwitches(id="h3", do="lock", on=True),
-    types.HostDecides(id="h4", do="admit", player=3),
-    types.HostRemoves(id="h5", do="kick", player=2),
-    types.HostGivesTime(id="h6", do="extra_time", player=1, factor=1.5),
-    types.HostExtends(id="h7", do="extend", closes_at=_AT + 86_400_000),
+    host_commands.HostMoves(id="h1", do="next", expect=Expect(1, Phase.REVEAL)),
+    host_commands.HostHolds(id="h2", do="pause"),
+    host_commands.HostSwitches(id="h3", do="lock", on=True),
+    host_commands.HostDecides(id="h4", do="admit", player=3),
+    host_commands.HostRemoves(id="h5", do="kick", player=2),
+    host_commands.HostGivesTime(id="h6", do="extra_time", player=1, factor=1.5),
+    host_commands.HostExtends(id="h7", do="extend", closes_at=_AT + 86_400_000),
     types.Ping(1_234.5),
     types.Leave(),
     # What they hear.
