@@ -135,6 +135,6 @@ class Attendance:
 
     def give_back(self, by_ms: int) -> None:
         """The process stood still for so long: nobody could come back."""
-        self._presence.put_off(by_ms)
+        self.wait_longer(by_ms)
         if self.hostless_since is not None:
             self.hostless_since += by_ms

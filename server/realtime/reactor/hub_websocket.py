@@ -86,12 +86,12 @@ class HubWebSocket(Connection):
             return False
         if now >= self._next_look(now):
             self._pinged_at = now
-            self._read()  # a late loop does not take its own lateness for the client's
-            if self._end is not None:
-                return False
             if self._hub.fell_silent():
-                self.close(CloseReason.PING_TIMEOUT)
-                return False
+                self._read()  # a late loop does not take its own lateness for the client's
+                if self._hub.fell_silent():
+                    self.close(CloseReason.PING_TIMEOUT)
+                if self._end is not None:
+                    return False
             if self._hub.protocol is not None and self._backlog is None:
                 self._send_aside(PING.encoded(self._encoder.dialect))
         return self._end is None
