@@ -14,7 +14,7 @@ from quart import Response, g, request
 from engine.actors.commands import Identity
 from server.config.config import Config
 from server.http.services import Services
-from server.security.authentication import Caller, Guard, refuse_two
+from server.security.authentication import Caller, Guard, one_token
 from server.security.authors import MACHINE, Author
 from server.security.identity import IdentityError, is_identity
 from server.security.limits import Attempts, network_of
@@ -117,8 +117,7 @@ class Access:
         """Who the given identity token, or else that of the bearer, is of; None for a guest. Raises ApiError,
         also if they differ."""
         shown = self.bearer() if self.shows_identity() else None
-        refuse_two(token, shown, "identity")
-        token = token or shown
+        token = one_token(token, shown, "identity")
         if token is not None:
             return await self._read_identity(token)
         refusal = self._identities.refuse_guest()

@@ -20,7 +20,7 @@ from server.http.responses import Answer, json_answer, part_of
 from server.http.services import Services
 from server.http.sessions import Sessions, ask
 from server.runtime.request_ids import current_id
-from server.security.authentication import HUB_HEADERS, refuse_two
+from server.security.authentication import HUB_HEADERS, one_token
 from server.security.tokens import Grant, former_of, new_ticket
 from server.wire import protocol
 from server.wire.api import playing as types
@@ -45,9 +45,8 @@ class Playing:
         url = hub_url(self._services)
         if url is None:
             raise busy()
-        shown, bearer = request.args.get("access_token"), self._access.bearer()
-        refuse_two(shown, bearer, "access_token")
-        return json_answer(redirect(url, shown or bearer), headers=HUB_HEADERS)
+        shown = one_token(request.args.get("access_token"), self._access.bearer(), "access_token")
+        return json_answer(redirect(url, shown), headers=HUB_HEADERS)
 
     async def join(self, key: str) -> Answer:
         """A new player, once the join is committed; or 202 for a player whom the host has yet to let in."""

@@ -50,10 +50,12 @@ def differ(given: str | None, bearer: str | None) -> bool:
     return bool(given) and bearer is not None and given != bearer
 
 
-def refuse_two(given: str | None, bearer: str | None, path: str) -> None:
-    """Raises ApiError for a token in the query or in the body, under `path`, that is not the bearer's."""
+def one_token(given: str | None, bearer: str | None, path: str) -> str | None:
+    """The token in the query or in the body, under `path`, or else the bearer's. Raises ApiError if there are
+    both, and they differ."""
     if differ(given, bearer):
         raise ApiError("bad_field", f"{path} is not the bearer's token. Send one of them.", path)
+    return given or bearer
 
 
 class TokenReader(Protocol):
@@ -125,8 +127,7 @@ class Guard:
 
     def grant(self, caller: Caller, token: str | None = None) -> Grant:
         """What the given token, or else the bearer's, allows. Raises ApiError, also if they differ."""
-        refuse_two(token, caller.bearer(), "token")
-        token = token or caller.bearer()
+        token = one_token(token, caller.bearer(), "token")
         if token is None:
             raise ApiError("token_missing", "This needs Authorization: Bearer <token>.")
         try:

@@ -16,7 +16,7 @@ from server.realtime.reactor.hub_poll import HubPoll
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.request import Request
 from server.realtime.reactor.responses import JSON
-from server.security.authentication import Caller, refuse_two
+from server.security.authentication import Caller, one_token
 from server.wire.bodies import refuse_coded
 from server.wire.errors import ApiError, too_many_streams
 from server.wire.hub import negotiated, redirect, version_of
@@ -49,9 +49,7 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     path, _, query = request.target.partition("?")
     asked = dict(parse_qsl(query))
     method = request.method
-    access_token, bearer = asked.get("access_token"), caller.bearer()
-    refuse_two(access_token, bearer, "access_token")
-    access_token = access_token or bearer
+    access_token = one_token(asked.get("access_token"), caller.bearer(), "access_token")
     if path == NEGOTIATE_PATH:
         if method != "POST":
             raise ApiError("method_not_allowed", "This address takes POST only.")
