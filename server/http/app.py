@@ -47,7 +47,7 @@ from server.http.sockets import HttpTally
 from server.realtime.handshake import NEGOTIATE_PATH
 from server.runtime.health import Health
 from server.security.authentication import HUB_PREFLIGHT, PREFLIGHT_HEADERS
-from server.wire.errors import ApiError, busy, unreadable
+from server.wire.errors import ApiError, busy, internal, unreadable
 
 BODY_TIMEOUT_S = 30
 
@@ -263,4 +263,4 @@ def _http_error(error: HTTPException) -> Answer:
         case code if code is not None and 400 <= code < 500:
             return error_answer(ApiError("bad_message", error.description or "The request is malformed."))
         case _:
-            return error_answer(ApiError("internal", "Something went wrong here; it has been logged."))
+            return error_answer(internal())

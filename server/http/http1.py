@@ -28,6 +28,7 @@ from hypercorn.utils import parse_socket_addr
 
 from server.config.config import Config
 from server.http.sockets import BoundedStream
+from server.runtime.request_ids import HEADER, request_id_of
 from server.wire.heads import body_of, trouble_in_head
 
 APP_QUEUE_MAX = 2
@@ -84,6 +85,8 @@ class Http1Protocol(H11Protocol):
         super().__init__(*args)
         self._head_only = False
         """Whether the request that is read is answered without a body."""
+        self._sent_id: str | None = None
+        """What it calls itself."""
         self.reading = trio.CancelScope()
         """The scope of the task that reads from the client. It is cancelled once the client is gone.
 
@@ -106,6 +109,7 @@ class Http1Protocol(H11Protocol):
         for name, value in event.headers:
             headers.setdefault(name, []).append(value)
         self._head_only = event.method == b"HEAD"
+        self._sent_id = b",".join(headers.get(HEADER.lower().encode(), [])).decode("latin-1")
         trouble = trouble_in_head(event.http_version.decode(), event.target, headers)
         if trouble is not None:
             raise Unanswerable(trouble)
@@ -117,6 +121,7 @@ class Http1Protocol(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
+            (HEADER.encode(), request_id_of(self._sent_id).encode()),
             *self.config.response_headers("h11"),
         ]
         await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))

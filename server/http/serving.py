@@ -34,7 +34,7 @@ from server.http.throttle import FairThrottle
 from server.runtime.request_ids import HEADER, ForRequest
 from server.security.client_address import client_address
 from server.security.limits import ArrivalRate, ConnectionCount
-from server.wire.errors import ApiError
+from server.wire.errors import ApiError, internal
 
 HEAD_TIMEOUT_S = 10.0
 GRACE_S = 2.0
@@ -169,8 +169,11 @@ def _application(
     async def answer(scope: Any, receive: Receive, send: Send, address: str) -> None:
         await throttle.go_through(address)
         end: list[Message] = []
+        headed = False
 
         async def send_part(message: Message) -> None:
+            nonlocal headed
+            headed = True
             for part in _slices(message):
                 if part["type"] == "http.response.body" and not part.get("more_body", False):
                     end.append(part)
@@ -185,7 +188,9 @@ def _application(
             first = _first(crash)
             with ForRequest(request_id_in(scope)):
                 app.boundary.caught(first if isinstance(first, Exception) else crash, "an HTTP request")
-            return  # hypercorn answers with a 500, or ends the connection
+            if headed:
+                return  # hypercorn ends the connection
+            end = [*_refusal(internal(), request_id_in(scope))]
         await finish(receive, send, end)
         started()
 

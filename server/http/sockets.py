@@ -17,6 +17,7 @@ import trio
 
 from engine.actors.token_bucket import TokenBucket
 from engine.latency import Latency
+from server.runtime.request_ids import HEADER, request_id_of
 from server.security.limits import ArrivalRate, ConnectionCount, network_of
 from server.wire.errors import ApiError, busy
 from server.wire.sse import UNCONFIRMED_MAX_S
@@ -276,7 +277,7 @@ class BoundedListener(trio.abc.Listener[BoundedStream]):
         with client, suppress(OSError):
             if not self._tls and self._words.take(round(trio.current_time() * 1000)):
                 client.setblocking(False)
-                client.send(_refusal(why))
+                client.send(_refusal(why, request_id_of(None)))
                 client.shutdown(stdlib_socket.SHUT_WR)
                 client.recv(65_536)  # unread, it would take the answer back
 
@@ -288,9 +289,9 @@ def _prepare(socket: stdlib_socket.socket) -> None:
         socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_USER_TIMEOUT, silence_ms)
 
 
-def _refusal(error: ApiError) -> bytes:
+def _refusal(error: ApiError, request_id: str) -> bytes:
     """A whole response."""
     head = [f"HTTP/1.1 {error.status} Refused", "Content-Type: application/json", "Connection: close"]
-    head += [f"{name}: {value}" for name, value in error.headers.items()]
+    head += [f"{name}: {value}" for name, value in (error.headers | {HEADER: request_id}).items()]
     head.append(f"Content-Length: {len(error.body)}")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + error.body

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 from server.config.config import Config
+from server.runtime.request_ids import HEADER
 from server.security.authentication import bearer_of, differ
 from server.security.client_address import client_address, origin_allowed
 from server.security.connection_tokens import ConnectionTokens
@@ -66,9 +67,9 @@ class Rejection:
     code: str
     message: str
 
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
         headers = [(b"Content-Type", b"application/json"), (b"Connection", b"close")]
+        headers.append((HEADER.encode(), request_id.encode()))
         if self.status in RETRY_AFTER_S:
             headers.append((b"Retry-After", b"%d" % RETRY_AFTER_S[self.status]))
         return headers
@@ -77,11 +78,10 @@ class Rejection:
     def body(self) -> bytes:
         return json.dumps({"error": {"code": self.code, "message": self.message}}).encode()
 
-    @property
-    def response(self) -> bytes:
+    def response(self, request_id: str) -> bytes:
         """The whole HTTP response, for transports without an HTTP library."""
         head = [f"HTTP/1.1 {self.status.value} {self.status.phrase}".encode()]
-        head += [name + b": " + value for name, value in self.headers]
+        head += [name + b": " + value for name, value in self.headers(request_id)]
         head.append(b"Content-Length: %d" % len(self.body))
         return b"\r\n".join(head) + b"\r\n\r\n" + self.body
 

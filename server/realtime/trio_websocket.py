@@ -27,6 +27,7 @@ from server.realtime.conversation import ConversationDeps
 from server.realtime.handshake import Admission, Rejection, Upgrade
 from server.realtime.transport import Tally, TransportStatistics
 from server.realtime.trio_connection import Connection, HubWebSocket
+from server.runtime.request_ids import HEADER, request_id_of
 from server.security.limits import ArrivalRate, ConnectionCount
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class TrioWebSocketTransport:
             # From the library's reader: malformed headers, control frames after the close, lost peers.
             log.debug("a connection broke: %r", group.exceptions)
             if not stream.answered:
-                last_words = self._refused(handshake.BAD_REQUEST).response
+                last_words = self._refused(handshake.BAD_REQUEST).response(request_id_of(None))
         finally:
             await stream.part(last_words, transport.PARTING_S)
 
@@ -183,6 +184,7 @@ class TrioWebSocketTransport:
     ) -> tuple[WebSocketConnection, Admission] | None:
         """The open connection and how it was let in; None when the client was turned away."""
         request = await wrap_server_stream(library, stream, max_message_size=self._config.frame_bytes_max)
+        request_id = request_id_of(_header(request, HEADER.lower().encode()))
         verdict: Admission | Rejection = handshake.OVERLOADED
         if self._tally.connections <= self._connections_max:
             verdict = handshake.judge(
@@ -192,11 +194,13 @@ class TrioWebSocketTransport:
             verdict = handshake.CROWDED
         if isinstance(verdict, Rejection):
             self._refused(verdict)
-            await request.reject(verdict.status, extra_headers=verdict.headers, body=verdict.body)
+            headers = verdict.headers(request_id)
+            await request.reject(verdict.status, extra_headers=headers, body=verdict.body)
             return None
         if verdict.hub is not None and verdict.hub.connection_token is not None:
             self._deps.connection_tokens.spend(verdict.hub.connection_token)
-        return await request.accept(subprotocol=verdict.subprotocol), verdict
+        said = [(HEADER.encode(), request_id.encode())]
+        return await request.accept(subprotocol=verdict.subprotocol, extra_headers=said), verdict
 
     def _give_up(self, stream: ClientStream) -> bytes:
         """A handshake that came to no end. Returns what to say to it."""
@@ -206,7 +210,8 @@ class TrioWebSocketTransport:
         if stream.ended:
             self._tally.refused[GONE] += 1
             return b""
-        return self._refused(handshake.SHUTTING_DOWN if self._stopping else handshake.TOO_LATE).response
+        rejection = handshake.SHUTTING_DOWN if self._stopping else handshake.TOO_LATE
+        return self._refused(rejection).response(request_id_of(None))
 
     def _refused(self, rejection: Rejection) -> Rejection:
         self._tally.refused[rejection.code] += 1
@@ -251,17 +256,18 @@ def _listeners(
     return [trio.SSLListener(each, ssl_context, https_compatible=True) for each in plain]
 
 
-def _upgrade(stream: ClientStream, request: WebSocketRequest) -> Upgrade:
-    def header(wanted: bytes) -> str | None:
-        values = [value.decode("latin-1") for name, value in request.headers if name == wanted]
-        return ",".join(values) if values else None
+def _header(request: WebSocketRequest, wanted: bytes) -> str | None:
+    values = [value.decode("latin-1") for name, value in request.headers if name == wanted]
+    return ",".join(values) if values else None
 
+
+def _upgrade(stream: ClientStream, request: WebSocketRequest) -> Upgrade:
     return Upgrade(
         peer=stream.peer,
         target=request.path,
         host=stream.take_host(),
-        origin=header(b"origin"),
-        forwarded_for=header(b"x-forwarded-for"),
+        origin=_header(request, b"origin"),
+        forwarded_for=_header(request, b"x-forwarded-for"),
         subprotocols=request.proposed_subprotocols,
-        authorization=header(b"authorization"),
+        authorization=_header(request, b"authorization"),
     )

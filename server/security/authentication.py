@@ -27,7 +27,8 @@ HUB_HEADERS: Mapping[str, str] = {"Access-Control-Allow-Credentials": "true"}
 HUB_PREFLIGHT: Mapping[str, str] = {
     **PREFLIGHT_HEADERS,
     **HUB_HEADERS,
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Requested-With, X-SignalR-User-Agent",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Traceparent, X-Request-Id, "
+    "X-Requested-With, X-SignalR-User-Agent",
 }
 
 STANDING_HEADERS: Mapping[str, str] = {
@@ -174,7 +175,7 @@ class Guard:
         return {
             **STANDING_HEADERS,
             "Access-Control-Allow-Origin": caller.origin,
-            "Access-Control-Expose-Headers": "Location, Retry-After",
+            "Access-Control-Expose-Headers": "Location, Retry-After, X-Request-Id",
         }
 
     def _origin_allowed(self, caller: Caller) -> bool:

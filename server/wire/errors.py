@@ -118,6 +118,10 @@ def busy() -> ApiError:
     return ApiError("busy", "A queue is full or the database is away. Try again in a moment.")
 
 
+def internal() -> ApiError:
+    return ApiError("internal", "Something went wrong here; it has been logged.")
+
+
 def too_many_attempts() -> ApiError:
     return ApiError("too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute.")
 

@@ -159,11 +159,13 @@ async def test_a_client_of_signalr_is_sent_to_the_realtime_port() -> None:
         asked = page | {"Access-Control-Request-Method": "POST"}
         granted = await e.call("OPTIONS", "/hub/negotiate?negotiateVersion=1", headers=asked)
         assert granted.status == 204
-        assert "X-SignalR-User-Agent" in granted.headers["Access-Control-Allow-Headers"]
+        allowed = set(granted.headers["Access-Control-Allow-Headers"].split(", "))
+        assert allowed >= {"X-SignalR-User-Agent", "X-Requested-With", "X-Request-Id", "Traceparent"}
         reply = await e.call("POST", "/hub/negotiate?negotiateVersion=1", headers=page)
         for answer in (granted, reply):
             assert answer.headers["Access-Control-Allow-Origin"] == "https://play.example"
             assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+            assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
         ws_url = (await e.get("/healthz")).json["ws_url"]
         url = ws_url.replace("ws://", "http://").replace("/ws", "/hub")
         assert reply.json == {"url": url, "accessToken": "anonymous"}

@@ -411,7 +411,10 @@ async def test_a_mistake_outside_of_every_view_is_logged_and_counted_and_its_tra
             for number in range(3):
                 head = HEAD % b"/healthz" + b"X-Request-Id: r-%d\r\n" % number
                 stream = await n.raw(head + b"Connection: close\r\n\r\n")
-                assert (await read_to_end(stream)).startswith(b"HTTP/1.1 500")
+                answer = await read_to_end(stream)
+                assert answer.startswith(b"HTTP/1.1 500")
+                assert b"x-request-id: r-%d\r\n" % number in answer
+                assert b'"code":"internal"' in answer
         stream = await n.raw(HEAD % b"/healthz" + b"Connection: close\r\n\r\n")
         assert b"alive" in await read_to_end(stream)
         assert n.edge.app.boundary.mistakes_total == 3
@@ -624,8 +627,9 @@ async def test_a_body_longer_than_its_route_takes_is_not_waited_for() -> None:
     async with node() as n:
         session = await n.edge.session()
         url = f"{session.url}/players".encode()
-        declared = await n.raw(POST_TO % url + b"Content-Length: 4097\r\n\r\n")
+        declared = await n.raw(POST_TO % url + b"X-Request-Id: mine\r\nContent-Length: 4097\r\n\r\n")
         answer = await read_to_end(declared)
+        assert b"x-request-id: mine\r\n" in answer
         assert answer.startswith(b"HTTP/1.1 413")
         assert b"too_large" in answer
         chunked = await n.raw(POST_TO % url + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -665,6 +669,7 @@ async def test_an_odd_request_is_told_what_is_wrong(odd: str) -> None:
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"connection: close" in head.lower()
+        assert head.lower().count(b"\r\nx-request-id: ") == 1
         assert json.loads(body)["error"]["code"] == code
 
 

@@ -133,8 +133,9 @@ def answer(session: Played, token: str, choice: object = 0, id: str = "a", quest
     return request("POST", f"{session.url}/answers", headers, body)
 
 
-async def read_response(raw: RawClient) -> tuple[int, Any]:
+async def read_response(raw: RawClient, request_id: str = "") -> tuple[int, Any]:
     head = (await raw.head()).decode().split("\r\n")
+    assert len([line for line in head if line.startswith(f"X-Request-Id: {request_id}")]) == 1
     lengths = [int(line.partition(": ")[2]) for line in head if line.startswith("Content-Length: ")]
     body = await raw._take(lengths[0])
     return int(head[0].split()[1]), json.loads(body) if body else None
@@ -579,7 +580,7 @@ POST_ANYWHERE = b"POST / HTTP/1.1\r\nHost: a\r\n"
             "bad_message",
         ),
         (POST_ANYWHERE + b"Content-Length: -5\r\n\r\n", 400, "bad_message"),
-        (POST_ANYWHERE + b"Content-Length: 4097\r\n\r\n", 413, "too_large"),
+        (POST_ANYWHERE + b"X-Request-Id: mine\r\nContent-Length: 4097\r\n\r\n", 413, "too_large"),
         (
             POST_ANYWHERE + b"Transfer-Encoding: chunked\r\n\r\n1001\r\n" + b"x" * 4097,
             413,
@@ -600,7 +601,7 @@ async def test_what_is_no_request_is_told_so(data: bytes, status: int, code: str
             assert (await read_response(raw))[0] == 404
         with trio.move_on_after(PATIENCE_S):
             await raw.send(data)
-        told, body = await read_response(raw)
+        told, body = await read_response(raw, "mine" if b"mine" in data else "")
         assert (told, body["error"]["code"]) == (status, code)
         assert await raw.rest() == b""
 
@@ -739,8 +740,9 @@ async def test_a_proxy_s_connection_counts_for_whom_it_speaks() -> None:
         assert (await read_response(pooled))[0] == 404
         await other.send(request("GET", "/nowhere", {"X-Forwarded-For": "203.0.113.1"}))
         assert (await read_response(other))[0] == 404
-        await other.send(request("GET", "/nowhere", {"X-Forwarded-For": "203.0.113.2"}))
-        assert (await read_response(other))[0] == 429
+        of_another = {"X-Forwarded-For": "203.0.113.2", "X-Request-Id": "mine"}
+        await other.send(request("GET", "/nowhere", of_another))
+        assert (await read_response(other, "mine"))[0] == 429
         assert await other.rest() == b""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
@@ -649,6 +650,37 @@ async def test_pages_that_may_come_in(make: MakeTransport, origin: str) -> None:
     }
     async with rig(make, **settings) as node, node.client(f"Origin: {origin}") as client:
         await client.ping()
+
+
+@pytest.mark.parametrize("sent", ["mine", None])
+@pytest.mark.parametrize(
+    ("settings", "path", "status"),
+    [
+        ({}, "/ws", 101),
+        ({}, "/hub", 101),
+        ({}, "/", 404),
+        ({"connections_max": 1}, "/ws", 503),
+        ({"connections_per_address_max": 1}, "/ws", 429),
+        ({"connections_per_address_max": 1}, "/hub", 429),
+    ],
+)
+async def test_every_answer_to_a_handshake_has_the_request_s_id(
+    make: MakeTransport,
+    sent: str | None,
+    settings: dict[str, Any],
+    path: str,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rig(make, **settings) as node, node.client(), node.raw() as raw:
+        await raw.send(request(*([f"X-Request-Id: {sent}"] if sent else []), path=path))
+        [first, *headers] = (await raw.head()).decode().split("\r\n")
+        assert int(first.split()[1]) == status
+        [id_] = [each[14:] for each in headers if each.lower().startswith("x-request-id: ")]
+        assert id_ == sent if sent else re.fullmatch("[0-9a-f]{16}", id_)
+    if status == 429:
+        assert "more are refused" in caplog.text
+        caplog.clear()
 
 
 async def test_a_full_node_says_so(make: MakeTransport) -> None:

@@ -33,7 +33,7 @@ from server.realtime.reactor.responses import CONTINUE, JSON, error_response, re
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import asks_for_upgrade, judge, open_websocket
 from server.realtime.reactor.user_request import Make, UserRequest
-from server.runtime.request_ids import ForRequest, request_id_of
+from server.runtime.request_ids import ForRequest
 from server.runtime.spans import TracedRequest
 from server.security.authentication import (
     HUB_HEADERS,
@@ -144,7 +144,7 @@ class Exchange:
         else:
             self.ready(READABLE)  # a late loop does not take its own lateness for the client's
             if not (self._over or self._unsent or self._reply or self._reader.between):
-                self._end_with(handshake.TOO_LATE.response)
+                self._end_with(handshake.TOO_LATE.response(self._reader.request_id()))
 
     def stop(self) -> None:
         """SocketHandler. A request that waits for its session still gets its answer."""
@@ -163,11 +163,12 @@ class Exchange:
         try:
             self._reader.feed(data)
         except Malformed as malformed:
-            self._end_with(handshake.unreadable(malformed.status).response)
+            self._end_with(handshake.unreadable(malformed.status).response(self._reader.request_id()))
             return
         except TooLarge:
             error = too_large(self._port.config.frame_bytes_max)
-            self._end_with(error_response(error, STANDING_HEADERS, close=True))
+            id_ = self._reader.request_id()
+            self._end_with(error_response(error, STANDING_HEADERS, close=True, request_id=id_))
             return
         if self._reader.take_expectation() and self._reply is None and not self._unsent:
             self._send(CONTINUE)
@@ -202,13 +203,13 @@ class Exchange:
             return
         port.tally.requests += 1
         self._head_only = request.method == "HEAD"
-        self._request_id, self._route = request_id_of(request.header(b"x-request-id")), None
+        self._request_id, self._route = request.request_id(), None
         if port.deps.tracing is not None:
             traceparent, now = request.header(b"traceparent"), port.deps.clock.now_ms()
             self._traced = port.deps.tracing.begin_request(traceparent, request.method, "http", now)
         with ForRequest(self._request_id):
             try:
-                if self._take_place(port.guard.address(caller)):
+                if self._take_place(port.guard.address(caller), request):
                     self._answer_or_ask(caller, request)
             except ApiError as error:
                 self._refuse(caller, error, HUB_HEADERS if request.for_hub else _NOTHING)
@@ -223,14 +224,14 @@ class Exchange:
         else:
             self._find(caller, request)
 
-    def _take_place(self, address: str) -> bool:
+    def _take_place(self, address: str, request: Request) -> bool:
         """Be counted for this client: a proxy may send the requests of many over one connection. False when
         it was refused."""
         if address == self._address:
             return True
         count = self._port.count
         if not count.enter(address, trio.current_time()):
-            self._reject(handshake.CROWDED)
+            self._reject(handshake.CROWDED, request)
             return False
         count.leave(self._address)
         self._address = address
@@ -241,17 +242,17 @@ class Exchange:
         port = self._port
         verdict = judge(port, self._peer, request)
         if isinstance(verdict, Rejection):
-            self._reject(verdict)
-        elif self._take_place(verdict.address):
+            self._reject(verdict, request)
+        elif self._take_place(verdict.address, request):
             self._over = True  # the socket and the place in the count are the WebSocket's from here on
             self._reader.close()
             join_by = trio.current_time() + port.config.join_timeout_s
             if not open_websocket(port, self._socket, verdict, request, join_by):
                 port.release(self._socket, self._address)
 
-    def _reject(self, rejection: Rejection) -> None:
+    def _reject(self, rejection: Rejection, request: Request) -> None:
         self._port.tally.refused[rejection.code] += 1
-        self._end_with(rejection.response)
+        self._end_with(rejection.response(request.request_id()))
 
     def _find(self, caller: Caller, request: Request) -> None:
         path, _, query = request.target.partition("?")

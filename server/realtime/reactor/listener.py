@@ -15,6 +15,7 @@ from server.realtime.reactor.loop import READABLE
 from server.realtime.reactor.opening import Opening
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.timer_wheel import NEVER
+from server.runtime.request_ids import request_id_of
 from server.security.limits import COMPLAINT_INTERVAL_S
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class Listener:
                 return False
             with client, suppress(OSError):
                 client.setblocking(False)
-                client.send(handshake.OVERLOADED.response)
+                client.send(handshake.OVERLOADED.response(request_id_of(None)))
                 client.shutdown(socket.SHUT_WR)
                 client.recv(65_536)  # what is unread would make the kernel take the answer back
             self._port.tally.refused[handshake.OVERLOADED.code] += 1

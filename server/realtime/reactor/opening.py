@@ -13,10 +13,11 @@ from server.realtime.reactor.exchange import Exchange
 from server.realtime.reactor.lingering_close import LingeringClose
 from server.realtime.reactor.loop import READABLE
 from server.realtime.reactor.port import Port, receive
-from server.realtime.reactor.request import Malformed, RequestReader, TooLarge
+from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.responses import CONTINUE
 from server.realtime.reactor.timer_wheel import NEVER
 from server.realtime.reactor.upgrade import GONE, asks_for_upgrade, judge, open_websocket
+from server.runtime.request_ids import request_id_of
 from server.security.client_address import client_address
 
 
@@ -69,10 +70,10 @@ class Opening:
         try:
             self._reader.feed(data)
         except Malformed as error:
-            self._refuse(handshake.unreadable(error.status))
+            self._refuse(handshake.unreadable(error.status), self._reader.request_id())
             return False
         except TooLarge:
-            self._refuse(handshake.TOO_LARGE)
+            self._refuse(handshake.TOO_LARGE, self._reader.request_id())
             return False
         if self._reader.take_expectation():
             with suppress(OSError):
@@ -85,11 +86,11 @@ class Opening:
     def due(self, now: float) -> None:  # noqa: ARG002 - SocketHandler
         """SocketHandler."""
         if self._read():  # a late loop does not take its own lateness for the client's
-            self._refuse(handshake.TOO_LATE)
+            self._refuse(handshake.TOO_LATE, self._id_so_far())
 
     def stop(self) -> None:
         """SocketHandler."""
-        self._refuse(handshake.SHUTTING_DOWN)
+        self._refuse(handshake.SHUTTING_DOWN, self._id_so_far())
 
     def cut(self) -> None:
         """SocketHandler."""
@@ -97,33 +98,32 @@ class Opening:
         self._port.release(self._socket, self._address)
 
     def _answer(self, reader: RequestReader) -> None:
-        port = self._port
+        port, first = self._port, reader.first
         if port.tally.connections > port.connections_max:
-            self._refuse(handshake.OVERLOADED)
+            self._refuse(handshake.OVERLOADED, first.request_id())
             return
         if self._crowded:
-            self._refuse(handshake.CROWDED)
+            self._refuse(handshake.CROWDED, first.request_id())
             return
-        first = reader.first
         if not asks_for_upgrade(first):
             address = client_address(self._peer, first.header(b"x-forwarded-for"), port.config.proxy_hops)
-            if self._take_place(address):
+            if self._take_place(address, first):
                 self._reader = None
                 Exchange(port, self._socket, self._peer, address, reader)
             return
         verdict = judge(port, self._peer, first)
         if isinstance(verdict, Rejection):
-            self._refuse(verdict)
-        elif self._take_place(verdict.address):
+            self._refuse(verdict, first.request_id())
+        elif self._take_place(verdict.address, first):
             self._forget()
             if not open_websocket(port, self._socket, verdict, first, self._join_by):
                 self.cut()
 
-    def _take_place(self, address: str) -> bool:
+    def _take_place(self, address: str, first: Request) -> bool:
         """Count the connection for the client, if that has not been done. False when it was refused."""
         if self._address is None:
             if not self._port.count.enter(address, trio.current_time()):
-                self._refuse(handshake.CROWDED)
+                self._refuse(handshake.CROWDED, first.request_id())
                 return False
             self._address = address
         return True
@@ -133,7 +133,10 @@ class Opening:
             self._reader.close()
             self._reader = None
 
-    def _refuse(self, rejection: Rejection) -> None:
+    def _id_so_far(self) -> str:
+        return request_id_of(None) if self._reader is None else self._reader.request_id()
+
+    def _refuse(self, rejection: Rejection, request_id: str) -> None:
         self._forget()
         self._port.tally.refused[rejection.code] += 1
-        LingeringClose(self._port, self._socket, self._address, rejection.response)
+        LingeringClose(self._port, self._socket, self._address, rejection.response(request_id))

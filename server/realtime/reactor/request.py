@@ -11,9 +11,12 @@ from http import HTTPStatus
 import httptools
 
 from server.realtime.handshake import HUB_PATH
+from server.runtime.request_ids import HEADER, request_id_of
 from server.wire.heads import trouble_in_head
 
 HEAD_BYTES_MAX = 16_384
+
+REQUEST_ID = HEADER.lower().encode()
 
 OVERHEAD = 8
 """How many bytes a body may take on the wire for each of its own: chunks have heads."""
@@ -67,8 +70,11 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """A header's values, joined by commas; None without one."""
-        values = self.headers.get(name)
-        return b",".join(values).decode("latin-1") if values else None
+        return _joined(self.headers, name)
+
+    def request_id(self) -> str:
+        """As the client has sent it, or a new one."""
+        return request_id_of(self.header(REQUEST_ID))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,10 @@ class RequestReader:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if headless else HTTPStatus.BAD_REQUEST
             raise Malformed("no end, or no beginning", status)
 
+    def request_id(self) -> str:
+        """That of the request that is not whole, as the client has sent it, or a new one."""
+        return request_id_of(_joined(self._headers, REQUEST_ID))
+
     def close(self) -> None:
         """Read no more requests. Those that were read can still be taken."""
         self._parser = None
@@ -269,6 +279,11 @@ def read_handshake(request: Request) -> Head:
         subprotocols=tuple(each.strip() for each in protocols.decode().split(",") if each.strip()),
         authorization=request.header(b"authorization"),
     )
+
+
+def _joined(headers: Mapping[bytes, list[bytes]], name: bytes) -> str | None:
+    values = headers.get(name)
+    return b",".join(values).decode("latin-1") if values else None
 
 
 def _one(headers: Mapping[bytes, list[bytes]], name: bytes) -> bytes:

@@ -11,6 +11,7 @@ from server.realtime.reactor.connection import Connection
 from server.realtime.reactor.hub_websocket import HubWebSocket
 from server.realtime.reactor.port import Port
 from server.realtime.reactor.request import NoHandshake, Request, read_handshake
+from server.runtime.request_ids import HEADER
 
 GONE = "gone"
 """Handshakes that the client broke off."""
@@ -59,7 +60,7 @@ def open_websocket(
     response = _SWITCH + websocket.accept_key(read_handshake(request).key)
     if admission.subprotocol is not None:
         response += b"\r\nSec-WebSocket-Protocol: " + admission.subprotocol.encode()
-    response += b"\r\n\r\n"
+    response += b"\r\n%b: %b\r\n\r\n" % (HEADER.encode(), request.request_id().encode())
     try:
         sent = client.send(response)
     except OSError:
