@@ -10,8 +10,9 @@ comes back as docs/protocol.md says, and prints why it is over as its last line.
 A scenario is a list of connections, each a list of steps: `at` (the address that the client comes to), `hear`
 (members that its next message has; `without` those that it has not), `joined`, `say` (with `late_ms`: the
 message was so long on its way), `say_raw`, `ping` (wait for one), `ack` (of the answer heard last), `error`
-(a code, for the same), `close` (code and reason), `cut`. Pings are answered by themselves. The clock of this
-node is years behind.
+(a code, for the same), `close` (code and reason), `cut`. Before them may be `refusals`: status and code of
+the first answers to `GET /api/sessions/{code}`, where a client asks for the address of the WebSocket. Pings
+are answered by themselves. The clock of this node is years behind.
 
 What the client prints is held against what it can know, and no more time: it has read its clock after the
 question was sent and before the answer came here, and has set it after `joined` was sent. So a machine that
@@ -145,8 +146,9 @@ class Countdown:
 
 
 class Server:
-    def __init__(self, connections: list[list[dict[str, Any]]]) -> None:
+    def __init__(self, connections: list[list[dict[str, Any]]], refusals: list[list[Any]]) -> None:
         self.waiting = list(connections)
+        self.refusals = list(refusals)
         self.wrong: list[str] = []
         self.countdowns: list[Countdown] = []
         self.port = 0
@@ -172,9 +174,10 @@ class Server:
                 place = {"ws_url": f"ws://{base}/ws", "play_url": f"http://{base}", "epoch": 3}
                 place |= {"state": STATE, "settings": {}}
                 is_get = head.startswith(b"GET")
-                refusal = {"error": {"code": "busy", "message": "Not by this way."}}
-                body = json.dumps(place if is_get else refusal).encode()
-                status = "200 OK" if is_get else "503 Busy"
+                refused = [503, "busy"] if not is_get else self.refusals.pop(0) if self.refusals else None
+                refusal = refused and {"error": {"code": refused[1], "message": "Not now."}}
+                body = json.dumps(refusal or place).encode()
+                status = f"{refused[0]} Refused" if refused else "200 OK"
                 head = (
                     f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n".encode()
                 )
@@ -233,7 +236,7 @@ async def by_command(*words: str) -> str:
 async def run(script: dict[str, Any], client: Callable[[str, str], Awaitable[str]]) -> list[str]:
     """What was wrong; nothing if all is well. `client` gets the address and the code, and returns what it
     would print."""
-    server = Server(script["connections"])
+    server = Server(script["connections"], script.get("refusals", []))
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,

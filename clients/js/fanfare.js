@@ -21,7 +21,7 @@ const STREAM_MS = 12_000;
 const PINGS_MS = [0, 1_000, 3_000];
 const OPEN = 1;
 const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
-const PASSING_CODES = ["unreachable", "busy", "rate_limited", "too_many_attempts", "internal"];
+const PASSING = /^(unreachable|busy|internal|rate_limited|too_many_(attempts|connections)|identity_unavailable|(request|join)_timeout)$/;
 /** What takes no offset. */
 const UNNUMBERED = /^(leaderboard|progress)$/;
 /** The host's commands that are about what the host saw. */
@@ -54,7 +54,7 @@ export class FanfareError extends Error {
 
 	/** Whether the same request may go through a little later. */
 	get isTemporary() {
-		return PASSING_CODES.includes(this.code);
+		return PASSING.test(this.code);
 	}
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from fanfare_client.core import TEMPORARY
+from server.realtime import handshake
 from server.wire.asyncapi import HEARD, SAID, document, name_of
+from server.wire.errors import STATUS
 from tests.messages import PLAY_URL, WS_URL
 from tests.npm import CLIENT, program
 
@@ -91,6 +95,14 @@ def test_what_a_host_may_say_is_in_the_types(declared: dict[str, Shape]) -> None
         told |= {name: each for name, (_, each) in members.items() if name not in ("t", "id", "do")}
     assert set(declared["HostCommand"]["words"]) == words
     assert {name: each for name, (_, each) in declared["HostMembers"]["members"].items()} == told
+
+
+def test_what_may_pass_is_what_the_node_refuses_for_a_while() -> None:
+    passing = {code for code, status in STATUS.items() if status in (408, 429, 500, 503)}
+    passing = passing - {"session_unavailable"} | {handshake.TOO_LATE.code, "unreachable"}
+    assert passing == TEMPORARY
+    [pattern] = re.findall(r"^const PASSING = /(.*)/;$", (CLIENT / "fanfare.js").read_text(), re.MULTILINE)
+    assert {code for code in {*STATUS, *passing} if re.search(pattern, code)} == passing
 
 
 def test_who_may_join_is_in_the_types(declared: dict[str, Shape]) -> None:

@@ -12,10 +12,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from fanfare_client.reconnect import Policy, after_close, delay_s
+from fanfare_client.reconnect import NOT_YET, Policy, after_close, delay_s
 from fanfare_client.seat import BROADCASTS, PASSING, Message, Seat
 
-TEMPORARY = frozenset({"unreachable", "busy", "rate_limited", "too_many_attempts", "internal"})
+TEMPORARY = NOT_YET | {"unreachable", "internal", "too_many_connections", "request_timeout", "join_timeout"}
 """Codes of errors after which the same request may go through."""
 
 EXPECTING = frozenset({"start", "next", "close", "skip"})

@@ -52,7 +52,7 @@ BY_CODE = {
 }
 """As docs/protocol.md has it."""
 
-_TRY_AGAIN = frozenset({"busy", "rate_limited", "too_many_attempts"})
+NOT_YET = frozenset({"busy", "rate_limited", "too_many_attempts", "identity_unavailable"})
 """Errors that say: not now. Every other error in answer to a `join` is final."""
 
 
@@ -63,7 +63,7 @@ def after_close(code: int | None) -> Policy:
 
 def after_error(code: str) -> Policy:
     """By the code of an `error` in answer to a `join`."""
-    return Policy.LATER if code in _TRY_AGAIN else Policy.NO
+    return Policy.LATER if code in NOT_YET else Policy.NO
 
 
 def elsewhere(known: Sequence[T], place: int, lost: T) -> int:
