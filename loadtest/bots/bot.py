@@ -18,6 +18,7 @@ from loadtest.bots.knowledge import Knowledge, opens_in_s, withheld
 from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.client.connection import BadFrame, Dial, Message, dial
 from loadtest.client.player import Gone, PlayerClient
+from loadtest.runs.attempts import attempt_of, question_of
 from loadtest.runs.ledger import Ledger
 
 _NOT_NOW = frozenset({"paused", "not_open_yet"})
@@ -189,15 +190,24 @@ class Bot:
             return  # an answer without an ack stays unsettled in the ledger
 
     async def _go_alone(self) -> None:
-        """Question after question, each as soon as the one before is answered or its time is over."""
+        """Question after question, each as soon as the one before is answered or its time is over, and
+        perhaps all of it again."""
+        attempt = 1
         try:
             while True:
-                step = (await self._client.next()).message
+                step = (await self._client.next(attempt)).message
                 if step["t"] == "done_all":
-                    await self._client.leave()
-                    return
+                    self.ledger.through(step)
+                    if attempt == step.get("attempts", 1) or not self._habits.goes_again():
+                        await self._client.leave()
+                        return
+                    self.ledger.final = None  # it may become better
+                    attempt += 1
+                    continue
                 if step["t"] != "question":
-                    await trio.sleep(self._rng.uniform(0.5, 1.5))  # not open yet
+                    if step["code"] == "illegal_move" and attempt > 1:
+                        attempt -= 1  # whoever has the session now has not heard that it is over
+                    await trio.sleep(self._rng.uniform(0.5, 1.5))  # or not open yet
                     continue
                 intent = self._habits.intend(step)
                 if intent is None:
@@ -215,9 +225,10 @@ class Bot:
 
     async def _send(self, intent: Intent) -> None:
         while True:
-            reply = await self._client.answer(intent.number, intent.choice)
+            question, attempt = question_of(intent.number), attempt_of(intent.number)
+            reply = await self._client.answer(question, intent.choice, attempt)
             if reply.error is None:
-                self.ledger.acked(reply.message, reply.latency_s)
+                self.ledger.acked(reply.message, reply.latency_s, attempt)
                 return
             if reply.error not in _NOT_NOW:
                 self._refuse(intent.number, reply.error)
@@ -243,8 +254,9 @@ class Bot:
                     self._client.code,
                     token,
                     f"http-{intent.number}",
-                    intent.number,
+                    question_of(intent.number),
                     intent.choice,
+                    attempt=attempt_of(intent.number),
                     play_url=self._play_url,
                 )
             except ApiUnreachable:
@@ -257,7 +269,7 @@ class Bot:
                     self._refuse(intent.number, exc.code)
                     return
             else:
-                self.ledger.acked(ack, patience.spent_s)
+                self.ledger.acked(ack, patience.spent_s, attempt_of(intent.number))
                 return
             if not await patience.wait():
                 raise Gone("unreachable")

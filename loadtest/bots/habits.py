@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from loadtest.bots.knowledge import Knowledge, guess, mistyped, wrong
 from loadtest.client.connection import Message
+from loadtest.runs.attempts import numbered
 
 THINK_SHARE = 0.3
 """Median time to answer as a share of the limit, unless the plan says otherwise."""
@@ -29,6 +30,7 @@ class CrowdPlan:
         drop_share: answers during which the connection is cut.
         typo_share: typed answers with a typo.
         silent_share: questions that a bot does not answer.
+        again_share: bots that go through the quiz once more when they are through, if they may.
         patience_s: how long a bot goes on trying while the server is away.
     """
 
@@ -40,13 +42,14 @@ class CrowdPlan:
     drop_share: float = 0.02
     typo_share: float = 0.1
     silent_share: float = 0.03
+    again_share: float = 0.3
     patience_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a bot is going to do about one question. `cut_after_s`: it loses its connection that long after
-    sending the answer."""
+    """What a bot is going to do about one question. `number` is as `loadtest.runs.attempts` has it;
+    `cut_after_s`: it loses its connection that long after sending the answer."""
 
     number: int
     choice: object
@@ -78,7 +81,11 @@ class Habits:
         choice = self._choose(question, random.Random(rng.random()))
         if silent:
             return None
-        return Intent(question["number"], choice, think_s, twice, cut_after_s if cut else None)
+        number = numbered(question["number"], question.get("attempt", 1))
+        return Intent(number, choice, think_s, twice, cut_after_s if cut else None)
+
+    def goes_again(self) -> bool:
+        return self._rng.random() < self._plan.again_share
 
     def _think_s(self, question: Message, mood: float) -> float:
         limit_s = question["limit_ms"] / 1000

@@ -10,6 +10,7 @@ import trio
 
 from loadtest.chaos.waves import SessionOf, ledgers_file, read_sessions
 from loadtest.client.api import Api, ApiRefused
+from loadtest.runs.attempts import attempt_of
 from loadtest.runs.fleet import read_ledgers
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import (
@@ -133,15 +134,17 @@ def add(whole: Verdict, part: Verdict) -> None:
 
 
 def sums_that_differ(session: StoredSession) -> list[str]:
-    """Players whose results are not what their stored answers add up to."""
-    sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    """Players whose results are not what the stored answers of their best attempt add up to."""
+    sums: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0, 0]))
     for answer in session.answers or ():
-        of = sums[answer.player]
+        of = sums[answer.player][attempt_of(answer.question)]
         for place, value in enumerate((answer.points, answer.correct, 1, answer.elapsed_ms)):
             of[place] += value
     found = []
     for result in session.results:
         told = [result.score, result.correct, result.answered, result.elapsed_ms]
-        if told != sums[result.player]:
-            found.append(f"player {result.player}: results {told}, answers {sums[result.player]}")
+        by_attempt = sums[result.player]
+        best = min(by_attempt.values(), key=lambda sums: (-sums[0], sums[3]), default=[0, 0, 0, 0])
+        if told != best:
+            found.append(f"player {result.player}: results {told}, answers {best}")
     return found

@@ -55,8 +55,18 @@ HABITS = Habits(
 )
 """During faults."""
 
-OWN_PACE = {"own_pace": True, "silent_share": 0.0, "pause_s": 0.7, "away_share": 0.05, "away_s": 1.0}
+OWN_PACE = {
+    "own_pace": True,
+    "silent_share": 0.0,
+    "pause_s": 0.7,
+    "away_share": 0.05,
+    "away_s": 1.0,
+    "again_share": 0.3,
+}
 """The same for those who go through the quiz each at their own pace."""
+
+ATTEMPTS = 2
+"""That these have."""
 
 IDENTITY_SECRET = "of-an-app-whose-users-play-during-faults"
 """With which the app signs who its users are."""
@@ -234,7 +244,7 @@ class Waves:
         async def one(players: int) -> None:
             settings: dict[str, object] = {"identity": "required" if by_users else "optional"}
             if own_pace:
-                settings |= {"pace": "self"}
+                settings |= {"pace": "self", "attempts": ATTEMPTS}
             else:
                 settings |= {
                     "pace": "auto",

@@ -154,13 +154,22 @@ class Api:
         return cast(Message, response.json())
 
     async def answer(
-        self, code: str, token: str, mark: str, question: int, choice: object, *, play_url: str = ""
+        self,
+        code: str,
+        token: str,
+        mark: str,
+        question: int,
+        choice: object,
+        *,
+        attempt: int = 1,
+        play_url: str = "",
     ) -> Message:
         """The `ack`. `mark` is the request's id; `play_url` is the address that the join has told."""
         response = await self._send(
             "POST",
             f"{play_url}/api/sessions/{_part(code)}/answers",
-            json={"id": mark, "question": question, "choice": choice},
+            json={"id": mark, "question": question, "choice": choice}
+            | ({"attempt": attempt} if attempt > 1 else {}),
             token=token,
         )
         return cast(Message, response.json())

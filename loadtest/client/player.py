@@ -407,13 +407,14 @@ class PlayerClient(WireClient):
         self.player: int | None = None
         self._wanted = name
 
-    async def answer(self, question: int, choice: object) -> Reply:
+    async def answer(self, question: int, choice: object, attempt: int = 1) -> Reply:
         """Answer a question. Raises Gone."""
-        return await self.request({"t": "answer", "question": question, "choice": choice})
+        asked = {"t": "answer", "question": question, "choice": choice}
+        return await self.request(asked | _further(attempt))
 
-    async def next(self) -> Reply:
+    async def next(self, attempt: int = 1) -> Reply:
         """Ask for the next question, in a session at the players' own pace. Raises Gone."""
-        return await self.request({"t": "next"})
+        return await self.request({"t": "next"} | _further(attempt))
 
     def _greeting(self) -> Message:
         if self.token is None and self._ticket is not None:
@@ -431,6 +432,11 @@ class PlayerClient(WireClient):
         self.name = another
         await self._send(self._greeting())
         return None
+
+
+def _further(attempt: int) -> Message:
+    """Which attempt a request is about: the first one need not be named."""
+    return {"attempt": attempt} if attempt > 1 else {}
 
 
 class HostClient(WireClient):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.client.connection import Message
+from loadtest.runs.attempts import attempt_of, named, numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Told:
 
 @dataclass(slots=True)
 class Ledger:
-    """The ledger of one bot."""
+    """The ledger of one bot. Questions are numbered as `loadtest.runs.attempts` has it."""
 
     name: str
     player: int | None = None
@@ -44,8 +45,8 @@ class Ledger:
     """Questions answered without having heard what became of it."""
     skipped: set[int] = field(default_factory=set)
     """Questions that count for nobody, and are not in the ledger any more."""
-    final: tuple[int, int] | None = None
-    """Score and rank at the end."""
+    final: tuple[int, int | None] | None = None
+    """Score and rank at the end. The rank is None where others play on."""
     top: list[Message] | None = None
     """Entries of the last leaderboard."""
     faults: list[str] = field(default_factory=list)
@@ -55,24 +56,33 @@ class Ledger:
     def sent(self, question: int) -> None:
         self.unsettled.add(question)
 
-    def acked(self, ack: Message, latency_s: float) -> None:
-        question = ack["question"]
+    def acked(self, ack: Message, latency_s: float, attempt: int = 1) -> None:
+        question = numbered(ack["question"], attempt)
         if question in self.skipped:
             return
         told = Ack(ack["status"], ack["elapsed_ms"])
         before = self.acks.setdefault(question, told)
         if before != told:
-            self.faults.append(f"question {question}: two acks for one answer, {before} and {told}")
+            self.faults.append(f"{named(question)}: two acks for one answer, {before} and {told}")
         if told.status != "accepted":
-            self.faults.append(f"question {question}: `{told.status}` for an answer that never changed")
+            self.faults.append(f"{named(question)}: `{told.status}` for an answer that never changed")
         self.unsettled.discard(question)
         self.refused.pop(question, None)
         self.latencies_s.append(latency_s)
+        if ack.get("result") is not None:
+            self.result(ack["result"], attempt)
+
+    def through(self, done: Message) -> None:
+        """A `done_all`: an attempt at the own pace is over, and may be the last one."""
+        score = done["score"]
+        for each in done["review"] or ():
+            self.result(each | {"score": score}, done.get("attempt", 1))
+        self.final = None if score is None else (score, None)
 
     def refuse(self, question: int, code: str) -> None:
         self.unsettled.discard(question)
         if question in self.acks:
-            self.faults.append(f"question {question}: `{code}` after it was acknowledged")
+            self.faults.append(f"{named(question)}: `{code}` after it was acknowledged")
         self.refused[question] = code
 
     def restored(self) -> None:
@@ -81,17 +91,17 @@ class Ledger:
         for number in self.told.keys() - self.acks.keys():
             del self.told[number]
 
-    def result(self, result: Message) -> None:
-        number = result["number"]
+    def result(self, result: Message, attempt: int = 1) -> None:
+        number = numbered(result["number"], attempt)
         if result.get("skipped"):
             self._skip(number)
             return
         told = Told(result["correct"], result["points"], result["score"])
         before = self.told.setdefault(number, told)
         if (before.correct, before.points) != (told.correct, told.points):
-            self.faults.append(f"question {number}: two results, {before} and {told}")
+            self.faults.append(f"{named(number)}: two results, {before} and {told}")
         if number in self.acks and told.correct is None:
-            self.faults.append(f"question {number}: acknowledged, but the result knows no answer")
+            self.faults.append(f"{named(number)}: acknowledged, but the result knows no answer")
 
     def _skip(self, number: int) -> None:
         self.skipped.add(number)
@@ -101,16 +111,16 @@ class Ledger:
         self.unsettled.discard(number)
 
     @property
-    def points(self) -> int:
-        """Sum of the points of all results that were heard."""
-        return sum(told.points for told in self.told.values())
-
-    @property
     def score(self) -> int:
         """The score as last told; what was not heard of in a result is in it too."""
         if self.final is not None:
             return self.final[0]
         return self.told[max(self.told)].score if self.told else 0
+
+    @property
+    def attempts(self) -> list[int]:
+        """In which something was heard or sent; the first one in any case."""
+        return sorted({1, *(attempt_of(number) for number in (*self.told, *self.acks, *self.unsettled))})
 
     @property
     def unheard(self) -> int:
@@ -195,19 +205,35 @@ def _compare_one(ledger: Ledger, by_player: Mapping[int, StoredResult]) -> list[
     if row is None:
         return [*found, Mismatch(ledger.name, "player in the results", f"number {ledger.player}", "nobody")]
 
+    score = ledger.score
+    if ledger.final is None:
+        if score > row.score:
+            found.append(Mismatch(ledger.name, "score, not heard to the end", score, row.score))
+    else:
+        rank = ledger.final[1]
+        if score != row.score:
+            found.append(Mismatch(ledger.name, "score", score, row.score))
+        if rank is not None and rank != row.rank:
+            found.append(Mismatch(ledger.name, "rank", rank, row.rank))
+    by_attempt = [_compare_attempt(ledger, attempt, row) for attempt in ledger.attempts]
+    return found + min(by_attempt, key=len)
+
+
+def _compare_attempt(ledger: Ledger, attempt: int, row: StoredResult) -> list[Mismatch]:
+    """The results are those of one attempt, the best: what is not so if it is this one."""
+    found: list[Mismatch] = []
+
     def check(what: str, agrees: bool, told: object, stored: object) -> None:
         if not agrees:
             found.append(Mismatch(ledger.name, what, told, stored))
 
-    acked, points, score = len(ledger.acks), ledger.points, ledger.score
-    heard_all = ledger.final is not None and not ledger.unheard and not ledger.unsettled
-    correct = sum(told.correct is True for told in ledger.told.values())
-    check("answers", acked <= row.answered <= acked + len(ledger.unsettled), acked, row.answered)
-    if ledger.final is None:
-        check("score, not heard to the end", score <= row.score, score, row.score)
-    else:
-        check("score", score == row.score, score, row.score)
-        check("rank", ledger.final[1] == row.rank, ledger.final[1], row.rank)
+    acks = {number: ack for number, ack in ledger.acks.items() if attempt_of(number) == attempt}
+    results = {number: told for number, told in ledger.told.items() if attempt_of(number) == attempt}
+    unsettled = [number for number in ledger.unsettled if attempt_of(number) == attempt]
+    acked, points = len(acks), sum(told.points for told in results.values())
+    heard_all = ledger.final is not None and not acks.keys() - results.keys() and not unsettled
+    correct = sum(told.correct is True for told in results.values())
+    check("answers", acked <= row.answered <= acked + len(unsettled), acked, row.answered)
     if heard_all:
         check("sum of points", points == row.score, points, row.score)
         check("right answers", correct == row.correct, correct, row.correct)
@@ -215,7 +241,7 @@ def _compare_one(ledger: Ledger, by_player: Mapping[int, StoredResult]) -> list[
         check("sum of points, not all heard", points <= row.score, points, row.score)
         check("right answers, not all heard", correct <= row.correct, correct, row.correct)
     if row.answered == acked:
-        elapsed = sum(ack.elapsed_ms for ack in ledger.acks.values())
+        elapsed = sum(ack.elapsed_ms for ack in acks.values())
         check("answering time", elapsed == row.elapsed_ms, elapsed, row.elapsed_ms)
     return found
 

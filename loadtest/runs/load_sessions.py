@@ -100,6 +100,8 @@ class LoadSessions:
         }
         if self._scenario.own_pace:
             settings |= {"pace": "self", "identity": "required"}
+            if self._scenario.attempts > 1:
+                settings["attempts"] = self._scenario.attempts
         else:
             settings |= {
                 "pace": "auto",

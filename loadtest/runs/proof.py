@@ -2,9 +2,9 @@
 
 What is proven: every acknowledged answer is stored exactly once, with the time and the points that the player
 was told; nothing is stored that the player did not send; every player's score, rank and last leaderboard are
-the stored ones; no leaderboard showed points before the question was closed, unless it is live; no broadcast
-is missing; nobody left before the end. Where players may give up, or come back too late, they are held to
-what they were told until then.
+the stored ones, of several attempts those of the best; no leaderboard showed points before the question was
+closed, unless it is live; no broadcast is missing; nobody left before the end. Where players may give up, or
+come back too late, they are held to what they were told until then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from loadtest.runs.attempts import attempt_of, named
 from loadtest.runs.ledger import StoredResult
 from loadtest.swarm.compact_ledger import CompactLedger, Top, decoded
 
@@ -28,7 +29,8 @@ MISSED_IT = frozenset({"unreachable", "session_finished"})
 
 
 class StoredAnswer(NamedTuple):
-    """The answer of a player to a question that stands. `merged`: an earlier owner had it in its spool."""
+    """The answer of a player to a question that stands. `question` is numbered as `loadtest.runs.attempts`
+    has it. `merged`: an earlier owner had it in its spool."""
 
     player: int
     question: int
@@ -160,7 +162,7 @@ class _Session:
         for answer in stored.answers or ():
             given = self.answers.setdefault(answer.player, {})
             if answer.question in given:
-                self.twice.append(f"player {answer.player}, question {answer.question}")
+                self.twice.append(f"player {answer.player}, {named(answer.question)}")
             given[answer.question] = answer
 
 
@@ -181,7 +183,7 @@ def _contradictions(
         for question in ledger.unmerged:
             yield (
                 "contradicting messages",
-                f"question {question}: acknowledged, but the result knows no answer",
+                f"{named(question)}: acknowledged, but the result knows no answer",
             )
         for told, shown in ledger.early:
             yield "learned early", f"the leaderboard showed {shown} points before the result, after {told}"
@@ -219,9 +221,29 @@ def _end(ledger: CompactLedger, result: StoredResult, session: _Session) -> Iter
 
 
 def _sums(ledger: CompactLedger, result: StoredResult, merged: bool) -> Iterator[tuple[str, str]]:
-    acked, told_ms = len(ledger.acks), sum(ledger.acks.values())
+    """The result is that of an attempt, and no attempt was better as far as the player has heard."""
+    points: dict[int, int] = {}
+    for number in ledger.results.keys() & ledger.acks.keys():
+        attempt = attempt_of(number)
+        points[attempt] = points.get(attempt, 0) + decoded(ledger.results[number])[1]
+    if max(points.values(), default=0) > result.score and not merged:
+        yield "best attempt", f"told {points} points by attempt, stored {result.score}"
+    attempts = {attempt_of(each) for of in (ledger.acks, ledger.unsettled, ledger.refused) for each in of}
+    differing = [list(_sums_of(ledger, each, result, merged)) for each in sorted(attempts or {1})]
+    if all(differing):
+        yield from differing[0]
+
+
+def _sums_of(
+    ledger: CompactLedger, attempt: int, result: StoredResult, merged: bool
+) -> Iterator[tuple[str, str]]:
+    acks, unsettled, refused = (
+        [each for each in of if attempt_of(each) == attempt]
+        for of in (ledger.acks, ledger.unsettled, ledger.refused)
+    )
+    acked, told_ms = len(acks), sum(ledger.acks[each] for each in acks)
     # Where a spool was merged, of two answers to a question the earlier one counts, whatever became of it.
-    most = acked + len(ledger.unsettled) + (len(ledger.refused) if merged else 0)
+    most = acked + len(unsettled) + (len(refused) if merged else 0)
     if not acked <= result.answered <= most:
         yield "number of answers", f"{acked} acknowledged, {result.answered} in the results"
     if result.answered == acked and told_ms != result.elapsed_ms and not merged:
@@ -234,14 +256,14 @@ def _rows(
     for question, elapsed_ms in ledger.acks.items():
         row = rows.get(question)
         if row is None:
-            yield "acknowledged, not stored", f"question {question}"
+            yield "acknowledged, not stored", named(question)
         elif row.elapsed_ms != elapsed_ms and not (merged and row.other_than(elapsed_ms)):
-            yield "answering time", f"question {question}: told {elapsed_ms}, stored {row.elapsed_ms} ms"
+            yield "answering time", f"{named(question)}: told {elapsed_ms}, stored {row.elapsed_ms} ms"
     for question in rows.keys() - ledger.acks.keys() - ledger.unsettled:
         why = ledger.refused.get(question)
         if merged and why is not None:
             continue  # the one owner had it in its spool, and another told that it came too late
-        yield "stored, never acknowledged", f"question {question}: {why or 'never sent'}"
+        yield "stored, never acknowledged", f"{named(question)}: {why or 'never sent'}"
     for question, code in ledger.results.items():
         if gave_up and question not in ledger.acks:
             continue  # what it was told may be lost with the memory it came from: it never came back to hear
@@ -252,7 +274,7 @@ def _rows(
             continue
         stored = (None, 0) if row is None else (row.correct, row.points)
         if decoded(code) != stored:
-            yield "points of an answer", f"question {question}: told {decoded(code)}, stored {stored}"
+            yield "points of an answer", f"{named(question)}: told {decoded(code)}, stored {stored}"
 
 
 def prove(ledgers: Iterable[CompactLedger], stored: Mapping[int, StoredSession]) -> Verdict:

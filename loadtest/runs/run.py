@@ -210,7 +210,7 @@ class LoadRun:
             else:
                 await sessions.start()
             self._all_play_s = self._now_s()
-            longest_s = scenario.rounds_s * (SLOWEST if scenario.own_pace else 1)
+            longest_s = scenario.rounds_s * scenario.attempts * (SLOWEST if scenario.own_pace else 1)
             within_s = longest_s + scenario.patience_s + END_SPARE_S
             await self._until(lambda: self.timeline.all_over, within_s)
             if scenario.own_pace:
@@ -365,4 +365,5 @@ def habits_of(scenario: Scenario) -> Habits:
         scenario.pause_s,
         scenario.away_share,
         scenario.away_s,
+        scenario.again_share,
     )

@@ -119,6 +119,8 @@ class Scenario:
         pause_s: SELF: the median time between an answer and the next question.
         away_share: SELF: answers after which the player disconnects, to come back at another node.
         away_s: SELF: the median time until then.
+        attempts: SELF: how many each player has.
+        again_share: SELF: of the players who are through, those who begin another attempt, if they have one.
         memory_growth_max: as a share of 1; the run fails when the nodes have more resident memory in the last
             third of the play than that beyond what they have in the third before. 0: it does not matter.
         probes: players beside the others on an independent WebSocket library.
@@ -149,6 +151,8 @@ class Scenario:
     pause_s: float
     away_share: float
     away_s: float
+    attempts: int
+    again_share: float
     memory_growth_max: float
     probes: int
     patience_s: float
@@ -195,6 +199,8 @@ class Scenario:
             changed.waves or changed.probes or changed.silent_share or changed.stall_share
         ):
             raise ScenarioError("pace self has no waves, probes, silent_share or stall_share")
+        if (changed.attempts > 1 or changed.again_share) and not changed.own_pace:
+            raise ScenarioError("attempts and again_share belong to pace self")
         if changed.waves and (changed.probes or changed.cut_all_at_s):
             raise ScenarioError("a scenario with waves has no probes and no cut_all_at_s")
         rounds_s = QUESTIONS_MAX * changed.round_s
@@ -233,6 +239,8 @@ _KINDS: Mapping[str, Callable[[object], Any]] = {
     "pause_s": _number(0, 600),
     "away_share": _share,
     "away_s": _number(0, 600),
+    "attempts": _whole(1, 100),
+    "again_share": _number(0, 0.9),
     "memory_growth_max": _share,
     "probes": _whole(0, 100),
     "patience_s": _number(1, 3_600),
@@ -260,6 +268,8 @@ _DEFAULTS: Mapping[str, object] = {
     "pause_s": 0.0,
     "away_share": 0.0,
     "away_s": 0.0,
+    "attempts": 1,
+    "again_share": 0.0,
     "memory_growth_max": 0.0,
     "probes": 4,
     "patience_s": 60.0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fanfare_client.seat import Gap
+from loadtest.runs.attempts import named
 
 Top = list[dict[str, Any]]
 """The entries of a leaderboard."""
@@ -16,7 +17,7 @@ _VERDICTS: tuple[bool | None, ...] = (None, False, True)
 
 @dataclass(slots=True, eq=False)
 class CompactLedger:
-    """The ledger of one player. Questions count from 1.
+    """The ledger of one player. Questions count from 1, and are numbered as `loadtest.runs.attempts` has it.
 
     A `Top` may be shared with other players; it must not be changed.
     """
@@ -60,19 +61,19 @@ class CompactLedger:
         """Whether this is the first ack of the answer."""
         before = self.acks.get(question)
         if status != "accepted":
-            self.faults.append(f"question {question}: `{status}` for an answer that never changed")
+            self.faults.append(f"{named(question)}: `{status}` for an answer that never changed")
         if before is not None and before != elapsed_ms:
-            self.faults.append(f"question {question}: acks with {before} and with {elapsed_ms} ms")
+            self.faults.append(f"{named(question)}: acks with {before} and with {elapsed_ms} ms")
         self.acks[question] = elapsed_ms
         self.unsettled.discard(question)
         if self.refused.pop(question, None) is not None:
-            self.faults.append(f"question {question}: acknowledged after it was refused")
+            self.faults.append(f"{named(question)}: acknowledged after it was refused")
         return before is None
 
     def refuse(self, question: int, code: str) -> None:
         self.unsettled.discard(question)
         if question in self.acks:
-            self.faults.append(f"question {question}: `{code}` after it was acknowledged")
+            self.faults.append(f"{named(question)}: `{code}` after it was acknowledged")
         else:
             self.refused[question] = code
 
@@ -85,9 +86,9 @@ class CompactLedger:
         now = coded(correct, points)
         before = self.results.setdefault(question, now)
         if before != now:
-            self.faults.append(f"question {question}: two results, {decoded(before)} and {decoded(now)}")
+            self.faults.append(f"{named(question)}: two results, {decoded(before)} and {decoded(now)}")
         if correct is None and question in self.acks:
-            self.faults.append(f"question {question}: acknowledged, but the result knows no answer")
+            self.faults.append(f"{named(question)}: acknowledged, but the result knows no answer")
 
     def restored(self) -> None:
         """The session was brought into memory anew. What was told of answers that were never acknowledged may

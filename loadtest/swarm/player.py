@@ -18,6 +18,7 @@ import orjson
 from fanfare_client.reconnect import Policy, after_close, after_error, delay_s, elsewhere
 from fanfare_client.seat import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Seat
 from loadtest.bots.knowledge import opens_in_s, withheld
+from loadtest.runs.attempts import question_of
 from loadtest.runs.histogram import Histogram
 from loadtest.swarm.compact_ledger import CompactLedger
 from loadtest.swarm.connection import Link, Target
@@ -74,6 +75,8 @@ class Habits:
     pause_s: float = 0.0
     away_share: float = 0.0
     away_s: float = 0.0
+    again_share: float = 0.0
+    """Of players who are through, those who begin another attempt, if the session has one."""
 
 
 @dataclass(slots=True)
@@ -596,10 +599,10 @@ class Player:
         if self._stage is Stage.GONE or number != self._begun:
             return
         around, rng = self._with, self._with.rng
-        right, wrong = around.answers[number - 1]
+        right, wrong = around.answers[question_of(number) - 1]
         mark = f"{number}"
         choice = right if rng.random() < self._skill else wrong
-        payload = f'{{"t":"answer","id":"{mark}","question":{number},"choice":{choice}}}'.encode()
+        payload = self._answer_frame(number, choice)
         self.ledger.unsettled.add(number)
         self._pending[mark] = Sent(number, payload, intended)
         self._awaits_board = intended
@@ -614,6 +617,9 @@ class Player:
             self._link.send(payload)
         if rng.random() < around.habits.drop_share:
             around.loop.at(around.loop.now() + rng.uniform(0.0, 0.02), self.cut)
+
+    def _answer_frame(self, number: int, choice: str) -> bytes:
+        return f'{{"t":"answer","id":"{number}","question":{number},"choice":{choice}}}'.encode()
 
     def _on_ack(self, message: Message) -> None:
         measures = self._with.measures

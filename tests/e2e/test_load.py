@@ -87,6 +87,8 @@ pause_s = 0.1
 away_share = 0.3
 away_s = 0.2
 drop_share = 0.1
+attempts = 3
+again_share = 0.5
 silent_share = 0
 probes = 0
 """
@@ -95,7 +97,10 @@ probes = 0
 async def test_users_at_their_own_pace_have_scores_that_are_proven(tmp_path: Path) -> None:
     found, _ = await proven(tmp_path, OWN_PACE, "--cluster", "--spawn", "2")
     proof = found["proof"]
-    assert (proof["players"], proof["acknowledged"], proof["rows"]) == (30, 90, 90)
+    assert proof["players"] == 30
+    assert proof["acknowledged"] == proof["rows"]
+    further, rest = divmod(proof["rows"] - 90, 3)
+    assert (0 < further <= 60, rest) == (True, 0), "some go again"
     # Day, week and all time, per quiz and over all; and what each node shows of day and all time.
     assert (proof["scores"], proof["lines"]) == (30, 30 * 6 + 2 * 30 * 4)
     assert found["ends"]["left for a while"] > 0

@@ -112,6 +112,23 @@ async def test_a_whole_session_and_its_books(data_dir: Path) -> None:
         assert "Traceback" not in node.said
 
 
+async def test_bots_at_their_own_pace_use_the_attempts_that_they_have(data_dir: Path) -> None:
+    async with running_node(data_dir) as (node, api):
+        await api.add_quiz(QUIZ, "all-five")
+        made = await api.create_session("all-five", {"pace": "self", "attempts": 3})
+        plan = CrowdPlan(20, seed=7, think_s=0.05, silent_share=0.0, drop_share=0.05, http_share=0.3)
+        crowd = Crowd(plan, ws_url=node.ws_url, code=made["code"], api=api, knowledge=Knowledge(QUIZ))
+        with trio.fail_after(2 * PATIENCE_S):
+            await crowd.run()
+        await api.host(made["code"], made["host_token"], "f", "finish")
+        told, results = tally(crowd.ledgers), read_results(await api.results_csv(made["code"]))
+        assert compare(crowd.ledgers, results) == []
+        assert (told.players, told.unsettled, told.unheard, told.refused) == (20, 0, 0, 0)
+        assert told.answered > sum(row.answered for row in results) == 20 * len(QUIZ["questions"])
+        rows = await node.query("SELECT 1 FROM answers WHERE session_id = $1", made["session_id"])
+        assert len(rows) == told.answered
+
+
 async def test_a_key_that_was_wrong_is_corrected_while_the_node_runs(data_dir: Path) -> None:
     async with running_node(data_dir) as (node, api):
         code = await play(node, api)

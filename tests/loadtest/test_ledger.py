@@ -135,7 +135,7 @@ def test_two_different_results_are_a_fault_unless_the_session_was_restored_betwe
     book.restored()
     book.result(result(1, 900, 900))
     assert book.faults == []
-    assert book.points == 900
+    assert book.told[1].points == 900
     book.result(result(1, 800, 800))
     assert len(book.faults) == 1
 
@@ -143,7 +143,37 @@ def test_two_different_results_are_a_fault_unless_the_session_was_restored_betwe
 def test_restoring_keeps_what_was_acknowledged() -> None:
     book = ledger()
     book.restored()
-    assert book.points == 950
+    assert sum(told.points for told in book.told.values()) == 950
+
+
+def twice() -> Ledger:
+    """Two attempts of two questions; the second attempt is the better one."""
+    book = Ledger("Ada 1", player=7)
+    for attempt, points in ((1, 500), (2, 900)):
+        for question in (1, 2):
+            scored = points if question == 1 else 0
+            told = result(question, scored, points, correct=question == 1)
+            book.acked(acknowledged(question, 1000 * attempt) | {"result": told}, 0.01, attempt)
+        book.through({"score": points, "review": None, "attempt": attempt})
+    return book
+
+
+def test_of_several_attempts_the_best_is_held_against_the_results() -> None:
+    second = row(score=900, correct=1, answered=2, elapsed_ms=4000)
+    assert compare([twice()], [second]) == []
+    assert told(twice(), row(score=500, elapsed_ms=2000)) == ["score"]
+    assert told(twice(), row(score=900, elapsed_ms=2000)) != []
+    assert told(twice(), row(score=900, answered=4, elapsed_ms=6000)) != []
+    book = twice()
+    book.acked(acknowledged(1, 2001), 0.01, 2)
+    assert compare([book], [second])[0].what.startswith("question 1 of attempt 2: two acks")
+
+
+def test_the_review_at_the_end_is_held_against_what_was_told_before() -> None:
+    book = twice()
+    reviewed = [result(1, 900, 900), result(2, 100, 900, correct=True)]
+    book.through({"score": 900, "review": reviewed, "attempt": 2})
+    assert [fault.partition(":")[0] for fault in book.faults] == ["question 2 of attempt 2"]
 
 
 def test_an_answer_refused_before_a_restart_may_be_accepted_after_it() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from loadtest.chaos.proof import sums_that_differ
+from loadtest.runs.attempts import numbered
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import Proof, StoredAnswer, StoredSession, Verdict, prove, top_of
 from loadtest.swarm.compact_ledger import CompactLedger, coded, lines, read
@@ -332,3 +333,45 @@ def test_after_a_merge_the_answer_that_came_first_stands_whatever_its_time() -> 
     assert set(prove(ledgers, stored).broken) == {"answering time"}
     answers(stored)[0] = answers(stored)[0]._replace(merged=True)
     assert prove(ledgers, stored).holds
+
+
+def with_attempts() -> Case:
+    """Two attempts of Ada, of which the second is the better one; Ben as before."""
+    ledgers, stored = agreeing()
+    ada = ledgers[0]
+    for question, points in ((1, 990), (2, 980)):
+        number = numbered(question, 2)
+        ada.acks[number], ada.results[number] = 500, coded(True, points)
+        answers(stored).append(StoredAnswer(1, number, 500, True, points))
+    ada.final = (1, 1970)
+    results(stored)[0] = replace(results(stored)[0], score=1970, elapsed_ms=1000)
+    top = top_of(results(stored))
+    for ledger in ledgers:
+        ledger.top = top
+    return ledgers, stored
+
+
+def test_the_results_are_those_of_the_best_attempt() -> None:
+    ledgers, stored = with_attempts()
+    assert prove(ledgers, stored).holds, prove(ledgers, stored).examples
+    assert sums_that_differ(stored[0]) == []
+
+    results(stored)[0] = replace(results(stored)[0], score=1900, elapsed_ms=3000)
+    assert prove(ledgers, stored).broken.keys() == {"best attempt", "score or rank", "last leaderboard"}
+    assert sums_that_differ(stored[0]) == ["player 1: results [1900, 2, 2, 3000], answers [1970, 2, 2, 1000]"]
+
+
+def test_an_answer_of_each_attempt_has_to_be_stored() -> None:
+    ledgers, stored = with_attempts()
+    lost = answers(stored).pop()
+    verdict = prove(ledgers, stored)
+    assert verdict.examples["acknowledged, not stored"] == ["session 0, Ada: question 2 of attempt 2"]
+    answers(stored)[1] = lost
+    verdict = prove(ledgers, stored)
+    assert verdict.examples["acknowledged, not stored"] == ["session 0, Ada: question 2"]
+
+
+def test_a_result_that_no_attempt_has_is_found() -> None:
+    ledgers, stored = with_attempts()
+    results(stored)[0] = replace(results(stored)[0], elapsed_ms=1001)
+    assert "answering time" in prove(ledgers, stored).broken

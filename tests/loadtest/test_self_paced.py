@@ -12,7 +12,9 @@ import jwt
 import pytest
 from trio.testing import MockClock
 
+from loadtest.chaos.proof import sums_that_differ
 from loadtest.client.api import Api
+from loadtest.runs.attempts import attempt_of, numbered, question_of
 from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import StoredAnswer, StoredSession, Verdict, prove
 from loadtest.runs.scenario import ScenarioError, load, parse
@@ -42,7 +44,9 @@ class ToyNodes:
         self.shown: dict[int, dict[int, float]] = {}
         """By player: when each question was shown."""
         self.answers: dict[int, dict[int, tuple[int, int]]] = {}
-        """By player and question: choice and time."""
+        """By player and question: choice and time. Those of later attempts are numbered higher."""
+        self.attempts = 1
+        """How many a player has."""
         self.joins: Counter[str] = Counter()
         self.requests = 0
 
@@ -53,7 +57,7 @@ class ToyNodes:
         elif self.requests % 29 == 0:
             peer.say(scripted.error("busy", message))
         elif message["t"] == "next":
-            self._next(peer, self.seats[peer])
+            self._next(peer, self.seats[peer], message.get("attempt", 1))
         else:
             self._answer(peer, self.seats[peer], message)
 
@@ -66,32 +70,55 @@ class ToyNodes:
         state = scripted.picture("open", score=self.score(player))
         peer.say(scripted.joined(player=player, token="t", name=user["name"], state=state))
 
-    def _next(self, peer: Peer, player: int) -> None:
+    def _next(self, peer: Peer, player: int, attempt: int) -> None:
         shown, given = self.shown.setdefault(player, {}), self.answers.setdefault(player, {})
-        number = len(given) + 1
-        if number > QUESTIONS:
-            review = [
-                {"number": each, "correct": choice == 1, "points": 100 * (choice == 1)}
-                for each, (choice, _) in given.items()
-            ]
-            peer.say({"t": "done_all", "id": "next", "score": self.score(player), "review": review})
+        if not 1 <= attempt <= self.attempts or (attempt > 1 and not self._through(player, attempt - 1)):
+            peer.say(scripted.error("illegal_move", {"id": "next"}))
             return
+        marked = {"attempt": attempt, "attempts": self.attempts} if self.attempts > 1 else {}
+        if self._through(player, attempt):
+            review = [
+                {"number": question_of(each), "correct": choice == 1, "points": 100 * (choice == 1)}
+                for each, (choice, _) in given.items()
+                if attempt_of(each) == attempt
+            ]
+            done = {"t": "done_all", "id": "next", "phase": "open", "score": self.score(player)}
+            peer.say(done | marked | {"review": review})
+            return
+        number = next(n for q in range(1, QUESTIONS + 1) if (n := numbered(q, attempt)) not in given)
         since_s = self.loop.time_s - shown.setdefault(number, self.loop.time_s)
-        question = scripted.question(0, number, id="next", remaining_ms=20_000 - int(since_s * 1000))
+        asked = question_of(number)
+        question = scripted.question(0, asked, id="next", remaining_ms=20_000 - int(since_s * 1000)) | marked
         del question["offset"]
         peer.say(question)
 
     def _answer(self, peer: Peer, player: int, message: Message) -> None:
-        number, given = message["question"], self.answers[player]
+        attempt, given = message.get("attempt", 1), self.answers[player]
+        number = numbered(message["question"], attempt)
         elapsed_ms = int((self.loop.time_s - self.shown[player][number]) * 1000)
         choice, elapsed_ms = given.setdefault(number, (message["choice"], elapsed_ms))
-        result = {"number": number, "correct": choice == 1, "points": 100 * (choice == 1)}
+        result = {"number": message["question"], "correct": choice == 1, "points": 100 * (choice == 1)}
         told = result | {"score": self.score(player)}
         peer.say(scripted.ack(message, elapsed_ms=elapsed_ms) | {"result": told})
         peer.say(scripted.leaderboard(0, (1, "P1", 100)))
 
+    def _through(self, player: int, attempt: int) -> bool:
+        return sum(attempt_of(number) == attempt for number in self.answers[player]) == QUESTIONS
+
     def score(self, player: int) -> int:
-        return sum(100 for choice, _ in self.answers.get(player, {}).values() if choice == 1)
+        return max((-best[0] for best in self._attempts(player)), default=0)
+
+    def _attempts(self, player: int) -> list[tuple[int, int, int, int]]:
+        """What each has brought, the best one the least: points below 0, time, number of right answers and of
+        answers."""
+        sums = []
+        for attempt in range(1, self.attempts + 1):
+            given = [
+                each for number, each in self.answers.get(player, {}).items() if attempt_of(number) == attempt
+            ]
+            correct = sum(choice == 1 for choice, _ in given)
+            sums.append((-100 * correct, sum(elapsed_ms for _, elapsed_ms in given), correct, len(given)))
+        return sums
 
     def stored(self) -> StoredSession:
         answers = [
@@ -101,11 +128,9 @@ class ToyNodes:
         ]
         results = []
         for player in self.answers:
-            own = [each for each in answers if each.player == player]
-            correct, elapsed_ms = sum(each.correct for each in own), sum(each.elapsed_ms for each in own)
-            score = self.score(player)
-            rank = 1 + sum(self.score(other) > score for other in self.answers)
-            results.append(StoredResult(rank, player, f"P{player}", score, correct, len(own), elapsed_ms))
+            below_0, elapsed_ms, correct, answered = min(self._attempts(player))
+            rank = 1 + sum(self.score(other) > -below_0 for other in self.answers)
+            results.append(StoredResult(rank, player, f"P{player}", -below_0, correct, answered, elapsed_ms))
         return StoredSession(sorted(results, key=lambda each: each.rank), answers)
 
 
@@ -155,8 +180,73 @@ def test_users_leave_come_back_at_another_node_and_answer_every_question(nodes: 
     assert prove(ledgers, {0: stored}).broken["score or rank"] == PLAYERS
 
 
+def test_users_go_again_while_they_have_attempts_and_the_best_counts(nodes: ToyNodes) -> None:
+    nodes.attempts = 3
+    crowd = crowd_of(nodes, again_share=0.6, drop_share=0.05)
+    nodes.loop.run_for(40)
+    assert crowd.over
+    begun = Counter(attempt_of(number) for given in nodes.answers.values() for number in given)
+    assert PLAYERS * QUESTIONS == begun[1] > begun[2] > begun[3] > 0
+    assert crowd.take()["acks"] == begun.total()
+    ledgers, stored = [each.ledger for each in crowd.players], nodes.stored()
+    verdict = prove(ledgers, {0: stored})
+    assert verdict.holds, verdict.examples
+    assert sums_that_differ(stored) == []
+    first = [number for number in nodes.answers[1] if attempt_of(number) == 1]
+    assert len(first) == QUESTIONS
+
+
+def test_who_begins_an_attempt_that_an_owner_knows_nothing_of_goes_back_to_the_one_before(
+    nodes: ToyNodes,
+) -> None:
+    nodes.attempts = 2
+    through, forgotten = nodes._through, set[int]()
+
+    def forgetful(player: int, attempt: int) -> bool:
+        """The last answer of each is unknown when the second attempt is asked for, and again known later."""
+        known = through(player, attempt)
+        if known and attempt == 1 and player not in forgotten and (1, QUESTIONS) in asked_again[player]:
+            forgotten.add(player)
+            return False
+        if known and attempt == 1:
+            asked_again[player].add((1, QUESTIONS))
+        return known
+
+    asked_again: dict[int, set[tuple[int, int]]] = {number: set() for number in range(1, PLAYERS + 1)}
+    nodes._through = forgetful  # type: ignore[method-assign]
+    crowd = crowd_of(nodes, again_share=0.9)
+    nodes.loop.run_for(40)
+    assert crowd.over
+    assert forgotten
+    assert crowd.take()["refused"]["illegal_move"] == len(forgotten)
+    verdict = prove([each.ledger for each in crowd.players], {0: nodes.stored()})
+    assert verdict.holds, verdict.examples
+
+
+def test_a_question_that_is_shown_again_though_it_was_answered_is_passed_over(nodes: ToyNodes) -> None:
+    """By an owner who has yet to hear of the answer."""
+    showing, repeated = nodes._next, set[int]()
+
+    def late(peer: Peer, player: int, attempt: int) -> None:
+        if 2 in nodes.answers.get(player, {}) and player not in repeated:
+            repeated.add(player)
+            question = scripted.question(0, 2, id="next", remaining_ms=500)
+            del question["offset"]
+            peer.say(question)
+        else:
+            showing(peer, player, attempt)
+
+    nodes._next = late  # type: ignore[method-assign]
+    crowd = crowd_of(nodes, away_share=0.0)
+    nodes.loop.run_for(15)
+    assert len(repeated) == PLAYERS
+    assert crowd.over
+    verdict = prove([each.ledger for each in crowd.players], {0: nodes.stored()})
+    assert verdict.holds, verdict.examples
+
+
 def test_a_user_who_gets_no_question_is_noted(nodes: ToyNodes) -> None:
-    nodes._next = lambda peer, player: peer.say(scripted.error("not_player", {"id": "next"}))  # type: ignore[method-assign]
+    nodes._next = lambda peer, player, attempt: peer.say(scripted.error("not_player", {"id": "next"}))  # type: ignore[method-assign]
     crowd = crowd_of(nodes)
     nodes.loop.run_for(2)
     assert all(each.ledger.faults == ["no next question: `not_player`"] for each in crowd.players)
@@ -189,6 +279,8 @@ def test_what_goes_with_the_own_pace() -> None:
     least = 'description = "x"\nplayers = 10\nduration_s = 60\npace = "self"\nsilent_share = 0\n'
     with pytest.raises(ScenarioError, match="and so do pace self and these"):
         parse(f"{least}probes = 0\n", "x.toml")
+    with pytest.raises(ScenarioError, match="belong to pace self"):
+        parse('description = "x"\nplayers = 10\nduration_s = 60\nattempts = 2\n', "x.toml")
     with pytest.raises(ScenarioError, match="pace self has no waves, probes"):
         parse(f"{least}session_questions = 1\n", "x.toml")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,11 +16,13 @@ from engine.actors.delivery.frame import Frame
 from engine.domain.settings import Settings
 from engine.ports import SessionRecord, Unreadable
 from engine.storage.catalog import PostgresCatalog
+from engine.storage.journal import rows
 from engine.storage.journal.writer import WriteBehind
 from engine.storage.postgres import Database
 from engine.storage.sessions import PostgresSessionStore
 from tests.actors.world import Client
-from tests.storage.making import quiz_of, record_of
+from tests.settings import at_once
+from tests.storage.making import quiz_of, record_of, results_of
 from tests.storage.test_merging import Players, players
 
 GARBAGE = (
@@ -33,14 +36,20 @@ GARBAGE = (
 )
 
 
-@pytest.fixture
-async def node(database: Database) -> AsyncIterator[Players]:
-    journal = WriteBehind(database, owner="node", now_ms=SessionClock().now_ms)
+@asynccontextmanager
+async def running(database: Database, name: str) -> AsyncIterator[Players]:
+    journal = WriteBehind(database, owner=name, now_ms=SessionClock().now_ms)
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.run)
-        async with players(database, journal, "node") as found:
+        async with players(database, journal, name) as found:
             yield found
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def node(database: Database) -> AsyncIterator[Players]:
+    async with running(database, "node") as found:
+        yield found
 
 
 async def stored(database: Database, *settings: str) -> Sequence[SessionRecord]:
@@ -134,3 +143,33 @@ async def test_a_quiz_that_is_garbage_costs_its_sessions_alone(
     store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
     assert await store.owned_by("node") == [good.id], "a node of the later release can still take it"
     assert node.registry.statistics().crashes == 0
+
+
+async def test_a_second_attempt_costs_an_earlier_release_that_session_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that knows the setting `attempts` no more than the fact that one has begun."""
+    settings = json.dumps(at_once(pace="self", attempts=2).to_dict())
+    begun, untouched = await stored(database, settings, settings)
+    async with running(database, "later") as later:
+        later.record = begun
+        ada = await later.join("Ada")
+        assert await later.next(ada) == 1
+        assert await later.answer(ada, False) == "accepted"
+        assert await later.next(ada, attempt=2) == 1
+
+    with monkeypatch.context() as earlier:
+        earlier.delitem(rows._CHANGES, "attempt")
+        async with running(database, "earlier") as node:
+            assert (await watched(node, begun.code)).errors == ["session_unavailable"]
+            node.record = untouched
+            ben = await node.join("Ben")
+            assert await node.next(ben) == 1
+            assert (await watched(node, begun.code)).errors == ["session_unavailable"]
+
+    async with running(database, "later again") as later:
+        later.record = begun
+        assert await later.next(ada, attempt=2) == 1
+        assert await later.answer(ada, True, attempt=2) == "accepted"
+    store = PostgresSessionStore(database, PostgresCatalog(database, lambda: 0))
+    assert [line.correct for line in await results_of(store, begun.id)] == [1]

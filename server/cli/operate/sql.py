@@ -13,6 +13,7 @@ import click
 import trio
 
 from engine.storage.embedded import dsn
+from loadtest.runs.attempts import numbered
 from loadtest.runs.proof import StoredAnswer
 from loadtest.runs.scores import PERIODS, TOP, StoredScores
 
@@ -38,14 +39,11 @@ async def answers_of(database: str, session_ids: Sequence[str]) -> dict[str, lis
     """Every answer of some sessions, by session id, from the table itself. Raises ClickException."""
     found: dict[str, list[StoredAnswer]] = {}
     for ids in _listed(session_ids):
-        text = await _ask(
-            database,
-            "COPY (SELECT session_id, player, question, elapsed_ms, correct, points, merged "
-            f"FROM standing_answers WHERE session_id IN ({ids})) TO STDOUT WITH (FORMAT csv)",
-        )
+        text = await _ask(database, _copy(_ANSWERS.format(ids=ids)))
         for session_id, *numbers, correct, points, merged in csv.reader(io.StringIO(text)):
-            player, question, elapsed_ms = map(int, numbers)
-            answer = StoredAnswer(player, question, elapsed_ms, correct == "t", int(points), merged == "t")
+            player, attempt, question, elapsed_ms = map(int, numbers)
+            number = numbered(question, attempt)
+            answer = StoredAnswer(player, number, elapsed_ms, correct == "t", int(points), merged == "t")
             found.setdefault(session_id, []).append(answer)
         await trio.lowlevel.checkpoint()
     return found
@@ -110,6 +108,14 @@ async def scores_of(database: str, session_ids: Sequence[str], quiz_id: str) -> 
 def _copy(query: str) -> str:
     return f"COPY ({query}) TO STDOUT WITH (FORMAT csv)"
 
+
+_ANSWERS = """
+SELECT a.session_id, coalesce(c.player, a.player), coalesce(c.question, 1), a.question, a.elapsed_ms,
+       a.correct, a.points, a.merged
+FROM standing_answers a LEFT JOIN session_changes c
+    ON c.session_id = a.session_id AND c.by_ms = a.player AND c.kind = 'attempt'
+WHERE a.session_id IN ({ids})"""
+"""By player and attempt."""
 
 _UNSCORED = "SELECT (SELECT count(*) FROM unscored_sessions) + (SELECT count(*) FROM score_changes)"
 
