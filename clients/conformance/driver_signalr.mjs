@@ -12,10 +12,15 @@ let seat; // what to come back with
 let offset;
 let ahead; // how far the node's clock is ahead of performance.now()
 let refused;
+let alone = false; // whether players go at their own pace
+let attempt; // which one it is then, from the second on
 const pending = new Map(); // answers without an ack
 
 /** What is lost with its connection is said again on the next one. */
 const say = (target, call) => hub.send(target, call).catch(() => {});
+
+/** It is the same question until that is answered. */
+const next = () => (attempt ? say("Next", { attempt }) : hub.send("Next").catch(() => {}));
 
 hub.on("joined", (joined) => {
 	seat = { code, token: joined.token, epoch: joined.epoch };
@@ -25,16 +30,30 @@ hub.on("joined", (joined) => {
 	}
 	say("Ping", { at: performance.now() });
 	for (const answer of pending.values()) say("Answer", answer);
+	alone ||= joined.state?.phase === "open";
+	if (alone && !pending.size) next();
 });
 hub.on("pong", ({ at, now }) => (ahead = now - (at + performance.now()) / 2));
-for (const numbered of ["question", "reveal", "state", "finished"]) hub.on(numbered, (message) => (offset = message.offset));
+for (const numbered of ["question", "reveal", "state", "finished"]) hub.on(numbered, (message) => (offset = message.offset ?? offset));
 hub.on("question", ({ number, now, opens_in_ms, remaining_ms }) => {
 	console.log("remaining", now + opens_in_ms + remaining_ms - (performance.now() + ahead));
-	const answer = { id: `answer-${number}`, question: number, choice: 0 };
+	const answer = { id: `answer-${number}`, question: number, choice: 0, ...(attempt && { attempt }) };
 	pending.set(answer.id, answer);
 	setTimeout(() => say("Answer", answer), opens_in_ms);
 });
-hub.on("ack", ({ id }) => pending.delete(id));
+hub.on("ack", ({ id }) => {
+	pending.delete(id);
+	if (alone) next();
+});
+hub.on("done_all", (done) => {
+	if (done.attempt === done.attempts) {
+		refused = "left";
+		hub.stop();
+	} else {
+		attempt = done.attempt + 1;
+		next();
+	}
+});
 hub.on("error", (error) => {
 	if (error.code === "not_open_yet") return setTimeout(() => say("Answer", pending.get(error.id)), 100);
 	refused = error.code;

@@ -5,14 +5,16 @@
 
 The command gets two more words: the address of the API, and the code to join with. It joins as `Ada`, prints
 `remaining MS` for every question (how much time there is left to answer it) and answers with the choice 0,
-comes back as docs/protocol.md says, and prints why it is over as its last line. Needs anyio and wsproto.
+comes back as docs/protocol.md says, and prints why it is over as its last line. Where players go at their own
+pace it asks for `next` until it is through with every attempt, and leaves. Needs anyio and wsproto.
 
 A scenario is a list of connections, each a list of steps: `at` (the address that the client comes to), `hear`
 (members that its next message has; `without` those that it has not), `joined`, `say` (with `late_ms`: the
-message was so long on its way), `say_raw`, `ping` (wait for one), `ack` (of the answer heard last), `error`
-(a code, for the same), `close` (code and reason), `cut`. Before them may be `refusals`: status and code of
-the first answers to `GET /api/sessions/{code}`, where a client asks for the address of the WebSocket. Pings
-are answered by themselves. The clock of this node is years behind.
+message was so long on its way), `reply` (the same, with the id of what was heard last), `say_raw`, `ping`
+(wait for one), `ack` (of the answer heard last), `error` (a code, for the same), `close` (code and reason),
+`cut`. Before them may be `refusals`: status and code of the first answers to `GET /api/sessions/{code}`,
+where a client asks for the address of the WebSocket. Pings are answered by themselves. The clock of this node
+is years behind.
 
 What the client prints is held against what it can know, and no more time: it has read its clock after the
 question was sent and before the answer came here, and has set it after `joined` was sent. So a machine that
@@ -123,7 +125,7 @@ class Wire:
             if "protocol" in said:
                 await self.say_raw("{}\x1e")
             elif said["type"] == 1:
-                self._heard.append({"t": said["target"].lower(), **said["arguments"][0]})
+                self._heard.append({"t": said["target"].lower(), **(said["arguments"] or [{}])[0]})
 
 
 class Countdown:
@@ -203,9 +205,13 @@ class Server:
                     raise Broken(f"it said {heard}, not {step}")
             elif what == "joined":
                 joined_ms = now_ms()
-                state = value.get("state", {**STATE, "now": joined_ms - step.get("late_ms", 0)})
+                state = value.get("state", {})
+                if state is not None:
+                    state = {**STATE, "now": joined_ms - step.get("late_ms", 0), **state}
                 await wire.say({**JOINED, **value, "state": state})
-            elif what == "say":
+            elif what in ("say", "reply"):
+                if what == "reply":
+                    value = {**value, "id": heard.get("id")}
                 now = {"now": now_ms() - step.get("late_ms", 0)} if "now" in value else {}
                 if value["t"] == "question":
                     self.countdowns.append(Countdown(joined_ms, {**value, **now}))

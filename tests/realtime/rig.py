@@ -23,6 +23,7 @@ from wsproto.utilities import LocalProtocolError
 
 from engine.actors.clock import SessionClock
 from engine.actors.registry import Registry
+from engine.domain.settings import Settings
 from engine.ports import SessionRecord
 from server.config.config import Config
 from server.realtime.conversation import ConversationDeps
@@ -399,9 +400,10 @@ async def rig(
     *,
     ssl_context: ssl.SSLContext | None = None,
     patience_s: float = 30,
+    session: Settings | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """A port with these settings and one session in its lobby."""
+    """A port with these settings and one session: in its lobby, unless its own settings say otherwise."""
     config = Config(host="127.0.0.1", **settings)
     clock = SessionClock()
     tokens = Tokens(SECRET, config.token_ttl_s, clock)
@@ -418,7 +420,7 @@ async def rig(
             options=options_of(config, tick_ms=20),
         )
         stored = await store.catalog.add(QUIZ)
-        record = await lone.router.create(stored.id, at_once())
+        record = await lone.router.create(stored.id, session or at_once())
         deps = ConversationDeps(
             sessions=lone.router,
             tokens=tokens,

@@ -18,6 +18,7 @@ from server.realtime.hub import HubClient
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.trio_websocket import TrioWebSocketTransport
 from tests.realtime.rig import MakeTransport, RawClient, Rig, request, rig
+from tests.settings import at_once
 
 TRANSPORTS: dict[str, MakeTransport] = {
     "trio-websocket": TrioWebSocketTransport,
@@ -145,6 +146,36 @@ async def test_a_whole_session(make: MakeTransport) -> None:
         await host.result("Host", "finish")
         assert (await ada.on("finished"))["you"]["rank"] == 1
         assert (await screen.on("finished"))["podium"][0]["name"] == "Ada"
+
+
+async def test_a_player_at_the_own_pace_asks_for_each_question_and_for_another_attempt(
+    make: MakeTransport,
+) -> None:
+    async with rig(make, session=at_once(pace="self", attempts=2)) as node, hub(node) as ada:
+        await ada.result("Join", node.code, "Ada")
+        for number in (1, 2, 3):
+            question = await ada.result("Next")
+            assert question == await ada.result("Next", {}) | {
+                name: question[name] for name in ("now", "remaining_ms")
+            }
+            assert (question["t"], question["number"], question["attempt"]) == ("question", number, 1)
+            acked = await ada.result("Answer", number, 0)
+            assert (acked["status"], acked["result"]["number"]) == ("accepted", number)
+        done = await ada.result("Next")
+        assert (done["t"], done["attempt"], done["attempts"]) == ("done_all", 1, 2)
+        begun = await ada.result("Next", {"attempt": 2, "id": "n"})
+        assert (begun["t"], begun["number"], begun["attempt"], begun["id"]) == ("question", 1, 2, "n")
+        acked = await ada.result("Answer", {"question": 1, "choice": 0, "attempt": 2})
+        assert acked["status"] == "accepted"
+        await ada.say({"type": 1, "target": "Next", "arguments": [{"attempt": 2, "id": "m"}]})
+        event = await ada.on("question")
+        assert (event["number"], event["attempt"], event["id"]) == (2, 2, "m")
+        for arguments, code in (
+            ([{"attempt": 3}], "bad_field"),
+            ([{"attempt": "two"}], "bad_field"),
+            ([2], "bad_message"),
+        ):
+            assert (await ada.invoke("Next", *arguments))["error"].startswith(f"{code}: ")
 
 
 async def test_hub_and_plain_clients_play_one_session(make: MakeTransport) -> None:
