@@ -12,6 +12,7 @@ turn, and how an actor ends. Each part has its own module:
     broadcasts.py      what is told to all, and when
     deadlines.py       what time brings, and what has to be judged before
     attendance.py      whose coming and going matters
+    passivation.py     when the session may leave memory
     live_session.py    how these parts are put together
 """
 
@@ -38,6 +39,7 @@ from engine.actors.handoff import HandoffSnapshot
 from engine.actors.live_session import LiveSession, assembled, go_on, replayed, settle_skip
 from engine.actors.options import ActorOptions
 from engine.actors.pacing import Pacing
+from engine.actors.passivation import Passivation
 from engine.actors.slow_answers import BatchTimes
 from engine.actors.states import ALWAYS_FIT, Fate, State
 from engine.actors.subscriptions import attach, picture
@@ -115,6 +117,7 @@ class SessionActor:
         self._broadcasts = live.broadcasts
         self._deadlines = live.deadlines
         self._direct = DirectAnswers(live)
+        self._passivation = Passivation(live)
 
     # -- for others ------------------------------------------------------------------------------
 
@@ -224,7 +227,7 @@ class SessionActor:
         lifecycle = self._lifecycle
         await self._broadcasts.tell()
         self._confirmations.write()
-        while not self._may_rest():
+        while not self._passivation.is_due:
             mail = partial(self._mailbox.wait, for_items=lifecycle.serves and not self._merge_waits)
             stall = self._broadcasts.stall
             await self._direct.sleep(self._wake_at(), mail if stall is None else partial(stall.over_or, mail))
@@ -245,6 +248,7 @@ class SessionActor:
                 await self._turn()
             if self._broadcasts.advance():
                 self._mailbox.wake()  # for the next slice, or for what has waited for the last one
+        self.end(CloseReason.FINISHED if self.session.phase is Phase.FINISHED else CloseReason.RESTARTING)
 
     async def _turn(self) -> None:
         """Commands come before time, so that an answer that lies in the mailbox is judged before its
@@ -329,7 +333,7 @@ class SessionActor:
             attach(self.live, *confirmations.latecomers[0])
             confirmations.latecomers.popleft()
 
-    # -- waiting and resting ---------------------------------------------------------------------
+    # -- waiting ---------------------------------------------------------------------------------
 
     def _wake_at(self) -> float:
         """The next moment, on trio's clock, at which there is something to do without being asked."""
@@ -337,34 +341,5 @@ class SessionActor:
             return stall.until
         if not self._lifecycle.serves:
             return math.inf
-        due = min(self._deadlines.next_at, self._broadcasts.next_at)
-        if self._at_rest:
-            due = min(due, self.live.active_at + self._patience_ms)
+        due = min(self._deadlines.next_at, self._broadcasts.next_at, self._passivation.due_at)
         return self._clock.trio_time(due)
-
-    @property
-    def _patience_ms(self) -> int:
-        """How long the actor stays when at rest."""
-        over = self.session.phase is Phase.FINISHED
-        return int((self.live.linger_s if over else self.live.options.idle_s) * 1000)
-
-    @property
-    def _at_rest(self) -> bool:
-        """Whether only a command could change anything, and nobody listens."""
-        session = self.session
-        return (
-            session.may_rest
-            and self._lifecycle.state is not State.ENDING
-            and self._deadlines.goes_on_at is None
-            and (session.phase is Phase.FINISHED or not len(self.live.audience))
-            and self._confirmations.all_committed
-            and not self._broadcasts.in_progress
-        )
-
-    def _may_rest(self) -> bool:
-        if not self._at_rest or len(self._mailbox) or not self._lifecycle.serves:
-            return False
-        if self._clock.now_ms() - self.live.active_at < self._patience_ms:
-            return False
-        self.end(CloseReason.FINISHED if self.session.phase is Phase.FINISHED else CloseReason.RESTARTING)
-        return True
