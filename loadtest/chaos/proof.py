@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from loadtest.chaos.waves import SessionOf, ledgers_file, read_sessions
+from loadtest.chaos.waves import SessionOf, finish, ledgers_file, read_sessions
 from loadtest.client.api import Api, ApiRefused
 from loadtest.runs.attempts import attempt_of
 from loadtest.runs.fleet import read_ledgers
@@ -96,27 +96,17 @@ async def _results(api: Api, session: SessionOf, deadline: float) -> list[Stored
     while True:
         try:
             told = await api.results(session.id, session.host_token)
+            if told["final"]:
+                return [StoredResult(**each) for each in told["players"]]
+            if session.own_pace:  # it has no end of its own
+                await finish(api, session)
         except ApiRefused as exc:
             # `session_finished`: its owner knows that it is over, and PostgreSQL does not yet.
             if not exc.not_now and exc.code != "session_finished":
                 raise
-        else:
-            if told["final"]:
-                return [StoredResult(**each) for each in told["players"]]
         if trio.current_time() > deadline:
             return None
-        if session.own_pace:
-            await _finish(api, session)
         await trio.sleep(0.5)
-
-
-async def _finish(api: Api, session: SessionOf) -> None:
-    """One at its players' own pace has no end of its own."""
-    try:
-        await api.host(session.code, session.host_token, "finish", "finish")
-    except ApiRefused as exc:
-        if not exc.not_now and exc.code not in ("illegal_move", "session_finished"):
-            raise
 
 
 def add(whole: Verdict, part: Verdict) -> None:

@@ -6,9 +6,10 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -73,6 +74,12 @@ IDENTITY_SECRET = "of-an-app-whose-users-play-during-faults"
 
 USERS = "chaos-"
 """Ids of users begin so; the number within the wave follows. So most of them come back, wave after wave."""
+
+DONE_BEFORE = ("illegal_move", "session_finished")
+"""Refusals of a host command that an earlier attempt may have carried out without our hearing of it."""
+
+DOINGS_MAX = 5
+"""The most frequent things that stuck players were doing, which a report names."""
 
 SESSIONS_FILE = "sessions.json"
 
@@ -224,14 +231,11 @@ class Waves:
                     # Faults stop the clock of a question, and players come back late.
                     within_s = 4 * self._load.wave_s + self._load.habits.patience_s + END_SPARE_S
                     if not await self._until(lambda: state(wave).over, within_s):
-                        left = players - state(wave).gone
-                        self.stuck.append(
-                            f"wave {wave}: {left} players have come to no end in {within_s:.0f} s"
-                        )
+                        self.stuck.append(f"wave {wave}: {no_end(await crowd.left())} in {within_s:.0f} s")
                     leading.cancel_scope.cancel()
                 for session in opened:
                     if session.own_pace:
-                        await self._finish(session)
+                        await self._ask(partial(finish, session=session))
             finally:
                 del self._crowds[wave]
             await crowd.write(ledgers_file(self._directory, wave))
@@ -299,17 +303,7 @@ class Waves:
         try:
             await self._ask(lambda api: api.start(session.code, session.host_token))
         except ApiRefused as exc:
-            # An earlier attempt may have been carried out without our hearing of it.
-            if exc.code not in ("illegal_move", "session_finished"):
-                raise
-
-    async def _finish(self, session: SessionOf) -> None:
-        """End it. An end that a node acknowledged from its spool, cut off from everybody, is not known to the
-        next owner: whoever proves the run ends it once more."""
-        try:
-            await self._ask(lambda api: api.host(session.code, session.host_token, "finish", "finish"))
-        except ApiRefused as exc:
-            if exc.code not in ("illegal_move", "session_finished"):
+            if exc.code not in DONE_BEFORE:
                 raise
 
     def _crowd_plan(self, wave: int, opened: Sequence[SessionOf]) -> CrowdPlan:
@@ -357,6 +351,24 @@ class Waves:
                 if not exc.not_now:
                     raise
             await trio.sleep(self._rng.uniform(*AGAIN_S))
+
+
+async def finish(api: Api, session: SessionOf) -> None:
+    """End a session, if it has not ended. An end that a node acknowledged from its spool, cut off from
+    everybody, is not known to the next owner: the proof of the run ends the session once more."""
+    try:
+        await api.host(session.code, session.host_token, "finish", "finish")
+    except ApiRefused as exc:
+        if exc.code not in DONE_BEFORE:
+            raise
+
+
+def no_end(left: Mapping[str, int]) -> str:
+    """In words: how many players have come to no end, and what they were doing."""
+    told = [f"{count} with {doing}" for doing, count in itertools.islice(left.items(), DOINGS_MAX)]
+    if len(left) > DOINGS_MAX:
+        told.append("…")
+    return f"{sum(left.values())} players have come to no end ({'; '.join(told)})"
 
 
 def ledgers_file(directory: Path, wave: int) -> Path:

@@ -42,6 +42,8 @@ class Generator:
         self.faults: dict[str, dict[str, Any]] = {}
         """As `Crowd.faults` has them, once the ledgers are written."""
         self._marked: dict[int, trio.Event] = {}
+        self._told_left = trio.Event()
+        self._left: dict[str, int] = {}
         self._process = process
         self._number = number
         self._on_pulse = on_pulse
@@ -62,6 +64,13 @@ class Generator:
     async def struck(self, fault: int, at_s: float) -> None:
         """It has happened, at that moment of the monotonic clock."""
         await self._tell({"do": "struck", "fault": fault, "at": at_s})
+
+    async def left(self) -> dict[str, int]:
+        """Ask who is left, and doing what: as `Crowd.left` has it."""
+        self._told_left = trio.Event()
+        await self._tell({"do": "left"})
+        await self._told_left.wait()
+        return self._left
 
     async def write(self, path: Path) -> None:
         """Have the ledgers written, and wait until they are."""
@@ -85,6 +94,9 @@ class Generator:
                         self._on_pulse(self._number, message)
                     case "marked":
                         self._marked[message["fault"]].set()
+                    case "left":
+                        self._left = message["players"]
+                        self._told_left.set()
                     case "written":
                         self.faults = message["faults"]
                         self.written.set()

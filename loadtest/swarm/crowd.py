@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -154,6 +155,10 @@ class Crowd:
     def faults(self) -> dict[str, dict[str, Any]]:
         """By number: what those went through who were connected to the node, as `Fault.to_dict` has it."""
         return {str(number): fault.to_dict() for number, fault in self._faults.items()}
+
+    def left(self) -> dict[str, int]:
+        """What the players that have not left are doing, and how many do that; the most frequent first."""
+        return dict(Counter(player.doing for player in self.players if not player.gone).most_common())
 
     def spreads(self) -> Iterator[dict[str, Any]]:
         """By session: when its players heard of each question, and of the end (as question 0)."""

@@ -54,6 +54,14 @@ class Stage(Enum):
     GONE = "gone"
 
 
+_WAITS = {
+    Stage.AWAY: "away",
+    Stage.OPENING: "waits for a connection",
+    Stage.JOINING: "waits for `joined`",
+    Stage.MOVING: "waits to go to another node",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """What the players of a run are like: the fields of a scenario that concern one player."""
@@ -322,6 +330,21 @@ class Player:
             return None
         self._ordeal = FaultLog(fault)
         return self._ordeal
+
+    @property
+    def gone(self) -> bool:
+        return self._stage is Stage.GONE
+
+    @property
+    def doing(self) -> str:
+        """What a player that has not left does and waits for, in words."""
+        if self._stage is not Stage.IN:
+            waits = _WAITS[self._stage]
+        elif self._pending:
+            waits = "in, waits for the ack of " + " and ".join(self._pending)
+        else:
+            waits = "in, waits for what comes next"
+        return f"code {self._session.code}, {f'question {self._begun}' if self._begun else 'lobby'}: {waits}"
 
     # -- coming and going ------------------------------------------------------------------------
 

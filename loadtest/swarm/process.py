@@ -7,10 +7,12 @@ way. It ends when its standard input does.
          {"do": "cut_all"}              every connection is lost
          {"do": "mark", "fault": n, "ws_url": ...}   something is about to happen to that node; say `marked`
          {"do": "struck", "fault": n, "at": s}       it has happened
+         {"do": "left"}                 say who is left, and doing what
          {"do": "write", "file": ...}   write the ledgers, and beside them what `Crowd.spreads` tells; say
                                         `written`, and end
     out  {"t": "pulse", ...}            for every `pulse_s`: `Crowd.take`, `at` on the monotonic clock, `over`
          {"t": "marked", "fault": n, "players": n}
+         {"t": "left", "players": ...}                      as `Crowd.left` has them
          {"t": "written", "players": n, "faults": ...}      as `Crowd.faults` has them
 """
 
@@ -73,6 +75,8 @@ class Conductor:
                 self._say({"t": "marked", "fault": order["fault"], "players": players})
             case "struck":
                 self._begun.struck(order["fault"], order["at"])
+            case "left":
+                self._say({"t": "left", "players": self._begun.left()})
             case "write":
                 self._write(Path(order["file"]))
 

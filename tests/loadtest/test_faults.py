@@ -164,6 +164,7 @@ async def test_a_generator_tells_whom_it_has_marked_and_what_came_of_it(tmp_path
     async with generators(1, lambda _, pulse: None) as (crowd,):
         await crowd.begin(plan)
         with trio.fail_after(30):
+            assert await crowd.left() == {"code 123456, lobby: away": 1}
             await crowd.mark(0, url)
             await crowd.struck(0, time.monotonic())
             await crowd.write(tmp_path / "ledgers")

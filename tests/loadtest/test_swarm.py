@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import websocket
+from loadtest.chaos.waves import no_end
 from loadtest.runs.histogram import Histogram
 from loadtest.swarm.connection import Link, Target, whole_texts
 from loadtest.swarm.crowd import Crowd, CrowdPlan, Seats
@@ -130,6 +131,31 @@ def test_a_session_from_the_join_to_the_podium(play: Make) -> None:
     taken = one.crowd.take()
     assert (taken["joined"], taken["acks"], taken["open"], taken["reconnects"]) == (1, 1, 0, 0)
     assert taken["board"]["counts"], "the leaderboard with its points was measured"
+
+
+def test_what_players_that_are_left_are_doing_is_told(play: Make) -> None:
+    one = play(players=3)
+    one.on = lambda peer, message: welcome(peer, message) if message.get("name") == "P1" else None
+    one.run()
+    assert one.crowd.left() == {
+        "code 123456, lobby: waits for `joined`": 2,
+        "code 123456, lobby: in, waits for what comes next": 1,
+    }
+    one.listener.peers[0].say(scripted.question(1, 1))
+    one.run(20)
+    one.crowd.players[1].cut()
+    assert one.crowd.left() == {
+        "code 123456, question 1: in, waits for the ack of 1": 1,
+        "code 123456, lobby: away": 1,
+        "code 123456, lobby: waits for `joined`": 1,
+    }
+    assert no_end(one.crowd.left()).startswith(
+        "3 players have come to no end (1 with code 123456, question 1: "
+    )
+    assert no_end({f"thing {n}": 1 for n in range(9)}).endswith("; 1 with thing 4; …)")
+    one.listener.peers[0].say(scripted.ack({"id": "1", "question": 1}), scripted.finished(2, 900, 1))
+    one.run(0.1)
+    assert sum(one.crowd.left().values()) == 2
 
 
 def test_a_leaderboard_that_shows_points_before_the_result_is_noted(play: Make) -> None:
