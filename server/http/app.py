@@ -14,7 +14,7 @@ import trio
 from quart import Request, Response, g, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from engine.actors.refusals import NodeFull
 from engine.boundary import Mistake
@@ -187,6 +187,14 @@ def _frame_requests(app: Api, access: Access) -> None:
     @app.before_request
     async def begin() -> None:
         g.began_s = trio.current_time()
+
+    @app.before_request
+    async def take_the_path_as_it_is() -> None:
+        # werkzeug takes the slashes in front for one. A proxy that keeps `/metrics` inside compares paths,
+        # and the realtime port knows none with two slashes in front either.
+        if str(cast(Mapping[str, object], request.scope)["path"]).startswith("//"):
+            request.url_rule = None
+            raise NotFound
 
     @app.before_request
     async def check_origin() -> Answer | None:

@@ -150,6 +150,18 @@ async def test_a_quiz_over_a_real_socket() -> None:
         assert (await client.get("/nothing")).json()["error"]["code"] == "not_found"
 
 
+@pytest.mark.parametrize(
+    "path", ["//metrics", "/%2fmetrics", "//api/quizzes", "///api/quizzes", "//host", "//"]
+)
+async def test_a_path_with_more_slashes_in_front_is_another_path(path: str) -> None:
+    async with node() as running:
+        stream = await running.raw(HEAD % path.encode() + b"Connection: close\r\n\r\n")
+        reply = b"".join([data async for data in stream])
+        assert reply.startswith(b"HTTP/1.1 404 ")
+        assert b'"not_found"' in reply
+        assert list(running.edge.app.tally.requests) == [("unmatched", "4xx")]
+
+
 async def test_a_stream_from_end_to_end() -> None:
     async with node() as n, n.http() as client:
         session = await n.edge.session()
