@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import NamedTuple
 
-BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, inf)
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, inf)
+"""The promises to players (0.5 and 1 s) and what is called slow (0.25 s) are among them: alerts ask there."""
 
 
 class Exemplar(NamedTuple):

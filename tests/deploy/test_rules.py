@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from engine.actors.slow_answers import SLOW_MS
+from engine.latency import BOUNDS_S
 from server.http.metrics import TABLES
 from server.http.metrics.row import COUNTER, HISTOGRAM
 from tests.deploy.prometheus import run
@@ -115,6 +117,12 @@ def test_every_recorded_name_that_is_used_is_recorded() -> None:
         name for rule in rules() for name in re.findall(r"\bfanfare:\w+:\w+", rule["expr"]) if "alert" in rule
     }
     assert used == recorded
+
+
+def test_promises_and_what_is_slow_are_bounds_of_the_histograms() -> None:
+    asked = {float(le) for rule in rules() for le in re.findall(r'le="([^"]+)"', rule["expr"])}
+    assert asked == {0.5, 1.0}
+    assert {*asked, SLOW_MS / 1000} <= set(BOUNDS_S)
 
 
 def test_there_is_one_alert_of_each_name_and_one_runbook_for_each() -> None:

@@ -146,7 +146,7 @@ async def test_metrics_tell_what_happens() -> None:
             "fanfare_journal_queued_facts": 0,
             "fanfare_journal_retries_total": 3,
             "fanfare_journal_healthy": 1,
-            "fanfare_journal_latency_seconds_bucket[0.002]": 0,
+            "fanfare_journal_latency_seconds_bucket[0.0025]": 0,
             "fanfare_journal_latency_seconds_bucket[0.005]": 2,
             "fanfare_journal_latency_seconds_bucket[+Inf]": 3,
             "fanfare_journal_latency_seconds_count": 3,
