@@ -565,7 +565,15 @@ def test_top_shows_nodes_sessions_and_where_the_time_of_slow_answers_went(
 ) -> None:
     live = to_builtins(LIVE)
     own, silent = live["nodes"][0], "node-2"
-    own["degraded"] = ["facts go by way of the\x1b[31m spool"]
+    moment = own["at"]
+    own["components"] = [
+        {"name": name, "state": state, "since": moment, "detail": detail}
+        for name, state, detail in (
+            ("postgresql", "ok", ""),
+            ("spool", "degraded", "facts go by way of the\x1b[31m spool"),
+            ("certificate", "down", "it has ended: Browsers do not connect."),
+        )
+    ]
     live["silent"] = [silent]
     server.says("GET /api/ops", live)
     result = fanfare("top", "--once", "--url", server.url, env={"FANFARE_AUTHOR_KEY": "the-key"})
@@ -574,7 +582,9 @@ def test_top_shows_nodes_sessions_and_where_the_time_of_slow_answers_went(
     session, slow = own["sessions"][0], own["slowest"][0]
     commit_ms = slow["commit_ended_ms"] - slow["commit_started_ms"]
     for shown in (
-        "Degraded: node-1: facts go by way of the [31m spool",
+        "node-1: spool is degraded: facts go by way of the [31m spool",
+        "node-1: certificate is down: it has ended: Browsers do not connect.",
+        "node-1  postgresql ok, spool degraded, certificate down",
         f"{silent} does not answer",
         f"{own['acks']:,} answers acknowledged, {own['samples'][-1]['answers_per_s']:.0f}/s",
         session["session_id"],
@@ -603,6 +613,20 @@ def test_top_says_of_a_node_that_drains_what_it_does() -> None:
     text = captured.get()
     assert f"{now['cluster']['nodes'][0]['name']} is draining: its sessions go to the other nodes" in text
     assert "cannot take work" not in text
+    assert "All is well" not in text
+
+
+def test_top_says_that_all_is_well() -> None:
+    from rich.console import Console
+
+    now = to_builtins(LIVE)
+    now["silent"] = []
+    for node in now["nodes"]:
+        node["reasons"], node["components"] = [], [each | {"state": "ok"} for each in node["components"]]
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(picture(now))
+    assert "All is well" in captured.get()
 
 
 def test_top_has_a_word_for_every_event() -> None:

@@ -48,7 +48,7 @@ Live = dict[str, Any]
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, once.")
 @server_option
 def top(once: bool, as_json: bool, url: str) -> None:
-    """Show what happens just now: nodes, what is degraded, the largest sessions, slow answers, events.
+    """Show what happens just now: nodes, what they depend on, the largest sessions, slow answers, events.
 
     For admins: with the author key. On a terminal the picture is drawn anew until Ctrl-C. Any node of a
     cluster tells of all; the page /ops shows the same.
@@ -89,22 +89,23 @@ def picture(now: Live, trouble: str = "") -> RenderableType:
     from rich.text import Text
 
     nodes = now["nodes"]
-    parts: list[RenderableType] = [_heading(now)]
-    lines = [trouble] if trouble else []
-    lines += [f"{name} does not answer" for name in now["silent"]]
-    lines += [f"{node['name']} cannot take work: {reason}" for node in nodes for reason in node["reasons"]]
-    parts += [Text(printable(line), style="bold red") for line in lines]
-    parts += [
-        Text(f"{printable(node['name'])} is draining: its sessions go to the other nodes", style="yellow")
+    down = [trouble] if trouble else []
+    down += [f"{name} does not answer" for name in now["silent"]]
+    down += [f"{node['name']} cannot take work: {reason}" for node in nodes for reason in node["reasons"]]
+    down += _unwell(nodes, "down")
+    degraded = [
+        f"{node['name']} is draining: its sessions go to the other nodes"
         for node in now["cluster"]["nodes"]
         if node["state"] == "draining"
     ]
-    parts += [
-        Text(f"Degraded: {printable(node['name'])}: {printable(each)}", style="yellow")
-        for node in nodes
-        for each in node["degraded"]
-    ]
+    degraded += _unwell(nodes, "degraded")
+    parts: list[RenderableType] = [_heading(now)]
+    if not (down or degraded):
+        parts.append(Text("All is well", style="green"))
+    parts += [Text(printable(line), style="bold red") for line in down]
+    parts += [Text(printable(line), style="yellow") for line in degraded]
     parts.append(_nodes(now))
+    parts += [Text("\nWhat they depend on", style="bold"), _components(nodes)]
     sessions = [(node["name"], each) for node in nodes for each in node["sessions"]]
     if sessions:
         largest = sorted(sessions, key=lambda each: -each[1]["players"])
@@ -120,6 +121,27 @@ def picture(now: Live, trouble: str = "") -> RenderableType:
     ):
         parts += [Text("\nWhat has happened", style="bold"), _events(events[:EVENTS_SHOWN])]
     return Group(*parts)
+
+
+def _unwell(nodes: list[Live], state: str) -> list[str]:
+    """The components in this state, each in a sentence."""
+    return [
+        f"{node['name']}: {each['name']} is {state}: {each['detail']}"
+        for node in nodes
+        for each in node["components"]
+        if each["state"] == state
+    ]
+
+
+def _components(nodes: list[Live]) -> RenderableType:
+    """The state of each component of each node."""
+    from rich.text import Text
+
+    lines = Text()
+    for node in nodes:
+        states = ", ".join(f"{each['name']} {each['state']}" for each in node["components"])
+        lines.append(f"{printable(node['name'])}  {printable(states)}\n")
+    return lines
 
 
 def _all(nodes: list[Live], what: str) -> list[Live]:
@@ -153,9 +175,7 @@ def _table(*columns: str) -> Table:
 
     table = Table(box=None)
     for column in columns:
-        table.add_column(
-            column, justify="left" if column in ("Node", "State", "Session", "Phase") else "right"
-        )
+        table.add_column(column, justify="left" if column in WORDED else "right")
     return table
 
 
