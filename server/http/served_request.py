@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Token
+from http import HTTPStatus
 from typing import Any
 
 from engine.trace import Trace, current
@@ -49,7 +50,10 @@ class ServedRequest:
         async def send_with_id(message: Any) -> None:
             if message["type"] == "http.response.start":
                 self._status = message["status"]
-                message = {**message, "headers": [*message["headers"], header]}
+                headers = [*message["headers"], header]
+                if self._status == HTTPStatus.NO_CONTENT:  # which has no length, whatever quart says
+                    headers = [each for each in headers if each[0].lower() != b"content-length"]
+                message = {**message, "headers": headers}
             await send(message)
 
         return send_with_id

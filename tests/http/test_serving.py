@@ -435,6 +435,16 @@ async def test_a_mistake_outside_of_every_view_is_logged_and_counted_and_its_tra
     assert [vars(record)["request_id"] for record in told] == ["r-0", "r-1", "r-2"]
 
 
+async def test_a_response_without_content_has_no_length() -> None:
+    async with node() as n:
+        asks = b"OPTIONS /healthz HTTP/1.1\r\nHost: localhost\r\nAccess-Control-Request-Method: GET\r\n\r\n"
+        asking = await n.raw(asks + HEAD % b"/healthz" + b"\r\n")
+        preflight, _, rest = (await read_until(asking, b"alive")).partition(b"\r\n\r\n")
+        assert preflight.startswith(b"HTTP/1.1 204")
+        assert b"content-length" not in preflight.lower()
+        assert rest.startswith(b"HTTP/1.1 200")
+
+
 async def test_a_client_keeps_its_connection_for_as_many_requests_as_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -52,7 +52,7 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     access_token = one_token(asked.get("access_token"), caller.bearer(), "access_token")
     if path == NEGOTIATE_PATH:
         if method != "POST":
-            raise ApiError("method_not_allowed", "This address takes POST only.")
+            return _only("POST")
         return Answer(200, orjson.dumps(_negotiate(port, asked, query, access_token)), JSON)
     if path != HUB_PATH:
         raise ApiError("not_found", f"The hub is at {HUB_PATH}, its negotiation at {NEGOTIATE_PATH}.")
@@ -66,7 +66,7 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
         channel.leave()
         return Answer(202)
     if method not in ("GET", "POST", "DELETE"):
-        raise ApiError("method_not_allowed", "This address takes GET, POST, DELETE only.")
+        return _only("GET", "POST", "DELETE")
     if method != "GET" or (channel is None and not port.deps.connection_tokens.knows(token)):
         raise ApiError("not_found", "No connection has this id. Negotiate again.")
     streams = EVENT_STREAM in (request.header(b"accept") or "")
@@ -81,6 +81,12 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
     if streams or not isinstance(channel, HubPoll):
         return Answer(409)
     return channel
+
+
+def _only(*methods: str) -> Answer:
+    allowed = ", ".join(methods)
+    error = ApiError("method_not_allowed", f"This address takes {allowed} only.")
+    return Answer(error.status, error.body, {**JSON, "Allow": allowed})
 
 
 def _negotiate(

@@ -28,6 +28,8 @@ def response(
     because it is another one each time. `head_only` is for HEAD: a body would be taken for the begin of the
     next response."""
     head = _head(status, headers, close, request_id)
+    if status == HTTPStatus.NO_CONTENT:
+        return head + b"\r\n"  # which has no length either
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), b"" if head_only else body)
 
 
