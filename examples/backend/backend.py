@@ -45,7 +45,10 @@ class App(SimpleHTTPRequestHandler):
         cookie = SimpleCookie(self.headers.get("Cookie", "")).get("user")
         user = USERS.get(cookie.value) if cookie else None
         if address.path == "/sign-in":  # a real app asks for a password
-            (name,) = parse_qs(address.query)["as"]
+            name = parse_qs(address.query).get("as", [""])[0]
+            if name not in USERS:
+                self.send_error(404)
+                return
             self.answer({}, **{"Set-Cookie": f"user={name}; HttpOnly; SameSite=Lax; Path=/"})
         elif address.path == "/identity":
             self.answer({"identity": identity(user) if user else None})

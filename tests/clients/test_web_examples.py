@@ -22,6 +22,8 @@ async def test_a_user_of_the_app_and_a_guest_play_before_a_board(
         query = f"?node={client_node.url}&code={session.code}"
         board, user, guest = (visit.page() for _ in range(3))
         board.goto(f"{app[0]}/board.html{query}")
+        for stranger in ("as=eve", "as=ada%0d%0aSet-Cookie:x=y", ""):
+            assert user.request.get(f"{app[0]}/sign-in?{stranger}").status == 404
         user.request.get(f"{app[0]}/sign-in?as=ada")
         user.goto(f"{app[0]}/index.html{query}")
         guest.goto(f"{app[0]}/index.html{query}")
