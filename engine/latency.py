@@ -35,6 +35,12 @@ class LatencyStatistics:
     def count(self) -> int:
         return sum(self.counts)
 
+    def __add__(self, other: LatencyStatistics) -> LatencyStatistics:
+        """Both as one. Exemplars of `other` count first."""
+        counts = tuple(map(sum, zip(self.counts, other.counts, strict=True)))
+        exemplars = {**self.exemplars, **other.exemplars}
+        return LatencyStatistics(self.bounds_s, counts, self.sum_s + other.sum_s, exemplars)
+
     def percentile_s(self, percent: float) -> float:
         """The bound under which `percent` of the durations lie; 0 without any."""
         wanted = self.count * percent / 100

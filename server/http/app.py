@@ -54,9 +54,6 @@ BODY_TIMEOUT_S = 30
 SMALL_BODY_BYTES_MAX = 4096
 """Bound of every body that is no quiz, unless a frame of the WebSocket may be larger."""
 
-UNMATCHED = "unmatched"
-"""What stands for the route of a request that matches none."""
-
 QUIZ_BODIES = frozenset(
     (route.method, route.path)
     for route in ROUTES
@@ -204,16 +201,16 @@ def _frame_requests(app: Api, access: Access) -> None:
 
     @app.after_request
     async def add_headers(response: Response) -> Response:
+        route = None
         if request.url_rule is not None:
+            route = request.url_rule.rule.replace("<", "{").replace(">", "}")
             served = cast(Mapping[str, object], request.scope)[SERVED]
-            cast(ServedRequest, served).route = request.url_rule.rule.replace("<", "{").replace(">", "}")
+            cast(ServedRequest, served).route = route
         for name, value in access.headers().items():
             response.headers.setdefault(name, value)
         access.renew(response)
         if (began_s := g.pop("began_s", None)) is not None:
-            rule = request.url_rule
-            route = UNMATCHED if rule is None else rule.rule
-            app.tally.answered(route, response.status_code, trio.current_time() - began_s)
+            app.tally.requests.answered(route, response.status_code, trio.current_time() - began_s)
         return response
 
 

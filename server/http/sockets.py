@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import trio
 
 from engine.actors.token_bucket import TokenBucket
-from engine.latency import Latency
 from server.runtime.request_ids import HEADER, request_id_of
+from server.runtime.request_times import RequestTimes
 from server.security.limits import ArrivalRate, ConnectionCount, network_of
 from server.wire.errors import ApiError, busy
 from server.wire.sse import UNCONFIRMED_MAX_S
@@ -55,19 +55,11 @@ CROWDED = ApiError(
 
 @dataclass
 class HttpTally:
-    """`refused` are connections that were closed at once, by reason; `requests` how long requests took until
-    their response, by route (one for all that match none) and class of the status."""
+    """`refused` are connections that were closed at once, by reason."""
 
     connections: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    requests: dict[tuple[str, str], Latency] = field(default_factory=dict)
-
-    def answered(self, route: str, status: int, took_s: float) -> None:
-        """A request has its response. `route` is a pattern of the application, never what a client sent."""
-        key = route, f"{status // 100}xx"
-        if key not in self.requests:
-            self.requests[key] = Latency()
-        self.requests[key].add(took_s)
+    requests: RequestTimes = field(default_factory=RequestTimes)
 
 
 class BoundedStream(trio.abc.HalfCloseableStream):

@@ -6,12 +6,13 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
 
 from engine.actors.close_reasons import CloseReason
+from server.runtime.request_times import ByRoute, RequestTimes
 
 PARTING_S = 2.0
 """Time for a client to answer a close frame, or to take the last bytes of a refusal, before it is cut off."""
@@ -47,8 +48,9 @@ class TransportStatistics:
     `connections` are open now, those in the handshake included; `refused_total` counts failed handshakes by
     reason; `closed_total` ended connections by the reason in their close frame, or PEER_CLOSED, MALFORMED or
     CONNECTION_LOST. `event_streams` are among the connections; `hub_polls` are clients of the hub that ask by
-    long polling, whichever connections they do it by; `requests_total` are plain HTTP requests, and
-    `looks_total` counts how often the kernel was asked which sockets are ready: only the reactor has these.
+    long polling, whichever connections they do it by; `requests_total` are plain HTTP requests, `requests`
+    how long they took but for event streams and long polls, and `looks_total` counts how often the kernel was
+    asked which sockets are ready: only the reactor has these.
     Messages, frames and bytes are those of the protocol, without pings; the bytes that were sent may include
     the few that frame them, and those of HTTP responses.
     """
@@ -63,6 +65,7 @@ class TransportStatistics:
     event_streams: int = 0
     hub_polls: int = 0
     requests_total: int = 0
+    requests: ByRoute = field(default_factory=dict)
     looks_total: int = 0
 
 
@@ -80,6 +83,7 @@ class Tally:
         "messages_in",
         "refused",
         "requests",
+        "times",
     )
 
     def __init__(self) -> None:
@@ -93,6 +97,7 @@ class Tally:
         self.event_streams = 0
         self.hub_polls = 0
         self.requests = 0
+        self.times = RequestTimes()
 
     def snapshot(self) -> TransportStatistics:
         return TransportStatistics(
@@ -106,6 +111,7 @@ class Tally:
             event_streams=self.event_streams,
             hub_polls=self.hub_polls,
             requests_total=self.requests,
+            requests=self.times.statistics(),
         )
 
 

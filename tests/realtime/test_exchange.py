@@ -31,6 +31,7 @@ from server.realtime.reactor import event_stream, exchange, first_reply
 from server.realtime.reactor.request import Malformed, Request, RequestReader, TooLarge
 from server.realtime.reactor.transport import ReactorTransport
 from server.runtime.logs import OfRequest
+from server.runtime.request_times import together
 from server.runtime.tracing import Tracing
 from server.security.authentication import Guard
 from server.wire.sse import EventDialect
@@ -138,7 +139,7 @@ async def read_response(raw: RawClient, request_id: str = "") -> tuple[int, Any]
     assert len([line for line in head if line.startswith(f"X-Request-Id: {request_id}")]) == 1
     lengths = [int(line.partition(": ")[2]) for line in head if line.startswith("Content-Length: ")]
     body = await raw._take(lengths[0])
-    return int(head[0].split()[1]), json.loads(body) if body else None
+    return int(head[0].split()[1]), json.loads(body.removesuffix(b"\x1e")) if body else None
 
 
 # -- one set of rules ----------------------------------------------------------------------------------
@@ -706,6 +707,34 @@ async def test_expect_100_continue_is_answered(first: bool) -> None:
         assert await raw.head() == b"HTTP/1.1 100 Continue"
         await raw.send(b"abcd")
         assert (await read_response(raw))[0] == 404
+
+
+async def test_how_long_requests_took_is_told_of_both_ports_together() -> None:
+    async with ports() as e, e.raw() as raw:
+        session, ada = await e.started("Ada")
+        await raw.send(
+            answer(session, ada["token"]) + request("GET", "/api/no?a=b") + request("GET", "/hubba")
+        )
+        await raw.send(request("POST", "/hub/negotiate?negotiateVersion=1"))
+        for _ in range(3):
+            await read_response(raw)
+        hub = f"/hub?id={(await read_response(raw))[1]['connectionToken']}"
+        await raw.send(request("GET", hub))
+        assert await read_response(raw) == (200, None)
+        await raw.send(request("POST", hub, body=b'{"protocol":"json","version":1}\x1e'))
+        assert await read_response(raw) == (200, None)
+        await raw.send(request("GET", hub))
+        assert await read_response(raw) == (200, {})
+        answers = "/api/sessions/{key}/answers", "2xx"
+        assert {key: each.count for key, each in e.statistics.requests.items()} == {
+            answers: 1,
+            ("unmatched", "4xx"): 2,
+            ("/hub/negotiate", "2xx"): 1,
+            ("/hub", "2xx"): 2,  # a long poll takes as long as it waits
+        }
+        await e.post(f"{session.url}/answers", json.loads(GOOD), token=ada["token"])
+        both = together((e.statistics.requests, e.app.tally.requests.statistics()))
+        assert both[answers].count == 2
 
 
 async def test_a_full_node_says_so() -> None:

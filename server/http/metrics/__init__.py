@@ -33,6 +33,7 @@ from server.http.services import Services
 from server.http.sockets import HttpTally
 from server.realtime.transport import TransportStatistics
 from server.runtime.health import Health
+from server.runtime.request_times import together
 
 TABLES: Mapping[str, Sequence[Row[Any]]] = {
     "Sessions and answers": SESSIONS,
@@ -117,6 +118,7 @@ def _total(transports: Iterable[TransportStatistics]) -> TransportStatistics:
         event_streams=sum(t.event_streams for t in each),
         hub_polls=sum(t.hub_polls for t in each),
         requests_total=sum(t.requests_total for t in each),
+        requests=together(t.requests for t in each),
         looks_total=sum(t.looks_total for t in each),
     )
 

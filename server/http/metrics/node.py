@@ -16,6 +16,7 @@ from server.realtime.transport import TransportStatistics
 from server.runtime.gc_policy import CollectorStatistics
 from server.runtime.health import NUMBERS, Health
 from server.runtime.loop_watch import LoopStatistics
+from server.runtime.request_times import together
 from server.runtime.tracing import Tracing
 
 
@@ -44,8 +45,8 @@ def _holders(loop: LoopStatistics) -> Mapping[tuple[str, ...], float]:
     return {(since, hold.task): hold.cpu_s for since, hold in holds if hold.task}
 
 
-def _requests(http: HttpTally) -> Mapping[tuple[str, ...], LatencyStatistics]:
-    return {key: each.statistics() for key, each in http.requests.items()}
+def _requests(node: NodeSnapshot) -> Mapping[tuple[str, ...], LatencyStatistics]:
+    return together((node.http.requests.statistics(), node.transports.requests))
 
 
 def _certificate_ends(health: Health) -> Mapping[tuple[str, ...], float]:
@@ -171,8 +172,8 @@ CONNECTIONS: tuple[Row[NodeSnapshot], ...] = (
     Row(GAUGE, "fanfare_http_connections", "Open connections to the HTTP API.", lambda s: s.http.connections,
         advice="At its bound new ones are refused as `busy`.", over_nodes="sum"),
     Row(HISTOGRAM, "fanfare_http_request_seconds",
-        "From a request to the HTTP API to the head of its response, by route and class of the status.",
-        lambda s: _requests(s.http), ("route", "status"),
+        "From a request to the head of its response, by route and class of the status; of the realtime port "
+        "without event streams and long polls.", _requests, ("route", "status"),
         advice="Class `5xx` rises: the log has the request; slow on one route: see what that one reads."),
     Row(COUNTER, "fanfare_http_connections_refused",
         "Connections to the HTTP API that were closed at once, by reason.",

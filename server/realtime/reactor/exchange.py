@@ -81,6 +81,7 @@ class Exchange:
         "_reply",
         "_request_id",
         "_route",
+        "_served_at",
         "_socket",
         "_traced",
         "_unsent",
@@ -101,6 +102,8 @@ class Exchange:
         self._route: str | None = None
         self._traced: TracedRequest | None = None
         """Of the request that is served: its id, the path of its route, and its trace if it has one."""
+        self._served_at: float | None = None
+        """Since when; None of one that waits for something to be said."""
         self._head_only = False
         """Whether the request that is served is answered without a body."""
         self._unsent = b""
@@ -204,6 +207,7 @@ class Exchange:
         port.tally.requests += 1
         self._head_only = request.method == "HEAD"
         self._request_id, self._route = request.request_id(), None
+        self._served_at = trio.current_time()
         if port.deps.tracing is not None:
             traceparent, now = request.header(b"traceparent"), port.deps.clock.now_ms()
             self._traced = port.deps.tracing.begin_request(traceparent, request.method, "http", now)
@@ -257,6 +261,7 @@ class Exchange:
     def _find(self, caller: Caller, request: Request) -> None:
         path, _, query = request.target.partition("?")
         if request.for_hub:
+            self._route = path if path in (handshake.HUB_PATH, handshake.NEGOTIATE_PATH) else None
             self._hub(caller, request)
             return
         route = _ROUTE.fullmatch(unquote(path))
@@ -287,6 +292,7 @@ class Exchange:
             self._respond(caller, outcome.status, {**HUB_HEADERS, **outcome.headers}, outcome.body)
         elif isinstance(outcome, HubPoll):
             poll = self._reply = Poll(self, caller)
+            self._served_at = None
             outcome.wait(poll)
         else:
             self._over = True  # the socket and the place in the count are the stream's from here on
@@ -398,7 +404,7 @@ class Exchange:
 
     def _refuse(self, caller: Caller, error: ApiError, more: Mapping[str, str] = _NOTHING) -> None:
         headers = {**self._port.guard.headers(caller), **more}
-        self._end_trace(error.status)
+        self._end_request(error.status)
         self._send(
             error_response(
                 error,
@@ -411,7 +417,7 @@ class Exchange:
 
     def _respond(self, caller: Caller, status: int, headers: Mapping[str, str], body: bytes) -> None:
         standing = self._port.guard.headers(caller)
-        self._end_trace(status)
+        self._end_request(status)
         headers = {**standing, **headers}
         self._send(
             response(
@@ -424,8 +430,10 @@ class Exchange:
             )
         )
 
-    def _end_trace(self, status: int | None) -> None:
+    def _end_request(self, status: int | None) -> None:
         """The response goes out now; None: there is none, because the connection has ended."""
+        if status is not None and self._served_at is not None:
+            self._port.tally.times.answered(self._route, status, trio.current_time() - self._served_at)
         traced, self._traced = self._traced, None
         deps = self._port.deps
         if traced is not None and deps.tracing is not None:
@@ -480,7 +488,7 @@ class Exchange:
         if self._reply is not None:
             self._reply.exchange = None
             self._reply = None
-            self._end_trace(None)
+            self._end_request(None)
 
     def _part(self) -> None:
         self._end_with(b"")
