@@ -187,9 +187,8 @@ async def _assemble(config: Config, stack: AsyncExitStack) -> tuple[Running, Clu
 
 
 def _base(config: Config) -> _Base:
-    clock = SessionClock(
-        gap_s=GAP_S if config.redis_url is None else gap_s(config.lease_s), machine_s=machine_s
-    )
+    gap = GAP_S if config.redis_url is None else gap_s(config.lease_s)
+    clock, pacing = SessionClock(gap_s=gap, machine_s=machine_s), Pacing(stamped=True)
     try:
         secret = load_secret(config.secret, config.data_dir)
         tokens = Tokens(secret, config.token_ttl_s, clock)
@@ -201,7 +200,7 @@ def _base(config: Config) -> _Base:
     run = f"{config.node}-{uuid.uuid4().hex[:8]}"
     connection_tokens = ConnectionTokens(secret, clock.now_ms)
     return _Base(
-        config, run, clock, Boundary(), Pacing(), tokens, connection_tokens, author_key, sign_in, Latency()
+        config, run, clock, Boundary(), pacing, tokens, connection_tokens, author_key, sign_in, Latency()
     )
 
 

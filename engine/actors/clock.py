@@ -177,10 +177,12 @@ class GapsSeen:
         self.given_back += gaps
         return gaps
 
-    def dated(self, at: int) -> int:
-        """The time of receipt of an answer on the clock of the question: time that was given back since then
-        is added."""
+    def dated(self, at: int, held_ms: int) -> tuple[int, int]:
+        """When an answer was read on the clock of the question, to which time was given back since then, and
+        how long it counts as held in the kernel: not since before the end of a gap."""
         for gap in self.given_back:
             if at <= gap.from_ms:
                 at += gap.by_ms
-        return at
+            else:
+                held_ms = min(held_ms, max(0, at - gap.from_ms - gap.by_ms))
+        return at, held_ms

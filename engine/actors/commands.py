@@ -186,11 +186,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer the open question. `at` is when the node read it, in milliseconds. It may have lain in the
-    kernel for `held_ms` before, because reads wait for company (None: it has not). `choice` is the value that
-    came over the wire. `code`, when given, must be the session's. `request_id` is that of the HTTP request
-    that brought it, for the log. Here and below: `attempt` is which of the player's attempts is meant, at the
-    own pace; None: the first."""
+    """Answer the open question. `at` is when the node read it, in milliseconds. It had lain in the kernel for
+    `held_ms` before (None: it had not). `choice` is the value that came over the wire. `code`, when given,
+    must be the session's. `request_id` is that of the HTTP request that brought it, for the log. Here and
+    below: `attempt` is which of the player's attempts is meant, at the own pace; None: the first."""
 
     reply: Subscriber
     player: int
@@ -204,6 +203,11 @@ class Answer:
     user: UserId | None = None
     request_id: str | None = None
     attempt: int | None = None
+
+    @property
+    def received_at(self) -> int:
+        """When the kernel of the node had it, in milliseconds."""
+        return self.at - (self.held_ms or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class Confirmations:
             self._note_join(held.join, held.batch, held.seq)
         if held.answer is None or frame is None:
             return
-        took_ms = max(self._at - held.answer.at, 0)
+        took_ms = max(self._at - held.answer.received_at, 0)
         self._ack_latency.add(took_ms / 1000)
         trace = held.answer.trace
         if took_ms >= SLOW_MS or (trace is not None and trace.sampled):
@@ -172,7 +172,7 @@ class Confirmations:
         """The ack of a slow or sampled answer has gone out."""
         noted = self._slow_answers.acked(self._session_id, answer, status, batch, self._commit_of(seq))
         if noted.trace_id is not None:
-            took_s = max(self._at - answer.at, 0) / 1000
+            took_s = max(self._at - answer.received_at, 0) / 1000
             self._ack_latency.note(Exemplar(took_s, noted.trace_id, self._at))
             if status == "accepted":
                 self._tellings.follow(seq, noted)

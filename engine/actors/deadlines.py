@@ -1,16 +1,17 @@
 """What time brings to a session, and what has to be judged before it does.
 
 How to think about it: an answer counts if it was received in time, wherever it lies at the deadline: in the
-kernel (`RECEIPT_GRACE_MS`, and longer where reads wait for company), in the mailbox behind other commands,
-at another node that has clients of this session (`FlushBarrier` sees to both), or on its way from the former
-owner (`suspended_until`). A deadline waits for all of these, and so does a host's command that ends the
-answering. Everything else that time brings waits for the deadline.
+kernel, in the mailbox behind other commands, at another node that has clients of this session (`FlushBarrier`
+sees to all three), or on its way from the former owner (`suspended_until`). A deadline waits for all of
+these, and so does a host's command that ends the answering. Everything else that time brings waits for the
+deadline.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from functools import partial
 
 from engine.actors.attendance import Attendance
 from engine.actors.broadcasts import Broadcasts
@@ -19,7 +20,7 @@ from engine.actors.commands import Answer, Command, Host
 from engine.actors.delivery.audience import Audience
 from engine.actors.delivery.fanout import Slicer
 from engine.actors.mailbox import Mailbox
-from engine.actors.pacing import WAIT_MAX_MS, Pacing
+from engine.actors.reads import Reads
 from engine.actors.states import Lifecycle
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.session import Phase, Session
@@ -43,9 +44,9 @@ HOSTS_WAITING_MAX = 100
 class FlushBarrier:
     """Knows when every answer that was received by a moment has been judged.
 
-    It asks the subscribed nodes to pass on what they had received by then, and waits for them for
-    `FLUSH_MS` at most; links keep their order. And it looks for such answers in the mailbox. For each moment
-    it asks each node once, and looks at each command once.
+    It waits until this node has read what its kernel had by then. It asks the subscribed nodes to pass on
+    what they had received by then, and waits for them for `FLUSH_MS` at most; links keep their order. And it
+    looks for such answers in the mailbox. For each moment it asks each once, and looks at each command once.
     """
 
     __slots__ = (
@@ -56,13 +57,21 @@ class FlushBarrier:
         "_mailbox",
         "_missing",
         "_number",
+        "_read_by",
+        "_reads",
+        "_unread",
         "moment",
         "until",
     )
 
-    def __init__(self, audience: Audience, mailbox: Mailbox[Command]) -> None:
+    def __init__(self, audience: Audience, mailbox: Mailbox[Command], reads: Reads) -> None:
         self._audience = audience
         self._mailbox = mailbox
+        self._reads = reads
+        self._read_by: int | None = None
+        """The moment by which the kernel had what is to be read."""
+        self._unread = False
+        """Whether it is not read yet."""
         self._number = 0
         """Of the flush that was asked for last."""
         self.moment: int | None = None
@@ -77,8 +86,11 @@ class FlushBarrier:
         self._last_answer = 0
         """The last such answer, by its number."""
 
-    def waits_until(self, moment: int) -> int:
-        """When the answers from before this moment are no longer waited for."""
+    def waits_until(self, moment: int) -> float:
+        """When the answers from before this moment are no longer waited for. What lies in the kernel is read
+        in any case, and then the mailbox is woken."""
+        if self._read_by == moment and self._unread:
+            return math.inf
         return self.until if self.moment == moment and self._missing else moment
 
     def all_here(self, moment: int, now: int) -> bool:
@@ -86,8 +98,9 @@ class FlushBarrier:
         in, and however long it lay in the mailbox behind other commands."""
         if now < moment:
             return False
+        read = self._all_read(moment)
         passed = not self._audience.relayed or self._all_passed(moment, now)
-        return passed and not self._answers_wait(moment)
+        return read and passed and not self._answers_wait(moment)
 
     def passed(self, node: str, number: int) -> None:
         """A node has passed on what it had received when it was asked with this number."""
@@ -103,11 +116,22 @@ class FlushBarrier:
         if self._answers_of != moment:
             self._answers_of, self._looked_to, self._last_answer = moment, mailbox.taken, 0
         for number, command in mailbox.newest(self._looked_to):
-            if isinstance(command, Answer) and command.at <= moment:
+            if isinstance(command, Answer) and command.received_at <= moment:
                 self._last_answer = number
                 break
         self._looked_to = mailbox.arrived
         return self._last_answer > mailbox.taken
+
+    def _all_read(self, moment: int) -> bool:
+        if self._read_by != moment:
+            self._read_by = moment
+            self._unread = self._reads.tell_when_read(partial(self._is_read, moment))
+        return not self._unread
+
+    def _is_read(self, moment: int) -> None:
+        if self._read_by == moment:
+            self._unread = False
+            self._mailbox.wake()
 
     def _all_passed(self, moment: int, now: int) -> bool:
         if self.moment != moment:
@@ -132,7 +156,6 @@ class Deadlines:
         attendance: Attendance,
         broadcasts: Broadcasts,
         lifecycle: Lifecycle,
-        pacing: Pacing,
         expires_at: float,
     ) -> None:
         self._session = session
@@ -143,7 +166,6 @@ class Deadlines:
         self._attendance = attendance
         self._broadcasts = broadcasts
         self._lifecycle = lifecycle
-        self._pacing = pacing
         self.expires_at = expires_at
         self.suspended_until = 0
         """No time passes before this moment: answers that were received in time may be in transit."""
@@ -183,18 +205,12 @@ class Deadlines:
         return None if shown_until is None else max(hostless_since + 1000 * away_s, shown_until)
 
     def _closing(self, deadline: int) -> int:
-        """When the deadline is seen to: that of a question once what lay in the kernel has been read, also by
-        other nodes that have clients of this session: how their reads are paced, only they know."""
-        if self._session.phase not in _ANSWERING:
-            return deadline
-        read_within_ms = WAIT_MAX_MS if self._audience.relayed else self._pacing.read_within_ms
-        return deadline + RECEIPT_GRACE_MS + read_within_ms
+        """When the deadline is seen to: that of a question once no answer can count any more that comes."""
+        return deadline + RECEIPT_GRACE_MS if self._session.phase in _ANSWERING else deadline
 
     def may_lead(self, command: Host, since: int) -> bool:
-        """Whether no answer is in transit that another node had received when the command was taken."""
-        if command.do not in ENDS_ANSWERING or not self._audience.relayed:
-            return True
-        if self._session.phase not in _ANSWERING:
+        """Whether no answer is in transit that a node had received when the command was taken."""
+        if command.do not in ENDS_ANSWERING or self._session.phase not in _ANSWERING:
             return True
         return self._barrier.all_here(since, self._clock.now_ms())
 

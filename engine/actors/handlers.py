@@ -94,9 +94,9 @@ def answer(live: LiveSession, command: Answer) -> None:
     if not live.journal.has_room():
         _refuse_answer(live, command, BUSY)
         return
-    at = live.gaps.dated(command.at) if live.gaps.given_back else command.at
+    at, held_ms = live.gaps.dated(command.at, command.held_ms or 0)
     question = self_pace.question_asked(live, command)
-    attempt, held_ms = command.attempt or 1, command.held_ms or 0
+    attempt = command.attempt or 1
     outcome = live.session.answer(command.player, question, command.choice, at, held_ms, attempt)
     match outcome:
         case AnswerAccepted():

@@ -156,7 +156,7 @@ def assembled(
         tellings=tellings,
         lifecycle=lifecycle,
     )
-    barrier = FlushBarrier(audience, mailbox)
+    barrier = FlushBarrier(audience, mailbox, pacing.reads)
     deadlines = Deadlines(
         session,
         clock=clock,
@@ -166,7 +166,6 @@ def assembled(
         attendance=attendance,
         broadcasts=broadcasts,
         lifecycle=lifecycle,
-        pacing=pacing,
         expires_at=_expires_at(record, options),
     )
     return LiveSession(

@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from engine.actors.reads import Reads
+
 WAIT_MAX_MS: Final = 10
 """No distance is longer, so what lies in the kernel is read at most so much later than without pacing."""
 
@@ -54,24 +56,21 @@ class Pacing:
     `wait_s`: the least time from one look at the sockets to the next, and from the start of one commit to the
     start of the next, in seconds.
 
-    `held_ms`: how long the frames that are being read just now may have lain in the kernel because of it. The
-    reactor says so before it reads, and answers are dated as if they had been read that much earlier.
+    `reads`: what lies unread meanwhile. `stamped`: the kernel's word is taken for when it had what is read.
     """
 
-    __slots__ = ("_before_s", "_busy", "_ended", "_wait_ms", "held_ms", "wait_s")
+    __slots__ = ("_busy", "_ended", "_wait_ms", "reads", "wait_s")
 
-    def __init__(self) -> None:
+    def __init__(self, *, stamped: bool = False) -> None:
         self.wait_s = 0.0
-        self.held_ms = 0
+        self.reads = Reads(stamped=stamped)
         self._busy = self._wait_ms = 0.0
-        self._before_s = 0.0
         self._ended = False
 
     def follow(self, busy: float, over_s: float, starved: float = 0.0) -> None:
         """Take a reading: the shares of the last `over_s` seconds in which the loop had something to do, and
         in which it waited for a processor."""
         self._busy += (busy - self._busy) * min(1.0, over_s / SMOOTHED_S)
-        self._before_s = self.wait_s
         if self._ended:
             self.wait_s = 0.0
             return
@@ -87,9 +86,3 @@ class Pacing:
         """The node stops: nothing waits for company any more."""
         self._ended = True
         self.wait_s = 0.0
-
-    @property
-    def read_within_ms(self) -> int:
-        """How long a frame may lie in the kernel before the reactor looks, as far as that is the pacing's
-        doing; also when the distance has just become shorter."""
-        return WAIT_MAX_MS if self.wait_s or self._before_s else 0

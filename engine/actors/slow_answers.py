@@ -204,7 +204,7 @@ class SlowAnswers:
         commit: Commit | None,
         now: int,
     ) -> SlowAnswer:
-        at = command.at
+        at = command.received_at if isinstance(command, Answer) else command.at
         taken = decided = queued = None
         if batch is not None:
             taken = max(0, batch.taken_ms - at)

@@ -25,6 +25,7 @@ from engine.actors.delivery.audience import Audience, Place, Sent
 from engine.actors.delivery.frame import PASSING, Frame
 from engine.actors.delivery.stream import StreamState
 from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.reads import Reads
 from engine.shards.clock_offset import departing
 from engine.shards.ports import Links, Member
 from engine.shards.relay_replies import NOBODY, Admission, Answered, Inbox
@@ -67,6 +68,7 @@ class Relay:
     Args:
         node: the run of this node, as the owner knows it.
         code: of the session.
+        reads: what this node has read of what its clients have sent.
         find_owner: finds the node of a session whose owner cannot be reached. Returns None while no owner is
             known, or when this relay is not needed any more.
         hold_s: how long the relay tries to reach an owner.
@@ -84,6 +86,7 @@ class Relay:
         node: str,
         links: Links,
         clock: Clock,
+        reads: Reads,
         sent: Sent,
         find_owner: Callable[[Relay], Awaitable[Member | None]],
         hold_s: float = HOLD_S,
@@ -100,6 +103,7 @@ class Relay:
         self._node = node
         self._links = links
         self._clock = clock
+        self._reads = reads
         self._find_owner = find_owner
         self._hold_s = hold_s
         self._audience = Audience(sent)
@@ -346,14 +350,24 @@ class Relay:
             case "disconnect":
                 self._audience.disconnect(message["key"], CloseReason[message["close_reason"]])
             case "flush":
-                # The answers received before are on the link already, in front of this.
-                self._pass_on(Flushed(NOBODY, self._node, message["number"]), NOBODY)
+                self._flush(message["number"])
             case "moved_on":
                 self._move_on(Member.parse(message["node"]))
             case "relayed":
                 self._begin(message)
             case _:  # an error: there is no such session there any more
                 self.end(CloseReason.RESTARTING)
+
+    def _flush(self, number: int) -> None:
+        """Tell the owner once the answers that were received before are on the link, in front of this."""
+
+        def flushed() -> None:
+            if self._subscription is subscription and subscription is not None:
+                self._pass_on(Flushed(NOBODY, self._node, number), NOBODY)
+
+        subscription = self._subscription
+        if not self._reads.tell_when_read(flushed):
+            flushed()
 
     def _move_on(self, owner: Member) -> None:
         if owner.run == self._node:

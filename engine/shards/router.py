@@ -1,8 +1,8 @@
 """Where a command goes: to the actor here, to the node that runs its session, or back to the sender.
 
 Every node has a router. A lone node is a cluster of one (`engine.shards.lone_node`): each session is here, or
-is activated here. In a larger cluster `engine.shards.session_locator` says where a session is. While it is
-not certain that the last owner of a session is gone, its clients wait, hear `busy`, and try again.
+is activated here. In a larger cluster `engine.shards.session_locator` says where. While the last owner of a
+session may not be gone yet, its clients wait, hear `busy`, and try again.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ WAITING_MAX = 10_000
 """The most commands that wait for their session to be found and activated."""
 
 LOOK_AGAIN_S = 2.0
-"""The pause between two looks for a session without an owner, for clients that wait for one. The bus
-announces most owners before that."""
+"""The pause between two looks for an owner that clients wait for. The bus announces most before that."""
 
 ROUTE_TRIES = 3
 
@@ -433,6 +432,7 @@ class Router:
             node=self._me,
             links=self._links,
             clock=self._clock,
+            reads=self._registry.pacing.reads,
             sent=self.sent,
             find_owner=self._find_owner,
             hold_s=self._hold_s,

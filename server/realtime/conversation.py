@@ -51,8 +51,8 @@ def _never(wait_s: float, do: Callable[[], None]) -> bool:  # noqa: ARG001 - as 
 class ConversationDeps:
     """What all conversations of a node share. `pages` are the addresses of all nodes whose web pages may come
     in here, as the cluster knows them at the time. `call_later` calls what it is given in so many seconds,
-    unless it says False because too many wait already. `pacing` says how long what is read may have waited
-    to be. `identities` reads the identity tokens of users; without it, none are taken. `tracing` is None
+    unless it says False because too many wait already. `pacing` knows how long what is read had lain in the
+    kernel. `identities` reads the identity tokens of users; without it, none are taken. `tracing` is None
     where nothing is traced. `connection_tokens` are those of the hub, by default good on this node alone.
     `resumes` counts how long clients waited that came back."""
 
@@ -229,7 +229,7 @@ class Conversation:
                 message.question,
                 message.choice,
                 now,
-                held_ms=deps.pacing.held_ms or None,
+                held_ms=deps.pacing.reads.held_ms() or None,
                 trace=None if deps.tracing is None else deps.tracing.begin(message.traceparent),
                 attempt=message.attempt,
             ),

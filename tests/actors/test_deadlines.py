@@ -31,10 +31,10 @@ from engine.actors.commands import (
 )
 from engine.actors.deadlines import FLUSH_MS, HOSTS_WAITING_MAX
 from engine.actors.mailbox import Mailbox
-from engine.actors.pacing import WAIT_MAX_MS
 from engine.domain.clock import RECEIPT_GRACE_MS
 from engine.domain.facts import QuestionClosed
 from engine.domain.session import Phase
+from tests.actors.test_reads import Transport
 from tests.actors.world import GRACE_S, Client, Node, World, node, settle, world
 
 LIMIT_MS = 20_000
@@ -90,18 +90,20 @@ QUIET = (
 
 
 @pytest.mark.parametrize("kind", [*QUIET, "close"])
+@pytest.mark.parametrize("read", ["in time", "late"])
 async def test_an_answer_in_time_counts_whatever_lies_in_front_of_it(
-    mock_clock: MockClock, kind: str
+    mock_clock: MockClock, kind: str, read: str
 ) -> None:
     async with world() as w:
         actor, deadline = await question_open(w, 120)
         clients = [Client() for _ in range(120)]
-        mock_clock.jump(LIMIT_MS / 1000 + GRACE_S)
+        mock_clock.jump(LIMIT_MS / 1000 + GRACE_S + (0.5 if read == "late" else 0))
         for number, client in enumerate(clients, 1):
             if number == actors.BATCH_MAX + 1:
                 # The second batch begins here, and time passes before it.
                 actor.send(in_front(kind, w, actor, Client()))
-            actor.send(Answer(client, number, "a", 1, 0, deadline - 1))
+            at = deadline - 1 if read == "in time" else w.clock.now_ms()
+            actor.send(Answer(client, number, "a", 1, 0, at, held_ms=at - deadline + 1))
         await settle()
         assert [client.errors for client in clients] == [[]] * 120
         assert all(client.last("ack")["status"] == "accepted" for client in clients)
@@ -129,28 +131,60 @@ async def test_what_lay_in_the_kernel_at_the_deadline_counts_as_of_the_last_mome
         assert closed.at == deadline, "nobody is given more time"
 
 
-async def test_an_answer_that_a_paced_read_finds_after_the_deadline_is_judged_as_it_came(
-    mock_clock: MockClock,
-) -> None:
+async def test_a_deadline_waits_until_the_kernel_has_nothing_from_before_it(mock_clock: MockClock) -> None:
+    """A loop that is late reads answers when their question is long over."""
     async with world() as w:
         actor, deadline = await question_open(w)
-        w.pacing.follow(1.0, 60)
-        assert w.pacing.wait_s > 0
-        mock_clock.jump(LIMIT_MS / 1000 + GRACE_S + 0.006)
+        transport = Transport(w.pacing.reads)
+        mock_clock.jump(LIMIT_MS / 1000 + GRACE_S)
         await settle()
-        assert actor.session.question_open, "the reactor may look a moment later yet"
+        assert transport.asked == 1
+        transport.reads.begin()
+        mock_clock.jump(0.9)
+        await settle()
+        assert actor.session.question_open, "the transport reads"
         now = w.clock.now_ms()
-        in_time, late = Client(), Client()
-        actor.send(Answer(in_time, 1, "a", 1, 0, now, held_ms=now - deadline + 3))
-        actor.send(Answer(late, 2, "a", 1, 0, now, held_ms=5))
+        clients = [Client() for _ in range(PLAYERS)]
+        for number, received in enumerate((deadline - 3, deadline + RECEIPT_GRACE_MS), 1):
+            actor.send(Answer(clients[number], number, "a", 1, 0, now, held_ms=now - received))
+        actor.send(Answer(clients[3], 3, "a", 1, 0, now, held_ms=now - deadline - RECEIPT_GRACE_MS - 1))
+        transport.end()
         await settle()
-        assert in_time.last("ack")["elapsed_ms"] == LIMIT_MS - 3
-        assert late.errors == ["late"]
-        mock_clock.jump(0.001 * (WAIT_MAX_MS - 6))
-        await settle()
+        assert [clients[number].last("ack")["elapsed_ms"] for number in (1, 2)] == [LIMIT_MS - 3, LIMIT_MS]
+        assert clients[3].errors == ["late"]
         assert not actor.session.question_open
+        assert transport.asked == 1
         [closed] = [f for f in w.store.facts(actor.session_id) if isinstance(f, QuestionClosed)]
         assert closed.at == deadline, "nobody is given more time"
+
+
+@pytest.mark.parametrize("do", ["close", "pause", "finish"])
+async def test_a_host_who_ends_the_answering_waits_until_the_kernel_has_nothing_from_before_it(
+    do: str, mock_clock: MockClock
+) -> None:
+    async with world() as w:
+        actor, _ = await question_open(w)
+        transport = Transport(w.pacing.reads)
+        mock_clock.jump(5)
+        taken = w.clock.now_ms()
+        host = await w.do(actor, do)
+        assert (transport.asked, host.frames) == (1, [])
+        transport.reads.begin()
+        mock_clock.jump(0.5)
+        in_time = Client()
+        actor.send(Answer(in_time, 1, "a", 1, 0, w.clock.now_ms(), held_ms=w.clock.now_ms() - taken))
+        transport.end()
+        await settle()
+        assert in_time.last("ack")["elapsed_ms"] == 5_000
+        assert host.kinds == ["done"]
+
+
+async def test_a_host_who_ends_nothing_does_not_wait_for_the_kernel(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor, _ = await question_open(w)
+        transport = Transport(w.pacing.reads)
+        assert (await w.do(actor, "lock")).kinds == ["done"]
+        assert transport.asked == 0
 
 
 async def test_an_answer_that_was_held_up_is_not_dated_before_its_question_took_answers(
@@ -160,7 +194,7 @@ async def test_an_answer_that_was_held_up_is_not_dated_before_its_question_took_
         actor, player = await w.started("Ada", get_ready_ms=1_000)
         mock_clock.jump(1.002)
         await settle()
-        actor.send(Answer(player, 1, "a", 1, 0, w.clock.now_ms(), held_ms=WAIT_MAX_MS))
+        actor.send(Answer(player, 1, "a", 1, 0, w.clock.now_ms(), held_ms=10))
         await settle()
         assert (player.errors, player.last("ack")["elapsed_ms"]) == ([], 0)
 
@@ -240,10 +274,13 @@ LOCAL = st.tuples(st.just("answer"), st.integers(1, PLAYERS), st.just(0))
 FROM_AFAR = st.tuples(st.just("answer"), st.integers(1, PLAYERS), st.integers(1, 60))
 """Received by another node so many milliseconds ago."""
 
+READ_LATE = st.tuples(st.just("read late"), st.integers(1, PLAYERS), st.integers(1, 60))
+"""Received here, and left in the kernel for so many milliseconds."""
+
 OTHERS = st.tuples(st.sampled_from([*QUIET, "close", "pause", "resume"]), st.just(0), st.just(0))
 TURN = st.tuples(st.just("turn"), st.just(0), st.just(0))
 PASS = st.tuples(st.just("pass"), st.integers(1, 30), st.just(0))
-MAIL = st.one_of(LOCAL, LOCAL, FROM_AFAR, OTHERS)
+MAIL = st.one_of(LOCAL, LOCAL, FROM_AFAR, READ_LATE, OTHERS)
 ANY = st.lists(st.one_of(MAIL, TURN, PASS), max_size=15)
 OVER = st.tuples(st.just("pass"), st.integers(20, 40), st.just(0))
 STEPS = st.builds(
@@ -268,11 +305,12 @@ async def _judged(steps: Sequence[Step], clock: MockClock) -> None:
                 await settle()
             elif kind == "pass":
                 clock.jump(one / 1000)
-            elif kind == "answer":
+            elif kind in ("answer", "read late"):
                 client, at = Client(), w.clock.now_ms() - other
+                held_ms = other if kind == "read late" else 0
                 was_open = actor.session.question_open and actor.session.number == 1
                 sent.append((client, at, was_open, ended_by_host))
-                actor.send(Answer(client, one, "a", 1, 0, at))
+                actor.send(Answer(client, one, "a", 1, 0, at + held_ms, held_ms=held_ms or None))
             else:
                 ended_by_host |= kind == "close"
                 actor.send(in_front(kind, w, actor, sitting))

@@ -15,7 +15,7 @@ from engine.domain.audit import Evidence, audit
 from engine.domain.facts import AnswerAccepted, ExtraTimeGiven, QuestionClosed
 from engine.domain.session import Phase, Session
 from tests.actors.test_relaying import joined_at
-from tests.actors.world import GRACE_S, QUIZ, RELAYED_GRACE_S, Client, World, node, settle, world
+from tests.actors.world import GRACE_S, QUIZ, Client, World, node, settle, world
 
 LIMIT_S = 20
 
@@ -164,7 +164,7 @@ async def test_a_player_at_another_node_is_told_and_waited_for(mock_clock: MockC
         actor.send(Answer(ack, 1, "a", 1, 0, w.clock.now_ms()))
         await settle()
         assert ack.last("ack")["status"] == "accepted"
-        await passes(mock_clock, RELAYED_GRACE_S)
+        await passes(mock_clock, GRACE_S)
         assert actor.session.phase is Phase.REVEAL
 
 

@@ -13,7 +13,7 @@ from engine.actors.commands import Answer, Detach, Flushed, Join, Look, Rejoin, 
 from engine.actors.deadlines import FLUSH_MS
 from engine.actors.mailbox import Mailbox
 from engine.domain.clock import RECEIPT_GRACE_MS
-from tests.actors.world import RELAYED_GRACE_S, Client, World, node, settle, world
+from tests.actors.world import GRACE_S, Client, World, node, settle, world
 
 
 async def looked(actor: SessionActor, *args: object, **more: object) -> Client:
@@ -407,7 +407,7 @@ async def test_with_nodes_a_deadline_waits_for_answers_on_their_way(mock_clock: 
         await joined_at(w, actor, "Ben")
         await w.do(actor, "start")
         began = w.clock.now_ms()
-        mock_clock.jump(20 + RELAYED_GRACE_S)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         number = relay.last("flush")["number"]
         assert actor.session.question_open
@@ -430,7 +430,7 @@ async def test_a_deadline_does_not_wait_for_ever_for_a_node_that_says_nothing(mo
         ada = await w.join(actor, "Ada")
         relay = await node(actor, prompt=False)
         await w.do(actor, "start")
-        mock_clock.jump(20 + RELAYED_GRACE_S)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         number = relay.last("flush")["number"]
         actor.send(Flushed(Client(), "other", number - 1))
@@ -466,7 +466,7 @@ async def test_what_comes_due_while_a_deadline_waits_for_a_node_waits_with_it(
             await settle()
         else:
             actor.live.deadlines.expires_at = w.clock.now_ms() + 2_000
-        mock_clock.jump(1 + RELAYED_GRACE_S)
+        mock_clock.jump(1 + GRACE_S)
         await settle()
         waits = 0
         mock_clock.jump(2.5)
@@ -485,7 +485,7 @@ async def test_a_deadline_does_not_wait_for_a_node_that_has_gone(mock_clock: Moc
         ada = await w.join(actor, "Ada")
         relay = await node(actor, prompt=False)
         await w.do(actor, "start")
-        mock_clock.jump(20 + RELAYED_GRACE_S)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         actor.send(Detach(relay))
         await settle()
@@ -498,7 +498,7 @@ async def test_without_nodes_a_deadline_is_seen_to_at_once(mock_clock: MockClock
         ada = await w.join(actor, "Ada")
         actor.send(Detach(await node(actor, prompt=False)))
         await w.do(actor, "start")
-        mock_clock.jump(20 + RELAYED_GRACE_S)
+        mock_clock.jump(20 + GRACE_S)
         await settle()
         assert ada.kinds.count("reveal") == 1
 

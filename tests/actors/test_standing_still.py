@@ -65,6 +65,24 @@ async def test_what_is_read_first_after_it_is_judged_by_the_clock_that_goes_on(m
         assert ada.last("ack")["elapsed_ms"] == 15_000
 
 
+async def test_what_lay_in_the_kernel_meanwhile_is_judged_by_the_clock_that_goes_on(
+    mock_clock: MockClock,
+) -> None:
+    """The time of the gap is given back, so nobody gains by having answered early in it."""
+    async with world() as w:
+        actor, ada = await question_open(w)
+        await awake_s(mock_clock, 15)
+        mock_clock.jump(60)
+        actor.send(Answer(ada, 1, "a", 1, 0, w.clock.now_ms(), held_ms=58_000))
+        await settle()
+        assert ada.last("ack")["elapsed_ms"] == 15_000
+        await awake_s(mock_clock, 2)
+        ben = Client()
+        actor.send(Answer(ben, 2, "b", 1, 0, w.clock.now_ms(), held_ms=500))
+        await settle()
+        assert ben.last("ack")["elapsed_ms"] == 16_500
+
+
 async def test_what_lay_in_the_mailbox_is_not_rewarded_for_it(mock_clock: MockClock) -> None:
     async with world() as w:
         actor, ada = await question_open(w)

@@ -16,7 +16,7 @@ from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Flushed, Host, Join, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
-from engine.actors.pacing import WAIT_MAX_MS, Pacing
+from engine.actors.pacing import Pacing
 from engine.actors.registry import Registry
 from engine.actors.supervisor import RestartPolicy
 from engine.actors.upkeep import Upkeep
@@ -33,9 +33,6 @@ START_MS = 1_700_000_000_000
 
 GRACE_S = RECEIPT_GRACE_MS / 1000
 """After the deadline of a question, until it is seen to."""
-
-RELAYED_GRACE_S = GRACE_S + WAIT_MAX_MS / 1000
-"""The same for a session that has clients at other nodes: until those have read what lay in their kernels."""
 
 QUIZ = Quiz.parse(
     {

@@ -22,6 +22,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from wsproto.utilities import LocalProtocolError
 
 from engine.actors.clock import SessionClock
+from engine.actors.pacing import Pacing
 from engine.actors.registry import Registry
 from engine.domain.settings import Settings
 from engine.ports import SessionRecord
@@ -401,11 +402,12 @@ async def rig(
     ssl_context: ssl.SSLContext | None = None,
     patience_s: float = 30,
     session: Settings | None = None,
+    clock: SessionClock | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A port with these settings and one session: in its lobby, unless its own settings say otherwise."""
     config = Config(host="127.0.0.1", **settings)
-    clock = SessionClock()
+    clock, pacing = clock or SessionClock(), Pacing(stamped=True)
     tokens = Tokens(SECRET, config.token_ttl_s, clock)
     store = MemorySessionStore(MemoryCatalog())
     journal = MemoryJournal(store)
@@ -418,6 +420,7 @@ async def rig(
             tokens=tokens,
             clock=clock,
             options=options_of(config, tick_ms=20),
+            pacing=pacing,
         )
         stored = await store.catalog.add(QUIZ)
         record = await lone.router.create(stored.id, session or at_once())
@@ -429,6 +432,7 @@ async def rig(
             messages_per_s=config.messages_per_s,
             messages_burst=config.messages_burst,
             pages=lambda: OTHER_PAGES,
+            pacing=pacing,
         )
         running = Rig(make_transport(deps, config), lone.registry, journal, tokens, record)
         await nursery.start(running.serve, ssl_context)

@@ -30,7 +30,7 @@ class Reader:
 
     def ready(self, events: int) -> None:
         self._socket.recv(100)
-        self.reads.append((round(1000 * trio.current_time()), self._pacing.held_ms))
+        self.reads.append((round(1000 * trio.current_time()), self._pacing.reads.held_ms()))
 
     def due(self, now: float) -> None: ...
 
@@ -166,3 +166,76 @@ async def test_a_node_that_does_not_pace_reads_at_once(mock_clock: MockClock) ->
         for _ in range(3):
             await r.send(0, 1)
         assert r.reads == [(0, 0)] * 6
+
+
+async def test_whoever_asks_what_is_read_is_told_after_one_look_that_waits_for_no_company(
+    mock_clock: MockClock,
+) -> None:
+    async with rig(mock_clock) as r:
+        read: list[int] = []
+        await r.send(0)
+        await r.after(1)
+        for _, there in r.pairs:
+            there.send(b"x")
+        assert r.loop.reads.tell_when_read(lambda: read.append(len(r.reads)))
+        await wait_all_tasks_blocked()
+        assert (read, r.loop.looks_total) == ([4], 2)
+        assert r.loop.reads.tell_when_read(lambda: read.append(len(r.reads)))
+        await wait_all_tasks_blocked()
+        assert (read, r.loop.looks_total) == ([4, 4], 3), "there was nothing to read"
+
+
+class Persistent:
+    """Reads nothing, so that its socket stays ready. Notes in which look it was found."""
+
+    tick = NEVER
+
+    def __init__(self, loop: Loop, found: list[tuple[int, Persistent]]) -> None:
+        self._loop = loop
+        self._found = found
+
+    def ready(self, events: int) -> None:
+        self._found.append((self._loop.looks_total, self))
+
+    def due(self, now: float) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def cut(self) -> None: ...
+
+
+async def test_a_cycle_finds_all_that_was_ready_however_few_a_look_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loops, "EVENTS_MAX", 3)
+    loop, found = Loop(), list[tuple[int, Persistent]]()
+    pairs = [socket.socketpair() for _ in range(11)]
+    for here, there in pairs:
+        there.send(b"x")
+        loop.add(here.fileno(), Persistent(loop, found), READABLE)
+    read = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loop.run)
+        while not loop.looks_total:
+            await trio.lowlevel.checkpoint()
+        for _ in range(4):
+            found.clear()
+            first = loop.looks_total + 1
+            assert loop.reads.tell_when_read(read.set)
+            await read.wait()
+            read = trio.Event()
+            assert len({handler for _, handler in found}) == 11
+            assert found[-1][0] - first < 8, "the end of one cycle, and a whole one"
+        nursery.cancel_scope.cancel()
+    loop.close()
+    for pair in pairs:
+        for each in pair:
+            each.close()
+
+
+async def test_a_stop_tells_whoever_waits_for_what_is_read(mock_clock: MockClock) -> None:
+    async with rig(mock_clock) as r:
+        told: list[str] = []
+        r.loop.reads.tell_when_read(lambda: told.append("a"))
+    assert told == ["a"]
+    assert not r.loop.reads.tell_when_read(lambda: told.append("b"))

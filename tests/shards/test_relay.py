@@ -24,6 +24,7 @@ from engine.shards.link.hops import Hop
 from engine.shards.relay import EMPTY_S, HOLD_S, INBOX_MAX, Relay
 from engine.shards.session_location import RemoteLocation
 from engine.trace import Trace
+from tests.actors.test_reads import Transport
 from tests.actors.world import START_MS, Client, settle
 from tests.shards.nodes import RELAY_ABOVE, Cluster, Node, cluster_of
 
@@ -144,6 +145,29 @@ async def test_what_an_answer_spends_on_the_way_counts_for_it(mock_clock: MockCl
             mock_clock.jump(0.04)
             await settle()
         assert ada.last("ack")["elapsed_ms"] == 2040
+
+
+async def test_a_deadline_waits_until_the_kernels_of_other_nodes_have_nothing_from_before_it(
+    mock_clock: MockClock,
+) -> None:
+    async with cluster_of("a", "b") as (cluster, [a, b]):
+        record = await cluster.session(a, early_close=False)
+        ada, ben = await b.join(record, "Ada"), await a.join(record, "Ben")
+        await b.watch(record)
+        transport = Transport(b.registry.pacing.reads)
+        await a.do(record, "start")
+        deadline = b.clock.now_ms() + 20_000
+        await later(mock_clock, 20.1)
+        assert transport.asked == 1, "for the owner"
+        transport.reads.begin()
+        await later(mock_clock, 0.9)
+        assert not ben.got("reveal")
+        now = b.clock.now_ms()
+        b.router.deliver(record.id, Answer(ada, 1, "a", 1, 0, now, held_ms=now - deadline + 2))
+        transport.end()
+        await settle()
+        assert ada.last("ack")["elapsed_ms"] == 19_998
+        assert ben.last("reveal")["counts"] == [1, 0, 0]
 
 
 async def test_a_relay_tells_the_time_by_the_clock_of_its_node(mock_clock: MockClock) -> None:

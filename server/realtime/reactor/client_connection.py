@@ -142,7 +142,7 @@ class ClientConnection:
         raise NotImplementedError
 
     def _read(self) -> None:
-        data = receive(self._socket)
+        data = receive(self._socket, self._port.loop.reads)
         if data is None:
             return
         if data:

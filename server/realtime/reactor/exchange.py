@@ -124,9 +124,10 @@ class Exchange:
             return
         if events & WRITABLE and self._unsent:
             self._send(b"")
+            self._port.loop.reads.forget()
             self.serve()
             return
-        data = receive(self._socket)
+        data = receive(self._socket, self._port.loop.reads)
         if data is None:
             return
         if data:
@@ -334,7 +335,7 @@ class Exchange:
 
     def _answer(self, caller: Caller, key: str, request: Request) -> None:
         deps, traced = self._port.deps, self._traced
-        now, held_ms = deps.clock.now_ms(), deps.pacing.held_ms or None
+        now, held_ms = deps.clock.now_ms(), self._port.loop.reads.held_ms() or None
 
         def command(reply: Subscriber, player: int, code: str | None, user: str | None) -> commands.Answer:
             coding = request.header(b"content-encoding") or ""

@@ -68,6 +68,10 @@ class Loop:
     def __init__(self, boundary: Boundary | None = None, pacing: Pacing | None = None) -> None:
         self._boundary = boundary or Boundary()
         self._pacing = pacing or Pacing()
+        self.reads = self._pacing.reads
+        self._sockets = 0
+        self._cycle_left = 0
+        """How many ready sockets the cycle of `Reads` under way has yet to find, at most."""
         self._looked_at = -math.inf
         """When the last round that found something took it from the kernel, on trio's clock."""
         self._found = 0
@@ -88,6 +92,7 @@ class Loop:
         if fd >= len(self._handlers):
             self._handlers += [None] * (fd + 1 - len(self._handlers))
         self._handlers[fd] = handler
+        self._sockets += 1
 
     def hand_over(self, fd: int, handler: SocketHandler) -> None:
         """Give a socket another handler. Raises ValueError for a socket that is closed."""
@@ -108,6 +113,7 @@ class Loop:
         handler, self._handlers[fd] = self._handlers[fd], None
         if handler is not None:
             self._wheel.drop(handler)
+        self._sockets -= 1
         self._epoll.unregister(fd)
 
     def call_at(self, handler: SocketHandler, when: float) -> None:
@@ -123,14 +129,20 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call this soon, from the loop's own task."""
         self._callbacks.append(callback)
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._wake()
 
     # -- for the transport -----------------------------------------------------------------------
 
     async def run(self, over: Callable[[], bool] = lambda: False) -> None:
         """Serve until it is over, which is asked after each round."""
+        self.reads.start(self._wake)
+        try:
+            await self._serve(over)
+        finally:
+            for then in self.reads.stop():
+                then()
+
+    async def _serve(self, over: Callable[[], bool]) -> None:
         while not over():
             await self._wait()
             until = time.perf_counter() + ROUND_S
@@ -144,6 +156,9 @@ class Loop:
                     self._give_up(handler, error)
                 if time.perf_counter() >= until:
                     until = await self._breathe()
+            if self._cycle_left <= 0:
+                self._callbacks += self.reads.end()
+            self.reads.forget()
             now = trio.current_time()
             while (handler := self._wheel.pop_due(now)) is not None:
                 try:
@@ -178,9 +193,7 @@ class Loop:
     async def _wait(self) -> None:
         """Return once a socket is ready and the last round is long enough ago, or a timer fires, or there is
         a callback."""
-        pacing = self._pacing
-        pacing.held_ms = 0
-        if self._callbacks:
+        if self._callbacks or self.reads.awaited:
             await trio.lowlevel.checkpoint()
             return
         with trio.CancelScope(deadline=self._wheel.next_at) as self._alarm:
@@ -205,17 +218,28 @@ class Loop:
             # What is read now may have come at once. However late this task was woken, no frame is dated back
             # by more than the longest distance.
             held_ms = math.ceil(1000 * (trio.current_time() - began))
-            pacing.held_ms = min(held_ms, WAIT_MAX_MS)
+            self.reads.paced_ms = min(held_ms, WAIT_MAX_MS)
         return True
 
     def _look(self) -> Sequence[tuple[int, int]]:
         """The sockets that are ready."""
+        if self._cycle_left <= 0:
+            self.reads.begin()
+            self._cycle_left = self._sockets
         ready = self._epoll.poll(0, EVENTS_MAX)
         self.looks_total += 1
         self._found = len(ready)
+        # The kernel hands out ready sockets in turn: none a second time before every other.
+        self._cycle_left = self._cycle_left - self._found if self._found == EVENTS_MAX else 0
         if ready:
             self._looked_at = trio.current_time()
         return ready
+
+    def _wake(self) -> None:
+        """End the wait, if it lasts."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def _breathe(self) -> float:
         """Give way. Returns until when to go on."""

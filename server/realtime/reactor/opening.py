@@ -58,7 +58,7 @@ class Opening:
 
     def _read(self) -> bool:
         """Take what has come. Returns whether the opening goes on."""
-        data = receive(self._socket)
+        data = receive(self._socket, self._port.loop.reads)
         if data is None:
             return True
         if not data:
