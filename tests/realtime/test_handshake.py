@@ -74,11 +74,12 @@ def test_the_hub_speaks_no_subprotocol_and_takes_one_token() -> None:
 
 
 def test_a_rejection_is_a_whole_http_response_that_says_why() -> None:
-    head, _, body = OVERLOADED.response.partition(b"\r\n\r\n")
+    head, _, body = OVERLOADED.response("an-id").partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
     assert b"Connection: close" in lines
     assert b"Retry-After: 3" in lines
+    assert b"X-Request-Id: an-id" in lines
     assert b"Content-Length: %d" % len(body) in lines
     assert orjson.loads(body)["error"] == {"code": "busy", "message": OVERLOADED.message}
     assert OVERLOADED.status is HTTPStatus.SERVICE_UNAVAILABLE
