@@ -145,7 +145,13 @@ class Broadcasts:
     def next_at(self) -> float:
         """When `send_due` has something to tell, if nothing happens meanwhile."""
         roster_at = self.roster_due_at if self._attendance.has_news else math.inf
-        return min(self.board.next_at, self._progress.next_at, self._crowd.next_at, roster_at)
+        return min(self.board.next_at, self._progress_at, roster_at)
+
+    @property
+    def _progress_at(self) -> float:
+        """When somebody is told how many have answered."""
+        crowd_at = self._crowd.next_at
+        return min(self._progress.next_at, crowd_at) if self._audience.watched else crowd_at
 
     @property
     def withheld_choices(self) -> bool:
@@ -160,8 +166,7 @@ class Broadcasts:
         now_ms = self._clock.now_ms
         if self.board.dirty and self.board.due_at <= now_ms():
             self._send_board()
-        progress, crowd = self._progress, self._crowd
-        if (progress.dirty or crowd.dirty) and min(progress.next_at, crowd.next_at) <= now_ms():
+        if self._progress_at <= now_ms():
             self._send_progress()
         if self._attendance.has_news and self.roster_due_at <= now_ms():
             self._send_roster()
@@ -325,13 +330,20 @@ class Broadcasts:
         )
 
     def _tell_reveal(self) -> None:
+        """What was right, to each player the own result, and the standing: all at one time to each."""
         session, audience = self._session, self._audience
         self._progress.dirty = self._crowd.dirty = False
         told = self._tellings.begin(session.seq)
-        self._broadcast(messages.reveal(session, self._stream.next_offset()), done=told)
-        self._fanouts.put(audience.sending_each(messages.results(session, audience)))
-        self._cast_standing()
-        self._send_board()
+        reveal = messages.reveal(session, self._stream.next_offset())
+        board = self._next_board()
+        self._confirmations.write()
+        self._stream.append(reveal)
+        if audience.relayed:
+            self._fanouts.put(audience.casting(reveal))
+        self._fanouts.put(audience.sending_around(reveal, messages.results(session, audience), board), told)
+        if audience.relayed:
+            self._cast_standing()
+            self._fanouts.put(audience.casting(board))
 
     def tell_end(self) -> None:
         """Tell everybody that the session is over, each player with the own place."""
@@ -348,13 +360,19 @@ class Broadcasts:
     # -- by tickers ----------------------------------------------------------------------------------
 
     def _send_board(self) -> None:
-        session, tick_ms, took = self._session, self.board.tick_ms, self.board.took
-        self.board.begin(self._clock.now_ms())
-        self.board_frame = Frame(messages.leaderboard(session, self._stream.offset, tick_ms))
+        session, took = self._session, self.board.took
+        board = self._next_board()
         self._confirmations.write()
         # While answers do not move the standing, counts tell of them.
         told = took if session.withholds else self._tellings.begin(session.seq, took)
-        self._fanouts.put(self._audience.sending(self.board_frame), told)
+        self._fanouts.put(self._audience.sending(board), told)
+
+    def _next_board(self) -> Frame:
+        """The standing as it is now, from which the next tick counts."""
+        tick_ms = self.board.tick_ms
+        self.board.begin(self._clock.now_ms())
+        self.board_frame = Frame(messages.leaderboard(self._session, self._stream.offset, tick_ms))
+        return self.board_frame
 
     def _send_progress(self) -> None:
         """To the host and spectators, and to players when it is time for those."""

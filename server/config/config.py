@@ -271,7 +271,9 @@ class Config(SignInSettings):
         65_536, kinds.integer(4096, 16_777_216), "bytes that wait for one client before it is cut off"
     )
     send_timeout_s: float = _setting(10.0, kinds.number(0.1, 600), "seconds that one send may take")
-    ping_interval_s: float = _setting(20.0, kinds.number(0.1, 3600), "seconds between two pings")
+    ping_interval_s: float = _setting(
+        20.0, kinds.number(0.1, 3600), "seconds between two looks for a sign of life; who gave none is pinged"
+    )
     ping_timeout_s: float = _setting(20.0, kinds.number(0.1, 3600), "seconds to wait for a pong")
     join_timeout_s: float = _setting(10.0, kinds.number(0.1, 600), "seconds for a new connection to join")
 

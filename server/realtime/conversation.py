@@ -7,7 +7,7 @@ Everything here is synchronous, and nothing waits for a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from engine.actors import commands, messages
 from engine.actors.clock import Clock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
-from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.delivery.subscriber import Subscriber, push_all
 from engine.actors.pacing import Pacing
 from engine.actors.token_bucket import TokenBucket
 from engine.boundary import Boundary
@@ -440,6 +440,14 @@ class Conversation:
                 self._give_back()
         else:
             self._hear_of_join(frame)
+
+    def push_all(self, frames: Sequence[Frame]) -> None:
+        """As `push` with each of them."""
+        if self._state is _JOINED:
+            push_all(self._connection, frames)
+        else:
+            for frame in frames:
+                self.push(frame)
 
     def close(self, close_reason: CloseReason) -> None:
         """Subscriber. The session has let go of this conversation: there is no seat to give back."""

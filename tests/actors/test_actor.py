@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from engine.actors import direct
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Answer, Detach, Erase, Host, Join, Look, Rejoin, SubscribeNode
 from engine.actors.live_session import FINISHED_LINGER_S
@@ -511,7 +512,10 @@ async def test_new_players_are_refused_before_answers_are(mock_clock: MockClock)
         assert players[4].last("ack")["status"] == "accepted"
 
 
-async def test_a_full_journal_and_a_full_mailbox_answer_busy(mock_clock: MockClock) -> None:
+async def test_a_full_journal_and_a_full_mailbox_answer_busy(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "DIRECT_MAX", 1)  # the next ones go into the mailbox
     async with world(ActorOptions(mailbox_max=3)) as w:
         actor, ada = await w.started("Ada", early_close=False)
         w.journal.facts_max = 0

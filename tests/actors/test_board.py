@@ -102,6 +102,27 @@ async def test_the_count_moves_and_the_board_stays(mock_clock: MockClock) -> Non
         assert len(ben.got("progress")) == 1, "the count does not come after the close"
 
 
+async def test_a_session_that_only_players_are_in_tells_counts_as_rarely_as_they_get_them(
+    mock_clock: MockClock,
+) -> None:
+    async with world(ActorOptions(tick_ms=250)) as w:
+        actor = await w.session(early_close=False)
+        players = [await w.join(actor, f"P{n}") for n in range(1, PLAYERS + 1)]
+        mock_clock.jump(2)
+        await w.do(actor, "start")
+        await settle()
+        sent = actor.live.counters.sent
+        told, before = len(players[0].frames), sent.broadcasts
+        await answered_one_by_one(w, actor, players[1:], mock_clock, 0.25)
+        assert sent.broadcasts - before == len(players[0].frames) - told == 19
+        screen = await w.watch(actor)
+        assert screen.last("progress")["answered"] == PLAYERS - 1
+        w.answer(actor, players[0], PLAYERS)
+        mock_clock.jump(0.25)
+        await settle()
+        assert screen.last("progress")["answered"] == PLAYERS, "at the next tick"
+
+
 async def test_a_fan_out_that_takes_long_makes_the_count_rarer_for_players_alone(
     mock_clock: MockClock,
 ) -> None:

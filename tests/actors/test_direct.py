@@ -29,9 +29,10 @@ def of_the_actor(counted: Steps) -> int:
 async def opened(
     w: World, clock: MockClock, players: int, **settings: object
 ) -> tuple[SessionActor, list[Client]]:
-    """A question is open, and everybody was just told that player 1 has answered it."""
+    """A question is open, and a screen was just told that player 1 has answered it."""
     actor = await w.session(early_close=False, **settings)
     clients = [await w.join(actor, f"P{n}") for n in range(1, players + 1)]
+    await w.watch(actor)
     await w.do(actor, "start")
     clock.jump(2)
     w.answer(actor, clients[0], 1)
@@ -207,8 +208,8 @@ async def test_time_that_stood_still_is_given_back_before_an_answer_is_judged(mo
 
 async def test_an_answer_keeps_a_session_without_listeners_in_memory(mock_clock: MockClock) -> None:
     async with world(ActorOptions(idle_s=30)) as w:
-        actor, clients = await opened(w, mock_clock, 2)
-        for client in clients:
+        actor, _ = await opened(w, mock_clock, 2)
+        for client, _ in actor.live.audience.seated():
             actor.send(Detach(client))
         await settle()
         mock_clock.jump(17)

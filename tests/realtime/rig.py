@@ -171,6 +171,10 @@ class RawClient:
             pass
         return wire
 
+    async def expect_next(self) -> Wire:
+        """The next frame from the server, whatever it is."""
+        return await self._next()
+
     async def expect(self, opcode: int) -> Wire:
         while (wire := await self._next()).opcode != opcode:
             pass

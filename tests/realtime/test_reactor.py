@@ -25,7 +25,7 @@ from engine.actors import commands
 from engine.actors.clock import SessionClock
 from engine.actors.close_reasons import CloseReason
 from engine.actors.delivery.frame import Frame
-from engine.actors.delivery.subscriber import Subscriber
+from engine.actors.delivery.subscriber import Subscriber, push_all
 from engine.websocket import Parser
 from server.config.config import Config
 from server.realtime.conversation import Conversation, ConversationDeps
@@ -261,10 +261,66 @@ async def test_a_late_loop_does_not_take_its_own_lateness_for_the_silence_of_a_c
         (handler,) = node.clients
         await client.expect(9)
         send_at_once(client, frame(b"", 10))
-        handler.due(trio.current_time() + 61)
+        now = trio.current_time()
+        handler.due(now + 61)
+        handler.due(now + 122)
         await client.expect(9)
-        handler.due(trio.current_time() + 122)
+        handler.due(now + 183)
         assert (await client.receive_frame()).close_code == 4007
+
+
+async def test_a_client_that_was_heard_of_since_the_last_look_is_not_pinged() -> None:
+    async with reactor(ping_interval_s=100, ping_timeout_s=100) as node, node.seated() as (client, _):
+        (handler,) = node.clients
+        now = trio.current_time()
+        for look in range(1, 4):
+            handler.due(now + 100 * look)
+            await client.send_message(t="ping", at=look)
+            assert (await client.expect_next()).opcode == 1
+        handler.due(now + 400)
+        handler.due(now + 500)
+        assert (await client.expect_next()).opcode == 9, "nothing came since the last look"
+        handler.due(now + 600)
+        assert (await client.expect_next()).close_code == 4007
+
+
+class CountingSocket:
+    """A socket that counts the sends, and takes no more than so many bytes of the first."""
+
+    def __init__(self, inner: socket.socket, first: int | None = None) -> None:
+        self._inner, self._first, self.sends = inner, first, 0
+        self.fileno, self.recv, self.close = inner.fileno, inner.recv, inner.close
+
+    def send(self, data: bytes) -> int:
+        self.sends += 1
+        return self._inner.send(data[: self._first] if self.sends == 1 else data)
+
+
+async def test_frames_that_are_pushed_together_are_one_send() -> None:
+    async with reactor() as node, node.seated() as (client, seat):
+        (handler,) = node.clients
+        assert isinstance(handler, Connection)
+        counting = handler._socket = CountingSocket(handler._socket)  # type: ignore[assignment]  # as a socket
+        before = node.statistics
+        push_all(seat, [long(number, size=100) for number in range(3)])
+        assert counting.sends == 1
+        assert node.statistics.frames_out_total - before.frames_out_total == 3
+        sizes = [len((await client.expect_next()).payload) + 4 for _ in range(3)]
+        assert node.statistics.bytes_out_total - before.bytes_out_total == sum(sizes)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5_000, 10_004, 10_005, 25_000])
+async def test_of_frames_that_are_pushed_together_none_is_lost_or_torn(taken: int) -> None:
+    """However much of them the kernel takes at first."""
+    async with reactor() as node, node.seated() as (client, seat):
+        (handler,) = node.clients
+        assert isinstance(handler, Connection)
+        handler._socket = CountingSocket(handler._socket, taken)  # type: ignore[assignment]  # as a socket
+        before = node.statistics.frames_out_total
+        push_all(seat, [long(number, size=10_000) for number in range(3)])
+        seat.push(long(3, size=100))
+        assert [(await client.expect_next()).message["number"] for _ in range(4)] == [0, 1, 2, 3]
+        await node.until(lambda: node.statistics.frames_out_total - before == 4)
 
 
 async def test_a_late_loop_reads_the_join_before_it_is_too_late() -> None:

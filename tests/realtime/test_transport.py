@@ -484,7 +484,7 @@ async def test_a_client_that_only_answers_pings_stays_for_ever(
 ) -> None:
     """A screen that nobody touches for a night: pongs are no messages, and no hurry either."""
     settings: dict[str, Any] = {"frame_bytes_max": 512, "messages_burst": 1, "messages_per_s": 0.1}
-    async with rig(make, ping_interval_s=5, patience_s=1e6, **settings) as node, node.opened() as raw:
+    async with rig(make, ping_interval_s=2, patience_s=1e6, **settings) as node, node.opened() as raw:
         await raw.send_message(t="join", code=node.code, role="spectator")
         await raw.expect_message("joined")
         for _ in range(1_500):

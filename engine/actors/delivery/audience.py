@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -11,7 +11,7 @@ import trio
 from engine.actors import relay_messages
 from engine.actors.close_reasons import CloseReason
 from engine.actors.commands import Role
-from engine.actors.delivery.fanout import Stall, Steps, fan_out, fan_out_each, in_slices
+from engine.actors.delivery.fanout import Stall, Steps, fan_out, fan_out_each, fan_out_groups, in_slices
 from engine.actors.delivery.frame import Frame
 from engine.actors.delivery.subscriber import Paced, Subscriber
 from engine.latency import Latency
@@ -95,6 +95,11 @@ class Audience:
     @property
     def connected_players(self) -> int:
         return len(self._holders) + len(self._away) - ("host" in self.connected)
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody but players may be here, or at another node."""
+        return bool(self._watching or self._relays)
 
     @property
     def relayed(self) -> bool:
@@ -261,6 +266,10 @@ class Audience:
     def has_node(self, node: str) -> bool:
         return node in self._relays
 
+    def casting(self, frame: Frame) -> Steps:
+        """The fan-out of a frame to the subscribed nodes alone, for everyone there."""
+        return self._casting(relay_messages.cast(frame, None, players=True), self._relays.copy())
+
     def casting_each(self, frames: Iterable[Frame]) -> Steps:
         """The fan-out of frames that are made one by one to the subscribed nodes, no faster than they
         take them. A node that does not keep up is unsubscribed."""
@@ -308,6 +317,41 @@ class Audience:
         rest = {subscriber: seats[subscriber] for subscriber in self._watching}
         self.sent.frames += len(rest)
         return chain(fan_out(rest, self._places, others), to_each)
+
+    def sending_around(
+        self, before: Frame, frames: Iterable[tuple[int, Frame | None]], after: Frame
+    ) -> Steps:
+        """The fan-out to everyone here of `before` and `after`, and between the two to each player of the
+        frame that is theirs, made as the player is reached. A subscriber gets all of it at one time."""
+        seats, holders = self._places.copy(), self._holders.copy()
+        self.sent.broadcasts += 2
+        self.sent.frames += 2 * len(seats)
+        return fan_out_groups(self._grouped(before, frames, after, seats, holders))
+
+    def _grouped(
+        self,
+        before: Frame,
+        frames: Iterable[tuple[int, Frame | None]],
+        after: Frame,
+        seats: dict[Subscriber, Place],
+        holders: Mapping[int | str, Subscriber],
+    ) -> Iterator[tuple[Subscriber, Sequence[Frame]] | None]:
+        """Whoever leads or watches first, then the players in the order of their frames, then all others."""
+        to_all = (before, after)
+        for subscriber in [each for each in seats if seats[each].player is None]:
+            here = self._places.get(subscriber) is seats.pop(subscriber)
+            yield (subscriber, to_all) if here else None
+        for player, frame in frames:
+            one = holders.get(player)
+            if one is None or self._places.get(one) is not seats.pop(one):
+                yield None
+            elif frame is None:
+                yield one, to_all
+            else:
+                self.sent.frames += 1
+                yield one, (before, frame, after)
+        for subscriber, seat in seats.items():
+            yield (subscriber, to_all) if self._places.get(subscriber) is seat else None
 
     async def send_each(
         self, frames: Iterable[tuple[int, Frame | None]], others: Frame | None = None

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import trio
 
 from engine.actors.delivery.frame import Frame
-from engine.actors.delivery.subscriber import Paced, Subscriber
+from engine.actors.delivery.subscriber import Paced, Subscriber, push_all
 from engine.latency import Latency
 
 SLICE_S = 0.001
@@ -97,6 +97,16 @@ def fan_out_each(pairs: Iterable[tuple[Subscriber, Frame] | None]) -> Steps:
             if pair is not None:
                 subscriber, frame = pair
                 subscriber.push(frame)
+        yield None
+
+
+def fan_out_groups(pairs: Iterable[tuple[Subscriber, Sequence[Frame]] | None]) -> Steps:
+    """As `fan_out_each`, with several frames for each subscriber, pushed at one time."""
+    remaining = iter(pairs)
+    while chunk := list(islice(remaining, CHUNK)):
+        for pair in chunk:
+            if pair is not None:
+                push_all(*pair)
         yield None
 
 

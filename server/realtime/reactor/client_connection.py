@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import trio
@@ -162,6 +163,26 @@ class ClientConnection:
             self._port.deps.boundary.caught(error, f"encoding a {frame.kind}")
             self.close(CloseReason.FAILED)
             return b""
+
+    def _send_together(self, frames: Sequence[Frame], parts: Sequence[bytes]) -> None:
+        """Send frames to a client without a backlog. Args: parts: their bytes."""
+        try:
+            sent = self._socket.send(b"".join(parts))
+        except OSError as error:
+            if error.errno not in BUSY_KERNEL:
+                self._conclude(LOST)
+                return
+            sent = 0
+        tally = self._port.tally
+        for frame, data in zip(frames, parts, strict=True):
+            if self._backlog is not None:
+                self.push(frame)
+            elif sent < len(data):
+                self._fall_behind(data, sent, len(data))
+            else:
+                sent -= len(data)
+                tally.frames_out += 1
+                tally.bytes_out += len(data)
 
     def _queue(self, frame: Frame, backlog: Backlog) -> None:
         """Put a frame behind what waits already."""

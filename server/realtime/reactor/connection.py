@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 import trio
 
 from engine import websocket
 from engine.actors.close_reasons import CloseReason
+from engine.actors.delivery.frame import Frame
 from engine.websocket import Event, FramingError, Parser
 from server.realtime import transport
 from server.realtime.reactor.client_connection import ClientConnection, End
@@ -38,7 +40,7 @@ class Connection(ClientConnection):
         join_by: until when the client must have joined, on trio's clock.
     """
 
-    __slots__ = ("_heard", "_join_by", "_parser", "_pinged_at", "_pong_due")
+    __slots__ = ("_heard", "_join_by", "_looked_at", "_parser", "_pinged", "_pong_due")
 
     def __init__(self, port: Port, client: socket.socket, address: str, join_by: float) -> None:
         super().__init__(port, client, port.text, address)
@@ -47,11 +49,25 @@ class Connection(ClientConnection):
         self._pong_due = False
         """Whether a pong is the answer to a ping of ours: one for each is free of the limit on messages."""
         self._heard = True
-        """Whether anything came since the last ping."""
+        """Whether anything came since the last look for a sign of life."""
+        self._pinged = False
+        """Whether that look sent a ping."""
         now = trio.current_time()
-        self._pinged_at = now - port.config.ping_interval_s * port.rng.random()
+        self._looked_at = now - port.config.ping_interval_s * port.rng.random()
         port.loop.hand_over(client.fileno(), self)
         self._set_alarm(now)
+
+    def push_all(self, frames: Sequence[Frame]) -> None:
+        """As `push` with each of them, in one send."""
+        if self._end is not None:
+            return
+        if self._backlog is None:
+            parts = [self._encode(frame) for frame in frames]
+            if all(parts):
+                self._send_together(frames, parts)
+            return
+        for frame in frames:
+            self.push(frame)
 
     def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
@@ -141,24 +157,31 @@ class Connection(ClientConnection):
     # -- signs of life ---------------------------------------------------------------------------
 
     def _sign_of_life(self, now: float) -> bool:
-        """Look for one, ask for one. False when the connection was ended instead."""
+        """Look for one; ask for one if there was none since the last look. False when the connection was
+        ended instead."""
         config = self._port.config
         if self._joins_too_late(now):
             return False
-        silent_s = now - self._pinged_at
-        if not self._heard and silent_s >= config.ping_timeout_s:
+        silent_s = now - self._looked_at
+        if self._awaits_pong and silent_s >= config.ping_timeout_s:
             self._read()  # a late loop does not take its own lateness for the client's
-            if not self._heard:
+            if self._awaits_pong:
                 self.close(CloseReason.PING_TIMEOUT)
             if self._end is not None:
                 return False
-        if self._heard and silent_s >= config.ping_interval_s:
-            self._pinged_at = now
-            if self._backlog is None:  # else the time a send may take tells whether anybody is there
-                self._heard = False
+        if not self._awaits_pong and silent_s >= config.ping_interval_s:
+            # With a backlog, the time a send may take tells whether anybody is there.
+            self._pinged = not self._heard and self._backlog is None
+            self._looked_at, self._heard = now, False
+            if self._pinged:
                 self._pong_due = True
                 self._send_aside(PING)
         return self._end is None
+
+    @property
+    def _awaits_pong(self) -> bool:
+        """Whether nothing came since a ping."""
+        return self._pinged and not self._heard
 
     def _joins_too_late(self, now: float) -> bool:
         """Whether the connection was ended because nobody has joined, or has been answered."""
@@ -176,10 +199,10 @@ class Connection(ClientConnection):
     def _next_look(self, now: float) -> float:
         """When to look for a sign of life again."""
         config = self._port.config
-        wait_s = config.ping_interval_s if self._heard else config.ping_timeout_s
-        if now == self._pinged_at:
+        wait_s = config.ping_timeout_s if self._awaits_pong else config.ping_interval_s
+        if now == self._looked_at:
             wait_s = min(config.ping_interval_s, config.ping_timeout_s)
-        return self._pinged_at + wait_s
+        return self._looked_at + wait_s
 
     def _set_alarm(self, now: float) -> None:
         at = self._next_look(now)

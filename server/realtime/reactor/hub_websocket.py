@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine import websocket
 from engine.actors.close_reasons import CloseReason
@@ -47,9 +47,16 @@ class HubWebSocket(Connection):
 
     def push(self, frame: Frame) -> None:
         """Subscriber."""
-        said = self._hub.answered(frame) if frame.kind in hub.REPLIES else frame
+        said = self._said(frame)
         if said is not None:
             super().push(said)
+
+    def push_all(self, frames: Sequence[Frame]) -> None:
+        """As `push` with each of them, in one send."""
+        super().push_all([said for frame in frames if (said := self._said(frame)) is not None])
+
+    def _said(self, frame: Frame) -> Frame | None:
+        return self._hub.answered(frame) if frame.kind in hub.REPLIES else frame
 
     def close(self, close_reason: CloseReason) -> None:
         """Subscriber."""
@@ -85,7 +92,7 @@ class HubWebSocket(Connection):
         if self._joins_too_late(now):
             return False
         if now >= self._next_look(now):
-            self._pinged_at = now
+            self._looked_at = now
             if self._hub.fell_silent():
                 self._read()  # a late loop does not take its own lateness for the client's
                 if self._hub.fell_silent():
@@ -97,4 +104,4 @@ class HubWebSocket(Connection):
         return self._end is None
 
     def _next_look(self, now: float) -> float:  # noqa: ARG002 - as Connection
-        return self._pinged_at + hub.PING_INTERVAL_S
+        return self._looked_at + hub.PING_INTERVAL_S
