@@ -49,8 +49,10 @@ async def prove_all(
     deadline = trio.current_time() + FINAL_WITHIN_S
     for wave, sessions in sorted(by_wave.items()):
         path = ledgers_file(directory, wave)
-        if not path.exists():
-            continue  # it was opened when the run ended, and nobody came
+        if not path.exists():  # it was opened when the run ended and nobody came, or the run was cut short
+            # Nobody's ledger, but scores of users, which are compared once all is over.
+            await _read_results(apis[0], sessions, deadline, whole, ends=True)
+            continue
         stored = await _stored(apis[0], ask_answers, sessions, deadline, whole)
         merged = await ask_merged()
         for session in sessions:
@@ -71,19 +73,8 @@ async def prove_all(
 async def _stored(
     api: Api, ask_answers: AskAnswers, sessions: Sequence[SessionOf], deadline: float, whole: Verdict
 ) -> dict[int, StoredSession]:
-    found: dict[int, StoredSession] = {}
-    limit = trio.CapacityLimiter(REQUESTS_MAX)
-
-    async def read(session: SessionOf) -> None:
-        async with limit:
-            results = await _results(api, session, deadline)
-        if results is None:
-            whole.add("session without end", f"session {session.number}, code {session.code}")
-        found[session.number] = StoredSession(results or [], None)
-
-    async with trio.open_nursery() as reading:
-        for session in sessions:
-            reading.start_soon(read, session)
+    results = await _read_results(api, sessions, deadline, whole)
+    found = {number: StoredSession(each, None) for number, each in results.items()}
     # After the results: whatever is committed since then would show as a contradiction.
     answers = await ask_answers([session.id for session in sessions])
     for session in sessions:
@@ -91,14 +82,34 @@ async def _stored(
     return found
 
 
-async def _results(api: Api, session: SessionOf, deadline: float) -> list[StoredResult] | None:
-    """In order; None when the session has not ended by the deadline."""
+async def _read_results(
+    api: Api, sessions: Sequence[SessionOf], deadline: float, whole: Verdict, *, ends: bool = False
+) -> dict[int, list[StoredResult]]:
+    """By the number of the session. Args: ends: end the sessions, whatever their pace."""
+    found: dict[int, list[StoredResult]] = {}
+    limit = trio.CapacityLimiter(REQUESTS_MAX)
+
+    async def read(session: SessionOf) -> None:
+        async with limit:
+            results = await _results(api, session, deadline, ends or session.own_pace)
+        if results is None:
+            whole.add("session without end", f"session {session.number}, code {session.code}")
+        found[session.number] = results or []
+
+    async with trio.open_nursery() as reading:
+        for session in sessions:
+            reading.start_soon(read, session)
+    return found
+
+
+async def _results(api: Api, session: SessionOf, deadline: float, ends: bool) -> list[StoredResult] | None:
+    """In order; None when the session has not ended by the deadline. Args: ends: whether to end it."""
     while True:
         try:
             told = await api.results(session.id, session.host_token)
             if told["final"]:
                 return [StoredResult(**each) for each in told["players"]]
-            if session.own_pace:  # it has no end of its own
+            if ends:
                 await finish(api, session)
         except ApiRefused as exc:
             # `session_finished`: its owner knows that it is over, and PostgreSQL does not yet.

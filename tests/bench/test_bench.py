@@ -23,6 +23,7 @@ from bench import (
     links,
     listing,
     peers,
+    self_paced,
 )
 from bench.__main__ import BENCHMARKS, EXTRA, table
 from bench.figures import Costs, Figure
@@ -41,6 +42,7 @@ def test_the_benchmarks_run_and_are_shown() -> None:
         "fan_out": fan_out.run(sizes=(3,), rounds=1),
         "hub_fan_out": hub_fan_out.run(sizes=(3,), rounds=1),
         "leaderboards": leaderboards.run(members=300, calls=100),
+        "self_paced": self_paced.run(sizes=(200,), recovered=100),
         "listing": listing.run(quizzes=200, calls=3),
         "links": links.run(answers=20, singles=2, frames=2, nodes=(1, 2), rounds=1),
     }
