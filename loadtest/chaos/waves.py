@@ -21,6 +21,7 @@ from loadtest.client.api import Api, ApiRefused, ApiUnreachable
 from loadtest.runs.fleet import Generator, Pulse, generators
 from loadtest.runs.load_quiz import LoadQuiz, load_quiz
 from loadtest.runs.load_sessions import session_sizes
+from loadtest.runs.scores import PERIODS
 from loadtest.runs.timeline import WaveState
 from loadtest.swarm.crowd import CrowdPlan, Seats, Signing
 from loadtest.swarm.player import Habits
@@ -233,12 +234,19 @@ class Waves:
                     if not await self._until(lambda: state(wave).over, within_s):
                         self.stuck.append(f"wave {wave}: {no_end(await crowd.left())} in {within_s:.0f} s")
                     leading.cancel_scope.cancel()
+                if self._load.by_users(wave):
+                    await self._look_at_leaderboards()
                 for session in opened:
                     if session.own_pace:
                         await self._ask(partial(finish, session=session))
             finally:
                 del self._crowds[wave]
             await crowd.write(ledgers_file(self._directory, wave))
+
+    async def _look_at_leaderboards(self) -> None:
+        """So that they are in Redis, and follow what is played, when faults come."""
+        for quiz_id, period in itertools.product((self._quiz.id, "all"), PERIODS):
+            await self._ask(partial(Api.leaderboard, quiz_id=quiz_id, period=period, top=1))
 
     async def _open(self, wave: int) -> list[SessionOf]:
         sizes = session_sizes(self._load.wave_players, self._load.session_players, self._rng)

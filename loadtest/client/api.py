@@ -257,6 +257,10 @@ class Api:
         response = await self._send("GET", "/health", tolerate=503, author=self._author_key is not None)
         return cast(Message, response.json())
 
+    async def metrics(self) -> str:
+        """As Prometheus reads them."""
+        return (await self._send("GET", "/metrics")).text
+
     # -- underneath -------------------------------------------------------------------------------
 
     async def _get(

@@ -83,6 +83,8 @@ class Verdict:
     """Scores of users that were compared with the facts."""
     lines: int = 0
     """Lines of leaderboards over sessions that were compared."""
+    filled: int = 0
+    """Leaderboards over sessions that the nodes have filled in Redis since they started."""
     unsettled: int = 0
     """Answers of which nobody heard what became: they may be stored or not."""
     gave_up: int = 0

@@ -22,6 +22,7 @@ SHOWN_WITHIN_S = 30.0
 PERIODS = ("day", "all")
 """Of the leaderboards that nodes have to show."""
 
+_FILLED = "fanfare_leaderboard_sets_filled_total "
 _KIND = "leaderboard over sessions"
 
 Line = tuple[str, int, int]
@@ -63,6 +64,7 @@ async def prove_scores(
         try:
             for quiz, period in stored.top:
                 await _compare(verdict, stored, api, number, quiz, period)
+            verdict.filled += _filled(await api.metrics())
         except ApiUnreachable:
             continue
         showing += 1
@@ -86,6 +88,11 @@ async def _compare(
             f"node {number}, {quiz_id}, {period}: {len(shown)} lines for {len(top)}, not the same from "
             f"line {next(differ, min(len(shown), len(top))) + 1} on",
         )
+
+
+def _filled(metrics: str) -> int:
+    values = [line.split()[1] for line in metrics.splitlines() if line.startswith(_FILLED)]
+    return sum(int(float(value)) for value in values)
 
 
 async def _shown(api: Api, quiz_id: str, period: str, day: str) -> list[Line]:

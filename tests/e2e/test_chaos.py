@@ -145,6 +145,7 @@ async def test_a_cluster_survives_that_nodes_are_lost_and_cut_off(directory: Pat
         assert tracebacks(directory / f"node-{node}.log") == ""
     assert found["proof"]["scores"] > 0
     assert found["proof"]["lines"] > 0
+    assert found["proof"]["filled"] > 0
     opened = json.loads((directory / "sessions.json").read_text())
     assert {(each["own_pace"], each["by_users"]) for each in opened} >= {(True, True), (False, True)}
 

@@ -29,6 +29,9 @@ async def test_sessions_without_ledgers_are_ended_before_scores_are_compared(
         asked.append(f"{request.method} {request.url.path}")
         if request.method == "POST":
             return httpx.Response(200, json={"t": "done"})
+        if request.url.path == "/metrics":
+            text = "# a comment\nfanfare_leaderboard_sets_filled_total 4.0\nfanfare_leaderboard_sets 7.0\n"
+            return httpx.Response(200, text=text)
         return httpx.Response(200, json={"final": "POST /api/sessions/123456/host" in asked, "players": []})
 
     async def answers(ids: Sequence[str]) -> Any:
@@ -43,6 +46,6 @@ async def test_sessions_without_ledgers_are_ended_before_scores_are_compared(
 
     async with Api("http://node", transport=httpx.MockTransport(node)) as api:
         verdict = await prove_all([api], answers, merged, tmp_path, scores)
-    assert (verdict.broken, verdict.scores) == ({}, 3)
+    assert (verdict.broken, verdict.scores, verdict.filled) == ({}, 3, 4)
     results = "GET /api/sessions/s/results.json"
-    assert asked == [results, "POST /api/sessions/123456/host", results, "scores of ['s']"]
+    assert asked == [results, "POST /api/sessions/123456/host", results, "scores of ['s']", "GET /metrics"]

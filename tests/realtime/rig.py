@@ -29,6 +29,7 @@ from engine.ports import SessionRecord
 from server.config.config import Config
 from server.realtime.conversation import ConversationDeps
 from server.realtime.transport import Transport, TransportStatistics
+from server.security.identities import open_identities
 from server.security.limits import Attempts
 from server.security.tokens import Tokens
 from tests.actors.world import QUIZ
@@ -436,6 +437,7 @@ async def rig(
             messages_per_s=config.messages_per_s,
             messages_burst=config.messages_burst,
             pages=lambda: OTHER_PAGES,
+            identities=open_identities(config, clock)[0],
             pacing=pacing,
         )
         running = Rig(make_transport(deps, config), lone.registry, journal, tokens, record)

@@ -6,6 +6,7 @@ The conversations are those of the specification, byte by byte; tests/signalr ha
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ import trio
 from server.realtime.hub import HubClient
 from server.realtime.reactor.transport import ReactorTransport
 from server.realtime.trio_websocket import TrioWebSocketTransport
+from tests.identities import SETTINGS, signed
 from tests.realtime.rig import MakeTransport, RawClient, Rig, request, rig
 from tests.settings import at_once
 
@@ -237,6 +239,24 @@ async def test_the_token_of_the_connection_joins_as_its_bearer(make: MakeTranspo
             assert (await client.invoke("Join", {"code": node.code}))["error"].startswith("missing_field: ")
         async with hub(node, "?access_token=wrong") as client:
             assert (await client.invoke("Join", {"code": node.code}))["error"].startswith("token_invalid: ")
+
+
+async def test_a_user_of_an_app_has_one_seat_however_the_identity_comes(make: MakeTransport) -> None:
+    now_s = int(time.time())
+    ada = signed("ada@app", name="Ada", iat=now_s, exp=now_s + 600)
+    expired = signed("ada@app", iat=now_s - 900, exp=now_s - 600)
+    async with rig(make, **SETTINGS) as node:
+        async with hub(node) as phone, hub(node, "", f"Authorization: Bearer {ada}") as laptop:
+            joined = await phone.result("Join", {"code": node.code, "identity": ada})
+            assert (joined["player"], joined["name"]) == (1, "Ada")
+            assert (await laptop.result("Join", {"code": node.code}))["player"] == 1
+            assert (await phone.closed())[0]["error"].startswith("replaced: ")
+        async with hub(node, f"?access_token={ada}") as tablet:
+            assert (await tablet.result("Join", {"code": node.code}))["player"] == 1
+        for token, code in ((f"{ada[:-4]}AAAA", "identity_invalid"), (expired, "identity_expired")):
+            async with hub(node) as client:
+                ended = await client.invoke("Join", {"code": node.code, "identity": token})
+                assert ended["error"].startswith(f"{code}: ")
 
 
 async def test_leaving_is_completed_and_closed_for_good(make: MakeTransport) -> None:

@@ -77,7 +77,8 @@ def _tell_proof(proof: Mapping[str, Any], console: Console) -> None:
     checked = (
         f"{proof['acks']:,} acknowledged answers against {proof['rows']:,} rows, and the last leaderboards "
         f"of {proof['boards']:,} players, {proof['scores']:,} scores of users and {proof['lines']:,} lines "
-        f"of leaderboards over sessions; {proof['gave_up']:,} players missed the end, and of "
+        f"of leaderboards over sessions, which nodes have filled in Redis {proof.get('filled', 0):,} times; "
+        f"{proof['gave_up']:,} players missed the end, and of "
         f"{proof['unsettled']:,} answers nobody heard what became"
     )
     if not proof["broken"]:
