@@ -61,9 +61,9 @@ HOSTS: list[Row] = [
 
 IDENTITIES: list[tuple[Callable[[], str], int, str]] = [
     (lambda: "eyJ.e30.x", 401, "identity_invalid"),
-    (lambda: made_up({"alg": "none"}), 401, "identity_invalid"),
+    (lambda: made_up({"alg": "none"}), 401, "identity_algorithm"),
     (lambda: made_up({"alg": "HS256"}, bytes(32)), 401, "identity_invalid"),
-    (lambda: signed(algorithm="RS256"), 401, "identity_invalid"),
+    (lambda: signed(algorithm="RS256"), 401, "identity_algorithm"),
     (lambda: signed(exp=NOW_S - 31), 401, "identity_expired"),
     (lambda: signed(iss="https://evil.example"), 401, "identity_issuer"),
     (lambda: signed(aud="another app"), 401, "identity_audience"),

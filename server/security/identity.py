@@ -199,7 +199,8 @@ class Identities:
         if algorithm == "HS256" and self._secret is not None:
             return "HS256", self._secret
         if algorithm not in PUBLIC_KEY_ALGORITHMS or self._keys is None:
-            raise _invalid("is signed in a way that is not accepted here")
+            sentence = "The identity is signed by an algorithm that is not accepted here."
+            raise IdentityError("identity_algorithm", sentence, guessed=True)
         key = self._keys.find(kid, algorithm)
         if key is None:
             raise _UnknownKey

@@ -42,6 +42,7 @@ STATUS: Mapping[str, int] = {
     "identity_required": 401,
     "identity_off": 400,
     "identity_invalid": 401,
+    "identity_algorithm": 401,
     "identity_expired": 401,
     "identity_issuer": 401,
     "identity_audience": 401,

@@ -23,8 +23,8 @@ from server.http.signing_in import SigningIn
 LOCATION = {"Location": "Where it can be read."}
 PLAYER_CODES = ("player_not_found", "kicked")
 IDENTITY_CODES = (
-    *("identity_off", "identity_invalid", "identity_expired", "identity_issuer", "identity_audience"),
-    "identity_unavailable",
+    *("identity_off", "identity_invalid", "identity_algorithm", "identity_expired", "identity_issuer"),
+    *("identity_audience", "identity_unavailable"),
 )
 OVER_CODES = ("token_missing", "token_invalid", "token_expired", *PLAYER_CODES, "token_replaced")
 """Routes on which only participants see the standing of a session that is over."""
