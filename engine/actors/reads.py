@@ -16,6 +16,7 @@ import math
 import struct
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -23,15 +24,31 @@ STAMP = struct.Struct("@ll")
 """Seconds and nanoseconds since the epoch, as the kernel hands over the time of receipt (`SO_TIMESTAMPNS`,
 socket(7))."""
 
+SURE_MS = 10
+"""Stamps that say no more than that are taken at their word: a jiffy of the kernel, at the longest."""
+
+TCP_INFO = 6, 11
+"""Level and option (tcp(7))."""
+
+LAST_DATA_RECEIVED = struct.Struct("@52xI")
+"""Of `struct tcp_info`: since when nothing came that could be read, in ms."""
+
 Ancillary = Sequence[tuple[int, int, bytes]]
 """As of `socket.recvmsg`."""
+
+
+class Source(Protocol):
+    """A TCP socket."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """As of `socket`."""
 
 
 class Reads:
     """One for all sockets of a node.
 
     `stamp`: what the kernel said beside the bytes that are being read just now: when it had the last of them;
-    empty if it did not say.
+    empty if it did not say. `source`: the socket that they came by.
 
     `paced_ms`: how long the bytes that are being read just now may have lain in the kernel because looks wait
     for company. It counts where the kernel says nothing.
@@ -40,10 +57,21 @@ class Reads:
         stamped: whether stamps count. They are of the wall clock, so not in virtual time.
     """
 
-    __slots__ = ("_asked", "_began_at", "_look", "_read_to", "_stamped", "_waiting", "paced_ms", "stamp")
+    __slots__ = (
+        "_asked",
+        "_began_at",
+        "_look",
+        "_read_to",
+        "_stamped",
+        "_waiting",
+        "paced_ms",
+        "source",
+        "stamp",
+    )
 
     def __init__(self, *, stamped: bool = False) -> None:
         self.stamp: Ancillary = ()
+        self.source: Source | None = None
         self.paced_ms = 0
         self._stamped = stamped
         self._look: Callable[[], None] | None = None
@@ -67,7 +95,20 @@ class Reads:
         held_ns = time.time_ns() - seconds * 1_000_000_000 - ns
         # No longer than since everything was read, even if somebody has set the clock meanwhile.
         unread_ms = 1000 * (trio.current_time() - self._read_to)
-        return max(0, int(min(held_ns / 1_000_000, unread_ms)))
+        held_ms = max(0, int(min(held_ns / 1_000_000, unread_ms)))
+        return held_ms if held_ms <= SURE_MS else min(held_ms, self._waits_ms() + SURE_MS)
+
+    def _waits_ms(self) -> int:
+        """How long nothing new came that can be read. A client can have the end of an answer stamped ahead of
+        time, by a segment that comes out of order."""
+        assert self.source is not None, "stamps are of a socket"
+        try:
+            info = self.source.getsockopt(*TCP_INFO, LAST_DATA_RECEIVED.size)
+            waits_ms: int
+            (waits_ms,) = LAST_DATA_RECEIVED.unpack(info)
+        except (OSError, struct.error):  # it is closed, or no such kernel
+            return 0
+        return waits_ms
 
     def tell_when_read(self, then: Callable[[], None]) -> bool:
         """Call `then` once everything is read that the kernel has by now. False, and it is never called,
@@ -98,7 +139,7 @@ class Reads:
 
     def forget(self) -> None:
         """What is done from here on is not about bytes that were read just now."""
-        self.stamp = ()
+        self.stamp, self.source = (), None
         self.paced_ms = 0
 
     def begin(self) -> None:

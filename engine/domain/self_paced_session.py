@@ -145,11 +145,11 @@ class SelfPacedSession(ReplayedSession):
         repeated = self._repeated(answers, who.id, question, choice)
         if repeated is not None:
             return repeated
+        at = self.self_pace.received(who.id, at, held_ms)
         if self.phase is Phase.FINISHED or self.self_pace.is_over(at):
             return FINISHED
         if question != way.asked or way.stage is not Stage.ASKED:
             return QUESTION_CLOSED
-        at = self.self_pace.received(who.id, at, held_ms)
         elapsed_ms = self.self_pace.answered_ms(who.id, at)
         if elapsed_ms is None:
             return LATE

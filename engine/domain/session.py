@@ -154,8 +154,8 @@ class Session(SelfPacedSession):
         attempt.
 
         `raw_choice` is the JSON value as it came. `at` earlier than the opening counts as no time at all.
-        `held_ms`: how long before `at` it may have lain at the node because reads wait for company. That
-        never counts against the player.
+        `held_ms`: how long before `at`, when the node read it, it had lain in the kernel. That never counts
+        against the player.
         """
         who = self._in(player)
         if isinstance(who, Refusal):
@@ -179,14 +179,14 @@ class Session(SelfPacedSession):
             return self._not_open(answers)
         if player in self._watching:
             return _JOINED_LATE
-        at = self._clock.received(at, held_ms)
-        if at < self._clock.opens_at:
+        received = self._clock.received(at, held_ms)
+        if received < self._clock.opens_at:
             return _NOT_OPEN_YET
-        elapsed_ms = self._clock.answered_ms(at, asked.limit_ms, self._extra.of(player))
+        elapsed_ms = self._clock.answered_ms(received, asked.limit_ms, self._extra.of(player))
         if elapsed_ms is None:
             return LATE
-        fact = self._accept(who, asked, question, choice, at, elapsed_ms, self._before(question))
-        self._close_if_all_answered(at)
+        fact = self._accept(who, asked, question, choice, received, elapsed_ms, self._before(question))
+        self._close_if_all_answered(at)  # as of now: from then on the result is shown
         return fact
 
     def _not_open(self, answers: Answers) -> Refusal:

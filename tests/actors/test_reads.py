@@ -9,12 +9,28 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.actors.reads import STAMP, Reads
+from engine.actors.reads import LAST_DATA_RECEIVED, STAMP, SURE_MS, Reads
 
 
 def stamp(ms_ago: float) -> list[tuple[int, int, bytes]]:
     """What the kernel says of bytes that came so long ago."""
     return [(socket.SOL_SOCKET, 35, STAMP.pack(*divmod(time.time_ns() - round(ms_ago * 1e6), 10**9)))]
+
+
+class Source:
+    """A socket to which nothing came in its turn for so long."""
+
+    def __init__(self, waits_ms: int) -> None:
+        self._info = LAST_DATA_RECEIVED.pack(waits_ms)
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option, size) == (socket.IPPROTO_TCP, socket.TCP_INFO, len(self._info))
+        return self._info
+
+
+def came(reads: Reads, ms_ago: float, waits_ms: int | None = None) -> None:
+    reads.stamp = stamp(ms_ago)
+    reads.source = Source(round(ms_ago) if waits_ms is None else waits_ms)
 
 
 class Transport:
@@ -40,12 +56,26 @@ class Transport:
 def test_the_kernel_says_how_long_it_had_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = Reads(stamped=True)
     monkeypatch.setattr(trio, "current_time", lambda: 100.0)
-    reads.stamp = stamp(2_500)
+    came(reads, 2_500)
     assert 2_500 <= reads.held_ms() < 3_500
-    reads.stamp = stamp(-1_000)
+    came(reads, -1_000, waits_ms=0)
     assert reads.held_ms() == 0, "somebody has set the clock back"
     reads.forget()
     assert reads.held_ms() == 0
+
+
+def test_what_came_out_of_order_is_not_dated_before_what_lay_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client may send the last byte of an answer, think, and then send what is before it."""
+    reads = Reads(stamped=True)
+    monkeypatch.setattr(trio, "current_time", lambda: 100.0)
+    came(reads, 2_500, waits_ms=40)
+    assert reads.held_ms() == 40 + SURE_MS
+    here, there = socket.socketpair()
+    with here, there:
+        reads.source = here
+        assert reads.held_ms() == SURE_MS, "nothing can be said of it"
 
 
 async def test_nothing_lay_there_longer_than_since_everything_was_read(mock_clock: MockClock) -> None:
@@ -55,7 +85,7 @@ async def test_nothing_lay_there_longer_than_since_everything_was_read(mock_cloc
     mock_clock.jump(0.25)
     reads.begin()
     mock_clock.jump(0.125)
-    reads.stamp = stamp(3_600_000)
+    came(reads, 3_600_000)
     assert reads.held_ms() == 375, "somebody has set the clock an hour on"
     reads.end()
     assert reads.held_ms() == 125

@@ -84,6 +84,20 @@ def test_an_answer_after_the_time_is_late_and_the_player_goes_on() -> None:
     assert code(session.answer(1, 3, 1, too_late)) == "wrong_question"
 
 
+@pytest.mark.parametrize(("held_ms", "counts"), [(2_000, True), (990, False)])
+def test_an_answer_that_is_read_after_the_deadline_counts_as_of_when_it_came(
+    held_ms: int, counts: bool
+) -> None:
+    session = of_own_pace(open_from=T, open_ms=60_000)
+    asked(session, 1, T + 50_000)
+    answer = session.answer(1, 1, 1, T + 61_000, held_ms)
+    if counts:
+        assert isinstance(answer, AnswerAccepted)
+        assert answer.elapsed_ms == 9_000
+    else:
+        assert code(answer) == "session_finished"
+
+
 def test_without_a_limit_the_player_may_think_for_a_week() -> None:
     session = of_own_pace(untimed=True)
     asked(session, 1, T)

@@ -614,6 +614,15 @@ def test_in_auto_pace_the_next_question_follows_an_early_close() -> None:
     assert (session.number, session.opened_at) == (2, T + 8_000)
 
 
+def test_a_result_is_shown_as_long_however_late_the_last_answer_was_read() -> None:
+    session = auto()
+    session.start(T)
+    answer = session.answer(1, 1, RIGHT, T + 31_000, held_ms=4_000)
+    assert isinstance(answer, AnswerAccepted)
+    assert answer.elapsed_ms == 27_000
+    assert session.shown_until == T + 36_000
+
+
 def test_the_host_may_go_ahead_of_the_clock() -> None:
     session = auto()
     session.start(T)

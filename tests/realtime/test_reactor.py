@@ -33,7 +33,7 @@ from server.realtime.reactor import connection
 from server.realtime.reactor.backlog import Backlog
 from server.realtime.reactor.connection import Connection
 from server.realtime.reactor.lingering_close import LingeringClose
-from server.realtime.reactor.loop import READABLE, Loop
+from server.realtime.reactor.loop import READABLE, WRITABLE, Loop
 from server.realtime.reactor.opening import Opening
 from server.realtime.reactor.request import (
     Head,
@@ -364,6 +364,24 @@ async def test_a_late_loop_sends_what_it_could_have_sent_before_it_calls_a_clien
         await node.settle()
         handler.due(trio.current_time() + 122)
         await node.until(lambda: node.statistics.closed_total == {"slow_consumer": 1})
+
+
+async def test_a_client_that_lags_is_read_in_the_same_round() -> None:
+    """Its answer may lie in the kernel when a deadline asks for everything to be read."""
+    async with (
+        reactor(outbox_bytes_max=16_000_000) as node,
+        node.seated(receive_buffer=4096) as (client, seat),
+    ):
+        (handler,) = node.clients
+        assert isinstance(handler, Connection)
+        for number in range(300):
+            seat.push(long(number, size=20_000))
+        assert handler.lags
+        before = node.statistics.messages_in_total
+        send_at_once(client, frame(b'{"t":"ping","at":1}'))
+        handler.ready(READABLE | WRITABLE)
+        assert handler.lags
+        assert node.statistics.messages_in_total - before == 1
 
 
 async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:

@@ -185,6 +185,33 @@ async def test_whoever_asks_what_is_read_is_told_after_one_look_that_waits_for_n
         assert (read, r.loop.looks_total) == ([4, 4], 3), "there was nothing to read"
 
 
+class Timer:
+    """Reads when its time has come, and leaves something to be called."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.tick = NEVER
+        self.held: list[int] = []
+
+    def ready(self, events: int) -> None: ...
+
+    def due(self, now: float) -> None:
+        self._loop.reads.paced_ms = 7
+        self._loop.call_soon(lambda: self.held.append(self._loop.reads.held_ms()))
+
+    def stop(self) -> None: ...
+
+    def cut(self) -> None: ...
+
+
+async def test_what_a_timer_reads_dates_nothing_that_comes_after_it(mock_clock: MockClock) -> None:
+    async with rig(mock_clock) as r:
+        timer = Timer(r.loop)
+        r.loop.call_at(timer, 1.0)
+        await r.after(1_100)
+        assert timer.held == [0]
+
+
 class Persistent:
     """Reads nothing, so that its socket stays ready. Notes in which look it was found."""
 

@@ -123,9 +123,10 @@ class ClientConnection:
         if self._leaving:
             return
         if events & WRITABLE and self._backlog is not None:
-            self._flush(self._backlog)  # what there is to read comes in the next round
-        else:
-            self._read()
+            self._flush(self._backlog)
+            if not events & READABLE or self._end is not None:
+                return
+        self._read()  # also behind a flush: a cycle of `Reads` ends with everything read
 
     def stop(self) -> None:
         """SocketHandler."""

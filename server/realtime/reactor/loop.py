@@ -167,6 +167,7 @@ class Loop:
                     self._give_up(handler, error)
                 if time.perf_counter() >= until:
                     until = await self._breathe()
+            self.reads.forget()  # what a timer has read
             await self._run_callbacks(until)
 
     async def each(self, act: Callable[[SocketHandler], None]) -> None:

@@ -84,6 +84,7 @@ def receive(client: socket.socket, reads: Reads) -> bytes | None:
     try:
         # As fast as `recv`, and the kernel says since when it has had them.
         data, reads.stamp, _, _ = client.recvmsg(READ_BYTES, STAMP_SPACE)
+        reads.source = client
         return data
     except BlockingIOError:
         return None
