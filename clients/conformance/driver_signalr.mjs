@@ -55,7 +55,7 @@ hub.on("done_all", (done) => {
 	}
 });
 hub.on("error", (error) => {
-	if (error.code === "not_open_yet") return setTimeout(() => say("Answer", pending.get(error.id)), 100);
+	if (pending.has(error.id) && /^(not_open_yet|busy)$/.test(error.code)) return void setTimeout(() => say("Answer", pending.get(error.id)), 100);
 	refused = error.code;
 	hub.stop();
 });

@@ -53,15 +53,27 @@ hub.On<JsonElement>("result", result => Console.WriteLine(
     $"{(result.GetProperty("correct").ValueKind == JsonValueKind.True ? "Right" : "Not right")}: "
     + $"{result.GetProperty("points")} points, place {result.GetProperty("rank")}"));
 hub.On<JsonElement>("finished", _ => over.TrySetResult("The end."));
-hub.On<JsonElement>("error", error =>
-    over.TrySetResult($"{error.GetProperty("code").GetString()}: {error.GetProperty("message").GetString()}"));
+hub.On<JsonElement>("error", async error =>
+{
+    if (error.GetProperty("code").GetString() == "busy") // nothing has changed: once more, a moment later
+    {
+        await Task.Delay(1000);
+        await Join();
+        return;
+    }
+    over.TrySetResult($"{error.GetProperty("code").GetString()}: {error.GetProperty("message").GetString()}");
+});
+
+Task Join() => token is null
+    ? hub.SendAsync("Join", new { code, name })
+    : hub.SendAsync("Join", new { code, token, epoch, offset });
 
 hub.Reconnecting += _ =>
 {
     seated = new TaskCompletionSource();
     return Task.CompletedTask;
 };
-hub.Reconnected += _ => hub.SendAsync("Join", new { code, token, epoch, offset });
+hub.Reconnected += _ => Join();
 hub.Closed += error =>
 {
     over.TrySetResult(error?.Message ?? "The connection is closed.");
@@ -81,6 +93,10 @@ async Task Answer(int question, JsonElement choice)
             await hub.InvokeAsync<JsonElement>("Answer", new { question, choice });
             Console.WriteLine("Saved.");
             return;
+        }
+        catch (HubException refused) when (refused.Message.Contains("busy: "))
+        {
+            await Task.Delay(1000);
         }
         catch (HubException refused)
         {
@@ -111,7 +127,7 @@ async Task ReadAnswers()
 }
 
 await hub.StartAsync();
-await hub.SendAsync("Join", new { code, name });
+await Join();
 _ = ReadAnswers();
 Console.WriteLine(await over.Task);
 await hub.DisposeAsync();

@@ -60,15 +60,18 @@ class Player:
 
         async def joined(message: dict[str, Any]) -> None:
             self._join = {name: message[name] for name in ("code", "token", "epoch")}
-            if message["state"] is not None:
-                self._offset = message["offset"]
             for call in self._pending.values():
                 await say("Answer", call)
+            if (state := message["state"]) is not None:
+                self._offset = message["offset"]
+                if state["phase"] == "question" and state["you"]["answered"] is None:
+                    await question(state["question"])
 
         async def question(message: dict[str, Any]) -> None:
             call = {"id": f"a{message['number']}", "question": message["number"], "choice": 1}
-            self._pending[call["id"]] = call
-            await say("Answer", call)
+            if call["id"] not in self._pending:
+                self._pending[call["id"]] = call
+                await say("Answer", call)
 
         async def ack(message: dict[str, Any]) -> None:
             self._pending.pop(message["id"], None)
@@ -77,8 +80,12 @@ class Player:
             self._over = True
 
         async def error(message: dict[str, Any]) -> None:
-            if message["code"] == "busy":
-                await asyncio.sleep(AGAIN_S)
+            if message["code"] != "busy":
+                return
+            await asyncio.sleep(AGAIN_S)
+            if message.get("id") in self._pending:
+                await say("Answer", self._pending[message["id"]])
+            else:
                 await opened()
 
         heard: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
