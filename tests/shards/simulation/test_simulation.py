@@ -1,4 +1,4 @@
-"""Some hundred runs of the cluster, each under another seed. Thousands: `make simulate`."""
+"""A hundred runs of the cluster, each under another seed. Thousands: `make simulate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.shards.simulation.plan import KINDS, plan
 from tests.shards.simulation.play import play
 
-SEEDS, PARTS = 150, 10
+SEEDS, PARTS = 100, 10
 """The mistakes that were planted to try the simulation were found by the 73rd seed at the latest when all
 sessions were led. In self-paced ones a clock that is not carried over a hand-over, and a second seat of a
 user, are found by the first; an outage that is not given back is for `test_self_paced_moves` to find."""
