@@ -53,8 +53,8 @@ class FaultLog:
 
 
 class Fault:
-    """The ordeals of the players of one process who were connected to the node. `struck_at` is when it was
-    killed or told to leave."""
+    """What a fault did to the players of one process that were connected to the node. `struck_at` is when the
+    node was killed or told to leave."""
 
     def __init__(self) -> None:
         self.struck_at: float | None = None

@@ -259,10 +259,10 @@ class Player:
         "_away_since",
         "_begun",
         "_failures",
+        "_fault_log",
         "_intended",
         "_link",
         "_moves",
-        "_ordeal",
         "_pending",
         "_place",
         "_seat",
@@ -309,7 +309,7 @@ class Player:
         """The newest question that it has thought about."""
         self._awaits_board: float | None = None
         self._pending: dict[str, Sent] = {}
-        self._ordeal: FaultLog | None = None
+        self._fault_log: FaultLog | None = None
 
     # -- for the crowd ---------------------------------------------------------------------------
 
@@ -328,8 +328,8 @@ class Player:
         """Before something happens to a node: if it is connected to that one, take note of what follows."""
         if self._stage is not Stage.IN or self._target != target:
             return None
-        self._ordeal = FaultLog(fault)
-        return self._ordeal
+        self._fault_log = FaultLog(fault)
+        return self._fault_log
 
     @property
     def gone(self) -> bool:
@@ -420,8 +420,8 @@ class Player:
         """In no longer, for now."""
         self._with.measures.open -= 1
         self._away_since = now
-        if self._ordeal is not None:
-            self._ordeal.lost(min([now, *(sent.intended for sent in self._pending.values())]))
+        if self._fault_log is not None:
+            self._fault_log.lost(min([now, *(sent.intended for sent in self._pending.values())]))
 
     def _leave(self, reason: str) -> None:
         """For good."""
@@ -540,8 +540,8 @@ class Player:
         self._failures = self._moves = 0
         self.ledger.place = self._target.place
         measures.open += 1
-        if self._ordeal is not None:
-            self._ordeal.joined(self._with.loop.now())
+        if self._fault_log is not None:
+            self._fault_log.joined(self._with.loop.now())
         if state is not None:
             if before is not None and before != message["epoch"]:
                 self.ledger.restored()
@@ -661,7 +661,7 @@ class Player:
 
     def _note(self, intended: float, now: float) -> None:
         """An ack after a fault, be it with those whom it concerns or beside them."""
-        measures, fault_log = self._with.measures, self._ordeal
+        measures, fault_log = self._with.measures, self._fault_log
         if fault_log is not None:
             fault_log.acked(now, intended, waits=bool(self._pending))
         if fault_log is None or fault_log.fault != measures.fault:

@@ -142,7 +142,7 @@ def test_players_that_do_not_come_back_are_counted() -> None:
     assert cost["restart_s"] == 2.5
 
 
-def test_an_ordeal_is_over_with_the_first_ack_when_no_answer_waits_any_more() -> None:
+def test_a_fault_is_over_for_a_player_with_the_first_ack_when_no_answer_waits_any_more() -> None:
     fault_log = FaultLog(0)
     fault_log.acked(1.0, 0.5, waits=False)
     assert not fault_log.over, "it has not begun"
