@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtest.client.connection import Message
+from fanfare_client.seat import Message
 
 _WORDS = ("honey", "Paris", "Mercury", "blue", "seven", "Danube", "perro", "I don't know")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

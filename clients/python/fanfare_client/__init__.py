@@ -8,7 +8,21 @@ async with connect("http://localhost:5001", "123456", name="Ada") as game:
 
 from __future__ import annotations
 
-from fanfare_client.connection import Connection, connect
+from typing import TYPE_CHECKING
+
 from fanfare_client.core import FanfareError
 
+if TYPE_CHECKING:
+    from fanfare_client.connection import Connection, connect
+
 __all__ = ["Connection", "FanfareError", "connect"]
+
+
+def __getattr__(name: str) -> object:
+    """What brings an HTTP client along is imported when it is asked for: the rules of a seat
+    (`fanfare_client.seat`, `reconnect`) are of use without it."""
+    if name in ("Connection", "connect"):
+        from fanfare_client import connection
+
+        return getattr(connection, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
