@@ -125,7 +125,7 @@ def answer(live: LiveSession, command: Answer) -> None:
 def _refuse_answer(live: LiveSession, command: Answer, refusal: Refusal) -> None:
     if refusal is BUSY:
         live.counters.slow_answers.refused(live.record.id, command, refusal.code, live.batch)
-    elif command.trace is not None and command.trace.sampled:
+    else:
         live.counters.slow_answers.turned_down(live.record.id, command, refusal.code, live.batch)
     refused(live, command.reply, refusal, command.id)
 

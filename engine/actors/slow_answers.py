@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Join
+from engine.actors.token_bucket import TokenBucket
 from engine.ports import Commit
 from engine.trace import Trace, new_span_id
 
@@ -114,6 +115,10 @@ def parts_of(timeline: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
             yield name, begun_ms, ended_ms
 
 
+TURNED_DOWN_PER_S = 20
+"""Answers refused by the rules and not sampled of which a trace is made: a hundred spans."""
+
+
 class SlowAnswers:
     """The slowest answers of the last hour, and the last ones that were refused as `busy` or failed, on this
     node. Both are bounded, whatever players send.
@@ -130,11 +135,12 @@ class SlowAnswers:
         self.new_trace_id: Callable[[], str] | None = None
         """Makes the trace ids of answers without one; None while nothing is traced."""
         self.tell: Callable[[SlowAnswer, Trace | None, Commit | None], None] | None = None
-        """Is told of each answer that is written down, and of each sampled one, with the trace that it came
-        with, and the commit that has its fact. Must return at once."""
+        """Is told of each answer that is written down or refused, and of each sampled one, with the trace it
+        came with, and the commit that has its fact. Must return at once."""
         self.tell_broadcast: Callable[[SlowAnswer, int, int], None] | None = None
         """Is told when the frame that tells others of such an answer was queued, and when it had gone to all,
         in ms since the epoch. Must return at once."""
+        self._turned_down = TokenBucket(TURNED_DOWN_PER_S, TURNED_DOWN_PER_S)
         self._look_again_at = 0
         self._log_again_at = 0
         self.slow_total = 0
@@ -190,9 +196,13 @@ class SlowAnswers:
         self._failed.append(failed)
 
     def turned_down(self, session_id: str, command: Answer, code: str, batch: BatchTimes | None) -> None:
-        """A sampled answer is refused now by the rules, which is no failure."""
-        if self.tell is not None:
-            now = self._clock.now_ms()
+        """An answer is refused now by the rules, which is no failure. It is told on and not kept. Clients can
+        have as many refused as they like, so those that are not sampled are told up to a rate."""
+        if self.tell is None:
+            return
+        now = self._clock.now_ms()
+        sampled = command.trace is not None and command.trace.sampled
+        if sampled or self._turned_down.take(now):
             self.tell(self._timeline(session_id, command, code, batch, None, now), command.trace, None)
 
     def _timeline(

@@ -1,7 +1,7 @@
 """Traces, sent to an OpenTelemetry collector by OTLP over HTTP.
 
 How to think about it: no span is made while an answer is handled. Its timeline is written down afterwards,
-and only if it was sampled, slow, refused as `busy`, or failed (`engine.actors.slow_answers`). The spans are
+and only if it was sampled, slow, refused, or failed (`engine.actors.slow_answers`). The spans are
 built from that timeline and sent in batches by a task of the node's own loop, as JSON. Without an endpoint
 nothing of this exists. A collector that is away costs the spans that it does not take, which are counted.
 """

@@ -14,7 +14,15 @@ from engine.actors.clock import SessionClock
 from engine.actors.commands import Answer, Join, Rejoin
 from engine.actors.delivery.frame import Frame
 from engine.actors.options import ActorOptions
-from engine.actors.slow_answers import KEPT_MAX, KEPT_MS, SLOW_MS, BatchTimes, SlowAnswer, SlowAnswers
+from engine.actors.slow_answers import (
+    KEPT_MAX,
+    KEPT_MS,
+    SLOW_MS,
+    TURNED_DOWN_PER_S,
+    BatchTimes,
+    SlowAnswer,
+    SlowAnswers,
+)
 from engine.domain.facts import Fact
 from engine.ports import Commit, CommitListener
 from engine.trace import Trace
@@ -183,6 +191,27 @@ async def test_the_slowest_of_the_last_hour_are_kept(mock_clock: MockClock) -> N
     answers.acked("s", Answer(Client(), 1, None, 1, 0, at), "accepted", BatchTimes(at), None)
     assert [each.total_ms for each in answers.slowest()] == [SLOW_MS], "quicker, but of this hour"
     assert answers.failed() == []
+
+
+async def test_answers_refused_by_the_rules_are_told_up_to_a_rate_and_not_kept(
+    mock_clock: MockClock,
+) -> None:
+    told: list[tuple[str, bool]] = []
+    async with world() as w:
+        actor, ada = await w.started("Ada")
+        answers = w.registry.slow_answers
+        answers.new_trace_id = lambda: "ef" * 16
+        answers.tell = lambda answer, trace, _: told.append((answer.outcome, trace is None))
+        for _ in range(TURNED_DOWN_PER_S + 5):
+            actor.send(Answer(ada, 1, "b", 2, 0, w.clock.now_ms()))
+        actor.send(Answer(ada, 1, "b", 2, 0, w.clock.now_ms(), trace=Trace("ab" * 16, "cd" * 8)))
+        await settle()
+        assert told == [("wrong_question", True)] * TURNED_DOWN_PER_S + [("wrong_question", False)]
+        mock_clock.jump(1 / TURNED_DOWN_PER_S)
+        w.answer(actor, ada, 1, question=2)
+        await settle()
+        assert len(told) == TURNED_DOWN_PER_S + 2
+        assert (answers.failed(), answers.failed_total) == ([], 0)
 
 
 async def test_a_sampled_answer_is_told_whatever_becomes_of_it_and_is_not_kept(mock_clock: MockClock) -> None:

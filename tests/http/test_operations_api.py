@@ -187,6 +187,26 @@ async def test_metrics_tell_how_long_joins_broadcasts_and_requests_took() -> Non
         assert routes <= rules | {"unmatched"}
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+            "text/plain;version=1.0.0;q=0.4,*/*;q=0.1",
+            "application/openmetrics-text",
+        ),
+        ("text/plain;version=0.0.4,application/openmetrics-text;q=0.5", "text/plain"),
+        ("application/openmetrics-text;q=0, */*", "text/plain"),
+    ],
+)
+async def test_metrics_come_as_whoever_scrapes_would_rather_have_them(accept: str, media_type: str) -> None:
+    async with edge() as e:
+        reply = await e.get("/metrics", headers={"Accept": accept})
+        assert reply.headers["Content-Type"].startswith(media_type + ";")
+
+
 async def test_open_metrics_have_exemplars_with_traces() -> None:
     async with edge() as e:
         latency = e.registry.counters.ack_latency

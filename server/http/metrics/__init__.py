@@ -23,6 +23,8 @@ from prometheus_client import (
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from server.http.metrics.cluster import CLUSTER, ClusterSnapshot
 from server.http.metrics.node import CONNECTIONS, FACTS, HEALTH, LOOP, SESSIONS, TRACES, NodeSnapshot
@@ -159,8 +161,19 @@ class Metrics:
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its media type, as the request accepts it: OpenMetrics, which
         has exemplars, or Prometheus' own."""
-        if "application/openmetrics-text" in accept:
+        if _prefers_openmetrics(accept):
             # Not typed by the library.
             text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return text, openmetrics.CONTENT_TYPE_LATEST
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Whether an `Accept` header names OpenMetrics, and nothing that it would rather have."""
+    quality = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for media_type, wanted in parse_accept_header(accept, MIMEAccept):
+        name = media_type.partition(";")[0].strip()
+        if name in quality:
+            quality[name] = max(quality[name], wanted)
+    openmetrics_q, text_q = quality.values()
+    return openmetrics_q > 0 and openmetrics_q >= text_q
