@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.actors.actor import SessionActor
-from engine.actors.commands import Answer, Detach, Host, Rejoin, SubscribeNode, Watch
+from engine.actors.commands import Answer, Detach, Host, Join, Rejoin, SubscribeNode, Watch
 from engine.actors.delivery import fanout
 from engine.actors.delivery.audience import Place
 from engine.actors.delivery.fanout import CHUNK
@@ -107,6 +107,40 @@ async def test_an_answer_waits_for_one_slice_of_a_broadcast_at_most(
             assert hall.pushes[kind] >= CROWD, "and the broadcast has gone to all"
         answers = [fact for fact in w.store.facts(actor.session_id) if isinstance(fact, AnswerAccepted)]
         assert [fact.player for fact in answers] == [2, 1, 3]
+
+
+class Gathering(Client):
+    """Notes which frames it was pushed at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[list[object]] = []
+
+    def push_all(self, frames: Sequence[Frame]) -> None:
+        self.groups.append([frame.kind for frame in frames])
+        for frame in frames:
+            self.push(frame)
+
+
+async def test_what_a_question_ends_with_is_pushed_at_one_time(mock_clock: MockClock) -> None:
+    async with world() as w:
+        actor = await w.session(early_close=False)
+        player, silent, host, screen = (Gathering() for _ in range(4))
+        for name, client in (("Ada", player), ("Ben", silent)):
+            actor.send(Join(client, name, w.clock.now_ms()))
+        actor.send(Rejoin(host, "host"))
+        w.seat(actor, screen)
+        await settle()
+        mock_clock.jump(2)
+        await w.do(actor, "start")
+        w.answer(actor, player, 1)
+        await settle()
+        await w.do(actor, "close")
+        for client in (player, silent):
+            assert client.groups == [["reveal", "result", "leaderboard"]]
+            assert client.kinds[-3:] == ["reveal", "result", "leaderboard"]
+        for watching in (host, screen):
+            assert watching.groups == [["reveal", "leaderboard"]]
 
 
 async def test_facts_are_written_and_acks_sent_while_a_broadcast_goes_out(
