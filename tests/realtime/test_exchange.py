@@ -588,6 +588,19 @@ POST_ANYWHERE = b"POST / HTTP/1.1\r\nHost: a\r\n"
             "too_large",
         ),
         (
+            POST_ANYWHERE
+            + b"X-Request-Id: mine\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"800\r\n%b\r\n" % (b"x" * 2_048) * 3
+            + b"0\r\n\r\n",
+            413,
+            "too_large",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            400,
+            "bad_message",
+        ),
+        (
             POST_ANYWHERE + b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 4\r\n\r\nabcd",
             400,
             "bad_message",

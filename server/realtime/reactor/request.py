@@ -106,6 +106,7 @@ class RequestReader:
         "_headed",
         "_headers",
         "_parser",
+        "_refused",
         "_requests",
         "_size",
         "_target",
@@ -124,6 +125,8 @@ class RequestReader:
         self._too_large = False
         self._trouble: HTTPStatus | None = None
         """What is wrong with a head that could be read."""
+        self._refused: dict[bytes, list[bytes]] | None = None
+        """The headers of the first request that is not taken, for this or as too large."""
         self._expects = False
         self._forget()
 
@@ -181,8 +184,8 @@ class RequestReader:
             raise Malformed("no end, or no beginning", status)
 
     def request_id(self) -> str:
-        """That of the request that is not whole, as the client has sent it, or a new one."""
-        return request_id_of(_joined(self._headers, REQUEST_ID))
+        """That of the request that is not taken, or not whole, as the client has sent it, or a new one."""
+        return request_id_of(_joined(self._refused or self._headers, REQUEST_ID))
 
     def close(self) -> None:
         """Read no more requests. Those that were read can still be taken."""
@@ -229,10 +232,16 @@ class RequestReader:
         length = self._headers.get(b"content-length", (b"0",))[0]
         self._too_large = self._too_large or (length.isdigit() and int(length) > self._body_bytes_max)
         self._expects = b"expect" in self._headers
+        self._note_refusal()
 
     def on_body(self, body: bytes) -> None:
         self._body += body
         self._too_large = self._too_large or len(self._body) > self._body_bytes_max
+        self._note_refusal()
+
+    def _note_refusal(self) -> None:
+        if self._refused is None and (self._trouble is not None or self._too_large):
+            self._refused = self._headers
 
     def on_message_complete(self) -> None:
         parser = self._parser
