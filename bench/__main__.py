@@ -33,7 +33,7 @@ BENCHMARKS = (
     "handover",
     "pages",
 )
-EXTRA = ("peers", "rates", "leaderboards", "leaderboards_http", "listing", "self_paced")
+EXTRA = ("peers", "rates", "leaderboards", "leaderboards_http", "listing", "self_paced", "hub_cuts")
 """Not run unless named: they take long, or much memory, or servers that the project does not need."""
 
 WIDTH = 120

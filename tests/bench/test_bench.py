@@ -17,6 +17,7 @@ from bench import (
     forwarded,
     handover,
     http_answers,
+    hub_cuts,
     hub_fan_out,
     leaderboard,
     leaderboards,
@@ -95,6 +96,13 @@ def test_a_cluster_passes_on_and_hands_over_small() -> None:
     figures = [*forwarded.run(share=0.02, rounds=1), *handover.run(sizes=(6,), moves=1)]
     assert all(figure.value >= 0 for figure in figures)
     assert {figure.at for figure in figures} >= {"all at once", "6 players"}
+
+
+def test_a_client_that_asks_for_stateful_reconnect_resumes_without_it_and_misses_nothing() -> None:
+    figures = {each.what: each.value for each in hub_cuts.run(("stateful",), (0,), questions=4)}
+    counted = [figures[what] for what in hub_cuts.COUNTED.values() if what != "calls made again"]
+    assert counted == [9, 0, 0, 4, 4, 4], "each question and reveal and the end; each cut once"
+    assert figures["WebSocket"] > 0
 
 
 def test_the_silence_of_a_move_ends_with_the_first_ack_of_the_next_owner() -> None:

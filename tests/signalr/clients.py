@@ -50,7 +50,7 @@ async def run(script: str, *arguments: str) -> dict[str, Any]:
             capture_stdout=True,
             capture_stderr=True,
             check=False,
-            env=_environment(),
+            env=environment(),
         )
     assert done.returncode == 0, done.stderr.decode()
     heard = json.loads(done.stdout)
@@ -58,7 +58,7 @@ async def run(script: str, *arguments: str) -> dict[str, Any]:
     return heard
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {**os.environ, "SIGNALR_DIR": str(library())}
 
 
@@ -115,7 +115,7 @@ async def clients() -> AsyncIterator[Clients]:
         [program("node"), str(SCRIPTS / "clients.mjs")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=_environment(),
+        env=environment(),
     )
     try:
         async with trio.open_nursery() as nursery:
