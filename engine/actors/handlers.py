@@ -152,7 +152,8 @@ def join(live: LiveSession, command: Join) -> None:
     if user is not None and live.session.was_erased(user.user_id):
         refused(live, command.reply, NO_SUCH_PLAYER)
         return
-    if not live.journal.has_room(JOINS_SHARE):
+    has_been_here = user is not None and command.epoch is not None
+    if not live.journal.has_room(JOINS_SHARE) or (has_been_here and live.joins_may_follow):
         refused(live, command.reply, BUSY)
         return
     admission, now = live.admission, live.clock.now_ms()
@@ -252,10 +253,8 @@ def _not_in(live: LiveSession, player: int) -> Refusal | None:
 
 
 def _may_follow(live: LiveSession, player: int, attempt: int = 1) -> bool:
-    """Whether the join of a player whom the session does not know, or the beginning of such an attempt, may
-    still be merged."""
-    known = live.session.number_of(player, attempt) is not None
-    return not known and live.clock.now_ms() < live.joins_follow_until
+    """Whether this player or attempt, if the session does not know it, may still be merged."""
+    return live.session.number_of(player, attempt) is None and live.joins_may_follow
 
 
 # -- whoever comes, looks and goes -------------------------------------------------------------------

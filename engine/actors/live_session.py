@@ -84,6 +84,11 @@ class LiveSession:
     linger_s: float = FINISHED_LINGER_S
     """How long the session stays in memory once it is over."""
 
+    @property
+    def joins_may_follow(self) -> bool:
+        """Whether the join of a player whom the session does not know may still be merged."""
+        return self.clock.now_ms() < self.joins_follow_until
+
 
 async def replayed(claimed: ClaimedSession, name_rules: NameRules = PLAIN) -> Session:
     """The session that results from its facts. Raises DomainError if the facts cannot have happened."""

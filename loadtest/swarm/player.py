@@ -523,7 +523,7 @@ class Player:
         self._awaits_board = None
 
     def _on_joined(self, message: Message) -> None:
-        measures, state = self._with.measures, message["state"]
+        measures, state, before = self._with.measures, message["state"], self._seat.epoch
         if self.ledger.player is None:
             self.ledger.player, self.ledger.name = message["player"], message["name"]
             measures.joined += 1
@@ -531,8 +531,7 @@ class Player:
         else:
             measures.reconnects += self._failures > 0
             if message["player"] != self.ledger.player:
-                self.ledger.faults.append(f"was player {self.ledger.player}, now {message['player']}")
-        before = self._seat.epoch
+                self._on_other_number(message["player"], moved=before != message["epoch"])
         wrong = self._seat.joined(message)
         if wrong is not None:
             self.ledger.faults.append(wrong)
@@ -549,6 +548,12 @@ class Player:
         if self._link is not None:
             for sent in self._pending.values():
                 self._link.send(sent.payload)
+
+    def _on_other_number(self, player: int, *, moved: bool) -> None:
+        """A user whose join the former owner had in its spool may have another number once it is merged."""
+        if self._with.identify is None or not moved:
+            self.ledger.faults.append(f"was player {self.ledger.player}, now {player}")
+        self.ledger.player = player
 
     def _look(self, state: Message) -> None:
         """Take in the whole picture."""

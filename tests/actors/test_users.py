@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from trio.testing import MockClock
+
 from engine.actors.actor import SessionActor
 from engine.actors.close_reasons import CloseReason
-from engine.actors.commands import Answer, Erase, Identity, Join, Look, Rejoin
+from engine.actors.commands import Answer, Erase, Identity, Join, Look, Merge, Rejoin
+from engine.actors.live_session import JOINS_FOLLOW_MS
 from engine.domain.facts import AnswerAccepted, PlayerJoined
 from tests.actors.world import Client, World, settle, world
 
@@ -52,6 +55,24 @@ async def test_a_user_resumes_at_an_offset() -> None:
         again = await came(w, actor, ADA, **position)
         assert again.last("joined")["state"] is None
         assert again.got("question"), "what was missed follows"
+
+
+async def test_a_user_whose_join_is_still_in_an_earlier_owners_spool_keeps_the_seat(
+    mock_clock: MockClock,
+) -> None:
+    async with world() as w:
+        first = await w.session()
+        await came(w, first, Identity("ben@app", "Ben"))
+        actor = await w.another("next").get(first.session_id)
+        position = {"epoch": first.epoch, "offset": 0}
+        assert (await came(w, actor, ADA, **position)).errors == ["busy"]
+        assert (await came(w, actor, Identity("cem@app", "Cem"))).last("joined")["player"] == 2, "who is new"
+        actor.send(Merge(Client(), [PlayerJoined(1, w.clock.now_ms(), 2, "Ada", user_id="ada@app")]))
+        await settle()
+        assert (await came(w, actor, ADA, **position)).last("joined")["name"] == "Ada"
+        assert [user for _, _, user in seats(w, actor)] == ["ben@app", "cem@app", "ada@app"]
+        mock_clock.jump(JOINS_FOLLOW_MS / 1000)
+        assert (await came(w, actor, Identity("dan@app", "Dan"), **position)).kinds == ["joined"]
 
 
 async def test_two_joins_at_once_are_one_player_and_nobody_hears_of_a_seat_that_is_not_stored() -> None:
