@@ -159,7 +159,7 @@ async def test_a_path_with_more_slashes_in_front_is_another_path(path: str) -> N
         reply = b"".join([data async for data in stream])
         assert reply.startswith(b"HTTP/1.1 404 ")
         assert b'"not_found"' in reply
-        assert list(running.edge.app.tally.requests) == [("unmatched", "4xx")]
+        assert list(running.edge.app.tally.requests.statistics()) == [("unmatched", "4xx")]
 
 
 async def test_a_stream_from_end_to_end() -> None:
