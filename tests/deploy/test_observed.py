@@ -86,7 +86,7 @@ async def test_what_happens_is_seen_and_the_right_alert_reaches_whom_it_should(
                 await observed.until("up == 1")
                 lobby = await play(node)
                 # Once more, so that all has been seen twice since the quiz: a rate needs two.
-                await observed.until("increase(fanfare_acks_total[5s]) > 0")
+                await observed.until("increase(fanfare_acks_total[1m]) > 0")
                 await observed.until("fanfare_spool_certain == 1")
                 await observed.until("fanfare:answers_slow:ratio_rate3d >= 0")
 

@@ -196,7 +196,7 @@ defaults
     timeout server 60s
     timeout client-fin 10s
     timeout server-fin 10s
-    # A WebSocket is never silent for twice as long as ping_interval_s: only what is dead on both sides is cut.
+    # A WebSocket is never silent for twice ping_interval_s: only what is dead on both sides is cut.
     timeout tunnel 1h
     timeout check 1s
 
