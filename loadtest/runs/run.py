@@ -249,7 +249,7 @@ class LoadRun:
     def _all_came(self) -> bool:
         """Whether everyone has joined or given it up."""
         totals = self.timeline.totals
-        return totals["joined"] + totals["gone"] >= self._scenario.players
+        return totals["joined"] + totals["never_in"] >= self._scenario.players
 
     async def _cut_all(self, crowds: Sequence[Generator], after_s: float) -> None:
         await trio.sleep(after_s)

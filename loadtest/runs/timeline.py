@@ -21,6 +21,7 @@ COUNTED = (
     "frames",
     "joined",
     "gone",
+    "never_in",
     "reconnects",
     "moved",
     "handed",
@@ -45,7 +46,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class WaveState:
-    """How the players of one generator stand. `came` counts those who have joined or left."""
+    """How the players of one generator stand. `came` counts those who have joined, or left without."""
 
     came: int = 0
     gone: int = 0
@@ -56,7 +57,7 @@ def state(pulse: Mapping[str, Any] | None) -> WaveState:
     """By the latest word of a generator."""
     if pulse is None:
         return WaveState()
-    return WaveState(pulse["joined"] + pulse["gone"], pulse["gone"], pulse["over"])
+    return WaveState(pulse["joined"] + pulse["never_in"], pulse["gone"], pulse["over"])
 
 
 class Timeline:

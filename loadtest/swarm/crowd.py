@@ -185,6 +185,7 @@ class Crowd:
         taken: dict[str, Any] = {
             "joined": measures.joined,
             "gone": measures.gone,
+            "never_in": measures.never_in,
             "answers_sent": measures.answers_sent,
             "acks": measures.acks,
             "frames": measures.frames,

@@ -95,6 +95,8 @@ class Measures:
     joined: int = 0
     """Players who have joined at least once."""
     gone: int = 0
+    never_in: int = 0
+    """Those of the gone who have never joined."""
     answers_sent: int = 0
     acks: int = 0
     frames: int = 0
@@ -435,6 +437,7 @@ class Player:
         self._stage = Stage.GONE
         self.ledger.ended = reason
         self._with.measures.gone += 1
+        self._with.measures.never_in += self.ledger.player is None
 
     def _moved(self, message: Message) -> None:
         """Sent on. The server closes the connection; be that done or not, the time to go is the one told."""

@@ -19,6 +19,7 @@ from loadtest.runs.ledger import StoredResult
 from loadtest.runs.proof import StoredAnswer, StoredSession, Verdict, prove
 from loadtest.runs.scenario import ScenarioError, load, parse
 from loadtest.runs.scores import StoredScores, prove_scores
+from loadtest.runs.timeline import WaveState, state
 from loadtest.swarm.crowd import Crowd, CrowdPlan, Seats, Signing
 from tests.loadtest import scripted
 from tests.loadtest.peers import Listener, Message, Peer, VirtualLoop
@@ -243,6 +244,16 @@ def test_a_question_that_is_shown_again_though_it_was_answered_is_passed_over(no
     assert crowd.over
     verdict = prove([each.ledger for each in crowd.players], {0: nodes.stored()})
     assert verdict.holds, verdict.examples
+
+
+def test_who_is_through_counts_once_among_those_who_came(nodes: ToyNodes) -> None:
+    """While others have yet to come."""
+    crowd = crowd_of(nodes, away_share=0.0)
+    crowd.players[-1]._leave("had no wish to")
+    assert (crowd.take()["gone"], crowd.take()["never_in"]) == (1, 1)
+    nodes.loop.run_for(15)
+    assert crowd.over
+    assert state({**crowd.take(), "over": True}) == WaveState(PLAYERS, PLAYERS, True)
 
 
 def test_a_user_who_gets_no_question_is_noted(nodes: ToyNodes) -> None:
