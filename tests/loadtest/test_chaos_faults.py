@@ -221,7 +221,7 @@ def pulse(at: float, acks: int, *latencies_s: float) -> dict[str, object]:
         "ack": heard.to_dict(),
         "joined": 3,
         "gone": 1,
-        "never_in": 0,
+        "never_in": 1,
         "over": False,
         "open": 2,
         "answers_sent": acks,
