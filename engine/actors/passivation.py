@@ -46,6 +46,7 @@ class Passivation:
     @property
     def is_due(self) -> bool:
         live = self._live
-        if not self.at_rest or len(live.mailbox) or not live.lifecycle.serves:
+        if len(live.mailbox) or not live.lifecycle.serves:
             return False
-        return live.clock.now_ms() >= self.due_at
+        due_at = self.due_at
+        return due_at < math.inf and live.clock.now_ms() >= due_at

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from loadtest.client.connection import Message
+from loadtest.client.connection import Message, attempt_member
 
 CONNECTIONS_MAX = 64
 
@@ -168,8 +168,7 @@ class Api:
         response = await self._send(
             "POST",
             f"{play_url}/api/sessions/{_part(code)}/answers",
-            json={"id": mark, "question": question, "choice": choice}
-            | ({"attempt": attempt} if attempt > 1 else {}),
+            json={"id": mark, "question": question, "choice": choice} | attempt_member(attempt),
             token=token,
         )
         return cast(Message, response.json())

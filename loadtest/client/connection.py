@@ -27,6 +27,11 @@ Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 """Opens a stream to the host of a URL. Raises OSError."""
 
 
+def attempt_member(attempt: int) -> Message:
+    """Which attempt a request is about: the first one need not be named."""
+    return {"attempt": attempt} if attempt > 1 else {}
+
+
 class WireClosed(Exception):
     """The connection is over. `code` and `reason` are the close frame's; both None when there was none."""
 

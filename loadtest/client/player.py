@@ -23,7 +23,17 @@ from fanfare_client.reconnect import (
     elsewhere,
 )
 from fanfare_client.seat import BROADCASTS, MOVES_MAX, NOT_NOW, PASSING, SETTLE_S, Gap, Seat
-from loadtest.client.connection import BadFrame, Dial, Message, NotOpened, Wire, WireClosed, dial, open_wire
+from loadtest.client.connection import (
+    BadFrame,
+    Dial,
+    Message,
+    NotOpened,
+    Wire,
+    WireClosed,
+    attempt_member,
+    dial,
+    open_wire,
+)
 
 Listener = Callable[[Message], None]
 
@@ -410,11 +420,11 @@ class PlayerClient(WireClient):
     async def answer(self, question: int, choice: object, attempt: int = 1) -> Reply:
         """Answer a question. Raises Gone."""
         asked = {"t": "answer", "question": question, "choice": choice}
-        return await self.request(asked | _further(attempt))
+        return await self.request(asked | attempt_member(attempt))
 
     async def next(self, attempt: int = 1) -> Reply:
         """Ask for the next question, in a session at the players' own pace. Raises Gone."""
-        return await self.request({"t": "next"} | _further(attempt))
+        return await self.request({"t": "next"} | attempt_member(attempt))
 
     def _greeting(self) -> Message:
         if self.token is None and self._ticket is not None:
@@ -432,11 +442,6 @@ class PlayerClient(WireClient):
         self.name = another
         await self._send(self._greeting())
         return None
-
-
-def _further(attempt: int) -> Message:
-    """Which attempt a request is about: the first one need not be named."""
-    return {"attempt": attempt} if attempt > 1 else {}
 
 
 class HostClient(WireClient):

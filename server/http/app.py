@@ -47,7 +47,7 @@ from server.http.sockets import HttpTally
 from server.realtime.handshake import NEGOTIATE_PATH
 from server.runtime.health import Health
 from server.security.authentication import HUB_PREFLIGHT, PREFLIGHT_HEADERS
-from server.wire.errors import ApiError, busy, internal, unreadable
+from server.wire.errors import ApiError, busy, internal, method_not_allowed, unreadable
 
 BODY_TIMEOUT_S = 30
 
@@ -258,7 +258,7 @@ def _http_error(error: HTTPException) -> Answer:
             return error_answer(ApiError("not_found", "Nothing is here; /openapi.json lists what is."))
         case 405:
             allowed = ", ".join(sorted(set(getattr(error, "valid_methods", None) or ()) - {"HEAD"}))
-            answer = error_answer(ApiError("method_not_allowed", f"This address takes {allowed} only."))
+            answer = error_answer(method_not_allowed(allowed))
             answer.headers["Allow"] = allowed
             return answer
         case 408:

@@ -123,6 +123,11 @@ def internal() -> ApiError:
     return ApiError("internal", "Something went wrong here; it has been logged.")
 
 
+def method_not_allowed(allowed: str) -> ApiError:
+    """Args: allowed: the methods, as the header `Allow` has them."""
+    return ApiError("method_not_allowed", f"This address takes {allowed} only.")
+
+
 def too_many_attempts() -> ApiError:
     return ApiError("too_many_attempts", "Too many wrong codes or tokens from this address. Wait a minute.")
 

@@ -44,7 +44,7 @@ from server.security.authentication import (
 )
 from server.security.identity import is_identity
 from server.wire.bodies import answer_of, attempt_in, refuse_other_than_json, too_large
-from server.wire.errors import ApiError, rate_limited, too_many_streams
+from server.wire.errors import ApiError, method_not_allowed, rate_limited, too_many_streams
 from server.wire.sse import position
 
 IDLE_S = 75.0
@@ -276,8 +276,7 @@ class Exchange:
         self._route = f"/api/sessions/{{key}}/{what}"
         if request.method not in METHODS[what]:
             allowed = ", ".join(each for each in METHODS[what] if each != "HEAD")
-            error = ApiError("method_not_allowed", f"This address takes {allowed} only.")
-            self._refuse(caller, error, {"Allow": allowed})
+            self._refuse(caller, method_not_allowed(allowed), {"Allow": allowed})
         elif what == "answers":
             self._answer(caller, key, request)
         elif what == "next":

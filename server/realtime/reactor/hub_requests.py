@@ -18,7 +18,7 @@ from server.realtime.reactor.request import Request
 from server.realtime.reactor.responses import JSON
 from server.security.authentication import Caller, one_token
 from server.wire.bodies import refuse_coded
-from server.wire.errors import ApiError, too_many_streams
+from server.wire.errors import ApiError, method_not_allowed, too_many_streams
 from server.wire.hub import negotiated, redirect, version_of
 from server.wire.sse import EVENT_STREAM
 
@@ -85,7 +85,7 @@ def serve(port: Port, address: str, caller: Caller, request: Request) -> Answer 
 
 def _only(*methods: str) -> Answer:
     allowed = ", ".join(methods)
-    error = ApiError("method_not_allowed", f"This address takes {allowed} only.")
+    error = method_not_allowed(allowed)
     return Answer(error.status, error.body, {**JSON, "Allow": allowed})
 
 
